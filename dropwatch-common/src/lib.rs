@@ -1,0 +1,54 @@
+//! What both sides of the kernel boundary must agree on: layouts, indices, names. No logic.
+//!
+//! Every type is `repr(C)` with explicit padding, so that no byte of it is undefined when the
+//! kernel compares keys byte by byte; sizes are asserted at compile time.
+
+#![no_std]
+
+/// The reason stored where the kernel's tracepoint has none (before Linux 5.17).
+///
+/// No kernel uses the value: the upper half is the subsystem, and `SKB_DROP_REASON_SUBSYS_MASK`
+/// (`include/net/dropreason.h`, 6.4) leaves 0xffff unassigned.
+pub const NO_REASON: u32 = u32::MAX;
+
+/// Key of the exact counter: one call site that freed a packet, with the reason it gave.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DropKey {
+    /// Drop location: the return address inside the function that freed the packet
+    /// (second argument of the tracepoint `skb:kfree_skb`).
+    pub location: u64,
+    /// Drop reason as the running kernel numbers it, or [`NO_REASON`].
+    pub reason: u32,
+    /// Always zero; keeps the key free of undefined bytes.
+    pub spare: u32,
+}
+
+const _: () = assert!(size_of::<DropKey>() == 16 && align_of::<DropKey>() == 8);
+
+impl DropKey {
+    pub const fn new(location: u64, reason: u32) -> Self {
+        Self { location, reason, spare: 0 }
+    }
+}
+
+/// Ways in which the kernel side can fail to count a drop at its location. Each has a slot of its
+/// own in the `LOST` per-CPU array, so that the total stays exact whatever happens.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// No room for another key (`E2BIG`).
+    MapFull = 0,
+    /// The map refused the insertion for another cause: bucket lock held on this CPU (`EBUSY`),
+    /// no memory (`ENOMEM`).
+    MapBusy = 1,
+}
+
+/// Slots in the `LOST` array.
+pub const LOST_SLOTS: u32 = 2;
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: repr(C), integers only, no padding (asserted above): any bytes are a valid value.
+    unsafe impl aya::Pod for super::DropKey {}
+}

@@ -1,0 +1,51 @@
+//! What the kernel has counted so far, as read at one moment.
+
+use std::{collections::HashMap, time::Duration};
+
+use dropwatch_common::DropKey;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Cumulative counters since the program was attached. Counters never fall: user space subtracts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Drops per location and reason, summed over CPUs.
+    pub drops: HashMap<DropKey, u64>,
+    pub lost: Lost,
+}
+
+/// Everything that was not counted at its location, by cause.
+///
+/// `map_full`, `map_busy` and `recursion` are drops whose location is unknown; `samples` and
+/// `stacks` are details that are missing, while the drops themselves are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// The counter map had no room for another location.
+    pub map_full: u64,
+    /// The counter map refused an insertion for another cause (`EBUSY`, `ENOMEM`).
+    pub map_busy: u64,
+    /// The kernel skipped the program because it was already running on that CPU
+    /// (`bpf_prog_info.recursion_misses`, Linux 6.0 and later).
+    pub recursion: u64,
+    /// Sample records that found the ring buffer full.
+    pub samples: u64,
+    /// Samples whose call path could not be read.
+    pub stacks: u64,
+}
+
+impl Lost {
+    /// Drops that happened but have no location.
+    pub fn unknown_location(&self) -> u64 {
+        self.map_full + self.map_busy + self.recursion
+    }
+}
+
+/// [`Counters`] with the moment they were read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Monotonic time since attach. Intervals and rates come from this alone.
+    pub since_attach: Duration,
+    /// Wall-clock time: a label, never subtracted.
+    pub wall: Timestamp,
+    pub counters: Counters,
+}

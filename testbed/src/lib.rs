@@ -1,0 +1,1 @@
+//! Real packet drops for tests, scenarios and benchmarks: network namespaces and load generators.
