@@ -10,6 +10,7 @@
 //! | [`flood`] | millions of frames that no protocol handles | the receiving link's `rx_dropped` |
 //! | [`nested`] | two floods, one interrupting the other | both links' dropped counters |
 //! | [`udp`] | datagrams to a closed port | `Udp NoPorts`, `Udp6NoPorts` |
+//! | [`scenario`] | a NAT gateway with a full conntrack table | conntrack's `drop` counter |
 //!
 //! Needs root, and the programs `ip` (iproute2) and, for the NAT scenario, `iptables-legacy`,
 //! `conntrack`, `nginx` and `ab`.
@@ -22,6 +23,7 @@ pub mod link;
 pub mod nested;
 pub mod netns;
 pub mod pid1;
+pub mod scenario;
 pub mod udp;
 pub mod undo;
 pub mod watch;

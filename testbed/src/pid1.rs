@@ -51,21 +51,33 @@ impl Pid1Drops {
     /// # Errors
     /// Without tracefs in the kernel, or without the right to use perf events.
     pub fn start() -> Result<Self> {
-        Self::of(threads()?)
+        Self::open(threads()?, None)
     }
 
-    /// Counts for any threads, by their number in this process's PID namespace.
-    fn of(threads: Vec<u32>) -> Result<Self> {
-        let filter = threads
+    /// Counts drops of one reason, named as the kernel does.
+    ///
+    /// # Errors
+    /// As [`Pid1Drops::start`], and where the kernel has no such reason.
+    pub fn of_reason(reason: &str) -> Result<Self> {
+        Self::open(threads()?, Some(reason))
+    }
+
+    fn open(threads: Vec<u32>, reason: Option<&str>) -> Result<Self> {
+        let Tracepoint { id, format } = tracepoint()?;
+        let mut filter = threads
             .iter()
             .map(|thread| format!("common_pid=={thread}"))
             .collect::<Vec<_>>()
             .join("||");
+        if let Some(reason) = reason {
+            let number = reason_number(&format, reason)
+                .with_context(|| format!("the kernel has no drop reason {reason}"))?;
+            filter = format!("reason=={number}&&({filter})");
+        }
         let filter = std::ffi::CString::new(filter)?;
-        let id = tracepoint_id()?;
         let events = online_cpus()?
             .into_iter()
-            .map(|cpu| open(id, cpu, &filter).with_context(|| format!("CPU {cpu}")))
+            .map(|cpu| open_event(id, cpu, &filter).with_context(|| format!("CPU {cpu}")))
             .collect::<Result<_>>()
             .context("cannot count drops in PID 1's context")?;
         Ok(Self { threads, events })
@@ -105,27 +117,40 @@ fn threads() -> Result<Vec<u32>> {
     Ok(threads)
 }
 
-/// The number that perf knows the tracepoint by.
-///
-/// It stands in tracefs, which need not be mounted, so a thread of its own mounts it where nothing
-/// else sees it.
-fn tracepoint_id() -> Result<u64> {
+/// What tracefs tells of `skb:kfree_skb`.
+struct Tracepoint {
+    /// The number that perf knows it by.
+    id: u64,
+    /// Its fields, and the names of the reasons.
+    format: String,
+}
+
+/// Tracefs need not be mounted, so a thread of its own mounts it where nothing else sees it.
+fn tracepoint() -> Result<Tracepoint> {
     std::thread::scope(|scope| {
         scope
             .spawn(|| {
-                with_private_tracefs()?;
-                let path = format!("{TRACEFS}/events/skb/kfree_skb/id");
-                let text =
-                    fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-                text.trim().parse().with_context(|| format!("{path} is not a number"))
+                mount_private_tracefs()?;
+                let read = |file: &str| {
+                    let path = format!("{TRACEFS}/events/skb/kfree_skb/{file}");
+                    fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+                };
+                let id = read("id")?.trim().parse().context("tracepoint id")?;
+                Ok(Tracepoint { id, format: read("format")? })
             })
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
+/// Finds `{ 8, "NETFILTER_DROP" }` in the format's list of reasons.
+fn reason_number(format: &str, reason: &str) -> Option<u32> {
+    let before = format.split_once(&format!(", \"{reason}\" }}"))?.0;
+    before.rsplit_once("{ ")?.1.parse().ok()
+}
+
 /// Gives the calling thread a mount namespace of its own with tracefs in it.
-fn with_private_tracefs() -> Result<()> {
+fn mount_private_tracefs() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
@@ -151,7 +176,7 @@ fn parse_cpus(text: &str) -> Option<Vec<i32>> {
 }
 
 /// Opens a counting event for all tasks on one CPU.
-fn open(id: u64, cpu: i32, filter: &std::ffi::CStr) -> Result<File> {
+fn open_event(id: u64, cpu: i32, filter: &std::ffi::CStr) -> Result<File> {
     let attr = PerfEventAttr {
         kind: PERF_TYPE_TRACEPOINT,
         size: size_of::<PerfEventAttr>() as u32,
@@ -187,12 +212,21 @@ mod tests {
         assert_eq!(parse_cpus("a-b"), None);
     }
 
+    #[test]
+    fn reasons_are_numbered_by_the_kernels_own_list() {
+        let format = r#"print fmt: "%s", __print_symbolic(REC->reason, { 2, "NOT_SPECIFIED" }, { 8, "NETFILTER_DROP" })"#;
+        assert_eq!(reason_number(format, "NETFILTER_DROP"), Some(8));
+        assert_eq!(reason_number(format, "NETFILTER"), None);
+        assert_eq!(reason_number("", "NETFILTER_DROP"), None);
+    }
+
     /// The counter itself is proved on a thread that can be made to drop: this one.
     #[test]
     #[ignore = "needs root: cargo xtask test"]
     fn counts_the_drops_of_its_threads_alone() {
         let this = nix::unistd::gettid().as_raw().try_into().unwrap();
-        let (own, other) = (Pid1Drops::of(vec![this]).unwrap(), Pid1Drops::of(vec![2]).unwrap());
+        let (own, other) =
+            (Pid1Drops::open(vec![this], None).unwrap(), Pid1Drops::open(vec![2], None).unwrap());
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         for _ in 0..10 {
             socket.send_to(b"nobody listens", "127.0.0.1:9").unwrap();
