@@ -1,0 +1,10 @@
+//! The kernel boundary: loads the eBPF object, attaches it, reads its counters.
+//!
+//! The only folder that knows aya. Nothing here names, ranks or prints; what the kernel refuses
+//! comes back as a [`Refusal`](plan::Refusal) in words.
+
+mod attach;
+mod counters;
+pub mod plan;
+
+pub use attach::{Attempt, Error, Probe};
