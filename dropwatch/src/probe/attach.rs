@@ -16,7 +16,10 @@ use aya::{
 use aya_log::EbpfLogger;
 use dropwatch_common::DropKey;
 
-use super::plan::{self, Candidate, Refusal, Step};
+use super::{
+    KernelLog,
+    plan::{self, Candidate, Refusal, Step},
+};
 
 /// The eBPF program that ships (`cargo xtask build-ebpf`).
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/dropwatch.bpf.o");
@@ -120,8 +123,10 @@ impl Probe {
     }
 
     /// The kernel side's diagnostics, where asked for and available.
-    pub fn take_log(&mut self) -> Option<EbpfLogger<&'static dyn log::Log>> {
-        self.log.take()
+    ///
+    /// Needs a tokio runtime with I/O.
+    pub fn take_log(&mut self) -> Option<io::Result<KernelLog>> {
+        self.log.take().map(KernelLog::new)
     }
 
     /// Stops counting. When this returns, no program is still running: a read sees everything.

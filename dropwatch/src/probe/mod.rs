@@ -5,6 +5,10 @@
 
 mod attach;
 mod counters;
+mod log;
 pub mod plan;
 
-pub use attach::{Attempt, Error, Probe};
+pub use self::{
+    attach::{Attempt, Error, Probe},
+    log::KernelLog,
+};
