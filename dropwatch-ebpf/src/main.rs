@@ -1,0 +1,41 @@
+//! The kernel side: counts every packet that the kernel drops, at the place that dropped it.
+//!
+//! One raw tracepoint program on `skb:kfree_skb`. Raw, because the order of its arguments has only
+//! ever grown at the end (`skb, location[, reason[, rx_sk]]`, 4.17 to 7.2), while the layout of the
+//! tracepoint's record moved.
+
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod count;
+mod maps;
+
+use aya_ebpf::{Global, macros::raw_tracepoint, programs::RawTracePointContext};
+use dropwatch_common::{DropKey, NO_REASON};
+
+/// 1 where the tracepoint carries a drop reason as its third argument (Linux 5.17, and stable
+/// kernels that took it back). The loader finds out by trying: the kernel refuses to attach a
+/// program that reads an argument which the tracepoint lacks. The map behind this value is
+/// read-only and frozen, so the verifier drops the branch not taken before that check.
+#[unsafe(no_mangle)]
+static HAS_REASON: Global<u8> = Global::new(0);
+
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+fn dropwatch_kfree_skb(ctx: RawTracePointContext) -> i32 {
+    let location = ctx.arg(1);
+    let reason = if HAS_REASON.load() == 0 { NO_REASON } else { ctx.arg(2) };
+    count::drop_at(&ctx, DropKey::new(location, reason));
+    0
+}
+
+/// The verifier refuses a program that could reach this; the linker drops it.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Helpers that read the kernel's memory are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

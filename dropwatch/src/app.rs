@@ -1,0 +1,253 @@
+//! A live run: attach, report on every tick, end on a signal or when told to.
+
+use std::{future::pending, io, time::Duration};
+
+use anyhow::{Context, anyhow};
+use jiff::Timestamp;
+use log::{debug, info};
+use tokio::{
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    time::{sleep_until, timeout},
+};
+
+use crate::{
+    diagnose::knowledge,
+    exit::Failure,
+    kernel::{self, HostNames, HostRoot},
+    output::Output,
+    pace::Pace,
+    privilege,
+    probe::{self, KernelLog, Probe},
+    render::Renderer,
+    report::{
+        build::{Options, Reporter},
+        model::{Line, Report},
+        snapshot::Snapshot,
+    },
+    settings::Watch,
+};
+
+/// How long the end of a run waits for a reader that does not read.
+const LAST_WRITE: Duration = Duration::from_secs(2);
+
+/// Longer than any run: the end of one that has no set duration.
+const FOREVER: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+
+/// Watches drops until a signal, the count or the duration ends the run.
+pub fn watch(settings: &Watch) -> Result<(), Failure> {
+    privilege::preflight()?;
+    // While the capabilities are there: the kernel decides what symbols show when they are opened.
+    let root = HostRoot::live();
+    let names = HostNames::open(&root);
+    let probe = attach(settings.verbose)?;
+    privilege::drop_all_that(|| probe.is_readable())?;
+    let host = kernel::host(&root);
+
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let options = Options { addresses: settings.show.addresses };
+    let result = runtime.block_on(async {
+        let run = Run {
+            reporter: Reporter::new(host, options, knowledge::is_benign),
+            renderer: settings.show.renderer(),
+            output: Output::stdout().context("cannot use standard output")?,
+            pace: Pace::new(settings.interval),
+            names,
+            probe,
+            settings,
+        };
+        run.to_the_end().await
+    });
+    // A write that a stalled reader holds up must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+fn attach(verbose: bool) -> Result<Probe, Failure> {
+    let probe = Probe::attach(verbose).map_err(|error| match error {
+        _ if error.is_permission() => Failure::Privilege(format!(
+            "{error}, although the capabilities are there: a container's user namespace, a \
+             security module or kernel lockdown is in the way; run on the host itself"
+        )),
+        probe::Error::TooOld | probe::Error::Refused(_) => Failure::Kernel(error.to_string()),
+        probe::Error::Cpus(_) => Failure::Runtime(error.into()),
+    })?;
+    for attempt in probe.attempts() {
+        match &attempt.refusal {
+            Some(refusal) => info!("{}: {refusal}", attempt.candidate),
+            None => info!("{}: attached", attempt.candidate),
+        }
+    }
+    Ok(probe)
+}
+
+/// Everything that a run holds.
+struct Run<'a> {
+    settings: &'a Watch,
+    probe: Probe,
+    names: HostNames,
+    reporter: Reporter,
+    pace: Pace,
+    renderer: Box<dyn Renderer>,
+    output: Output,
+}
+
+/// What the loop woke up for.
+enum Wake {
+    Tick,
+    Stop,
+    Written(io::Result<()>),
+}
+
+impl Run<'_> {
+    async fn to_the_end(mut self) -> Result<(), Failure> {
+        let mut stop = Stop::new().context("cannot listen to signals")?;
+        let mut log = self.probe.take_log().transpose().context("cannot read diagnostics")?;
+        let notices = self.notices();
+        self.start(notices).await?;
+        let ends_at = self.settings.duration.unwrap_or(FOREVER);
+        let mut reports = 0;
+        loop {
+            // A reader that has not taken the last report gets no new one before it has.
+            let busy = self.output.is_busy();
+            let due = if busy { ends_at } else { self.pace.due(self.now()).min(ends_at) };
+            let wake = tokio::select! {
+                biased;
+                () = stop.requested() => Wake::Stop,
+                written = self.output.flushed(), if busy => Wake::Written(written),
+                () = sleep_until((self.probe.attached() + due).into()) => Wake::Tick,
+                () = next_log(&mut log) => continue,
+            };
+            match wake {
+                Wake::Written(result) => match ended_by_reader(result)? {
+                    true => return Ok(()),
+                    false => continue,
+                },
+                Wake::Tick if due < ends_at && Some(reports + 1) != self.settings.count => {
+                    reports += 1;
+                    let report = self.report()?;
+                    if ended_by_reader(self.write(vec![Line::Report(report)]).await)? {
+                        return Ok(());
+                    }
+                }
+                Wake::Tick | Wake::Stop => break,
+            }
+        }
+        self.finish(&mut stop, log.as_mut()).await
+    }
+
+    /// Monotonic time since attach.
+    fn now(&self) -> Duration {
+        self.probe.attached().elapsed()
+    }
+
+    /// What this host cannot show.
+    fn notices(&mut self) -> Vec<String> {
+        let mut notices = Vec::new();
+        if !self.probe.has_reason() {
+            notices.push(
+                "this kernel gives no drop reasons (Linux 5.17 added them), and before 5.18 it \
+                 hides TCP drops: see `netstat -s`"
+                    .to_owned(),
+            );
+        }
+        notices.extend(self.names.notices());
+        notices
+    }
+
+    async fn start(&mut self, notices: Vec<String>) -> Result<(), Failure> {
+        let start = self.reporter.start(Timestamp::now(), self.settings.interval, notices);
+        self.write(vec![Line::Start(start)]).await.context("cannot write the output")?;
+        Ok(())
+    }
+
+    /// Reads the counters and reports the time since the last report.
+    fn report(&mut self) -> Result<Report, Failure> {
+        let since_attach = self.now();
+        let wall = Timestamp::now();
+        let counters = self.probe.read()?;
+        debug!("read {} counters in {:?}", counters.drops.len(), self.now() - since_attach);
+        let snapshot = Snapshot { since_attach, wall, counters };
+        self.names.begin_report();
+        let intervals = self.pace.advance(since_attach);
+        Ok(self.reporter.report(&snapshot, intervals, &mut self.names))
+    }
+
+    /// Renders lines and hands them to the writer, as one write.
+    async fn write(&mut self, lines: Vec<Line>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for line in lines {
+            self.renderer.render(&self.settings.show.view.line(line), &mut bytes)?;
+        }
+        self.output.write(bytes).await
+    }
+
+    /// Detaches, reports what is left, and waits for the reader to take it.
+    async fn finish(mut self, stop: &mut Stop, log: Option<&mut KernelLog>) -> Result<(), Failure> {
+        self.probe.detach();
+        if let Some(log) = log {
+            log.flush();
+        }
+        let report = self.report()?;
+        let unread = format!("{} drops of the last {}s", report.drops, report.interval_s);
+        let end = self.reporter.end(Timestamp::now());
+        let last = async {
+            self.write(vec![Line::Report(report), Line::End(end)]).await?;
+            self.output.flushed().await
+        };
+        let written = tokio::select! {
+            written = timeout(LAST_WRITE, last) => written.ok(),
+            () = stop.requested() => None,
+        };
+        match written {
+            Some(result) => ended_by_reader(result).map(|_| ()),
+            None => Err(anyhow!("the reader of the output has stalled: {unread} not shown").into()),
+        }
+    }
+}
+
+/// A reader that went away ends the run, and that is no failure.
+fn ended_by_reader(result: io::Result<()>) -> Result<bool, Failure> {
+    match result {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        Err(error) => Err(anyhow!(error).context("cannot write the output").into()),
+    }
+}
+
+async fn next_log(log: &mut Option<KernelLog>) {
+    match log {
+        // Diagnostics that cannot be read must not end the run.
+        Some(reader) => {
+            if reader.log_next().await.is_err() {
+                *log = None;
+            }
+        }
+        None => pending().await,
+    }
+}
+
+/// Ctrl-C and SIGTERM.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The command line, as typed. Validation that needs more than one option is in
+//! [`settings`](crate::settings).
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// Shortest interval: reading the counters has a cost, and a report takes a moment to read.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// Longest interval or run: a year.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "dropwatch",
+    version,
+    about = "Tells where the Linux kernel drops packets, why, and how many, exactly",
+    after_help = "\
+Examples:
+  sudo dropwatch                       report every 5 seconds until Ctrl-C
+  sudo dropwatch -i 1s -d 1m           every second, for one minute
+  sudo dropwatch --json >drops.ndjson  record; replay with `dropwatch replay drops.ndjson`
+  sudo dropwatch --classic             the output of SystemTap's dropwatch.stp
+  dropwatch doctor                     what this kernel and your privileges allow
+
+Exit codes: 0 fine, 1 failure while running, 2 usage, 3 missing privilege, 4 kernel cannot.",
+    args_conflicts_with_subcommands = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub watch: Watch,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what this kernel and these privileges allow, and what each lack costs
+    Doctor,
+    /// Render recorded --json output again, in any format; needs no privileges
+    Replay {
+        /// Recording to read; - is standard input
+        file: PathBuf,
+        #[command(flatten)]
+        show: Show,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Time between reports: 5s, 500ms, 1m30s; a bare number is seconds
+    #[arg(short, long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub interval: Duration,
+    /// Stop after N reports
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Stop after this time; the last report covers what is left of it
+    #[arg(short, long, value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Explain on standard error what happens while loading and in the kernel
+    #[arg(short, long)]
+    pub verbose: bool,
+    #[command(flatten)]
+    pub show: Show,
+}
+
+/// How reports look.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Locations to show, the rest is summed; 0 shows all [default: 10 in text, all in JSON]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub top: Option<usize>,
+    /// Output format
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
+    /// Same as --format json: one JSON object a line
+    #[arg(long, conflicts_with_all = ["format", "classic"])]
+    pub json: bool,
+    /// Same as --format classic: the output of SystemTap's dropwatch.stp
+    #[arg(long, conflicts_with = "format")]
+    pub classic: bool,
+    /// Show drops that are known to be harmless as rows of their own, too
+    #[arg(long)]
+    pub all: bool,
+    /// Show raw kernel addresses (they tell where the kernel lies in memory)
+    #[arg(long)]
+    pub addresses: bool,
+    /// Colours: auto uses them on a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, default_value = "auto", action = ArgAction::Set)]
+    pub color: Color,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Ranked table with reasons and shares
+    Text,
+    /// As SystemTap's dropwatch.stp
+    Classic,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// `5s`, `500ms`, `1m30s`, `2h`, or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| "out of range".to_owned()),
+        Err(_) => text
+            .parse::<jiff::SignedDuration>()
+            .ok()
+            .and_then(|duration| Duration::try_from(duration).ok())
+            .ok_or_else(|| "not a duration such as 5s, 500ms or 1m30s".to_owned()),
+    }?;
+    if parsed < SHORTEST {
+        return Err("must be at least 10ms".to_owned());
+    }
+    if parsed > LONGEST {
+        return Err("must be at most a year".to_owned());
+    }
+    Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_as_people_write_them() {
+        for (text, millis) in [
+            ("5s", 5_000),
+            ("5", 5_000),
+            ("0.5", 500),
+            ("500ms", 500),
+            ("1m30s", 90_000),
+            ("1m 30s", 90_000),
+            ("2h", 7_200_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_that_cannot_be_are_refused() {
+        for text in
+            ["0", "0s", "-5s", "-1", "1ms", "x", "", "nan", "inf", "1e300", "9999d", "5 s s"]
+        {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

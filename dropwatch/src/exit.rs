@@ -1,0 +1,44 @@
+//! How the program ends: exit codes, and the failures behind them.
+
+use std::process::ExitCode;
+
+/// Fine: the run ended as asked, or the reader of the output went away.
+pub const OK: u8 = 0;
+/// Something failed while running.
+pub const RUNTIME: u8 = 1;
+/// The command line asks for something that cannot be.
+pub const USAGE: u8 = 2;
+/// A capability is missing; the message names it.
+pub const PRIVILEGE: u8 = 3;
+/// The kernel lacks a feature; the message names it.
+pub const KERNEL: u8 = 4;
+
+/// Why a run ended early. Displays as one line: the thing, the cause, the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    Privilege(String),
+    #[error("{0}")]
+    Kernel(String),
+    #[error("{0:#}")]
+    Runtime(#[from] anyhow::Error),
+}
+
+impl Failure {
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => USAGE,
+            Self::Privilege(_) => PRIVILEGE,
+            Self::Kernel(_) => KERNEL,
+            Self::Runtime(_) => RUNTIME,
+        }
+    }
+}
+
+impl From<&Failure> for ExitCode {
+    fn from(failure: &Failure) -> Self {
+        failure.code().into()
+    }
+}

@@ -1,0 +1,62 @@
+//! Standard output that may stall: the run goes on while a reader does not read.
+//!
+//! Writes happen on a thread of their own, one at a time. While one is under way the loop makes no
+//! report; the counters stay in the kernel, so the next report covers the longer time.
+
+use std::{fs::File, io, io::Write, os::fd::AsFd, sync::Arc, thread, time::Duration};
+
+use tokio::task::{JoinHandle, spawn_blocking};
+
+/// How long to wait before trying again where the descriptor was made non-blocking by whoever
+/// shares it.
+const RETRY: Duration = Duration::from_millis(5);
+
+pub struct Output {
+    file: Arc<File>,
+    pending: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Output {
+    /// Writes to standard output, unbuffered: one report is one write.
+    pub fn stdout() -> io::Result<Self> {
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        Ok(Self { file: Arc::new(file), pending: None })
+    }
+
+    /// True while the reader has not taken the last write.
+    pub fn is_busy(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Starts to write; waits for the previous write first.
+    ///
+    /// # Errors
+    /// That of the previous write.
+    pub async fn write(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        self.flushed().await?;
+        let file = Arc::clone(&self.file);
+        self.pending = Some(spawn_blocking(move || write_all(&file, &bytes)));
+        Ok(())
+    }
+
+    /// Waits until the last write is done. May be dropped and called again.
+    pub async fn flushed(&mut self) -> io::Result<()> {
+        let Some(pending) = &mut self.pending else { return Ok(()) };
+        let result = pending.await;
+        self.pending = None;
+        result.map_err(io::Error::other)?
+    }
+}
+
+fn write_all(mut file: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

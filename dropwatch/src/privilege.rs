@@ -1,0 +1,152 @@
+//! Capabilities: what a run needs, what is missing, and giving up what is no longer needed.
+//!
+//! What each one is for stands in one table, [`NEEDS`], which `dropwatch doctor` prints.
+
+use caps::{CapSet, Capability, CapsHashSet};
+
+use crate::exit::Failure;
+
+/// Something that dropwatch does, and the capability that the kernel asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    pub purpose: &'static str,
+    pub capability: Capability,
+    /// Without it nothing works.
+    pub required: bool,
+    /// What its absence costs.
+    pub cost: &'static str,
+}
+
+/// `CAP_SYS_ADMIN` stands in for `CAP_BPF` and `CAP_PERFMON` (`bpf_capable()`,
+/// `perfmon_capable()`, include/linux/capability.h, Linux 5.8).
+pub const NEEDS: &[Need] = &[
+    Need {
+        purpose: "load the counting program",
+        capability: Capability::CAP_BPF,
+        required: true,
+        cost: "dropwatch cannot run",
+    },
+    Need {
+        purpose: "attach it to the kernel's tracepoint",
+        capability: Capability::CAP_PERFMON,
+        required: true,
+        cost: "dropwatch cannot run",
+    },
+    Need {
+        purpose: "read kernel symbols",
+        capability: Capability::CAP_SYSLOG,
+        required: false,
+        cost: "locations are addresses where kptr_restrict is 1 or perf_event_paranoid is above 1",
+    },
+];
+
+/// Whether this process may use a capability now, itself or through `CAP_SYS_ADMIN`.
+fn has(effective: &CapsHashSet, capability: Capability) -> bool {
+    let implied = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON)
+        && effective.contains(&Capability::CAP_SYS_ADMIN);
+    implied || effective.contains(&capability)
+}
+
+/// Capabilities of this process, as the kernel checks them.
+fn effective() -> Result<CapsHashSet, Failure> {
+    caps::read(None, CapSet::Effective)
+        .map_err(|error| anyhow::anyhow!("cannot read this process's capabilities: {error}").into())
+}
+
+/// Every need, with whether it is met.
+pub fn check() -> Result<Vec<(Need, bool)>, Failure> {
+    let effective = effective()?;
+    Ok(NEEDS.iter().map(|&need| (need, has(&effective, need.capability))).collect())
+}
+
+/// Fails with the names of the required capabilities that are missing.
+pub fn preflight() -> Result<(), Failure> {
+    let missing: Vec<String> = check()?
+        .into_iter()
+        .filter(|(need, met)| need.required && !met)
+        .map(|(need, _)| need.capability.to_string())
+        .collect();
+    match missing.as_slice() {
+        [] => Ok(()),
+        names => Err(missing_message(names)),
+    }
+}
+
+fn missing_message(names: &[String]) -> Failure {
+    Failure::Privilege(format!(
+        "missing {}, needed to count drops in the kernel: run with sudo",
+        names.join(" and ")
+    ))
+}
+
+/// Gives up every capability except `CAP_BPF`, for good.
+///
+/// Of the calling thread: call it before any other thread is started.
+pub fn keep_only_bpf() -> Result<(), Failure> {
+    let permitted = caps::read(None, CapSet::Permitted).unwrap_or_default();
+    let kept: CapsHashSet = [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN]
+        .into_iter()
+        .find(|capability| permitted.contains(capability))
+        .into_iter()
+        .collect();
+    set(&kept)
+}
+
+/// Gives up every capability unless `works` then fails; keeps `CAP_BPF` in that case.
+///
+/// Some kernels ask for `CAP_BPF` on every map read (`unprivileged_bpf_disabled` before Linux
+/// 5.19), so the effective set is emptied first, which can be taken back.
+pub fn drop_all_that(works: impl Fn() -> bool) -> Result<(), Failure> {
+    let before = effective()?;
+    set_effective(&CapsHashSet::new())?;
+    if works() {
+        return set(&CapsHashSet::new());
+    }
+    set_effective(&before)?;
+    keep_only_bpf()
+}
+
+fn set(kept: &CapsHashSet) -> Result<(), Failure> {
+    // Ambient first: it may hold nothing that the other sets lack. Kernels since 4.3 have it.
+    let cleared = caps::clear(None, CapSet::Ambient)
+        .and_then(|()| caps::set(None, CapSet::Inheritable, &CapsHashSet::new()))
+        .and_then(|()| caps::set(None, CapSet::Effective, kept))
+        .and_then(|()| caps::set(None, CapSet::Permitted, kept));
+    cleared.map_err(cannot_drop)
+}
+
+fn set_effective(set: &CapsHashSet) -> Result<(), Failure> {
+    caps::set(None, CapSet::Effective, set).map_err(cannot_drop)
+}
+
+fn cannot_drop(error: caps::errors::CapsError) -> Failure {
+    anyhow::anyhow!("cannot give up capabilities: {error}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set_of(capabilities: &[Capability]) -> CapsHashSet {
+        capabilities.iter().copied().collect()
+    }
+
+    #[test]
+    fn sys_admin_stands_in_for_bpf_and_perfmon_only() {
+        let admin = set_of(&[Capability::CAP_SYS_ADMIN]);
+        assert!(has(&admin, Capability::CAP_BPF));
+        assert!(has(&admin, Capability::CAP_PERFMON));
+        assert!(!has(&admin, Capability::CAP_SYSLOG));
+        assert!(!has(&set_of(&[Capability::CAP_PERFMON]), Capability::CAP_BPF));
+    }
+
+    #[test]
+    fn the_message_names_what_is_missing_and_the_way_out() {
+        let failure = missing_message(&["CAP_BPF".into(), "CAP_PERFMON".into()]);
+        assert_eq!(failure.code(), crate::exit::PRIVILEGE);
+        assert_eq!(
+            failure.to_string(),
+            "missing CAP_BPF and CAP_PERFMON, needed to count drops in the kernel: run with sudo"
+        );
+    }
+}

@@ -1,0 +1,238 @@
+//! Carrying the plan out: load, attach, detach.
+
+use std::{
+    error, io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use aya::{
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{MapData, MapType, PerCpuArray, PerCpuHashMap},
+    programs::{RawTracePoint, raw_trace_point::RawTracePointLinkId},
+    sys::is_map_supported,
+    util::nr_cpus,
+};
+use aya_log::EbpfLogger;
+use dropwatch_common::DropKey;
+
+use super::{
+    KernelLog,
+    plan::{self, Candidate, Refusal, Step},
+};
+
+/// The eBPF program that ships (`cargo xtask build-ebpf`).
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/dropwatch.bpf.o");
+
+const PROGRAM: &str = "dropwatch_kfree_skb";
+const TRACEPOINT: &str = "kfree_skb";
+/// Levels of aya-log: 0 is off, 4 is debug.
+const LOG_OFF: u8 = 0;
+const LOG_DEBUG: u8 = 4;
+
+/// A candidate that was tried.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    pub candidate: Candidate,
+    /// `None`: this one is attached.
+    pub refusal: Option<Refusal>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("this kernel has no BPF ring buffer: dropwatch needs Linux 5.8 or later")]
+    TooOld,
+    #[error("the kernel refused the program: {}", refusals(.0))]
+    Refused(Vec<Attempt>),
+    #[error("cannot count the CPUs ({0})")]
+    Cpus(io::Error),
+}
+
+impl Error {
+    /// True when permission is all that was missing.
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Refused(attempts) if attempts
+            .iter()
+            .all(|attempt| matches!(attempt.refusal, Some(Refusal::NotPermitted { .. }))))
+    }
+}
+
+/// Every different refusal, once.
+fn refusals(attempts: &[Attempt]) -> String {
+    let mut words: Vec<String> = attempts
+        .iter()
+        .filter_map(|attempt| attempt.refusal.as_ref())
+        .map(ToString::to_string)
+        .collect();
+    words.dedup();
+    words.join("; ")
+}
+
+/// The attached program. Dropping it detaches; nothing is pinned, so nothing stays behind.
+pub struct Probe {
+    /// Holds the program, and through it the link.
+    ebpf: Ebpf,
+    link: Option<RawTracePointLinkId>,
+    pub(super) drops: PerCpuHashMap<MapData, DropKey, u64>,
+    pub(super) lost: PerCpuArray<MapData, u64>,
+    /// The program again, to ask the kernel what it skipped.
+    pub(super) program: OwnedFd,
+    attached: Instant,
+    attempts: Vec<Attempt>,
+    log: Option<EbpfLogger<&'static dyn log::Log>>,
+}
+
+impl Probe {
+    /// Tries the candidates in order and returns the first that the kernel takes.
+    ///
+    /// With `log`, the kernel side's diagnostics are readable through [`Self::take_log`].
+    pub fn attach(log: bool) -> Result<Self, Error> {
+        // EPERM here is for the candidates to report: only a clear "no" is a kernel too old.
+        if let Ok(false) = is_map_supported(MapType::RingBuf) {
+            return Err(Error::TooOld);
+        }
+        raise_memory_limit();
+        let entries = plan::map_entries(nr_cpus().map_err(|(_, error)| Error::Cpus(error))?);
+        let mut attempts = Vec::new();
+        for candidate in plan::candidates(log) {
+            match load(candidate, entries) {
+                Ok(mut probe) => {
+                    attempts.push(Attempt { candidate, refusal: None });
+                    probe.attempts = attempts;
+                    return Ok(probe);
+                }
+                Err(refusal) => attempts.push(Attempt { candidate, refusal: Some(refusal) }),
+            }
+        }
+        Err(Error::Refused(attempts))
+    }
+
+    /// What was tried, the attached candidate last.
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.attempts
+    }
+
+    /// Whether drops carry a reason.
+    pub fn has_reason(&self) -> bool {
+        self.attempts.last().is_some_and(|attempt| attempt.candidate.reason)
+    }
+
+    /// When counting began.
+    pub fn attached(&self) -> Instant {
+        self.attached
+    }
+
+    /// The kernel side's diagnostics, where asked for and available.
+    ///
+    /// Needs a tokio runtime with I/O.
+    pub fn take_log(&mut self) -> Option<io::Result<KernelLog>> {
+        self.log.take().map(KernelLog::new)
+    }
+
+    /// Stops counting. When this returns, no program is still running: a read sees everything.
+    pub fn detach(&mut self) {
+        let Some(link) = self.link.take() else { return };
+        if let Some(program) = program_mut(&mut self.ebpf) {
+            // Closing a raw tracepoint's link cannot fail; the kernel unregisters it on close.
+            let _closed = program.detach(link);
+        }
+        wait_for_running_programs();
+    }
+}
+
+fn program_mut(ebpf: &mut Ebpf) -> Option<&mut RawTracePoint> {
+    ebpf.program_mut(PROGRAM)?.try_into().ok()
+}
+
+fn load(candidate: Candidate, entries: u32) -> Result<Probe, Refusal> {
+    let refused = |step: Step, error: &(dyn error::Error + 'static)| {
+        let io = io_error(error);
+        let cause = io.map_or_else(|| "unexpected object".to_owned(), ToString::to_string);
+        Refusal::from_errno(step, candidate, io.and_then(io::Error::raw_os_error), cause)
+    };
+    let missing = |what: &str| Refusal::Other {
+        step: Step::Maps.words(),
+        cause: format!("the object has no {what}"),
+    };
+
+    let mut loader = EbpfLoader::new();
+    let has_reason = u8::from(candidate.reason);
+    let level = if candidate.log { LOG_DEBUG } else { LOG_OFF };
+    loader
+        // The program needs no relocation against the kernel's types.
+        .btf(None)
+        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .override_global("HAS_REASON", &has_reason, true)
+        .override_global(aya_log::LEVEL, &level, true)
+        .map_max_entries("DROPS", entries);
+    if !candidate.log {
+        // The verifier has dropped all code that writes to it: keep the least the kernel allows.
+        loader.map_max_entries("AYA_LOGS", 1);
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(|error| refused(Step::Maps, &error))?;
+    let log = if candidate.log {
+        Some(EbpfLogger::init(&mut ebpf).map_err(|error| refused(Step::Maps, &error))?)
+    } else {
+        None
+    };
+    let drops = ebpf.take_map("DROPS").ok_or_else(|| missing("map DROPS"))?;
+    let drops = drops.try_into().map_err(|error| refused(Step::Maps, &error))?;
+    let lost = ebpf.take_map("LOST").ok_or_else(|| missing("map LOST"))?;
+    let lost = lost.try_into().map_err(|error| refused(Step::Maps, &error))?;
+
+    let program = program_mut(&mut ebpf).ok_or_else(|| missing("program"))?;
+    program.load().map_err(|error| refused(Step::Load, &error))?;
+    let fd = program.fd().and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?));
+    let fd = fd.map_err(|error| refused(Step::Load, &error))?;
+    // Before attaching: the first drop must not precede the interval that reports it.
+    let attached = Instant::now();
+    let link = program.attach(TRACEPOINT).map_err(|error| refused(Step::Attach, &error))?;
+    Ok(Probe {
+        ebpf,
+        link: Some(link),
+        drops,
+        lost,
+        program: fd,
+        attached,
+        attempts: Vec::new(),
+        log,
+    })
+}
+
+/// The system call's own error somewhere below aya's, whose text can be a whole verifier log.
+fn io_error<'a>(error: &'a (dyn error::Error + 'static)) -> Option<&'a io::Error> {
+    std::iter::successors(Some(error), |error| error.source())
+        .find_map(|error| error.downcast_ref::<io::Error>())
+}
+
+/// Kernels before 5.11 charge maps to the locked-memory limit, which is small by default. Needs
+/// `CAP_SYS_RESOURCE`; without it the limit stays, and a map that does not fit says so.
+fn raise_memory_limit() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the pointer is to a live rlimit, which the call only reads.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}
+
+/// Waits until every CPU has left the tracepoint.
+///
+/// Programs of a raw tracepoint run inside an RCU read-side section (`__bpf_trace_run`,
+/// kernel/trace/bpf_trace.c). `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()`
+/// (kernel/sched/membarrier.c, Linux 4.3); it is refused where CPUs run without a tick (`nohz_full`).
+fn wait_for_running_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: takes integers, touches no memory of ours.
+    let refused = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0;
+    if refused {
+        // The longest a program of this size can take, with a wide margin for a busy host.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+impl std::fmt::Debug for Probe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Probe")
+            .field("program", &self.program.as_raw_fd())
+            .field("attempts", &self.attempts)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,14 @@
+//! The kernel boundary: loads the eBPF object, attaches it, reads its counters.
+//!
+//! The only folder that knows aya. Nothing here names, ranks or prints; what the kernel refuses
+//! comes back as a [`Refusal`](plan::Refusal) in words.
+
+mod attach;
+mod counters;
+mod log;
+pub mod plan;
+
+pub use self::{
+    attach::{Attempt, Error, Probe},
+    log::KernelLog,
+};

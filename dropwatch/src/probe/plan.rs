@@ -1,0 +1,176 @@
+//! Which ways of loading to try, in which order: features in, candidates out.
+//!
+//! Pure. Asks no version number: a candidate that the kernel cannot take is refused by the kernel,
+//! and the next one is tried.
+
+use std::fmt;
+
+/// Most entries that the counter map gets: more call sites than any kernel has.
+const MOST_KEYS: u32 = 16_384;
+/// Fewest, so that a host with very many CPUs still sees every location of a busy day.
+const FEWEST_KEYS: u32 = 1_024;
+/// Memory for the per-CPU values of the counter map, bytes: what 128 CPUs need for
+/// [`MOST_KEYS`].
+const VALUE_MEMORY: u64 = 16 << 20;
+
+/// One way to load and attach the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Read the drop reason, the tracepoint's third argument.
+    pub reason: bool,
+    /// Keep the program's own diagnostics in.
+    pub log: bool,
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("raw tracepoint kfree_skb, ")?;
+        f.write_str(if self.reason { "with reasons" } else { "without reasons" })?;
+        if self.log { f.write_str(", with diagnostics") } else { Ok(()) }
+    }
+}
+
+/// Candidates in the order to try them: whatever shows more comes first.
+pub fn candidates(log: bool) -> Vec<Candidate> {
+    let logs: &[bool] = if log { &[true, false] } else { &[false] };
+    [true, false]
+        .into_iter()
+        .flat_map(|reason| logs.iter().map(move |&log| Candidate { reason, log }))
+        .collect()
+}
+
+/// Entries of the counter map on a host with that many possible CPUs.
+///
+/// Every entry has an 8-byte count for each CPU, allocated in advance.
+pub fn map_entries(cpus: usize) -> u32 {
+    let per_entry = 8 * (cpus.max(1) as u64);
+    let fitting = u32::try_from(VALUE_MEMORY / per_entry).unwrap_or(MOST_KEYS);
+    fitting.clamp(FEWEST_KEYS, MOST_KEYS)
+}
+
+/// Why the kernel did not take a candidate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The tracepoint has fewer arguments than the program reads (`EINVAL` when attaching).
+    NoReasonArgument,
+    /// The kernel has no tracepoint `skb:kfree_skb` (`ENOENT`).
+    NoTracepoint,
+    /// Not permitted (`EPERM`), while doing that.
+    NotPermitted { step: &'static str },
+    /// No memory, or over the locked-memory limit of kernels before 5.11.
+    NoMemory { step: &'static str },
+    /// The verifier did not accept the program.
+    Verifier { errno: i32 },
+    /// Anything else, by step and error.
+    Other { step: &'static str, cause: String },
+}
+
+/// `include/uapi/asm-generic/errno-base.h`
+mod errno {
+    pub(super) const EPERM: i32 = 1;
+    pub(super) const ENOENT: i32 = 2;
+    pub(super) const ENOMEM: i32 = 12;
+    pub(super) const EACCES: i32 = 13;
+    pub(super) const EINVAL: i32 = 22;
+}
+
+/// Where loading stood when the kernel refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Maps,
+    Load,
+    Attach,
+}
+
+impl Step {
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Maps => "creating the counter maps",
+            Self::Load => "loading the program",
+            Self::Attach => "attaching to the tracepoint",
+        }
+    }
+}
+
+impl Refusal {
+    /// Reads an error number in the light of the step that got it.
+    pub fn from_errno(step: Step, candidate: Candidate, errno: Option<i32>, cause: String) -> Self {
+        match (step, errno) {
+            (Step::Attach, Some(errno::EINVAL)) if candidate.reason => Self::NoReasonArgument,
+            (Step::Attach, Some(errno::ENOENT)) => Self::NoTracepoint,
+            (_, Some(errno::EPERM)) => Self::NotPermitted { step: step.words() },
+            (_, Some(errno::ENOMEM)) => Self::NoMemory { step: step.words() },
+            (Step::Load, Some(errno @ (errno::EACCES | errno::EINVAL))) => Self::Verifier { errno },
+            _ => Self::Other { step: step.words(), cause },
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoReasonArgument => {
+                f.write_str("this kernel's tracepoint carries no drop reason (Linux 5.17 added it)")
+            }
+            Self::NoTracepoint => f.write_str("this kernel has no tracepoint skb:kfree_skb"),
+            Self::NotPermitted { step } => write!(f, "not permitted while {step}"),
+            Self::NoMemory { step } => {
+                write!(f, "no memory while {step}: raise the limit with `ulimit -l unlimited`")
+            }
+            Self::Verifier { errno } => {
+                write!(f, "the kernel's verifier did not accept the program (error {errno})")
+            }
+            Self::Other { step, cause } => write!(f, "{step} failed: {cause}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REASON: Candidate = Candidate { reason: true, log: false };
+    const BARE: Candidate = Candidate { reason: false, log: false };
+
+    #[test]
+    fn reasons_are_tried_before_doing_without() {
+        assert_eq!(candidates(false), [REASON, BARE]);
+    }
+
+    #[test]
+    fn a_kernel_without_logging_loses_only_the_logging() {
+        let all = candidates(true);
+        assert_eq!(all[0], Candidate { reason: true, log: true });
+        assert_eq!(all[1], REASON);
+        assert_eq!(all.last(), Some(&BARE));
+    }
+
+    #[test]
+    fn the_map_shrinks_as_cpus_multiply() {
+        assert_eq!(map_entries(0), MOST_KEYS);
+        assert_eq!(map_entries(2), MOST_KEYS);
+        assert_eq!(map_entries(128), MOST_KEYS);
+        assert_eq!(map_entries(256), 8_192);
+        assert_eq!(map_entries(8_192), FEWEST_KEYS);
+    }
+
+    #[test]
+    fn einval_means_no_reason_only_where_a_reason_was_read() {
+        let refusal = |candidate| {
+            Refusal::from_errno(Step::Attach, candidate, Some(errno::EINVAL), "EINVAL".into())
+        };
+        assert_eq!(refusal(REASON), Refusal::NoReasonArgument);
+        assert!(matches!(refusal(BARE), Refusal::Other { .. }));
+    }
+
+    #[test]
+    fn refusals_are_one_line_of_words() {
+        for step in [Step::Maps, Step::Load, Step::Attach] {
+            for errno in [1, 2, 7, 12, 13, 22, 95] {
+                let text =
+                    Refusal::from_errno(step, REASON, Some(errno), "cause".into()).to_string();
+                assert!(!text.contains('\n') && text.len() < 100, "{text}");
+            }
+        }
+    }
+}
