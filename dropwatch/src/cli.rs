@@ -3,7 +3,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+
+use crate::exit::Failure;
 
 /// Shortest interval: reading the counters has a cost, and a report takes a moment to read.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -49,13 +51,13 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Watch {
     /// Time between reports: 5s, 500ms, 1m30s; a bare number is seconds
-    #[arg(short, long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    #[arg(short, long, value_name = "DURATION", default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
     pub interval: Duration,
     /// Stop after N reports
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// Stop after this time; the last report covers what is left of it
-    #[arg(short, long, value_name = "DURATION", value_parser = duration)]
+    #[arg(short, long, value_name = "DURATION", value_parser = duration, allow_hyphen_values = true)]
     pub duration: Option<Duration>,
     /// Explain on standard error what happens while loading and in the kernel
     #[arg(short, long)]
@@ -107,6 +109,33 @@ pub enum Color {
     Never,
 }
 
+impl Cli {
+    /// Reads the command line of this process.
+    ///
+    /// `--help` and `--version` print and exit here.
+    ///
+    /// # Errors
+    /// What is wrong with the command line, in one line.
+    pub fn from_args() -> Result<Self, Failure> {
+        Self::try_parse().map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
+            _ => Failure::Usage(one_line(&error.render().to_string())),
+        })
+    }
+}
+
+/// Clap's message without its frame: the error itself and its tip, if there is one.
+fn one_line(message: &str) -> String {
+    let mut lines = message.lines().map(str::trim);
+    let error = lines.next().unwrap_or_default();
+    let tip = lines.find_map(|line| line.strip_prefix("tip: "));
+    let error = error.strip_prefix("error: ").unwrap_or(error);
+    match tip {
+        Some(tip) => format!("{error} ({tip}; see --help)"),
+        None => format!("{error} (see --help)"),
+    }
+}
+
 /// `5s`, `500ms`, `1m30s`, `2h`, or a number of seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse::<f64>() {
@@ -149,6 +178,31 @@ mod tests {
             ("2h", 7_200_000),
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_told_in_one_line() {
+        for (args, told) in [
+            (
+                &["--jsn"][..],
+                "unexpected argument '--jsn' found (a similar argument exists: '--json'; see --help)",
+            ),
+            (
+                &["-i", "-5s"],
+                "invalid value '-5s' for '--interval <DURATION>': must be at least 10ms (see --help)",
+            ),
+            (
+                &["-n", "x"],
+                "invalid value 'x' for '--top <N>': invalid digit found in string (see --help)",
+            ),
+            (
+                &["-c", "0"],
+                "invalid value '0' for '--count <N>': 0 is not in 1..18446744073709551615 (see --help)",
+            ),
+        ] {
+            let error = Cli::try_parse_from(["dropwatch"].iter().chain(args)).expect_err("wrong");
+            assert_eq!(one_line(&error.render().to_string()), told);
         }
     }
 

@@ -1,5 +1,17 @@
 //! dropwatch tells, exactly and while a load test runs, where the Linux kernel drops packets, why,
 //! and how many.
+//!
+//! The map of the code, and the rules that its numbers obey, are in `docs/architecture.md`.
 
+pub mod cli;
+pub mod diagnose;
+pub mod exit;
+mod output;
+mod pace;
+pub mod privilege;
 pub mod probe;
+pub mod render;
+pub mod replay;
 pub mod report;
+pub mod settings;
+mod verbose;
