@@ -3,16 +3,23 @@
 //! A recording is foreign input: lines are bounded, every number is checked, and the first line that
 //! is not one of ours ends the replay with an error that names it. What came before it is rendered.
 
-use std::io::{self, BufRead, Read, Write};
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, BufWriter, Read, Write},
+    path::Path,
+};
 
+use anyhow::{Context, anyhow};
 use thiserror::Error;
 
 use crate::{
+    exit::Failure,
     render::{Renderer, clean},
     report::{
         decode::{DecodeError, decode},
         view::View,
     },
+    settings::Show,
 };
 
 /// Longest accepted line, bytes: room for 50,000 locations.
@@ -32,6 +39,25 @@ pub enum ReplayError {
     Line { line: u64, cause: DecodeError },
     #[error("holds no lines; record with `dropwatch --json > FILE`")]
     Empty,
+}
+
+/// Replays the recording at `path` (`-` is standard input) to standard output.
+pub fn file(path: &Path, show: &Show) -> Result<(), Failure> {
+    let name = path.display();
+    let recording: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(File::open(path).with_context(|| format!("cannot open the recording {name}"))?)
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let replayed = replay(BufReader::new(recording), &show.view, &*show.renderer(), &mut out)
+        .and_then(|()| out.flush().map_err(ReplayError::Write));
+    match replayed {
+        // A reader that has seen enough is no failure.
+        Err(ReplayError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(anyhow!("cannot replay {name}: {error}").into()),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Reads `recording` to its end and writes what `view` shows of it through `renderer`.

@@ -54,6 +54,11 @@ impl Terminal {
             dumb: std::env::var_os("TERM").is_some_and(|term| term == "dumb"),
         }
     }
+
+    /// Whether to use colour where nobody said so.
+    pub fn wants_color(self) -> bool {
+        self.is_terminal && !self.no_color && !self.dumb
+    }
 }
 
 impl Watch {

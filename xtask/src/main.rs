@@ -1,1 +1,52 @@
-fn main() {}
+//! The project's own chores, run as `cargo xtask …`. One variant, one module.
+
+mod bless;
+mod build_ebpf;
+mod ci;
+mod object;
+mod process;
+mod project;
+#[path = "../../dropwatch/bpf/provenance.rs"]
+mod provenance;
+mod setup;
+mod test;
+mod toolchain;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::project::Project;
+
+/// Chores of the dropwatch repository.
+///
+/// A newcomer needs one: `cargo xtask test`. Whoever changes the kernel side also needs
+/// `cargo xtask setup` once, and `cargo xtask build-ebpf` after each change.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    BuildEbpf(build_ebpf::Args),
+    Setup(setup::Args),
+    Test(test::Args),
+    /// Run all that must hold before a change goes in: setup, formatting, the kernel object,
+    /// clippy, tests
+    Ci,
+    /// Accept what the program prints now as what it should print (golden files)
+    Bless,
+}
+
+fn main() -> ExitCode {
+    let task = Task::parse();
+    let result = Project::find().and_then(|project| match task {
+        Task::BuildEbpf(args) => build_ebpf::run(&project, &args),
+        Task::Setup(args) => setup::run(&project, &args),
+        Task::Test(args) => test::run(&project, &args),
+        Task::Ci => ci::run(&project),
+        Task::Bless => bless::run(&project),
+    });
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -22,7 +22,7 @@ use super::{
 };
 
 /// The eBPF program that ships (`cargo xtask build-ebpf`).
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/dropwatch.bpf.o");
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_OBJECT"));
 
 const PROGRAM: &str = "dropwatch_kfree_skb";
 const TRACEPOINT: &str = "kfree_skb";

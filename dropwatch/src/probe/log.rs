@@ -11,7 +11,10 @@ pub struct KernelLog(AsyncFd<EbpfLogger<&'static dyn log::Log>>);
 impl KernelLog {
     /// Needs a tokio runtime with I/O.
     pub(super) fn new(logger: EbpfLogger<&'static dyn log::Log>) -> io::Result<Self> {
-        AsyncFd::with_interest(logger, Interest::READABLE).map(Self)
+        // SAFETY: the logger owns the ring buffer's descriptor and keeps it open, the same one, for
+        // as long as it lives; it lives inside the AsyncFd.
+        let registered = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
+        Ok(Self(registered?))
     }
 
     /// Waits for diagnostics and logs them. May be dropped and called again.

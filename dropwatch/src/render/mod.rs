@@ -6,6 +6,7 @@
 
 mod classic;
 mod clean;
+pub mod doctor;
 mod json;
 mod text;
 mod words;

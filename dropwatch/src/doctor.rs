@@ -1,0 +1,193 @@
+//! `dropwatch doctor`: what this kernel and these privileges allow, what each lack costs, and which
+//! way of attaching is taken.
+//!
+//! It really loads and attaches the program, for a moment, so that it cannot be wrong about it.
+
+use std::io;
+
+use anyhow::anyhow;
+
+use crate::{
+    exit::Failure,
+    kernel::{
+        self, HostNames, HostRoot, Status,
+        status::{Reasons, Symbols, Tracefs},
+    },
+    privilege::{self, Need},
+    probe::{Attempt, Error, Probe, plan},
+    render::doctor::{Check, Mark, Section, doctor},
+    settings::Terminal,
+};
+
+/// Examines the host and prints what it finds. Ends as a live run would: with the failure that
+/// keeps dropwatch from running, if there is one.
+pub fn examine(terminal: Terminal) -> Result<(), Failure> {
+    let root = HostRoot::default();
+    let mut names = HostNames::open(&root);
+    let needs = privilege::check()?;
+    let probe = Probe::attach(false);
+    let status = names.status();
+    let host = kernel::host(&root);
+
+    let title =
+        format!("dropwatch {} on Linux {}, {}", env!("CARGO_PKG_VERSION"), host.kernel, host.host);
+    let sections = [
+        Section { title: "Privileges", checks: privileges(&needs, &status) },
+        Section { title: "Attach plan", checks: attach_plan(&probe) },
+        Section { title: "Kernel", checks: kernel_facts(&probe, &status) },
+        Section { title: "What no kernel shows here", checks: blind_spots(&probe) },
+    ];
+    let outcome = privilege::preflight().and(match &probe {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_permission() => Err(Failure::Privilege(error.to_string())),
+        Err(error) => Err(Failure::Kernel(error.to_string())),
+    });
+    let verdict = match &outcome {
+        Ok(()) => "dropwatch works here.".to_owned(),
+        Err(failure) => format!("dropwatch cannot run here: {failure}"),
+    };
+    match doctor(&title, &sections, &verdict, terminal.wants_color(), &mut io::stdout().lock()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow!("cannot write the output: {error}").into())
+        }
+        _ => outcome,
+    }
+}
+
+fn privileges(needs: &[(Need, bool)], status: &Status) -> Vec<Check> {
+    let named = matches!(status.symbols, Symbols::Known { .. });
+    let check = |(need, met): &(Need, bool)| {
+        let what = need.capability.to_string();
+        match (met, need.required) {
+            (true, _) => Check::new(Mark::Fine, what, need.purpose),
+            // The kernel shows its symbols to everyone.
+            (false, false) if named => {
+                Check::new(Mark::Note, what, format!("{}: not needed on this host", need.purpose))
+            }
+            (false, required) => {
+                let mark = if required { Mark::Fatal } else { Mark::Lack };
+                Check::new(mark, what, need.purpose).costs(format!("{}: use sudo", need.cost))
+            }
+        }
+    };
+    needs.iter().map(check).collect()
+}
+
+fn attach_plan(probe: &Result<Probe, Error>) -> Vec<Check> {
+    let attempts: &[Attempt] = match probe {
+        Ok(probe) => probe.attempts(),
+        Err(Error::Refused(attempts)) => attempts,
+        Err(_) => &[],
+    };
+    let check = |(index, candidate): (usize, plan::Candidate)| {
+        let (mark, outcome) = match attempts.get(index).map(|attempt| &attempt.refusal) {
+            Some(None) => (Mark::Fine, "attached".to_owned()),
+            Some(Some(refusal)) if probe.is_ok() => (Mark::Note, refusal.to_string()),
+            Some(Some(refusal)) => (Mark::Fatal, refusal.to_string()),
+            None => (Mark::Note, "not tried".to_owned()),
+        };
+        Check::new(mark, format!("{}. {candidate}", index + 1), outcome)
+    };
+    plan::candidates(false).into_iter().enumerate().map(check).collect()
+}
+
+fn kernel_facts(probe: &Result<Probe, Error>, status: &Status) -> Vec<Check> {
+    let ring_buffer = match probe {
+        Err(Error::TooOld) => Check::new(Mark::Fatal, "ring buffer", "none")
+            .costs("dropwatch cannot run: use Linux 5.8 or later"),
+        Ok(_) => Check::new(Mark::Fine, "ring buffer", "supported"),
+        Err(_) => Check::new(Mark::Note, "ring buffer", "cannot be tried without privileges"),
+    };
+    vec![ring_buffer, tracepoint(status), reasons(probe, status), symbols(status), bpf(status), tracefs(status)]
+}
+
+fn tracepoint(status: &Status) -> Check {
+    const ARGUMENTS: [&str; 4] = ["skb", "location", "reason", "rx_sk"];
+    match status.kfree_skb_args {
+        Some(count) => {
+            let known = ARGUMENTS.get(..count).unwrap_or(&ARGUMENTS).join(", ");
+            Check::new(Mark::Fine, "skb:kfree_skb", format!("arguments: {known}"))
+        }
+        None => Check::new(Mark::Note, "skb:kfree_skb", "BTF does not tell its arguments"),
+    }
+}
+
+fn reasons(probe: &Result<Probe, Error>, status: &Status) -> Check {
+    let lacks = |detail: &str, cost: &str| {
+        Check::new(Mark::Lack, "drop reasons", detail.to_owned()).costs(cost.to_owned())
+    };
+    if probe.as_ref().is_ok_and(|probe| !probe.has_reason()) {
+        return lacks("none on this kernel", NO_REASONS);
+    }
+    match &status.reasons {
+        Reasons::Btf { core, subsystems } => Check::new(
+            Mark::Fine,
+            "drop reasons",
+            match subsystems.as_slice() {
+                [] => format!("{core}, from BTF"),
+                names => format!("{core}, from BTF; subsystems {}", names.join(", ")),
+            },
+        ),
+        Reasons::Tracefs { core, btf } => lacks(
+            &format!("{core}, from tracefs ({btf})"),
+            "reasons of subsystems are shown as numbers",
+        ),
+        Reasons::Absent => lacks("none on this kernel", NO_REASONS),
+        Reasons::Unnamed { btf, tracefs } => {
+            lacks(&format!("no names ({btf}; {tracefs})"), "reasons are shown as numbers")
+        }
+    }
+}
+
+/// What a kernel without reasons costs.
+pub(crate) const NO_REASONS: &str = "this kernel gives no drop reasons (Linux 5.17 added them), \
+     and TCP's own drops do not appear (before 5.18): see TcpExt in `nstat -a`";
+
+fn symbols(status: &Status) -> Check {
+    match &status.symbols {
+        Symbols::Known { functions, modules, .. } => Check::new(
+            Mark::Fine,
+            "kernel symbols",
+            format!("{functions} functions, {modules} modules"),
+        ),
+        Symbols::Restricted { .. } => Check::new(Mark::Lack, "kernel symbols", "hidden")
+            .costs(status.symbols.notice().unwrap_or_default()),
+        Symbols::Unreadable { error } => Check::new(Mark::Lack, "kernel symbols", error.clone())
+            .costs("locations are shown as addresses"),
+    }
+}
+
+fn bpf(status: &Status) -> Check {
+    let what = "names of BPF programs";
+    match status.bpf_jit_kallsyms {
+        Some(0) => Check::new(Mark::Lack, what, "hidden")
+            .costs("drops inside them are shown as addresses: sysctl net.core.bpf_jit_kallsyms=1"),
+        Some(_) => Check::new(Mark::Fine, what, "shown"),
+        None => Check::new(Mark::Note, what, "this process may not know (root may)"),
+    }
+}
+
+fn tracefs(status: &Status) -> Check {
+    let needed = !matches!(status.reasons, Reasons::Btf { .. } | Reasons::Absent);
+    let mark = if needed { Mark::Lack } else { Mark::Note };
+    let spare = if needed { "" } else { " (BTF serves)" };
+    let detail = match &status.tracefs {
+        Tracefs::Mounted(path) => return Check::new(Mark::Fine, "tracefs", path.display().to_string()),
+        Tracefs::NotMounted => format!("not mounted{spare}"),
+        Tracefs::Unreadable { error, .. } => format!("{error}{spare}"),
+    };
+    Check::new(mark, "tracefs", detail)
+}
+
+/// Losses that the tracepoint does not report on any kernel, so that silence is not misread.
+fn blind_spots(probe: &Result<Probe, Error>) -> Vec<Check> {
+    let mut checks = vec![
+        Check::new(Mark::Note, "full accept queue (SYN)", "see ListenOverflows in `nstat -az`"),
+        Check::new(Mark::Note, "network card, driver", "see `ethtool -S DEV`, `ip -s -s link`"),
+        Check::new(Mark::Note, "XDP_DROP in the driver", "see the XDP program's own counters"),
+    ];
+    if probe.as_ref().is_ok_and(|probe| !probe.has_reason()) {
+        checks.push(Check::new(Mark::Note, "TCP drops before 5.18", "see TcpExt in `nstat -az`"));
+    }
+    checks
+}

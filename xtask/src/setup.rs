@@ -1,0 +1,297 @@
+//! `cargo xtask setup`: what building the kernel side and the host tests need beyond stable Rust.
+//!
+//! What is missing is found by looking for the programs themselves, not for packages, so that
+//! whatever else provides them serves as well. Nothing is touched when all is there.
+
+mod apt;
+
+use std::{
+    env, fs,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    process::CommandExt,
+    project::{Project, cargo, find_command},
+    toolchain::{Facts, choose_linker, choose_rustc},
+};
+
+/// The nightly that serves where no packaged compiler ships `core` for BPF: rustc 1.97, LLVM 22.
+pub(crate) const NIGHTLY: &str = "nightly-2026-05-20";
+/// bpf-linker's version and the LLVM it is built with.
+const LINKER: &str = "0.13.0";
+const LLVM: &str = "22";
+
+/// Debian's toolchain for the kernel side: `core` for BPF comes with it.
+const COMPILER_PACKAGES: [&str; 4] =
+    ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
+
+/// Programs that the host tests run, and the packages that bring them.
+const TEST_PROGRAMS: [(&str, &str); 13] = [
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("iptables", "iptables"),
+    ("nft", "nftables"),
+    ("conntrack", "conntrack"),
+    ("nginx", "nginx-light"),
+    ("ab", "apache2-utils"),
+    ("perf", "linux-perf"),
+    ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("setcap", "libcap2-bin"),
+    ("ethtool", "ethtool"),
+    ("sysctl", "procps"),
+];
+
+/// Install what the kernel side's build and the host tests need (Debian, Ubuntu).
+///
+/// Packages come from apt, through sudo where needed; bpf-linker goes into the project's own
+/// folder .tools, or where DROPWATCH_TOOLS points. Touches nothing when all is there. Elsewhere
+/// than on Debian and Ubuntu it prints what is missing and how to get it.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only tell what is missing; exit 1 if anything is
+    #[arg(long)]
+    check: bool,
+}
+
+/// What the setup is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum For {
+    /// Host tests; the kernel object ships, so they need no toolchain.
+    Tests,
+    /// Those, and `cargo xtask build-ebpf`.
+    All,
+}
+
+pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
+    if !args.check {
+        install(project, For::All)?;
+        eprintln!("all is there");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let missing = Missing::find(project, For::All);
+    if missing.is_empty() {
+        eprintln!("all is there");
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("{}", missing.advice());
+    Ok(ExitCode::FAILURE)
+}
+
+/// Installs what is missing, or fails with what to do by hand.
+pub(crate) fn install(project: &Project, purpose: For) -> Result<()> {
+    let missing = Missing::find(project, purpose);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let Some(distribution) = Distribution::parse(&release) else {
+        bail!("this is neither Debian nor Ubuntu.\n{}", missing.advice());
+    };
+    eprintln!("{}", missing.advice());
+    let packages = missing.packages(distribution);
+    if !packages.is_empty() {
+        apt::install(&packages)?;
+    }
+    if missing.compiler && distribution == Distribution::Ubuntu {
+        eprintln!("==> rustup: {NIGHTLY} with rust-src");
+        let arguments = ["toolchain", "install", NIGHTLY, "--profile", "minimal"];
+        let components = ["--component", "rust-src,clippy", "--no-self-update"];
+        Command::new("rustup").args(arguments).args(components).check()?;
+    }
+    if missing.linker {
+        install_linker(project)?;
+    }
+    let left = Missing::find(project, purpose);
+    if !left.is_empty() {
+        bail!("still missing after the installation:\n{}", left.advice());
+    }
+    Ok(())
+}
+
+fn install_linker(project: &Project) -> Result<()> {
+    let tools = project.tools();
+    eprintln!("==> bpf-linker {LINKER} into {} (a minute or two)", tools.display());
+    let prefix = env::var_os("LLVM_PREFIX")
+        .map_or_else(|| PathBuf::from(format!("/usr/lib/llvm-{LLVM}")), PathBuf::from);
+    Command::new(cargo())
+        .args(["install", "bpf-linker", "--version", LINKER, "--locked", "--force"])
+        .args(["--no-default-features", "--features", &format!("llvm-{LLVM}"), "--root"])
+        .arg(&tools)
+        .arg("--target-dir")
+        .arg(project.target().join("bpf-linker"))
+        .env("LLVM_PREFIX", prefix)
+        .check()
+        .with_context(|| format!("bpf-linker needs LLVM {LLVM}'s development files"))
+}
+
+/// The two that `apt` serves; their names for packages differ a little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Distribution {
+    Debian,
+    Ubuntu,
+}
+
+impl Distribution {
+    /// From os-release(5).
+    fn parse(release: &str) -> Option<Self> {
+        let value = |key| {
+            let line = release.lines().find_map(|line| line.strip_prefix(key));
+            line.unwrap_or_default().trim_matches('"')
+        };
+        let names = || value("ID=").split(' ').chain(value("ID_LIKE=").split(' '));
+        if names().any(|name| name == "ubuntu") {
+            Some(Self::Ubuntu)
+        } else {
+            names().any(|name| name == "debian").then_some(Self::Debian)
+        }
+    }
+}
+
+/// What this machine lacks.
+#[derive(Debug, Default)]
+struct Missing {
+    /// A compiler with `core` for BPF.
+    compiler: bool,
+    /// Clippy for that compiler, where Debian's packages are the compiler.
+    clippy: bool,
+    linker: bool,
+    /// LLVM's development files, which the linker is built with.
+    llvm: bool,
+    /// Of [`TEST_PROGRAMS`].
+    programs: Vec<(&'static str, &'static str)>,
+    /// In words.
+    reasons: Vec<String>,
+}
+
+impl Missing {
+    fn find(project: &Project, purpose: For) -> Self {
+        let mut missing = Self {
+            programs: TEST_PROGRAMS
+                .into_iter()
+                .filter(|(program, _)| find_command(program).is_none())
+                .collect(),
+            ..Self::default()
+        };
+        for (program, _) in &missing.programs {
+            missing.reasons.push(format!("no program `{program}`, which the host tests run"));
+        }
+        if purpose == For::All {
+            missing.look_for_toolchain(&Facts::gather(project));
+        }
+        missing
+    }
+
+    fn look_for_toolchain(&mut self, facts: &Facts) {
+        let llvm = match choose_rustc(&facts.rustcs) {
+            Ok((rustc, _)) => {
+                let packaged = rustc.path.parent() == Some("/usr/bin".as_ref());
+                if packaged && !rustc.path.with_file_name("clippy-driver").exists() {
+                    self.clippy = true;
+                    self.reasons.push(format!("no clippy beside {}", rustc.path.display()));
+                }
+                Some(rustc.llvm)
+            }
+            Err(why) => {
+                self.compiler = true;
+                self.reasons.push(why);
+                None
+            }
+        };
+        // Without a compiler, the one to come decides: both kinds on offer have this LLVM.
+        let llvm = llvm.or_else(|| crate::version::Version::find(&format!("{LLVM}.0")));
+        if let Some(Err(why)) = llvm.map(|llvm| choose_linker(&facts.linkers, llvm)) {
+            self.linker = true;
+            self.llvm = env::var_os("LLVM_PREFIX").is_none()
+                && !PathBuf::from(format!("/usr/lib/llvm-{LLVM}/include/llvm-c")).exists();
+            self.reasons.push(why);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.reasons.is_empty()
+    }
+
+    fn packages(&self, distribution: Distribution) -> Vec<String> {
+        let mut packages: Vec<String> = Vec::new();
+        for (_, package) in &self.programs {
+            packages.push(match (distribution, *package) {
+                (Distribution::Ubuntu, "linux-perf") => "linux-tools-generic".to_owned(),
+                (_, package) => package.to_owned(),
+            });
+        }
+        if self.compiler && distribution == Distribution::Debian {
+            packages.extend(COMPILER_PACKAGES.map(str::to_owned));
+        } else if self.clippy {
+            packages.push("rust-web-clippy".to_owned());
+        }
+        if self.llvm {
+            packages.push(format!("llvm-{LLVM}-dev"));
+        }
+        packages.sort();
+        packages.dedup();
+        packages
+    }
+
+    /// What is missing, and where it comes from.
+    fn advice(&self) -> String {
+        let mut text = "missing:".to_owned();
+        for reason in &self.reasons {
+            text += &format!("\n  {reason}");
+        }
+        let packages = self.packages(Distribution::Debian);
+        if !packages.is_empty() {
+            text += &format!("\nDebian packages that bring it: {}", packages.join(" "));
+        }
+        if self.compiler {
+            text += &format!(
+                "\nor for the compiler: rustup toolchain install {NIGHTLY} --component rust-src"
+            );
+        }
+        if self.linker {
+            text += &format!(
+                "\nthe linker: LLVM_PREFIX=… cargo install bpf-linker --version {LINKER} --locked \
+                 --no-default-features --features llvm-{LLVM} --root .tools"
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distributions_and_their_likes() {
+        let parse = Distribution::parse;
+        assert_eq!(parse("NAME=x\nID=debian\n"), Some(Distribution::Debian));
+        assert_eq!(parse("ID=ubuntu\nID_LIKE=debian\n"), Some(Distribution::Ubuntu));
+        assert_eq!(parse("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"), Some(Distribution::Ubuntu));
+        assert_eq!(parse("ID=fedora\nID_LIKE=\"rhel\"\n"), None);
+        assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn an_empty_machine_needs_everything_once() {
+        let mut missing = Missing { programs: TEST_PROGRAMS.into(), ..Missing::default() };
+        missing.look_for_toolchain(&Facts::default());
+        assert!(missing.compiler && missing.linker);
+        let packages = missing.packages(Distribution::Debian);
+        for package in ["rustc-web", "cargo-web", "nginx-light", "linux-perf"] {
+            assert_eq!(packages.iter().filter(|name| *name == package).count(), 1, "{package}");
+        }
+        assert_eq!(packages.iter().filter(|name| *name == "iproute2").count(), 1);
+        let ubuntu = missing.packages(Distribution::Ubuntu);
+        assert!(ubuntu.contains(&"linux-tools-generic".to_owned()));
+        assert!(!ubuntu.contains(&"rustc-web".to_owned()));
+        let advice = missing.advice();
+        for part in ["no bpf-linker 0.13 with LLVM 22", "rustup toolchain install", "llvm-22"] {
+            assert!(advice.contains(part), "{part} in {advice}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! `cargo xtask test`: every test there is, the ones on the real kernel included.
+
+mod tally;
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::{
+    process::CommandExt,
+    project::{Project, cargo, find_command, is_root, path_folders},
+    setup,
+};
+use tally::Tally;
+
+/// The integration test target that drops real packets, and why its tests are marked ignored.
+const HOST: &str = "host";
+const HOST_REASON: &str = "needs root: cargo xtask test";
+
+/// Run all tests: unit, integration, and those that drop real packets on this kernel.
+///
+/// Installs what they need first (see setup), asks for sudo where needed, and ends with one line,
+/// `N passed, M failed`. What should run here and cannot is a failure, not a skip.
+#[derive(clap::Args, Default)]
+pub(crate) struct Args {
+    /// Leave out the tests on the real kernel, which need root; they are listed as skipped
+    #[arg(long)]
+    no_host: bool,
+    /// Run only tests whose name contains this
+    filter: Option<String>,
+}
+
+pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
+    let mut tally = Tally::default();
+    let filter = args.filter.as_deref();
+    if args.no_host {
+        tally.attempt(|tally| workspace(project, filter, tally));
+    } else {
+        tally.expect_elsewhere(HOST_REASON);
+        tally.attempt(|_| setup::install(project, setup::For::Tests));
+        tally.attempt(|tally| workspace(project, filter, tally));
+        tally.attempt(|tally| host(project, filter, None, tally));
+    }
+    Ok(conclude(&tally))
+}
+
+/// The host tests alone, on another kernel object than the shipped one.
+pub(crate) fn host_alone(project: &Project, object: &Path) -> Result<ExitCode> {
+    setup::install(project, setup::For::Tests)?;
+    let mut tally = Tally::default();
+    tally.attempt(|tally| host(project, None, Some(object), tally));
+    Ok(conclude(&tally))
+}
+
+fn conclude(tally: &Tally) -> ExitCode {
+    println!();
+    for skipped in tally.skipped() {
+        println!("skipped: {skipped}");
+    }
+    println!("{tally}");
+    if tally.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Everything that plain `cargo test` runs.
+fn workspace(project: &Project, filter: Option<&str>, tally: &mut Tally) -> Result<()> {
+    eprintln!("==> tests of the workspace");
+    let mut command = Command::new(cargo());
+    command.current_dir(&project.root);
+    command.args(["test", "--workspace", "--locked", "--no-fail-fast"]).args(filter);
+    follow(&mut command, tally)
+}
+
+/// The host tests, as root, one at a time: they share the kernel.
+fn host(
+    project: &Project,
+    filter: Option<&str>,
+    object: Option<&Path>,
+    tally: &mut Tally,
+) -> Result<()> {
+    eprintln!("==> tests on this kernel, as root");
+    let program =
+        build(project, &["build", "--release", "--bin", "dropwatch"], "dropwatch", object)?;
+    let tests = build(project, &["test", "--no-run", "--test", HOST], HOST, object)?;
+    let mut variables = vec![("DROPWATCH_BIN", OsString::from(program))];
+    variables.push(("CARGO_MANIFEST_DIR", project.package().into()));
+    variables.push(("PATH", env::join_paths(path_folders())?));
+
+    let mut command = as_root(&tests, &variables)?;
+    command.current_dir(project.package());
+    command.args(filter).args(["--include-ignored", "--test-threads=1"]);
+    follow(&mut command, tally)
+}
+
+fn as_root(program: &Path, variables: &[(&str, OsString)]) -> Result<Command> {
+    if is_root() {
+        let mut command = Command::new(program);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        return Ok(command);
+    }
+    let sudo = find_command("sudo")
+        .context("the host tests need root, and there is no sudo; run this as root")?;
+    let mut command = Command::new(sudo);
+    command.args(["-E", "env"]);
+    for (name, value) in variables {
+        let mut assignment = OsString::from(format!("{name}="));
+        assignment.push(value);
+        command.arg(assignment);
+    }
+    command.arg(program);
+    Ok(command)
+}
+
+/// Runs a test program, passes its output on and counts what it says. An exit status that no
+/// failed test explains (a crash, an error of the build) is an error.
+fn follow(command: &mut Command, tally: &mut Tally) -> Result<()> {
+    let failed_before = tally.failed();
+    let quoted = command.quoted();
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run `{quoted}`"))?;
+    let stdout = child.stdout.take().context("a child without the output asked for")?;
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.with_context(|| format!("cannot read what `{quoted}` prints"))?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        tally.line(&line);
+    }
+    let status = child.wait().with_context(|| format!("cannot wait for `{quoted}`"))?;
+    tally.end_of_output();
+    if !status.success() && tally.failed() == failed_before {
+        bail!("`{quoted}` failed: {status}");
+    }
+    Ok(())
+}
+
+/// What cargo tells, one JSON object a line; the fields that matter here.
+#[derive(Deserialize)]
+struct Message {
+    target: Option<Target>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+/// Builds one target of package dropwatch and returns its executable.
+fn build(
+    project: &Project,
+    arguments: &[&str],
+    target: &str,
+    object: Option<&Path>,
+) -> Result<PathBuf> {
+    let mut command = Command::new(cargo());
+    command.current_dir(&project.root).stderr(Stdio::inherit());
+    command.args(arguments).args(["--package", "dropwatch", "--locked"]);
+    command.arg("--message-format=json-render-diagnostics");
+    if let Some(object) = object {
+        command.env("DROPWATCH_OBJECT", object);
+    }
+    let messages = command.read()?;
+    executable(&messages, target)
+        .with_context(|| format!("package dropwatch has no target `{target}`"))
+}
+
+fn executable(messages: &str, target: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Message>(line).ok())
+        .filter(|message| message.target.as_ref().is_some_and(|t| t.name == target))
+        .find_map(|message| message.executable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESSAGES: &str = r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"dropwatch"},"executable":null}
+{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"dropwatch"},"executable":"/t/debug/dropwatch"}
+not JSON
+{"reason":"compiler-artifact","target":{"kind":["test"],"name":"host"},"executable":"/t/debug/deps/host-1f"}
+{"reason":"build-finished","success":true}"#;
+
+    #[test]
+    fn the_executable_of_a_target() {
+        assert_eq!(executable(MESSAGES, "host"), Some("/t/debug/deps/host-1f".into()));
+        assert_eq!(executable(MESSAGES, "dropwatch"), Some("/t/debug/dropwatch".into()));
+        assert_eq!(executable(MESSAGES, "cli"), None);
+    }
+
+    fn follow_script(script: &str) -> (Result<()>, String) {
+        let mut tally = Tally::default();
+        let result = follow(Command::new("sh").args(["-c", script]), &mut tally);
+        (result, tally.to_string())
+    }
+
+    #[test]
+    fn a_program_that_crashes_counts_as_a_failure() {
+        let (result, tally) = follow_script("echo running 3 tests; kill -9 $$");
+        result.unwrap();
+        assert_eq!(tally, "0 passed, 1 failed");
+    }
+
+    #[test]
+    fn a_status_that_no_test_explains_is_an_error() {
+        let (result, tally) = follow_script("echo hello; exit 101");
+        let error = result.unwrap_err().to_string();
+        assert_eq!(error, "`sh -c 'echo hello; exit 101'` failed: exit status: 101");
+        assert_eq!(tally, "0 passed, 0 failed");
+    }
+}
