@@ -128,7 +128,9 @@ fn remove(name: &str) -> Result<()> {
 
 /// Removes namespaces whose process no longer exists. Their processes died with it
 /// ([`die_with_parent`]), their links go with the namespace.
-fn remove_leftovers() {
+///
+/// The first namespace that a process makes does this by itself.
+pub fn remove_leftovers() {
     let Ok(entries) = fs::read_dir(FOLDER) else {
         return; // no namespace was ever made
     };

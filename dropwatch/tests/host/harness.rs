@@ -7,7 +7,10 @@ use std::{
     sync::OnceLock,
 };
 
-use dropwatch::report::model::{End, Line, Location, Lost, Report, Start};
+use dropwatch::report::{
+    decode::decode,
+    model::{End, Line, Location, Lost, Report, Start},
+};
 use testbed::watch::{Ended, Watch};
 
 /// Frees for an unhandled ethertype: the receive path proper, and the CPU's backlog before it.
@@ -80,7 +83,7 @@ impl Recording {
             validate(line);
         }
         let mut lines =
-            ended.lines.iter().map(|line| serde_json::from_str::<Line>(line).unwrap());
+            ended.lines.iter().map(|line| decode(line).unwrap().expect("a line of known type"));
         let Some(Line::Start(start)) = lines.next() else { panic!("no start line") };
         let mut reports = Vec::new();
         let end = loop {

@@ -1,13 +1,20 @@
 //! The story that `cargo xtask scenario nat` tells, with its numbers held to account.
 
-use testbed::scenario::nat::Story;
+use std::{os::unix::process::ExitStatusExt, process::Command, time::Duration};
+
+use nix::sys::signal::Signal;
+use testbed::{
+    host_value::restore_leftovers,
+    netns::{Netns, remove_leftovers},
+    scenario::nat::Story,
+    watch::{Ended, Watch},
+};
 
 use crate::harness::binary;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_full_conntrack_table_is_counted_to_the_packet_and_room_ends_it() {
-    let limit = || std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").unwrap();
     let before = limit();
     let story = Story::new(&binary()).unwrap();
 
@@ -24,10 +31,71 @@ fn a_full_conntrack_table_is_counted_to_the_packet_and_room_ends_it() {
     assert_eq!(limit(), before, "the host's limit is back");
 }
 
-/// Ctrl-C in the middle of the scenario: the limit is one value for the whole host.
+/// Set in the process that [`interrupt`] starts.
+const HOLDER: &str = "DROPWATCH_TEST_HOLDS_THE_LIMIT";
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn an_unknown_scenario_is_refused_before_anything_is_changed() {
-    let error = testbed::scenario::run("nat ", &binary(), &mut Vec::new()).unwrap_err();
-    assert_eq!(error.to_string(), "no scenario nat ; there is: nat");
+fn ctrl_c_puts_the_limit_back() {
+    if std::env::var_os(HOLDER).is_some() {
+        return hold();
+    }
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let before = limit();
+        let (pid, ended) = interrupt(signal);
+        assert_eq!(ended.status.signal(), Some(signal as i32), "{ended:#?}");
+        assert_eq!(limit(), before, "{signal}");
+        assert_eq!(namespaces_of(pid), [""; 0], "{signal}");
+    }
+}
+
+/// SIGKILL leaves no time to put anything back: the next run does.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_next_run_puts_right_what_a_killed_one_left() {
+    let before = limit();
+    let (pid, ended) = interrupt(Signal::SIGKILL);
+    assert_eq!(ended.status.signal(), Some(Signal::SIGKILL as i32), "{ended:#?}");
+    assert_ne!(limit(), before, "nothing was left to put right");
+    restore_leftovers().unwrap();
+    assert_eq!(limit(), before);
+    remove_leftovers();
+    assert_eq!(namespaces_of(pid), [""; 0]);
+}
+
+/// Changes the host and waits to be interrupted.
+fn hold() {
+    let _netns = Netns::new("held").unwrap();
+    let _story = Story::new(&binary()).unwrap();
+    println!("\nholding");
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+/// Has another process of this test program [`hold`], and sends it `signal` while it does.
+fn interrupt(signal: Signal) -> (u32, Ended) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--ignored", "--exact", "nat::ctrl_c_puts_the_limit_back", "--nocapture"])
+        .env(HOLDER, "1");
+    let mut watch = Watch::start(&mut command).unwrap();
+    while watch.next_line(Duration::from_secs(20)).unwrap().expect("it holds") != "holding" {}
+    assert_eq!(limit(), "1000");
+    let pid = watch.pid();
+    assert_eq!(namespaces_of(pid).len(), 1);
+    watch.signal(signal).unwrap();
+    (pid, watch.finish().unwrap())
+}
+
+fn namespaces_of(pid: u32) -> Vec<String> {
+    let prefix = format!("dwt-{pid}-");
+    let names = std::fs::read_dir("/run/netns").unwrap().flatten();
+    names
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with(&prefix))
+        .collect()
+}
+
+fn limit() -> String {
+    let path = "/proc/sys/net/netfilter/nf_conntrack_max";
+    std::fs::read_to_string(path).unwrap().trim().to_owned()
 }

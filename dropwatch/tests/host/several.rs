@@ -77,7 +77,9 @@ fn a_killed_run_leaves_nothing() {
 }
 
 /// The kernel frees programs and links after a grace period, some moments later.
-fn expect_nothing_left(before: &(std::collections::BTreeSet<u32>, std::collections::BTreeSet<u32>)) {
+fn expect_nothing_left(
+    before: &(std::collections::BTreeSet<u32>, std::collections::BTreeSet<u32>),
+) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let after = loaded();
