@@ -1,10 +1,16 @@
-//! From counters to a report: snapshot → delta → named, ranked [`model::Report`].
+//! From counters to a report: snapshot → delta → named, ranked [`model::Report`] → view of it.
 //!
 //! Pure: no clock, no files, no kernel. What it needs to know of the host comes in as values or
 //! through [`Names`], so every rule that the numbers obey is tested without root.
 
+mod address;
+pub mod build;
+pub mod decode;
+pub mod delta;
 pub mod model;
 pub mod snapshot;
+mod timestamp;
+pub mod view;
 
 use model::{Reason, Symbol};
 

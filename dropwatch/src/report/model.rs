@@ -1,19 +1,20 @@
 //! The one serialised truth: what every renderer prints and `replay` reads back.
 //!
 //! Documented for users in `docs/json.md`, with a JSON Schema beside it. One value of [`Line`] is
-//! one line of NDJSON. Fields may be added within schema version 1, never renamed or removed.
+//! one line of NDJSON; `super::decode` reads it back. Fields may be added within schema version 1,
+//! never renamed or removed.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-pub use super::snapshot::Lost;
+use super::timestamp;
+pub use super::{address::Address, snapshot::Lost};
 
 /// Version of the line format, in every line as `v`.
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// One line of `--json` output.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Line {
     /// First line: what is watched, and what this host cannot show.
     Start(Start),
@@ -23,13 +24,43 @@ pub enum Line {
     End(End),
 }
 
+impl Line {
+    /// The value of the field `type`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "start",
+            Self::Report(_) => "report",
+            Self::End(_) => "end",
+        }
+    }
+}
+
+/// `v` and `type` come first, so that a reader knows what follows before it reads on.
+impl Serialize for Line {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Tagged<'a, T> {
+            v: u32,
+            r#type: &'static str,
+            #[serde(flatten)]
+            body: &'a T,
+        }
+        let (v, r#type) = (SCHEMA_VERSION, self.kind());
+        match self {
+            Self::Start(body) => Tagged { v, r#type, body }.serialize(to),
+            Self::Report(body) => Tagged { v, r#type, body }.serialize(to),
+            Self::End(body) => Tagged { v, r#type, body }.serialize(to),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Start {
-    pub v: u32,
     #[serde(flatten)]
     pub host: Host,
     /// Version of dropwatch.
     pub dropwatch: String,
+    #[serde(with = "timestamp")]
     pub time: Timestamp,
     /// Nominal interval, seconds.
     pub interval_s: f64,
@@ -52,13 +83,14 @@ pub struct Host {
 /// Always: `sum(locations.count) + other.count == drops`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    pub v: u32,
     /// 1 for the first report of a run.
     pub seq: u64,
     #[serde(flatten)]
     pub host: Host,
     /// `end` minus the monotonic length of the interval.
+    #[serde(with = "timestamp")]
     pub start: Timestamp,
+    #[serde(with = "timestamp")]
     pub end: Timestamp,
     /// Measured length of the interval, seconds of monotonic time.
     pub interval_s: f64,
@@ -70,9 +102,17 @@ pub struct Report {
     /// Highest count first.
     pub locations: Vec<Location>,
     pub other: Other,
+    /// What was lost in this interval.
     pub lost: Lost,
     /// Diagnoses; none exist yet.
     pub findings: Vec<serde_json::Value>,
+}
+
+impl Report {
+    /// Known locations with drops in this interval, shown or not.
+    pub fn location_count(&self) -> u64 {
+        self.other.locations.saturating_add(self.locations.len() as u64)
+    }
 }
 
 /// Drops at one call site, for one reason.
@@ -88,13 +128,13 @@ pub struct Location {
     pub reason: Option<String>,
     /// Subsystem that defines the reason, `CORE` for the kernel's own.
     pub subsystem: Option<String>,
-    /// Raw kernel address, `0x` and 16 hexadecimal digits; only with `--addresses`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
+    /// Raw kernel address; written only with `--addresses`.
+    #[serde(default, skip_serializing_if = "Address::is_withheld")]
+    pub address: Address,
     pub count: u64,
     /// Drops per second.
     pub rate: f64,
-    /// Part of the report's drops, 0 to 1.
+    /// Part of the report's drops, as [`share`] rounds it.
     pub share: f64,
     /// Drops here since the run began.
     pub total: u64,
@@ -107,19 +147,40 @@ pub struct Location {
 /// What the rows of `locations` do not show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Other {
-    /// Locations beyond `--top`.
+    /// Locations that are not among the rows.
     pub locations: u64,
     /// Their drops, and those of unknown location.
     pub count: u64,
     /// Drops whose location is unknown (`lost.map_full + lost.map_busy + lost.recursion`).
     pub unknown_location: u64,
+    /// How much of `locations` and `count` was folded away as benign. JSON never folds.
+    #[serde(skip)]
+    pub benign: Hidden,
+}
+
+impl Other {
+    /// Rows that did not make it into the top N.
+    pub fn below_top(&self) -> Hidden {
+        let explained = self.unknown_location.saturating_add(self.benign.count);
+        Hidden {
+            locations: self.locations.saturating_sub(self.benign.locations),
+            count: self.count.saturating_sub(explained),
+        }
+    }
+}
+
+/// Rows that are summed instead of shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hidden {
+    pub locations: u64,
+    pub count: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct End {
-    pub v: u32,
     #[serde(flatten)]
     pub host: Host,
+    #[serde(with = "timestamp")]
     pub time: Timestamp,
     /// Monotonic length of the run, seconds.
     pub duration_s: f64,
@@ -127,6 +188,7 @@ pub struct End {
     pub reports: u64,
     /// Sum of the reports' drops.
     pub drops: u64,
+    /// What was lost in the whole run.
     pub lost: Lost,
 }
 
@@ -143,4 +205,46 @@ pub struct Symbol {
 pub struct Reason {
     pub name: String,
     pub subsystem: Option<String>,
+}
+
+/// `part / whole`, 0 to 1, to three decimals; 0 when there is no whole.
+///
+/// 1 means all: rounding never gets there by itself. 0 with a `part` above zero means less than
+/// 0.0005.
+pub fn share(part: u64, whole: u64) -> f64 {
+    if part == 0 || whole == 0 {
+        0.0
+    } else if part >= whole {
+        1.0
+    } else {
+        round(part as f64 / whole as f64, 3).min(0.999)
+    }
+}
+
+/// Rounds to `decimals` places. Integers beyond 2^53 are left as they are.
+pub(super) fn round(value: f64, decimals: i32) -> f64 {
+    let scale = 10_f64.powi(decimals);
+    let scaled = value * scale;
+    if scaled.abs() < 2_f64.powi(53) { scaled.round() / scale } else { value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_says_all_only_for_all() {
+        assert_eq!(share(10_031, 10_707), 0.937);
+        assert_eq!(share(999_999, 1_000_000), 0.999);
+        assert_eq!(share(u64::MAX - 1, u64::MAX), 0.999);
+        assert_eq!(share(7, 7), 1.0);
+        assert_eq!(share(1, 1_000_000), 0.0);
+        assert_eq!(share(0, 0), 0.0);
+    }
+
+    #[test]
+    fn rounding_keeps_whole_numbers() {
+        assert_eq!(round(2141.4499, 1), 2141.4);
+        assert_eq!(round(1e300, 1), 1e300);
+    }
 }

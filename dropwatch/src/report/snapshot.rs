@@ -36,7 +36,18 @@ pub struct Lost {
 impl Lost {
     /// Drops that happened but have no location.
     pub fn unknown_location(&self) -> u64 {
-        self.map_full + self.map_busy + self.recursion
+        self.map_full.saturating_add(self.map_busy).saturating_add(self.recursion)
+    }
+
+    /// Combines two blocks cause by cause.
+    pub(super) fn zip(&self, other: &Self, mut with: impl FnMut(u64, u64) -> u64) -> Self {
+        Self {
+            map_full: with(self.map_full, other.map_full),
+            map_busy: with(self.map_busy, other.map_busy),
+            recursion: with(self.recursion, other.recursion),
+            samples: with(self.samples, other.samples),
+            stacks: with(self.stacks, other.stacks),
+        }
     }
 }
 
