@@ -1,4 +1,7 @@
 //! dropwatch tells, exactly and while a load test runs, where the Linux kernel drops packets, why,
 //! and how many.
 
+pub mod diagnose;
+pub mod render;
+pub mod replay;
 pub mod report;

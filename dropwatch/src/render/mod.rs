@@ -1,0 +1,81 @@
+//! Each line of a run → bytes. Renderers print what the line holds and compute nothing, so live
+//! output and replayed output cannot differ; they do not know each other.
+//!
+//! No clock, no files: the time zone and the decision to use colour come in as values. Text that
+//! came from a kernel or a recording passes [`clean()`] before a terminal sees it.
+
+mod classic;
+mod clean;
+mod json;
+mod text;
+mod words;
+
+use std::io::{self, Write};
+
+use jiff::tz::TimeZone;
+
+pub use self::{classic::Classic, clean::clean, json::Json, text::Text, words::losses};
+use crate::report::{model::Line, view::View};
+
+/// First line of every run, as SystemTap's dropwatch.stp prints it.
+const BEGIN: &str = "Monitoring for dropped packets";
+/// Last line of every run, as SystemTap's dropwatch.stp prints it.
+const STOP: &str = "Stopping dropped packet monitor";
+
+/// Rows that the text format shows unless told otherwise.
+pub const TEXT_TOP: usize = 10;
+
+/// Turns lines into one output format.
+pub trait Renderer {
+    /// Appends what `line` looks like to `page`.
+    fn render(&self, line: &Line, page: &mut Vec<u8>) -> io::Result<()>;
+
+    /// Writes a line whole and flushes it, so that a reader never waits for the rest of one.
+    fn line(&self, line: &Line, out: &mut dyn Write) -> io::Result<()> {
+        let mut page = Vec::new();
+        self.render(line, &mut page)?;
+        out.write_all(&page)?;
+        out.flush()
+    }
+}
+
+/// The output formats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// As SystemTap's dropwatch.stp prints it.
+    Classic,
+    /// One object a line, for programs and for `replay`.
+    Json,
+}
+
+/// How a terminal is to be written to.
+#[derive(Clone, Debug)]
+pub struct Style {
+    /// Use ANSI colours.
+    pub color: bool,
+    /// Zone of the printed clock times.
+    pub time_zone: TimeZone,
+}
+
+impl Format {
+    /// What the format shows of a report. `top` is `--top` (0 for all rows), `all` is `--all`.
+    pub fn view(self, top: Option<usize>, all: bool) -> View {
+        let top = |default: usize| Some(top.unwrap_or(default)).filter(|rows| *rows > 0);
+        match self {
+            Self::Text => View { top: top(TEXT_TOP), fold_benign: !all, merge_reasons: false },
+            Self::Json => View { top: top(0), ..View::default() },
+            Self::Classic => View { merge_reasons: true, ..View::default() },
+        }
+    }
+
+    pub fn renderer(self, style: Style) -> Box<dyn Renderer> {
+        match self {
+            Self::Text => Box::new(Text::new(style)),
+            Self::Classic => Box::new(Classic),
+            Self::Json => Box::new(Json),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The format for people.
+//!
+//! ```text
+//! Monitoring for dropped packets
+//!
+//! 07:35:10  10707 drops in 5.0s (2141/s) at 2 locations, none lost
+//! 10031 packets dropped at nf_hook_slow+0x7d (NETFILTER_DROP) 93.7%
+//!   676 packets dropped at tcp_v4_rcv+0x91 (NO_SOCKET) 6.3%
+//! Stopping dropped packet monitor
+//! ```
+//!
+//! Only rows of known locations match `^\s*([0-9]+) packets dropped at (\S+)`.
+
+use std::io::{self, Write};
+
+use jiff::Timestamp;
+
+use super::{
+    BEGIN, Renderer, STOP, Style,
+    clean::clean,
+    words::{PerSecond, Percent, count, drops_in, losses, symbol},
+};
+use crate::report::model::{Address, End, Line, Location, Lost, Report, Start, share};
+
+/// Renders reports as tables.
+#[derive(Debug)]
+pub struct Text {
+    style: Style,
+}
+
+/// The few colours in use (ECMA-48, select graphic rendition).
+#[derive(Clone, Copy)]
+enum Paint {
+    Bold = 1,
+    Dim = 2,
+    Red = 31,
+}
+
+impl Renderer for Text {
+    fn render(&self, line: &Line, page: &mut Vec<u8>) -> io::Result<()> {
+        match line {
+            Line::Start(start) => self.start(start, page),
+            Line::Report(report) => self.report(report, page),
+            Line::End(end) => self.end(end, page),
+        }
+    }
+}
+
+impl Text {
+    pub fn new(style: Style) -> Self {
+        Self { style }
+    }
+
+    fn start(&self, start: &Start, page: &mut Vec<u8>) -> io::Result<()> {
+        writeln!(page, "{BEGIN}")?;
+        start.notices.iter().try_for_each(|notice| writeln!(page, "Note: {}", clean(notice)))
+    }
+
+    fn report(&self, report: &Report, page: &mut Vec<u8>) -> io::Result<()> {
+        writeln!(page)?;
+        self.header(report, page)?;
+        let (benign, below_top) = (report.other.benign, report.other.below_top());
+        let counts = report.locations.iter().map(|row| row.count);
+        let width =
+            counts.chain([benign.count, below_top.count]).max().unwrap_or(0).to_string().len();
+        for row in &report.locations {
+            self.location(row, width, page)?;
+        }
+        if below_top.locations > 0 {
+            let places = count(below_top.locations, "other location");
+            let percent = Percent(share(below_top.count, report.drops));
+            let rest = format!("{:>width$} more at {places} {percent}", below_top.count);
+            writeln!(page, "{}", self.paint(Paint::Dim, rest))?;
+        }
+        if benign.locations > 0 {
+            let drops = if benign.count == 1 { "drop" } else { "drops" };
+            let places = count(benign.locations, "location");
+            let them = if benign.locations == 1 { "it" } else { "them" };
+            let folded = format!(
+                "{:>width$} benign {drops} at {places} not shown (--all shows {them})",
+                benign.count
+            );
+            writeln!(page, "{}", self.paint(Paint::Dim, folded))?;
+        }
+        Ok(())
+    }
+
+    fn header(&self, report: &Report, page: &mut Vec<u8>) -> io::Result<()> {
+        let drops = self.paint(Paint::Bold, drops_in(report.drops, report.interval_s));
+        write!(page, "{}  {drops}", self.clock(report.end))?;
+        if report.drops > 0 && report.interval_s > 0.0 {
+            write!(page, " ({})", PerSecond(report.rate))?;
+        }
+        if report.location_count() > 0 {
+            write!(page, " at {}", count(report.location_count(), "location"))?;
+        }
+        writeln!(page, ", {}", self.lost(&report.lost))?;
+        if report.intervals > 1 {
+            let late = format!("covers {} intervals: the reader was slow", report.intervals);
+            writeln!(page, "{:10}{}", "", self.paint(Paint::Dim, late))?;
+        }
+        Ok(())
+    }
+
+    fn location(&self, row: &Location, width: usize, page: &mut Vec<u8>) -> io::Result<()> {
+        let mut line = format!("{:>width$} packets dropped at {}", row.count, symbol(row));
+        if let (Some(_), Some(offset)) = (&row.symbol, row.offset) {
+            line += &format!("+{offset:#x}");
+        }
+        if let Some(module) = &row.module {
+            line += &format!(" [{}]", clean(module));
+        }
+        if let Some(reason) = &row.reason {
+            line += &format!(" ({})", clean(reason));
+        }
+        line += &format!(" {}", Percent(row.share));
+        // An unnamed location shows its address already, in place of the name.
+        if let (Some(_), Some(raw)) = (&row.symbol, row.address.public()) {
+            line += &format!(" {}", Address::hex(raw));
+        }
+        let line = if row.benign { self.paint(Paint::Dim, line) } else { line };
+        writeln!(page, "{line}")
+    }
+
+    fn end(&self, end: &End, page: &mut Vec<u8>) -> io::Result<()> {
+        if end.reports > 1 {
+            let drops = drops_in(end.drops, end.duration_s);
+            writeln!(page, "\nTotal: {drops}, {}", self.lost(&end.lost))?;
+        }
+        writeln!(page, "{STOP}")
+    }
+
+    fn lost(&self, lost: &Lost) -> String {
+        match losses(lost) {
+            Some(losses) => self.paint(Paint::Red, losses),
+            None => "none lost".to_owned(),
+        }
+    }
+
+    fn clock(&self, time: Timestamp) -> String {
+        let local = self.style.time_zone.to_datetime(time);
+        format!("{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second())
+    }
+
+    fn paint(&self, paint: Paint, text: String) -> String {
+        if self.style.color { format!("\x1b[{}m{text}\x1b[0m", paint as u8) } else { text }
+    }
+}
