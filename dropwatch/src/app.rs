@@ -64,7 +64,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
             probe,
             settings,
         };
-        run.to_the_end().await
+        run.watch().await
     });
     // A write that a stalled reader holds up must not hold up the end.
     runtime.shutdown_background();
@@ -108,7 +108,7 @@ enum Wake {
 }
 
 impl Run<'_> {
-    async fn to_the_end(mut self) -> Result<(), Failure> {
+    async fn watch(mut self) -> Result<(), Failure> {
         let mut stop = Stop::new().context("cannot listen to signals")?;
         let mut log = self.probe.take_log().transpose().context("cannot read diagnostics")?;
         let notices = self.notices();
