@@ -4,6 +4,8 @@
 //! that users of other tools have about wrong names and wrong reasons has a test that shows it
 //! impossible here.
 
+#![expect(clippy::unwrap_used, reason = "a fixture that cannot be read fails the test")]
+
 mod btf;
 mod names;
 mod reasons;

@@ -282,6 +282,29 @@ fn the_host_is_told() {
     assert_eq!(host, expected);
 }
 
+#[test]
+fn an_empty_list_of_symbols_is_said() {
+    let machine = Machine::new();
+    machine.copy("6.18", "sys/kernel/btf/vmlinux");
+    machine.write("proc/kallsyms", "");
+    let notices = machine.open().notices();
+    assert!(notices[0].contains("proc/kallsyms: it lists no functions)"), "{notices:?}");
+}
+
+#[test]
+fn modules_that_cannot_be_read_are_said() {
+    let machine = Machine::new();
+    machine.copy("6.18", "sys/kernel/btf/vmlinux");
+    // A link to itself: an error that is not absence, for root too.
+    fs::remove_file(machine.0.join("proc/modules")).unwrap();
+    std::os::unix::fs::symlink("modules", machine.0.join("proc/modules")).unwrap();
+    let mut names = machine.open();
+    assert_eq!(name(&mut names, TCP).as_deref(), Some("tcp_v4_rcv"));
+    let notices = names.notices();
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].starts_with("kernel modules cannot be followed ("), "{notices:?}");
+}
+
 /// This machine's own files, whatever it is: what is claimed must hold together.
 #[test]
 fn the_running_host_is_consistent() {
@@ -292,6 +315,7 @@ fn the_running_host_is_consistent() {
         assert!(functions > 0);
         assert_eq!(names.symbol(0), None);
         assert_eq!(names.symbol(0x1000), None, "user space");
+        assert_eq!(reads(&mut names), 2, "the kernel's files are read again from their start");
     }
     if let status::Reasons::Btf { core, .. } = status.reasons {
         let named = (0..=0xffff)
