@@ -7,7 +7,7 @@
 
 use std::{
     fs::File,
-    panic,
+    io, panic,
     thread::{self, JoinHandle},
 };
 
@@ -91,7 +91,8 @@ impl Names for HostNames {
 /// What has to be opened with privileges: the kernel decides at opening who may see addresses.
 struct Opened {
     kallsyms: Result<File, String>,
-    modules: Option<File>,
+    /// `None` in kernels without module support.
+    modules: Result<Option<File>, String>,
     kptr_restrict: Option<u32>,
     bpf_jit_kallsyms: Option<u32>,
     tracefs: Tracefs,
@@ -113,7 +114,11 @@ impl Opened {
             kallsyms: root
                 .open(root::KALLSYMS)
                 .map_err(|error| failure(&root.path(root::KALLSYMS), error)),
-            modules: root.open(root::MODULES).ok(),
+            modules: match root.open(root::MODULES) {
+                Ok(file) => Ok(Some(file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(failure(&root.path(root::MODULES), error)),
+            },
             kptr_restrict: root.read_number(root::KPTR_RESTRICT),
             bpf_jit_kallsyms: root.read_number(root::BPF_JIT_KALLSYMS),
             tracefs,
@@ -140,13 +145,23 @@ impl Opened {
                 (reasons, source, None)
             }
         };
+        let (modules, modules_error) = match self.modules {
+            Ok(modules) => (modules, None),
+            Err(error) => (None, Some(error)),
+        };
+        let path = root.path(root::KALLSYMS);
         let symbols = self.kallsyms.and_then(|kallsyms| {
-            LiveSymbols::read(kallsyms, self.modules)
-                .map_err(|error| failure(&root.path(root::KALLSYMS), error))
+            let symbols =
+                LiveSymbols::read(kallsyms, modules).map_err(|error| failure(&path, error))?;
+            if symbols.table().is_empty() && !symbols.table().is_restricted() {
+                return Err(failure(&path, "it lists no functions"));
+            }
+            Ok(symbols)
         });
         Loaded {
             root: root.clone(),
             symbols,
+            modules_error,
             kptr_restrict: self.kptr_restrict,
             bpf_jit_kallsyms: self.bpf_jit_kallsyms,
             tracefs: self.tracefs,
@@ -192,6 +207,7 @@ fn from_tracefs(
 struct Loaded {
     root: HostRoot,
     symbols: Result<LiveSymbols<File>, String>,
+    modules_error: Option<String>,
     kptr_restrict: Option<u32>,
     bpf_jit_kallsyms: Option<u32>,
     tracefs: Tracefs,
@@ -231,7 +247,7 @@ impl Loaded {
                 modules: live.table().modules(),
                 skipped: live.table().skipped(),
                 reads: live.reads(),
-                error: live.error().map(str::to_owned),
+                error: live.error().or(self.modules_error.as_deref()).map(str::to_owned),
             },
         };
         Status {

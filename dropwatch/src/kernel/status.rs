@@ -26,7 +26,7 @@ pub enum Symbols {
         skipped: u64,
         /// Times the list was read, the first included.
         reads: u64,
-        /// Why the newest attempt to read it again failed, if it did.
+        /// Why the modules, or the list when read again, could not be read, if so.
         error: Option<String>,
     },
     /// The kernel prints zeros for addresses.
@@ -74,8 +74,8 @@ impl Symbols {
         match self {
             Self::Known { error: None, .. } => None,
             Self::Known { error: Some(error), .. } => Some(format!(
-                "kernel symbols cannot be read again ({error}), so functions of modules loaded \
-                 since are shown as addresses: start dropwatch again"
+                "kernel modules cannot be followed ({error}), so functions of those that dropwatch \
+                 has not read are shown as addresses: start it again, as root"
             )),
             Self::Restricted { kptr_restrict } => {
                 let (cause, way_out) = match kptr_restrict {
