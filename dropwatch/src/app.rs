@@ -13,19 +13,21 @@ use tokio::{
 
 use crate::{
     diagnose::knowledge,
+    doctor,
     exit::Failure,
     kernel::{self, HostNames, HostRoot},
     output::Output,
     pace::Pace,
     privilege,
     probe::{self, KernelLog, Probe},
-    render::Renderer,
+    render::{Format, Renderer, losses},
     report::{
         build::{Options, Reporter},
         model::{Line, Report},
         snapshot::Snapshot,
     },
     settings::Watch,
+    verbose,
 };
 
 /// How long the end of a run waits for a reader that does not read.
@@ -36,9 +38,12 @@ const FOREVER: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
 /// Watches drops until a signal, the count or the duration ends the run.
 pub fn watch(settings: &Watch) -> Result<(), Failure> {
+    if settings.verbose {
+        verbose::enable();
+    }
     privilege::preflight()?;
     // While the capabilities are there: the kernel decides what symbols show when they are opened.
-    let root = HostRoot::live();
+    let root = HostRoot::default();
     let names = HostNames::open(&root);
     let probe = attach(settings.verbose)?;
     privilege::drop_all_that(|| probe.is_readable())?;
@@ -59,7 +64,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
             probe,
             settings,
         };
-        run.to_the_end().await
+        run.watch().await
     });
     // A write that a stalled reader holds up must not hold up the end.
     runtime.shutdown_background();
@@ -103,7 +108,7 @@ enum Wake {
 }
 
 impl Run<'_> {
-    async fn to_the_end(mut self) -> Result<(), Failure> {
+    async fn watch(mut self) -> Result<(), Failure> {
         let mut stop = Stop::new().context("cannot listen to signals")?;
         let mut log = self.probe.take_log().transpose().context("cannot read diagnostics")?;
         let notices = self.notices();
@@ -147,14 +152,11 @@ impl Run<'_> {
     /// What this host cannot show.
     fn notices(&mut self) -> Vec<String> {
         let mut notices = Vec::new();
-        if !self.probe.has_reason() {
-            notices.push(
-                "this kernel gives no drop reasons (Linux 5.17 added them), and before 5.18 it \
-                 hides TCP drops: see `netstat -s`"
-                    .to_owned(),
-            );
+        let has_reason = self.probe.has_reason();
+        if !has_reason {
+            notices.push(doctor::NO_REASONS.to_owned());
         }
-        notices.extend(self.names.notices());
+        notices.extend(self.names.status().notices(has_reason));
         notices
     }
 
@@ -173,16 +175,36 @@ impl Run<'_> {
         let snapshot = Snapshot { since_attach, wall, counters };
         self.names.begin_report();
         let intervals = self.pace.advance(since_attach);
-        Ok(self.reporter.report(&snapshot, intervals, &mut self.names))
+        let fallen = self.reporter.fallen();
+        let report = self.reporter.report(&snapshot, intervals, &mut self.names);
+        if self.reporter.fallen() > fallen {
+            return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
+        }
+        Ok(report)
     }
 
     /// Renders lines and hands them to the writer, as one write.
     async fn write(&mut self, lines: Vec<Line>) -> io::Result<()> {
         let mut bytes = Vec::new();
         for line in lines {
+            if self.settings.show.format == Format::Classic {
+                self.aside(&line);
+            }
             self.renderer.render(&self.settings.show.view.line(line), &mut bytes)?;
         }
         self.output.write(bytes).await
+    }
+
+    /// What the classic format has no line for goes to standard error.
+    fn aside(&self, line: &Line) {
+        let asides = match line {
+            Line::Start(start) => start.notices.clone(),
+            Line::Report(report) => losses(&report.lost).into_iter().collect(),
+            Line::End(_) => Vec::new(),
+        };
+        for aside in asides {
+            verbose::to_stderr(&aside);
+        }
     }
 
     /// Detaches, reports what is left, and waits for the reader to take it.

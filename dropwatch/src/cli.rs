@@ -138,21 +138,20 @@ fn one_line(message: &str) -> String {
 
 /// `5s`, `500ms`, `1m30s`, `2h`, or a number of seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = match text.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| "out of range".to_owned()),
+    let seconds = match text.parse::<f64>() {
+        Ok(seconds) => seconds,
         Err(_) => text
             .parse::<jiff::SignedDuration>()
-            .ok()
-            .and_then(|duration| Duration::try_from(duration).ok())
-            .ok_or_else(|| "not a duration such as 5s, 500ms or 1m30s".to_owned()),
-    }?;
-    if parsed < SHORTEST {
+            .map_err(|_| "not a duration such as 5s, 500ms or 1m30s")?
+            .as_secs_f64(),
+    };
+    if seconds.is_nan() || seconds < SHORTEST.as_secs_f64() {
         return Err("must be at least 10ms".to_owned());
     }
-    if parsed > LONGEST {
+    if seconds > LONGEST.as_secs_f64() {
         return Err("must be at most a year".to_owned());
     }
-    Ok(parsed)
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

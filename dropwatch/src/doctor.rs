@@ -98,7 +98,14 @@ fn kernel_facts(probe: &Result<Probe, Error>, status: &Status) -> Vec<Check> {
         Ok(_) => Check::new(Mark::Fine, "ring buffer", "supported"),
         Err(_) => Check::new(Mark::Note, "ring buffer", "cannot be tried without privileges"),
     };
-    vec![ring_buffer, tracepoint(status), reasons(probe, status), symbols(status), bpf(status), tracefs(status)]
+    vec![
+        ring_buffer,
+        tracepoint(status),
+        reasons(probe, status),
+        symbols(status),
+        bpf(status),
+        tracefs(status),
+    ]
 }
 
 fn tracepoint(status: &Status) -> Check {
@@ -172,7 +179,9 @@ fn tracefs(status: &Status) -> Check {
     let mark = if needed { Mark::Lack } else { Mark::Note };
     let spare = if needed { "" } else { " (BTF serves)" };
     let detail = match &status.tracefs {
-        Tracefs::Mounted(path) => return Check::new(Mark::Fine, "tracefs", path.display().to_string()),
+        Tracefs::Mounted(path) => {
+            return Check::new(Mark::Fine, "tracefs", path.display().to_string());
+        }
         Tracefs::NotMounted => format!("not mounted{spare}"),
         Tracefs::Unreadable { error, .. } => format!("{error}{spare}"),
     };

@@ -3,9 +3,12 @@
 //!
 //! The map of the code, and the rules that its numbers obey, are in `docs/architecture.md`.
 
+pub mod app;
 pub mod cli;
 pub mod diagnose;
+pub mod doctor;
 pub mod exit;
+pub mod kernel;
 mod output;
 mod pace;
 pub mod privilege;

@@ -1,1 +1,32 @@
-fn main() {}
+//! `dropwatch`: where the Linux kernel drops packets, why, and how many.
+
+use std::process::ExitCode;
+
+use dropwatch::{
+    app,
+    cli::{Cli, Command},
+    doctor,
+    exit::Failure,
+    render, replay,
+    settings::{Show, Terminal, Watch},
+};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("dropwatch: {}", render::clean(&failure.to_string()));
+            (&failure).into()
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let cli = Cli::from_args()?;
+    let terminal = Terminal::stdout();
+    match &cli.command {
+        None => app::watch(&Watch::new(&cli.watch, terminal)?),
+        Some(Command::Doctor) => doctor::examine(terminal),
+        Some(Command::Replay { file, show }) => replay::file(file, &Show::new(show, terminal)?),
+    }
+}

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+const NANOS: u128 = 1_000_000_000;
+
 /// Position on the grid. All times are monotonic, since attach.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -21,7 +23,8 @@ impl Pace {
     /// of the output was slow, is not made up for: the next report covers the longer time.
     pub fn due(&self, now: Duration) -> Duration {
         let next = self.done.max(self.passed(now)) + 1;
-        Duration::from_nanos_u128(self.interval.as_nanos() * u128::from(next))
+        let nanos = self.interval.as_nanos() * u128::from(next);
+        Duration::new((nanos / NANOS) as u64, (nanos % NANOS) as u32)
     }
 
     /// Moves to `now` and returns how many intervals have ended since the last call: more than 1

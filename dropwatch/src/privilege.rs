@@ -112,14 +112,14 @@ fn set(kept: &CapsHashSet) -> Result<(), Failure> {
         .and_then(|()| caps::set(None, CapSet::Inheritable, &CapsHashSet::new()))
         .and_then(|()| caps::set(None, CapSet::Effective, kept))
         .and_then(|()| caps::set(None, CapSet::Permitted, kept));
-    cleared.map_err(cannot_drop)
+    cleared.map_err(|error| cannot_drop(&error))
 }
 
 fn set_effective(set: &CapsHashSet) -> Result<(), Failure> {
-    caps::set(None, CapSet::Effective, set).map_err(cannot_drop)
+    caps::set(None, CapSet::Effective, set).map_err(|error| cannot_drop(&error))
 }
 
-fn cannot_drop(error: caps::errors::CapsError) -> Failure {
+fn cannot_drop(error: &caps::errors::CapsError) -> Failure {
     anyhow::anyhow!("cannot give up capabilities: {error}").into()
 }
 

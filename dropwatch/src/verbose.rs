@@ -1,4 +1,5 @@
-//! `-v`: what happens while loading and in the kernel, as lines on standard error.
+//! Lines on standard error, beside the output: with `-v`, what happens while loading and in the
+//! kernel; otherwise only what the output's format has no place for.
 
 use std::io::Write;
 
@@ -18,6 +19,13 @@ pub fn enable() {
     }
 }
 
+/// Writes one line, marked as this program's.
+pub fn to_stderr(text: &str) {
+    let line = format!("dropwatch: {}\n", clean(text));
+    // What cannot be written here has nowhere else to go.
+    let _unwritable = std::io::stderr().write_all(line.as_bytes());
+}
+
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().split("::").next() == Some("dropwatch")
@@ -25,9 +33,7 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let line = format!("dropwatch: {}\n", clean(&record.args().to_string()));
-            // Diagnostics that cannot be written have nowhere else to go.
-            let _unwritable = std::io::stderr().write_all(line.as_bytes());
+            to_stderr(&record.args().to_string());
         }
     }
 

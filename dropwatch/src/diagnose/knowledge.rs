@@ -55,11 +55,14 @@ pub const BENIGN: &[Benign] = &[
 
 /// What is known about drops at `symbol` for `reason`, if they are harmless.
 pub fn benign(symbol: Option<&Symbol>, reason: Option<&Reason>) -> Option<&'static Benign> {
-    let core = reason.is_none_or(|reason| reason.subsystem.as_deref().is_none_or(|s| s == "CORE"));
+    let subsystem = reason.and_then(|reason| reason.subsystem.as_deref()).unwrap_or("CORE");
+    if subsystem != "CORE" {
+        return None;
+    }
     let reason = reason.map(|reason| reason.name.as_str());
     let function = symbol.map(|symbol| function_name(&symbol.name));
     let unexplained = matches!(reason, None | Some("NOT_SPECIFIED"));
-    BENIGN.iter().filter(|_| core).find(|entry| match entry.cause {
+    BENIGN.iter().find(|entry| match entry.cause {
         Cause::Reason(name) => reason == Some(name),
         Cause::Function(name) => unexplained && function == Some(name),
     })

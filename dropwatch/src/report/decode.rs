@@ -20,6 +20,9 @@ const MAX_RATE: f64 = 1e30;
 /// Longest time that a line may claim to cover, seconds: 317 years.
 const MAX_SECONDS: f64 = 1e10;
 
+/// What a number in JSON cannot end with, but the first part of one can.
+const PARTIAL_NUMBER: [char; 5] = ['.', 'e', 'E', '+', '-'];
+
 /// Why a line is not one of ours. Messages complete "line 7 …".
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
@@ -53,6 +56,10 @@ pub fn decode(text: &str) -> Result<Option<Line>, DecodeError> {
     }
     let head: Head = serde_json::from_str(text).map_err(|error| match error.classify() {
         Category::Eof => DecodeError::Truncated,
+        // The parser takes a number that was cut after its point for a wrong one.
+        Category::Syntax if error.column() == text.len() && text.ends_with(PARTIAL_NUMBER) => {
+            DecodeError::Truncated
+        }
         Category::Data => DecodeError::Foreign("\"v\" and \"type\""),
         Category::Syntax | Category::Io => DecodeError::NotJson(cause(&error)),
     })?;

@@ -1,0 +1,39 @@
+//! Read-only facts about a host: what its addresses and numbers are called.
+//!
+//! Every parser here takes bytes or a reader and returns values; only [`HostRoot`] opens files, so
+//! a folder of fixtures stands in for any host. Nothing is compiled in and no kernel version is
+//! asked for: symbols come from kallsyms, reasons from the running kernel's BTF or tracefs. What a
+//! host lacks is never an error of its own: it is recorded in [`Status`], and [`Status::notices`]
+//! says what it costs and the way out.
+//!
+//! Kernel text is untrusted: sizes are bounded, malformed parts are skipped and counted, and names
+//! are cleaned of control characters before anything else sees them.
+
+pub mod btf;
+pub mod kallsyms;
+pub mod lines;
+pub mod live;
+pub mod modules;
+pub mod names;
+pub mod reasons;
+pub mod root;
+pub mod status;
+pub mod symbols;
+pub mod tracefs;
+
+pub use names::HostNames;
+pub use root::HostRoot;
+pub use status::Status;
+
+use crate::report::model::Host;
+
+/// Which machine, and which boot of it, `root` belongs to. What cannot be read is `unknown`.
+pub fn host(root: &HostRoot) -> Host {
+    let read = |path| root.read_word(path).unwrap_or_else(|_| "unknown".into());
+    Host { host: read(root::HOSTNAME), boot_id: read(root::BOOT_ID), kernel: read(root::OSRELEASE) }
+}
+
+/// `text` with every control character replaced by `?`, safe to print on a terminal.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}

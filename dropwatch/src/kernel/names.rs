@@ -1,0 +1,261 @@
+//! Names for everything a report shows: the host behind [`Names`].
+//!
+//! Starting is split in two. [`HostNames::open`] opens what needs privileges, on the caller's
+//! thread, and returns at once; reading and parsing, some tens of milliseconds, happens on a
+//! thread of its own, which is joined when the first name is asked for. After `open` the caller
+//! may drop its capabilities: what is opened later (BTF of modules) is readable by everyone.
+
+use std::{
+    fs::File,
+    io, panic,
+    thread::{self, JoinHandle},
+};
+
+use dropwatch_common::NO_REASON;
+
+use super::{
+    btf::Btf,
+    live::LiveSymbols,
+    reasons::Reasons,
+    root::{self, HostRoot, Tracefs},
+    status::{self, Status, failure},
+    tracefs::Format,
+};
+use crate::report::{
+    Names,
+    model::{Reason, Symbol},
+};
+
+/// Names of a host's functions and drop reasons.
+pub struct HostNames {
+    root: HostRoot,
+    loading: Option<JoinHandle<Loaded>>,
+    loaded: Option<Loaded>,
+}
+
+impl HostNames {
+    /// Opens the host's files and starts reading them. Never fails: what cannot be had is in
+    /// [`HostNames::status`].
+    pub fn open(root: &HostRoot) -> Self {
+        let opened = Opened::new(root);
+        let of = root.clone();
+        let thread = thread::Builder::new().name("names".into()).spawn(move || opened.load(&of));
+        let (loading, loaded) = match thread {
+            Ok(thread) => (Some(thread), None),
+            // No thread under a strict limit on tasks: read here, while the caller still may.
+            Err(_) => (None, Some(Opened::new(root).load(root))),
+        };
+        Self { root: root.clone(), loading, loaded }
+    }
+
+    /// To be called before the names of a report are asked for: notes whether modules came or
+    /// went, and allows one new reading of the kernel's symbols.
+    pub fn begin_report(&mut self) {
+        if let Ok(symbols) = &mut self.loaded().symbols {
+            symbols.begin_report();
+        }
+    }
+
+    /// What this host lets be named. Waits for the first reading to end.
+    pub fn status(&mut self) -> Status {
+        self.loaded().status()
+    }
+
+    fn loaded(&mut self) -> &mut Loaded {
+        let Self { root, loading, loaded } = self;
+        loaded.get_or_insert_with(|| match loading.take().map(JoinHandle::join) {
+            Some(Ok(loaded)) => loaded,
+            Some(Err(panic)) => panic::resume_unwind(panic),
+            None => Opened::new(root).load(root),
+        })
+    }
+}
+
+impl Names for HostNames {
+    fn symbol(&mut self, location: u64) -> Option<Symbol> {
+        self.loaded().symbols.as_mut().ok()?.symbol(location)
+    }
+
+    fn reason(&mut self, reason: u32) -> Option<Reason> {
+        if reason == NO_REASON {
+            return None;
+        }
+        let loaded = self.loaded();
+        if !loaded.reasons.is_named(reason) && loaded.reasons.declares(reason) {
+            loaded.search_modules(); // the subsystem can be a module's
+        }
+        loaded.reasons.name(reason)
+    }
+}
+
+/// What has to be opened with privileges: the kernel decides at opening who may see addresses.
+struct Opened {
+    kallsyms: Result<File, String>,
+    /// `None` in kernels without module support.
+    modules: Result<Option<File>, String>,
+    kptr_restrict: Option<u32>,
+    bpf_jit_kallsyms: Option<u32>,
+    tracefs: Tracefs,
+    /// Description of `skb:kfree_skb`, or why it cannot be had.
+    format: Result<Vec<u8>, String>,
+}
+
+impl Opened {
+    fn new(root: &HostRoot) -> Self {
+        let tracefs = root.tracefs();
+        let format = match &tracefs {
+            Tracefs::Mounted(path) => {
+                root.kfree_skb_format(path).map_err(|error| failure(path, error))
+            }
+            Tracefs::NotMounted => Err("tracefs is not mounted".to_owned()),
+            Tracefs::Unreadable { path, error } => Err(failure(path, error)),
+        };
+        Self {
+            kallsyms: root
+                .open(root::KALLSYMS)
+                .map_err(|error| failure(&root.path(root::KALLSYMS), error)),
+            modules: match root.open(root::MODULES) {
+                Ok(file) => Ok(Some(file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(failure(&root.path(root::MODULES), error)),
+            },
+            kptr_restrict: root.read_number(root::KPTR_RESTRICT),
+            bpf_jit_kallsyms: root.read_number(root::BPF_JIT_KALLSYMS),
+            tracefs,
+            format,
+        }
+    }
+
+    fn load(self, root: &HostRoot) -> Loaded {
+        // One after the other: the BTF's megabytes are free again before the symbols take theirs.
+        let vmlinux = read_vmlinux(root);
+        let (reasons, source, kfree_skb_args) = match vmlinux {
+            Ok((Some(reasons), args)) => {
+                let subsystems = reasons.subsystems().map(str::to_owned).collect();
+                let source = status::Reasons::Btf { core: reasons.core(), subsystems };
+                (reasons, source, args)
+            }
+            Ok((None, args)) => {
+                let btf = "the kernel's BTF has no enum skb_drop_reason".to_owned();
+                let (reasons, source) = from_tracefs(&self.format, btf, true);
+                (reasons, source, args)
+            }
+            Err(btf) => {
+                let (reasons, source) = from_tracefs(&self.format, btf, false);
+                (reasons, source, None)
+            }
+        };
+        let (modules, modules_error) = match self.modules {
+            Ok(modules) => (modules, None),
+            Err(error) => (None, Some(error)),
+        };
+        let path = root.path(root::KALLSYMS);
+        let symbols = self.kallsyms.and_then(|kallsyms| {
+            let symbols =
+                LiveSymbols::read(kallsyms, modules).map_err(|error| failure(&path, error))?;
+            if symbols.table().is_empty() && !symbols.table().is_restricted() {
+                return Err(failure(&path, "it lists no functions"));
+            }
+            Ok(symbols)
+        });
+        Loaded {
+            root: root.clone(),
+            symbols,
+            modules_error,
+            kptr_restrict: self.kptr_restrict,
+            bpf_jit_kallsyms: self.bpf_jit_kallsyms,
+            tracefs: self.tracefs,
+            reasons,
+            source,
+            kfree_skb_args,
+            searched: None,
+        }
+    }
+}
+
+/// Reasons and the tracepoint's arguments from the kernel's own BTF.
+fn read_vmlinux(root: &HostRoot) -> Result<(Option<Reasons>, Option<usize>), String> {
+    let data = root.vmlinux_btf().map_err(|error| format!("no BTF: {error}"))?;
+    let vmlinux = Btf::parse(&data).map_err(|error| error.to_string())?;
+    Ok((Reasons::from_btf(&vmlinux), vmlinux.tracepoint_args("kfree_skb")))
+}
+
+/// Reasons from tracefs, where BTF has not given them for the cause `btf`. `absent`: BTF proved
+/// that there are none.
+fn from_tracefs(
+    format: &Result<Vec<u8>, String>,
+    btf: String,
+    absent: bool,
+) -> (Reasons, status::Reasons) {
+    let none = |source| (Reasons::default(), source);
+    match format.as_ref().map(|text| Reasons::from_tracefs(&Format::parse(text))) {
+        Ok(Some(reasons)) if reasons.core() > 0 => {
+            let source = status::Reasons::Tracefs { core: reasons.core(), btf };
+            (reasons, source)
+        }
+        Ok(Some(_)) => {
+            let tracefs = "tracefs does not list them".to_owned();
+            none(status::Reasons::Unnamed { btf, tracefs })
+        }
+        Ok(None) => none(status::Reasons::Absent),
+        Err(_) if absent => none(status::Reasons::Absent),
+        Err(tracefs) => none(status::Reasons::Unnamed { btf, tracefs: tracefs.clone() }),
+    }
+}
+
+/// What was read.
+struct Loaded {
+    root: HostRoot,
+    symbols: Result<LiveSymbols<File>, String>,
+    modules_error: Option<String>,
+    kptr_restrict: Option<u32>,
+    bpf_jit_kallsyms: Option<u32>,
+    tracefs: Tracefs,
+    reasons: Reasons,
+    source: status::Reasons,
+    kfree_skb_args: Option<usize>,
+    /// Modules that were loaded when their BTF was last searched for reasons.
+    searched: Option<u64>,
+}
+
+impl Loaded {
+    /// Adds the reasons that loaded modules define; once for each set of modules. A module whose
+    /// BTF cannot be read leaves its reasons as numbers.
+    fn search_modules(&mut self) {
+        let modules = self.symbols.as_ref().map_or(0, LiveSymbols::modules_seen);
+        if self.searched.replace(modules) == Some(modules) {
+            return;
+        }
+        let Ok(data) = self.root.vmlinux_btf() else { return };
+        let Ok(vmlinux) = Btf::parse(&data) else { return };
+        for module in self.root.btf_modules().unwrap_or_default() {
+            let Ok(data) = self.root.module_btf(&module) else { continue };
+            if let Ok(btf) = Btf::parse_split(&data, &vmlinux) {
+                self.reasons.add_module(&btf);
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let symbols = match &self.symbols {
+            Err(error) => status::Symbols::Unreadable { error: error.clone() },
+            Ok(live) if live.table().is_restricted() => {
+                status::Symbols::Restricted { kptr_restrict: self.kptr_restrict }
+            }
+            Ok(live) => status::Symbols::Known {
+                functions: live.table().len(),
+                modules: live.table().modules(),
+                skipped: live.table().skipped(),
+                reads: live.reads(),
+                error: live.error().or(self.modules_error.as_deref()).map(str::to_owned),
+            },
+        };
+        Status {
+            symbols,
+            bpf_jit_kallsyms: self.bpf_jit_kallsyms,
+            reasons: self.source.clone(),
+            tracefs: self.tracefs.clone(),
+            kfree_skb_args: self.kfree_skb_args,
+        }
+    }
+}

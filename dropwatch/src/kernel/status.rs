@@ -1,0 +1,196 @@
+//! What a host lets dropwatch name, and what the rest costs.
+
+use std::path::Path;
+
+pub use super::root::Tracefs;
+
+/// Outcome of looking for names on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub symbols: Symbols,
+    /// `net.core.bpf_jit_kallsyms`; `None` where it cannot be read.
+    pub bpf_jit_kallsyms: Option<u32>,
+    pub reasons: Reasons,
+    pub tracefs: Tracefs,
+    /// Arguments of the raw tracepoint `kfree_skb`, from BTF; `None` where BTF does not tell.
+    pub kfree_skb_args: Option<usize>,
+}
+
+/// Where symbols come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Symbols {
+    Known {
+        functions: usize,
+        modules: usize,
+        /// Lines of the kernel's list that were not understood.
+        skipped: u64,
+        /// Times the list was read, the first included.
+        reads: u64,
+        /// Why the modules, or the list when read again, could not be read, if so.
+        error: Option<String>,
+    },
+    /// The kernel prints zeros for addresses.
+    Restricted {
+        /// `kernel.kptr_restrict`; `None` where it cannot be read.
+        kptr_restrict: Option<u32>,
+    },
+    Unreadable {
+        error: String,
+    },
+}
+
+/// Where names of drop reasons come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reasons {
+    Btf {
+        /// Core reasons with a name.
+        core: usize,
+        /// Subsystems that the kernel declares, the core included where it has a list.
+        subsystems: Vec<String>,
+    },
+    Tracefs {
+        core: usize,
+        /// Why BTF did not serve.
+        btf: String,
+    },
+    /// The kernel gives no reasons.
+    Absent,
+    /// Nothing tells their names.
+    Unnamed { btf: String, tracefs: String },
+}
+
+impl Status {
+    /// One sentence for each name that is lost: what, why, what it costs, the way out. Empty when
+    /// nothing is. Reasons count only where the tracepoint gives any.
+    pub fn notices(&self, has_reason: bool) -> Vec<String> {
+        let reasons = if has_reason { self.reasons.notice(&self.tracefs) } else { None };
+        [self.symbols.notice(), reasons].into_iter().flatten().collect()
+    }
+}
+
+impl Symbols {
+    /// What is lost where symbols cannot be read.
+    pub fn notice(&self) -> Option<String> {
+        match self {
+            Self::Known { error: None, .. } => None,
+            Self::Known { error: Some(error), .. } => Some(format!(
+                "kernel modules cannot be followed ({error}), so functions of those that dropwatch \
+                 has not read are shown as addresses: start it again, as root"
+            )),
+            Self::Restricted { kptr_restrict } => {
+                let (cause, way_out) = match kptr_restrict {
+                    // 1 shows them to CAP_SYSLOG; 0 as well, where perf events are closed to
+                    // others (kallsyms_show_value in kernel/ksyms_common.c).
+                    Some(level @ 0..=1) => (
+                        format!("kptr_restrict is {level} and CAP_SYSLOG is missing"),
+                        "run as root, or with CAP_SYSLOG",
+                    ),
+                    Some(level) => {
+                        (format!("kptr_restrict is {level}"), "sysctl kernel.kptr_restrict=1")
+                    }
+                    None => (
+                        "every address reads as zero".to_owned(),
+                        "run as root, with kernel.kptr_restrict at 1 or lower",
+                    ),
+                };
+                Some(format!(
+                    "kernel symbols are hidden ({cause}), so locations are shown as addresses: \
+                     {way_out}"
+                ))
+            }
+            Self::Unreadable { error } => Some(format!(
+                "kernel symbols cannot be read ({error}), so locations are shown as addresses: \
+                 mount /proc, on a kernel with CONFIG_KALLSYMS"
+            )),
+        }
+    }
+}
+
+impl Reasons {
+    fn notice(&self, tracefs: &Tracefs) -> Option<String> {
+        match self {
+            Self::Btf { .. } => None,
+            Self::Tracefs { btf, .. } => Some(format!(
+                "drop reasons of subsystems cannot be named ({btf}), so theirs are shown as \
+                 numbers: use a kernel with CONFIG_DEBUG_INFO_BTF"
+            )),
+            Self::Absent => Some(
+                "this kernel gives no drop reasons, so drops are told apart by location alone: \
+                 Linux 5.17 and later give them"
+                    .to_owned(),
+            ),
+            Self::Unnamed { btf, tracefs: why } => Some(format!(
+                "drop reasons cannot be named ({btf}; {why}), so they are shown as numbers: {}",
+                match tracefs {
+                    Tracefs::NotMounted => "mount -t tracefs tracefs /sys/kernel/tracing",
+                    Tracefs::Unreadable { .. } => "run as root, or with CAP_DAC_READ_SEARCH",
+                    Tracefs::Mounted(_) => "use a kernel with CONFIG_DEBUG_INFO_BTF",
+                }
+            )),
+        }
+    }
+}
+
+/// `path: error`, as the sentences above quote a failure.
+pub(crate) fn failure(path: &Path, error: impl std::fmt::Display) -> String {
+    format!("{}: {error}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete() -> Status {
+        Status {
+            symbols: Symbols::Known { functions: 1, modules: 0, skipped: 0, reads: 1, error: None },
+            bpf_jit_kallsyms: Some(1),
+            reasons: Reasons::Btf { core: 1, subsystems: vec![] },
+            tracefs: Tracefs::NotMounted,
+            kfree_skb_args: Some(4),
+        }
+    }
+
+    #[test]
+    fn silent_when_nothing_is_lost() {
+        assert_eq!(complete().notices(true), [""; 0], "tracefs is not needed beside BTF");
+    }
+
+    #[test]
+    fn hidden_symbols_name_the_setting_and_the_way_out() {
+        let notice = |kptr_restrict| {
+            let symbols = Symbols::Restricted { kptr_restrict };
+            Status { symbols, bpf_jit_kallsyms: Some(0), ..complete() }.notices(true)
+        };
+        assert_eq!(
+            notice(Some(2)),
+            ["kernel symbols are hidden (kptr_restrict is 2), so locations are shown as \
+              addresses: sysctl kernel.kptr_restrict=1"]
+        );
+        for level in [0, 1] {
+            assert_eq!(
+                notice(Some(level)),
+                [format!(
+                    "kernel symbols are hidden (kptr_restrict is {level} and CAP_SYSLOG is \
+                     missing), so locations are shown as addresses: run as root, or with \
+                     CAP_SYSLOG"
+                )]
+            );
+        }
+    }
+
+    #[test]
+    fn every_loss_is_one_line_with_a_way_out() {
+        let unnamed = Reasons::Unnamed { btf: "no BTF".into(), tracefs: "not mounted".into() };
+        let losses = [
+            Status { reasons: unnamed, ..complete() },
+            Status { reasons: Reasons::Absent, ..complete() },
+            Status { reasons: Reasons::Tracefs { core: 9, btf: "no BTF".into() }, ..complete() },
+            Status { symbols: Symbols::Unreadable { error: "gone".into() }, ..complete() },
+        ];
+        for status in losses {
+            let notices = status.notices(true);
+            assert_eq!(notices.len(), 1, "{notices:?}");
+            assert!(!notices[0].contains('\n') && notices[0].contains(": "), "{notices:?}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! From counters to output and back: golden files of every format, the JSON Schema, and `replay` on
+//! good, bad and hostile recordings. Needs neither root nor a kernel.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod errors;
+mod golden;
+mod properties;
+mod schema;
+mod support;
