@@ -1,1 +1,37 @@
-//! Real packet drops for tests, scenarios and benchmarks: network namespaces and load generators.
+//! Real packet drops for tests, scenarios and benchmarks, with an independent count of each.
+//!
+//! Everything here happens in network namespaces of its own, so that nothing else adds to the
+//! counters and no frame leaves the machine. What a run changes is undone when its value is
+//! dropped, when a test panics, and on SIGINT, SIGTERM and SIGHUP ([`undo`]). What a killed run
+//! (SIGKILL, power) left behind is found and removed by the next one.
+//!
+//! | module | drops | counted independently by |
+//! |---|---|---|
+//! | [`flood`] | millions of frames that no protocol handles | the receiving link's `rx_dropped` |
+//! | [`nested`] | two floods, one interrupting the other | both links' dropped counters |
+//! | [`udp`] | datagrams to a closed port | `Udp NoPorts`, `Udp6NoPorts` |
+//! | [`scenario`] | a NAT gateway with a full conntrack table | conntrack's `drop` counter |
+//!
+//! Needs root, and the programs `ip` (iproute2) and, for the NAT scenario, `iptables-legacy`,
+//! `conntrack`, `nginx` and `ab`.
+
+pub mod command;
+pub mod counters;
+pub mod flood;
+pub mod host_value;
+pub mod link;
+pub mod nested;
+pub mod netns;
+pub mod pid1;
+pub mod scenario;
+pub mod udp;
+pub mod undo;
+pub mod watch;
+
+use anyhow::{Result, ensure};
+
+/// Refuses to go on without root, before anything is half built.
+pub fn need_root() -> Result<()> {
+    ensure!(nix::unistd::geteuid().is_root(), "needs root: network namespaces cannot be made");
+    Ok(())
+}

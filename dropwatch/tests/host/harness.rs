@@ -1,0 +1,174 @@
+//! Runs dropwatch and checks what holds for every run, whatever the test is about.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    process::{Command, Output},
+    sync::OnceLock,
+};
+
+use dropwatch::report::{
+    decode::decode,
+    model::{End, Line, Location, Lost, Report, Start},
+};
+use testbed::watch::{Ended, Watch};
+
+/// Frees for an unhandled ethertype: the receive path proper, and the CPU's backlog before it.
+pub(crate) const RECEIVE_PATH: &[(&str, &str)] = &[
+    ("__netif_receive_skb_core", "UNHANDLED_PROTO"),
+    ("enqueue_to_backlog", "CPU_BACKLOG"),
+    ("netif_rx_internal", "CPU_BACKLOG"),
+];
+/// Functions that refuse a datagram to a closed port; which one is a matter of inlining.
+pub(crate) const UDP4: &[(&str, &str)] =
+    &[("__udp4_lib_rcv", "NO_SOCKET"), ("udp_rcv", "NO_SOCKET")];
+pub(crate) const UDP6: &[(&str, &str)] =
+    &[("__udp6_lib_rcv", "NO_SOCKET"), ("udpv6_rcv", "NO_SOCKET")];
+
+/// The binary under test: the release build that `cargo xtask test` names, else cargo's own.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("DROPWATCH_BIN")
+        .map_or_else(|| env!("CARGO_BIN_EXE_dropwatch").into(), PathBuf::from)
+}
+
+pub(crate) fn dropwatch(args: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(args);
+    command
+}
+
+/// Runs dropwatch to its end, for runs that do not attach.
+pub(crate) fn output(args: &[&str]) -> Output {
+    dropwatch(args).output().unwrap()
+}
+
+/// A dropwatch that prints JSON and has attached.
+pub(crate) struct Run(pub(crate) Watch);
+
+impl Run {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::of(dropwatch(args).arg("--json"))
+    }
+
+    pub(crate) fn of(command: &mut Command) -> Self {
+        Self(Watch::start(command).unwrap())
+    }
+
+    /// Ctrl-C, and all that was printed.
+    pub(crate) fn stop(self) -> Recording {
+        Recording::of(self.0.stop().unwrap())
+    }
+
+    /// Waits for an end that comes by itself.
+    pub(crate) fn finish(self) -> Recording {
+        Recording::of(self.0.finish().unwrap())
+    }
+}
+
+/// The lines of one run that ended well.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    pub(crate) start: Start,
+    pub(crate) reports: Vec<Report>,
+    pub(crate) end: End,
+}
+
+impl Recording {
+    /// Reads the lines, and checks what every run must keep: status 0, every line valid, reports
+    /// numbered without a gap, each one's rows adding up to its drops, and all of them to the end
+    /// line's.
+    pub(crate) fn of(ended: Ended) -> Self {
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        for line in &ended.lines {
+            validate(line);
+        }
+        let mut lines =
+            ended.lines.iter().map(|line| decode(line).unwrap().expect("a line of known type"));
+        let Some(Line::Start(start)) = lines.next() else { panic!("no start line") };
+        let mut reports = Vec::new();
+        let end = loop {
+            match lines.next() {
+                Some(Line::Report(report)) => reports.push(report),
+                Some(Line::End(end)) => break end,
+                other => panic!("neither a report nor the end: {other:?}"),
+            }
+        };
+        assert_eq!(lines.next(), None, "the end line is the last");
+
+        for (report, seq) in reports.iter().zip(1..) {
+            assert_eq!(report.seq, seq);
+            let rows: u64 = report.locations.iter().map(|location| location.count).sum();
+            assert_eq!(rows + report.other.count, report.drops, "rows of report {seq}");
+            assert_eq!(report.other.unknown_location, report.lost.unknown_location());
+        }
+        assert_eq!(end.reports, reports.len() as u64);
+        assert_eq!(end.drops, reports.iter().map(|report| report.drops).sum::<u64>());
+        let recording = Self { start, reports, end };
+        assert_eq!(recording.end.lost, recording.lost());
+        recording
+    }
+
+    /// Drops at any of the places.
+    pub(crate) fn count(&self, places: &[(&str, &str)]) -> u64 {
+        self.locations()
+            .filter(|location| places.contains(&(function(location), reason(location))))
+            .map(|location| location.count)
+            .sum()
+    }
+
+    /// Drops for a reason, wherever.
+    pub(crate) fn count_reason(&self, name: &str) -> u64 {
+        self.locations()
+            .filter(|location| reason(location) == name)
+            .map(|location| location.count)
+            .sum()
+    }
+
+    pub(crate) fn locations(&self) -> impl Iterator<Item = &Location> {
+        self.reports.iter().flat_map(|report| &report.locations)
+    }
+
+    /// What was lost in all reports together.
+    pub(crate) fn lost(&self) -> Lost {
+        self.reports.iter().fold(Lost::default(), |sum, Report { lost, .. }| Lost {
+            map_full: sum.map_full + lost.map_full,
+            map_busy: sum.map_busy + lost.map_busy,
+            recursion: sum.recursion + lost.recursion,
+            samples: sum.samples + lost.samples,
+            stacks: sum.stacks + lost.stacks,
+        })
+    }
+}
+
+/// The function's name as in the source: compilers mark their clones with a suffix.
+fn function(location: &Location) -> &str {
+    location.symbol.as_deref().and_then(|symbol| symbol.split('.').next()).unwrap_or("unknown")
+}
+
+fn reason(location: &Location) -> &str {
+    location.reason.as_deref().unwrap_or("none")
+}
+
+/// Checks a line against the schema that users are given.
+fn validate(line: &str) {
+    static SCHEMA: OnceLock<jsonschema::Validator> = OnceLock::new();
+    let schema = SCHEMA.get_or_init(|| {
+        let text = include_str!("../../../docs/report.schema.json");
+        jsonschema::validator_for(&serde_json::from_str(text).unwrap()).unwrap()
+    });
+    let value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    if let Err(error) = schema.validate(&value) {
+        panic!("{error} at {}: {line}", error.instance_path());
+    }
+}
+
+/// Programs and links in the kernel, by number, that this project's programs could have left.
+pub(crate) fn loaded() -> (BTreeSet<u32>, BTreeSet<u32>) {
+    let programs = aya::programs::loaded_programs()
+        .flatten()
+        .filter(|program| program.name_as_str().is_some_and(|name| name.starts_with("dropwatch")))
+        .map(|program| program.id())
+        .collect();
+    let links = aya::programs::loaded_links().flatten().map(|link| link.id()).collect();
+    (programs, links)
+}

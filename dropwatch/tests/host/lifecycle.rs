@@ -1,0 +1,138 @@
+//! Pace, stalled readers, and every way to end a run.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use testbed::udp::{ClosedPort, Family};
+
+use crate::harness::{Recording, Run, UDP4, binary, dropwatch};
+
+/// A report's end stands on the grid that starts with the run; intervals do not drift.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn reports_keep_their_pace() {
+    let first = latest();
+    if first <= Duration::from_millis(20) {
+        return;
+    }
+    println!("{first:?} late at worst: the machine was busy; once more");
+    let second = latest();
+    assert!(second <= Duration::from_millis(20), "{first:?}, then {second:?} off the grid");
+}
+
+/// How far off the grid the worst of twenty reports ends.
+fn latest() -> Duration {
+    let recording = Run::start(&["-i", "200ms", "-c", "20"]).finish();
+    assert_eq!(recording.reports.len(), 20);
+    let mut end = 0.0;
+    recording
+        .reports
+        .iter()
+        .zip(1..)
+        .map(|(report, k)| {
+            assert_eq!(report.intervals, 1);
+            end += report.interval_s;
+            Duration::from_secs_f64((end - 0.2 * f64::from(k)).abs())
+        })
+        .max()
+        .unwrap()
+}
+
+/// A stopped `less`: no count is lost, and the report that follows says how much time it covers.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_stalled_reader_loses_no_count() {
+    const ROUNDS: u64 = 100;
+    let closed = ClosedPort::new().unwrap();
+    let run = Run::start(&["-i", "10ms"]);
+    run.0.pause();
+    for _ in 0..ROUNDS {
+        closed.send(Family::V4, 10).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    run.0.resume();
+    std::thread::sleep(Duration::from_millis(100));
+    let recording = run.stop();
+    assert_eq!(recording.count(UDP4), ROUNDS * 10);
+    let longest = recording.reports.iter().max_by_key(|report| report.intervals).unwrap();
+    assert!(longest.intervals > 10, "the reader never stalled: {longest:?}");
+    assert!(longest.interval_s > 0.1, "{longest:?}");
+}
+
+/// Each way to end reports the last, partial interval; its drops have been in no other report.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn signals_report_what_is_left() {
+    let closed = ClosedPort::new().unwrap();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let run = Run::start(&["-i", "1h"]);
+        closed.send(Family::V4, 10).unwrap();
+        run.0.signal(signal).unwrap();
+        expect_one_partial_report(&run.finish(), signal.as_str());
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn duration_and_count_report_what_is_left() {
+    let closed = ClosedPort::new().unwrap();
+    for args in [["-i", "1h", "-d", "1s"], ["-i", "1s", "-c", "1"]] {
+        let run = Run::start(&args);
+        closed.send(Family::V4, 10).unwrap();
+        let recording = run.finish();
+        expect_one_partial_report(&recording, &args.join(" "));
+        let length = recording.end.duration_s;
+        assert!((1.0..1.5).contains(&length), "{args:?}: {length} s");
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_duration_that_is_no_multiple_ends_with_a_shorter_report() {
+    let recording = Run::start(&["-i", "300ms", "-d", "700ms"]).finish();
+    let lengths: Vec<f64> = recording.reports.iter().map(|report| report.interval_s).collect();
+    assert_eq!(lengths.len(), 3, "{lengths:?}");
+    assert!((lengths[2] - 0.1).abs() < 0.05, "{lengths:?}");
+}
+
+fn expect_one_partial_report(recording: &Recording, how: &str) {
+    assert_eq!(recording.reports.len(), 1, "{how}");
+    assert_eq!(recording.count(UDP4), 10, "{how}");
+}
+
+/// `dropwatch | head -n 1`: the reader has what it wanted, and that is success.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_reader_that_goes_away_is_success() {
+    for format in ["text", "classic", "json"] {
+        let started = Instant::now();
+        let output = Command::new("timeout")
+            .args(["20", "sh", "-c"])
+            .arg(r#"{ "$0" -i 50ms --format "$1"; echo "status $?" >&2; } | head -n 1"#)
+            .arg(binary())
+            .arg(format)
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "status 0\n", "{format}");
+        assert_eq!(output.stdout.iter().filter(|&&byte| byte == b'\n').count(), 1);
+        assert!(started.elapsed() < Duration::from_secs(15), "{format} went on");
+    }
+}
+
+/// Two Ctrl-C in a row must not cut the output in the middle of a line.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_impatient_ctrl_c_leaves_no_partial_line() {
+    let run = Run::of(&mut dropwatch(&["--json", "-i", "10ms"]));
+    run.0.signal(Signal::SIGINT).unwrap();
+    // May have ended already.
+    let _ = run.0.signal(Signal::SIGINT);
+    let ended = run.0.finish().unwrap();
+    for line in &ended.lines {
+        serde_json::from_str::<serde_json::Value>(line)
+            .unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+}

@@ -1,0 +1,101 @@
+//! The story that `cargo xtask scenario nat` tells, with its numbers held to account.
+
+use std::{os::unix::process::ExitStatusExt, process::Command, time::Duration};
+
+use nix::sys::signal::Signal;
+use testbed::{
+    host_value::restore_leftovers,
+    netns::{Netns, remove_leftovers},
+    scenario::nat::Story,
+    watch::{Ended, Watch},
+};
+
+use crate::harness::binary;
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_full_conntrack_table_is_counted_to_the_packet_and_room_ends_it() {
+    let before = limit();
+    let story = Story::new(&binary()).unwrap();
+
+    let full = story.full_table().unwrap();
+    assert!(full.conntrack_drops > 0, "the table never filled: {full:#?}");
+    assert!(full.answered < full.requests, "the load did not suffer: {full:#?}");
+    assert!(full.agrees(), "{full:#?}");
+
+    let room = story.room_for_all().unwrap();
+    assert_eq!((room.conntrack_drops, room.reported), (0, 0), "{room:#?}");
+    assert_eq!((room.answered, room.failed), (room.requests, 0), "{room:#?}");
+
+    drop(story);
+    assert_eq!(limit(), before, "the host's limit is back");
+}
+
+/// Set in the process that [`interrupt`] starts.
+const HOLDER: &str = "DROPWATCH_TEST_HOLDS_THE_LIMIT";
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn ctrl_c_puts_the_limit_back() {
+    if std::env::var_os(HOLDER).is_some() {
+        return hold();
+    }
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let before = limit();
+        let (pid, ended) = interrupt(signal);
+        assert_eq!(ended.status.signal(), Some(signal as i32), "{ended:#?}");
+        assert_eq!(limit(), before, "{signal}");
+        assert_eq!(namespaces_of(pid), [""; 0], "{signal}");
+    }
+}
+
+/// SIGKILL leaves no time to put anything back: the next run does.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_next_run_puts_right_what_a_killed_one_left() {
+    let before = limit();
+    let (pid, ended) = interrupt(Signal::SIGKILL);
+    assert_eq!(ended.status.signal(), Some(Signal::SIGKILL as i32), "{ended:#?}");
+    assert_ne!(limit(), before, "nothing was left to put right");
+    restore_leftovers().unwrap();
+    assert_eq!(limit(), before);
+    remove_leftovers();
+    assert_eq!(namespaces_of(pid), [""; 0]);
+}
+
+/// Changes the host and waits to be interrupted.
+fn hold() {
+    let _netns = Netns::new("held").unwrap();
+    let _story = Story::new(&binary()).unwrap();
+    println!("\nholding");
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+/// Has another process of this test program [`hold`], and sends it `signal` while it does.
+fn interrupt(signal: Signal) -> (u32, Ended) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--ignored", "--exact", "nat::ctrl_c_puts_the_limit_back", "--nocapture"])
+        .env(HOLDER, "1");
+    let mut watch = Watch::start(&mut command).unwrap();
+    while watch.next_line(Duration::from_secs(20)).unwrap().expect("it holds") != "holding" {}
+    assert_eq!(limit(), "1000");
+    let pid = watch.pid();
+    assert_eq!(namespaces_of(pid).len(), 1);
+    watch.signal(signal).unwrap();
+    (pid, watch.finish().unwrap())
+}
+
+fn namespaces_of(pid: u32) -> Vec<String> {
+    let prefix = format!("dwt-{pid}-");
+    let names = std::fs::read_dir("/run/netns").unwrap().flatten();
+    names
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with(&prefix))
+        .collect()
+}
+
+fn limit() -> String {
+    let path = "/proc/sys/net/netfilter/nf_conntrack_max";
+    std::fs::read_to_string(path).unwrap().trim().to_owned()
+}

@@ -1,0 +1,103 @@
+//! Several runs at once, many in a row, and one that is killed: counts stay exact, nothing stays
+//! in the kernel.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use testbed::{
+    flood::Wire,
+    udp::{ClosedPort, Family},
+};
+
+use crate::harness::{RECEIVE_PATH, Run, UDP4, dropwatch, loaded};
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn three_at_once_count_the_same() {
+    const N: u64 = 5_000;
+    let closed = ClosedPort::new().unwrap();
+    let runs = ["100ms", "250ms", "1h"].map(|interval| Run::start(&["-i", interval]));
+    closed.send(Family::V4, N).unwrap();
+    for recording in runs.map(Run::stop) {
+        assert_eq!(recording.count(UDP4), N);
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn fifty_starts_and_stops_under_load_leave_nothing() {
+    let before = loaded();
+    let wire = Wire::new().unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                wire.flood(10_000, None).unwrap();
+            }
+        });
+        let stop_at_end = StopAtEnd(&stop);
+        for round in 0..50 {
+            let run = Run::start(&["-i", "20ms"]);
+            std::thread::sleep(Duration::from_millis(round % 5 * 10));
+            let recording = run.stop();
+            assert_eq!(recording.lost(), recording.end.lost, "round {round}");
+        }
+        // One that is surely up while frames are dropped.
+        let before = wire.received().unwrap().rx_dropped;
+        let run = Run::start(&[]);
+        while wire.received().unwrap().rx_dropped < before + 100_000 {
+            assert!(!flood.is_finished(), "the flood has failed");
+        }
+        assert!(run.stop().count(RECEIVE_PATH) > 0);
+        drop(stop_at_end);
+    });
+    expect_nothing_left(&before);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_killed_run_leaves_nothing() {
+    let before = loaded();
+    let run = Run::start(&["-i", "100ms"]);
+    let during = loaded();
+    assert_eq!(during.0.difference(&before.0).count(), 1, "one program while it runs");
+    assert_eq!(during.1.difference(&before.1).count(), 1, "one link while it runs");
+    run.0.signal(Signal::SIGKILL).unwrap();
+    assert_eq!(run.0.finish().unwrap().status.code(), None);
+    expect_nothing_left(&before);
+
+    // And the next one starts and counts as if nothing had been.
+    let closed = ClosedPort::new().unwrap();
+    let run = Run::of(dropwatch(&[]).arg("--json"));
+    closed.send(Family::V4, 10).unwrap();
+    assert_eq!(run.stop().count(UDP4), 10);
+}
+
+/// The kernel frees programs and links after a grace period, some moments later.
+fn expect_nothing_left(
+    before: &(std::collections::BTreeSet<u32>, std::collections::BTreeSet<u32>),
+) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let after = loaded();
+        let programs: Vec<_> = after.0.difference(&before.0).collect();
+        let links: Vec<_> = after.1.difference(&before.1).collect();
+        if programs.is_empty() && links.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "left behind: programs {programs:?}, links {links:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Ends the flood even when an assertion fails, or its scope would wait for ever.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,228 @@
+//! Drops that happen while PID 1 is the current task.
+//!
+//! Softirq work runs in the context of whatever task it interrupts, PID 1 included. Some hardened
+//! hosts do not run tracing programs there and count that nowhere, so that no program can be exact
+//! about those drops. Perf's own counting is not a program and does see them: this counter tells
+//! how many such drops there were, and a test of exactness takes them into account.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+const TRACEFS: &str = "/sys/kernel/tracing";
+
+/// `PERF_TYPE_TRACEPOINT`, `PERF_FLAG_FD_CLOEXEC`, `PERF_EVENT_IOC_SET_FILTER`
+/// (`include/uapi/linux/perf_event.h`).
+const PERF_TYPE_TRACEPOINT: u32 = 2;
+const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
+const PERF_EVENT_IOC_SET_FILTER: libc::Ioctl =
+    nix::request_code_write!(b'$', 6, size_of::<usize>()) as libc::Ioctl;
+
+/// `struct perf_event_attr` as its first version has it (`PERF_ATTR_SIZE_VER0`); the kernel takes
+/// the fields that came later as zero.
+#[repr(C)]
+#[derive(Default)]
+struct PerfEventAttr {
+    kind: u32,
+    size: u32,
+    config: u64,
+    /// Sampling, flags and wake-up: all off, so the event counts and nothing else.
+    rest: [u64; 6],
+}
+const _: () = assert!(size_of::<PerfEventAttr>() == 64);
+
+/// Counts `skb:kfree_skb` for the threads of PID 1, on every CPU, from its start on.
+#[derive(Debug)]
+pub struct Pid1Drops {
+    threads: Vec<u32>,
+    /// One event a CPU.
+    events: Vec<File>,
+}
+
+impl Pid1Drops {
+    /// # Errors
+    /// Without tracefs in the kernel, or without the right to use perf events.
+    pub fn start() -> Result<Self> {
+        Self::of_threads(threads()?, None)
+    }
+
+    /// Counts drops of one reason, named as the kernel does.
+    ///
+    /// # Errors
+    /// As [`Pid1Drops::start`], and where the kernel has no such reason.
+    pub fn of_reason(reason: &str) -> Result<Self> {
+        Self::of_threads(threads()?, Some(reason))
+    }
+
+    /// Counts for any threads. It is how the counter itself is tested: PID 1 cannot be made to
+    /// drop, another thread can.
+    ///
+    /// # Errors
+    /// As [`Pid1Drops::of_reason`].
+    pub fn of_threads(threads: Vec<u32>, reason: Option<&str>) -> Result<Self> {
+        let Tracepoint { id, format } = tracepoint()?;
+        let mut filter = threads
+            .iter()
+            .map(|thread| format!("common_pid=={thread}"))
+            .collect::<Vec<_>>()
+            .join("||");
+        if let Some(reason) = reason {
+            let number = reason_number(&format, reason)
+                .with_context(|| format!("the kernel has no drop reason {reason}"))?;
+            filter = format!("reason=={number}&&({filter})");
+        }
+        let filter = std::ffi::CString::new(filter)?;
+        let events = online_cpus()?
+            .into_iter()
+            .map(|cpu| open_event(id, cpu, &filter).with_context(|| format!("CPU {cpu}")))
+            .collect::<Result<_>>()
+            .context("cannot count drops in PID 1's context")?;
+        Ok(Self { threads, events })
+    }
+
+    /// Drops in PID 1's context since the start.
+    ///
+    /// # Errors
+    /// When PID 1 has got new threads, which were not counted: the caller may start over.
+    pub fn stop(self) -> Result<u64> {
+        let sum = self.sum()?;
+        ensure!(
+            threads()?.iter().all(|thread| self.threads.contains(thread)),
+            "PID 1 has started threads meanwhile, whose drops were not counted"
+        );
+        Ok(sum)
+    }
+
+    /// What is counted so far.
+    pub fn sum(&self) -> Result<u64> {
+        let mut sum = 0;
+        for mut event in &self.events {
+            let mut count = [0; 8];
+            event.read_exact(&mut count).context("cannot read a perf event")?;
+            sum += u64::from_ne_bytes(count);
+        }
+        Ok(sum)
+    }
+}
+
+fn threads() -> Result<Vec<u32>> {
+    let mut threads: Vec<u32> = fs::read_dir("/proc/1/task")
+        .context("cannot list PID 1's threads")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    threads.sort_unstable();
+    Ok(threads)
+}
+
+/// What tracefs tells of `skb:kfree_skb`.
+struct Tracepoint {
+    /// The number that perf knows it by.
+    id: u64,
+    /// Its fields, and the names of the reasons.
+    format: String,
+}
+
+/// Tracefs need not be mounted, so a thread of its own mounts it where nothing else sees it.
+fn tracepoint() -> Result<Tracepoint> {
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                mount_private_tracefs()?;
+                let read = |file: &str| {
+                    let path = format!("{TRACEFS}/events/skb/kfree_skb/{file}");
+                    fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+                };
+                let id = read("id")?.trim().parse().context("tracepoint id")?;
+                Ok(Tracepoint { id, format: read("format")? })
+            })
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Finds `{ 8, "NETFILTER_DROP" }` in the format's list of reasons.
+fn reason_number(format: &str, reason: &str) -> Option<u32> {
+    let before = format.split_once(&format!(", \"{reason}\" }}"))?.0;
+    before.rsplit_once("{ ")?.1.parse().ok()
+}
+
+/// Gives the calling thread a mount namespace of its own with tracefs in it.
+fn mount_private_tracefs() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .context("cannot make mounts private")?;
+    mount(Some("tracefs"), TRACEFS, Some("tracefs"), MsFlags::empty(), none)
+        .context("cannot mount tracefs")
+}
+
+/// `/sys/devices/system/cpu/online`, for example `0-3,6`.
+fn online_cpus() -> Result<Vec<i32>> {
+    let path = "/sys/devices/system/cpu/online";
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    parse_cpus(&text).with_context(|| format!("{path} is not a list of CPUs"))
+}
+
+fn parse_cpus(text: &str) -> Option<Vec<i32>> {
+    let mut cpus = Vec::new();
+    for part in text.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        cpus.extend(first.parse::<i32>().ok()?..=last.parse().ok()?);
+    }
+    Some(cpus)
+}
+
+/// Opens a counting event for all tasks on one CPU.
+fn open_event(id: u64, cpu: i32, filter: &std::ffi::CStr) -> Result<File> {
+    let attr = PerfEventAttr {
+        kind: PERF_TYPE_TRACEPOINT,
+        size: size_of::<PerfEventAttr>() as u32,
+        config: id,
+        ..PerfEventAttr::default()
+    };
+    // SAFETY: `attr` is as long as it says and outlives the call; -1 stands for every task and for
+    // no group (perf_event_open(2)).
+    let fd = unsafe {
+        libc::syscall(libc::SYS_perf_event_open, &raw const attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
+    };
+    if fd == -1 {
+        bail!("perf_event_open: {}", io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nothing else owns; descriptors fit an int.
+    let event = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
+    // SAFETY: the request takes a C string, which outlives the call.
+    let result =
+        unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_FILTER, filter.as_ptr()) };
+    ensure!(result == 0, "cannot filter on PID 1: {}", io::Error::last_os_error());
+    Ok(event.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(parse_cpus("0\n"), Some(vec![0]));
+        assert_eq!(parse_cpus("0-3,6\n"), Some(vec![0, 1, 2, 3, 6]));
+        assert_eq!(parse_cpus(""), None);
+        assert_eq!(parse_cpus("a-b"), None);
+    }
+
+    #[test]
+    fn reasons_are_numbered_by_the_kernels_own_list() {
+        let format = r#"print fmt: "%s", __print_symbolic(REC->reason, { 2, "NOT_SPECIFIED" }, { 8, "NETFILTER_DROP" })"#;
+        assert_eq!(reason_number(format, "NETFILTER_DROP"), Some(8));
+        assert_eq!(reason_number(format, "NETFILTER"), None);
+        assert_eq!(reason_number("", "NETFILTER_DROP"), None);
+    }
+}

@@ -1,0 +1,341 @@
+//! A web server behind a NAT gateway is slow, and the gateway's conntrack table is why.
+//!
+//! The same load runs twice: with room for 1,000 tracked connections, and with room for all. Each
+//! time dropwatch's count at `nf_hook_slow` stands beside the `drop` counter of the gateway's
+//! connection tracking, which knows nothing of tracing.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::Write,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
+
+use super::gateway::{CLIENT, Gateway, INSIDE, OUTSIDE, PORT, WEB};
+use crate::{command, host_value::HostValue, pid1::Pid1Drops, undo::Undo, watch::Watch};
+
+const LIMIT: &str = "net/netfilter/nf_conntrack_max";
+/// Tracked connections that each namespace may have, in the first run and in the second.
+const LOW: u64 = 1_000;
+const HIGH: u64 = 131_072;
+/// Requests, and how many at once.
+const REQUESTS: u64 = 10_000;
+const AT_ONCE: u64 = 900;
+
+/// What one load came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Requests that were answered, of [`Outcome::requests`].
+    pub answered: u64,
+    pub failed: u64,
+    pub requests: u64,
+    /// The gateway's conntrack `drop` counter, its increase.
+    pub conntrack_drops: u64,
+    /// Drops at `nf_hook_slow` with NETFILTER_DROP, as dropwatch reports them.
+    pub reported: u64,
+    /// Drops with that reason while PID 1 was current; see [`Pid1Drops`].
+    pub in_pid1: u64,
+    /// dropwatch's JSON lines.
+    pub lines: Vec<String>,
+}
+
+impl Outcome {
+    /// Whether both counts agree, to the packet. Where the host hides drops in PID 1's context
+    /// from tracing programs, those are in conntrack's count alone.
+    pub fn agrees(&self) -> bool {
+        self.reported == self.conntrack_drops
+            || self.reported + self.in_pid1 == self.conntrack_drops
+    }
+}
+
+/// Both loads, and the setting between them.
+#[derive(Debug)]
+pub struct Story {
+    limit: HostValue,
+    dropwatch: PathBuf,
+}
+
+impl Story {
+    /// Sets the low limit. It is one value for the whole host and comes back when this is dropped.
+    ///
+    /// # Errors
+    /// When the host's own connections would suffer from the low limit.
+    pub fn new(dropwatch: &Path) -> Result<Self> {
+        crate::need_root()?;
+        check_room(&busiest_tables()?)?;
+        let limit = HostValue::set(LIMIT, &LOW.to_string())?;
+        Ok(Self { limit, dropwatch: dropwatch.to_owned() })
+    }
+
+    /// Runs the load with the low limit.
+    pub fn full_table(&self) -> Result<Outcome> {
+        self.limit.change(&LOW.to_string())?;
+        load(&self.dropwatch)
+    }
+
+    /// Runs the load with the limit raised.
+    pub fn room_for_all(&self) -> Result<Outcome> {
+        self.limit.change(&HIGH.to_string())?;
+        load(&self.dropwatch)
+    }
+}
+
+/// Tells the story to somebody who sees dropwatch for the first time.
+pub(super) fn tell(dropwatch: &Path, out: &mut dyn Write) -> Result<()> {
+    let before = read_limit()?;
+    let story = Story::new(dropwatch)?;
+    write!(
+        out,
+        "A web server stands behind a NAT gateway. All three are namespaces here:
+
+  client {CLIENT} --- {OUTSIDE} gateway {INSIDE} --- {WEB} web server
+                        port {PORT} is translated to the web server's port 80
+
+The gateway remembers each translated connection in a table (conntrack). A load
+test asks for {REQUESTS} pages, {AT_ONCE} at a time, while dropwatch watches the kernel:
+
+1. Room for {LOW} connections: nf_conntrack_max={LOW}
+
+"
+    )?;
+    out.flush()?;
+    let full = story.full_table()?;
+    show(dropwatch, &full, out)?;
+    write!(
+        out,
+        "
+nf_hook_slow with NETFILTER_DROP means that a hook of the packet filter said no.
+No rule here does, so it is connection tracking, whose table is full. Each lost
+packet is the first one of a connection, and whoever sent it waits a second or
+more before trying again: that is why the site is slow.
+
+2. The same load with room for all: nf_conntrack_max={HIGH}
+
+"
+    )?;
+    out.flush()?;
+    let room = story.room_for_all()?;
+    show(dropwatch, &room, out)?;
+    drop(story);
+    let after = read_limit()?;
+    writeln!(out, "\nThe namespaces are gone, and nf_conntrack_max is {after} again.")?;
+    if before != after {
+        bail!("nf_conntrack_max was {before} before and is {after} now");
+    }
+    Ok(())
+}
+
+/// dropwatch's report as text, then the numbers side by side.
+fn show(dropwatch: &Path, outcome: &Outcome, out: &mut dyn Write) -> Result<()> {
+    for line in replay(dropwatch, &outcome.lines)?.lines() {
+        writeln!(out, "  {line}")?;
+    }
+    let Outcome { answered, failed, requests, conntrack_drops, reported, .. } = outcome;
+    writeln!(out, "\n  ab           {answered} of {requests} requests answered, {failed} failed")?;
+    writeln!(out, "  dropwatch    {reported} packets dropped at nf_hook_slow")?;
+    writeln!(out, "  conntrack    {conntrack_drops} packets dropped (conntrack -S)")?;
+    if !outcome.agrees() {
+        writeln!(
+            out,
+            "  The two differ: another packet filter on this host drops packets as well,
+  or the host hides some drops from tracing programs."
+        )?;
+    } else if reported != conntrack_drops {
+        writeln!(
+            out,
+            "  The difference of {} fell to process 1, where this host runs no tracing
+  program.",
+            outcome.in_pid1
+        )?;
+    }
+    Ok(())
+}
+
+/// Runs the load once, in namespaces of its own.
+fn load(dropwatch: &Path) -> Result<Outcome> {
+    let gateway = Gateway::new()?;
+    let before = gateway.conntrack_drops()?;
+    let pid1 = Pid1Drops::of_reason("NETFILTER_DROP")?;
+    let watch = Watch::start(Command::new(dropwatch).arg("--json"))?;
+    let ab = ab(&gateway)?;
+    // What is still under way would fall between the two counts.
+    gateway.quiet()?;
+    let ended = watch.stop()?;
+    let in_pid1 = pid1.stop()?;
+    let conntrack_drops = gateway.conntrack_drops()? - before;
+    if !ended.status.success() {
+        bail!("dropwatch failed ({}): {}", ended.status, ended.stderr.trim());
+    }
+    Ok(Outcome {
+        answered: ab.answered,
+        failed: ab.failed,
+        requests: REQUESTS,
+        conntrack_drops,
+        reported: nf_hook_slow(&ended.lines)?,
+        in_pid1,
+        lines: ended.lines,
+    })
+}
+
+/// What ApacheBench says of its load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ab {
+    answered: u64,
+    failed: u64,
+}
+
+fn ab(gateway: &Gateway) -> Result<Ab> {
+    // -r goes on after a failed connection, -s gives up when nothing moves for 5 s. `timeout`
+    // bounds what neither does.
+    let mut command = gateway.client("timeout");
+    command
+        .args(["60", "ab", "-q", "-r", "-s", "5"])
+        .args(["-c", &AT_ONCE.to_string(), "-n", &REQUESTS.to_string()])
+        .arg(format!("http://{OUTSIDE}:{PORT}/"));
+    // Its status is that of a failure when it gives up, which is part of the story.
+    let output = command.output().context("cannot run ab; is apache2-utils installed?")?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    parse_ab(&stdout, &stderr).with_context(|| {
+        format!("`{}` ({}): {}", command::quote(&command), output.status, stderr.trim())
+    })
+}
+
+/// A finished load is a table on standard output; one that gave up ends its progress line with
+/// what it had by then, or says nothing when that was nothing.
+fn parse_ab(stdout: &str, stderr: &str) -> Option<Ab> {
+    let number = |name: &str| {
+        stdout.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+    };
+    if let Some(complete) = number("Complete requests:") {
+        let failed = number("Failed requests:")?;
+        return Some(Ab { answered: complete.saturating_sub(failed), failed });
+    }
+    if !stderr.contains("timeout specified has expired") {
+        return None;
+    }
+    let answered = match stdout.split_once("Total of ") {
+        Some((_, rest)) => rest.split_once(" requests completed")?.0.parse().ok()?,
+        None => 0,
+    };
+    Some(Ab { answered, failed: 0 })
+}
+
+/// Sum of the reports' counts at the one place.
+fn nf_hook_slow(lines: &[String]) -> Result<u64> {
+    let mut sum = 0;
+    for line in lines {
+        let line: Value = serde_json::from_str(line).context("dropwatch printed a broken line")?;
+        for location in line["locations"].as_array().into_iter().flatten() {
+            if location["symbol"] == "nf_hook_slow" && location["reason"] == "NETFILTER_DROP" {
+                sum += location["count"].as_u64().context("a location without a count")?;
+            }
+        }
+    }
+    Ok(sum)
+}
+
+/// Has dropwatch print recorded lines as the table that it would have printed live.
+fn replay(dropwatch: &Path, lines: &[String]) -> Result<String> {
+    let path = PathBuf::from(format!("/run/dwt-{}-nat.ndjson", std::process::id()));
+    let _undo = {
+        let path = path.clone();
+        Undo::new(move || Ok(fs::remove_file(path)?))?
+    };
+    fs::write(&path, lines.join("\n") + "\n")
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    command::output(Command::new(dropwatch).arg("replay").arg(&path).args(["--format", "text"]))
+}
+
+fn read_limit() -> Result<String> {
+    let path = Path::new("/proc/sys").join(LIMIT);
+    Ok(fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}; is nf_conntrack loaded?", path.display()))?
+        .trim()
+        .to_owned())
+}
+
+/// Refuses the low limit where a table is anywhere near it: from then on, its namespace could
+/// make no new connections.
+fn check_room(tables: &[(String, u64)]) -> Result<()> {
+    for (whose, count) in tables {
+        if *count > LOW / 2 {
+            bail!(
+                "not on this host: {whose} tracks {count} connections, and the scenario limits \
+                 every namespace to {LOW} for a minute; run it on a quieter machine or in a VM"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Tracked connections of every network namespace that a process lives in.
+fn busiest_tables() -> Result<Vec<(String, u64)>> {
+    let mut namespaces = HashMap::new();
+    for entry in fs::read_dir("/proc").context("cannot list processes")?.flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let path = entry.path().join("ns/net");
+        // A process may end meanwhile; kernel threads share the first namespace.
+        if let Ok(metadata) = fs::metadata(&path) {
+            namespaces.entry(metadata.ino()).or_insert((pid, path));
+        }
+    }
+    let tables = namespaces.into_values().filter_map(|(pid, path)| {
+        let file = fs::File::open(path).ok()?;
+        let count = std::thread::spawn(move || {
+            setns(file, CloneFlags::CLONE_NEWNET).ok()?;
+            // Missing where conntrack is not loaded; then there is nothing to suffer.
+            let text = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").ok()?;
+            text.trim().parse().ok()
+        });
+        Some((format!("the namespace of process {pid}"), count.join().ok()??))
+    });
+    Ok(tables.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ab_that_finished_and_ab_that_gave_up() {
+        let table = "Complete requests:      10000\nFailed requests:        3\n";
+        assert_eq!(parse_ab(table, ""), Some(Ab { answered: 9_997, failed: 3 }));
+        let gave_up = "apr_pollset_poll: The timeout specified has expired (70007)\n";
+        assert_eq!(
+            parse_ab("Benchmarking (be patient)...Total of 1017 requests completed\n", gave_up),
+            Some(Ab { answered: 1_017, failed: 0 })
+        );
+        assert_eq!(parse_ab("", gave_up), Some(Ab { answered: 0, failed: 0 }));
+        assert_eq!(parse_ab("", "ab: invalid URL\n"), None);
+    }
+
+    #[test]
+    fn counts_one_place_and_one_reason() {
+        let lines = [
+            r#"{"type":"start"}"#,
+            r#"{"type":"report","locations":[
+                {"symbol":"nf_hook_slow","reason":"NETFILTER_DROP","count":7},
+                {"symbol":"nf_hook_slow","reason":"NOMEM","count":100},
+                {"symbol":"nft_do_chain","reason":"NETFILTER_DROP","count":1000}]}"#,
+            r#"{"type":"report","locations":[
+                {"symbol":"nf_hook_slow","reason":"NETFILTER_DROP","count":5}]}"#,
+        ];
+        assert_eq!(nf_hook_slow(&lines.map(str::to_owned)).unwrap(), 12);
+        assert!(nf_hook_slow(&["{\"type\":".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn a_busy_host_is_refused_and_told_why() {
+        check_room(&[("the namespace of process 1".into(), LOW / 2)]).unwrap();
+        let error = check_room(&[("the namespace of process 7".into(), 501)]).unwrap_err();
+        assert!(error.to_string().contains("process 7 tracks 501"), "{error}");
+    }
+}
