@@ -85,9 +85,13 @@ fn host(
     tally: &mut Tally,
 ) -> Result<()> {
     eprintln!("==> tests on this kernel, as root");
-    let program =
-        build(project, &["build", "--release", "--bin", "dropwatch"], "dropwatch", object)?;
-    let tests = build(project, &["test", "--no-run", "--test", HOST], HOST, object)?;
+    let program = build(
+        project,
+        &["build", "--release", "--package", "dropwatch", "--bin", "dropwatch"],
+        "dropwatch",
+        object,
+    )?;
+    let tests = build(project, &["test", "--workspace", "--no-run", "--test", HOST], HOST, object)?;
     let mut variables = vec![("DROPWATCH_BIN", OsString::from(program))];
     variables.push(("CARGO_MANIFEST_DIR", project.package().into()));
     variables.push(("PATH", env::join_paths(path_folders())?));
@@ -151,7 +155,7 @@ struct Target {
     name: String,
 }
 
-/// Builds one target of package dropwatch and returns its executable.
+/// Builds one target and returns its executable.
 fn build(
     project: &Project,
     arguments: &[&str],
@@ -160,14 +164,13 @@ fn build(
 ) -> Result<PathBuf> {
     let mut command = Command::new(cargo());
     command.current_dir(&project.root).stderr(Stdio::inherit());
-    command.args(arguments).args(["--package", "dropwatch", "--locked"]);
-    command.arg("--message-format=json-render-diagnostics");
+    command.args(arguments).args(["--locked", "--message-format=json-render-diagnostics"]);
     if let Some(object) = object {
         command.env("DROPWATCH_OBJECT", object);
     }
     let messages = command.read()?;
     executable(&messages, target)
-        .with_context(|| format!("package dropwatch has no target `{target}`"))
+        .with_context(|| format!("`{}` built no `{target}`", command.quoted()))
 }
 
 fn executable(messages: &str, target: &str) -> Option<PathBuf> {
