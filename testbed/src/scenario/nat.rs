@@ -122,6 +122,15 @@ more before trying again: that is why the site is slow.
     out.flush()?;
     let room = story.room_for_all()?;
     show(dropwatch, &room, out)?;
+    // `tcp_v4_rcv` frees what a TIME_WAIT socket has taken in at `discard_it`, as if dropped.
+    write!(
+        out,
+        "
+Nothing is refused any more. What shows at tcp_v4_rcv is no loss: the web server
+closes first, and its sockets in TIME_WAIT take in the last packet of each
+connection, which the kernel then frees the way it frees dropped ones.
+"
+    )?;
     drop(story);
     let after = read_limit()?;
     writeln!(out, "\nThe namespaces are gone, and nf_conntrack_max is {after} again.")?;
@@ -134,7 +143,7 @@ more before trying again: that is why the site is slow.
 /// dropwatch's report as text, then the numbers side by side.
 fn show(dropwatch: &Path, outcome: &Outcome, out: &mut dyn Write) -> Result<()> {
     for line in replay(dropwatch, &outcome.lines)?.lines() {
-        writeln!(out, "  {line}")?;
+        writeln!(out, "{}", format!("  {line}").trim_end())?;
     }
     let Outcome { answered, failed, requests, conntrack_drops, reported, .. } = outcome;
     writeln!(out, "\n  ab           {answered} of {requests} requests answered, {failed} failed")?;
