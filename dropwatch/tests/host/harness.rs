@@ -56,12 +56,12 @@ impl Run {
 
     /// Ctrl-C, and all that was printed.
     pub(crate) fn stop(self) -> Recording {
-        Recording::of(self.0.stop().unwrap())
+        Recording::of(&self.0.stop().unwrap())
     }
 
     /// Waits for an end that comes by itself.
     pub(crate) fn finish(self) -> Recording {
-        Recording::of(self.0.finish().unwrap())
+        Recording::of(&self.0.finish().unwrap())
     }
 }
 
@@ -77,7 +77,7 @@ impl Recording {
     /// Reads the lines, and checks what every run must keep: status 0, every line valid, reports
     /// numbered without a gap, each one's rows adding up to its drops, and all of them to the end
     /// line's.
-    pub(crate) fn of(ended: Ended) -> Self {
+    pub(crate) fn of(ended: &Ended) -> Self {
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
         for line in &ended.lines {
             validate(line);
