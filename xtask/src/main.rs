@@ -8,6 +8,7 @@ mod process;
 mod project;
 #[path = "../../dropwatch/bpf/provenance.rs"]
 mod provenance;
+mod scenario;
 mod setup;
 mod test;
 mod toolchain;
@@ -29,6 +30,7 @@ enum Task {
     BuildEbpf(build_ebpf::Args),
     Setup(setup::Args),
     Test(test::Args),
+    Scenario(scenario::Args),
     /// Run all that must hold before a change goes in: setup, formatting, the kernel object,
     /// clippy, tests
     Ci,
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf(args) => build_ebpf::run(&project, &args),
         Task::Setup(args) => setup::run(&project, &args),
         Task::Test(args) => test::run(&project, &args),
+        Task::Scenario(args) => scenario::run(&project, &args),
         Task::Ci => ci::run(&project),
         Task::Bless => bless::run(&project),
     });
