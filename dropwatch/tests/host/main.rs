@@ -10,6 +10,8 @@
 //! is not a test's right. That no rate depends on it is proved where reports are built, which get
 //! their times as values.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod counting;
 mod environment;
 mod harness;
