@@ -124,15 +124,18 @@ impl Cli {
     }
 }
 
-/// Clap's message without its frame: the error itself and its tip, if there is one.
+/// Clap's message without its frame: the error itself, what it lists, and its tip.
 fn one_line(message: &str) -> String {
     let mut lines = message.lines().map(str::trim);
     let error = lines.next().unwrap_or_default();
-    let tip = lines.find_map(|line| line.strip_prefix("tip: "));
-    let error = error.strip_prefix("error: ").unwrap_or(error);
-    match tip {
-        Some(tip) => format!("{error} ({tip}; see --help)"),
-        None => format!("{error} (see --help)"),
+    let mut told = error.strip_prefix("error: ").unwrap_or(error).to_owned();
+    let listed: Vec<&str> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+    if !listed.is_empty() {
+        told = format!("{told} {}", listed.join(" "));
+    }
+    match lines.find_map(|line| line.strip_prefix("tip: ")) {
+        Some(tip) => format!("{told} ({tip}; see --help)"),
+        None => format!("{told} (see --help)"),
     }
 }
 

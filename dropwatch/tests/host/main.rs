@@ -10,7 +10,7 @@
 //! is not a test's right. That no rate depends on it is proved where reports are built, which get
 //! their times as values.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test, as the test itself does")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod counting;
 mod environment;

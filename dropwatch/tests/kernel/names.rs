@@ -177,7 +177,7 @@ fn hidden_symbols_are_told_with_their_cause() {
         names.begin_report();
         assert_eq!(names.symbol(TCP), None);
         assert_eq!(names.symbol(0), None);
-        let notices = names.notices();
+        let notices = names.status().notices(true);
         assert_eq!(notices.len(), 1, "{notices:?}");
         assert!(notices[0].contains(cause), "{notices:?}");
     }
@@ -187,7 +187,7 @@ fn hidden_symbols_are_told_with_their_cause() {
 fn nothing_lost_nothing_said() {
     // BTF gives the reasons, so the tracefs that is not mounted costs nothing.
     let mut names = HostNames::open(&root("6.18"));
-    assert_eq!(names.notices(), [""; 0]);
+    assert_eq!(names.status().notices(true), [""; 0]);
     let Status { symbols, reasons, tracefs, kfree_skb_args, bpf_jit_kallsyms } = names.status();
     assert!(matches!(symbols, status::Symbols::Known { functions: 50.., modules: 0, .. }));
     let status::Reasons::Btf { core, subsystems } = reasons else { panic!("{reasons:?}") };
@@ -225,7 +225,7 @@ fn without_btf_tracefs_serves_below_either_mount_point() {
         let mut names = machine.open();
         assert_eq!(names.reason(11).unwrap().name, "NETFILTER_DROP");
         assert_eq!(names.status().tracefs, Tracefs::Mounted(machine.0.join(mount)));
-        let notices = names.notices();
+        let notices = names.status().notices(true);
         assert_eq!(notices.len(), 1);
         assert!(notices[0].starts_with("drop reasons of subsystems cannot be named (no BTF"));
     }
@@ -240,14 +240,14 @@ fn damaged_btf_falls_back_to_tracefs() {
     machine.copy("6.1", FORMAT_BELOW_TRACEFS);
     let mut names = machine.open();
     assert_eq!(names.reason(7).unwrap().name, "NETFILTER_DROP");
-    assert!(names.notices()[0].contains("not BTF"), "{:?}", names.notices());
+    assert!(names.status().notices(true)[0].contains("not BTF"), "{:?}", names.status().notices(true));
 }
 
 #[test]
 fn without_any_source_reasons_are_numbers_and_the_way_out_is_said() {
     let mut names = Machine::new().open();
     assert_eq!(names.reason(7).unwrap().name, "CORE:0x0007");
-    let notices = names.notices();
+    let notices = names.status().notices(true);
     assert!(notices[0].starts_with("drop reasons cannot be named (no BTF"), "{notices:?}");
     assert!(notices[0].ends_with("mount -t tracefs tracefs /sys/kernel/tracing"), "{notices:?}");
 }
@@ -267,7 +267,7 @@ fn an_empty_folder_is_a_host_that_tells_nothing() {
     let mut names = HostNames::open(&nowhere);
     names.begin_report();
     assert_eq!(names.symbol(TCP), None);
-    assert!(names.notices()[0].starts_with("kernel symbols cannot be read ("));
+    assert!(names.status().notices(true)[0].starts_with("kernel symbols cannot be read ("));
     assert_eq!(kernel::host(&nowhere).kernel, "unknown");
 }
 
@@ -287,7 +287,7 @@ fn an_empty_list_of_symbols_is_said() {
     let machine = Machine::new();
     machine.copy("6.18", "sys/kernel/btf/vmlinux");
     machine.write("proc/kallsyms", "");
-    let notices = machine.open().notices();
+    let notices = machine.open().status().notices(true);
     assert!(notices[0].contains("proc/kallsyms: it lists no functions)"), "{notices:?}");
 }
 
@@ -300,7 +300,7 @@ fn modules_that_cannot_be_read_are_said() {
     std::os::unix::fs::symlink("modules", machine.0.join("proc/modules")).unwrap();
     let mut names = machine.open();
     assert_eq!(name(&mut names, TCP).as_deref(), Some("tcp_v4_rcv"));
-    let notices = names.notices();
+    let notices = names.status().notices(true);
     assert_eq!(notices.len(), 1, "{notices:?}");
     assert!(notices[0].starts_with("kernel modules cannot be followed ("), "{notices:?}");
 }
