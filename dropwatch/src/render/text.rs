@@ -96,7 +96,7 @@ impl Text {
         }
         writeln!(page, ", {}", self.lost(&report.lost))?;
         if report.intervals > 1 {
-            let late = format!("covers {} intervals: the reader was slow", report.intervals);
+            let late = format!("covers {} intervals: it was held back", report.intervals);
             writeln!(page, "{:10}{}", "", self.paint(Paint::Dim, late))?;
         }
         Ok(())

@@ -240,7 +240,11 @@ fn damaged_btf_falls_back_to_tracefs() {
     machine.copy("6.1", FORMAT_BELOW_TRACEFS);
     let mut names = machine.open();
     assert_eq!(names.reason(7).unwrap().name, "NETFILTER_DROP");
-    assert!(names.status().notices(true)[0].contains("not BTF"), "{:?}", names.status().notices(true));
+    assert!(
+        names.status().notices(true)[0].contains("not BTF"),
+        "{:?}",
+        names.status().notices(true)
+    );
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn text() {
     07:35:10  no drops in 5.0s, none lost
 
     07:35:25  9235 drops in 15.0s (616/s) at 8 locations, 12 not located: 12 nested
-              covers 3 intervals: the reader was slow
+              covers 3 intervals: it was held back
     9000 packets dropped at ovs_dp_process_packet+0x1c4 [openvswitch] (OVS_DROP_LAST_ACTION) 97.5%
       90 packets dropped at ip_rcv_finish_core.constprop.0+0xbf (IP_RPFILTER) 1.0%
        5 packets dropped at tcp_v4_rcv+0x91 (NO_SOCKET) 0.1%
@@ -99,7 +99,7 @@ fn text_with_everything() {
     07:35:10  no drops in 5.0s, none lost
 
     07:35:25  9235 drops in 15.0s (616/s) at 8 locations, 12 not located: 12 nested
-              covers 3 intervals: the reader was slow
+              covers 3 intervals: it was held back
     9000 packets dropped at ovs_dp_process_packet+0x1c4 [openvswitch] (OVS_DROP_LAST_ACTION) 97.5% 0xffffffff810301c4
      118 packets dropped at inet_sock_destruct+0x1a3 (NOT_SPECIFIED) 1.3% 0xffffffff810201a3
       90 packets dropped at ip_rcv_finish_core.constprop.0+0xbf (IP_RPFILTER) 1.0% 0xffffffff810400bf
@@ -130,7 +130,7 @@ fn text_in_colour() {
     07:35:10  ESC[1mno drops in 5.0sESC[0m, none lost
 
     07:35:25  ESC[1m9235 drops in 15.0sESC[0m (616/s) at 8 locations, ESC[31m12 not located: 12 nestedESC[0m
-              ESC[2mcovers 3 intervals: the reader was slowESC[0m
+              ESC[2mcovers 3 intervals: it was held backESC[0m
     9000 packets dropped at ovs_dp_process_packet+0x1c4 [openvswitch] (OVS_DROP_LAST_ACTION) 97.5%
       90 packets dropped at ip_rcv_finish_core.constprop.0+0xbf (IP_RPFILTER) 1.0%
        5 packets dropped at tcp_v4_rcv+0x91 (NO_SOCKET) 0.1%
