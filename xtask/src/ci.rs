@@ -17,7 +17,7 @@ pub(crate) fn run(project: &Project) -> Result<ExitCode> {
         cargo(project, &["fmt", "--check", "--manifest-path", "dropwatch-ebpf/Cargo.toml"])
     })?;
     step("object is what the sources give", || {
-        match build_ebpf::run(project, &build_ebpf::Args::check_only())? {
+        match build_ebpf::run(project, &build_ebpf::Args::for_ci())? {
             ExitCode::SUCCESS => Ok(()),
             _ => bail!("see above"),
         }
