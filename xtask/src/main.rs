@@ -3,11 +3,13 @@
 mod bless;
 mod build_ebpf;
 mod ci;
+mod figures;
 mod object;
 mod process;
 mod project;
 #[path = "../../dropwatch/bpf/provenance.rs"]
 mod provenance;
+mod root;
 mod scenario;
 mod setup;
 mod test;
@@ -31,6 +33,7 @@ enum Task {
     Setup(setup::Args),
     Test(test::Args),
     Scenario(scenario::Args),
+    Figures(figures::Args),
     /// Run all that must hold before a change goes in: setup, formatting, the kernel object,
     /// clippy, tests
     Ci,
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&project, &args),
         Task::Test(args) => test::run(&project, &args),
         Task::Scenario(args) => scenario::run(&project, &args),
+        Task::Figures(args) => figures::run(&project, &args),
         Task::Ci => ci::run(&project),
         Task::Bless => bless::run(&project),
     });

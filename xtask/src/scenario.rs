@@ -1,17 +1,10 @@
 //! `cargo xtask scenario`: a known trouble in namespaces, and dropwatch telling its cause.
 
-use std::{
-    env,
-    io::stdout,
-    process::{Command, ExitCode},
-};
+use std::{io::stdout, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
-use crate::{
-    process::CommandExt,
-    project::{Project, cargo, find_command, is_root},
-};
+use crate::{project::Project, root};
 
 /// Show dropwatch at work: build a known trouble in network namespaces and watch its drops.
 ///
@@ -27,9 +20,6 @@ pub(crate) struct Args {
     list: bool,
 }
 
-/// Names the binary to watch with, for the run as root: cargo belongs to the user.
-const BINARY: &str = "DROPWATCH_BIN";
-
 pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
     let name = match &args.name {
         Some(name) if !args.list => name,
@@ -40,33 +30,5 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let binary = match env::var_os(BINARY) {
-        Some(binary) => binary.into(),
-        None => build(project)?,
-    };
-    if is_root() {
-        testbed::scenario::run(name, &binary, &mut stdout())?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let sudo = find_command("sudo").context("scenarios need root, and there is no sudo")?;
-    let mut assignment = std::ffi::OsString::from(format!("{BINARY}="));
-    assignment.push(&binary);
-    let mut command = Command::new(sudo);
-    command.arg("env").arg(assignment);
-    command.arg(env::current_exe().context("cannot find this program")?);
-    command.args(["scenario", name]);
-    command.check()?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn build(project: &Project) -> Result<std::path::PathBuf> {
-    let mut command = Command::new(cargo());
-    command.current_dir(&project.root);
-    command.args(["build", "--quiet", "--release", "--locked", "--package", "dropwatch"]);
-    command.check()?;
-    let binary = project.target().join("release/dropwatch");
-    if !binary.exists() {
-        bail!("`{}` has not made {}", command.quoted(), binary.display());
-    }
-    Ok(binary)
+    root::with_dropwatch(project, |binary| testbed::scenario::run(name, &binary, &mut stdout()))
 }

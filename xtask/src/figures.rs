@@ -1,0 +1,236 @@
+//! `cargo xtask figures`: what dropwatch itself needs, measured on this machine.
+//!
+//! The figures of `docs/performance.md`, each against its budget.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::{
+    maps::{Map, MapData, PerCpuHashMap, PerCpuValues, loaded_maps},
+    util::nr_cpus,
+};
+use dropwatch_common::DropKey;
+use testbed::{flood::Wire, watch::Watch};
+
+use crate::{project::Project, root};
+
+const MIB: f64 = 1024.0 * 1024.0;
+/// Runs whose start is timed.
+const STARTS: usize = 20;
+/// Of the memory figure: reports, and locations in each.
+const REPORTS: usize = 720;
+const LOCATIONS: usize = 100;
+/// How long the share of a core is measured, and the frames of one flood while it is.
+const LOAD: Duration = Duration::from_secs(30);
+const FRAMES: u64 = 200_000;
+
+/// Measure what dropwatch itself needs: size, time to attach, memory, time under a flood.
+///
+/// Takes about two minutes and needs root. Prints the table of docs/performance.md; exits 1 when
+/// a budget is exceeded.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(project: &Project, _: &Args) -> Result<ExitCode> {
+    root::with_dropwatch(project, |binary| {
+        let figures = [size(&binary)?, attached(&binary)?, memory(&binary)?, under_flood(&binary)?];
+        println!("| figure | measured | budget |");
+        println!("|---|---|---|");
+        for figure in &figures {
+            println!("| {} | {} | {} |", figure.what, figure.measured, figure.budget);
+        }
+        let over: Vec<_> =
+            figures.iter().filter(|figure| !figure.within).map(|figure| figure.what).collect();
+        ensure!(over.is_empty(), "over budget: {}", over.join("; "));
+        Ok(())
+    })
+}
+
+struct Figure {
+    what: &'static str,
+    measured: String,
+    budget: &'static str,
+    within: bool,
+}
+
+fn size(binary: &Path) -> Result<Figure> {
+    let mib = fs::metadata(binary)?.len() as f64 / MIB;
+    Ok(Figure {
+        what: "release binary, stripped",
+        measured: format!("{mib:.1} MiB"),
+        budget: "6 MiB",
+        within: mib <= 6.0,
+    })
+}
+
+/// From the start of the process to the line of `-v` that says it is attached.
+fn attached(binary: &Path) -> Result<Figure> {
+    eprintln!("==> {STARTS} starts");
+    let mut times = Vec::with_capacity(STARTS);
+    for _ in 0..STARTS {
+        let mut command = Command::new(binary);
+        command.args(["--json", "-v", "-i", "50ms", "-c", "1"]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let start = Instant::now();
+        let mut child = command.spawn().context("cannot run dropwatch")?;
+        let stderr = child.stderr.take().context("a child without the output asked for")?;
+        let mut stderr = BufReader::new(stderr);
+        let mut line = String::new();
+        while !line.trim_end().ends_with(": attached") {
+            line.clear();
+            ensure!(stderr.read_line(&mut line)? > 0, "dropwatch did not attach");
+        }
+        times.push(start.elapsed());
+        stderr.read_to_end(&mut Vec::new())?;
+        ensure!(child.wait()?.success(), "dropwatch failed");
+    }
+    times.sort();
+    let (least, median) = (times[0], times[times.len() / 2]);
+    Ok(Figure {
+        what: "start to attached, median (least)",
+        measured: format!("{} ms ({} ms)", median.as_millis(), least.as_millis()),
+        budget: "150 ms",
+        within: median <= Duration::from_millis(150),
+    })
+}
+
+/// Resident memory after many reports of many locations.
+///
+/// No host drops packets at a hundred places at will: counts are written into the counters from
+/// outside, as the kernel side would. All that the user side does is real.
+fn memory(binary: &Path) -> Result<Figure> {
+    eprintln!("==> {REPORTS} reports of {LOCATIONS} locations (75 s)");
+    let locations = function_addresses(LOCATIONS)?;
+    let mut command = Command::new(binary);
+    command.args(["--json", "-i", "100ms", "-c", &REPORTS.to_string()]);
+    let mut watch = Watch::start(&mut command)?;
+    let status = format!("/proc/{}/status", watch.pid());
+    let mut counters = counters()?;
+    let done = AtomicBool::new(false);
+    let (reports, resident) = thread::scope(|scope| -> Result<(usize, f64)> {
+        let writer = scope.spawn(|| -> Result<()> {
+            for count in 1.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                for &location in &locations {
+                    let values = PerCpuValues::try_from(vec![count; cpus()?])?;
+                    counters.insert(DropKey::new(location, 2), values, 0)?;
+                }
+                thread::sleep(Duration::from_millis(30));
+            }
+            Ok(())
+        });
+        let mut full = 0;
+        let mut resident = 0.0;
+        let read = loop {
+            match watch.next_line(Duration::from_secs(5)) {
+                Ok(Some(line)) => {
+                    full += usize::from(line.matches("\"symbol\":").count() >= LOCATIONS);
+                    resident = kilobytes(&status, "VmRSS:").unwrap_or(resident);
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        done.store(true, Ordering::Relaxed);
+        match writer.join() {
+            Ok(written) => written?,
+            Err(_) => bail!("writing counts failed"),
+        }
+        read.map(|()| (full, resident / 1024.0))
+    })?;
+    ensure!(watch.finish()?.status.success(), "dropwatch failed");
+    // The very first report may come before the first counts.
+    ensure!(reports + 2 >= REPORTS, "only {reports} reports had all {LOCATIONS} locations");
+    Ok(Figure {
+        what: "resident after 720 reports of 100 locations",
+        measured: format!("{resident:.1} MiB"),
+        budget: "24 MiB",
+        within: resident <= 24.0,
+    })
+}
+
+/// Share of one core that the user side takes at the default interval while packets rain.
+fn under_flood(binary: &Path) -> Result<Figure> {
+    eprintln!("==> default interval under a flood ({} s)", LOAD.as_secs());
+    let wire = Wire::new()?;
+    let mut command = Command::new(binary);
+    command.args(["--json", "-i", "5s"]);
+    let watch = Watch::start(&mut command)?;
+    // The names of the first report are looked up once in a run: not part of what goes on.
+    wire.flood(FRAMES, None)?;
+    thread::sleep(Duration::from_secs(6));
+    let start = Instant::now();
+    let before = on_cpu(watch.pid())?;
+    let mut frames = 0;
+    while start.elapsed() < LOAD {
+        frames += wire.flood(FRAMES, None)?.accepted;
+    }
+    let (spent, elapsed) = (on_cpu(watch.pid())? - before, start.elapsed());
+    ensure!(watch.stop()?.status.success(), "dropwatch failed");
+    eprintln!("    {frames} frames, {spent:?} on a CPU in {elapsed:?}");
+    let percent = spent.as_secs_f64() / elapsed.as_secs_f64() * 100.0;
+    Ok(Figure {
+        what: "share of one core at 5 s intervals under flood",
+        measured: format!("{percent:.3} %"),
+        budget: "0.2 %",
+        within: percent <= 0.2,
+    })
+}
+
+/// Time that all threads of a process have spent on CPUs, from `/proc/PID/task/*/schedstat`.
+fn on_cpu(pid: u32) -> Result<Duration> {
+    let mut nanos = 0_u64;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        nanos += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// A value of `/proc/PID/status`.
+fn kilobytes(status: &str, name: &str) -> Option<f64> {
+    let text = fs::read_to_string(status).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    value.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+fn cpus() -> Result<usize> {
+    nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")
+}
+
+/// The counter map of the dropwatch that was started last.
+fn counters() -> Result<PerCpuHashMap<MapData, DropKey, u64>> {
+    let newest = loaded_maps()
+        .filter_map(Result::ok)
+        .filter(|map| map.name_as_str() == Some("DROPS"))
+        .max_by_key(aya::maps::MapInfo::id)
+        .context("dropwatch has no counter map")?;
+    Ok(Map::PerCpuHashMap(MapData::from_id(newest.id())?).try_into()?)
+}
+
+/// Addresses inside kernel functions, spread over the kernel.
+fn function_addresses(count: usize) -> Result<Vec<u64>> {
+    let text = fs::read_to_string("/proc/kallsyms").context("cannot read kernel symbols")?;
+    let functions: Vec<u64> = text
+        .lines()
+        .filter_map(|line| {
+            let (address, rest) = line.split_once(' ')?;
+            let address = u64::from_str_radix(address, 16).ok()?;
+            (rest.starts_with("T ") && !rest.contains('\t')).then_some(address)
+        })
+        .collect();
+    ensure!(functions.len() > count * 10, "kernel symbols are hidden");
+    // The first ones are entry code, the last ones belong to code that is freed after boot.
+    let half = &functions[functions.len() / 4..functions.len() / 2];
+    Ok(half.iter().step_by(half.len() / count).take(count).map(|address| address + 1).collect())
+}
