@@ -82,8 +82,8 @@ fn attach(verbose: bool) -> Result<Probe, Failure> {
     })?;
     for attempt in probe.attempts() {
         match &attempt.refusal {
-            Some(refusal) => info!("{}: {refusal}", attempt.candidate),
-            None => info!("{}: attached", attempt.candidate),
+            Some(refusal) => info!("attaching {}: {refusal}", attempt.candidate),
+            None => info!("attaching {}: attached", attempt.candidate),
         }
     }
     Ok(probe)

@@ -6,6 +6,7 @@
 use std::io;
 
 use anyhow::anyhow;
+use caps::Capability;
 
 use crate::{
     exit::Failure,
@@ -32,19 +33,28 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
     let title =
         format!("dropwatch {} on Linux {}, {}", env!("CARGO_PKG_VERSION"), host.kernel, host.host);
     let sections = [
-        Section { title: "Privileges", checks: privileges(&needs, &status) },
-        Section { title: "Attach plan", checks: attach_plan(&probe) },
+        Section { title: "Privileges", checks: privileges(&needs, &probe, &status) },
+        Section {
+            title: "Ways to attach to the tracepoint, in order",
+            checks: attach_plan(&probe),
+        },
         Section { title: "Kernel", checks: kernel_facts(&probe, &status) },
-        Section { title: "What no kernel shows here", checks: blind_spots(&probe) },
+        Section {
+            title: "Losses that this kernel does not report as drops",
+            checks: blind_spots(&probe),
+        },
     ];
     let outcome = privilege::preflight().and(match &probe {
         Ok(_) => Ok(()),
         Err(error) if error.is_permission() => Err(Failure::Privilege(error.to_string())),
         Err(error) => Err(Failure::Kernel(error.to_string())),
     });
+    let lacks =
+        sections.iter().flat_map(|section| &section.checks).any(|check| check.mark == Mark::Lack);
     let verdict = match &outcome {
+        Ok(()) if lacks => "dropwatch works here, with what is lacking above.".to_owned(),
         Ok(()) => "dropwatch works here.".to_owned(),
-        Err(failure) => format!("dropwatch cannot run here: {failure}"),
+        Err(_) => "dropwatch cannot run here: see FAIL above.".to_owned(),
     };
     match doctor(&title, &sections, &verdict, terminal.wants_color(), &mut io::stdout().lock()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -54,21 +64,24 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
     }
 }
 
-fn privileges(needs: &[(Need, bool)], status: &Status) -> Vec<Check> {
-    let named = matches!(status.symbols, Symbols::Known { .. });
+fn privileges(needs: &[(Need, bool)], probe: &Result<Probe, Error>, status: &Status) -> Vec<Check> {
+    // What this host gives without the capability.
+    let spare = |capability| match capability {
+        Capability::CAP_SYSLOG => matches!(status.symbols, Symbols::Known { .. }),
+        Capability::CAP_DAC_READ_SEARCH => !matches!(status.reasons, Reasons::Unnamed { .. }),
+        Capability::CAP_SYS_RESOURCE => probe.is_ok(),
+        _ => false,
+    };
     let check = |(need, met): &(Need, bool)| {
         let what = need.capability.to_string();
-        match (met, need.required) {
-            (true, _) => Check::new(Mark::Fine, what, need.purpose),
-            // The kernel shows its symbols to everyone.
-            (false, false) if named => {
-                Check::new(Mark::Note, what, format!("{}: not needed on this host", need.purpose))
-            }
-            (false, required) => {
-                let mark = if required { Mark::Fatal } else { Mark::Lack };
-                Check::new(mark, what, need.purpose).costs(format!("{}: use sudo", need.cost))
-            }
+        if *met {
+            return Check::new(Mark::Fine, what, need.purpose);
         }
+        if spare(need.capability) {
+            return Check::new(Mark::Note, what, format!("{}: not needed here", need.purpose));
+        }
+        let mark = if need.required { Mark::Fatal } else { Mark::Lack };
+        Check::new(mark, what, need.purpose).costs(format!("{}: use sudo", need.cost))
     };
     needs.iter().map(check).collect()
 }
@@ -127,14 +140,13 @@ fn reasons(probe: &Result<Probe, Error>, status: &Status) -> Check {
         return lacks("none on this kernel", NO_REASONS);
     }
     match &status.reasons {
-        Reasons::Btf { core, subsystems } => Check::new(
-            Mark::Fine,
-            "drop reasons",
-            match subsystems.as_slice() {
-                [] => format!("{core}, from BTF"),
-                names => format!("{core}, from BTF; subsystems {}", names.join(", ")),
-            },
-        ),
+        Reasons::Btf { core, subsystems } => {
+            let others: Vec<&str> =
+                subsystems.iter().map(String::as_str).filter(|name| *name != "CORE").collect();
+            let and = if others.is_empty() { "" } else { ", and " };
+            let detail = format!("{core} from BTF{and}{}", others.join(", "));
+            Check::new(Mark::Fine, "drop reasons", detail)
+        }
         Reasons::Tracefs { core, btf } => lacks(
             &format!("{core}, from tracefs ({btf})"),
             "reasons of subsystems are shown as numbers",

@@ -33,10 +33,22 @@ pub const NEEDS: &[Need] = &[
         cost: "dropwatch cannot run",
     },
     Need {
+        purpose: "lock memory for maps (before Linux 5.11)",
+        capability: Capability::CAP_SYS_RESOURCE,
+        required: false,
+        cost: "the limit on locked memory applies (`ulimit -l`)",
+    },
+    Need {
         purpose: "read kernel symbols",
         capability: Capability::CAP_SYSLOG,
         required: false,
-        cost: "locations are addresses where kptr_restrict is 1 or perf_event_paranoid is above 1",
+        cost: "locations are shown as addresses",
+    },
+    Need {
+        purpose: "read tracefs (where there is no BTF)",
+        capability: Capability::CAP_DAC_READ_SEARCH,
+        required: false,
+        cost: "reasons are shown as numbers",
     },
 ];
 

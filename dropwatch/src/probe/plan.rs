@@ -24,7 +24,6 @@ pub struct Candidate {
 
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("raw tracepoint kfree_skb, ")?;
         f.write_str(if self.reason { "with reasons" } else { "without reasons" })?;
         if self.log { f.write_str(", with diagnostics") } else { Ok(()) }
     }

@@ -49,6 +49,24 @@ pub struct Section {
 /// Width of the column that names the checks.
 const WHAT: usize = 24;
 
+/// Width of the lines that tell a cost, so that the page fits 80 columns.
+const COST: usize = 70;
+
+/// Splits text between words into lines of at most `width` characters, where words allow it.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// Writes the page: title, sections, verdict.
 pub fn doctor(
     title: &str,
@@ -75,11 +93,18 @@ pub fn doctor(
             page.push_str(line.trim_end());
             page.push('\n');
             if !check.cost.is_empty() {
-                let _infallible = writeln!(page, "        → {}", clean(&check.cost));
+                for (index, line) in wrap(&clean(&check.cost), COST).into_iter().enumerate() {
+                    let arrow = if index == 0 { "→" } else { " " };
+                    let _infallible = writeln!(page, "        {arrow} {line}");
+                }
             }
         }
     }
-    let _infallible = write!(page, "\n{}\n", clean(verdict));
+    page.push('\n');
+    for line in wrap(&clean(verdict), COST + 10) {
+        page.push_str(&line);
+        page.push('\n');
+    }
     out.write_all(page.as_bytes())?;
     out.flush()
 }
@@ -107,6 +132,12 @@ mod tests {
              lack  symbols                  hidden\n        → addresses; use sudo\u{fffd}[2J\n\n\
              works\n"
         );
+    }
+
+    #[test]
+    fn long_costs_wrap_between_words() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("unbreakable word", 4), ["unbreakable", "word"]);
     }
 
     #[test]
