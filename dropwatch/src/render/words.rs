@@ -40,12 +40,12 @@ pub(super) fn drops_in(drops: u64, seconds: f64) -> String {
     format!("{drops} in {}", Span(seconds))
 }
 
-/// Seconds: `5.0s`; below one, milliseconds: `250ms`.
+/// Seconds: `5.0s`; milliseconds where they would not round to one: `250ms`.
 struct Span(f64);
 
 impl Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 < 1.0 { write!(f, "{:.0}ms", self.0 * 1e3) } else { write!(f, "{:.1}s", self.0) }
+        if self.0 < 0.95 { write!(f, "{:.0}ms", self.0 * 1e3) } else { write!(f, "{:.1}s", self.0) }
     }
 }
 
