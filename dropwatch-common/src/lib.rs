@@ -5,6 +5,8 @@
 
 #![no_std]
 
+pub mod sample;
+
 /// The reason stored where the kernel's tracepoint has none (before Linux 5.17).
 ///
 /// No kernel uses the value: the upper half is the subsystem, and `SKB_DROP_REASON_SUBSYS_MASK`

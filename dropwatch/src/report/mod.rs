@@ -8,6 +8,7 @@ pub mod build;
 pub mod decode;
 pub mod delta;
 pub mod model;
+pub mod sample;
 pub mod snapshot;
 mod timestamp;
 pub mod view;

@@ -1,0 +1,177 @@
+//! One dropped packet in detail, decoded from what the kernel side wrote.
+//!
+//! Counts never come from samples: a sample says who and on which path, for the `weight` drops
+//! that it stands for.
+
+use dropwatch_common::{
+    DropKey,
+    sample::{ABSENT, PACKET_BYTES, Record, STACK_DEPTH, flag},
+};
+
+/// A sampled drop. What the kernel side could not prove is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Monotonic time of the drop, nanoseconds (`CLOCK_MONOTONIC`).
+    pub time: u64,
+    pub key: DropKey,
+    /// Drops that this sample stands for, itself included; at least 1.
+    pub weight: u64,
+    /// Inode number of the network namespace.
+    pub netns: Option<u32>,
+    /// Index of the device, in that namespace.
+    pub ifindex: Option<u32>,
+    /// The packet was sent from this host: it came in by no device.
+    pub outgoing: bool,
+    pub cpu: u32,
+    /// Length of the packet, bytes.
+    pub length: u32,
+    /// Ethertype.
+    pub protocol: u16,
+    /// Whether connection tracking has an entry for it; `None` where the kernel does not tell.
+    pub conntrack: Option<bool>,
+    /// Inode of its socket.
+    pub socket: Option<u64>,
+    /// Return addresses, innermost first, beginning at the drop location; empty if unreadable.
+    pub stack: Vec<u64>,
+    /// First bytes of the packet.
+    pub packet: Vec<u8>,
+    /// Whether `packet` begins with an Ethernet header.
+    pub link_header: bool,
+    /// Where the network header begins in `packet`.
+    pub network: Option<usize>,
+}
+
+impl Sample {
+    /// Decodes a record of the ring buffer. `None` where the length or a field cannot be: the
+    /// bytes are the kernel's, yet nothing here trusts them.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let time = fields.u64()?;
+        let key = DropKey::new(fields.u64()?, fields.u32()?);
+        fields.u32()?;
+        let weight = fields.u64()?.max(1);
+        let socket = fields.u64()?;
+        let [netns, ifindex, iif, cpu, length] =
+            [fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?];
+        let [protocol, flags, packet_len, network, stack_len] =
+            [fields.u16()?, fields.u16()?, fields.u16()?, fields.u16()?, fields.u16()?];
+        fields.take::<10>()?;
+        let mut stack = Vec::new();
+        for index in 0..STACK_DEPTH {
+            let frame = fields.u64()?;
+            if index < usize::from(stack_len) {
+                stack.push(frame);
+            }
+        }
+        let packet = fields.take::<PACKET_BYTES>()?;
+        let packet = packet.get(..usize::from(packet_len))?.to_vec();
+        let has = |bit| flags & bit != 0;
+        Some(Self {
+            time,
+            key,
+            weight,
+            netns: (netns != 0).then_some(netns),
+            ifindex: (has(flag::DEVICE) && ifindex != 0).then_some(ifindex),
+            outgoing: iif == 0,
+            cpu,
+            length,
+            protocol,
+            conntrack: has(flag::CONNTRACK_KNOWN).then(|| has(flag::CONNTRACK)),
+            socket: (socket != 0).then_some(socket),
+            stack: from_location(stack, key.location),
+            link_header: has(flag::LINK_HEADER),
+            network: (network != ABSENT && network < packet_len).then_some(network.into()),
+            packet,
+        })
+    }
+}
+
+/// The call path from the drop location on: what lies above it is the tracing itself, whose depth
+/// depends on the kernel. Unchanged where the location is not in it.
+fn from_location(mut stack: Vec<u64>, location: u64) -> Vec<u64> {
+    if let Some(first) = stack.iter().position(|&frame| frame == location) {
+        stack.drain(..first);
+    }
+    stack
+}
+
+/// Reads fields one after the other, in the byte order of this machine.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (field, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*field)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_ne_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_ne_bytes)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.take().map(u16::from_ne_bytes)
+    }
+}
+
+/// Bytes of a record, as a check that both sides agree.
+pub const RECORD_BYTES: usize = size_of::<Record>();
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(flags: u16, stack: &[u64], packet: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for field in [7_u64, 0xffff_ffff_8100_0010, 2, 40, 99] {
+            bytes.extend(field.to_ne_bytes());
+        }
+        for field in [4026531840_u32, 3, 3, 1, 1500] {
+            bytes.extend(field.to_ne_bytes());
+        }
+        for field in [0x800, flags, packet.len() as u16, 14, stack.len() as u16, 0, 0, 0, 0, 0] {
+            bytes.extend(field.to_ne_bytes());
+        }
+        let mut frames = stack.to_vec();
+        frames.resize(STACK_DEPTH, 0);
+        bytes.extend(frames.iter().flat_map(|frame| frame.to_ne_bytes()));
+        let mut data = packet.to_vec();
+        data.resize(PACKET_BYTES, 0);
+        bytes.extend(data);
+        bytes
+    }
+
+    #[test]
+    fn a_record_is_decoded_field_by_field() {
+        let flags = flag::DEVICE | flag::CONNTRACK_KNOWN | flag::LINK_HEADER;
+        let stack = [0xffff_ffff_8200_0001, 0xffff_ffff_8100_0010, 0xffff_ffff_8100_0400];
+        let bytes = record(flags, &stack, &[0x55; 60]);
+        assert_eq!(bytes.len(), RECORD_BYTES);
+        let sample = Sample::decode(&bytes).unwrap();
+        assert_eq!(sample.stack, stack[1..], "frames of the tracing are gone");
+        assert_eq!((sample.key.reason, sample.weight, sample.socket), (2, 40, Some(99)));
+        assert_eq!((sample.netns, sample.ifindex), (Some(4026531840), Some(3)));
+        assert_eq!((sample.conntrack, sample.link_header), (Some(false), true));
+        assert_eq!((sample.network, sample.packet.len()), (Some(14), 60));
+    }
+
+    #[test]
+    fn what_is_not_proved_is_absent() {
+        let sample = Sample::decode(&record(0, &[], &[])).unwrap();
+        assert_eq!((sample.ifindex, sample.conntrack), (None, None));
+        assert_eq!((sample.network, sample.packet.len()), (None, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..700)) {
+            let _ = Sample::decode(&bytes);
+        }
+    }
+}
