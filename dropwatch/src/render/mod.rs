@@ -8,6 +8,7 @@ mod classic;
 mod clean;
 pub mod doctor;
 mod json;
+pub mod pcapng;
 mod text;
 mod words;
 
