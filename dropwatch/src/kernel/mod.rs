@@ -10,11 +10,15 @@
 //! are cleaned of control characters before anything else sees them.
 
 pub mod btf;
+mod interfaces;
 pub mod kallsyms;
 pub mod lines;
 pub mod live;
 pub mod modules;
 pub mod names;
+pub mod netns;
+pub mod owner;
+pub mod processes;
 pub mod reasons;
 pub mod root;
 pub mod status;
@@ -22,6 +26,9 @@ pub mod symbols;
 pub mod tracefs;
 
 pub use names::HostNames;
+pub use netns::Namespaces;
+pub use owner::Owners;
+pub use processes::Process;
 pub use root::HostRoot;
 pub use status::Status;
 

@@ -1,0 +1,401 @@
+//! Names of network namespaces and of the interfaces in them.
+//!
+//! A namespace has no name of its own, only the inode number of its file in nsfs. It is called
+//! after, in this order: the host, if it is the host's own; the file that `ip netns` or a container
+//! runtime keeps it mounted at; a process that lives there. What has neither has no name.
+//!
+//! | looked up | needs |
+//! |---|---|
+//! | mounted names, interfaces of dropwatch's own namespace | nothing |
+//! | a process that lives there (`/proc/PID/ns/net`) | `CAP_SYS_PTRACE` |
+//! | interfaces of another namespace, by entering it | `CAP_SYS_ADMIN`, and a mounted name or `CAP_SYS_PTRACE` to find it |
+//! | the same from a process's tables, without those that have no address | `CAP_SYS_PTRACE` |
+//!
+//! Being root stands in for none of these: the kernel compares capabilities where a process holds
+//! any (`__ptrace_may_access`, kernel/ptrace.c; `cap_ptrace_access_check`, security/commoncap.c).
+//!
+//! Nothing stays open between calls: a descriptor would keep a dying namespace alive. Numbers are
+//! given again once a namespace is gone, so no name outlives the report after the one that last
+//! proved it.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    HostRoot, clean, interfaces,
+    processes::{self, Process},
+};
+
+/// Folders in which namespaces are mounted, and what is put before their names: those of
+/// `ip netns` and of container runtimes that follow it (containerd, CRI-O), and Docker's.
+const FOLDERS: [(&str, &str); 4] = [
+    ("run/netns", ""),
+    ("var/run/netns", ""),
+    ("run/docker/netns", "docker/"),
+    ("var/run/docker/netns", "docker/"),
+];
+/// Most files looked at in one folder.
+const MAX_MOUNTED: usize = 16 << 10;
+/// Most names, of namespaces and of interfaces, looked up in one report.
+const MAX_NAMES: usize = 4096;
+/// Name of the namespace that the host itself lives in.
+const HOST: &str = "host";
+
+/// The network namespaces of a host.
+pub struct Namespaces {
+    root: HostRoot,
+    /// That of dropwatch.
+    own: Option<u32>,
+    /// That of PID 1, else of dropwatch.
+    host: Option<u32>,
+    /// A process found in each; may have moved or gone since.
+    residents: HashMap<u32, u32>,
+    /// Processes whose namespace could not be read in the last pass.
+    hidden: usize,
+    /// Whether a name was not found while some were hidden.
+    missed: bool,
+    now: Found,
+    before: Proved,
+}
+
+/// What was looked up in this report.
+#[derive(Default)]
+struct Found {
+    mounted: Option<HashMap<u32, Mounted>>,
+    /// Whether all processes were looked at.
+    searched: bool,
+    proved: Proved,
+    /// Asked for in vain, or answered from the report before.
+    unproved: Proved,
+}
+
+/// Names by namespace, and by namespace and interface index.
+#[derive(Default)]
+struct Proved {
+    netns: HashMap<u32, Option<String>>,
+    interfaces: HashMap<(u32, u32), Option<String>>,
+}
+
+/// A namespace that something keeps mounted.
+struct Mounted {
+    name: String,
+    path: PathBuf,
+}
+
+impl Namespaces {
+    /// Reads which namespaces are the host's and dropwatch's own, and the mounted names.
+    ///
+    /// Never fails; to be called while capabilities are still there, since that of PID 1 is read
+    /// here alone.
+    pub fn new(root: &HostRoot) -> Self {
+        let own = of_process(root, "self").ok();
+        let mut namespaces = Self {
+            root: root.clone(),
+            own,
+            host: of_process(root, "1").ok().or(own),
+            residents: HashMap::new(),
+            hidden: 0,
+            missed: false,
+            now: Found::default(),
+            before: Proved::default(),
+        };
+        namespaces.now.mounted = Some(mounted(root));
+        namespaces
+    }
+
+    /// To be called before the names of a report are asked for: what was found before is proved
+    /// anew, each folder and all processes being looked at once, and only if a name is wanted.
+    pub fn begin_report(&mut self) {
+        let last = std::mem::take(&mut self.now);
+        self.before = last.proved;
+        for (inum, Mounted { name, .. }) in last.mounted.unwrap_or_default() {
+            self.before.netns.entry(inum).or_insert(Some(name));
+        }
+        self.missed = false;
+    }
+
+    /// What the namespace `inum` is called, cleaned of control characters.
+    pub fn netns(&mut self, inum: u32) -> Option<String> {
+        if self.host == Some(inum) {
+            return Some(HOST.to_owned());
+        }
+        let Found { proved, unproved, .. } = &self.now;
+        if let Some(known) = proved.netns.get(&inum).or_else(|| unproved.netns.get(&inum)) {
+            return known.clone();
+        }
+        let mounted = self.mounted(inum).map(|mounted| mounted.name.clone());
+        let name = mounted.or_else(|| self.resident(inum).map(|process| process.to_string()));
+        self.missed |= name.is_none() && self.hidden > 0;
+        let (name, names) = match name {
+            Some(name) => (Some(name), &mut self.now.proved.netns),
+            None => (self.before.netns.get(&inum).cloned().flatten(), &mut self.now.unproved.netns),
+        };
+        if names.len() < MAX_NAMES {
+            names.insert(inum, name.clone());
+        }
+        name
+    }
+
+    /// Name of the interface `ifindex` of the namespace `inum`, cleaned of control characters.
+    pub fn interface(&mut self, inum: u32, ifindex: u32) -> Option<String> {
+        let key = (inum, ifindex);
+        let Found { proved, unproved, .. } = &self.now;
+        if let Some(known) = proved.interfaces.get(&key).or_else(|| unproved.interfaces.get(&key)) {
+            return known.clone();
+        }
+        if proved.interfaces.len() + unproved.interfaces.len() >= MAX_NAMES {
+            return None; // each costs a thread
+        }
+        let (name, names) = match self.look_up_interface(inum, ifindex) {
+            Some(name) => (Some(name), &mut self.now.proved.interfaces),
+            None => {
+                let before = self.before.interfaces.get(&key).cloned().flatten();
+                (before, &mut self.now.unproved.interfaces)
+            }
+        };
+        names.insert(key, name.clone());
+        name
+    }
+
+    /// What could not be named in this report for lack of a capability, why, and the way out.
+    pub fn notice(&self) -> Option<String> {
+        self.missed.then(|| {
+            format!(
+                "some network namespaces are shown as numbers ({} processes hide theirs): run as \
+                 root, with CAP_SYS_PTRACE",
+                self.hidden
+            )
+        })
+    }
+
+    fn look_up_interface(&mut self, inum: u32, ifindex: u32) -> Option<String> {
+        if self.own == Some(inum) {
+            return interfaces::name(ifindex);
+        }
+        let mounted = self.mounted(inum).map(|mounted| mounted.path.clone());
+        if let Some(Ok(name)) = mounted.map(|path| interfaces::name_inside(&path, inum, ifindex)) {
+            return name;
+        }
+        let pid = self.resident(inum)?.pid;
+        let path = self.root.path(link(&pid.to_string()));
+        if let Ok(name) = interfaces::name_inside(&path, inum, ifindex) {
+            return name;
+        }
+        let name = interfaces::name_from_tables(&self.root, pid, ifindex);
+        // Believed only if that process still is there: the tables were its own of that moment.
+        name.filter(|_| self.lives_in(pid, inum))
+    }
+
+    fn mounted(&mut self, inum: u32) -> Option<&Mounted> {
+        self.now.mounted.get_or_insert_with(|| mounted(&self.root)).get(&inum)
+    }
+
+    /// A process that lives in the namespace: the one found before, if it still does.
+    fn resident(&mut self, inum: u32) -> Option<Process> {
+        let known = self.residents.get(&inum).copied();
+        let known = known.filter(|&pid| self.lives_in(pid, inum));
+        let pid = known.or_else(|| {
+            self.search_processes();
+            self.residents.get(&inum).copied()
+        })?;
+        Process::read(&self.root, pid)
+    }
+
+    fn lives_in(&self, pid: u32, inum: u32) -> bool {
+        of_process(&self.root, &pid.to_string()).is_ok_and(|found| found == inum)
+    }
+
+    /// Looks once a report at all processes; the one with the lowest number speaks for its
+    /// namespace.
+    fn search_processes(&mut self) {
+        if std::mem::replace(&mut self.now.searched, true) {
+            return;
+        }
+        self.residents.clear();
+        self.hidden = 0;
+        for pid in processes::pids(&self.root) {
+            match of_process(&self.root, &pid.to_string()) {
+                Ok(inum) => {
+                    self.residents.entry(inum).or_insert(pid);
+                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.hidden += 1,
+                Err(_) => {} // gone
+            }
+        }
+    }
+}
+
+/// The link that tells the network namespace of a process, by its number or `self`.
+fn link(process: &str) -> String {
+    format!("proc/{process}/ns/net")
+}
+
+fn of_process(root: &HostRoot, process: &str) -> io::Result<u32> {
+    let inum = processes::read_link(&root.path(link(process)), "net")?;
+    inum.and_then(|inum| inum.try_into().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Every mounted namespace by its number; of several names the first in the order of the folders
+/// and the alphabet.
+fn mounted(root: &HostRoot) -> HashMap<u32, Mounted> {
+    let mut found = HashMap::new();
+    // All of nsfs is one device. A file on another one is what a mount left behind, and its inode
+    // number means nothing.
+    let Ok(nsfs) = root.path(link("self")).metadata().map(|file| file.dev()) else {
+        return found;
+    };
+    for (folder, prefix) in FOLDERS {
+        for path in files(&root.path(folder)) {
+            let Some(inum) = path.metadata().ok().filter(|file| file.dev() == nsfs) else {
+                continue;
+            };
+            let (Ok(inum), Some(name)) = (inum.ino().try_into(), path.file_name()) else {
+                continue;
+            };
+            let name = format!("{prefix}{}", clean(&name.to_string_lossy()));
+            found.entry(inum).or_insert(Mounted { name, path });
+        }
+    }
+    found
+}
+
+/// The files of a folder in alphabetical order; none where it cannot be read.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = folder.read_dir() else { return Vec::new() };
+    let mut files: Vec<PathBuf> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).take(MAX_MOUNTED).collect();
+    files.sort_unstable();
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::processes::fixture::Host, *};
+
+    /// A namespace that needs no privilege to be there: that of these tests, and its number.
+    const SELF: &str = "/proc/self/ns/net";
+
+    fn own_inum() -> u32 {
+        of_process(&HostRoot::default(), "self").unwrap()
+    }
+
+    /// A host whose own namespace is number 1, and whose nsfs is the real one.
+    fn host() -> Host {
+        let host = Host::new();
+        host.process(1, "init", 1);
+        host.link("proc/self/ns/net", SELF);
+        host
+    }
+
+    #[test]
+    fn the_host_is_where_pid_1_lives_else_where_dropwatch_does() {
+        let host = host();
+        assert_eq!(Namespaces::new(&host.root()).netns(1).as_deref(), Some("host"));
+        let host = Host::new();
+        host.link("proc/self/ns/net", "net:[9]");
+        assert_eq!(Namespaces::new(&host.root()).netns(9).as_deref(), Some("host"));
+    }
+
+    #[test]
+    fn a_mounted_name_comes_before_a_process() {
+        let (host, inum) = (host(), own_inum());
+        host.process(40, "web", inum);
+        host.link("run/docker/netns/5f1c2ab34d56", SELF);
+        let name = || Namespaces::new(&host.root()).netns(inum);
+        assert_eq!(name().as_deref(), Some("docker/5f1c2ab34d56"));
+        host.link("run/netns/b", SELF);
+        host.link("run/netns/a\x1b[31m", SELF);
+        assert_eq!(name().as_deref(), Some("a?[31m"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_namespace_names_none() {
+        let host = host();
+        host.write("run/netns/left-behind", "");
+        let inum = host.root().path("run/netns/left-behind").metadata().unwrap().ino();
+        let mut namespaces = Namespaces::new(&host.root());
+        assert!(inum != 1 && mounted(&host.root()).is_empty());
+        assert_eq!(namespaces.netns(inum as u32), None);
+    }
+
+    #[test]
+    fn the_first_process_that_lives_there_speaks_for_it() {
+        let host = host();
+        host.process(900, "worker", 77);
+        host.process(80, "nginx", 77);
+        let mut namespaces = Namespaces::new(&host.root());
+        namespaces.begin_report();
+        assert_eq!(namespaces.netns(77).as_deref(), Some("nginx (pid 80)"));
+        host.remove("proc/80");
+        assert_eq!(namespaces.netns(77).as_deref(), Some("nginx (pid 80)"), "one report, one name");
+        namespaces.begin_report();
+        assert_eq!(namespaces.netns(77).as_deref(), Some("worker (pid 900)"));
+    }
+
+    #[test]
+    fn a_name_outlives_its_namespace_by_one_report() {
+        let host = host();
+        host.process(80, "nginx", 77);
+        let mut namespaces = Namespaces::new(&host.root());
+        namespaces.begin_report();
+        assert!(namespaces.netns(77).is_some());
+        host.remove("proc/80");
+        namespaces.begin_report();
+        assert_eq!(namespaces.netns(77).as_deref(), Some("nginx (pid 80)"));
+        namespaces.begin_report();
+        assert_eq!(namespaces.netns(77), None, "the number can be another's by now");
+    }
+
+    #[test]
+    fn a_number_given_again_gets_the_new_name_at_once() {
+        let host = host();
+        host.process(80, "old", 77);
+        let mut namespaces = Namespaces::new(&host.root());
+        assert_eq!(namespaces.netns(77).as_deref(), Some("old (pid 80)"));
+        host.remove("proc/80");
+        host.process(81, "new", 77);
+        namespaces.begin_report();
+        assert_eq!(namespaces.netns(77).as_deref(), Some("new (pid 81)"));
+    }
+
+    #[test]
+    fn processes_are_looked_at_once_a_report() {
+        let host = host();
+        let mut namespaces = Namespaces::new(&host.root());
+        namespaces.begin_report();
+        assert_eq!(namespaces.netns(77), None);
+        host.process(80, "late", 78);
+        assert_eq!(namespaces.netns(78), None);
+        namespaces.begin_report();
+        assert_eq!(namespaces.netns(78).as_deref(), Some("late (pid 80)"));
+        assert_eq!(namespaces.notice(), None, "nothing was hidden");
+    }
+
+    #[test]
+    fn interfaces_are_named_in_their_own_namespace() {
+        let (host, inum) = (host(), own_inum());
+        let here = HostRoot::default();
+        assert_eq!(Namespaces::new(&here).interface(inum, 1).as_deref(), Some("lo"));
+        assert_eq!(Namespaces::new(&here).interface(inum, u32::MAX), None);
+
+        // Not to be entered, since the link leads nowhere: the tables of the process tell.
+        host.process(80, "web", 77);
+        host.write("proc/80/net/dev_mcast", "3    veth0           1     0     01005e000001\n");
+        let mut namespaces = Namespaces::new(&host.root());
+        assert_eq!(namespaces.interface(77, 3).as_deref(), Some("veth0"));
+        assert_eq!(namespaces.interface(77, 4), None);
+        assert_eq!(namespaces.interface(78, 3), None);
+    }
+
+    #[test]
+    fn nothing_is_needed_of_a_host() {
+        let host = Host::new();
+        let mut namespaces = Namespaces::new(&host.root());
+        namespaces.begin_report();
+        assert_eq!((namespaces.netns(1), namespaces.interface(1, 1)), (None, None));
+    }
+}
