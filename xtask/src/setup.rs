@@ -30,7 +30,7 @@ const COMPILER_PACKAGES: [&str; 4] =
     ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
 /// Programs that the host tests run, and the packages that bring them.
-const TEST_PROGRAMS: [(&str, &str); 13] = [
+const TEST_PROGRAMS: [(&str, &str); 14] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("iptables", "iptables"),
@@ -44,6 +44,7 @@ const TEST_PROGRAMS: [(&str, &str); 13] = [
     ("setcap", "libcap2-bin"),
     ("ethtool", "ethtool"),
     ("sysctl", "procps"),
+    ("tshark", "tshark"),
 ];
 
 /// Install what the kernel side's build and the host tests need (Debian, Ubuntu).
