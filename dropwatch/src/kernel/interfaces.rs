@@ -21,6 +21,9 @@ const MAX_TABLE: u64 = 16 << 20;
 /// Longest line of a table that is looked at, bytes.
 const MAX_LINE: usize = 512;
 
+/// Index and name in one line of a table.
+type Parse = fn(&str) -> Option<(u32, &str)>;
+
 /// Name of an interface in the calling thread's namespace. Needs no capability.
 pub(super) fn name(ifindex: u32) -> Option<String> {
     let mut buffer = [0_u8; libc::IF_NAMESIZE];
@@ -65,20 +68,15 @@ fn enter(path: &Path, inum: u32) -> io::Result<()> {
 /// Name of an interface in the namespace that the process `pid` lives in, from its tables.
 /// Needs no capability.
 pub(super) fn name_from_tables(root: &HostRoot, pid: u32, ifindex: u32) -> Option<String> {
-    let tables: [(&str, fn(&str) -> Option<(u32, &str)>); 3] =
-        [("dev_mcast", dev_mcast), ("igmp", igmp), ("if_inet6", if_inet6)];
-    tables.into_iter().find_map(|(table, parse)| {
-        let file = root.open(format!("proc/{pid}/net/{table}")).ok()?;
-        find(file, ifindex, parse)
-    })
+    let open = |table: &str| root.open(format!("proc/{pid}/net/{table}")).ok();
+    let from = |table, parse: Parse| find(open(table)?, ifindex, parse);
+    from("dev_mcast", dev_mcast)
+        .or_else(|| from("igmp", igmp))
+        .or_else(|| from("if_inet6", if_inet6))
 }
 
 /// The first name that `parse` finds for `ifindex` in the lines of `table`.
-fn find(
-    table: impl Read,
-    ifindex: u32,
-    parse: impl Fn(&str) -> Option<(u32, &str)>,
-) -> Option<String> {
+fn find(table: impl Read, ifindex: u32, parse: Parse) -> Option<String> {
     let mut found = None;
     let each = |line: &[u8]| {
         // Lossy: a name can be any bytes but white space, '/' and ':' (dev_valid_name,
@@ -163,7 +161,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_table_panics(table in proptest::collection::vec(any::<u8>(), 0..300), index: u32) {
-            for parse in [dev_mcast, igmp, if_inet6] {
+            for parse in [dev_mcast as Parse, igmp, if_inet6] {
                 let _ = find(table.as_slice(), index, parse);
             }
         }

@@ -42,6 +42,9 @@ const FOLDERS: [(&str, &str); 4] = [
 const MAX_MOUNTED: usize = 16 << 10;
 /// Most names, of namespaces and of interfaces, looked up in one report.
 const MAX_NAMES: usize = 4096;
+/// Reports after which a namespace without any process is looked for again: a pass takes some ten
+/// microseconds a process.
+const VAIN_REPORTS: u8 = 12;
 /// Name of the namespace that the host itself lives in.
 const HOST: &str = "host";
 
@@ -54,6 +57,8 @@ pub struct Namespaces {
     host: Option<u32>,
     /// A process found in each; may have moved or gone since.
     residents: HashMap<u32, u32>,
+    /// Those in which none was found, with the reports until the next attempt.
+    vain: HashMap<u32, u8>,
     /// Processes whose namespace could not be read in the last pass.
     hidden: usize,
     /// Whether a name was not found while some were hidden.
@@ -98,6 +103,7 @@ impl Namespaces {
             own,
             host: of_process(root, "1").ok().or(own),
             residents: HashMap::new(),
+            vain: HashMap::new(),
             hidden: 0,
             missed: false,
             now: Found::default(),
@@ -116,6 +122,10 @@ impl Namespaces {
             self.before.netns.entry(inum).or_insert(Some(name));
         }
         self.missed = false;
+        self.vain.retain(|_, reports| {
+            *reports -= 1;
+            *reports > 0
+        });
     }
 
     /// What the namespace `inum` is called, cleaned of control characters.
@@ -199,8 +209,15 @@ impl Namespaces {
         let known = self.residents.get(&inum).copied();
         let known = known.filter(|&pid| self.lives_in(pid, inum));
         let pid = known.or_else(|| {
+            if self.vain.contains_key(&inum) {
+                return None;
+            }
             self.search_processes();
-            self.residents.get(&inum).copied()
+            let found = self.residents.get(&inum).copied();
+            if found.is_none() && self.vain.len() < MAX_NAMES {
+                self.vain.insert(inum, VAIN_REPORTS);
+            }
+            found
         })?;
         Process::read(&self.root, pid)
     }
@@ -370,6 +387,10 @@ mod tests {
         assert_eq!(namespaces.netns(77), None);
         host.process(80, "late", 78);
         assert_eq!(namespaces.netns(78), None);
+        for _ in 1..VAIN_REPORTS {
+            namespaces.begin_report();
+            assert_eq!(namespaces.netns(78), None, "not looked for in every report");
+        }
         namespaces.begin_report();
         assert_eq!(namespaces.netns(78).as_deref(), Some("late (pid 80)"));
         assert_eq!(namespaces.notice(), None, "nothing was hidden");

@@ -259,7 +259,7 @@ fn write_block(page: &mut Vec<u8>, block_type: u32, body: impl FnOnce(&mut Vec<u
 /// An option that is UTF-8 text, cut at a character.
 fn write_text(body: &mut Vec<u8>, code: u16, text: &str) {
     let end = (0..=text.len().min(MAX_TEXT)).rev().find(|&at| text.is_char_boundary(at));
-    write_option(body, code, text[..end.unwrap_or(0)].as_bytes());
+    write_option(body, code, &text.as_bytes()[..end.unwrap_or(0)]);
 }
 
 /// An option: code, length of the value without padding, value. `value` is at most [`MAX_TEXT`].
