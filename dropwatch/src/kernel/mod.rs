@@ -15,6 +15,7 @@ pub mod lines;
 pub mod live;
 pub mod modules;
 pub mod names;
+pub mod offsets;
 pub mod reasons;
 pub mod root;
 pub mod status;
