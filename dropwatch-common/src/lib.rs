@@ -5,6 +5,7 @@
 
 #![no_std]
 
+pub mod offsets;
 pub mod sample;
 
 /// The reason stored where the kernel's tracepoint has none (before Linux 5.17).
@@ -34,6 +35,24 @@ impl DropKey {
     }
 }
 
+/// Value of the exact counter: drops at one key on one CPU, and when to sample the next.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// Drops since attach.
+    pub count: u64,
+    /// Value of `count` at which the next sample is due.
+    pub next: u64,
+    /// Value of `count` at the last sample: what is above it stands behind the next one.
+    pub sampled: u64,
+    /// Interval of the last sample, as user space numbers them.
+    pub epoch: u32,
+    /// Samples in that interval.
+    pub taken: u32,
+}
+
+const _: () = assert!(size_of::<Counter>() == 32 && align_of::<Counter>() == 8);
+
 /// Ways in which the kernel side can fail to count a drop at its location. Each has a slot of its
 /// own in the `LOST` per-CPU array, so that the total stays exact whatever happens.
 #[repr(u32)]
@@ -44,13 +63,21 @@ pub enum Lost {
     /// The map refused the insertion for another cause: bucket lock held on this CPU (`EBUSY`),
     /// no memory (`ENOMEM`).
     MapBusy = 1,
+    /// A sample found the ring buffer full. The drop itself is counted.
+    Sample = 2,
+    /// The call path of a sample could not be read.
+    Stack = 3,
 }
 
 /// Slots in the `LOST` array.
-pub const LOST_SLOTS: u32 = 2;
+pub const LOST_SLOTS: u32 = 4;
 
 #[cfg(feature = "user")]
 mod pod {
     // SAFETY: repr(C), integers only, no padding (asserted above): any bytes are a valid value.
     unsafe impl aya::Pod for super::DropKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Counter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::offsets::Offsets {}
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
-use dropwatch_common::{DropKey, Lost};
+use dropwatch_common::{Counter, DropKey, Lost};
 
 use crate::maps::{DROPS, LOST};
 
@@ -11,30 +11,49 @@ const E2BIG: i32 = -7;
 /// `EEXIST`: another CPU, or a drop that interrupted this one, put the key in first.
 const EEXIST: i32 = -17;
 
+const ZERO: Counter = Counter { count: 0, next: 0, sampled: 0, epoch: 0, taken: 0 };
+
+/// Counts one drop, and returns the counter that has it; `None` if it had to be counted as lost.
 #[inline(always)]
-pub fn drop_at(ctx: &RawTracePointContext, key: DropKey) {
-    if let Some(count) = DROPS.get_ptr_mut(key) {
-        add(count, 1);
-    } else {
-        first_drop_at(ctx, key);
+pub fn drop_at(ctx: &RawTracePointContext, key: &DropKey) -> Option<*mut Counter> {
+    let mut counter = DROPS.get_ptr_mut(key);
+    if counter.is_none() {
+        if let Some(cause) = make_room(ctx, key) {
+            lost(cause);
+            return None;
+        }
+        counter = DROPS.get_ptr_mut(key);
+    }
+    match counter {
+        Some(counter) => add(counter.cast(), 1),
+        // Entries are never removed, so this cannot be; if it is, it is counted.
+        None => lost(Lost::MapBusy),
+    }
+    counter
+}
+
+/// Inserts a new key with a zero, which is added to afterwards: inserting a one could overwrite
+/// what an interrupting drop counted in the meantime. Returns why there is no room.
+#[inline(never)]
+fn make_room(ctx: &RawTracePointContext, key: &DropKey) -> Option<Lost> {
+    match DROPS.insert(key, ZERO, BPF_NOEXIST.into()) {
+        Ok(()) | Err(EEXIST) => {
+            debug!(ctx, "first drop at {:x}, reason {}", key.location, key.reason);
+            None
+        }
+        Err(errno) => {
+            debug!(ctx, "no counter for {:x}: error {}", key.location, errno);
+            Some(if errno == E2BIG { Lost::MapFull } else { Lost::MapBusy })
+        }
     }
 }
 
-/// Inserts a zero and then adds to it: inserting a one could overwrite what an interrupting drop
-/// counted in the meantime.
-#[inline(never)]
-fn first_drop_at(ctx: &RawTracePointContext, key: DropKey) {
-    let inserted = DROPS.insert(key, 0u64, BPF_NOEXIST.into());
-    if let (Ok(()) | Err(EEXIST), Some(count)) = (inserted, DROPS.get_ptr_mut(key)) {
+/// Counts something that was lost.
+#[inline(always)]
+pub fn lost(cause: Lost) {
+    if let Some(count) = LOST.get_ptr_mut(cause as u32) {
         add(count, 1);
-        debug!(ctx, "first drop at {:x}, reason {}", key.location, key.reason);
-        return;
     }
-    let cause = if inserted == Err(E2BIG) { Lost::MapFull } else { Lost::MapBusy };
-    if let Some(lost) = LOST.get_ptr_mut(cause as u32) {
-        add(lost, 1);
-    }
-    debug!(ctx, "no counter for {:x}: error {}", key.location, inserted.err().unwrap_or(0));
 }
 
 /// Adds to a counter of this CPU in one instruction.

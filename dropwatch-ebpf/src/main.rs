@@ -1,4 +1,5 @@
-//! The kernel side: counts every packet that the kernel drops, at the place that dropped it.
+//! The kernel side: counts every packet that the kernel drops, at the place that dropped it, and
+//! keeps a few of them in detail.
 //!
 //! One raw tracepoint program on `skb:kfree_skb`. Raw, because the order of its arguments has only
 //! ever grown at the end (`skb, location[, reason[, rx_sk]]`, 4.17 to 7.2), while the layout of the
@@ -10,6 +11,8 @@
 
 mod count;
 mod maps;
+mod sample;
+mod skb;
 
 use aya_ebpf::{Global, macros::raw_tracepoint, programs::RawTracePointContext};
 use dropwatch_common::{DropKey, NO_REASON};
@@ -25,7 +28,10 @@ static HAS_REASON: Global<u8> = Global::new(0);
 fn dropwatch_kfree_skb(ctx: RawTracePointContext) -> i32 {
     let location = ctx.arg(1);
     let reason = if HAS_REASON.load() == 0 { NO_REASON } else { ctx.arg(2) };
-    count::drop_at(&ctx, DropKey::new(location, reason));
+    let key = DropKey::new(location, reason);
+    if let Some(counter) = count::drop_at(&ctx, &key) {
+        sample::maybe(&ctx, &key, counter);
+    }
     0
 }
 

@@ -3,14 +3,18 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{PerCpuArray, PerCpuHashMap},
+    maps::{PerCpuArray, PerCpuHashMap, RingBuf},
 };
-use dropwatch_common::{DropKey, LOST_SLOTS};
+use dropwatch_common::{Counter, DropKey, LOST_SLOTS};
 
-/// Drops by location and reason since attach, one count for each CPU; entries are never removed.
+/// Drops by location and reason since attach, one counter for each CPU; entries are never removed.
 #[map]
-pub static DROPS: PerCpuHashMap<DropKey, u64> = PerCpuHashMap::with_max_entries(1024, 0);
+pub static DROPS: PerCpuHashMap<DropKey, Counter> = PerCpuHashMap::with_max_entries(1024, 0);
 
-/// Drops that could not be counted at their location, by cause (`dropwatch_common::Lost`).
+/// What could not be counted at its location, or not be sampled, by cause (`Lost`).
 #[map]
 pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST_SLOTS, 0);
+
+/// Samples (`sample::Record`) on their way to user space, which collects them at its ticks.
+#[map]
+pub static SAMPLES: RingBuf = RingBuf::with_byte_size(4096, 0);

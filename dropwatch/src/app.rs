@@ -3,6 +3,7 @@
 use std::{future::pending, io, time::Duration};
 
 use anyhow::{Context, anyhow};
+use dropwatch_common::offsets::Offsets;
 use jiff::Timestamp;
 use log::{debug, info};
 use tokio::{
@@ -19,7 +20,7 @@ use crate::{
     output::Output,
     pace::Pace,
     privilege,
-    probe::{self, KernelLog, Probe},
+    probe::{self, KernelLog, Probe, Wanted},
     render::{Format, Renderer, losses},
     report::{
         build::{Options, Reporter},
@@ -45,7 +46,12 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     // While the capabilities are there: the kernel decides what symbols show when they are opened.
     let root = HostRoot::default();
     let names = HostNames::open(&root);
-    let probe = attach(settings.verbose)?;
+    let samples = match kernel::offsets::read(&root) {
+        Ok(offsets) => offsets,
+        Err(_) => Offsets::NONE,
+    };
+    let probe =
+        attach(Wanted { samples: settings.samples.then_some(samples), log: settings.verbose })?;
     privilege::drop_all_that(|| probe.is_readable())?;
     let host = kernel::host(&root);
 
@@ -71,8 +77,8 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     result
 }
 
-fn attach(verbose: bool) -> Result<Probe, Failure> {
-    let probe = Probe::attach(verbose).map_err(|error| match error {
+fn attach(wanted: Wanted) -> Result<Probe, Failure> {
+    let probe = Probe::attach(wanted).map_err(|error| match error {
         _ if error.is_permission() => Failure::Privilege(format!(
             "{error}, although the capabilities are there: a container's user namespace, a \
              security module or kernel lockdown is in the way; run on the host itself"

@@ -59,6 +59,9 @@ pub struct Watch {
     /// Stop after this time; the last report covers what is left of it
     #[arg(short, long, value_name = "DURATION", value_parser = duration, allow_hyphen_values = true)]
     pub duration: Option<Duration>,
+    /// Count only: no details of who and on which path
+    #[arg(long)]
+    pub no_samples: bool,
     /// Explain on standard error what happens while loading and in the kernel
     #[arg(short, long)]
     pub verbose: bool,

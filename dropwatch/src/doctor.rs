@@ -7,6 +7,7 @@ use std::io;
 
 use anyhow::anyhow;
 use caps::Capability;
+use dropwatch_common::offsets::Offsets;
 
 use crate::{
     exit::Failure,
@@ -15,7 +16,7 @@ use crate::{
         status::{Reasons, Symbols, Tracefs},
     },
     privilege::{self, Need},
-    probe::{Attempt, Error, Probe, plan},
+    probe::{Attempt, Error, Probe, Wanted, plan},
     render::doctor::{Check, Mark, Section, doctor},
     settings::Terminal,
 };
@@ -26,7 +27,8 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
     let root = HostRoot::default();
     let mut names = HostNames::open(&root);
     let needs = privilege::check()?;
-    let probe = Probe::attach(false);
+    let offsets = kernel::offsets::read(&root).unwrap_or(Offsets::NONE);
+    let probe = Probe::attach(Wanted { samples: Some(offsets), log: false });
     let status = names.status();
     let host = kernel::host(&root);
 
@@ -101,7 +103,7 @@ fn attach_plan(probe: &Result<Probe, Error>) -> Vec<Check> {
         };
         Check::new(mark, format!("{}. {candidate}", index + 1), outcome)
     };
-    plan::candidates(false).into_iter().enumerate().map(check).collect()
+    plan::candidates(true, false).into_iter().enumerate().map(check).collect()
 }
 
 fn kernel_facts(probe: &Result<Probe, Error>, status: &Status) -> Vec<Check> {

@@ -19,6 +19,8 @@ pub struct Watch {
     pub count: Option<u64>,
     /// Stop after this time.
     pub duration: Option<Duration>,
+    /// Keep some drops in detail.
+    pub samples: bool,
     pub verbose: bool,
     pub show: Show,
 }
@@ -67,6 +69,7 @@ impl Watch {
             interval: args.interval,
             count: args.count,
             duration: args.duration,
+            samples: !args.no_samples,
             verbose: args.verbose,
             show: Show::new(&args.show, terminal)?,
         })

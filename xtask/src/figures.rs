@@ -17,7 +17,7 @@ use aya::{
     maps::{Map, MapData, PerCpuHashMap, PerCpuValues, loaded_maps},
     util::nr_cpus,
 };
-use dropwatch_common::DropKey;
+use dropwatch_common::{Counter, DropKey};
 use testbed::{flood::Wire, watch::Watch};
 
 use crate::{project::Project, root};
@@ -122,7 +122,11 @@ fn memory(binary: &Path) -> Result<Figure> {
                     break;
                 }
                 for &location in &locations {
-                    let values = PerCpuValues::try_from(vec![count; cpus()?])?;
+                    let values =
+                        PerCpuValues::try_from(vec![
+                            Counter { count, ..Counter::default() };
+                            cpus()?
+                        ])?;
                     counters.insert(DropKey::new(location, 2), values, 0)?;
                 }
                 thread::sleep(Duration::from_millis(30));
@@ -209,7 +213,7 @@ fn cpus() -> Result<usize> {
 }
 
 /// The counter map of the dropwatch that was started last.
-fn counters() -> Result<PerCpuHashMap<MapData, DropKey, u64>> {
+fn counters() -> Result<PerCpuHashMap<MapData, DropKey, Counter>> {
     let newest = loaded_maps()
         .filter_map(Result::ok)
         .filter(|map| map.name_as_str() == Some("DROPS"))

@@ -212,6 +212,66 @@ impl<'a> Btf<'a> {
         })
     }
 
+    /// Structures by their names, found in one walk; the first that has members.
+    pub fn find_structs<const N: usize>(&self, names: [&str; N]) -> [Option<Type<'a>>; N] {
+        let mut found = [None; N];
+        for ty in self.types().filter(|ty| ty.kind == Kind::Struct && ty.vlen > 0) {
+            if let Some(index) = names.iter().position(|name| *name == ty.name)
+                && found[index].is_none()
+            {
+                found[index] = Some(ty);
+            }
+        }
+        found
+    }
+
+    /// Bytes from the start of a structure to the member at `path`, whose parts are separated by
+    /// dots: `ns.inum`. Members of anonymous structures and unions belong to what encloses them,
+    /// as in C. `None` where there is no such member, or it is a bit field.
+    pub fn offset_of(&self, ty: Type<'a>, path: &str) -> Option<u32> {
+        let (name, rest) = path.split_once('.').map_or((path, None), |(a, b)| (a, Some(b)));
+        let (offset, member) = self.member(ty, name, MAX_CHAIN)?;
+        let Some(rest) = rest else { return Some(offset) };
+        Some(offset + self.offset_of(self.resolved(member)?, rest)?)
+    }
+
+    /// Byte offset and type of a member; looks into anonymous members, `depth` deep.
+    fn member(&self, ty: Type<'a>, name: &str, depth: usize) -> Option<(u32, u32)> {
+        if !matches!(ty.kind, Kind::Struct | Kind::Union) {
+            return None;
+        }
+        // The flag that marks signed enumerations says here that offsets hold bit-field sizes.
+        let sized = ty.signed;
+        ty.tail.chunks_exact(12).find_map(|member| {
+            let (own, ty, bits) =
+                (self.string(word(member, 0)?), word(member, 4)? as u32, word(member, 8)? as u32);
+            let (width, bits) = if sized { (bits >> 24, bits & 0x00ff_ffff) } else { (0, bits) };
+            let offset = bits / 8;
+            if own == name {
+                return (width == 0 && bits % 8 == 0).then_some((offset, ty));
+            }
+            if !own.is_empty() || depth == 0 {
+                return None;
+            }
+            let (inner, ty) = self.member(self.resolved(ty)?, name, depth - 1)?;
+            Some((offset + inner, ty))
+        })
+    }
+
+    /// The type behind typedefs and qualifiers.
+    fn resolved(&self, id: u32) -> Option<Type<'a>> {
+        let mut ty = self.get(id)?;
+        for _ in 0..MAX_CHAIN {
+            match ty.kind {
+                Kind::Typedef | Kind::Const | Kind::Volatile | Kind::Restrict | Kind::TypeTag => {
+                    ty = self.get(ty.size_or_type)?;
+                }
+                _ => return Some(ty),
+            }
+        }
+        None
+    }
+
     /// Arguments that the tracepoint `event` gives to a raw tracepoint program; `None` where the
     /// kernel does not describe it.
     ///

@@ -17,6 +17,7 @@ pub mod live;
 pub mod modules;
 pub mod names;
 pub mod netns;
+pub mod offsets;
 pub mod owner;
 pub mod processes;
 pub mod reasons;

@@ -14,11 +14,12 @@ use aya::{
     util::nr_cpus,
 };
 use aya_log::EbpfLogger;
-use dropwatch_common::DropKey;
+use dropwatch_common::{Counter, DropKey, offsets::Offsets};
 
 use super::{
     KernelLog,
     plan::{self, Candidate, Refusal, Step},
+    samples::Samples,
 };
 
 /// The eBPF program that ships (`cargo xtask build-ebpf`).
@@ -26,9 +27,20 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_OBJECT"));
 
 const PROGRAM: &str = "dropwatch_kfree_skb";
 const TRACEPOINT: &str = "kfree_skb";
+/// Ring buffer of the samples: 1,700 records, between two ticks.
+const SAMPLES_BYTES: u32 = 1 << 20;
 /// Levels of aya-log: 0 is off, 4 is debug.
 const LOG_OFF: u8 = 0;
 const LOG_DEBUG: u8 = 4;
+
+/// What to attach, where the kernel allows it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// Sample drops in detail, with the running kernel's offsets.
+    pub samples: Option<Offsets>,
+    /// Keep the kernel side's diagnostics, readable through [`Probe::take_log`].
+    pub log: bool,
+}
 
 /// A candidate that was tried.
 #[derive(Clone, Debug)]
@@ -73,11 +85,12 @@ pub struct Probe {
     /// Holds the program, and through it the link.
     ebpf: Ebpf,
     link: Option<RawTracePointLinkId>,
-    pub(super) drops: PerCpuHashMap<MapData, DropKey, u64>,
+    pub(super) drops: PerCpuHashMap<MapData, DropKey, Counter>,
     pub(super) lost: PerCpuArray<MapData, u64>,
     /// The program again, to ask the kernel what it skipped.
     pub(super) program: OwnedFd,
     attached: Instant,
+    pub(super) samples: Option<Samples>,
     attempts: Vec<Attempt>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -85,8 +98,7 @@ pub struct Probe {
 impl Probe {
     /// Tries the candidates in order and returns the first that the kernel takes.
     ///
-    /// With `log`, the kernel side's diagnostics are readable through [`Self::take_log`].
-    pub fn attach(log: bool) -> Result<Self, Error> {
+    pub fn attach(wanted: Wanted) -> Result<Self, Error> {
         // EPERM here is for the candidates to report: only a clear "no" is a kernel too old.
         if let Ok(false) = is_map_supported(MapType::RingBuf) {
             return Err(Error::TooOld);
@@ -94,8 +106,9 @@ impl Probe {
         raise_memory_limit();
         let entries = plan::map_entries(nr_cpus().map_err(|(_, error)| Error::Cpus(error))?);
         let mut attempts = Vec::new();
-        for candidate in plan::candidates(log) {
-            match load(candidate, entries) {
+        let offsets = wanted.samples.unwrap_or(Offsets::NONE);
+        for candidate in plan::candidates(wanted.samples.is_some(), wanted.log) {
+            match load(candidate, entries, &offsets) {
                 Ok(mut probe) => {
                     attempts.push(Attempt { candidate, refusal: None });
                     probe.attempts = attempts;
@@ -115,6 +128,11 @@ impl Probe {
     /// Whether drops carry a reason.
     pub fn has_reason(&self) -> bool {
         self.attempts.last().is_some_and(|attempt| attempt.candidate.reason)
+    }
+
+    /// Whether drops are sampled.
+    pub fn has_samples(&self) -> bool {
+        self.samples.is_some()
     }
 
     /// When counting began.
@@ -144,7 +162,7 @@ fn program_mut(ebpf: &mut Ebpf) -> Option<&mut RawTracePoint> {
     ebpf.program_mut(PROGRAM)?.try_into().ok()
 }
 
-fn load(candidate: Candidate, entries: u32) -> Result<Probe, Refusal> {
+fn load(candidate: Candidate, entries: u32, offsets: &Offsets) -> Result<Probe, Refusal> {
     let refused = |step: Step, error: &(dyn error::Error + 'static)| {
         let io = io_error(error);
         let cause = io.map_or_else(|| "unexpected object".to_owned(), ToString::to_string);
@@ -157,13 +175,17 @@ fn load(candidate: Candidate, entries: u32) -> Result<Probe, Refusal> {
 
     let mut loader = EbpfLoader::new();
     let has_reason = u8::from(candidate.reason);
+    let sampling = u8::from(candidate.samples);
     let level = if candidate.log { LOG_DEBUG } else { LOG_OFF };
     loader
         // The program needs no relocation against the kernel's types.
         .btf(None)
         .verifier_log_level(VerifierLogLevel::DISABLE)
         .override_global("HAS_REASON", &has_reason, true)
+        .override_global("SAMPLING", &sampling, true)
+        .override_global("OFFSETS", offsets, true)
         .override_global(aya_log::LEVEL, &level, true)
+        .map_max_entries("SAMPLES", if candidate.samples { SAMPLES_BYTES } else { 1 })
         .map_max_entries("DROPS", entries);
     if !candidate.log {
         // The verifier has dropped all code that writes to it: keep the least the kernel allows.
@@ -180,6 +202,11 @@ fn load(candidate: Candidate, entries: u32) -> Result<Probe, Refusal> {
     let lost = ebpf.take_map("LOST").ok_or_else(|| missing("map LOST"))?;
     let lost = lost.try_into().map_err(|error| refused(Step::Maps, &error))?;
 
+    let samples = match candidate.samples {
+        true => Some(Samples::new(&mut ebpf).map_err(|error| refused(Step::Maps, &error))?),
+        false => None,
+    };
+
     let program = program_mut(&mut ebpf).ok_or_else(|| missing("program"))?;
     program.load().map_err(|error| refused(Step::Load, &error))?;
     let fd = program.fd().and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?));
@@ -193,6 +220,7 @@ fn load(candidate: Candidate, entries: u32) -> Result<Probe, Refusal> {
         drops,
         lost,
         program: fd,
+        samples,
         attached,
         attempts: Vec::new(),
         log,

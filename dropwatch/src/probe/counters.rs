@@ -21,13 +21,13 @@ impl Probe {
         let drops = self
             .drops
             .iter()
-            .map(|entry| entry.map(|(key, values)| (key, sum(&values))))
+            .map(|entry| entry.map(|(key, values)| (key, sum(&values, |counter| counter.count))))
             .collect::<Result<_, _>>()
             .context("cannot read the drop counters")?;
         let slot = |cause: Cause| {
             self.lost
                 .get(&(cause as u32), 0)
-                .map(|values| sum(&values))
+                .map(|values| sum(&values, |count| *count))
                 .context("cannot read the counters of lost drops")
         };
         let lost = Lost {
@@ -35,7 +35,8 @@ impl Probe {
             map_busy: slot(Cause::MapBusy)?,
             recursion: recursion_misses(&self.program)
                 .context("cannot read how often the kernel skipped the program")?,
-            ..Lost::default()
+            samples: slot(Cause::Sample)?,
+            stacks: slot(Cause::Stack)?,
         };
         Ok(Counters { drops, lost })
     }
@@ -46,8 +47,8 @@ impl Probe {
     }
 }
 
-fn sum<V: Pod + Copy + Into<u64>>(values: &PerCpuValues<V>) -> u64 {
-    values.iter().map(|&value| value.into()).sum()
+fn sum<V: Pod>(values: &PerCpuValues<V>, count: impl Fn(&V) -> u64) -> u64 {
+    values.iter().map(count).sum()
 }
 
 /// How often the kernel skipped the program because it was running on that CPU already.

@@ -7,8 +7,9 @@ mod attach;
 mod counters;
 mod log;
 pub mod plan;
+mod samples;
 
 pub use self::{
-    attach::{Attempt, Error, Probe},
+    attach::{Attempt, Error, Probe, Wanted},
     log::KernelLog,
 };

@@ -5,17 +5,20 @@
 
 use std::fmt;
 
+use dropwatch_common::Counter;
+
 /// Most entries that the counter map gets: more call sites than any kernel has.
 const MOST_KEYS: u32 = 16_384;
 /// Fewest, so that a host with very many CPUs still sees every location of a busy day.
 const FEWEST_KEYS: u32 = 1_024;
-/// Memory for the per-CPU values of the counter map, bytes: what 128 CPUs need for
-/// [`MOST_KEYS`].
-const VALUE_MEMORY: u64 = 16 << 20;
+/// Memory for the per-CPU values of the counter map, bytes: what 64 CPUs need for [`MOST_KEYS`].
+const VALUE_MEMORY: u64 = 32 << 20;
 
 /// One way to load and attach the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
+    /// Keep some drops in detail.
+    pub samples: bool,
     /// Read the drop reason, the tracepoint's third argument.
     pub reason: bool,
     /// Keep the program's own diagnostics in.
@@ -25,24 +28,27 @@ pub struct Candidate {
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.reason { "with reasons" } else { "without reasons" })?;
+        f.write_str(if self.samples { ", with samples" } else { "" })?;
         if self.log { f.write_str(", with diagnostics") } else { Ok(()) }
     }
 }
 
 /// Candidates in the order to try them: whatever shows more comes first.
-pub fn candidates(log: bool) -> Vec<Candidate> {
-    let logs: &[bool] = if log { &[true, false] } else { &[false] };
-    [true, false]
-        .into_iter()
-        .flat_map(|reason| logs.iter().map(move |&log| Candidate { reason, log }))
+pub fn candidates(samples: bool, log: bool) -> Vec<Candidate> {
+    let wanted = |wanted: bool| [true, false].into_iter().filter(move |on| wanted || !on);
+    wanted(samples)
+        .flat_map(|samples| [true, false].map(|reason| (samples, reason)))
+        .flat_map(|(samples, reason)| {
+            wanted(log).map(move |log| Candidate { samples, reason, log })
+        })
         .collect()
 }
 
 /// Entries of the counter map on a host with that many possible CPUs.
 ///
-/// Every entry has an 8-byte count for each CPU, allocated in advance.
+/// Every entry has a counter for each CPU, allocated in advance.
 pub fn map_entries(cpus: usize) -> u32 {
-    let per_entry = 8 * (cpus.max(1) as u64);
+    let per_entry = (size_of::<Counter>() * cpus.max(1)) as u64;
     let fitting = u32::try_from(VALUE_MEMORY / per_entry).unwrap_or(MOST_KEYS);
     fitting.clamp(FEWEST_KEYS, MOST_KEYS)
 }
@@ -128,28 +134,31 @@ impl fmt::Display for Refusal {
 mod tests {
     use super::*;
 
-    const REASON: Candidate = Candidate { reason: true, log: false };
-    const BARE: Candidate = Candidate { reason: false, log: false };
+    const BARE: Candidate = Candidate { samples: false, reason: false, log: false };
+    const REASON: Candidate = Candidate { reason: true, ..BARE };
 
     #[test]
-    fn reasons_are_tried_before_doing_without() {
-        assert_eq!(candidates(false), [REASON, BARE]);
+    fn whatever_shows_more_is_tried_first() {
+        assert_eq!(candidates(false, false), [REASON, BARE]);
+        let samples = Candidate { samples: true, ..BARE };
+        let all = candidates(true, false);
+        assert_eq!(all, [Candidate { samples: true, ..REASON }, samples, REASON, BARE]);
     }
 
     #[test]
     fn a_kernel_without_logging_loses_only_the_logging() {
-        let all = candidates(true);
-        assert_eq!(all[0], Candidate { reason: true, log: true });
-        assert_eq!(all[1], REASON);
-        assert_eq!(all.last(), Some(&BARE));
+        let all = candidates(true, true);
+        assert_eq!(all[0], Candidate { samples: true, reason: true, log: true });
+        assert_eq!(all[1], Candidate { log: false, ..all[0] });
+        assert_eq!((all.len(), all.last()), (8, Some(&BARE)));
     }
 
     #[test]
     fn the_map_shrinks_as_cpus_multiply() {
         assert_eq!(map_entries(0), MOST_KEYS);
         assert_eq!(map_entries(2), MOST_KEYS);
-        assert_eq!(map_entries(128), MOST_KEYS);
-        assert_eq!(map_entries(256), 8_192);
+        assert_eq!(map_entries(64), MOST_KEYS);
+        assert_eq!(map_entries(256), 4_096);
         assert_eq!(map_entries(8_192), FEWEST_KEYS);
     }
 

@@ -8,6 +8,7 @@
 
 mod btf;
 mod names;
+mod offsets;
 mod reasons;
 mod symbols;
 

@@ -1,0 +1,195 @@
+//! Every raw read of a packet.
+//!
+//! At the moment of the tracepoint the packet is about to be freed, and fields that share storage
+//! may hold something else (`skb->dev` with `dev_scratch` and `rbnode`, for one). So a pointer
+//! counts only when what it leads to is proved to be what it should be; the rest stays absent.
+
+use core::ptr;
+
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel, generated};
+use dropwatch_common::{
+    offsets::Offsets,
+    sample::{ABSENT, PACKET_BYTES, Record, flag},
+};
+
+/// Set by the loader from the running kernel's BTF.
+#[unsafe(no_mangle)]
+static OFFSETS: Offsets = Offsets::NONE;
+
+/// Offset of one field. Volatile, because the loader replaces the value after compilation; the
+/// verifier then knows it as a constant.
+macro_rules! offset {
+    ($field:ident) => {
+        fixed(&raw const OFFSETS.$field)
+    };
+}
+
+#[inline(always)]
+fn fixed(offset: *const i32) -> i32 {
+    // SAFETY: only ever given a field of the static above.
+    unsafe { offset.read_volatile() }
+}
+
+/// Ethernet and loopback: the link-layer header is an Ethernet header
+/// (`ARPHRD_ETHER`, `ARPHRD_LOOPBACK`, include/uapi/linux/if_arp.h).
+const ETHER: u16 = 1;
+const LOOPBACK: u16 = 772;
+/// Length of an Ethernet header.
+const ETH_HLEN: u16 = 14;
+/// A header that was never set (`skb_mac_header_was_set`, include/linux/skbuff.h).
+const UNSET: u16 = u16::MAX;
+/// `TCP_TIME_WAIT` and `TCP_NEW_SYN_RECV` (include/net/tcp_states.h): small sockets without a file.
+const TIME_WAIT: u8 = 6;
+const NEW_SYN_RECV: u8 = 12;
+
+/// Reads a field at an offset from a kernel pointer; `None` where there is no such field, no
+/// pointer, or nothing readable.
+#[inline(always)]
+fn read<T>(base: u64, offset: i32) -> Option<T> {
+    if offset < 0 || base == 0 {
+        return None;
+    }
+    // SAFETY: the helper checks the address itself and fails where it cannot be read.
+    unsafe { bpf_probe_read_kernel((base + offset as u64) as *const T).ok() }
+}
+
+/// Fills in what can be told of the packet.
+///
+/// # Safety
+/// `record` is a record of the ring buffer.
+#[inline(always)]
+pub unsafe fn describe(skb: u64, record: *mut Record) {
+    let dev = read::<u64>(skb, offset!(skb_dev)).unwrap_or(0);
+    let mut flags = 0;
+    let mut link_header = false;
+    let ops = own_ops();
+    // SAFETY: the caller's promise; every read of the kernel goes through `read`.
+    unsafe {
+        (*record).iif = read(skb, offset!(skb_iif)).unwrap_or(0);
+        (*record).length = read(skb, offset!(skb_len)).unwrap_or(0);
+        (*record).protocol = u16::from_be(read(skb, offset!(skb_protocol)).unwrap_or(0));
+        if let Some(inum) = read(dev, offset!(dev_net)).and_then(|net| proved(net, ops)) {
+            flags |= flag::DEVICE;
+            (*record).netns = inum;
+            (*record).ifindex = read(dev, offset!(dev_ifindex)).unwrap_or(0);
+            let kind = read::<u16>(dev, offset!(dev_type)).unwrap_or(0);
+            link_header = kind == ETHER || kind == LOOPBACK;
+        }
+        let sk = read::<u64>(skb, offset!(skb_sk)).unwrap_or(0);
+        if let Some(inum) = read(sk, offset!(sock_net)).and_then(|net| proved(net, ops)) {
+            if flags & flag::DEVICE == 0 {
+                flags |= flag::SOCKET_NETNS;
+                (*record).netns = inum;
+            }
+            (*record).socket = inode(sk).unwrap_or(0);
+        }
+        if let Some(nfct) = read::<u64>(skb, offset!(skb_nfct)) {
+            flags |= flag::CONNTRACK_KNOWN;
+            // The lowest bits are the packet's state, not part of the pointer (NFCT_PTRMASK).
+            if nfct & !7 != 0 {
+                flags |= flag::CONNTRACK;
+            }
+        }
+        if copy(skb, link_header, record).is_none() {
+            flags |= flag::UNREADABLE;
+        } else if (*record).network != 0 && (*record).network != ABSENT {
+            flags |= flag::LINK_HEADER;
+        }
+        (*record).flags = flags;
+    }
+}
+
+/// The operations that every network namespace has, as the current task's namespace shows them.
+#[inline(always)]
+fn own_ops() -> u64 {
+    // SAFETY: takes no argument, touches no memory.
+    let task = unsafe { bpf_get_current_task() };
+    read(task, offset!(task_nsproxy))
+        .and_then(|nsproxy| read(nsproxy, offset!(nsproxy_net)))
+        .and_then(|net| read(net, offset!(net_ops)))
+        .unwrap_or(0)
+}
+
+/// The inode number of a network namespace, if the pointer leads to one: `net->ns.ops` is the same
+/// for all of them, and for nothing else.
+#[inline(always)]
+fn proved(net: u64, ops: u64) -> Option<u32> {
+    if ops == 0 || read::<u64>(net, offset!(net_ops))? != ops {
+        return None;
+    }
+    read(net, offset!(net_inum))
+}
+
+/// The inode number of a full socket's file.
+#[inline(always)]
+fn inode(sk: u64) -> Option<u64> {
+    let state: u8 = read(sk, offset!(sock_state))?;
+    if state == TIME_WAIT || state == NEW_SYN_RECV {
+        return None;
+    }
+    let socket = read(sk, offset!(sock_socket))?;
+    if read::<u64>(socket, offset!(socket_sk))? != sk {
+        return None;
+    }
+    read(socket, offset!(socket_ino))
+}
+
+/// Copies the packet's first bytes: from its link-layer header on where that is an Ethernet
+/// header, else from its network header on.
+///
+/// # Safety
+/// `record` is a record of the ring buffer.
+#[inline(always)]
+unsafe fn copy(skb: u64, link_header: bool, record: *mut Record) -> Option<()> {
+    let head: u64 = read(skb, offset!(skb_head))?;
+    let tail: u32 = read(skb, offset!(skb_tail))?;
+    let mac: u16 = read(skb, offset!(skb_mac_header))?;
+    let network: u16 = read(skb, offset!(skb_network_header))?;
+    if network == UNSET || network == 0 {
+        return None;
+    }
+    let with_link = link_header && mac != UNSET && mac.wrapping_add(ETH_HLEN) <= network;
+    let start = if with_link { mac } else { network };
+    let available = tail.wrapping_sub(u32::from(start));
+    // A tail before the start is a length beyond any packet's linear part.
+    if head == 0 || available == 0 || available > u32::from(u16::MAX) {
+        return None;
+    }
+    let mut len = u64::from(available);
+    if len > PACKET_BYTES as u64 {
+        len = PACKET_BYTES as u64;
+    }
+    // SAFETY: the helper checks the source; the destination has room for PACKET_BYTES, and the
+    // verifier knows that `len` is no more.
+    let failed = unsafe {
+        let packet = (&raw mut (*record).packet).cast();
+        let source = ptr::without_provenance((head + u64::from(start)) as usize);
+        generated::bpf_probe_read_kernel(packet, bounded(len) as u32, source)
+    };
+    if failed != 0 {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*record).packet_len = len as u16;
+        (*record).network = network - start;
+    }
+    Some(())
+}
+
+/// Keeps the comparison that bounds a length next to its use: the compiler would otherwise move
+/// it where the verifier no longer sees it.
+#[inline(always)]
+fn bounded(len: u64) -> u64 {
+    let mut len = len;
+    // SAFETY: compares and assigns one register.
+    unsafe {
+        core::arch::asm!(
+            "if {len} <= {most} goto +1",
+            "{len} = {most}",
+            len = inout(reg) len,
+            most = const PACKET_BYTES,
+        );
+    }
+    len
+}

@@ -1,0 +1,38 @@
+//! Where the fields of a packet are, on kernels that moved them.
+
+use std::fs;
+
+use dropwatch::kernel::{btf::Btf, offsets::offsets};
+use dropwatch_common::offsets::{NONE, Offsets};
+
+use crate::folder;
+
+fn of(host: &str) -> Offsets {
+    let data = fs::read(folder(host).join("sys/kernel/btf/vmlinux")).unwrap();
+    offsets(&Btf::parse(&data).unwrap())
+}
+
+#[test]
+fn a_device_s_namespace_moved_and_is_found() {
+    for (host, nd_net) in [("5.10", 1264), ("6.1", 1272), ("6.12", 280), ("6.18", 264)] {
+        assert_eq!(of(host).dev_net, nd_net, "{host}");
+    }
+}
+
+#[test]
+fn fields_in_anonymous_unions_are_found_on_every_kernel() {
+    for host in ["5.10", "6.1", "6.12", "6.18", "7.2"] {
+        let Offsets { skb_dev, skb_sk, skb_iif, skb_len, skb_head, skb_tail, .. } = of(host);
+        let all = [skb_dev, skb_sk, skb_iif, skb_len, skb_head, skb_tail];
+        assert!(all.iter().all(|&offset| offset > 0), "{host}: {all:?}");
+        let Offsets { skb_mac_header, skb_network_header, skb_nfct, sock_net, .. } = of(host);
+        let all = [skb_mac_header, skb_network_header, skb_nfct, sock_net];
+        assert!(all.iter().all(|&offset| offset > 0), "{host}: {all:?}");
+    }
+}
+
+#[test]
+fn what_a_kernel_does_not_describe_is_absent() {
+    // The excerpts leave out the structures of tasks.
+    assert_eq!(of("6.12").nsproxy_net, NONE);
+}
