@@ -59,7 +59,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let options = Options { addresses: settings.show.addresses };
+    let options = Options { addresses: settings.show.addresses, stacks: false };
     let result = runtime.block_on(async {
         let run = Run {
             reporter: Reporter::new(host, options, knowledge::is_benign),
@@ -182,7 +182,7 @@ impl Run<'_> {
         self.names.begin_report();
         let intervals = self.pace.advance(since_attach);
         let fallen = self.reporter.fallen();
-        let report = self.reporter.report(&snapshot, intervals, &mut self.names);
+        let report = self.reporter.report(&snapshot, intervals, &[], &mut self.names);
         if self.reporter.fallen() > fallen {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
         }
@@ -206,7 +206,7 @@ impl Run<'_> {
         let asides = match line {
             Line::Start(start) => start.notices.clone(),
             Line::Report(report) => losses(&report.lost).into_iter().collect(),
-            Line::End(_) => Vec::new(),
+            Line::Sample(_) | Line::End(_) => Vec::new(),
         };
         for aside in asides {
             verbose::to_stderr(&aside);

@@ -88,9 +88,7 @@ pub fn replay(
         lines += 1;
         let text = utf8(&bytes, line)?;
         let decoded = decode(text).map_err(|cause| ReplayError::Line { line, cause })?;
-        if let Some(decoded) = decoded {
-            renderer.line(&view.line(decoded), out).map_err(ReplayError::Write)?;
-        }
+        renderer.line(&view.line(decoded), out).map_err(ReplayError::Write)?;
     }
     if lines == 0 { Err(ReplayError::Empty) } else { Ok(()) }
 }

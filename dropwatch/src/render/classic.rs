@@ -10,7 +10,7 @@
 //!
 //! That script counts by address and prints the symbol alone, without offset, module or padding;
 //! where it has no symbol, it prints the bare address. It has no place for notices and losses, which
-//! the caller reports elsewhere.
+//! the caller reports elsewhere, nor for what samples tell.
 
 use std::io::{self, Write};
 
@@ -31,6 +31,7 @@ impl Renderer for Classic {
                     writeln!(page, "{} packets dropped at {}", row.count, symbol(row))
                 })
             }
+            Line::Sample(_) => Ok(()),
             Line::End(_) => writeln!(page, "{STOP}"),
         }
     }

@@ -41,6 +41,8 @@ impl Renderer for Text {
         match line {
             Line::Start(start) => self.start(start, page),
             Line::Report(report) => self.report(report, page),
+            // Details of the row that it belongs to, in the report that follows.
+            Line::Sample(_) => Ok(()),
             Line::End(end) => self.end(end, page),
         }
     }

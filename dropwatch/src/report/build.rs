@@ -8,7 +8,12 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     Names,
     delta::Delta,
-    model::{Address, End, Host, Location, Other, Reason, Report, Start, Symbol, round, share},
+    details::{self, Samples},
+    flow::Flow,
+    model::{
+        Address, End, Host, Location, Other, Reason, Report, Sampled, Start, Symbol, round, share,
+    },
+    sample::Sample,
     snapshot::{Counters, Lost, Snapshot},
     timestamp::to_millisecond,
 };
@@ -21,6 +26,8 @@ pub type Benign = fn(Option<&Symbol>, Option<&Reason>) -> bool;
 pub struct Options {
     /// Record raw kernel addresses.
     pub addresses: bool,
+    /// List the sampled call paths of each location.
+    pub stacks: bool,
 }
 
 /// Remembers what was reported, so that the reports of a run add up to what was counted.
@@ -67,11 +74,13 @@ impl Reporter {
     /// The drops since the previous report, or since attach for the first one.
     ///
     /// `nominal_intervals` is how many intervals should have ended by now since the previous
-    /// report: more than 1 when a stalled reader held this one back.
+    /// report: more than 1 when a stalled reader held this one back. `samples` are those that
+    /// arrived in the same time; they add details to the rows and change no number of them.
     pub fn report(
         &mut self,
         snapshot: &Snapshot,
         nominal_intervals: u64,
+        samples: &[Sample],
         names: &mut dyn Names,
     ) -> Report {
         let delta = Delta::between(&self.seen, &snapshot.counters);
@@ -83,10 +92,14 @@ impl Reporter {
         self.drops = self.drops.saturating_add(drops);
         self.fallen = self.fallen.saturating_add(delta.fallen);
 
+        let mut samples = Samples::new(samples);
         let mut locations: Vec<Location> = delta
             .drops
             .iter()
-            .map(|(key, count)| self.location(*key, *count, drops, interval, names))
+            .map(|(key, count)| {
+                let row = self.location(*key, *count, drops, interval, names);
+                self.detailed(row, *key, &mut samples, names)
+            })
             .collect();
         // Unnamed rows after named ones; the address settles what would depend on hashing.
         locations.sort_by(|a, b| {
@@ -115,6 +128,37 @@ impl Reporter {
             other: Other { count: unknown_location, unknown_location, ..Other::default() },
             lost: delta.lost,
             findings: Vec::new(),
+        }
+    }
+
+    /// One sampled drop by itself. `attached` is when the run began (`CLOCK_MONOTONIC`,
+    /// nanoseconds, as in [`Sample::time`]).
+    pub fn sampled(&self, sample: &Sample, attached: u64, names: &mut dyn Names) -> Sampled {
+        let (symbol, offset, module) = named(names.symbol(sample.key.location));
+        let (reason, subsystem) = explained(names.reason(sample.key.reason));
+        let since_attach = Duration::from_nanos(sample.time.saturating_sub(attached));
+        let device = sample.netns.zip(sample.ifindex);
+        Sampled {
+            host: self.host.clone(),
+            at_s: round(since_attach.as_secs_f64(), 6),
+            symbol,
+            offset,
+            module,
+            reason,
+            subsystem,
+            address: self.address(sample.key.location),
+            weight: sample.weight,
+            cpu: sample.cpu,
+            length: sample.length,
+            netns: sample.netns.map(|inum| details::netns(inum, names)),
+            interface: device.map(|(inum, index)| details::interface(inum, index, names)),
+            outgoing: sample.outgoing,
+            conntrack: sample.conntrack,
+            owner: sample.socket.and_then(|socket| details::owner(socket, names)),
+            flow: Flow::of(sample),
+            stack: details::frames(sample, self.options.addresses, names),
+            link_header: sample.link_header,
+            packet: sample.packet.clone(),
         }
     }
 
@@ -157,32 +201,61 @@ impl Reporter {
         let reason = names.reason(key.reason);
         let benign = (self.benign)(symbol.as_ref(), reason.as_ref());
         let total = self.seen.drops.get(&key).copied().unwrap_or(count);
-        let (symbol, offset, module) = match symbol {
-            Some(Symbol { name, offset, module }) => (Some(name), Some(offset), module),
-            None => (None, None, None),
-        };
-        let (reason, subsystem) = match reason {
-            Some(Reason { name, subsystem }) => (Some(name), subsystem),
-            None => (None, None),
-        };
+        let (symbol, offset, module) = named(symbol);
+        let (reason, subsystem) = explained(reason);
         Location {
             symbol,
             offset,
             module,
             reason,
             subsystem,
-            address: if self.options.addresses {
-                Address::Public(key.location)
-            } else {
-                Address::Withheld(key.location)
-            },
+            address: self.address(key.location),
             count,
             rate: rate(count, interval),
             share: share(count, drops),
             total,
             benign,
             new: total == count,
+            details: None,
+            stacks: Vec::new(),
         }
+    }
+
+    /// `row` with what the samples of `key` tell.
+    fn detailed(
+        &self,
+        row: Location,
+        key: DropKey,
+        samples: &mut Samples<'_>,
+        names: &mut dyn Names,
+    ) -> Location {
+        let details = samples.details(key, names);
+        let stacks = if self.options.stacks {
+            samples.paths(key, self.options.addresses, names)
+        } else {
+            Vec::new()
+        };
+        Location { details, stacks, ..row }
+    }
+
+    fn address(&self, raw: u64) -> Address {
+        if self.options.addresses { Address::Public(raw) } else { Address::Withheld(raw) }
+    }
+}
+
+/// Name, offset and module of a symbol.
+fn named(symbol: Option<Symbol>) -> (Option<String>, Option<u64>, Option<String>) {
+    match symbol {
+        Some(Symbol { name, offset, module }) => (Some(name), Some(offset), module),
+        None => (None, None, None),
+    }
+}
+
+/// Name and subsystem of a reason.
+fn explained(reason: Option<Reason>) -> (Option<String>, Option<String>) {
+    match reason {
+        Some(Reason { name, subsystem }) => (Some(name), subsystem),
+        None => (None, None),
     }
 }
 
@@ -252,9 +325,9 @@ mod tests {
         let mut reporter = reporter();
         let none = Lost::default();
         let first = snapshot(5000, &[((HOOK, 8), 10_031)], none);
-        reporter.report(&first, 1, &mut Table);
+        reporter.report(&first, 1, &[], &mut Table);
         let second = snapshot(10_000, &[((HOOK, 8), 20_062), ((TCP, 3), 676)], none);
-        let report = reporter.report(&second, 1, &mut Table);
+        let report = reporter.report(&second, 1, &[], &mut Table);
 
         assert_eq!((report.seq, report.intervals, report.interval_s), (2, 1, 5.0));
         assert_eq!(report.start.to_string(), "2026-11-22T07:35:05Z");
@@ -272,14 +345,14 @@ mod tests {
     fn unlocated_drops_are_drops() {
         let lost = Lost { map_full: 3, map_busy: 2, recursion: 1, samples: 50, stacks: 60 };
         let mut reporter = reporter();
-        let report = reporter.report(&snapshot(1000, &[((HOOK, 8), 4)], lost), 1, &mut Table);
+        let report = reporter.report(&snapshot(1000, &[((HOOK, 8), 4)], lost), 1, &[], &mut Table);
         assert_eq!(report.drops, 10);
         let other = Other { count: 6, unknown_location: 6, ..Other::default() };
         assert_eq!((report.other, report.lost), (other, lost));
         assert_eq!(report.locations[0].share, 0.4);
 
         let more = Lost { recursion: 5, ..lost };
-        let report = reporter.report(&snapshot(2000, &[((HOOK, 8), 4)], more), 1, &mut Table);
+        let report = reporter.report(&snapshot(2000, &[((HOOK, 8), 4)], more), 1, &[], &mut Table);
         assert_eq!((report.drops, report.locations.len()), (4, 0));
         assert_eq!(report.lost, Lost { recursion: 4, ..Lost::default() });
         assert_eq!(reporter.end(Timestamp::UNIX_EPOCH).lost, more);
@@ -296,7 +369,7 @@ mod tests {
             ((HOOK, NO_REASON), 7),
             ((HOOK, 99), 8),
         ];
-        let report = reporter().report(&snapshot(1, &drops, Lost::default()), 1, &mut Table);
+        let report = reporter().report(&snapshot(1, &drops, Lost::default()), 1, &[], &mut Table);
         let rows: Vec<_> = report
             .locations
             .iter()
@@ -322,8 +395,9 @@ mod tests {
     fn addresses_leave_the_process_only_when_asked_for() {
         let drops = [((HOOK, 8), 1)];
         for (addresses, expected) in [(false, None), (true, Some(HOOK))] {
-            let mut reporter = Reporter { options: Options { addresses }, ..reporter() };
-            let report = reporter.report(&snapshot(1, &drops, Lost::default()), 1, &mut Table);
+            let mut reporter =
+                Reporter { options: Options { addresses, stacks: false }, ..reporter() };
+            let report = reporter.report(&snapshot(1, &drops, Lost::default()), 1, &[], &mut Table);
             assert_eq!(report.locations[0].address.public(), expected);
             assert_eq!(report.locations[0].address.known(), Some(HOOK));
         }
@@ -334,7 +408,7 @@ mod tests {
         let mut reporter = reporter();
         let mut stepped = snapshot(2000, &[((HOOK, 8), 100)], Lost::default());
         stepped.wall = Timestamp::MIN;
-        let report = reporter.report(&stepped, 1, &mut Table);
+        let report = reporter.report(&stepped, 1, &[], &mut Table);
         assert_eq!((report.interval_s, report.rate), (2.0, 50.0));
         assert_eq!(report.start, Timestamp::MIN);
     }
@@ -342,7 +416,7 @@ mod tests {
     #[test]
     fn an_interval_without_length_has_no_rate() {
         let report =
-            reporter().report(&snapshot(0, &[((HOOK, 8), 9)], Lost::default()), 0, &mut Table);
+            reporter().report(&snapshot(0, &[((HOOK, 8), 9)], Lost::default()), 0, &[], &mut Table);
         assert_eq!((report.drops, report.rate, report.locations[0].rate), (9, 0.0, 0.0));
         assert_eq!(report.intervals, 1);
     }
@@ -352,7 +426,7 @@ mod tests {
         let mut reporter = reporter();
         for (millis, count) in [(1000, 10), (2000, 4), (3000, 12)] {
             let snapshot = snapshot(millis, &[((HOOK, 8), count)], Lost::default());
-            reporter.report(&snapshot, 1, &mut Table);
+            reporter.report(&snapshot, 1, &[], &mut Table);
         }
         assert_eq!((reporter.drops(), reporter.fallen()), (12, 1));
     }
@@ -383,7 +457,7 @@ mod tests {
                 }
                 now.counters.lost = now.counters.lost.zip(&lost, |a, b| a + b);
                 now.since_attach += Duration::from_millis(millis);
-                let report = reporter.report(&now, 1, &mut Table);
+                let report = reporter.report(&now, 1, &[], &mut Table);
 
                 let shown: u64 = report.locations.iter().map(|row| row.count).sum();
                 prop_assert_eq!(shown + report.other.count, report.drops);

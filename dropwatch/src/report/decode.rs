@@ -8,7 +8,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, error::Category};
 use thiserror::Error;
 
-use super::model::{End, Host, Line, Location, Lost, Other, Report, SCHEMA_VERSION, Start};
+use super::{
+    facts::{CallPath, Details, Fact, Frame},
+    flow::Flow,
+    model::{End, Host, Line, Location, Lost, Other, Report, SCHEMA_VERSION, Sampled, Start},
+};
 
 /// Longest text in a field, bytes. Kernel symbols end at `KSYM_NAME_LEN`
 /// (`include/linux/kallsyms.h`: 512 since 6.1); notices are a sentence or two.
@@ -19,6 +23,10 @@ const MAX_RATE: f64 = 1e30;
 
 /// Longest time that a line may claim to cover, seconds: 317 years.
 const MAX_SECONDS: f64 = 1e10;
+
+/// Most functions that a call path may have, and most call paths of a location: more than this
+/// version writes, and little enough to draw.
+const MAX_FRAMES: usize = 128;
 
 /// What a number in JSON cannot end with, but the first part of one can.
 const PARTIAL_NUMBER: [char; 5] = ['.', 'e', 'E', '+', '-'];
@@ -47,8 +55,8 @@ pub enum DecodeError {
     Inconsistent(String),
 }
 
-/// Decodes one line. `None` is a line of a known kind that has nothing to render.
-pub fn decode(text: &str) -> Result<Option<Line>, DecodeError> {
+/// Decodes one line.
+pub fn decode(text: &str) -> Result<Line, DecodeError> {
     #[derive(Deserialize)]
     struct Head {
         v: Option<Value>,
@@ -74,12 +82,11 @@ pub fn decode(text: &str) -> Result<Option<Line>, DecodeError> {
         Some("start") => Line::Start(body(text, "start")?),
         Some("report") => Line::Report(body(text, "report")?),
         Some("end") => Line::End(body(text, "end")?),
-        // Reserved for single packets, which say nothing about counts.
-        Some("sample") => return Ok(None),
+        Some("sample") => Line::Sample(body(text, "sample")?),
         _ => return Err(DecodeError::UnknownType(excerpt(&kind.to_string()))),
     };
     check(&line).map_err(DecodeError::Inconsistent)?;
-    Ok(Some(line))
+    Ok(line)
 }
 
 fn body<T: DeserializeOwned>(text: &str, kind: &'static str) -> Result<T, DecodeError> {
@@ -110,6 +117,7 @@ fn check(line: &Line) -> Result<(), String> {
     match line {
         Line::Start(start) => check_start(start),
         Line::Report(report) => check_report(report),
+        Line::Sample(sample) => check_sample(sample),
         Line::End(end) => check_end(end),
     }
 }
@@ -174,7 +182,75 @@ fn check_location(row: &Location) -> Result<(), String> {
     if row.count == 0 || row.total < row.count {
         return Err(format!("a location has count {} and total {}", row.count, row.total));
     }
-    Ok(())
+    row.details.as_ref().map_or(Ok(()), check_details)?;
+    check_length("call paths of a location", row.stacks.len())?;
+    row.stacks.iter().try_for_each(check_path)
+}
+
+fn check_details(details: &Details) -> Result<(), String> {
+    fn shared<T>(fact: &Option<Fact<T>>) -> Option<(&T, f64)> {
+        fact.as_ref().map(|fact| (&fact.is, fact.share))
+    }
+    let Details { samples, weight, .. } = *details;
+    if samples == 0 || weight < samples {
+        return Err(format!("{samples} samples stand for {weight} drops"));
+    }
+    let netns = shared(&details.netns).map(|(is, share)| (is.name.as_ref(), share));
+    let interface = shared(&details.interface).map(|(is, share)| (is.name.as_ref(), share));
+    let protocol = shared(&details.protocol).map(|(is, share)| (Some(&is.name), share));
+    let owner = shared(&details.owner).map(|(is, share)| (Some(&is.comm), share));
+    let rest = [
+        shared(&details.direction).map(|(_, share)| share),
+        shared(&details.conntrack).map(|(_, share)| share),
+        shared(&details.cpu).map(|(_, share)| share),
+        shared(&details.path).map(|(_, share)| share),
+        details.flow.as_ref().map(|pattern| pattern.share),
+    ];
+    for (text, share) in [netns, interface, protocol, owner].into_iter().flatten() {
+        text.map_or(Ok(()), |text| check_text(text))?;
+        check_number("share", share, 1.0)?;
+    }
+    rest.into_iter().flatten().try_for_each(|share| check_number("share", share, 1.0))?;
+    if let Some((path, _)) = shared(&details.path) {
+        check_length("callers of a location", path.callers.len())?;
+        path.callers.iter().flatten().try_for_each(|text| check_text(text))?;
+    }
+    details.flow.as_ref().map_or(Ok(()), |pattern| check_flow(&pattern.flow))
+}
+
+fn check_path(path: &CallPath) -> Result<(), String> {
+    check_number("share", path.share, 1.0)?;
+    check_frames(&path.frames)
+}
+
+fn check_frames(frames: &[Frame]) -> Result<(), String> {
+    check_length("frames of a call path", frames.len())?;
+    let texts = frames.iter().flat_map(|frame| [&frame.symbol, &frame.module]);
+    texts.flatten().try_for_each(|text| check_text(text))
+}
+
+fn check_flow(flow: &Flow) -> Result<(), String> {
+    [&flow.protocol, &flow.kind].into_iter().flatten().try_for_each(|text| check_text(text))
+}
+
+fn check_sample(sample: &Sampled) -> Result<(), String> {
+    check_host(&sample.host)?;
+    check_number("at_s", sample.at_s, MAX_SECONDS)?;
+    let texts = [&sample.symbol, &sample.module, &sample.reason, &sample.subsystem];
+    texts.into_iter().flatten().try_for_each(|text| check_text(text))?;
+    let netns = sample.netns.iter().filter_map(|netns| netns.name.as_ref());
+    let interface = sample.interface.iter().filter_map(|interface| interface.name.as_ref());
+    let owner = sample.owner.iter().map(|owner| &owner.comm);
+    netns.chain(interface).chain(owner).try_for_each(|text| check_text(text))?;
+    if sample.weight == 0 {
+        return Err("a sample stands for no drop".to_owned());
+    }
+    sample.flow.as_ref().map_or(Ok(()), check_flow)?;
+    check_frames(&sample.stack)
+}
+
+fn check_length(what: &str, length: usize) -> Result<(), String> {
+    if length <= MAX_FRAMES { Ok(()) } else { Err(format!("{length} {what}")) }
 }
 
 fn unknown_location(lost: &Lost) -> Result<u64, String> {

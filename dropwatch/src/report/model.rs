@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::timestamp;
 pub use super::{address::Address, snapshot::Lost};
+use super::{
+    facts::{CallPath, Details, Frame, Interface, Netns, Owner},
+    flow::Flow,
+    hex,
+};
 
 /// Version of the line format, in every line as `v`.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -20,6 +25,8 @@ pub enum Line {
     Start(Start),
     /// One interval.
     Report(Report),
+    /// One dropped packet out of many.
+    Sample(Box<Sampled>),
     /// Last line: the sums of the whole run.
     End(End),
 }
@@ -30,6 +37,7 @@ impl Line {
         match self {
             Self::Start(_) => "start",
             Self::Report(_) => "report",
+            Self::Sample(_) => "sample",
             Self::End(_) => "end",
         }
     }
@@ -49,6 +57,7 @@ impl Serialize for Line {
         match self {
             Self::Start(body) => Tagged { v, r#type, body }.serialize(to),
             Self::Report(body) => Tagged { v, r#type, body }.serialize(to),
+            Self::Sample(body) => Tagged { v, r#type, body: &**body }.serialize(to),
             Self::End(body) => Tagged { v, r#type, body }.serialize(to),
         }
     }
@@ -142,6 +151,49 @@ pub struct Location {
     pub benign: bool,
     /// First seen in this report.
     pub new: bool,
+    /// What the sampled packets among them have in common; absent if none was sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Details>,
+    /// Sampled call paths, the heaviest first; only where they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stacks: Vec<CallPath>,
+}
+
+/// One sampled drop. What could not be proved of it is `None`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sampled {
+    #[serde(flatten)]
+    pub host: Host,
+    /// Monotonic time since attach, seconds.
+    pub at_s: f64,
+    pub symbol: Option<String>,
+    pub offset: Option<u64>,
+    pub module: Option<String>,
+    pub reason: Option<String>,
+    pub subsystem: Option<String>,
+    /// Raw kernel address of the location; written only with `--addresses`.
+    #[serde(default, skip_serializing_if = "Address::is_withheld")]
+    pub address: Address,
+    /// Drops that it stands for, itself included.
+    pub weight: u64,
+    pub cpu: u32,
+    /// Length of the packet, bytes.
+    pub length: u32,
+    pub netns: Option<Netns>,
+    pub interface: Option<Interface>,
+    /// Sent from this host; else it came in by a device.
+    pub outgoing: bool,
+    /// Whether connection tracking has an entry for it.
+    pub conntrack: Option<bool>,
+    pub owner: Option<Owner>,
+    pub flow: Option<Flow>,
+    /// Call path, innermost first; empty if it could not be read.
+    pub stack: Vec<Frame>,
+    /// `packet` begins with an Ethernet header; else with the network header.
+    pub link_header: bool,
+    /// Its first bytes.
+    #[serde(with = "hex")]
+    pub packet: Vec<u8>,
 }
 
 /// What the rows of `locations` do not show.

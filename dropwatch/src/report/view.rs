@@ -23,7 +23,7 @@ impl View {
     pub fn line(&self, line: Line) -> Line {
         match line {
             Line::Report(report) => Line::Report(self.report(report)),
-            other @ (Line::Start(_) | Line::End(_)) => other,
+            other @ (Line::Start(_) | Line::Sample(_) | Line::End(_)) => other,
         }
     }
 
@@ -95,6 +95,9 @@ fn merge(into: &mut Location, row: &Location, drops: u64) {
     into.share = share(into.count, drops);
     into.benign &= row.benign;
     into.new &= row.new;
+    // What holds for the samples of each need not hold for those of both.
+    into.details = None;
+    into.stacks.clear();
 }
 
 /// Adds `rows` to `other`; tells how many they are and the sum of their drops.

@@ -86,7 +86,7 @@ fn text() {
 
 #[test]
 fn text_with_everything() {
-    let lines = story(Options { addresses: true });
+    let lines = story(Options { addresses: true, stacks: false });
     let view = Format::Text.view(Some(0), true);
     assert_snapshot!(render(&lines, Format::Text, &view, false), @r"
     Monitoring for dropped packets
@@ -186,7 +186,7 @@ fn text_and_classic_keep_the_form_that_scripts_read() {
                 .iter()
                 .map(|line| match view.line(line.clone()) {
                     Line::Report(report) => report.locations.len(),
-                    Line::Start(_) | Line::End(_) => 0,
+                    Line::Start(_) | Line::Sample(_) | Line::End(_) => 0,
                 })
                 .sum();
             assert_eq!(rows, expected, "{format:?}, top {top}:\n{shown}");
@@ -234,7 +234,7 @@ fn json() {
 
 #[test]
 fn json_with_addresses() {
-    let lines = story(Options { addresses: true });
+    let lines = story(Options { addresses: true, stacks: false });
     let view = Format::Json.view(Some(1), false);
     assert_snapshot!(render(&lines[1..2], Format::Json, &view, false));
 }

@@ -94,7 +94,7 @@ pub(crate) fn run(options: Options, notices: &[&str], snapshots: &[(Snapshot, u6
     let attach = snapshot(0, &[], Lost::default()).wall;
     let mut lines = vec![Line::Start(reporter.start(attach, Duration::from_secs(5), notices))];
     for (snapshot, intervals) in snapshots {
-        lines.push(Line::Report(reporter.report(snapshot, *intervals, &mut Table)));
+        lines.push(Line::Report(reporter.report(snapshot, *intervals, &[], &mut Table)));
     }
     let stop = snapshots.last().map_or(attach, |(snapshot, _)| snapshot.wall);
     lines.push(Line::End(reporter.end(stop)));

@@ -1,0 +1,268 @@
+//! The samples of an interval, summed up for each drop location and reason.
+//!
+//! Memory and time are bounded whatever the kernel sends: of each location the heaviest
+//! [`MAX_SAMPLES`] samples are looked at, since they stand for most of its drops. The result does
+//! not depend on the order in which samples arrive.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
+
+use dropwatch_common::DropKey;
+
+use super::{
+    Names,
+    address::Address,
+    facts::{
+        CallPath, Callers, Conntrack, Cpu, Details, Direction, Fact, Frame, Interface, Netns,
+        Owner, Protocol,
+    },
+    flow::Flow,
+    model::{Symbol, share},
+    path::{before_location, telling},
+    pattern::pattern,
+    sample::Sample,
+};
+
+/// Most samples of one location and reason that a report looks at.
+pub const MAX_SAMPLES: usize = 512;
+
+/// Most call paths that a report lists under a location.
+pub const MAX_PATHS: usize = 32;
+
+/// Most processes that are searched for, of one location: each costs a look into `/proc`.
+const MAX_OWNERS: usize = 32;
+
+/// Longest name of a namespace, an interface or a process, characters. Such names come from
+/// anyone who may create one.
+const MAX_NAME: usize = 256;
+
+/// The samples of an interval by location and reason, and the names that were asked for already.
+pub struct Samples<'a> {
+    by_key: HashMap<DropKey, Vec<&'a Sample>>,
+    symbols: HashMap<u64, Option<Symbol>>,
+}
+
+impl<'a> Samples<'a> {
+    pub fn new(samples: &'a [Sample]) -> Self {
+        let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
+        for sample in samples {
+            by_key.entry(sample.key).or_default().push(sample);
+        }
+        for samples in by_key.values_mut() {
+            samples.sort_by_key(|sample| (Reverse(sample.weight), sample.time, sample.cpu));
+            samples.truncate(MAX_SAMPLES);
+        }
+        Self { by_key, symbols: HashMap::new() }
+    }
+
+    /// What the samples of `key` have in common; `None` if there are none.
+    pub fn details(&mut self, key: DropKey, names: &mut dyn Names) -> Option<Details> {
+        let samples = self.by_key.get(&key)?;
+        let (symbols, weight) = (&mut self.symbols, weigh(samples));
+        let mut callers = Tally::default();
+        let (mut places, mut devices) = (Tally::default(), Tally::default());
+        let (mut sent, mut tracked, mut cpus) =
+            (Tally::default(), Tally::default(), Tally::default());
+        let (mut protocols, mut flows) = (Tally::default(), BTreeMap::new());
+        for sample in samples {
+            places.add(sample.netns, sample.weight);
+            cpus.add(Some(sample.cpu), sample.weight);
+            devices.add(sample.netns.zip(sample.ifindex), sample.weight);
+            sent.add(Some(sample.outgoing), sample.weight);
+            tracked.add(sample.conntrack, sample.weight);
+            callers.add(short_path(sample, symbols, names), sample.weight);
+            let flow = Flow::of(sample);
+            protocols.add(flow.as_ref().and_then(|flow| flow.protocol.clone()), sample.weight);
+            if let Some(flow) = flow {
+                let sum: &mut u64 = flows.entry(flow).or_default();
+                *sum = sum.saturating_add(sample.weight);
+            }
+        }
+        Some(Details {
+            samples: samples.len() as u64,
+            weight,
+            netns: places.most(|inum| netns(inum, names)),
+            interface: devices.most(|(inum, index)| interface(inum, index, names)),
+            direction: sent.most(|outgoing| Direction { outgoing }),
+            protocol: protocols.most(|name| Protocol { name: name.into_owned() }),
+            flow: pattern(&flows, weight),
+            path: callers.most(|callers| Callers { callers }),
+            conntrack: tracked.most(|entry| Conntrack { entry }),
+            owner: owners(samples, names).most(|owner| owner),
+            cpu: cpus.most(|cpu| Cpu { cpu }),
+        })
+    }
+
+    /// The whole call paths of the samples of `key`, the heaviest first, at most [`MAX_PATHS`].
+    pub fn paths(&mut self, key: DropKey, addresses: bool, names: &mut dyn Names) -> Vec<CallPath> {
+        let Some(samples) = self.by_key.get(&key) else { return Vec::new() };
+        let mut paths: BTreeMap<&[u64], (u64, u64)> = BTreeMap::new();
+        for sample in samples {
+            let from = begin(sample, &mut self.symbols, names);
+            let Some(stack) = sample.stack.get(from..).filter(|stack| !stack.is_empty()) else {
+                continue;
+            };
+            let (samples, weight) = paths.entry(stack).or_default();
+            *samples += 1;
+            *weight = weight.saturating_add(sample.weight);
+        }
+        let total = weigh(samples);
+        let mut paths: Vec<_> = paths.into_iter().collect();
+        paths.sort_by_key(|(stack, (_, weight))| (Reverse(*weight), *stack));
+        paths.truncate(MAX_PATHS);
+        let symbols = &mut self.symbols;
+        let mut frame = |address: &u64| frame(*address, addresses, symbols, names);
+        paths
+            .into_iter()
+            .map(|(stack, (samples, weight))| CallPath {
+                samples,
+                weight,
+                share: share(weight, total),
+                frames: stack.iter().map(&mut frame).collect(),
+            })
+            .collect()
+    }
+}
+
+fn weigh(samples: &[&Sample]) -> u64 {
+    samples.iter().fold(0, |sum: u64, sample| sum.saturating_add(sample.weight))
+}
+
+/// Weights of the values of one field; `None` is the unknown value.
+struct Tally<T>(BTreeMap<Option<T>, u64>);
+
+impl<T> Default for Tally<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T: Ord> Tally<T> {
+    fn add(&mut self, value: Option<T>, weight: u64) {
+        let sum = self.0.entry(value).or_default();
+        *sum = sum.saturating_add(weight);
+    }
+
+    /// The heaviest value, with its share; `None` if that is the unknown one.
+    fn most<U>(self, name: impl FnOnce(T) -> U) -> Option<Fact<U>> {
+        let total = self.0.values().fold(0, |sum: u64, weight| sum.saturating_add(*weight));
+        let mut heaviest: Option<(Option<T>, u64)> = None;
+        for (value, weight) in self.0 {
+            // Of equals the first one, so that a known value beats the unknown one by more weight
+            // only.
+            if heaviest.as_ref().is_none_or(|(_, most)| weight > *most) {
+                heaviest = Some((value, weight));
+            }
+        }
+        let (value, weight) = heaviest?;
+        Some(Fact { is: name(value?), share: share(weight, total) })
+    }
+}
+
+/// Name of a namespace, with its number.
+pub(super) fn netns(inum: u32, names: &mut dyn Names) -> Netns {
+    Netns { name: bounded(names.netns(inum)), inum }
+}
+
+/// Name of a device, with its index.
+pub(super) fn interface(netns: u32, index: u32, names: &mut dyn Names) -> Interface {
+    Interface { name: bounded(names.interface(netns, index)), index }
+}
+
+/// The process behind a socket's inode number.
+pub(super) fn owner(socket: u64, names: &mut dyn Names) -> Option<Owner> {
+    let Owner { comm, pid } = names.owner(socket)?;
+    Some(Owner { comm: bounded(Some(comm))?, pid })
+}
+
+/// A name that has a length, and not too much of it.
+fn bounded(name: Option<String>) -> Option<String> {
+    let mut name = name.filter(|name| !name.is_empty())?;
+    if let Some((end, _)) = name.char_indices().nth(MAX_NAME) {
+        name.truncate(end);
+    }
+    Some(name)
+}
+
+/// Processes by the weight of the samples of their sockets.
+fn owners(samples: &[&Sample], names: &mut dyn Names) -> Tally<Owner> {
+    let mut sockets: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut owners = Tally::default();
+    for sample in samples {
+        match sample.socket {
+            Some(socket) => {
+                let sum = sockets.entry(socket).or_default();
+                *sum = sum.saturating_add(sample.weight);
+            }
+            None => owners.add(None, sample.weight),
+        }
+    }
+    let mut sockets: Vec<_> = sockets.into_iter().collect();
+    sockets.sort_by_key(|(socket, weight)| (Reverse(*weight), *socket));
+    for (index, (socket, weight)) in sockets.into_iter().enumerate() {
+        let found = if index < MAX_OWNERS { owner(socket, names) } else { None };
+        owners.add(found, weight);
+    }
+    owners
+}
+
+fn symbol<'a>(
+    address: u64,
+    symbols: &'a mut HashMap<u64, Option<Symbol>>,
+    names: &mut dyn Names,
+) -> Option<&'a Symbol> {
+    symbols.entry(address).or_insert_with(|| names.symbol(address)).as_ref()
+}
+
+/// The frame of a stack at which its path begins.
+fn begin(
+    sample: &Sample,
+    symbols: &mut HashMap<u64, Option<Symbol>>,
+    names: &mut dyn Names,
+) -> usize {
+    if sample.stack.first().is_none_or(|first| *first == sample.key.location) {
+        return 0;
+    }
+    let mut name = |address: u64| symbol(address, symbols, names).map(|symbol| symbol.name.clone());
+    let functions: Vec<_> = sample.stack.iter().map(|address| name(*address)).collect();
+    let functions: Vec<_> = functions.iter().map(Option::as_deref).collect();
+    before_location(&functions, name(sample.key.location).as_deref())
+}
+
+/// The callers that tell something; `None` where there is no call path, or none of it has a name.
+fn short_path(
+    sample: &Sample,
+    symbols: &mut HashMap<u64, Option<Symbol>>,
+    names: &mut dyn Names,
+) -> Option<Vec<Option<String>>> {
+    let from = begin(sample, symbols, names);
+    let callers = sample.stack.get(from + 1..)?;
+    let mut name = |address: &u64| Some(symbol(*address, symbols, names)?.name.clone());
+    let callers: Vec<_> = callers.iter().map(&mut name).collect();
+    Some(telling(&callers)).filter(|callers| !callers.is_empty())
+}
+
+fn frame(
+    address: u64,
+    public: bool,
+    symbols: &mut HashMap<u64, Option<Symbol>>,
+    names: &mut dyn Names,
+) -> Frame {
+    let named = symbol(address, symbols, names);
+    Frame {
+        symbol: named.map(|symbol| symbol.name.clone()),
+        offset: named.map(|symbol| symbol.offset),
+        module: named.and_then(|symbol| symbol.module.clone()),
+        address: if public { Address::Public(address) } else { Address::Withheld(address) },
+    }
+}
+
+/// The whole call path of one sample.
+pub(super) fn frames(sample: &Sample, public: bool, names: &mut dyn Names) -> Vec<Frame> {
+    let mut symbols = HashMap::new();
+    let from = begin(sample, &mut symbols, names);
+    let stack = sample.stack.get(from..).unwrap_or_default();
+    stack.iter().map(|address| frame(*address, public, &mut symbols, names)).collect()
+}

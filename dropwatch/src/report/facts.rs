@@ -1,0 +1,146 @@
+//! What samples tell about the drops at a location, as reports and recordings hold it.
+//!
+//! Counts never rest on any of this. Everything here is of samples, and says of how many.
+
+use serde::{Deserialize, Serialize};
+
+use super::{address::Address, flow::Flow};
+
+/// What most of the sampled drops at a location have in common.
+///
+/// `None` in a field: for the largest part of them it is not known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Details {
+    /// Samples that this rests on.
+    pub samples: u64,
+    /// Drops that they stand for. Shares are of this.
+    pub weight: u64,
+    pub netns: Option<Fact<Netns>>,
+    pub interface: Option<Fact<Interface>>,
+    pub direction: Option<Fact<Direction>>,
+    pub protocol: Option<Fact<Protocol>>,
+    pub flow: Option<Pattern>,
+    pub path: Option<Fact<Callers>>,
+    pub conntrack: Option<Fact<Conntrack>>,
+    pub owner: Option<Fact<Owner>>,
+    pub cpu: Option<Fact<Cpu>>,
+}
+
+/// Something that holds for a `share` of the sampled drops.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fact<T> {
+    #[serde(flatten)]
+    pub is: T,
+    /// Part of the sampled weight, 0 to 1, as [`share`](super::model::share) rounds it.
+    pub share: f64,
+}
+
+/// A network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Netns {
+    /// As this host calls it; null where nobody there does.
+    pub name: Option<String>,
+    /// Inode number, as `/proc/PID/ns/net` shows it.
+    pub inum: u32,
+}
+
+/// A device, as its namespace knows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Interface {
+    pub name: Option<String>,
+    pub index: u32,
+}
+
+/// Whether the packet came in by a device or was sent from this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Direction {
+    pub outgoing: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Protocol {
+    pub name: String,
+}
+
+/// The functions that led to the drop: the nearest caller first, at most
+/// [`CALLERS`](super::path::CALLERS), without those that tell nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Callers {
+    /// Null for a function without a name.
+    pub callers: Vec<Option<String>>,
+}
+
+/// Whether connection tracking has an entry for the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Conntrack {
+    pub entry: bool,
+}
+
+/// The process that holds a packet's socket.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Owner {
+    /// Its command name (`/proc/PID/comm`).
+    pub comm: String,
+    pub pid: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Cpu {
+    pub cpu: u32,
+}
+
+/// What the flows of a share of the sampled drops have in common.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pattern {
+    /// What varies is absent here, and named in `varies`.
+    #[serde(flatten)]
+    pub flow: Flow,
+    pub varies: Vec<Field>,
+    /// Part of the sampled weight, 0 to 1.
+    pub share: f64,
+}
+
+impl Pattern {
+    pub fn varies(&self, field: Field) -> bool {
+        self.varies.contains(&field)
+    }
+}
+
+/// A field of a [`Flow`] that can vary. The least telling come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Field {
+    SrcPort,
+    DstPort,
+    /// With whether it is a fragment.
+    Kind,
+    Src,
+    Dst,
+    /// With the VLAN.
+    Protocol,
+}
+
+/// One function of a call path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Null where it cannot be told.
+    pub symbol: Option<String>,
+    /// Bytes from the start of `symbol`, of the return address.
+    pub offset: Option<u64>,
+    pub module: Option<String>,
+    /// Raw kernel address; written only with `--addresses`.
+    #[serde(default, skip_serializing_if = "Address::is_withheld")]
+    pub address: Address,
+}
+
+/// A whole call path, and how much of the sampled drops came along it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallPath {
+    pub samples: u64,
+    /// Drops that they stand for.
+    pub weight: u64,
+    /// Part of the sampled weight of the location, 0 to 1.
+    pub share: f64,
+    /// Innermost first, beginning at the drop location.
+    pub frames: Vec<Frame>,
+}

@@ -1,0 +1,194 @@
+//! The most specific flow pattern that covers a clear majority.
+//!
+//! A pattern is a flow in which some fields vary. Of all sets of fields that could vary, the one
+//! that says the most wins, among those that leave one pattern with [`MAJORITY`] of the weight.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{
+    facts::{Field, Pattern},
+    flow::Flow,
+    model::share,
+};
+
+/// Part of the weight that a pattern has to cover, percent.
+const MAJORITY: u128 = 80;
+
+const FIELDS: [Field; 6] =
+    [Field::SrcPort, Field::DstPort, Field::Kind, Field::Src, Field::Dst, Field::Protocol];
+
+impl Field {
+    /// How much a pattern loses when this varies. A source port is chosen by chance mostly; an
+    /// address tells whom to ask, and is worth both ports.
+    fn cost(self) -> u32 {
+        match self {
+            Self::SrcPort => 2,
+            Self::DstPort | Self::Kind => 3,
+            Self::Src | Self::Dst => 6,
+            Self::Protocol => 24,
+        }
+    }
+
+    /// `flow` without this field.
+    fn clear(self, flow: &mut Flow) {
+        match self {
+            Self::SrcPort => flow.src_port = None,
+            Self::DstPort => flow.dst_port = None,
+            Self::Kind => (flow.kind, flow.fragment) = (None, false),
+            Self::Src => flow.src = None,
+            Self::Dst => flow.dst = None,
+            Self::Protocol => (flow.protocol, flow.vlan) = (None, None),
+        }
+    }
+
+    /// `flow` with this field alone.
+    fn only(self, flow: &Flow) -> Flow {
+        let mut alone = flow.clone();
+        FIELDS.iter().filter(|field| **field != self).for_each(|field| field.clear(&mut alone));
+        alone
+    }
+}
+
+/// The pattern of flows with their weights, of `total` weight together with those of no known flow.
+///
+/// `None` where less than the majority has a known flow. The result does not depend on the order of
+/// the flows.
+pub fn pattern(flows: &BTreeMap<Flow, u64>, total: u64) -> Option<Pattern> {
+    let known = flows.values().fold(0, |sum: u64, weight| sum.saturating_add(*weight));
+    let enough = |weight: u64| u128::from(weight) * 100 >= u128::from(total) * MAJORITY;
+    if known == 0 || !enough(known) {
+        return None;
+    }
+    let coded = encode(flows);
+    // Every set of fields that do vary, as a bit mask; the cheapest first.
+    let varied = (0..FIELDS.len())
+        .filter(|field| coded.windows(2).any(|two| two[0].0[*field] != two[1].0[*field]))
+        .fold(0_u32, |mask, field| mask | 1 << field);
+    let mut masks: Vec<u32> = (0..1 << FIELDS.len()).filter(|mask| mask & !varied == 0).collect();
+    masks.sort_by_key(|mask| (cost(*mask), *mask));
+    masks.into_iter().find_map(|mask| {
+        let (first, weight) = heaviest(&coded, mask)?;
+        if !enough(weight) {
+            return None;
+        }
+        let mut flow = flows.keys().nth(first)?.clone();
+        let varies: Vec<Field> = fields(mask).collect();
+        varies.iter().for_each(|field| field.clear(&mut flow));
+        Some(Pattern { flow, varies, share: share(weight, total) })
+    })
+}
+
+fn fields(mask: u32) -> impl Iterator<Item = Field> {
+    FIELDS.iter().enumerate().filter(move |(bit, _)| mask & 1 << bit != 0).map(|(_, field)| *field)
+}
+
+fn cost(mask: u32) -> u32 {
+    fields(mask).map(Field::cost).sum()
+}
+
+/// A flow's fields as small numbers: equal fields have equal numbers.
+type Code = [u32; FIELDS.len()];
+
+fn encode(flows: &BTreeMap<Flow, u64>) -> Vec<(Code, u64)> {
+    let mut numbers = FIELDS.map(|_| HashMap::new());
+    let encode = |(flow, weight): (&Flow, &u64)| {
+        let mut code = Code::default();
+        for ((digit, numbers), field) in code.iter_mut().zip(&mut numbers).zip(FIELDS) {
+            let next = numbers.len() as u32;
+            *digit = *numbers.entry(field.only(flow)).or_insert(next);
+        }
+        (code, *weight)
+    };
+    flows.iter().map(encode).collect()
+}
+
+/// The first flow of the heaviest group of those that agree outside `mask`, and the group's weight.
+fn heaviest(coded: &[(Code, u64)], mask: u32) -> Option<(usize, u64)> {
+    let mut groups: HashMap<Code, (usize, u64)> = HashMap::with_capacity(coded.len());
+    for (index, (code, weight)) in coded.iter().enumerate() {
+        let mut masked = *code;
+        for (bit, digit) in masked.iter_mut().enumerate() {
+            if mask & 1 << bit != 0 {
+                *digit = u32::MAX;
+            }
+        }
+        let (_, sum) = groups.entry(masked).or_insert((index, 0));
+        *sum = sum.saturating_add(*weight);
+    }
+    groups.into_values().min_by_key(|(first, weight)| (std::cmp::Reverse(*weight), *first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(src: &str, src_port: u16, dst: &str, dst_port: u16, kind: &'static str) -> Flow {
+        Flow {
+            protocol: Some("tcp".into()),
+            src: src.parse().ok(),
+            src_port: Some(src_port),
+            dst: dst.parse().ok(),
+            dst_port: Some(dst_port),
+            kind: Some(kind.into()),
+            ..Flow::default()
+        }
+    }
+
+    fn of(flows: impl IntoIterator<Item = (Flow, u64)>) -> Pattern {
+        let flows: BTreeMap<_, _> = flows.into_iter().collect();
+        pattern(&flows, flows.values().sum()).unwrap()
+    }
+
+    #[test]
+    fn a_client_that_opens_connections() {
+        let flows =
+            (0..64).map(|n| (flow("192.168.0.2", 40_000 + n, "192.168.0.30", 8080, "SYN"), 3));
+        let expected =
+            Flow { src_port: None, ..flow("192.168.0.2", 0, "192.168.0.30", 8080, "SYN") };
+        let found = of(flows);
+        assert_eq!(found, Pattern { flow: expected, varies: vec![Field::SrcPort], share: 1.0 });
+    }
+
+    #[test]
+    fn a_server_that_answers_many() {
+        let flows =
+            (0..50).map(|n| (flow("10.0.0.1", 80, &format!("10.1.0.{n}"), 1000 + n, "ACK"), 1));
+        let found = of(flows);
+        assert_eq!(found.varies, [Field::DstPort, Field::Dst]);
+        assert_eq!(found.flow.src_port, Some(80));
+    }
+
+    #[test]
+    fn a_few_others_do_not_blur_it_but_show_in_the_share() {
+        let main = flow("10.0.0.1", 5, "10.0.0.2", 80, "SYN");
+        let other = flow("10.9.0.1", 6, "10.0.0.3", 22, "ACK");
+        let found = of([(main.clone(), 80), (other.clone(), 20)]);
+        assert_eq!(found, Pattern { flow: main.clone(), varies: Vec::new(), share: 0.8 });
+        // Below the majority it has to give way.
+        let found = of([(main, 79), (other, 21)]);
+        assert_eq!(found.varies.len(), 5);
+        assert_eq!((found.flow.protocol.as_deref(), found.share), (Some("tcp"), 1.0));
+    }
+
+    #[test]
+    fn protocols_vary_last() {
+        let tcp = flow("10.0.0.1", 5, "10.0.0.2", 80, "SYN");
+        let icmp = Flow {
+            protocol: Some("icmp".into()),
+            src_port: None,
+            dst_port: None,
+            ..flow("10.0.0.1", 0, "10.0.0.2", 0, "echo request")
+        };
+        let found = of([(tcp, 1), (icmp, 1)]);
+        assert!(found.varies(Field::Protocol) && found.varies(Field::SrcPort));
+        assert_eq!(found.flow.dst, "10.0.0.2".parse().ok());
+    }
+
+    #[test]
+    fn flows_that_are_mostly_unknown_have_no_pattern() {
+        let flows = BTreeMap::from([(flow("10.0.0.1", 5, "10.0.0.2", 80, "SYN"), 79)]);
+        assert_eq!(pattern(&flows, 100), None);
+        assert_eq!(pattern(&BTreeMap::new(), 0), None);
+        assert!(pattern(&flows, 98).is_some());
+    }
+}
