@@ -52,14 +52,15 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     };
     let probe =
         attach(Wanted { samples: settings.samples.then_some(samples), log: settings.verbose })?;
-    privilege::drop_all_that(|| probe.is_readable())?;
+    let kept = if probe.has_samples() { privilege::FOR_PLACES } else { &[] };
+    privilege::keep_only(kept, || probe.is_readable())?;
     let host = kernel::host(&root);
 
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let options = Options { addresses: settings.show.addresses, stacks: false };
+    let options = Options { addresses: settings.show.addresses, stacks: settings.stacks };
     let result = runtime.block_on(async {
         let run = Run {
             reporter: Reporter::new(host, options, knowledge::is_benign),
@@ -139,8 +140,9 @@ impl Run<'_> {
                 },
                 Wake::Tick if due < ends_at && Some(reports + 1) != self.settings.count => {
                     reports += 1;
-                    let report = self.report()?;
-                    if ended_by_reader(self.write(vec![Line::Report(report)]).await)? {
+                    let (mut lines, report) = self.report()?;
+                    lines.push(Line::Report(report));
+                    if ended_by_reader(self.write(lines).await)? {
                         return Ok(());
                     }
                 }
@@ -172,8 +174,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Reads the counters and reports the time since the last report.
-    fn report(&mut self) -> Result<Report, Failure> {
+    /// Reads the counters and reports the time since the last report: its samples, if they are to
+    /// be lines of their own, and the report.
+    fn report(&mut self) -> Result<(Vec<Line>, Report), Failure> {
+        // Samples first: what is sampled is counted already.
+        let samples = self.probe.samples().context("cannot read the samples")?;
         let since_attach = self.now();
         let wall = Timestamp::now();
         let counters = self.probe.read()?;
@@ -182,11 +187,15 @@ impl Run<'_> {
         self.names.begin_report();
         let intervals = self.pace.advance(since_attach);
         let fallen = self.reporter.fallen();
-        let report = self.reporter.report(&snapshot, intervals, &[], &mut self.names);
+        let report = self.reporter.report(&snapshot, intervals, &samples, &mut self.names);
         if self.reporter.fallen() > fallen {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
         }
-        Ok(report)
+        let shown = if self.settings.sample_lines { samples.as_slice() } else { &[] };
+        let attached = self.probe.attached_at();
+        let sampled = |sample| self.reporter.sampled(sample, attached, &mut self.names);
+        let lines = shown.iter().map(sampled).map(Line::Sample).collect();
+        Ok((lines, report))
     }
 
     /// Renders lines and hands them to the writer, as one write.
@@ -219,11 +228,12 @@ impl Run<'_> {
         if let Some(log) = log {
             log.flush();
         }
-        let report = self.report()?;
+        let (mut lines, report) = self.report()?;
         let unread = format!("{} drops of the last {}s", report.drops, report.interval_s);
         let end = self.reporter.end(Timestamp::now());
         let last = async {
-            self.write(vec![Line::Report(report), Line::End(end)]).await?;
+            lines.extend([Line::Report(report), Line::End(end)]);
+            self.write(lines).await?;
             self.output.flushed().await
         };
         let written = tokio::select! {

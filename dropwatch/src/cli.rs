@@ -59,6 +59,12 @@ pub struct Watch {
     /// Stop after this time; the last report covers what is left of it
     #[arg(short, long, value_name = "DURATION", value_parser = duration, allow_hyphen_values = true)]
     pub duration: Option<Duration>,
+    /// Show the call paths of sampled drops under each location
+    #[arg(short = 'g', long, conflicts_with = "no_samples")]
+    pub stacks: bool,
+    /// Write every sample as a line of its own (JSON only)
+    #[arg(long, conflicts_with = "no_samples")]
+    pub samples: bool,
     /// Count only: no details of who and on which path
     #[arg(long)]
     pub no_samples: bool,

@@ -45,12 +45,27 @@ pub const NEEDS: &[Need] = &[
         cost: "locations are shown as addresses",
     },
     Need {
+        purpose: "find processes of namespaces and sockets",
+        capability: Capability::CAP_SYS_PTRACE,
+        required: false,
+        cost: "namespaces without a name are shown by number, sockets without a process",
+    },
+    Need {
+        purpose: "name interfaces of other namespaces",
+        capability: Capability::CAP_SYS_ADMIN,
+        required: false,
+        cost: "those interfaces are shown by number",
+    },
+    Need {
         purpose: "read tracefs (where there is no BTF)",
         capability: Capability::CAP_DAC_READ_SEARCH,
         required: false,
         cost: "reasons are shown as numbers",
     },
 ];
+
+/// What naming the places of sampled packets needs for as long as the run lasts.
+pub const FOR_PLACES: &[Capability] = &[Capability::CAP_SYS_PTRACE, Capability::CAP_SYS_ADMIN];
 
 /// Whether this process may use a capability now, itself or through `CAP_SYS_ADMIN`.
 fn has(effective: &CapsHashSet, capability: Capability) -> bool {
@@ -91,31 +106,22 @@ fn missing_message(names: &[String]) -> Failure {
     ))
 }
 
-/// Gives up every capability except `CAP_BPF`, for good.
-///
-/// Of the calling thread: call it before any other thread is started.
-pub fn keep_only_bpf() -> Result<(), Failure> {
-    let permitted = caps::read(None, CapSet::Permitted).unwrap_or_default();
-    let kept: CapsHashSet = [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN]
-        .into_iter()
-        .find(|capability| permitted.contains(capability))
-        .into_iter()
-        .collect();
-    set(&kept)
-}
-
-/// Gives up every capability unless `works` then fails; keeps `CAP_BPF` in that case.
+/// Gives up every capability but those of `kept` that are there; `CAP_BPF` stays if `works` fails
+/// without it.
 ///
 /// Some kernels ask for `CAP_BPF` on every map read (`unprivileged_bpf_disabled` before Linux
-/// 5.19), so the effective set is emptied first, which can be taken back.
-pub fn drop_all_that(works: impl Fn() -> bool) -> Result<(), Failure> {
-    let before = effective()?;
-    set_effective(&CapsHashSet::new())?;
-    if works() {
-        return set(&CapsHashSet::new());
+/// 5.19), so the effective set is emptied first, which can be taken back. Of the calling thread:
+/// call it before other threads are started.
+pub fn keep_only(kept: &[Capability], works: impl Fn() -> bool) -> Result<(), Failure> {
+    let permitted = caps::read(None, CapSet::Permitted).unwrap_or_default();
+    let mut kept: CapsHashSet =
+        kept.iter().copied().filter(|capability| permitted.contains(capability)).collect();
+    set_effective(&kept)?;
+    if !works() {
+        let bpf = [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN];
+        kept.extend(bpf.into_iter().find(|capability| permitted.contains(capability)));
     }
-    set_effective(&before)?;
-    keep_only_bpf()
+    set(&kept)
 }
 
 fn set(kept: &CapsHashSet) -> Result<(), Failure> {

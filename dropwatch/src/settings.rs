@@ -21,6 +21,10 @@ pub struct Watch {
     pub duration: Option<Duration>,
     /// Keep some drops in detail.
     pub samples: bool,
+    /// Write each of them as a line of its own.
+    pub sample_lines: bool,
+    /// Show their call paths.
+    pub stacks: bool,
     pub verbose: bool,
     pub show: Show,
 }
@@ -65,13 +69,20 @@ impl Terminal {
 
 impl Watch {
     pub fn new(args: &cli::Watch, terminal: Terminal) -> Result<Self, Failure> {
+        let show = Show::new(&args.show, terminal)?;
+        if args.samples && show.format != Format::Json {
+            return Err(Failure::Usage("--samples writes JSON lines: add --json".to_owned()));
+        }
         Ok(Self {
             interval: args.interval,
             count: args.count,
             duration: args.duration,
-            samples: !args.no_samples,
+            // The classic format has no place for details.
+            samples: !args.no_samples && show.format != Format::Classic,
+            sample_lines: args.samples,
+            stacks: args.stacks,
             verbose: args.verbose,
-            show: Show::new(&args.show, terminal)?,
+            show,
         })
     }
 }

@@ -28,6 +28,8 @@ use crate::report::{
 
 /// Names of a host's functions and drop reasons.
 pub struct HostNames {
+    namespaces: Namespaces,
+    owners: Owners,
     root: HostRoot,
     loading: Option<JoinHandle<Loaded>>,
     loaded: Option<Loaded>,

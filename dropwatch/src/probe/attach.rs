@@ -90,6 +90,7 @@ pub struct Probe {
     /// The program again, to ask the kernel what it skipped.
     pub(super) program: OwnedFd,
     attached: Instant,
+    attached_at: u64,
     pub(super) samples: Option<Samples>,
     attempts: Vec<Attempt>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -138,6 +139,12 @@ impl Probe {
     /// When counting began.
     pub fn attached(&self) -> Instant {
         self.attached
+    }
+
+    /// The same moment as the kernel side's clock has it (`bpf_ktime_get_ns`, `CLOCK_MONOTONIC`),
+    /// nanoseconds.
+    pub fn attached_at(&self) -> u64 {
+        self.attached_at
     }
 
     /// The kernel side's diagnostics, where asked for and available.
@@ -222,9 +229,18 @@ fn load(candidate: Candidate, entries: u32, offsets: &Offsets) -> Result<Probe, 
         program: fd,
         samples,
         attached,
+        attached_at: monotonic(),
         attempts: Vec::new(),
         log,
     })
+}
+
+/// `CLOCK_MONOTONIC`, nanoseconds.
+fn monotonic() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec, which the call fills in.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// The system call's own error somewhere below aya's, whose text can be a whole verifier log.
