@@ -1,49 +1,30 @@
 //! Sampled packets as pcapng, the capture format of Wireshark and tshark.
 //!
-//! Blocks and options are those of draft-ietf-opsawg-pcapng, sections 3 and 4; the link types are
-//! registered at <https://www.tcpdump.org/linktypes.html>. Only four kinds of block are ever
-//! written, so the writer is here rather than in a library.
+//! The link types are registered at <https://www.tcpdump.org/linktypes.html>. Only three kinds of
+//! block are ever written, so the writer is here rather than in a library.
 //!
 //! An interface of the file is a device of one network namespace seen with one link type. It is
 //! described before its first packet, so the file is valid after every call. The bytes of one call
 //! belong together: whoever writes them must stop where a part of them could not be written, since
 //! later packets refer to the interfaces described before.
 
+mod blocks;
+
 use std::{borrow::Cow, collections::HashMap};
 
+use self::blocks::{block, option, pad, write_block, write_option, write_text};
 use super::clean;
 use crate::report::sample::Sample;
 
 /// Most interfaces described in one file; packets of further ones share one for each link type.
 const MAX_INTERFACES: usize = 4096;
-/// Longest text of an option, bytes; its length field would allow 65,535.
-const MAX_TEXT: usize = 1024;
 /// Most bytes of headers that the network stack has stripped from a packet when it drops it: link,
 /// network and transport header. Past it, a length field in the packet is not believed.
 const MAX_STRIPPED: u64 = 256;
-
 /// Most bytes of a packet in the file; a record of the kernel side holds far less.
 const MAX_CAPTURED: usize = 64 << 10;
 /// Bytes of a cooked header.
 const COOKED_HEADER: usize = 16;
-
-/// Block types.
-mod block {
-    pub(super) const SECTION_HEADER: u32 = 0x0A0D_0D0A;
-    pub(super) const INTERFACE: u32 = 1;
-    pub(super) const ENHANCED_PACKET: u32 = 6;
-}
-
-/// Option codes; those below 2 are common to all blocks.
-mod option {
-    pub(super) const END: u16 = 0;
-    pub(super) const COMMENT: u16 = 1;
-    pub(super) const SECTION_OS: u16 = 3;
-    pub(super) const SECTION_APPLICATION: u16 = 4;
-    pub(super) const INTERFACE_NAME: u16 = 2;
-    pub(super) const INTERFACE_TIME_RESOLUTION: u16 = 9;
-    pub(super) const PACKET_FLAGS: u16 = 2;
-}
 
 /// A sampled drop with the names that go with it.
 #[derive(Clone, Copy, Debug)]
@@ -242,37 +223,6 @@ fn comment(packet: &Packet<'_>) -> String {
         comment += &format!(", stands for {} drops", packet.sample.weight);
     }
     comment
-}
-
-/// A block: type, length, body, length again; the body is padded to four bytes.
-fn write_block(page: &mut Vec<u8>, block_type: u32, body: impl FnOnce(&mut Vec<u8>)) {
-    let mut content = Vec::new();
-    body(&mut content);
-    pad(&mut content);
-    let length = (content.len() as u32 + 12).to_le_bytes();
-    page.extend(block_type.to_le_bytes());
-    page.extend(length);
-    page.extend(content);
-    page.extend(length);
-}
-
-/// An option that is UTF-8 text, cut at a character.
-fn write_text(body: &mut Vec<u8>, code: u16, text: &str) {
-    let end = (0..=text.len().min(MAX_TEXT)).rev().find(|&at| text.is_char_boundary(at));
-    write_option(body, code, &text.as_bytes()[..end.unwrap_or(0)]);
-}
-
-/// An option: code, length of the value without padding, value. `value` is at most [`MAX_TEXT`].
-fn write_option(body: &mut Vec<u8>, code: u16, value: &[u8]) {
-    body.extend(code.to_le_bytes());
-    body.extend((value.len() as u16).to_le_bytes());
-    body.extend(value);
-    pad(body);
-}
-
-/// Zeros up to a multiple of four, counted from the start of a block's body, which is aligned.
-fn pad(body: &mut Vec<u8>) {
-    body.resize(body.len().next_multiple_of(4), 0);
 }
 
 #[cfg(test)]
