@@ -185,6 +185,7 @@ impl Run<'_> {
         debug!("read {} counters in {:?}", counters.drops.len(), self.now() - since_attach);
         let snapshot = Snapshot { since_attach, wall, counters };
         self.names.begin_report();
+        self.names.find_owners(samples.iter().filter_map(|sample| sample.socket));
         let intervals = self.pace.advance(since_attach);
         let fallen = self.reporter.fallen();
         let report = self.reporter.report(&snapshot, intervals, &samples, &mut self.names);
@@ -194,7 +195,7 @@ impl Run<'_> {
         let shown = if self.settings.sample_lines { samples.as_slice() } else { &[] };
         let attached = self.probe.attached_at();
         let sampled = |sample| self.reporter.sampled(sample, attached, &mut self.names);
-        let lines = shown.iter().map(sampled).map(Line::Sample).collect();
+        let lines = shown.iter().map(sampled).map(Box::new).map(Line::Sample).collect();
         Ok((lines, report))
     }
 

@@ -65,7 +65,8 @@ pub const NEEDS: &[Need] = &[
 ];
 
 /// What naming the places of sampled packets needs for as long as the run lasts.
-pub const FOR_PLACES: &[Capability] = &[Capability::CAP_SYS_PTRACE, Capability::CAP_SYS_ADMIN];
+pub const FOR_PLACES: &[Capability] =
+    &[Capability::CAP_SYS_PTRACE, Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_READ_SEARCH];
 
 /// Whether this process may use a capability now, itself or through `CAP_SYS_ADMIN`.
 fn has(effective: &CapsHashSet, capability: Capability) -> bool {

@@ -16,6 +16,9 @@ use dropwatch_common::NO_REASON;
 use super::{
     btf::Btf,
     live::LiveSymbols,
+    netns::Namespaces,
+    owner::Owners,
+    processes::Process,
     reasons::Reasons,
     root::{self, HostRoot, Tracefs},
     status::{self, Status, failure},
@@ -23,6 +26,7 @@ use super::{
 };
 use crate::report::{
     Names,
+    facts::Owner,
     model::{Reason, Symbol},
 };
 
@@ -47,15 +51,23 @@ impl HostNames {
             // No thread under a strict limit on tasks: read here, while the caller still may.
             Err(_) => (None, Some(Opened::new(root).load(root))),
         };
-        Self { root: root.clone(), loading, loaded }
+        let (namespaces, owners) = (Namespaces::new(root), Owners::new(root));
+        Self { namespaces, owners, root: root.clone(), loading, loaded }
     }
 
     /// To be called before the names of a report are asked for: notes whether modules came or
     /// went, and allows one new reading of the kernel's symbols.
     pub fn begin_report(&mut self) {
+        self.namespaces.begin_report();
+        self.owners.begin_report();
         if let Ok(symbols) = &mut self.loaded().symbols {
             symbols.begin_report();
         }
+    }
+
+    /// Looks for the processes that hold these sockets, in one pass for all of them.
+    pub fn find_owners(&mut self, sockets: impl IntoIterator<Item = u64>) {
+        self.owners.find(sockets);
     }
 
     /// What this host lets be named. Waits for the first reading to end.
@@ -64,7 +76,7 @@ impl HostNames {
     }
 
     fn loaded(&mut self) -> &mut Loaded {
-        let Self { root, loading, loaded } = self;
+        let Self { root, loading, loaded, .. } = self;
         loaded.get_or_insert_with(|| match loading.take().map(JoinHandle::join) {
             Some(Ok(loaded)) => loaded,
             Some(Err(panic)) => panic::resume_unwind(panic),
@@ -87,6 +99,18 @@ impl Names for HostNames {
             loaded.search_modules(); // the subsystem can be a module's
         }
         loaded.reasons.name(reason)
+    }
+
+    fn netns(&mut self, inum: u32) -> Option<String> {
+        self.namespaces.netns(inum)
+    }
+
+    fn interface(&mut self, netns: u32, index: u32) -> Option<String> {
+        self.namespaces.interface(netns, index)
+    }
+
+    fn owner(&mut self, socket: u64) -> Option<Owner> {
+        self.owners.owner(socket).map(|Process { comm, pid }| Owner { comm, pid })
     }
 }
 
