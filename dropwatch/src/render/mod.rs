@@ -6,9 +6,11 @@
 
 mod classic;
 mod clean;
+mod details;
 pub mod doctor;
 mod json;
 mod text;
+mod tree;
 mod words;
 
 use std::io::{self, Write};
