@@ -6,10 +6,12 @@
 
 mod classic;
 mod clean;
+mod details;
 pub mod doctor;
 mod json;
 pub mod pcapng;
 mod text;
+mod tree;
 mod words;
 
 use std::io::{self, Write};

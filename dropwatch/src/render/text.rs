@@ -5,6 +5,8 @@
 //!
 //! 07:35:10  10707 drops in 5.0s (2141/s) at 2 locations, none lost
 //! 10031 packets dropped at nf_hook_slow+0x7d (NETFILTER_DROP) 93.7%
+//!         gw · eth0 · tcp 192.168.0.2:* → 192.168.0.30:8080 SYN  (64 samples)
+//!         ip_rcv ← __netif_receive_skb_one_core
 //!   676 packets dropped at tcp_v4_rcv+0x91 (NO_SOCKET) 6.3%
 //! Stopping dropped packet monitor
 //! ```
@@ -18,9 +20,13 @@ use jiff::Timestamp;
 use super::{
     BEGIN, Renderer, STOP, Style,
     clean::clean,
+    details, tree,
     words::{PerSecond, Percent, count, drops_in, losses, symbol},
 };
 use crate::report::model::{Address, End, Line, Location, Lost, Report, Start, share};
+
+/// How much further in than a row's count the lines of its details begin, columns.
+const DETAILS: usize = 3;
 
 /// Renders reports as tables.
 #[derive(Debug)]
@@ -121,7 +127,21 @@ impl Text {
             line += &format!(" {}", Address::hex(raw));
         }
         let line = if row.benign { self.paint(Paint::Dim, line) } else { line };
-        writeln!(page, "{line}")
+        writeln!(page, "{line}")?;
+        self.details(row, width + DETAILS, page)
+    }
+
+    /// What samples tell, `indent` columns in.
+    fn details(&self, row: &Location, indent: usize, page: &mut Vec<u8>) -> io::Result<()> {
+        let room = details::WIDTH.saturating_sub(indent);
+        let told = row.details.as_ref();
+        let facts = told.map(|told| details::lines(told, room, row.stacks.is_empty()));
+        let tree = tree::lines(&row.stacks, told);
+        facts
+            .unwrap_or_default()
+            .into_iter()
+            .chain(tree)
+            .try_for_each(|line| writeln!(page, "{:indent$}{}", "", self.paint(Paint::Dim, line)))
     }
 
     fn end(&self, end: &End, page: &mut Vec<u8>) -> io::Result<()> {

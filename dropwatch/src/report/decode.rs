@@ -21,8 +21,8 @@ pub const MAX_TEXT: usize = 4096;
 /// Highest rate that a line may claim, per second: all that 64 bits count, in a nanosecond, and more.
 const MAX_RATE: f64 = 1e30;
 
-/// Longest time that a line may claim to cover, seconds: 317 years.
-const MAX_SECONDS: f64 = 1e10;
+/// Longest time that a line may claim to cover, seconds: more than 64 bits of nanoseconds.
+const MAX_SECONDS: f64 = 2e10;
 
 /// Most functions that a call path may have, and most call paths of a location: more than this
 /// version writes, and little enough to draw.

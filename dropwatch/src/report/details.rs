@@ -266,3 +266,137 @@ pub(super) fn frames(sample: &Sample, public: bool, names: &mut dyn Names) -> Ve
     let stack = sample.stack.get(from..).unwrap_or_default();
     stack.iter().map(|address| frame(*address, public, &mut symbols, names)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::Reason;
+
+    const AT: u64 = 0xffff_ffff_8100_0010;
+    const KEY: DropKey = DropKey::new(AT, 2);
+
+    /// Counts how often sockets are searched for.
+    #[derive(Default)]
+    struct Table {
+        searches: usize,
+    }
+
+    impl Names for Table {
+        fn symbol(&mut self, location: u64) -> Option<Symbol> {
+            let name = match location.checked_sub(AT)? {
+                0 => "ip_rcv",
+                1 => "__netif_receive_skb_one_core",
+                2 => "kfree_skb_reason",
+                _ => return None,
+            };
+            Some(Symbol { name: name.to_owned(), offset: 4, module: None })
+        }
+
+        fn reason(&mut self, _: u32) -> Option<Reason> {
+            None
+        }
+
+        fn netns(&mut self, inum: u32) -> Option<String> {
+            Some(if inum == 1 { "n".repeat(5000) } else { String::new() })
+        }
+
+        fn interface(&mut self, netns: u32, index: u32) -> Option<String> {
+            Some(format!("eth{netns}.{index}"))
+        }
+
+        fn owner(&mut self, socket: u64) -> Option<Owner> {
+            self.searches += 1;
+            (socket > 1).then(|| Owner { comm: "curl".to_owned(), pid: 7 })
+        }
+    }
+
+    fn sample(weight: u64) -> Sample {
+        Sample { key: KEY, weight, ..Sample::default() }
+    }
+
+    fn details(samples: &[Sample]) -> Details {
+        Samples::new(samples).details(KEY, &mut Table::default()).unwrap()
+    }
+
+    #[test]
+    fn facts_are_weighted_not_counted() {
+        let on = |weight, cpu| Sample { cpu, ..sample(weight) };
+        let told = details(&[on(1, 0), on(1, 0), on(98, 3)]);
+        assert_eq!((told.samples, told.weight), (3, 100));
+        assert_eq!(told.cpu, Some(Fact { is: Cpu { cpu: 3 }, share: 0.98 }));
+    }
+
+    #[test]
+    fn what_is_mostly_unknown_is_unknown() {
+        let known = Sample {
+            netns: Some(2),
+            ifindex: Some(3),
+            socket: Some(9),
+            conntrack: Some(true),
+            ..sample(40)
+        };
+        let told = details(&[known.clone(), sample(60)]);
+        assert_eq!((told.netns, told.interface, told.owner), (None, None, None));
+        assert_eq!((told.conntrack, told.path, told.flow, told.protocol), (None, None, None, None));
+        let told = details(&[known, sample(20)]);
+        let share = 0.667;
+        assert_eq!(told.netns, Some(Fact { is: Netns { name: None, inum: 2 }, share }));
+        let interface = Interface { name: Some("eth2.3".to_owned()), index: 3 };
+        assert_eq!(told.interface, Some(Fact { is: interface, share }));
+        let owner = Owner { comm: "curl".to_owned(), pid: 7 };
+        assert_eq!(told.owner, Some(Fact { is: owner, share }));
+        assert_eq!(told.conntrack, Some(Fact { is: Conntrack { entry: true }, share }));
+    }
+
+    #[test]
+    fn a_location_without_samples_has_no_details() {
+        let samples = [sample(1)];
+        let elsewhere = DropKey::new(AT, 3);
+        let mut samples = Samples::new(&samples);
+        assert_eq!(samples.details(elsewhere, &mut Table::default()), None);
+        assert_eq!(samples.paths(elsewhere, false, &mut Table::default()), []);
+    }
+
+    #[test]
+    fn the_heaviest_samples_are_looked_at_and_no_more() {
+        let many: Vec<_> = (0..2 * MAX_SAMPLES as u64)
+            .map(|n| Sample {
+                socket: Some(n + 2),
+                netns: Some(1),
+                cpu: (n % 2) as u32,
+                stack: vec![AT, AT + 10 + n],
+                ..sample(if n % 2 == 0 { 1 } else { 3 })
+            })
+            .collect();
+        let mut names = Table::default();
+        let mut samples = Samples::new(&many);
+        let told = samples.details(KEY, &mut names).unwrap();
+        assert_eq!((told.samples, told.weight), (MAX_SAMPLES as u64, 3 * MAX_SAMPLES as u64));
+        assert_eq!(told.cpu, Some(Fact { is: Cpu { cpu: 1 }, share: 1.0 }));
+        assert_eq!(names.searches, MAX_OWNERS);
+        assert_eq!(told.netns.unwrap().is.name.unwrap().len(), MAX_NAME);
+        assert_eq!(samples.paths(KEY, false, &mut names).len(), MAX_PATHS);
+    }
+
+    #[test]
+    fn weights_beyond_64_bits_do_not_wrap() {
+        let told = details(&[sample(u64::MAX), sample(u64::MAX)]);
+        assert_eq!(told.weight, u64::MAX);
+        assert_eq!(told.cpu, Some(Fact { is: Cpu { cpu: 0 }, share: 1.0 }));
+    }
+
+    #[test]
+    fn a_path_begins_at_the_location_and_has_a_weight() {
+        let with = |weight, stack: &[u64]| Sample { stack: stack.to_vec(), ..sample(weight) };
+        // The location is not among the frames of the third, but its function is.
+        let samples =
+            [with(6, &[AT, AT + 1]), with(3, &[AT + 2, AT, AT + 1]), with(1, &[AT + 2, AT + 1])];
+        let told = details(&samples);
+        let callers = vec![Some("__netif_receive_skb_one_core".to_owned())];
+        assert_eq!(told.path, Some(Fact { is: Callers { callers }, share: 0.9 }));
+        let paths = Samples::new(&samples).paths(KEY, false, &mut Table::default());
+        let shown: Vec<_> =
+            paths.iter().map(|path| (path.samples, path.weight, path.frames.len())).collect();
+        assert_eq!(shown, [(2, 9, 2), (1, 1, 1)]);
+    }
+}

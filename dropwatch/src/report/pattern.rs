@@ -1,7 +1,9 @@
 //! The most specific flow pattern that covers a clear majority.
 //!
 //! A pattern is a flow in which some fields vary. Of all sets of fields that could vary, the one
-//! that says the most wins, among those that leave one pattern with [`MAJORITY`] of the weight.
+//! that says the most wins, among those that leave one pattern with [`CLEAR`] majority of the
+//! weight. Where only the protocol would be left of it, a plain majority is enough: half of the
+//! drops by name, with their share, help more than all of them as `*`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,8 +13,11 @@ use super::{
     model::share,
 };
 
-/// Part of the weight that a pattern has to cover, percent.
-const MAJORITY: u128 = 80;
+/// Part of the weight that a pattern covers at least, percent.
+const CLEAR: u128 = 80;
+
+/// The same for one that would say next to nothing otherwise.
+const PLAIN: u128 = 50;
 
 const FIELDS: [Field; 6] =
     [Field::SrcPort, Field::DstPort, Field::Kind, Field::Src, Field::Dst, Field::Protocol];
@@ -55,8 +60,8 @@ impl Field {
 /// the flows.
 pub fn pattern(flows: &BTreeMap<Flow, u64>, total: u64) -> Option<Pattern> {
     let known = flows.values().fold(0, |sum: u64, weight| sum.saturating_add(*weight));
-    let enough = |weight: u64| u128::from(weight) * 100 >= u128::from(total) * MAJORITY;
-    if known == 0 || !enough(known) {
+    let covers = |weight: u64, part| u128::from(weight) * 100 >= u128::from(total) * part;
+    if known == 0 || !covers(known, CLEAR) {
         return None;
     }
     let coded = encode(flows);
@@ -66,16 +71,37 @@ pub fn pattern(flows: &BTreeMap<Flow, u64>, total: u64) -> Option<Pattern> {
         .fold(0_u32, |mask, field| mask | 1 << field);
     let mut masks: Vec<u32> = (0..1 << FIELDS.len()).filter(|mask| mask & !varied == 0).collect();
     masks.sort_by_key(|mask| (cost(*mask), *mask));
-    masks.into_iter().find_map(|mask| {
+    // The heaviest of those with a plain majority, with its weight.
+    let mut plain: Option<(Pattern, u64)> = None;
+    for mask in masks {
         let (first, weight) = heaviest(&coded, mask)?;
-        if !enough(weight) {
-            return None;
+        let least = plain.as_ref().map_or(0, |(_, weight)| *weight);
+        if !covers(weight, PLAIN) || (weight <= least && !covers(weight, CLEAR)) {
+            continue;
         }
         let mut flow = flows.keys().nth(first)?.clone();
         let varies: Vec<Field> = fields(mask).collect();
         varies.iter().for_each(|field| field.clear(&mut flow));
-        Some(Pattern { flow, varies, share: share(weight, total) })
-    })
+        let tells = mask == 0 || flow.has_end();
+        let found = Pattern { flow, varies, share: share(weight, total) };
+        match (covers(weight, CLEAR), tells) {
+            (true, true) => return Some(found),
+            (true, false) => return Some(plain.map_or(found, |(plain, _)| plain)),
+            (false, true) => plain = Some((found, weight)),
+            (false, false) => {}
+        }
+    }
+    plain.map(|(plain, _)| plain)
+}
+
+impl Flow {
+    /// Whether an address or a port is left.
+    fn has_end(&self) -> bool {
+        self.src.is_some()
+            || self.dst.is_some()
+            || self.src_port.is_some()
+            || self.dst_port.is_some()
+    }
 }
 
 fn fields(mask: u32) -> impl Iterator<Item = Field> {
@@ -164,8 +190,14 @@ mod tests {
         let other = flow("10.9.0.1", 6, "10.0.0.3", 22, "ACK");
         let found = of([(main.clone(), 80), (other.clone(), 20)]);
         assert_eq!(found, Pattern { flow: main.clone(), varies: Vec::new(), share: 0.8 });
-        // Below the majority it has to give way.
-        let found = of([(main, 79), (other, 21)]);
+        // Less would do only where nothing but the protocol is common to all.
+        let found = of([(main.clone(), 79), (other.clone(), 21)]);
+        assert_eq!(found, Pattern { flow: main.clone(), varies: Vec::new(), share: 0.79 });
+        let same_server = Flow { dst: main.dst, ..other.clone() };
+        let found = of([(main.clone(), 79), (same_server, 21)]);
+        assert_eq!((found.flow.dst, found.share, found.varies.len()), (main.dst, 1.0, 4));
+        let third = flow("10.9.0.2", 7, "10.0.0.4", 23, "RST");
+        let found = of([(main, 49), (other, 21), (third, 30)]);
         assert_eq!(found.varies.len(), 5);
         assert_eq!((found.flow.protocol.as_deref(), found.share), (Some("tcp"), 1.0));
     }

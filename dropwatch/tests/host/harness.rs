@@ -82,8 +82,7 @@ impl Recording {
         for line in &ended.lines {
             validate(line);
         }
-        let mut lines =
-            ended.lines.iter().map(|line| decode(line).unwrap().expect("a line of known type"));
+        let mut lines = ended.lines.iter().map(|line| decode(line).unwrap());
         let Some(Line::Start(start)) = lines.next() else { panic!("no start line") };
         let mut reports = Vec::new();
         let end = loop {

@@ -49,7 +49,7 @@ fn crowd() -> Vec<Line> {
 }
 
 /// Whether a line matches `^\s*([0-9]+) packets dropped at (\S+)`.
-fn is_location_line(line: &str) -> bool {
+pub(crate) fn is_location_line(line: &str) -> bool {
     let Some((count, place)) = line.split_once(" packets dropped at ") else { return false };
     let count = count.trim_start();
     !count.is_empty()

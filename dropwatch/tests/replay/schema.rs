@@ -85,7 +85,7 @@ fn the_documentation_shows_real_lines() {
             format!("{}\n", serde_json::to_string(&value).unwrap())
         })
         .collect();
-    assert_eq!(examples.lines().count(), 3, "start, report and end");
+    assert_eq!(examples.lines().count(), 4, "start, report, sample and end");
     for line in examples.lines() {
         let value: Value = serde_json::from_str(line).unwrap();
         if let Err(error) = VALIDATOR.validate(&value) {

@@ -1,0 +1,199 @@
+//! What samples tell about a row, as the lines under it in the text format.
+//!
+//! ```text
+//! 4500 packets dropped at nf_hook_slow+0x7d (NETFILTER_DROP) 81.8%
+//!        gw · eth0 · tcp 192.168.0.2:* → 192.168.0.30:8080 SYN  (64 samples)
+//!        ip_rcv ← __netif_receive_skb_one_core
+//! ```
+//!
+//! No line of these can be taken for a row: none begins with a number before a space.
+
+use std::net::IpAddr;
+
+use super::clean;
+use crate::report::{
+    facts::{Details, Fact, Field, Pattern},
+    flow::Flow,
+};
+
+/// Columns that the lines fit, unless a single piece is longer.
+pub(super) const WIDTH: usize = 80;
+
+/// Longest name shown of a namespace, an interface or a process, characters.
+const NAME: usize = 32;
+
+/// Shares from here on go without saying.
+const NEARLY_ALL: f64 = 0.95;
+
+/// The lines that describe `details`, without indentation, `width` columns wide.
+///
+/// `path` asks for the callers, which a drawn tree of call paths makes superfluous.
+pub(super) fn lines(details: &Details, width: usize, path: bool) -> Vec<String> {
+    let mut lines = wrap(facts(details), width);
+    match &details.path {
+        Some(callers) if path => lines.push(callers_line(callers, width)),
+        Some(_) | None => {}
+    }
+    lines
+}
+
+/// A piece of a line, with what separates it from the piece before it.
+type Piece = (&'static str, String);
+
+fn facts(details: &Details) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut add = |piece| pieces.push((" · ", piece));
+    match (&details.netns, &details.interface) {
+        (None, None) => add("netns and interface unknown".to_owned()),
+        (netns, interface) => {
+            add(netns.as_ref().map_or("netns unknown".to_owned(), |fact| {
+                let number = format!("netns {}", fact.is.inum);
+                with_share(fact.is.name.as_deref().map_or(number, label), fact.share)
+            }));
+            add(interface.as_ref().map_or("interface unknown".to_owned(), |fact| {
+                let number = format!("ifindex {}", fact.is.index);
+                with_share(fact.is.name.as_deref().map_or(number, label), fact.share)
+            }));
+        }
+    }
+    if let Some(fact) = &details.owner {
+        let process = format!("{} (pid {})", label(&fact.is.comm), fact.is.pid);
+        add(with_share(process, fact.share));
+    }
+    let mut share = None;
+    match &details.flow {
+        Some(pattern) if !is_blank(pattern) => {
+            let (from, to) = flow(pattern);
+            add(from);
+            pieces.extend(to.map(|to| (" ", to)));
+            share = Some(pattern.share).filter(|share| *share < NEARLY_ALL);
+        }
+        flow => add(match &details.protocol {
+            Some(fact) => with_share(label(&fact.is.name), fact.share),
+            None if flow.is_some() => "various protocols".to_owned(),
+            None => "protocol unknown".to_owned(),
+        }),
+    }
+    if details.path.is_none() {
+        pieces.push((" · ", "caller unknown".to_owned()));
+    }
+    let samples = match details.samples {
+        1 => "1 sample".to_owned(),
+        samples => format!("{samples} samples"),
+    };
+    pieces.push(match share {
+        Some(share) => ("  ", format!("({} of {samples})", percent(share))),
+        None => ("  ", format!("({samples})")),
+    });
+    pieces
+}
+
+/// Everything varies that could be shown.
+fn is_blank(pattern: &Pattern) -> bool {
+    pattern.flow == Flow::default()
+}
+
+/// `tcp 192.168.0.2:*` and `→ 192.168.0.30:8080 SYN`; the second part only if there are addresses.
+fn flow(pattern: &Pattern) -> (String, Option<String>) {
+    let Flow { protocol, vlan, src, src_port, dst, dst_port, kind, fragment } = &pattern.flow;
+    let mut protocol = match protocol {
+        Some(protocol) => label(protocol),
+        None => "*".to_owned(),
+    };
+    if let Some(vlan) = vlan {
+        protocol += &format!(" vlan {vlan}");
+    }
+    let varies = |field| pattern.varies(field);
+    // A kind that varies is left out: a lone star after a port would tell nobody what varies.
+    let mut last = kind.as_ref().map_or(String::new(), |kind| format!(" {}", label(kind)));
+    if *fragment {
+        last.push_str(" fragment");
+    }
+    let from = end(*src, *src_port, varies(Field::Src), varies(Field::SrcPort));
+    let to = end(*dst, *dst_port, varies(Field::Dst), varies(Field::DstPort));
+    match (from, to) {
+        (None, None) => (protocol + &last, None),
+        (from, to) => {
+            let known = |end: Option<String>| end.unwrap_or_else(|| "?".to_owned());
+            (format!("{protocol} {}", known(from)), Some(format!("→ {}{last}", known(to))))
+        }
+    }
+}
+
+/// One end of a flow: `192.168.0.2:*`, `[fd00::2]:80`, `*`; `None` if it has none.
+fn end(ip: Option<IpAddr>, port: Option<u16>, any_ip: bool, any_port: bool) -> Option<String> {
+    let port = port.map(|port| port.to_string()).or_else(|| any_port.then(|| "*".to_owned()));
+    let ip = match (ip, &port) {
+        (Some(IpAddr::V6(ip)), Some(_)) => format!("[{ip}]"),
+        (Some(ip), _) => ip.to_string(),
+        (None, _) if any_ip || port.is_some() => "*".to_owned(),
+        (None, _) => return None,
+    };
+    Some(port.map_or(ip.clone(), |port| format!("{ip}:{port}")))
+}
+
+/// `ip_rcv ← __netif_receive_skb_one_core`, of as many callers as fit.
+fn callers_line(fact: &Fact<crate::report::facts::Callers>, width: usize) -> String {
+    let share = if fact.share < NEARLY_ALL {
+        format!("  ({})", percent(fact.share))
+    } else {
+        String::new()
+    };
+    let names: Vec<_> = fact.is.callers.iter().map(|name| function(name.as_deref())).collect();
+    (1..=names.len())
+        .rev()
+        .map(|callers| names[..callers].join(" ← ") + &share)
+        .find(|line| columns(line) <= width)
+        .or_else(|| names.first().map(|name| name.clone() + &share))
+        .unwrap_or_default()
+}
+
+/// A function's name as one word.
+pub(super) fn function(name: Option<&str>) -> String {
+    name.map_or_else(
+        || "[unknown]".to_owned(),
+        |name| clean(name).replace(char::is_whitespace, "\u{fffd}"),
+    )
+}
+
+/// A name that anyone may have chosen: short, and neither a number nor a line that could be taken
+/// for a row.
+fn label(name: &str) -> String {
+    let mut name = clean(name).trim().to_owned();
+    if name.starts_with(|c: char| c.is_numeric()) {
+        name = name.replace(char::is_whitespace, "\u{fffd}");
+    }
+    match name.char_indices().nth(NAME) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None if name.is_empty() => "[blank]".to_owned(),
+        None => name,
+    }
+}
+
+fn with_share(text: String, share: f64) -> String {
+    if share < NEARLY_ALL { format!("{text} {}", percent(share)) } else { text }
+}
+
+/// A share of samples deserves no decimals.
+fn percent(share: f64) -> String {
+    if share > 0.0 && share < 0.005 { "<1%".to_owned() } else { format!("{:.0}%", share * 100.0) }
+}
+
+fn columns(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// Joins pieces to lines of at most `width` columns, where pieces allow it.
+fn wrap(pieces: Vec<Piece>, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for (separator, piece) in pieces {
+        match lines.last_mut() {
+            Some(line) if columns(line) + columns(separator) + columns(&piece) <= width => {
+                line.push_str(separator);
+                line.push_str(&piece);
+            }
+            _ => lines.push(piece),
+        }
+    }
+    lines
+}

@@ -1,0 +1,133 @@
+//! Sampled call paths as a tree, as readers of `perf report -g` expect it: the drop location first,
+//! each caller below the function it called, shares where paths part.
+//!
+//! ```text
+//! |
+//! ---nf_hook_slow
+//!    |
+//!    |--75.0%--ip_rcv
+//!    |          __netif_receive_skb_one_core
+//!    |
+//!     --25.0%--__ip_local_out
+//!               udp_sendmsg
+//! ```
+
+use std::cmp::Reverse;
+
+use super::{details::function, words::Percent};
+use crate::report::{
+    facts::{CallPath, Details, Frame},
+    model::share,
+};
+
+/// Deepest place that a branch is drawn at, columns: what is deeper goes on at the same place.
+const DEEPEST: usize = 60;
+
+/// A function, reached on paths of `weight`, with those that called it.
+#[derive(Default)]
+struct Node {
+    name: String,
+    weight: u64,
+    callers: Vec<Node>,
+}
+
+impl Node {
+    /// The node for a caller of this one, new or not.
+    fn caller(&mut self, name: String) -> &mut Self {
+        let index = match self.callers.iter().position(|caller| caller.name == name) {
+            Some(index) => index,
+            None => {
+                self.callers.push(Self { name, ..Self::default() });
+                self.callers.len() - 1
+            }
+        };
+        &mut self.callers[index]
+    }
+
+    fn add(&mut self, path: &CallPath) {
+        let mut node = self;
+        node.weight = node.weight.saturating_add(path.weight);
+        for frame in &path.frames {
+            node = node.caller(name(frame));
+            node.weight = node.weight.saturating_add(path.weight);
+        }
+    }
+
+    /// Heaviest callers first.
+    fn sort(&mut self) {
+        self.callers
+            .sort_by(|a, b| (Reverse(a.weight), &a.name).cmp(&(Reverse(b.weight), &b.name)));
+        self.callers.iter_mut().for_each(Self::sort);
+    }
+}
+
+fn name(frame: &Frame) -> String {
+    let name = function(frame.symbol.as_deref());
+    match &frame.module {
+        Some(module) => format!("{name} [{}]", function(Some(module))),
+        None => name,
+    }
+}
+
+/// The lines of the tree; what is not in it is told in the last one. Empty without paths.
+pub(super) fn lines(paths: &[CallPath], details: Option<&Details>) -> Vec<String> {
+    let mut root = Node::default();
+    paths.iter().for_each(|path| root.add(path));
+    root.sort();
+    let mut lines = Vec::new();
+    if root.callers.is_empty() {
+        return lines;
+    }
+    let total = details.map_or(root.weight, |details| details.weight).max(root.weight);
+    lines.push("|".to_owned());
+    let chain = match root.callers.as_slice() {
+        [only] if only.weight == total => Some(only),
+        _ => None,
+    };
+    match chain {
+        Some(only) => {
+            lines.push(format!("---{}", only.name));
+            below(only, "   ", total, &mut lines);
+        }
+        None => branches(&root.callers, "", total, &mut lines),
+    }
+    let drawn = paths.iter().fold(0, |sum: u64, path| sum.saturating_add(path.samples));
+    if let Some(all) = details.map(|details| details.samples)
+        && all > drawn
+    {
+        let (rest, plural) = (all - drawn, if all == 1 { "" } else { "s" });
+        lines.push(format!("({rest} of {all} sample{plural} on other paths, or unreadable ones)"));
+    }
+    lines
+}
+
+/// What called `node`: a chain goes straight on, and parts where there is more than one caller or
+/// where some paths end.
+fn below(mut node: &Node, indent: &str, total: u64, lines: &mut Vec<String>) {
+    while let [only] = node.callers.as_slice() {
+        if only.weight != node.weight {
+            break;
+        }
+        lines.push(format!("{indent}{}", only.name));
+        node = only;
+    }
+    if !node.callers.is_empty() {
+        lines.push(format!("{indent}|"));
+        branches(&node.callers, indent, total, lines);
+    }
+}
+
+fn branches(callers: &[Node], indent: &str, total: u64, lines: &mut Vec<String>) {
+    for (index, caller) in callers.iter().enumerate() {
+        let last = index + 1 == callers.len();
+        let (fork, rail) = if last { (" --", "   ") } else { ("|--", "|  ") };
+        let percent = Percent(share(caller.weight, total)).to_string();
+        lines.push(format!("{indent}{fork}{percent}--{}", caller.name));
+        let deeper = format!("{indent}{rail}{:width$}", "", width = percent.len() + 2);
+        let deeper = if deeper.len() > DEEPEST { indent } else { &deeper };
+        below(caller, deeper, total, lines);
+        if !last {
+            lines.push(format!("{indent}|"));
+        }
+    }
+}
