@@ -26,7 +26,7 @@ use super::{
 };
 
 /// Most samples of one location and reason that a report looks at.
-pub const MAX_SAMPLES: usize = 512;
+pub const MAX_SAMPLES: usize = 256;
 
 /// Most call paths that a report lists under a location.
 pub const MAX_PATHS: usize = 32;
