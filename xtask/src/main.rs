@@ -15,6 +15,7 @@ mod setup;
 mod test;
 mod toolchain;
 mod version;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ enum Task {
     Test(test::Args),
     Scenario(scenario::Args),
     Figures(figures::Args),
+    Vm(vm::Args),
     /// Run all that must hold before a change goes in: setup, formatting, the kernel object,
     /// clippy, tests
     Ci,
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&project, &args),
         Task::Scenario(args) => scenario::run(&project, &args),
         Task::Figures(args) => figures::run(&project, &args),
+        Task::Vm(args) => vm::run(&project, &args),
         Task::Ci => ci::run(&project),
         Task::Bless => bless::run(&project),
     });

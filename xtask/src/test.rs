@@ -21,7 +21,7 @@ use crate::{
 use tally::Tally;
 
 /// The integration test target that drops real packets, and why its tests are marked ignored.
-const HOST: &str = "host";
+pub(crate) const HOST: &str = "host";
 const HOST_REASON: &str = "needs root: cargo xtask test";
 
 /// Run all tests: unit, integration, and those that drop real packets on this kernel.
@@ -163,11 +163,17 @@ fn build(
     object: Option<&Path>,
 ) -> Result<PathBuf> {
     let mut command = Command::new(cargo());
-    command.current_dir(&project.root).stderr(Stdio::inherit());
-    command.args(arguments).args(["--locked", "--message-format=json-render-diagnostics"]);
+    command.current_dir(&project.root).args(arguments);
     if let Some(object) = object {
         command.env("DROPWATCH_OBJECT", object);
     }
+    built(command, target)
+}
+
+/// Runs a build and returns the executable that it made of `target`.
+pub(crate) fn built(mut command: Command, target: &str) -> Result<PathBuf> {
+    command.args(["--locked", "--message-format=json-render-diagnostics"]);
+    command.stderr(Stdio::inherit());
     let messages = command.read()?;
     executable(&messages, target)
         .with_context(|| format!("`{}` built no `{target}`", command.quoted()))
