@@ -6,7 +6,10 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use testbed::udp::{ClosedPort, Family};
+use testbed::{
+    machine::longer,
+    udp::{ClosedPort, Family},
+};
 
 use crate::harness::{Recording, Run, UDP4, binary, dropwatch};
 
@@ -14,13 +17,14 @@ use crate::harness::{Recording, Run, UDP4, binary, dropwatch};
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn reports_keep_their_pace() {
+    let bound = longer(Duration::from_millis(20));
     let first = latest();
-    if first <= Duration::from_millis(20) {
+    if first <= bound {
         return;
     }
     println!("{first:?} late at worst: the machine was busy; once more");
     let second = latest();
-    assert!(second <= Duration::from_millis(20), "{first:?}, then {second:?} off the grid");
+    assert!(second <= bound, "{first:?}, then {second:?} off the grid");
 }
 
 /// How far off the grid the worst of twenty reports ends.

@@ -26,7 +26,6 @@ pub(super) fn host_tests(project: &Project) -> Result<PathBuf> {
     let mut command = cargo_for_guests(project);
     command.args(["test", "--workspace", "--no-run", "--test", test::HOST]);
     command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_DEV_STRIP", "true");
-    command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
     test::built(command, test::HOST)
 }
 
