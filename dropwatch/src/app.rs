@@ -45,7 +45,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     // While the capabilities are there: the kernel decides what symbols show when they are opened.
     let root = HostRoot::default();
     let names = HostNames::open(&root);
-    let probe = attach(settings.verbose)?;
+    let probe = attach(settings.verbose, settings.reasons)?;
     privilege::drop_all_that(|| probe.is_readable())?;
     let host = kernel::host(&root);
 
@@ -71,8 +71,8 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     result
 }
 
-fn attach(verbose: bool) -> Result<Probe, Failure> {
-    let probe = Probe::attach(verbose).map_err(|error| match error {
+fn attach(verbose: bool, reasons: Option<bool>) -> Result<Probe, Failure> {
+    let probe = Probe::attach(verbose, reasons).map_err(|error| match error {
         _ if error.is_permission() => Failure::Privilege(format!(
             "{error}, although the capabilities are there: a container's user namespace, a \
              security module or kernel lockdown is in the way; run on the host itself"

@@ -25,7 +25,7 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
     let root = HostRoot::default();
     let mut names = HostNames::open(&root);
     let needs = privilege::check()?;
-    let probe = Probe::attach(false);
+    let probe = Probe::attach(false, None);
     let status = names.status();
     let host = kernel::host(&root);
 
@@ -88,7 +88,7 @@ fn attach_plan(probe: &Result<Probe, Error>) -> Vec<Check> {
         };
         Check::new(mark, format!("{}. {candidate}", index + 1), outcome)
     };
-    plan::candidates(false).into_iter().enumerate().map(check).collect()
+    plan::candidates(false, None).into_iter().enumerate().map(check).collect()
 }
 
 fn kernel_facts(probe: &Result<Probe, Error>, status: &Status) -> Vec<Check> {

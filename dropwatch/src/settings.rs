@@ -20,6 +20,8 @@ pub struct Watch {
     /// Stop after this time.
     pub duration: Option<Duration>,
     pub verbose: bool,
+    /// Attach with reasons, or without, and no other way; `None` is what the kernel takes.
+    pub reasons: Option<bool>,
     pub show: Show,
 }
 
@@ -68,6 +70,7 @@ impl Watch {
             count: args.count,
             duration: args.duration,
             verbose: args.verbose,
+            reasons: args.candidate.map(|candidate| candidate == cli::Candidate::WithReasons),
             show: Show::new(&args.show, terminal)?,
         })
     }

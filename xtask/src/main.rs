@@ -36,9 +36,7 @@ enum Task {
     Scenario(scenario::Args),
     Figures(figures::Args),
     Vm(vm::Args),
-    /// Run all that must hold before a change goes in: setup, formatting, the kernel object,
-    /// clippy, tests
-    Ci,
+    Ci(ci::Args),
     /// Accept what the program prints now as what it should print (golden files)
     Bless,
 }
@@ -52,7 +50,7 @@ fn main() -> ExitCode {
         Task::Scenario(args) => scenario::run(&project, &args),
         Task::Figures(args) => figures::run(&project, &args),
         Task::Vm(args) => vm::run(&project, &args),
-        Task::Ci => ci::run(&project),
+        Task::Ci(args) => ci::run(&project, &args),
         Task::Bless => bless::run(&project),
     });
     result.unwrap_or_else(|error| {

@@ -85,8 +85,9 @@ pub struct Probe {
 impl Probe {
     /// Tries the candidates in order and returns the first that the kernel takes.
     ///
-    /// With `log`, the kernel side's diagnostics are readable through [`Self::take_log`].
-    pub fn attach(log: bool) -> Result<Self, Error> {
+    /// With `log`, the kernel side's diagnostics are readable through [`Self::take_log`]. `reasons`
+    /// leaves only the candidates with, or without, reasons.
+    pub fn attach(log: bool, reasons: Option<bool>) -> Result<Self, Error> {
         // EPERM here is for the candidates to report: only a clear "no" is a kernel too old.
         if let Ok(false) = is_map_supported(MapType::RingBuf) {
             return Err(Error::TooOld);
@@ -94,7 +95,7 @@ impl Probe {
         raise_memory_limit();
         let entries = plan::map_entries(nr_cpus().map_err(|(_, error)| Error::Cpus(error))?);
         let mut attempts = Vec::new();
-        for candidate in plan::candidates(log) {
+        for candidate in plan::candidates(log, reasons) {
             match load(candidate, entries) {
                 Ok(mut probe) => {
                     attempts.push(Attempt { candidate, refusal: None });

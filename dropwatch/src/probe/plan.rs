@@ -30,11 +30,13 @@ impl fmt::Display for Candidate {
     }
 }
 
-/// Candidates in the order to try them: whatever shows more comes first.
-pub fn candidates(log: bool) -> Vec<Candidate> {
+/// Candidates in the order to try them: whatever shows more comes first. `reasons` leaves only
+/// those with, or without, reasons.
+pub fn candidates(log: bool, reasons: Option<bool>) -> Vec<Candidate> {
     let logs: &[bool] = if log { &[true, false] } else { &[false] };
     [true, false]
         .into_iter()
+        .filter(|&reason| reasons.is_none_or(|wanted| wanted == reason))
         .flat_map(|reason| logs.iter().map(move |&log| Candidate { reason, log }))
         .collect()
 }
@@ -134,12 +136,13 @@ mod tests {
 
     #[test]
     fn reasons_are_tried_before_doing_without() {
-        assert_eq!(candidates(false), [REASON, BARE]);
+        assert_eq!(candidates(false, None), [REASON, BARE]);
+        assert_eq!(candidates(false, Some(false)), [BARE]);
     }
 
     #[test]
     fn a_kernel_without_logging_loses_only_the_logging() {
-        let all = candidates(true);
+        let all = candidates(true, None);
         assert_eq!(all[0], Candidate { reason: true, log: true });
         assert_eq!(all[1], REASON);
         assert_eq!(all.last(), Some(&BARE));

@@ -22,7 +22,7 @@ mod results;
 use std::{
     fs,
     io::{Write, stdout},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
@@ -32,9 +32,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::{process, project::Project, setup};
+use crate::{ci::Sum, process, project::Project, setup};
 use archive::Archive;
 use pins::{Kernel, Pins};
 use qemu::{Accelerator, End, Guest};
@@ -43,6 +43,8 @@ use results::{KernelRun, Matrix, Reader};
 /// All that a guest may take, and the longest that it may be silent.
 const LIMIT: Duration = Duration::from_secs(420);
 const SILENCE: Duration = Duration::from_secs(120);
+/// Guests that run at once: they wait more than they work.
+const JOBS: usize = 2;
 /// A command of the caller's may take its time.
 const COMMAND_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -69,7 +71,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     test: Option<String>,
     /// Guests to run at once
-    #[arg(long, value_name = "N", default_value = "2")]
+    #[arg(long, value_name = "N", default_value_t = JOBS)]
     jobs: usize,
     /// More for the kernel's command line
     #[arg(long, value_name = "OPTIONS", default_value = "", allow_hyphen_values = true)]
@@ -288,12 +290,19 @@ fn test_task(filter: Option<&str>, accelerator: Accelerator) -> String {
 fn conclude(project: &Project, args: &Args, matrix: &Matrix) -> Result<ExitCode> {
     let json = serde_json::to_vec_pretty(matrix)?;
     image::write_whole(&project.target().join("vm/results.json"), &json)?;
-    if args.write_docs {
-        docs::write(project, matrix)?;
-    }
     println!();
     for (name, reason) in NOT_IN_GUESTS {
         println!("left out in guests: {name}: {reason}");
+    }
+    for name in &args.exclude {
+        println!("excluded: kernel {name}");
+    }
+    let whole = args.kernel.is_empty() && args.exclude.is_empty() && args.test.is_none();
+    if args.write_docs {
+        ensure!(whole, "docs/kernels.md is about the whole matrix: --write-docs goes alone");
+        docs::write(project, matrix)?;
+    } else if whole && matrix.is_success() && !docs::is_current(project, matrix) {
+        println!("docs/kernels.md says something else: cargo xtask vm --write-docs");
     }
     print!("{}", matrix.table());
     println!("{} passed, {} failed", matrix.passed(), matrix.failed());
@@ -301,7 +310,15 @@ fn conclude(project: &Project, args: &Args, matrix: &Matrix) -> Result<ExitCode>
 }
 
 /// For `cargo xtask ci`: the whole matrix.
-pub(crate) fn all(project: &Project) -> Result<ExitCode> {
-    let _: &Path = project.root.as_path();
-    run(project, &Args { jobs: 2, ..Args::default() })
+///
+/// # Errors
+/// When no guest could be prepared at all.
+pub(crate) fn all(project: &Project) -> Result<Sum> {
+    let args = Args { jobs: JOBS, ..Args::default() };
+    let pins = Pins::read()?;
+    let kernels = pins.choose(&[], &[])?;
+    setup::install(project, setup::For::Guests)?;
+    let matrix = Bench::new(project, &pins, &args)?.matrix(&kernels)?;
+    conclude(project, &args, &matrix)?;
+    Ok(Sum { passed: matrix.passed() as u64, failed: matrix.failed() as u64 })
 }

@@ -36,9 +36,10 @@ pub(super) struct Test {
 }
 
 impl Test {
-    /// The module it is in.
+    /// The module it is in; of those for guests alone, which are in one, the module below.
     pub(super) fn group(&self) -> &str {
-        self.name.split_once("::").map_or("", |(group, _)| group)
+        let name = self.name.strip_prefix("guest::").unwrap_or(&self.name);
+        name.split_once("::").map_or("", |(group, _)| group)
     }
 }
 
