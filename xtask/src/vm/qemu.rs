@@ -21,7 +21,8 @@ const CPUS: &str = "2";
 const MEMORY: &str = "1024M";
 /// Old on purpose: the translator is not right about the flags that some newer instructions leave
 /// (a kernel died of it in an interrupt, with the processor called `max`).
-const EMULATED: &str = "Nehalem";
+/// With a random number generator, or whoever needs one waits for ever.
+const EMULATED: &str = "Nehalem,+rdrand";
 /// A guest with hardware's help boots in two or three seconds, or hangs.
 const PROBE: Duration = Duration::from_secs(15);
 /// Lines of the console that a failure quotes.

@@ -3,11 +3,15 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
+    io::Write,
     process::{Command, Stdio},
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use testbed::{
     flood::Wire,
     machine::longer,
@@ -47,15 +51,21 @@ fn the_same_places_and_counts_as_debians_dropwatch() {
     wire.flood(90, None).unwrap();
     std::thread::sleep(moment);
     let ours = ours.stop();
-    commands.write_all(b"stop\n").unwrap();
+    // While it monitors it listens to Ctrl-C alone, and to commands after that.
+    kill(Pid::from_raw(peer.id().try_into().unwrap()), Signal::SIGINT).unwrap();
     std::thread::sleep(moment);
     commands.write_all(b"exit\n").unwrap();
     drop(commands);
-    let mut text = String::new();
-    peer.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-    let mut errors = String::new();
-    peer.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-    peer.wait().unwrap();
+    let ended = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        peer.try_wait().unwrap().is_some()
+    });
+    if !ended {
+        peer.kill().unwrap();
+    }
+    let output = peer.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
 
     let mut counted = Places::new();
     for row in ours.locations() {
@@ -64,7 +74,7 @@ fn the_same_places_and_counts_as_debians_dropwatch() {
     }
     let (counted, theirs) = (of_this_test(counted), of_this_test(parse(&text)));
     assert_eq!(counted.len(), 3, "{ours:#?}");
-    assert_eq!(counted, theirs, "{text}\n{errors}");
+    assert_eq!(counted, theirs, "{text}\n{errors}\nended by itself: {ended}");
 }
 
 fn of_this_test(mut places: Places) -> Places {
