@@ -224,6 +224,8 @@ pub(super) fn pack_tools(contents: &Contents<'_>, to: &Path) -> Result<()> {
     let busybox = find_command("busybox").context("no program `busybox`: cargo xtask setup")?;
     cpio.copy("bin/busybox", &busybox)?;
     cpio.link("bin/sh", "busybox");
+    // Where the kernel looks for it, to load what iptables and nft ask for.
+    cpio.link("sbin/modprobe", "/bin/busybox");
     for program in PROGRAMS {
         let path = find_command(program)
             .with_context(|| format!("no program `{program}`: cargo xtask setup"))?;

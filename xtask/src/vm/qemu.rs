@@ -64,7 +64,7 @@ impl Accelerator {
     pub(super) fn slowness(self) -> u32 {
         match self {
             Self::Kvm => 1,
-            Self::Tcg => 10,
+            Self::Tcg => 20,
         }
     }
 

@@ -73,7 +73,8 @@ fn the_same_places_and_counts_as_debians_dropwatch() {
         *counted.entry(place).or_insert(0) += row.count;
     }
     let (counted, theirs) = (of_this_test(counted), of_this_test(parse(&text)));
-    assert_eq!(counted.len(), 3, "{ours:#?}");
+    // The answers to the datagrams may be dropped as well.
+    assert!(counted.len() >= 3, "{ours:#?}");
     assert_eq!(counted, theirs, "{text}\n{errors}\nended by itself: {ended}");
 }
 
