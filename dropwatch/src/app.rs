@@ -50,8 +50,11 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
         Ok(offsets) => offsets,
         Err(_) => Offsets::NONE,
     };
-    let probe =
-        attach(Wanted { samples: settings.samples.then_some(samples), log: settings.verbose })?;
+    let probe = attach(Wanted {
+        samples: settings.samples.then_some(samples),
+        reasons: settings.reasons,
+        log: settings.verbose,
+    })?;
     let kept = if probe.has_samples() { privilege::FOR_PLACES } else { &[] };
     privilege::keep_only(kept, || probe.is_readable())?;
     let host = kernel::host(&root);

@@ -71,6 +71,9 @@ pub struct Watch {
     /// Explain on standard error what happens while loading and in the kernel
     #[arg(short, long)]
     pub verbose: bool,
+    /// For tests: attach this way and no other; the attach plan of `doctor` has them all
+    #[arg(long, value_enum, hide = true)]
+    pub candidate: Option<Candidate>,
     #[command(flatten)]
     pub show: Show,
 }
@@ -109,6 +112,13 @@ pub enum Format {
     Classic,
     /// One JSON object a line
     Json,
+}
+
+/// Ways to attach, named for [`Watch::candidate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Candidate {
+    WithReasons,
+    WithoutReasons,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

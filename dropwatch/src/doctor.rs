@@ -28,7 +28,7 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
     let mut names = HostNames::open(&root);
     let needs = privilege::check()?;
     let offsets = kernel::offsets::read(&root).unwrap_or(Offsets::NONE);
-    let probe = Probe::attach(Wanted { samples: Some(offsets), log: false });
+    let probe = Probe::attach(Wanted { samples: Some(offsets), ..Wanted::default() });
     let status = names.status();
     let host = kernel::host(&root);
 
@@ -103,7 +103,7 @@ fn attach_plan(probe: &Result<Probe, Error>) -> Vec<Check> {
         };
         Check::new(mark, format!("{}. {candidate}", index + 1), outcome)
     };
-    plan::candidates(true, false).into_iter().enumerate().map(check).collect()
+    plan::candidates(true, None, false).into_iter().enumerate().map(check).collect()
 }
 
 fn kernel_facts(probe: &Result<Probe, Error>, status: &Status) -> Vec<Check> {

@@ -26,6 +26,8 @@ pub struct Watch {
     /// Show their call paths.
     pub stacks: bool,
     pub verbose: bool,
+    /// Attach with reasons, or without, and no other way; `None` is what the kernel takes.
+    pub reasons: Option<bool>,
     pub show: Show,
 }
 
@@ -83,6 +85,7 @@ impl Watch {
             stacks: args.stacks,
             verbose: args.verbose,
             show,
+            reasons: args.candidate.map(|candidate| candidate == cli::Candidate::WithReasons),
         })
     }
 }

@@ -83,8 +83,28 @@ impl Wire {
             if let Some(cpu) = cpu {
                 pin(cpu)?;
             }
-            PacketSocket::open(OUT)?.send(frames, Instant::now() + PATIENCE)
+            PacketSocket::open(OUT)?.send(frame(SOURCE), frames, Instant::now() + PATIENCE)
         })
+    }
+
+    /// As [`Wire::flood`], from another source address.
+    ///
+    /// # Errors
+    /// As [`Wire::flood`].
+    pub fn flood_from(&self, source: [u8; 6], frames: u64) -> Result<Sent> {
+        self.sender.enter(|| {
+            PacketSocket::open(OUT)?.send(frame(source), frames, Instant::now() + PATIENCE)
+        })
+    }
+
+    /// The namespace where the frames arrive.
+    pub fn receiver(&self) -> &Netns {
+        &self.receiver
+    }
+
+    /// Makes the receiving end a port of a bridge in its namespace.
+    pub fn enslave(&self, bridge: &str) -> Result<()> {
+        self.receiver.ip(&format!("link set {IN} master {bridge}")).map(drop)
     }
 
     /// What the receiving link counts.
@@ -170,8 +190,7 @@ impl PacketSocket {
         Ok(())
     }
 
-    fn send(&self, frames: u64, deadline: Instant) -> Result<Sent> {
-        let mut frame = frame();
+    fn send(&self, mut frame: [u8; FRAME_LEN], frames: u64, deadline: Instant) -> Result<Sent> {
         let mut part = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
         // SAFETY: mmsghdr is integers and pointers, for which zero (null) is a value.
         let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
@@ -204,11 +223,14 @@ impl PacketSocket {
     }
 }
 
-/// Broadcast, from a locally administered address, then [`ETHERTYPE`] and zeros.
-fn frame() -> [u8; FRAME_LEN] {
+/// A locally administered address.
+const SOURCE: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
+
+/// Broadcast, from `source`, then [`ETHERTYPE`] and zeros.
+fn frame(source: [u8; 6]) -> [u8; FRAME_LEN] {
     let mut frame = [0; FRAME_LEN];
     frame[..6].fill(0xff);
-    frame[6..12].copy_from_slice(&[0x02, 0, 0, 0, 0, 1]);
+    frame[6..12].copy_from_slice(&source);
     frame[12..14].copy_from_slice(&ETHERTYPE.to_be_bytes());
     frame
 }
@@ -219,6 +241,6 @@ mod tests {
 
     #[test]
     fn frame_carries_the_ethertype_in_network_order() {
-        assert_eq!(frame()[12..14], [0x88, 0xb5]);
+        assert_eq!(frame(SOURCE)[12..14], [0x88, 0xb5]);
     }
 }

@@ -12,18 +12,21 @@
 //! | [`udp`] | datagrams to a closed port | `Udp NoPorts`, `Udp6NoPorts` |
 //! | [`scenario`] | a NAT gateway with a full conntrack table | conntrack's `drop` counter |
 //!
-//! Needs root, and the programs `ip` (iproute2) and, for the NAT scenario, `iptables-legacy`,
-//! `conntrack`, `nginx` and `ab`.
+//! Needs root, and the programs `ip` (iproute2) and, for the NAT scenario, `iptables-legacy` and
+//! `conntrack`; `nginx` and `ab` for its demonstration.
 
 pub mod command;
 pub mod counters;
 pub mod flood;
 pub mod host_value;
 pub mod link;
+pub mod load;
+pub mod machine;
 pub mod nested;
 pub mod netns;
 pub mod pid1;
 pub mod scenario;
+pub mod tracepoint;
 pub mod udp;
 pub mod undo;
 pub mod watch;

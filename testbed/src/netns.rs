@@ -81,15 +81,22 @@ impl Netns {
     /// On such a thread `/proc/net` still shows the main thread's namespace and `/sys/class/net`
     /// the mount's: read `/proc/thread-self/net` and `/proc/sys/net` instead.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let path = self.path();
+        Self::enter_path(&self.path(), work)
+    }
+
+    /// As [`Netns::enter`], by the file that stands for the namespace.
+    pub(crate) fn enter_path<T: Send>(
+        path: &Path,
+        work: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<T> {
         std::thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    let file = File::open(&path)
+                    let file = File::open(path)
                         .with_context(|| format!("cannot open {}", path.display()))?;
                     // A namespace of a thread; the other threads of the process stay outside.
                     setns(file, CloneFlags::CLONE_NEWNET)
-                        .with_context(|| format!("cannot enter {}", self.name))?;
+                        .with_context(|| format!("cannot enter {}", path.display()))?;
                     work()
                 })
                 .join()
@@ -114,7 +121,7 @@ impl Netns {
         })
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         Path::new(FOLDER).join(&self.name)
     }
 }

@@ -12,12 +12,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
 
-const TRACEFS: &str = "/sys/kernel/tracing";
+use crate::tracepoint::Tracepoint;
 
 /// `PERF_TYPE_TRACEPOINT`, `PERF_FLAG_FD_CLOEXEC`, `PERF_EVENT_IOC_SET_FILTER`
 /// (`include/uapi/linux/perf_event.h`).
@@ -54,10 +50,10 @@ impl Pid1Drops {
         Self::of_threads(threads()?, None)
     }
 
-    /// Counts drops of one reason, named as the kernel does.
+    /// Counts drops of one reason, named as the kernel does; all of them where drops have none.
     ///
     /// # Errors
-    /// As [`Pid1Drops::start`], and where the kernel has no such reason.
+    /// As [`Pid1Drops::start`], and where the kernel has reasons, but not this one.
     pub fn of_reason(reason: &str) -> Result<Self> {
         Self::of_threads(threads()?, Some(reason))
     }
@@ -68,21 +64,24 @@ impl Pid1Drops {
     /// # Errors
     /// As [`Pid1Drops::of_reason`].
     pub fn of_threads(threads: Vec<u32>, reason: Option<&str>) -> Result<Self> {
-        let Tracepoint { id, format } = tracepoint()?;
+        let tracepoint = Tracepoint::read()?;
         let mut filter = threads
             .iter()
             .map(|thread| format!("common_pid=={thread}"))
             .collect::<Vec<_>>()
             .join("||");
-        if let Some(reason) = reason {
-            let number = reason_number(&format, reason)
+        if let Some(reason) = reason.filter(|_| tracepoint.has_reasons()) {
+            let number = tracepoint
+                .reason_number(reason)
                 .with_context(|| format!("the kernel has no drop reason {reason}"))?;
             filter = format!("reason=={number}&&({filter})");
         }
         let filter = std::ffi::CString::new(filter)?;
         let events = online_cpus()?
             .into_iter()
-            .map(|cpu| open_event(id, cpu, &filter).with_context(|| format!("CPU {cpu}")))
+            .map(|cpu| {
+                open_event(tracepoint.id, cpu, &filter).with_context(|| format!("CPU {cpu}"))
+            })
             .collect::<Result<_>>()
             .context("cannot count drops in PID 1's context")?;
         Ok(Self { threads, events })
@@ -121,48 +120,6 @@ fn threads() -> Result<Vec<u32>> {
         .collect();
     threads.sort_unstable();
     Ok(threads)
-}
-
-/// What tracefs tells of `skb:kfree_skb`.
-struct Tracepoint {
-    /// The number that perf knows it by.
-    id: u64,
-    /// Its fields, and the names of the reasons.
-    format: String,
-}
-
-/// Tracefs need not be mounted, so a thread of its own mounts it where nothing else sees it.
-fn tracepoint() -> Result<Tracepoint> {
-    std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                mount_private_tracefs()?;
-                let read = |file: &str| {
-                    let path = format!("{TRACEFS}/events/skb/kfree_skb/{file}");
-                    fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
-                };
-                let id = read("id")?.trim().parse().context("tracepoint id")?;
-                Ok(Tracepoint { id, format: read("format")? })
-            })
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-/// Finds `{ 8, "NETFILTER_DROP" }` in the format's list of reasons.
-fn reason_number(format: &str, reason: &str) -> Option<u32> {
-    let before = format.split_once(&format!(", \"{reason}\" }}"))?.0;
-    before.rsplit_once("{ ")?.1.parse().ok()
-}
-
-/// Gives the calling thread a mount namespace of its own with tracefs in it.
-fn mount_private_tracefs() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .context("cannot make mounts private")?;
-    mount(Some("tracefs"), TRACEFS, Some("tracefs"), MsFlags::empty(), none)
-        .context("cannot mount tracefs")
 }
 
 /// `/sys/devices/system/cpu/online`, for example `0-3,6`.
@@ -216,13 +173,5 @@ mod tests {
         assert_eq!(parse_cpus("0-3,6\n"), Some(vec![0, 1, 2, 3, 6]));
         assert_eq!(parse_cpus(""), None);
         assert_eq!(parse_cpus("a-b"), None);
-    }
-
-    #[test]
-    fn reasons_are_numbered_by_the_kernels_own_list() {
-        let format = r#"print fmt: "%s", __print_symbolic(REC->reason, { 2, "NOT_SPECIFIED" }, { 8, "NETFILTER_DROP" })"#;
-        assert_eq!(reason_number(format, "NETFILTER_DROP"), Some(8));
-        assert_eq!(reason_number(format, "NETFILTER"), None);
-        assert_eq!(reason_number("", "NETFILTER_DROP"), None);
     }
 }

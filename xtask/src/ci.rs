@@ -7,10 +7,19 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build_ebpf, process::CommandExt, project, project::Project, setup, test};
+use crate::{build_ebpf, process::CommandExt, project, project::Project, setup, test, vm};
+
+/// Run all that must hold before a change goes in: setup, formatting, the kernel object, clippy,
+/// tests here and on other kernels
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave out the other kernels (cargo xtask vm)
+    #[arg(long)]
+    without_vm: bool,
+}
 
 /// `.ci/run` calls this; it stops at the first step that fails, and ends with the tests.
-pub(crate) fn run(project: &Project) -> Result<ExitCode> {
+pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
     step("setup", || setup::install(project, setup::For::All))?;
     step("formatting", || {
         cargo(project, &["fmt", "--all", "--check"])?;
@@ -32,7 +41,27 @@ pub(crate) fn run(project: &Project) -> Result<ExitCode> {
         }
         Ok(())
     })?;
-    test::run(project, &test::Args::default())
+    let host = test::all(project);
+    if args.without_vm {
+        return Ok(conclude(host));
+    }
+    eprintln!("==> other kernels");
+    let guests = vm::all(project)?;
+    println!("host: {} passed, {} failed", host.passed, host.failed);
+    println!("other kernels: {} passed, {} failed", guests.passed, guests.failed);
+    Ok(conclude(Sum { passed: host.passed + guests.passed, failed: host.failed + guests.failed }))
+}
+
+/// Tests that passed and failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sum {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+}
+
+fn conclude(Sum { passed, failed }: Sum) -> ExitCode {
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {

@@ -15,6 +15,7 @@ mod setup;
 mod test;
 mod toolchain;
 mod version;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -34,9 +35,8 @@ enum Task {
     Test(test::Args),
     Scenario(scenario::Args),
     Figures(figures::Args),
-    /// Run all that must hold before a change goes in: setup, formatting, the kernel object,
-    /// clippy, tests
-    Ci,
+    Vm(vm::Args),
+    Ci(ci::Args),
     /// Accept what the program prints now as what it should print (golden files)
     Bless,
 }
@@ -49,7 +49,8 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&project, &args),
         Task::Scenario(args) => scenario::run(&project, &args),
         Task::Figures(args) => figures::run(&project, &args),
-        Task::Ci => ci::run(&project),
+        Task::Vm(args) => vm::run(&project, &args),
+        Task::Ci(args) => ci::run(&project, &args),
         Task::Bless => bless::run(&project),
     });
     result.unwrap_or_else(|error| {

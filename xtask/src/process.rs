@@ -37,7 +37,8 @@ impl CommandExt for Command {
     }
 }
 
-fn quote(word: &OsStr) -> String {
+/// A word as a shell reads it back.
+pub(crate) fn quote(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let plain = |c: char| c.is_alphanumeric() || "-_=./:,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -47,6 +47,18 @@ const TEST_PROGRAMS: [(&str, &str); 14] = [
     ("tshark", "tshark"),
 ];
 
+/// Programs that boot guests and pack what they boot, and the packages that bring them.
+const GUEST_PROGRAMS: [(&str, &str); 8] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("depmod", "kmod"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
+    ("dpkg-deb", "dpkg"),
+    ("ip6tables-legacy", "iptables"),
+    ("mount", "mount"),
+];
+
 /// Install what the kernel side's build and the host tests need (Debian, Ubuntu).
 ///
 /// Packages come from apt, through sudo where needed; bpf-linker goes into the project's own
@@ -64,7 +76,9 @@ pub(crate) struct Args {
 pub(crate) enum For {
     /// Host tests; the kernel object ships, so they need no toolchain.
     Tests,
-    /// Those, and `cargo xtask build-ebpf`.
+    /// Those, in guests (`cargo xtask vm`).
+    Guests,
+    /// All those, and `cargo xtask build-ebpf`.
     All,
 }
 
@@ -163,7 +177,7 @@ struct Missing {
     linker: bool,
     /// LLVM's development files, which the linker is built with.
     llvm: bool,
-    /// Of [`TEST_PROGRAMS`].
+    /// Of [`TEST_PROGRAMS`] and [`GUEST_PROGRAMS`].
     programs: Vec<(&'static str, &'static str)>,
     /// In words.
     reasons: Vec<String>,
@@ -171,15 +185,18 @@ struct Missing {
 
 impl Missing {
     fn find(project: &Project, purpose: For) -> Self {
+        let guests: &[_] = if purpose == For::Tests { &[] } else { &GUEST_PROGRAMS };
         let mut missing = Self {
             programs: TEST_PROGRAMS
-                .into_iter()
+                .iter()
+                .chain(guests)
+                .copied()
                 .filter(|(program, _)| find_command(program).is_none())
                 .collect(),
             ..Self::default()
         };
         for (program, _) in &missing.programs {
-            missing.reasons.push(format!("no program `{program}`, which the host tests run"));
+            missing.reasons.push(format!("no program `{program}`, which the tests need"));
         }
         if purpose == For::All {
             missing.look_for_toolchain(&Facts::gather(project));

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::{
+    ci::Sum,
     process::CommandExt,
     project::{Project, cargo, find_command, is_root, path_folders},
     setup,
@@ -21,8 +22,11 @@ use crate::{
 use tally::Tally;
 
 /// The integration test target that drops real packets, and why its tests are marked ignored.
-const HOST: &str = "host";
+pub(crate) const HOST: &str = "host";
 const HOST_REASON: &str = "needs root: cargo xtask test";
+/// The module of its tests that are for guests alone, and why they are ignored.
+const GUEST: &str = "guest::";
+const GUEST_REASON: &str = "needs a guest: cargo xtask vm";
 
 /// Run all tests: unit, integration, and those that drop real packets on this kernel.
 ///
@@ -38,17 +42,28 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
+    Ok(conclude(&tally(project, args)))
+}
+
+/// For `cargo xtask ci`: all of them.
+pub(crate) fn all(project: &Project) -> Sum {
+    let tally = tally(project, &Args::default());
+    conclude(&tally);
+    Sum { passed: tally.passed(), failed: tally.failed() }
+}
+
+fn tally(project: &Project, args: &Args) -> Tally {
     let mut tally = Tally::default();
     let filter = args.filter.as_deref();
     if args.no_host {
         tally.attempt(|tally| workspace(project, filter, tally));
     } else {
-        tally.expect_elsewhere(HOST_REASON);
+        tally.expect_elsewhere(&[HOST_REASON, GUEST_REASON]);
         tally.attempt(|_| setup::install(project, setup::For::Tests));
         tally.attempt(|tally| workspace(project, filter, tally));
         tally.attempt(|tally| host(project, filter, None, tally));
     }
-    Ok(conclude(&tally))
+    tally
 }
 
 /// The host tests alone, on another kernel object than the shipped one.
@@ -98,7 +113,7 @@ fn host(
 
     let mut command = as_root(&tests, &variables)?;
     command.current_dir(project.package());
-    command.args(filter).args(["--include-ignored", "--test-threads=1"]);
+    command.args(filter).args(["--include-ignored", "--test-threads=1", "--skip", GUEST]);
     follow(&mut command, tally)
 }
 
@@ -163,11 +178,17 @@ fn build(
     object: Option<&Path>,
 ) -> Result<PathBuf> {
     let mut command = Command::new(cargo());
-    command.current_dir(&project.root).stderr(Stdio::inherit());
-    command.args(arguments).args(["--locked", "--message-format=json-render-diagnostics"]);
+    command.current_dir(&project.root).args(arguments);
     if let Some(object) = object {
         command.env("DROPWATCH_OBJECT", object);
     }
+    built(command, target)
+}
+
+/// Runs a build and returns the executable that it made of `target`.
+pub(crate) fn built(mut command: Command, target: &str) -> Result<PathBuf> {
+    command.args(["--locked", "--message-format=json-render-diagnostics"]);
+    command.stderr(Stdio::inherit());
     let messages = command.read()?;
     executable(&messages, target)
         .with_context(|| format!("`{}` built no `{target}`", command.quoted()))

@@ -14,6 +14,7 @@
 use std::{
     collections::HashMap,
     io::{self, Read},
+    mem,
     ops::Range,
 };
 
@@ -79,6 +80,8 @@ pub struct SymbolTable {
     /// Modules and generated code: changes as they come and go.
     loaded: Section,
     owners: Vec<Owner>,
+    /// Those of the reading before: a module may have dropped since, and be gone.
+    before: Option<(Section, Vec<Owner>)>,
     restricted: bool,
     skipped: u64,
 }
@@ -94,37 +97,31 @@ impl SymbolTable {
     pub fn reread_loaded(&mut self, kallsyms: impl Read, modules: &Modules) -> io::Result<()> {
         let fresh = Builder::read(kallsyms, modules, false)?.finish();
         if !fresh.restricted {
-            self.loaded = fresh.loaded;
-            self.owners = fresh.owners;
+            let loaded = mem::replace(&mut self.loaded, fresh.loaded);
+            self.before = Some((loaded, mem::replace(&mut self.owners, fresh.owners)));
         }
         Ok(())
     }
 
     /// The function that `address` is in. `address` is used as it is: a drop location is a return
     /// address, or a function's own start, so nothing may be subtracted.
+    ///
+    /// Between two readings a module can drop packets and go. Where the newest reading has no
+    /// module at the address, the one before tells; generated code comes last, since nothing but
+    /// its nearness speaks for it.
     pub fn resolve(&self, address: u64) -> Option<Resolved<'_>> {
-        let section = if self.is_core_text(address) { &self.core } else { &self.loaded };
-        let above = section.symbols.partition_point(|symbol| symbol.address <= address);
-        let symbol = section.symbols.get(above.checked_sub(1)?)?;
-        let offset = address - symbol.address;
-        let owner = self.owners.get(usize::from(symbol.owner));
-        let within = match owner.map(|owner| &owner.text) {
-            // The kernel proper: both are in `core_text`.
-            None => true,
-            Some(Some(text)) => text.contains(&address),
-            Some(None) => offset < MAX_GENERATED && !self.module_starts_in(symbol.address, address),
+        if self.is_core_text(address) {
+            return resolve_in(&self.core, &[], address);
+        }
+        let newest = || resolve_in(&self.loaded, &self.owners, address);
+        let (section, owners) = match &self.before {
+            Some((section, owners)) => (section, owners),
+            None => return newest(),
         };
-        within.then(|| Resolved {
-            name: section.name(symbol),
-            offset,
-            module: owner.map(|owner| owner.name.as_str()),
-        })
-    }
-
-    /// Whether a module lies between a symbol of generated code and an address behind it.
-    fn module_starts_in(&self, symbol: u64, address: u64) -> bool {
-        let starts = self.owners.iter().filter_map(|owner| owner.text.as_ref());
-        starts.map(|text| text.start).any(|start| symbol < start && start <= address)
+        if in_module(&self.owners, address) || !in_module(owners, address) {
+            return newest();
+        }
+        resolve_in(section, owners, address).or_else(newest)
     }
 
     /// Whether `address` is in the kernel proper, whose names never change.
@@ -155,6 +152,35 @@ impl SymbolTable {
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
+}
+
+/// The function of one section that `address` is in.
+fn resolve_in<'a>(section: &'a Section, owners: &'a [Owner], address: u64) -> Option<Resolved<'a>> {
+    let above = section.symbols.partition_point(|symbol| symbol.address <= address);
+    let symbol = section.symbols.get(above.checked_sub(1)?)?;
+    let offset = address - symbol.address;
+    let owner = owners.get(usize::from(symbol.owner));
+    let within = match owner.map(|owner| &owner.text) {
+        // The kernel proper: both are in `core_text`.
+        None => true,
+        Some(Some(text)) => text.contains(&address),
+        Some(None) => offset < MAX_GENERATED && !module_starts_in(owners, symbol.address, address),
+    };
+    within.then(|| Resolved {
+        name: section.name(symbol),
+        offset,
+        module: owner.map(|owner| owner.name.as_str()),
+    })
+}
+
+fn in_module(owners: &[Owner], address: u64) -> bool {
+    owners.iter().filter_map(|owner| owner.text.as_ref()).any(|text| text.contains(&address))
+}
+
+/// Whether a module lies between a symbol of generated code and an address behind it.
+fn module_starts_in(owners: &[Owner], symbol: u64, address: u64) -> bool {
+    let starts = owners.iter().filter_map(|owner| owner.text.as_ref());
+    starts.map(|text| text.start).any(|start| symbol < start && start <= address)
 }
 
 impl Section {
@@ -346,6 +372,7 @@ impl Builder {
             core_text,
             loaded: self.loaded,
             owners: self.owners,
+            before: None,
             restricted: self.zeros > 0 && self.addresses == 0,
             skipped: self.skipped,
         }

@@ -38,6 +38,8 @@ const LOG_DEBUG: u8 = 4;
 pub struct Wanted {
     /// Sample drops in detail, with the running kernel's offsets.
     pub samples: Option<Offsets>,
+    /// Only with reasons, or only without; `None` is what the kernel takes.
+    pub reasons: Option<bool>,
     /// Keep the kernel side's diagnostics, readable through [`Probe::take_log`].
     pub log: bool,
 }
@@ -108,7 +110,7 @@ impl Probe {
         let entries = plan::map_entries(nr_cpus().map_err(|(_, error)| Error::Cpus(error))?);
         let mut attempts = Vec::new();
         let offsets = wanted.samples.unwrap_or(Offsets::NONE);
-        for candidate in plan::candidates(wanted.samples.is_some(), wanted.log) {
+        for candidate in plan::candidates(wanted.samples.is_some(), wanted.reasons, wanted.log) {
             match load(candidate, entries, &offsets) {
                 Ok(mut probe) => {
                     attempts.push(Attempt { candidate, refusal: None });

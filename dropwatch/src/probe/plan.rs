@@ -33,11 +33,13 @@ impl fmt::Display for Candidate {
     }
 }
 
-/// Candidates in the order to try them: whatever shows more comes first.
-pub fn candidates(samples: bool, log: bool) -> Vec<Candidate> {
+/// Candidates in the order to try them: whatever shows more comes first. `reasons` leaves only
+/// those with, or without, reasons.
+pub fn candidates(samples: bool, reasons: Option<bool>, log: bool) -> Vec<Candidate> {
     let wanted = |wanted: bool| [true, false].into_iter().filter(move |on| wanted || !on);
     wanted(samples)
         .flat_map(|samples| [true, false].map(|reason| (samples, reason)))
+        .filter(|(_, reason)| reasons.is_none_or(|wanted| wanted == *reason))
         .flat_map(|(samples, reason)| {
             wanted(log).map(move |log| Candidate { samples, reason, log })
         })
@@ -139,15 +141,16 @@ mod tests {
 
     #[test]
     fn whatever_shows_more_is_tried_first() {
-        assert_eq!(candidates(false, false), [REASON, BARE]);
+        assert_eq!(candidates(false, None, false), [REASON, BARE]);
+        assert_eq!(candidates(false, Some(false), false), [BARE]);
         let samples = Candidate { samples: true, ..BARE };
-        let all = candidates(true, false);
+        let all = candidates(true, None, false);
         assert_eq!(all, [Candidate { samples: true, ..REASON }, samples, REASON, BARE]);
     }
 
     #[test]
     fn a_kernel_without_logging_loses_only_the_logging() {
-        let all = candidates(true, true);
+        let all = candidates(true, None, true);
         assert_eq!(all[0], Candidate { samples: true, reason: true, log: true });
         assert_eq!(all[1], Candidate { log: false, ..all[0] });
         assert_eq!((all.len(), all.last()), (8, Some(&BARE)));

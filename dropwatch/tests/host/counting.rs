@@ -3,12 +3,13 @@
 use dropwatch::report::model::Lost;
 use testbed::{
     flood::Wire,
+    machine::fewer,
     nested::NestedFlood,
     pid1::Pid1Drops,
     udp::{ClosedPort, Family},
 };
 
-use crate::harness::{RECEIVE_PATH, Run, UDP4, UDP6};
+use crate::harness::{RECEIVE_PATH, Run, UDP4, UDP6, has_reasons, skips_nested};
 
 const FLOOD: u64 = 2_000_000;
 
@@ -18,18 +19,20 @@ fn flood_is_counted_to_the_packet() {
     let wire = Wire::new().unwrap();
     let before = wire.received().unwrap().rx_dropped;
     let run = Run::start(&["-i", "200ms"]);
-    let sent = wire.flood(FLOOD, None).unwrap();
+    let frames = fewer(FLOOD);
+    let sent = wire.flood(frames, None).unwrap();
     let recording = run.stop();
     let dropped = wire.received().unwrap().rx_dropped - before;
 
-    assert_eq!((sent.accepted, sent.refused), (FLOOD, 0));
-    assert_eq!(dropped, FLOOD, "every frame dies in the receive path");
+    assert_eq!((sent.accepted, sent.refused), (frames, 0));
+    assert_eq!(dropped, frames, "every frame dies in the receive path");
     assert_eq!(recording.count(RECEIVE_PATH), dropped);
     assert_eq!(recording.lost(), Lost::default());
     assert!(recording.reports.len() > 2, "counted over several reports");
 }
 
-/// What the program is not run for, because it interrupts itself, is counted by the kernel.
+/// What the program is not run for, because it interrupts itself, is counted by the kernel. Older
+/// kernels (before 6.0) run it nested instead, and every drop is at its place.
 ///
 /// Steered frames are handled in whatever task they interrupt, and there are hosts that hide those
 /// which interrupt PID 1 from every tracing program (see `testbed::pid1`). Whether this one does
@@ -40,11 +43,14 @@ fn flood_is_counted_to_the_packet() {
 fn nested_flood_is_counted_to_the_packet() {
     let flood = NestedFlood::new().unwrap();
     let run = Run::start(&["-i", "200ms"]);
-    let nested = flood.run(FLOOD).unwrap();
+    let nested = flood.run(fewer(FLOOD)).unwrap();
     let recording = run.stop();
 
     let in_process = recording.count(&[
         ("__dev_direct_xmit", "NOT_SPECIFIED"),
+        ("dev_direct_xmit", "NOT_SPECIFIED"),
+        // Up to 6.1 a list of packets is freed by this one function, whoever drops it.
+        ("kfree_skb_list", "NOT_SPECIFIED"),
         ("packet_direct_xmit", "NOT_SPECIFIED"),
         ("packet_xmit", "NOT_SPECIFIED"),
     ]);
@@ -54,10 +60,15 @@ fn nested_flood_is_counted_to_the_packet() {
     println!("{nested:?}, counted {in_process} + {in_softirq}, {recursion} nested");
     assert!(
         counted == nested.total() || counted + nested.in_pid1 == nested.total(),
-        "{counted} counted of {nested:?}"
+        "{counted} counted of {nested:?}: {:#?}",
+        recording.reports
     );
     assert_eq!(recording.lost(), Lost { recursion, ..Lost::default() });
-    assert!(recursion > 0, "the floods never met: nothing was proved");
+    if skips_nested() {
+        assert!(recursion > 0, "the floods never met: nothing was proved");
+    } else {
+        assert_eq!(recursion, 0, "this kernel does not count what it does not skip");
+    }
 }
 
 #[test]
@@ -88,5 +99,8 @@ fn perf_counts_the_drops_of_the_given_threads_alone() {
     for _ in 0..10 {
         socket.send_to(b"nobody listens", "127.0.0.1:9").unwrap();
     }
-    assert_eq!((own.sum().unwrap(), other.sum().unwrap()), (10, 0));
+    let (own, other) = (own.sum().unwrap(), other.sum().unwrap());
+    // Without reasons, whatever else this thread has dropped on the way is in its sum as well.
+    assert!(own == 10 || (!has_reasons() && own > 10), "{own}");
+    assert_eq!(other, 0);
 }

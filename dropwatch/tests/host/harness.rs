@@ -11,7 +11,10 @@ use dropwatch::report::{
     decode::decode,
     model::{End, Line, Location, Lost, Report, Start},
 };
-use testbed::watch::{Ended, Watch};
+use testbed::{
+    tracepoint::Tracepoint,
+    watch::{Ended, Watch},
+};
 
 /// Frees for an unhandled ethertype: the receive path proper, and the CPU's backlog before it.
 pub(crate) const RECEIVE_PATH: &[(&str, &str)] = &[
@@ -107,18 +110,15 @@ impl Recording {
         recording
     }
 
-    /// Drops at any of the places.
+    /// Drops at any of the places; the reason is looked at where the kernel has any, and is null
+    /// where it has none.
     pub(crate) fn count(&self, places: &[(&str, &str)]) -> u64 {
+        let at = |location: &Location, (symbol, reason): (&str, &str)| {
+            let expected = has_reasons().then_some(reason);
+            function(location) == symbol && location.reason.as_deref() == expected
+        };
         self.locations()
-            .filter(|location| places.contains(&(function(location), reason(location))))
-            .map(|location| location.count)
-            .sum()
-    }
-
-    /// Drops for a reason, wherever.
-    pub(crate) fn count_reason(&self, name: &str) -> u64 {
-        self.locations()
-            .filter(|location| reason(location) == name)
+            .filter(|location| places.iter().any(|&place| at(location, place)))
             .map(|location| location.count)
             .sum()
     }
@@ -140,12 +140,14 @@ impl Recording {
 }
 
 /// The function's name as in the source: compilers mark their clones with a suffix.
-fn function(location: &Location) -> &str {
+pub(crate) fn function(location: &Location) -> &str {
     location.symbol.as_deref().and_then(|symbol| symbol.split('.').next()).unwrap_or("unknown")
 }
 
-fn reason(location: &Location) -> &str {
-    location.reason.as_deref().unwrap_or("none")
+/// Whether drops carry a reason on this kernel, as tracefs has it.
+pub(crate) fn has_reasons() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| Tracepoint::read().unwrap().has_reasons())
 }
 
 /// Checks a line against the schema that users are given.
@@ -170,4 +172,18 @@ pub(crate) fn loaded() -> (BTreeSet<u32>, BTreeSet<u32>) {
         .collect();
     let links = aya::programs::loaded_links().flatten().map(|link| link.id()).collect();
     (programs, links)
+}
+
+/// Whether the kernel skips a program that interrupts itself, and counts that: it then has a line
+/// for it in the program's `fdinfo` (Linux 6.0).
+pub(crate) fn skips_nested() -> bool {
+    use std::os::fd::{AsFd, AsRawFd};
+    let _run = Run::start(&[]);
+    let program = aya::programs::loaded_programs()
+        .flatten()
+        .find(|program| program.name_as_str().is_some_and(|name| name.starts_with("dropwatch")))
+        .unwrap();
+    let fd = program.fd().unwrap();
+    let info = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+    std::fs::read_to_string(info).unwrap().contains("recursion_misses")
 }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use testbed::udp::{ClosedPort, Family};
+use testbed::{
+    machine::{fewer, longer},
+    udp::{ClosedPort, Family},
+};
 
 use crate::harness::{Recording, Run, UDP4, binary, dropwatch};
 
@@ -14,19 +17,22 @@ use crate::harness::{Recording, Run, UDP4, binary, dropwatch};
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn reports_keep_their_pace() {
+    let bound = longer(Duration::from_millis(20));
     let first = latest();
-    if first <= Duration::from_millis(20) {
+    if first <= bound {
         return;
     }
     println!("{first:?} late at worst: the machine was busy; once more");
     let second = latest();
-    assert!(second <= Duration::from_millis(20), "{first:?}, then {second:?} off the grid");
+    assert!(second <= bound, "{first:?}, then {second:?} off the grid");
 }
 
-/// How far off the grid the worst of twenty reports ends.
+/// How far off the grid the worst of some reports ends.
 fn latest() -> Duration {
-    let recording = Run::start(&["-i", "200ms", "-c", "20"]).finish();
-    assert_eq!(recording.reports.len(), 20);
+    let (interval, count) = (pace(200), fewer(20).max(5));
+    let args = ["-i", &milliseconds(interval), "-c", &count.to_string()];
+    let recording = Run::start(&args).finish();
+    assert_eq!(recording.reports.len() as u64, count);
     let mut end = 0.0;
     recording
         .reports
@@ -35,10 +41,19 @@ fn latest() -> Duration {
         .map(|(report, k)| {
             assert_eq!(report.intervals, 1);
             end += report.interval_s;
-            Duration::from_secs_f64((end - 0.2 * f64::from(k)).abs())
+            Duration::from_secs_f64((end - interval.as_secs_f64() * f64::from(k)).abs())
         })
         .max()
         .unwrap()
+}
+
+/// An interval that leaves a slow machine the time to start, most of which is reading symbols.
+fn pace(milliseconds: u64) -> Duration {
+    longer(Duration::from_millis(milliseconds)).min(Duration::from_millis(milliseconds.max(3_000)))
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
 }
 
 /// A stopped `less`: no count is lost, and the report that follows says how much time it covers.
@@ -79,23 +94,29 @@ fn signals_report_what_is_left() {
 #[ignore = "needs root: cargo xtask test"]
 fn duration_and_count_report_what_is_left() {
     let closed = ClosedPort::new().unwrap();
-    for args in [["-i", "1h", "-d", "1s"], ["-i", "1s", "-c", "1"]] {
+    let length = pace(1_000);
+    let argument = milliseconds(length);
+    for args in [["-i", "1h", "-d", &argument], ["-i", &argument, "-c", "1"]] {
         let run = Run::start(&args);
         closed.send(Family::V4, 10).unwrap();
         let recording = run.finish();
         expect_one_partial_report(&recording, &args.join(" "));
-        let length = recording.end.duration_s;
-        assert!((1.0..1.5).contains(&length), "{args:?}: {length} s");
+        let late = recording.end.duration_s - length.as_secs_f64();
+        let bound = longer(Duration::from_millis(500)).as_secs_f64();
+        assert!((0.0..bound).contains(&late), "{args:?}: {late} s late");
     }
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_duration_that_is_no_multiple_ends_with_a_shorter_report() {
-    let recording = Run::start(&["-i", "300ms", "-d", "700ms"]).finish();
+    let unit = pace(100);
+    let args = ["-i", &milliseconds(unit * 3), "-d", &milliseconds(unit * 7)];
+    let recording = Run::start(&args).finish();
     let lengths: Vec<f64> = recording.reports.iter().map(|report| report.interval_s).collect();
     assert_eq!(lengths.len(), 3, "{lengths:?}");
-    assert!((lengths[2] - 0.1).abs() < 0.05, "{lengths:?}");
+    let unit = unit.as_secs_f64();
+    assert!((lengths[2] - unit).abs() < unit / 2.0, "{lengths:?}");
 }
 
 fn expect_one_partial_report(recording: &Recording, how: &str) {
@@ -110,7 +131,7 @@ fn a_reader_that_goes_away_is_success() {
     for format in ["text", "classic", "json"] {
         let started = Instant::now();
         let output = Command::new("timeout")
-            .args(["20", "sh", "-c"])
+            .args(["60", "sh", "-c"])
             .arg(r#"{ "$0" -i 50ms --format "$1"; echo "status $?" >&2; } | head -n 1"#)
             .arg(binary())
             .arg(format)
@@ -118,7 +139,7 @@ fn a_reader_that_goes_away_is_success() {
             .unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stderr), "status 0\n", "{format}");
         assert_eq!(output.stdout.iter().filter(|&&byte| byte == b'\n').count(), 1);
-        assert!(started.elapsed() < Duration::from_secs(15), "{format} went on");
+        assert!(started.elapsed() < longer(Duration::from_secs(15)), "{format} went on");
     }
 }
 

@@ -6,14 +6,13 @@
 //! counts for the whole host, so the tests run one at a time, and other traffic that is dropped
 //! at the same places would show: run them on a machine at rest.
 //!
-//! A stepped wall clock is not here: `CLOCK_REALTIME` has no namespace, and stepping the host's
-//! is not a test's right. That no rate depends on it is proved where reports are built, which get
-//! their times as values.
+//! What a test must not do to somebody's host is in `guest`, for machines of the tests' own.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod counting;
 mod environment;
+mod guest;
 mod harness;
 mod input;
 mod lifecycle;

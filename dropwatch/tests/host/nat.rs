@@ -5,8 +5,9 @@ use std::{os::unix::process::ExitStatusExt, process::Command, time::Duration};
 use nix::sys::signal::Signal;
 use testbed::{
     host_value::restore_leftovers,
+    machine::longer,
     netns::{Netns, remove_leftovers},
-    scenario::nat::Story,
+    scenario::nat::{LOW, Story, Tools},
     watch::{Ended, Watch},
 };
 
@@ -15,8 +16,19 @@ use crate::harness::binary;
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_full_conntrack_table_is_counted_to_the_packet_and_room_ends_it() {
+    expect_the_story(Tools::Own);
+}
+
+/// The same with the tools that everybody knows, as the demonstration has it.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_story_of_nginx_and_ab() {
+    expect_the_story(Tools::NginxAndAb);
+}
+
+fn expect_the_story(tools: Tools) {
     let before = limit();
-    let story = Story::new(&binary()).unwrap();
+    let story = Story::new(&binary(), tools).unwrap();
 
     let full = story.full_table().unwrap();
     assert!(full.conntrack_drops > 0, "the table never filled: {full:#?}");
@@ -66,7 +78,7 @@ fn the_next_run_puts_right_what_a_killed_one_left() {
 /// Changes the host and waits to be interrupted.
 fn hold() {
     let _netns = Netns::new("held").unwrap();
-    let _story = Story::new(&binary()).unwrap();
+    let _story = Story::new(&binary(), Tools::Own).unwrap();
     println!("\nholding");
     std::thread::sleep(Duration::from_secs(60));
 }
@@ -78,8 +90,10 @@ fn interrupt(signal: Signal) -> (u32, Ended) {
         .args(["--ignored", "--exact", "nat::ctrl_c_puts_the_limit_back", "--nocapture"])
         .env(HOLDER, "1");
     let mut watch = Watch::start(&mut command).unwrap();
-    while watch.next_line(Duration::from_secs(20)).unwrap().expect("it holds") != "holding" {}
-    assert_eq!(limit(), "1000");
+    while watch.next_line(longer(Duration::from_secs(20))).unwrap().expect("it holds") != "holding"
+    {
+    }
+    assert_eq!(limit(), LOW.to_string());
     let pid = watch.pid();
     assert_eq!(namespaces_of(pid).len(), 1);
     watch.signal(signal).unwrap();

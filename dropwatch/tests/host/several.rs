@@ -9,6 +9,7 @@ use std::{
 use nix::sys::signal::Signal;
 use testbed::{
     flood::Wire,
+    machine::fewer,
     udp::{ClosedPort, Family},
 };
 
@@ -35,11 +36,11 @@ fn fifty_starts_and_stops_under_load_leave_nothing() {
     std::thread::scope(|scope| {
         let flood = scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                wire.flood(10_000, None).unwrap();
+                wire.flood(fewer(10_000), None).unwrap();
             }
         });
         let stop_at_end = StopAtEnd(&stop);
-        for round in 0..50 {
+        for round in 0..fewer(50).max(5) {
             let run = Run::start(&["-i", "20ms"]);
             std::thread::sleep(Duration::from_millis(round % 5 * 10));
             let recording = run.stop();
@@ -48,7 +49,7 @@ fn fifty_starts_and_stops_under_load_leave_nothing() {
         // One that is surely up while frames are dropped.
         let before = wire.received().unwrap().rx_dropped;
         let run = Run::start(&[]);
-        while wire.received().unwrap().rx_dropped < before + 100_000 {
+        while wire.received().unwrap().rx_dropped < before + fewer(100_000) {
             assert!(!flood.is_finished(), "the flood has failed");
         }
         assert!(run.stop().count(RECEIVE_PATH) > 0);

@@ -4,13 +4,13 @@ use std::{
     fs,
     net::{SocketAddr, TcpStream},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, counters, link, netns::Netns, undo::Undo};
+use crate::{command, counters, link, load::Server, netns::Netns, undo::Undo};
 
 /// Addresses set aside for benchmarks (RFC 2544), so that none can be somebody's.
 pub(super) const CLIENT: &str = "198.18.1.2";
@@ -20,19 +20,36 @@ pub(super) const WEB: &str = "198.18.2.2";
 /// Port of the gateway that leads to the web server.
 pub(super) const PORT: u16 = 8080;
 
-/// The network, with nginx running.
+/// Who answers and who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tools {
+    /// nginx and ab, which everybody knows.
+    NginxAndAb,
+    /// The testbed's own ([`crate::load`]), which every machine has.
+    Own,
+}
+
+/// A running web server.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for its end")]
+enum Web {
+    Nginx(Nginx),
+    Own(Server),
+}
+
+/// The network, with a web server running.
 #[derive(Debug)]
 pub(super) struct Gateway {
     client: Netns,
     gateway: Netns,
-    /// Before `web` and its folder, so that nginx ends before they go.
-    _nginx: Nginx,
+    /// Before `web` and its folder, so that the server ends before they go.
+    _server: Web,
     _web: Netns,
 }
 
 impl Gateway {
     /// Builds the network and waits until the web server answers through the gateway.
-    pub(super) fn new() -> Result<Self> {
+    pub(super) fn new(tools: Tools) -> Result<Self> {
         let (client, gateway, web) =
             (Netns::new("client")?, Netns::new("gateway")?, Netns::new("web")?);
         link::veth(&client, "eth0", &gateway, "outside")?;
@@ -63,8 +80,11 @@ impl Gateway {
                 .split_whitespace(),
             ),
         )?;
-        let nginx = Nginx::start(&web)?;
-        let this = Self { client, gateway, _nginx: nginx, _web: web };
+        let server = match tools {
+            Tools::NginxAndAb => Web::Nginx(Nginx::start(&web)?),
+            Tools::Own => Web::Own(Server::start(&web, format!("{WEB}:80").parse()?)?),
+        };
+        let this = Self { client, gateway, _server: server, _web: web };
         this.wait_for_answer()?;
         Ok(this)
     }
@@ -74,9 +94,9 @@ impl Gateway {
         counters::conntrack(&self.gateway, "drop")
     }
 
-    /// `program`, to be run as the client.
-    pub(super) fn client(&self, program: &str) -> Command {
-        self.client.command(program)
+    /// Where the requests come from.
+    pub(super) fn client(&self) -> &Netns {
+        &self.client
     }
 
     /// Takes the gateway's links down: no packet comes any more that conntrack could drop.

@@ -11,22 +11,34 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
+pub use super::gateway::Tools;
 use super::gateway::{CLIENT, Gateway, INSIDE, OUTSIDE, PORT, WEB};
-use crate::{command, host_value::HostValue, pid1::Pid1Drops, undo::Undo, watch::Watch};
+use crate::{
+    command,
+    host_value::HostValue,
+    load::{self, Answers},
+    machine,
+    pid1::Pid1Drops,
+    undo::Undo,
+    watch::Watch,
+};
 
 const LIMIT: &str = "net/netfilter/nf_conntrack_max";
 /// Tracked connections that each namespace may have, in the first run and in the second.
-const LOW: u64 = 1_000;
+pub const LOW: u64 = 1_000;
 const HIGH: u64 = 131_072;
 /// Requests, and how many at once.
 const REQUESTS: u64 = 10_000;
 const AT_ONCE: u64 = 900;
+/// How long a request may wait for its answer, or a load for any.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What one load came to.
 #[derive(Debug)]
@@ -59,6 +71,8 @@ impl Outcome {
 pub struct Story {
     limit: HostValue,
     dropwatch: PathBuf,
+    tools: Tools,
+    requests: u64,
 }
 
 impl Story {
@@ -66,30 +80,64 @@ impl Story {
     ///
     /// # Errors
     /// When the host's own connections would suffer from the low limit.
-    pub fn new(dropwatch: &Path) -> Result<Self> {
+    pub fn new(dropwatch: &Path, tools: Tools) -> Result<Self> {
         crate::need_root()?;
         check_room(&busiest_tables()?)?;
         let limit = HostValue::set(LIMIT, &LOW.to_string())?;
-        Ok(Self { limit, dropwatch: dropwatch.to_owned() })
+        // On a slow machine just enough to overflow the table.
+        let requests = machine::fewer(REQUESTS).max(2 * LOW);
+        Ok(Self { limit, dropwatch: dropwatch.to_owned(), tools, requests })
     }
 
     /// Runs the load with the low limit.
     pub fn full_table(&self) -> Result<Outcome> {
         self.limit.change(&LOW.to_string())?;
-        load(&self.dropwatch)
+        self.load()
     }
 
     /// Runs the load with the limit raised.
     pub fn room_for_all(&self) -> Result<Outcome> {
         self.limit.change(&HIGH.to_string())?;
-        load(&self.dropwatch)
+        self.load()
+    }
+
+    /// Runs the load once, in namespaces of its own.
+    fn load(&self) -> Result<Outcome> {
+        let gateway = Gateway::new(self.tools)?;
+        let before = gateway.conntrack_drops()?;
+        let pid1 = Pid1Drops::of_reason("NETFILTER_DROP")?;
+        let watch = Watch::start(Command::new(&self.dropwatch).arg("--json"))?;
+        let Answers { answered, failed } = match self.tools {
+            Tools::NginxAndAb => ab(&gateway, self.requests)?,
+            Tools::Own => {
+                let site = format!("{OUTSIDE}:{PORT}").parse()?;
+                load::ask(gateway.client(), site, self.requests, AT_ONCE, PATIENCE)?
+            }
+        };
+        // What is still under way would fall between the two counts.
+        gateway.quiet()?;
+        let ended = watch.stop()?;
+        let in_pid1 = pid1.stop()?;
+        let conntrack_drops = gateway.conntrack_drops()? - before;
+        if !ended.status.success() {
+            bail!("dropwatch failed ({}): {}", ended.status, ended.stderr.trim());
+        }
+        Ok(Outcome {
+            answered,
+            failed,
+            requests: self.requests,
+            conntrack_drops,
+            reported: nf_hook_slow(&ended.lines)?,
+            in_pid1,
+            lines: ended.lines,
+        })
     }
 }
 
 /// Tells the story to somebody who sees dropwatch for the first time.
 pub(super) fn tell(dropwatch: &Path, out: &mut dyn Write) -> Result<()> {
     let before = read_limit()?;
-    let story = Story::new(dropwatch)?;
+    let story = Story::new(dropwatch, Tools::NginxAndAb)?;
     write!(
         out,
         "A web server stands behind a NAT gateway. All three are namespaces here:
@@ -166,46 +214,14 @@ fn show(dropwatch: &Path, outcome: &Outcome, out: &mut dyn Write) -> Result<()> 
     Ok(())
 }
 
-/// Runs the load once, in namespaces of its own.
-fn load(dropwatch: &Path) -> Result<Outcome> {
-    let gateway = Gateway::new()?;
-    let before = gateway.conntrack_drops()?;
-    let pid1 = Pid1Drops::of_reason("NETFILTER_DROP")?;
-    let watch = Watch::start(Command::new(dropwatch).arg("--json"))?;
-    let ab = ab(&gateway)?;
-    // What is still under way would fall between the two counts.
-    gateway.quiet()?;
-    let ended = watch.stop()?;
-    let in_pid1 = pid1.stop()?;
-    let conntrack_drops = gateway.conntrack_drops()? - before;
-    if !ended.status.success() {
-        bail!("dropwatch failed ({}): {}", ended.status, ended.stderr.trim());
-    }
-    Ok(Outcome {
-        answered: ab.answered,
-        failed: ab.failed,
-        requests: REQUESTS,
-        conntrack_drops,
-        reported: nf_hook_slow(&ended.lines)?,
-        in_pid1,
-        lines: ended.lines,
-    })
-}
-
 /// What ApacheBench says of its load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Ab {
-    answered: u64,
-    failed: u64,
-}
-
-fn ab(gateway: &Gateway) -> Result<Ab> {
+fn ab(gateway: &Gateway, requests: u64) -> Result<Answers> {
     // -r goes on after a failed connection, -s gives up when nothing moves for 5 s. `timeout`
     // bounds what neither does.
-    let mut command = gateway.client("timeout");
+    let mut command = gateway.client().command("timeout");
     command
-        .args(["60", "ab", "-q", "-r", "-s", "5"])
-        .args(["-c", &AT_ONCE.to_string(), "-n", &REQUESTS.to_string()])
+        .args(["60", "ab", "-q", "-r", "-s", &PATIENCE.as_secs().to_string()])
+        .args(["-c", &AT_ONCE.to_string(), "-n", &requests.to_string()])
         .arg(format!("http://{OUTSIDE}:{PORT}/"));
     // Its status is that of a failure when it gives up, which is part of the story.
     let output = command.output().context("cannot run ab; is apache2-utils installed?")?;
@@ -218,13 +234,13 @@ fn ab(gateway: &Gateway) -> Result<Ab> {
 
 /// A finished load is a table on standard output; one that gave up ends its progress line with
 /// what it had by then, or says nothing when that was nothing.
-fn parse_ab(stdout: &str, stderr: &str) -> Option<Ab> {
+fn parse_ab(stdout: &str, stderr: &str) -> Option<Answers> {
     let number = |name: &str| {
         stdout.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
     };
     if let Some(complete) = number("Complete requests:") {
         let failed = number("Failed requests:")?;
-        return Some(Ab { answered: complete.saturating_sub(failed), failed });
+        return Some(Answers { answered: complete.saturating_sub(failed), failed });
     }
     if !stderr.contains("timeout specified has expired") {
         return None;
@@ -233,7 +249,7 @@ fn parse_ab(stdout: &str, stderr: &str) -> Option<Ab> {
         Some((_, rest)) => rest.split_once(" requests completed")?.0.parse().ok()?,
         None => 0,
     };
-    Some(Ab { answered, failed: 0 })
+    Some(Answers { answered, failed: 0 })
 }
 
 /// Sum of the reports' counts at the one place.
@@ -242,7 +258,10 @@ fn nf_hook_slow(lines: &[String]) -> Result<u64> {
     for line in lines {
         let line: Value = serde_json::from_str(line).context("dropwatch printed a broken line")?;
         for location in line["locations"].as_array().into_iter().flatten() {
-            if location["symbol"] == "nf_hook_slow" && location["reason"] == "NETFILTER_DROP" {
+            // Null on a kernel without reasons.
+            let reason = &location["reason"];
+            let refused = reason.is_null() || reason == "NETFILTER_DROP";
+            if location["symbol"] == "nf_hook_slow" && refused {
                 sum += location["count"].as_u64().context("a location without a count")?;
             }
         }
@@ -316,13 +335,13 @@ mod tests {
     #[test]
     fn ab_that_finished_and_ab_that_gave_up() {
         let table = "Complete requests:      10000\nFailed requests:        3\n";
-        assert_eq!(parse_ab(table, ""), Some(Ab { answered: 9_997, failed: 3 }));
+        assert_eq!(parse_ab(table, ""), Some(Answers { answered: 9_997, failed: 3 }));
         let gave_up = "apr_pollset_poll: The timeout specified has expired (70007)\n";
         assert_eq!(
             parse_ab("Benchmarking (be patient)...Total of 1017 requests completed\n", gave_up),
-            Some(Ab { answered: 1_017, failed: 0 })
+            Some(Answers { answered: 1_017, failed: 0 })
         );
-        assert_eq!(parse_ab("", gave_up), Some(Ab { answered: 0, failed: 0 }));
+        assert_eq!(parse_ab("", gave_up), Some(Answers { answered: 0, failed: 0 }));
         assert_eq!(parse_ab("", "ab: invalid URL\n"), None);
     }
 

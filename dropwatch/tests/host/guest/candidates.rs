@@ -1,0 +1,63 @@
+//! Every way to attach counts the same.
+
+use std::collections::BTreeMap;
+
+use testbed::{
+    flood::Wire,
+    machine::fewer,
+    udp::{ClosedPort, Family},
+};
+
+use super::need_guest;
+use crate::harness::{Recording, Run, has_reasons, output};
+
+/// The same drops, watched by both ways at once: one with reasons, where the kernel has them, and
+/// one without.
+#[test]
+#[ignore = "needs a guest: cargo xtask vm"]
+fn all_candidates_count_the_same() {
+    need_guest();
+    let (wire, closed) = (Wire::new().unwrap(), ClosedPort::new().unwrap());
+    let taken = Run::start(&[]);
+    let bare = Run::start(&["--candidate", "without-reasons"]);
+    wire.flood(fewer(100_000), None).unwrap();
+    closed.send(Family::V4, 100).unwrap();
+    closed.send(Family::V6, 100).unwrap();
+    let (taken, bare) = (taken.stop(), bare.stop());
+
+    assert!(bare.locations().all(|row| row.reason.is_none()), "{bare:#?}");
+    assert_eq!(taken.locations().all(|row| row.reason.is_some()), has_reasons(), "{taken:#?}");
+    let (taken, bare) = (ours(&taken), ours(&bare));
+    assert!(taken.values().sum::<u64>() >= fewer(100_000) + 200, "{taken:#?}");
+    assert_eq!(taken, bare);
+}
+
+/// Counts by place: all of a size that only this test makes.
+fn ours(recording: &Recording) -> BTreeMap<(String, u64), u64> {
+    let mut places = BTreeMap::new();
+    for row in recording.locations() {
+        let place = (row.symbol.clone().unwrap(), row.offset.unwrap());
+        *places.entry(place).or_insert(0) += row.count;
+    }
+    places.retain(|_, count| *count >= 100);
+    places
+}
+
+#[test]
+#[ignore = "needs a guest: cargo xtask vm"]
+fn the_first_candidate_is_taken_where_the_kernel_has_reasons() {
+    need_guest();
+    let page = output(&["doctor"]);
+    let page = String::from_utf8(page.stdout).unwrap();
+    let line = |number: &str| {
+        page.lines().find(|line| line.contains(&format!(" {number}. raw tracepoint"))).unwrap()
+    };
+    if has_reasons() {
+        assert!(line("1").ends_with("attached"), "{page}");
+    } else {
+        assert!(line("1").contains("carries no drop reason"), "{page}");
+        assert!(line("2").ends_with("attached"), "{page}");
+        let refused = output(&["--candidate", "with-reasons", "-d", "1s"]);
+        assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+    }
+}

@@ -1,0 +1,278 @@
+//! What a guest boots: a kernel, and an initramfs of its modules, a few real tools and the
+//! project's static binaries. No disk.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    cpio::Cpio,
+    libraries::{add_program, add_program_of},
+};
+use crate::{process::CommandExt, project::find_command};
+
+const INIT: &str = include_str!("init.sh");
+
+/// Modules that a guest gets, by folder or file below `kernel/`, with all that they need.
+const MODULES: [&str; 12] = [
+    "net/netfilter/",
+    "net/ipv4/netfilter/",
+    "net/ipv6/netfilter/",
+    "net/bridge/",
+    "net/sched/",
+    "net/core/drop_monitor.",
+    "net/openvswitch/",
+    "drivers/net/veth.",
+    "drivers/net/tun.",
+    "drivers/net/dummy.",
+    "drivers/net/vxlan",
+    "drivers/net/macvlan.",
+];
+
+/// Programs copied from this machine, with their libraries. busybox serves for the rest.
+const PROGRAMS: [&str; 9] = [
+    "ip",
+    "tc",
+    "nft",
+    "iptables-legacy",
+    "ip6tables-legacy",
+    "conntrack",
+    "setpriv",
+    "unshare",
+    "mount",
+];
+
+/// A distribution's kernel, unpacked.
+#[derive(Clone, Debug)]
+pub(super) struct Kernel {
+    pub(super) image: PathBuf,
+    /// As `uname -r` prints it.
+    pub(super) release: String,
+    /// Initramfs with its modules.
+    pub(super) modules: PathBuf,
+}
+
+/// Unpacks a kernel's packages below `folder`, once for each set of files.
+pub(super) fn unpack_kernel(folder: &Path, packages: &[PathBuf]) -> Result<Kernel> {
+    let root = unpack(folder, packages)?;
+    let base = ["lib/modules", "usr/lib/modules"]
+        .map(|path| root.join(path))
+        .into_iter()
+        .find(|path| path.is_dir())
+        .with_context(|| format!("no modules in {}", root.display()))?;
+    let release = fs::read_dir(&base)?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .next()
+        .with_context(|| format!("{} is empty", base.display()))?;
+    let image = [
+        root.join(format!("boot/vmlinuz-{release}")),
+        base.join(&release).join("vmlinuz"),
+        root.join(format!("usr/lib/modules/{release}/vmlinuz")),
+    ]
+    .into_iter()
+    .find(|path| path.is_file())
+    .with_context(|| format!("no kernel image in {}", root.display()))?;
+    let modules = root.join("modules.cpio");
+    if !modules.exists() {
+        let bytes = pack_modules(&root, &base.join(&release), &release)?;
+        write_whole(&modules, &bytes)?;
+    }
+    Ok(Kernel { image, release, modules })
+}
+
+/// Unpacks packages below `folder`, in one named after them, unless that is there.
+pub(super) fn unpack(folder: &Path, packages: &[PathBuf]) -> Result<PathBuf> {
+    let first = packages.first().and_then(|path| path.file_stem()).context("no packages")?;
+    let root = folder.join(first);
+    if root.is_dir() {
+        return Ok(root);
+    }
+    let part = folder.join("part").join(first);
+    if part.exists() {
+        fs::remove_dir_all(&part)?;
+    }
+    fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
+    for package in packages {
+        Command::new("dpkg-deb").arg("-x").arg(package).arg(&part).read()?;
+    }
+    fs::rename(&part, &root)?;
+    Ok(root)
+}
+
+/// The chosen modules and those they depend on, as plain files with depmod's indexes.
+fn pack_modules(root: &Path, source: &Path, release: &str) -> Result<Vec<u8>> {
+    let depmod = find_command("depmod").context("no program `depmod`: cargo xtask setup")?;
+    // depmod looks below lib/modules alone.
+    if !root.join("lib").exists() {
+        std::os::unix::fs::symlink("usr/lib", root.join("lib"))?;
+    }
+    Command::new(&depmod).arg("-b").arg(root).arg(release).read()?;
+    let text = fs::read_to_string(source.join("modules.dep")).context("depmod made no index")?;
+    let wanted = closure(&text);
+
+    let staged = root.join("staged");
+    let folder = staged.join("lib/modules").join(release);
+    for name in &wanted {
+        let to = folder.join(plain_name(name));
+        if let Some(above) = to.parent() {
+            fs::create_dir_all(above)?;
+        }
+        fs::write(&to, plain_module(&source.join(name))?)?;
+    }
+    for name in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
+        if source.join(name).exists() {
+            fs::copy(source.join(name), folder.join(name))?;
+        }
+    }
+    Command::new(&depmod).arg("-b").arg(&staged).arg(release).read()?;
+    let mut cpio = Cpio::default();
+    add_tree(&mut cpio, &staged, &staged)?;
+    fs::remove_dir_all(&staged)?;
+    Ok(cpio.finish())
+}
+
+/// Of `modules.dep` (a module, a colon, the modules it needs), what [`MODULES`] chooses.
+fn closure(text: &str) -> BTreeSet<String> {
+    let needs: BTreeMap<&str, Vec<&str>> = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, needs)| (name, needs.split_whitespace().collect()))
+        .collect();
+    let chosen = |name: &&str| {
+        name.strip_prefix("kernel/")
+            .is_some_and(|name| MODULES.iter().any(|module| name.starts_with(module)))
+    };
+    let mut wanted = BTreeSet::new();
+    let mut open: Vec<&str> = needs.keys().copied().filter(chosen).collect();
+    while let Some(name) = open.pop() {
+        if wanted.insert(name.to_owned()) {
+            open.extend(needs.get(name).into_iter().flatten());
+        }
+    }
+    wanted
+}
+
+fn plain_name(name: &str) -> &str {
+    name.trim_end_matches(".xz").trim_end_matches(".zst")
+}
+
+/// A module's bytes; not every kernel here can unpack a compressed one.
+fn plain_module(path: &Path) -> Result<Vec<u8>> {
+    let program = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("xz") => "xz",
+        Some("zst") => "zstd",
+        _ => return fs::read(path).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let mut command = Command::new(program);
+    command.arg("-dc").arg(path);
+    let output = command.output().with_context(|| format!("cannot run `{}`", command.quoted()))?;
+    if !output.status.success() {
+        bail!("`{}` failed: {}", command.quoted(), output.status);
+    }
+    Ok(output.stdout)
+}
+
+fn add_tree(cpio: &mut Cpio, root: &Path, folder: &Path) -> Result<()> {
+    let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        if path.is_dir() {
+            add_tree(cpio, root, &path)?;
+        } else {
+            cpio.copy(&path.strip_prefix(root)?.to_string_lossy(), &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// What goes into every guest.
+pub(super) struct Contents<'a> {
+    pub(super) dropwatch: &'a Path,
+    /// The host tests; none for a guest that only runs a command.
+    pub(super) tests: Option<&'a Path>,
+    /// Debian's dropwatch, unpacked.
+    pub(super) peer: Option<&'a Path>,
+}
+
+/// Writes the initramfs that all guests share.
+pub(super) fn pack_tools(contents: &Contents<'_>, to: &Path) -> Result<()> {
+    let mut cpio = Cpio::default();
+    for folder in ["proc", "sys", "dev", "run", "tmp", "root", "etc", "project"] {
+        cpio.folder(folder);
+    }
+    cpio.file("init", 0o755, INIT.as_bytes());
+    cpio.file("etc/passwd", 0o644, b"root:x:0:0::/root:/bin/sh\n");
+    cpio.copy("bin/dropwatch", contents.dropwatch)?;
+    if let Some(tests) = contents.tests {
+        cpio.copy("project/host-tests", tests)?;
+    }
+    if let Some(peer) = contents.peer {
+        add_program_of(
+            &mut cpio,
+            &peer.join("usr/bin/dropwatch"),
+            "project/debian-dropwatch",
+            peer,
+        )?;
+    }
+    let busybox = find_command("busybox").context("no program `busybox`: cargo xtask setup")?;
+    cpio.copy("bin/busybox", &busybox)?;
+    cpio.link("bin/sh", "busybox");
+    // Where the kernel looks for it, to load what iptables and nft ask for.
+    cpio.link("sbin/modprobe", "/bin/busybox");
+    for program in PROGRAMS {
+        let path = find_command(program)
+            .with_context(|| format!("no program `{program}`: cargo xtask setup"))?;
+        add_program(&mut cpio, &path)?;
+    }
+    add_iptables_extensions(&mut cpio)?;
+    write_whole(to, &cpio.finish())
+}
+
+/// iptables loads them by name.
+fn add_iptables_extensions(cpio: &mut Cpio) -> Result<()> {
+    let folder = Path::new("/usr/lib/x86_64-linux-gnu/xtables");
+    let entries = fs::read_dir(folder)
+        .with_context(|| format!("no iptables extensions in {}", folder.display()))?;
+    for entry in entries.flatten() {
+        cpio.copy(&entry.path().to_string_lossy(), &entry.path())?;
+    }
+    Ok(())
+}
+
+/// An initramfs of a single script, which init runs as the guest's task.
+pub(super) fn pack_task(script: &str) -> Vec<u8> {
+    let mut cpio = Cpio::default();
+    cpio.file("task", 0o755, script.as_bytes());
+    cpio.finish()
+}
+
+/// Nobody sees half a file.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let part = path.with_extension("part");
+    fs::write(&part, bytes)
+        .and_then(|()| fs::rename(&part, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_come_with_what_they_need_and_no_more() {
+        let dep = "kernel/net/bridge/bridge.ko.xz: kernel/net/802/stp.ko.xz\n\
+            kernel/net/802/stp.ko.xz: kernel/net/llc/llc.ko.xz\nkernel/net/llc/llc.ko.xz:\n\
+            kernel/fs/ext4/ext4.ko.xz: kernel/lib/crc16.ko.xz\nkernel/lib/crc16.ko.xz:\n";
+        let wanted = closure(dep);
+        assert_eq!(wanted.len(), 3, "{wanted:?}");
+        assert!(wanted.contains("kernel/net/llc/llc.ko.xz"));
+        assert_eq!(plain_name("kernel/net/llc/llc.ko.xz"), "kernel/net/llc/llc.ko");
+    }
+}

@@ -1,0 +1,240 @@
+//! What a matrix run came to: kept as JSON, shown as a table.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use serde::{Deserialize, Serialize};
+
+/// Every kernel of a run, in the order of the pins.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Matrix {
+    pub(super) kernels: Vec<KernelRun>,
+}
+
+/// One kernel's part.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct KernelRun {
+    pub(super) name: String,
+    pub(super) about: String,
+    /// As `uname -r` prints it; empty when the kernel was not to be had.
+    pub(super) release: String,
+    /// Not the pinned packages: theirs are gone.
+    pub(super) instead: Option<String>,
+    pub(super) accelerator: String,
+    /// From power on to power off.
+    pub(super) seconds: f64,
+    /// What `dropwatch doctor` prints in the guest.
+    pub(super) doctor: String,
+    pub(super) tests: Vec<Test>,
+    /// Why the run broke off, in one line.
+    pub(super) broke: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Test {
+    pub(super) name: String,
+    pub(super) passed: bool,
+}
+
+impl Test {
+    /// The module it is in; of those for guests alone, which are in one, the module below.
+    pub(super) fn group(&self) -> &str {
+        let name = self.name.strip_prefix("guest::").unwrap_or(&self.name);
+        name.split_once("::").map_or("", |(group, _)| group)
+    }
+}
+
+impl KernelRun {
+    pub(super) fn passed(&self) -> usize {
+        self.tests.iter().filter(|test| test.passed).count()
+    }
+
+    /// A run that broke off is a failure of its own, besides its tests'.
+    pub(super) fn failed(&self) -> usize {
+        self.tests.len() - self.passed() + usize::from(self.broke.is_some())
+    }
+
+    /// Passed and all tests of each group.
+    pub(super) fn groups(&self) -> BTreeMap<&str, (usize, usize)> {
+        let mut groups = BTreeMap::new();
+        for test in &self.tests {
+            let (passed, all) = groups.entry(test.group()).or_insert((0, 0));
+            *passed += usize::from(test.passed);
+            *all += 1;
+        }
+        groups
+    }
+}
+
+impl Matrix {
+    pub(super) fn passed(&self) -> usize {
+        self.kernels.iter().map(KernelRun::passed).sum()
+    }
+
+    pub(super) fn failed(&self) -> usize {
+        self.kernels.iter().map(KernelRun::failed).sum()
+    }
+
+    pub(super) fn is_success(&self) -> bool {
+        self.failed() == 0 && self.kernels.iter().all(|kernel| kernel.passed() > 0)
+    }
+
+    /// Every group that any kernel has, sorted.
+    pub(super) fn groups(&self) -> Vec<&str> {
+        let mut groups: Vec<_> =
+            self.kernels.iter().flat_map(|kernel| kernel.groups().into_keys()).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+
+    /// Groups down, kernels across; below it the failures by name.
+    pub(super) fn table(&self) -> String {
+        let mut rows = vec![("", Vec::new()), ("", Vec::new())];
+        for kernel in &self.kernels {
+            rows[0].1.push(kernel.name.clone());
+            rows[1].1.push(format!("{} {:.0}s", kernel.accelerator, kernel.seconds));
+        }
+        for group in self.groups() {
+            let cell = |kernel: &KernelRun| match kernel.groups().get(group) {
+                Some((passed, all)) if passed == all => format!("{all} ok"),
+                Some((passed, all)) => format!("{} FAILED", all - passed),
+                None => "not run".to_owned(),
+            };
+            rows.push((group, self.kernels.iter().map(cell).collect()));
+        }
+        let mut text = String::new();
+        for (group, cells) in rows {
+            let _infallible = write!(text, "{group:<14}");
+            for cell in cells {
+                let _infallible = write!(text, "{cell:>12}");
+            }
+            text.push('\n');
+        }
+        for kernel in &self.kernels {
+            if let Some(instead) = &kernel.instead {
+                let _infallible =
+                    writeln!(text, "{}: the pinned package is gone, tested {instead}", kernel.name);
+            }
+            for test in kernel.tests.iter().filter(|test| !test.passed) {
+                let _infallible = writeln!(text, "failed: {} {}", kernel.name, test.name);
+            }
+            if let Some(broke) = &kernel.broke {
+                let _infallible = writeln!(text, "failed: {}: {broke}", kernel.name);
+            }
+        }
+        text
+    }
+}
+
+/// Reads what a guest's task prints: doctor's page, then libtest's lines.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    line: Vec<u8>,
+    pub(super) doctor: String,
+    in_doctor: bool,
+    pub(super) tests: Vec<Test>,
+}
+
+/// Lines that the task prints around doctor's page.
+pub(super) const DOCTOR: &str = "--- dropwatch doctor";
+pub(super) const TESTS: &str = "--- tests";
+
+impl Reader {
+    /// Takes output as it comes, and hands every whole line on.
+    pub(super) fn take(&mut self, bytes: &[u8], line: &mut dyn FnMut(&str)) {
+        for &byte in bytes {
+            if byte != b'\n' {
+                self.line.push(byte);
+                continue;
+            }
+            let text = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
+            self.whole(&text);
+            line(&text);
+        }
+    }
+
+    /// The name of the test that had begun when the output ended.
+    pub(super) fn unfinished(&self) -> Option<String> {
+        let line = String::from_utf8_lossy(&self.line);
+        let name = line.strip_prefix("test ")?.split_once(" ...")?.0;
+        Some(name.to_owned())
+    }
+
+    fn whole(&mut self, line: &str) {
+        match line {
+            DOCTOR => self.in_doctor = true,
+            TESTS => self.in_doctor = false,
+            _ if self.in_doctor => {
+                self.doctor.push_str(line);
+                self.doctor.push('\n');
+            }
+            _ => self.tests.extend(outcome(line)),
+        }
+    }
+}
+
+/// `test NAME ... ok`, or `FAILED`.
+fn outcome(line: &str) -> Option<Test> {
+    let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    let passed = match verdict {
+        "ok" => true,
+        "FAILED" => false,
+        _ => return None,
+    };
+    Some(Test { name: name.to_owned(), passed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(text: &str) -> Reader {
+        let mut reader = Reader::default();
+        // In pieces, as a serial port delivers it.
+        for piece in text.as_bytes().chunks(7) {
+            reader.take(piece, &mut |_| {});
+        }
+        reader
+    }
+
+    #[test]
+    fn tests_are_read_one_by_one() {
+        let reader = reader(
+            "--- dropwatch doctor\ndropwatch on Linux\n  ok\n--- tests\n\nrunning 3 tests\n\
+             test a::b ... ok\ntest a::c ... FAILED\ntest result: FAILED. 1 passed; 1 failed\n",
+        );
+        assert_eq!(reader.doctor, "dropwatch on Linux\n  ok\n");
+        let names: Vec<_> = reader.tests.iter().map(|t| (t.name.as_str(), t.passed)).collect();
+        assert_eq!(names, [("a::b", true), ("a::c", false)]);
+        assert_eq!(reader.unfinished(), None);
+    }
+
+    #[test]
+    fn a_test_that_never_ended_is_named() {
+        assert_eq!(reader("test a::b ... ok\ntest a::c ... ").unfinished(), Some("a::c".into()));
+        assert_eq!(reader("test a::b ... ok\n").unfinished(), None);
+    }
+
+    #[test]
+    fn a_run_that_broke_off_fails_whatever_passed() {
+        let test = |name: &str, passed| Test { name: name.into(), passed };
+        let fine = KernelRun {
+            name: "6.1".into(),
+            tests: vec![test("a::b", true), test("c::d", true)],
+            ..KernelRun::default()
+        };
+        assert!(Matrix { kernels: vec![fine.clone()] }.is_success());
+        assert!(!Matrix { kernels: vec![KernelRun::default()] }.is_success(), "nothing ran");
+        let broken = KernelRun {
+            name: "7.2".into(),
+            tests: vec![test("a::b", false)],
+            broke: Some("Kernel panic".into()),
+            ..KernelRun::default()
+        };
+        let matrix = Matrix { kernels: vec![fine, broken] };
+        assert_eq!((matrix.passed(), matrix.failed()), (2, 2));
+        let table = matrix.table();
+        assert!(table.contains("c                    1 ok     not run"), "{table}");
+        assert!(table.ends_with("failed: 7.2 a::b\nfailed: 7.2: Kernel panic\n"), "{table}");
+    }
+}
