@@ -84,15 +84,17 @@ fn row(page: &mut String, title: &str, matrix: &Matrix, cell: impl Fn(&KernelRun
 
 /// What doctor says of one check: mark, name, detail.
 fn fact<'a>(kernel: &'a KernelRun, what: &str) -> &'a str {
-    let detail =
-        |line: &'a str| Some(line.trim_start().split_once("  ")?.1.strip_prefix(what)?.trim());
+    let detail = |line: &'a str| {
+        let (_mark, check) = line.trim_start().split_once("  ")?;
+        Some(check.trim_start().strip_prefix(what)?.trim())
+    };
     kernel.doctor.lines().find_map(detail).unwrap_or("unknown")
 }
 
 /// The candidate that doctor says is attached.
 fn attached(doctor: &str) -> String {
     let line = doctor.lines().find(|line| line.trim_end().ends_with(" attached"));
-    let candidate = line.and_then(|line| line.rsplit_once(", "));
+    let candidate = line.and_then(|line| line.split_once(". "));
     candidate.map_or("no", |(_, way)| way.trim_end_matches(" attached").trim()).to_owned()
 }
 
@@ -130,9 +132,9 @@ mod tests {
     const DOCTOR: &str = "\
 dropwatch 0.1.0 on Linux 5.10.0, guest
 
-Attach plan
-  -     1. raw tracepoint kfree_skb, with reasons this kernel's tracepoint carries none
-  ok    2. raw tracepoint kfree_skb, without reasons attached
+Ways to attach to the tracepoint, in order
+  -     1. with reasons, with samples this kernel's tracepoint carries none
+  ok    2. without reasons, with samples attached
 
 Kernel
   ok    skb:kfree_skb            arguments: skb, location
@@ -153,7 +155,7 @@ Kernel
         let page = page(&Matrix { kernels: vec![kernel] });
         for line in [
             "|  | 5.10 |\n|---|---|\n| kernel | 5.10.0-30 |\n| `kfree_skb` has | skb, location |",
-            "| attaches | without reasons |\n| drop reasons | none on this kernel |",
+            "| attaches | without reasons, with samples |\n| drop reasons | none on this kernel |",
             "| TCP's own drops | invisible |\n| floods, nested floods and closed ports, to the \
              packet | tested |",
         ] {

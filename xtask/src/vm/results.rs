@@ -234,7 +234,7 @@ mod tests {
         let matrix = Matrix { kernels: vec![fine, broken] };
         assert_eq!((matrix.passed(), matrix.failed()), (2, 2));
         let table = matrix.table();
-        assert!(table.contains("c                    1 ok     not run"), "{table}");
+        assert!(table.contains("c                     1 ok     not run"), "{table}");
         assert!(table.ends_with("failed: 7.2 a::b\nfailed: 7.2: Kernel panic\n"), "{table}");
     }
 }
