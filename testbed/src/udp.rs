@@ -3,11 +3,17 @@
 //! Each is dropped at the UDP receive function with NO_SOCKET and counted by the namespace as
 //! `NoPorts`. How many ICMP errors come back is limited by the kernel and does not matter.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{counters, netns::Netns};
+
+/// Far more than a datagram over loopback takes.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -28,11 +34,23 @@ impl ClosedPort {
         Ok(Self { netns: Netns::new("udp")? })
     }
 
-    /// Sends `n` datagrams over loopback.
+    /// Sends `n` datagrams over loopback and waits until the namespace has counted them: on a busy
+    /// machine their receiving end is put off, and what is not dropped yet cannot be reported.
     ///
     /// # Errors
-    /// When a datagram cannot be sent.
+    /// When a datagram cannot be sent, or is not counted.
     pub fn send(&self, family: Family, n: u64) -> Result<()> {
+        let before = self.counted(family)?;
+        self.send_all(family, n)?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.counted(family)? < before + n {
+            ensure!(Instant::now() < deadline, "{n} datagrams are not dropped after {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn send_all(&self, family: Family, n: u64) -> Result<()> {
         let loopback = match family {
             Family::V4 => Ipv4Addr::LOCALHOST.into(),
             Family::V6 => Ipv6Addr::LOCALHOST.into(),

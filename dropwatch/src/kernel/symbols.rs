@@ -55,7 +55,7 @@ struct Section {
 }
 
 /// Owner of symbols outside the kernel proper.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Owner {
     name: String,
     /// Addresses its text can have; `None` for generated code, which is anywhere.
@@ -107,21 +107,22 @@ impl SymbolTable {
     /// address, or a function's own start, so nothing may be subtracted.
     ///
     /// Between two readings a module can drop packets and go. Where the newest reading has no
-    /// module at the address, the one before tells; generated code comes last, since nothing but
-    /// its nearness speaks for it.
+    /// module at the address, the one before tells; where it has another one, either may be meant,
+    /// and nothing is told. Generated code comes last: only its nearness speaks for it.
     pub fn resolve(&self, address: u64) -> Option<Resolved<'_>> {
         if self.is_core_text(address) {
             return resolve_in(&self.core, &[], address);
         }
-        let newest = || resolve_in(&self.loaded, &self.owners, address);
-        let (section, owners) = match &self.before {
-            Some((section, owners)) => (section, owners),
-            None => return newest(),
-        };
-        if in_module(&self.owners, address) || !in_module(owners, address) {
-            return newest();
+        if let Some((section, owners)) = &self.before
+            && let Some(was) = module_at(owners, address)
+        {
+            match module_at(&self.owners, address) {
+                None => return resolve_in(section, owners, address),
+                Some(is) if is != was => return None,
+                Some(_) => {}
+            }
         }
-        resolve_in(section, owners, address).or_else(newest)
+        resolve_in(&self.loaded, &self.owners, address)
     }
 
     /// Whether `address` is in the kernel proper, whose names never change.
@@ -173,8 +174,9 @@ fn resolve_in<'a>(section: &'a Section, owners: &'a [Owner], address: u64) -> Op
     })
 }
 
-fn in_module(owners: &[Owner], address: u64) -> bool {
-    owners.iter().filter_map(|owner| owner.text.as_ref()).any(|text| text.contains(&address))
+/// The module whose text `address` is in.
+fn module_at(owners: &[Owner], address: u64) -> Option<&Owner> {
+    owners.iter().find(|owner| owner.text.as_ref().is_some_and(|text| text.contains(&address)))
 }
 
 /// Whether a module lies between a symbol of generated code and an address behind it.

@@ -51,6 +51,7 @@ fn nested_flood_is_counted_to_the_packet() {
         ("dev_direct_xmit", "NOT_SPECIFIED"),
         // Up to 6.1 a list of packets is freed by this one function, whoever drops it.
         ("kfree_skb_list", "NOT_SPECIFIED"),
+        ("kfree_skb_list_reason", "NOT_SPECIFIED"),
         ("packet_direct_xmit", "NOT_SPECIFIED"),
         ("packet_xmit", "NOT_SPECIFIED"),
     ]);

@@ -254,6 +254,27 @@ fn a_second_reading_replaces_modules_and_keeps_the_kernel() {
     assert_eq!(show(&table, veth), "veth_xmit+0x0 [veth]", "hidden later: nothing is lost");
 }
 
+/// Between two readings one module went and another took its place: who dropped cannot be told.
+#[test]
+fn a_place_that_changed_hands_has_no_name_until_that_is_settled() {
+    let kernel = "ffffffff81000000 T _stext\nffffffff81002000 T _etext\n";
+    let list = |name: &str| {
+        let line = format!("{name} 8192 0 - Live 0xffffffffc0000000\n");
+        Modules::read(line.as_bytes()).unwrap()
+    };
+    let symbols = |name: &str| {
+        format!(
+            "{kernel}ffffffffc0000000 t {name}_rx\t[{name}]\nffffffffc0001000 t {name}_z\t[{name}]\n"
+        )
+    };
+    let mut table = SymbolTable::read(symbols("old").as_bytes(), &list("old")).unwrap();
+    assert_eq!(show(&table, 0xffff_ffff_c000_0010), "old_rx+0x10 [old]");
+    table.reread_loaded(symbols("new").as_bytes(), &list("new")).unwrap();
+    assert_eq!(show(&table, 0xffff_ffff_c000_0010), "-");
+    table.reread_loaded(symbols("new").as_bytes(), &list("new")).unwrap();
+    assert_eq!(show(&table, 0xffff_ffff_c000_0010), "new_rx+0x10 [new]");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

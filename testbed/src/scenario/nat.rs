@@ -111,7 +111,7 @@ impl Story {
             Tools::NginxAndAb => ab(&gateway, self.requests)?,
             Tools::Own => {
                 let site = format!("{OUTSIDE}:{PORT}").parse()?;
-                load::ask(gateway.client(), site, self.requests, AT_ONCE, PATIENCE)?
+                load::ask(gateway.client(), site, self.requests, machine::fewer(AT_ONCE), PATIENCE)?
             }
         };
         // What is still under way would fall between the two counts.
