@@ -27,9 +27,11 @@ pub struct Candidate {
 
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.reason { "with reasons" } else { "without reasons" })?;
-        f.write_str(if self.samples { ", with samples" } else { "" })?;
-        if self.log { f.write_str(", with diagnostics") } else { Ok(()) }
+        let features = [(self.reason, "reasons"), (self.samples, "samples"), (self.log, "log")];
+        let has: Vec<&str> =
+            features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect();
+        f.write_str(if has.is_empty() { "counts alone" } else { "counts, " })?;
+        f.write_str(&has.join(", "))
     }
 }
 

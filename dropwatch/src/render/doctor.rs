@@ -47,7 +47,7 @@ pub struct Section {
 }
 
 /// Width of the column that names the checks.
-const WHAT: usize = 24;
+const WHAT: usize = 27;
 
 /// Width of the lines that tell a cost, so that the page fits 80 columns.
 const COST: usize = 70;
@@ -128,8 +128,8 @@ mod tests {
     fn plain_page() {
         assert_eq!(
             page(false),
-            "dropwatch on gw\n\nkernel\n  ok    ring buffer              supported\n  \
-             lack  symbols                  hidden\n        → addresses; use sudo\u{fffd}[2J\n\n\
+            "dropwatch on gw\n\nkernel\n  ok    ring buffer                 supported\n  \
+             lack  symbols                     hidden\n        → addresses; use sudo\u{fffd}[2J\n\n\
              works\n"
         );
     }

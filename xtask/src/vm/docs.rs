@@ -133,8 +133,8 @@ mod tests {
 dropwatch 0.1.0 on Linux 5.10.0, guest
 
 Ways to attach to the tracepoint, in order
-  -     1. with reasons, with samples this kernel's tracepoint carries none
-  ok    2. without reasons, with samples attached
+  -     1. counts, reasons, samples this kernel's tracepoint carries none
+  ok    2. counts, samples       attached
 
 Kernel
   ok    skb:kfree_skb            arguments: skb, location
@@ -155,7 +155,7 @@ Kernel
         let page = page(&Matrix { kernels: vec![kernel] });
         for line in [
             "|  | 5.10 |\n|---|---|\n| kernel | 5.10.0-30 |\n| `kfree_skb` has | skb, location |",
-            "| attaches | without reasons, with samples |\n| drop reasons | none on this kernel |",
+            "| attaches | counts, samples |\n| drop reasons | none on this kernel |",
             "| TCP's own drops | invisible |\n| floods, nested floods and closed ports, to the \
              packet | tested |",
         ] {
