@@ -48,7 +48,8 @@ const TEST_PROGRAMS: [(&str, &str); 14] = [
 ];
 
 /// Programs that boot guests and pack what they boot, and the packages that bring them.
-const GUEST_PROGRAMS: [(&str, &str); 8] = [
+const GUEST_PROGRAMS: [(&str, &str); 9] = [
+    ("dash", "dash"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("depmod", "kmod"),

@@ -223,7 +223,10 @@ pub(super) fn pack_tools(contents: &Contents<'_>, to: &Path) -> Result<()> {
     }
     let busybox = find_command("busybox").context("no program `busybox`: cargo xtask setup")?;
     cpio.copy("bin/busybox", &busybox)?;
-    cpio.link("bin/sh", "busybox");
+    // busybox's own shell runs its own `ip` and `mount` whatever PATH says.
+    let shell = find_command("dash").context("no program `dash`: cargo xtask setup")?;
+    add_program(&mut cpio, &shell)?;
+    cpio.link("bin/sh", &shell.to_string_lossy());
     // Where the kernel looks for it, to load what iptables and nft ask for.
     cpio.link("sbin/modprobe", "/bin/busybox");
     for program in PROGRAMS {
