@@ -46,12 +46,9 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     // While the capabilities are there: the kernel decides what symbols show when they are opened.
     let root = HostRoot::default();
     let names = HostNames::open(&root);
-    let samples = match kernel::offsets::read(&root) {
-        Ok(offsets) => offsets,
-        Err(_) => Offsets::NONE,
-    };
+    let offsets = || kernel::offsets::read(&root).unwrap_or(Offsets::NONE);
     let probe = attach(Wanted {
-        samples: settings.samples.then_some(samples),
+        samples: settings.samples.then(offsets),
         reasons: settings.reasons,
         log: settings.verbose,
     })?;
