@@ -1,10 +1,11 @@
 //! Symbols of a running kernel: read once, read again when something new needs a name.
 //!
 //! The kernel proper never changes, so its names come from the table that was read at the start.
-//! Everything else comes and goes. A location outside the kernel proper makes the table be read
-//! again when it is new, or when the modules have changed since it got its name; at most once a
-//! report. A name once given outlives its module, whose drops are still in the counters, until a
-//! later table proves another.
+//! Everything else comes and goes. The table is read again, at most once a report, when modules
+//! came or went since (then at once, so that never more than one report's drops lie between two
+//! readings), when a location outside the kernel proper is new, and a few times more while such a
+//! location has no name. A name once given outlives its module, whose drops are still in the
+//! counters, until a later table proves another.
 
 use std::{
     collections::HashMap,
@@ -18,13 +19,17 @@ use crate::report::model::Symbol;
 /// up in the current table alone.
 const MAX_REMEMBERED: usize = 64 << 10;
 
+/// Readings made for the sake of one location that has no name: the second settles a place that
+/// changed hands, and generated code gets its symbol soon after it runs.
+const MAX_TRIES: u8 = 3;
+
 /// What is known of one location outside the kernel proper.
 struct Remembered {
     symbol: Option<Symbol>,
-    /// [`LiveSymbols::modules_seen`] when the table that says so was read.
-    modules: u64,
     /// [`LiveSymbols::reads`] when it was looked up.
     read: u64,
+    /// Readings it was looked up in without a name.
+    tries: u8,
 }
 
 /// A symbol table with the open files it came from.
@@ -87,7 +92,7 @@ impl<F: Read + Seek> LiveSymbols<F> {
         self.modules_seen
     }
 
-    /// Looks whether modules came or went, which is cheap, and allows one new reading of kallsyms.
+    /// Looks whether modules came or went, which is cheap; kallsyms is read again if they did.
     pub fn begin_report(&mut self) {
         self.fresh = false;
         if self.table.is_restricted() {
@@ -96,6 +101,9 @@ impl<F: Read + Seek> LiveSymbols<F> {
         match read_modules(self.modules.as_mut()) {
             Ok(list) => self.modules_seen = list.fingerprint(),
             Err(error) => self.error = Some(error.to_string()),
+        }
+        if self.modules_seen != self.modules_read {
+            self.reread();
         }
     }
 
@@ -107,20 +115,21 @@ impl<F: Read + Seek> LiveSymbols<F> {
         if self.table.is_core_text(location) {
             return self.look_up(location);
         }
-        let known = self.remembered.get(&location);
-        if known.is_none_or(|known| known.modules != self.modules_seen) {
+        let settled = |known: &Remembered| known.symbol.is_some() || known.tries >= MAX_TRIES;
+        if !self.remembered.get(&location).is_some_and(settled) {
             self.reread();
         }
         let known = self.remembered.get(&location);
         if let Some(known) = known.filter(|known| known.read == self.reads) {
             return known.symbol.clone();
         }
-        let symbol = self.look_up(location).or_else(|| known.and_then(|old| old.symbol.clone()));
+        let found = self.look_up(location);
+        let tries = known.map_or(0, |known| known.tries) + u8::from(found.is_none());
+        let symbol = found.or_else(|| known.and_then(|known| known.symbol.clone()));
         if known.is_some() || self.remembered.len() < MAX_REMEMBERED {
-            self.remembered.insert(
-                location,
-                Remembered { symbol: symbol.clone(), modules: self.modules_read, read: self.reads },
-            );
+            let tries = tries.min(MAX_TRIES);
+            let remembered = Remembered { symbol: symbol.clone(), read: self.reads, tries };
+            self.remembered.insert(location, remembered);
         }
         symbol
     }
