@@ -94,12 +94,6 @@ impl Gateway {
         counters::conntrack(&self.gateway, "drop")
     }
 
-    pub(super) fn debug(&self) -> String {
-        let a = command::output(self.gateway.command("conntrack").arg("-S")).unwrap_or_default();
-        let b = command::output(self.gateway.command("sh").args(["-c", "cat /proc/net/stat/nf_conntrack; cat /proc/sys/net/netfilter/nf_conntrack_count; iptables-legacy -t nat -L -v -n; dmesg | tail -20; nstat -az | grep -v ' 0  '"])).unwrap_or_default();
-        format!("{a}\n{b}")
-    }
-
     /// Where the requests come from.
     pub(super) fn client(&self) -> &Netns {
         &self.client

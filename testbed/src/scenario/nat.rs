@@ -119,7 +119,6 @@ impl Story {
         let ended = watch.stop()?;
         let in_pid1 = pid1.stop()?;
         let conntrack_drops = gateway.conntrack_drops()? - before;
-        eprintln!("DEBUG {}", gateway.debug());
         if !ended.status.success() {
             bail!("dropwatch failed ({}): {}", ended.status, ended.stderr.trim());
         }

@@ -1,6 +1,10 @@
 //! What a matrix run came to: kept as JSON, shown as a table.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +37,8 @@ pub(super) struct KernelRun {
 pub(super) struct Test {
     pub(super) name: String,
     pub(super) passed: bool,
+    /// Since the test before it, from outside.
+    pub(super) milliseconds: u64,
 }
 
 impl Test {
@@ -115,6 +121,10 @@ impl Matrix {
                 let _infallible =
                     writeln!(text, "{}: the pinned package is gone, tested {instead}", kernel.name);
             }
+            if let Some(slowest) = kernel.tests.iter().max_by_key(|test| test.milliseconds) {
+                let (name, seconds) = (&slowest.name, slowest.milliseconds / 1000);
+                let _infallible = writeln!(text, "slowest: {} {name}, {seconds} s", kernel.name);
+            }
             for test in kernel.tests.iter().filter(|test| !test.passed) {
                 let _infallible = writeln!(text, "failed: {} {}", kernel.name, test.name);
             }
@@ -130,6 +140,8 @@ impl Matrix {
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     line: Vec<u8>,
+    /// When the newest test began.
+    began: Option<Instant>,
     pub(super) doctor: String,
     in_doctor: bool,
     pub(super) tests: Vec<Test>,
@@ -163,25 +175,35 @@ impl Reader {
     fn whole(&mut self, line: &str) {
         match line {
             DOCTOR => self.in_doctor = true,
-            TESTS => self.in_doctor = false,
+            TESTS => {
+                self.in_doctor = false;
+                self.began = Some(Instant::now());
+            }
             _ if self.in_doctor => {
                 self.doctor.push_str(line);
                 self.doctor.push('\n');
             }
-            _ => self.tests.extend(outcome(line)),
+            _ => {
+                if let Some((name, passed)) = outcome(line) {
+                    let began = self.began.replace(Instant::now());
+                    let took = began.map_or(Duration::ZERO, |began| began.elapsed());
+                    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                    self.tests.push(Test { name: name.to_owned(), passed, milliseconds });
+                }
+            }
         }
     }
 }
 
 /// `test NAME ... ok`, or `FAILED`.
-fn outcome(line: &str) -> Option<Test> {
+fn outcome(line: &str) -> Option<(&str, bool)> {
     let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
     let passed = match verdict {
         "ok" => true,
         "FAILED" => false,
         _ => return None,
     };
-    Some(Test { name: name.to_owned(), passed })
+    Some((name, passed))
 }
 
 #[cfg(test)]
@@ -217,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_run_that_broke_off_fails_whatever_passed() {
-        let test = |name: &str, passed| Test { name: name.into(), passed };
+        let test = |name: &str, passed| Test { name: name.into(), passed, milliseconds: 0 };
         let fine = KernelRun {
             name: "6.1".into(),
             tests: vec![test("a::b", true), test("c::d", true)],

@@ -11,25 +11,30 @@ use testbed::{
 use super::need_guest;
 use crate::harness::{Recording, Run, has_reasons, output};
 
-/// The same drops, watched by both ways at once: one with reasons, where the kernel has them, and
-/// one without.
+/// The same drops, watched by every way at once: with and without samples, with reasons, where the
+/// kernel has them, and without.
 #[test]
 #[ignore = "needs a guest: cargo xtask vm"]
 fn all_candidates_count_the_same() {
     need_guest();
     let (wire, closed) = (Wire::new().unwrap(), ClosedPort::new().unwrap());
-    let taken = Run::start(&[]);
-    let bare = Run::start(&["--candidate", "without-reasons"]);
+    let without_reasons = ["--candidate", "without-reasons"];
+    let runs = [
+        (has_reasons(), Run::start(&[])),
+        (has_reasons(), Run::start(&["--no-samples"])),
+        (false, Run::start(&without_reasons)),
+        (false, Run::start(&[without_reasons.as_slice(), &["--no-samples"]].concat())),
+    ];
     wire.flood(fewer(100_000), None).unwrap();
     closed.send(Family::V4, 100).unwrap();
     closed.send(Family::V6, 100).unwrap();
-    let (taken, bare) = (taken.stop(), bare.stop());
-
-    assert!(bare.locations().all(|row| row.reason.is_none()), "{bare:#?}");
-    assert_eq!(taken.locations().all(|row| row.reason.is_some()), has_reasons(), "{taken:#?}");
-    let (taken, bare) = (ours(&taken), ours(&bare));
-    assert!(taken.values().sum::<u64>() >= fewer(100_000) + 200, "{taken:#?}");
-    assert_eq!(taken, bare);
+    let counted = runs.map(|(reasons, run)| {
+        let recording = run.stop();
+        assert!(recording.locations().all(|row| row.reason.is_some() == reasons), "{recording:#?}");
+        ours(&recording)
+    });
+    assert!(counted[0].values().sum::<u64>() >= fewer(100_000) + 200, "{counted:#?}");
+    assert!(counted.iter().all(|counts| *counts == counted[0]), "{counted:#?}");
 }
 
 /// Counts by place: all of a size that only this test makes.
@@ -50,12 +55,14 @@ fn the_first_candidate_is_taken_where_the_kernel_has_reasons() {
     let page = output(&["doctor"]);
     let page = String::from_utf8(page.stdout).unwrap();
     let line = |number: &str| {
-        page.lines().find(|line| line.contains(&format!(" {number}. raw tracepoint"))).unwrap()
+        page.lines().find(|line| line.contains(&format!(" {number}. counts"))).unwrap()
     };
     if has_reasons() {
+        assert!(line("1").contains("counts, reasons, samples"), "{page}");
         assert!(line("1").ends_with("attached"), "{page}");
     } else {
         assert!(line("1").contains("carries no drop reason"), "{page}");
+        assert!(line("2").contains("counts, samples"), "{page}");
         assert!(line("2").ends_with("attached"), "{page}");
         let refused = output(&["--candidate", "with-reasons", "-d", "1s"]);
         assert_eq!(refused.status.code(), Some(4), "{refused:?}");
