@@ -55,11 +55,20 @@ struct Section {
 }
 
 /// Owner of symbols outside the kernel proper.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Owner {
     name: String,
     /// Addresses its text can have; `None` for generated code, which is anywhere.
     text: Option<Range<u64>>,
+}
+
+impl Owner {
+    /// Whether this is the same module at the same place; its end can seem to move as the modules
+    /// above it come and go.
+    fn is(&self, other: &Self) -> bool {
+        let start = |owner: &Self| owner.text.as_ref().map(|text| text.start);
+        self.name == other.name && start(self) == start(other)
+    }
 }
 
 /// A function found by [`SymbolTable::resolve`].
@@ -107,8 +116,8 @@ impl SymbolTable {
     /// address, or a function's own start, so nothing may be subtracted.
     ///
     /// Between two readings a module can drop packets and go. Where the newest reading has no
-    /// module at the address, the one before tells; where it has another one, either may be meant,
-    /// and nothing is told. Generated code comes last: only its nearness speaks for it.
+    /// module at the address, the one before tells; where another one has come, either may be
+    /// meant, and nothing is told. Generated code comes last: only its nearness speaks for it.
     pub fn resolve(&self, address: u64) -> Option<Resolved<'_>> {
         if self.is_core_text(address) {
             return resolve_in(&self.core, &[], address);
@@ -117,9 +126,11 @@ impl SymbolTable {
             && let Some(was) = module_at(owners, address)
         {
             match module_at(&self.owners, address) {
-                None => return resolve_in(section, owners, address),
-                Some(is) if is != was => return None,
-                Some(_) => {}
+                Some(is) if is.is(was) => {}
+                // One that was there before, elsewhere, only seems to reach to here: its size is
+                // that of all its sections, and its text ends somewhere before.
+                Some(is) if !owners.iter().any(|owner| is.is(owner)) => return None,
+                Some(_) | None => return resolve_in(section, owners, address),
             }
         }
         resolve_in(&self.loaded, &self.owners, address)

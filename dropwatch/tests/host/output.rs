@@ -15,9 +15,9 @@ use crate::harness::{Run, UDP4, dropwatch, has_reasons, output};
 #[ignore = "needs root: cargo xtask test"]
 fn classic_has_the_scripts_shape() {
     let closed = ClosedPort::new().unwrap();
-    let watch = Watch::start(&mut dropwatch(&["--classic", "-i", "1s", "-c", "1"])).unwrap();
+    let watch = Watch::start(&mut dropwatch(&["--classic", "-i", "1h"])).unwrap();
     closed.send(Family::V4, 51).unwrap();
-    let ended = watch.finish().unwrap();
+    let ended = watch.stop().unwrap();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
 
     let [first, empty, rows @ .., last] = ended.lines.as_slice() else {

@@ -127,6 +127,23 @@ fn a_new_location_does_not_trust_the_old_list() {
     assert_eq!(name(&mut names, SPOT).as_deref(), Some("tun_rx"), "settled by a later reading");
 }
 
+/// From Linux 6.4 on a module's size is that of all its sections, wherever they are. When the module
+/// above it goes, the one below seems to reach over its place.
+#[test]
+fn a_neighbour_that_was_there_before_takes_no_place() {
+    let machine = Machine::new();
+    let veth = ("veth 16384 0 - Live 0xffffffffc00ff000\n", "ffffffffc00ff000 t veth_rx\t[veth]\n");
+    let tun = ("tun 4096 0 - Live 0xffffffffc0100000\n", "ffffffffc0100000 t tun_rx\t[tun]\n");
+    machine.write("proc/modules", [tun.0, veth.0].concat());
+    machine.write("proc/kallsyms", [CORE, veth.1, tun.1].concat());
+    let mut names = machine.open();
+    names.status();
+    machine.write("proc/modules", veth.0);
+    machine.write("proc/kallsyms", [CORE, veth.1].concat());
+    names.begin_report();
+    assert_eq!(name(&mut names, SPOT).as_deref(), Some("tun_rx"));
+}
+
 #[test]
 fn the_list_is_read_again_only_when_needed_and_once_a_report() {
     let machine = Machine::new();
