@@ -5,6 +5,7 @@
 
 #![no_std]
 
+pub mod filter;
 pub mod offsets;
 pub mod sample;
 
@@ -53,8 +54,8 @@ pub struct Counter {
 
 const _: () = assert!(size_of::<Counter>() == 32 && align_of::<Counter>() == 8);
 
-/// Ways in which the kernel side can fail to count a drop at its location. Each has a slot of its
-/// own in the `LOST` per-CPU array, so that the total stays exact whatever happens.
+/// What the kernel side can fail to do with a drop. Each has a slot of its own in the `LOST`
+/// per-CPU array, so that the total stays exact whatever happens.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
@@ -67,10 +68,14 @@ pub enum Lost {
     Sample = 2,
     /// The call path of a sample could not be read.
     Stack = 3,
+    /// The filter could not be decided. The drop is not counted.
+    Undecided = 4,
+    /// No room for another group. The drop is counted at its location.
+    Group = 5,
 }
 
 /// Slots in the `LOST` array.
-pub const LOST_SLOTS: u32 = 4;
+pub const LOST_SLOTS: u32 = 6;
 
 #[cfg(feature = "user")]
 mod pod {
@@ -80,4 +85,8 @@ mod pod {
     unsafe impl aya::Pod for super::Counter {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::offsets::Offsets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::filter::Filter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::filter::Group {}
 }

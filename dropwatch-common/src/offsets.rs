@@ -22,6 +22,7 @@ pub struct Offsets {
     pub skb_network_header: i32,
     pub skb_nfct: i32,
     pub dev_ifindex: i32,
+    pub dev_name: i32,
     /// `net_device.type`: `ARPHRD_*`.
     pub dev_type: i32,
     /// `net_device.nd_net`, a `possible_net_t`.
@@ -58,6 +59,7 @@ impl Offsets {
         skb_network_header: NONE,
         skb_nfct: NONE,
         dev_ifindex: NONE,
+        dev_name: NONE,
         dev_type: NONE,
         dev_net: NONE,
         net_inum: NONE,
@@ -72,4 +74,4 @@ impl Offsets {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 22 * 4 && align_of::<Offsets>() == 4);
+const _: () = assert!(size_of::<Offsets>() == 23 * 4 && align_of::<Offsets>() == 4);

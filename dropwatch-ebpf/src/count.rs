@@ -9,7 +9,7 @@ use crate::maps::{DROPS, LOST};
 /// `E2BIG` (include/uapi/asm-generic/errno-base.h): what a full map answers.
 const E2BIG: i32 = -7;
 /// `EEXIST`: another CPU, or a drop that interrupted this one, put the key in first.
-const EEXIST: i32 = -17;
+pub const EEXIST: i32 = -17;
 
 const ZERO: Counter = Counter { count: 0, next: 0, sampled: 0, epoch: 0, taken: 0 };
 
@@ -62,7 +62,7 @@ pub fn lost(cause: Lost) {
 /// a plain addition, and one of the two drops would vanish. `fetch_add` does not compile for this
 /// target below CPU version 3; `lock add` runs on every kernel that has raw tracepoints.
 #[inline(always)]
-fn add(counter: *mut u64, by: u64) {
+pub fn add(counter: *mut u64, by: u64) {
     // SAFETY: the pointer comes from a map lookup that the verifier has checked, and map values
     // are aligned to 8 bytes.
     unsafe {

@@ -10,12 +10,15 @@
 #![feature(asm_experimental_arch)]
 
 mod count;
+mod filter;
+mod group;
 mod maps;
+mod packet;
 mod sample;
 mod skb;
 
 use aya_ebpf::{Global, macros::raw_tracepoint, programs::RawTracePointContext};
-use dropwatch_common::{DropKey, NO_REASON};
+use dropwatch_common::{DropKey, Lost, NO_REASON};
 
 /// 1 where the tracepoint carries a drop reason as its third argument (Linux 5.17, and stable
 /// kernels that took it back). The loader finds out by trying: the kernel refuses to attach a
@@ -26,12 +29,22 @@ static HAS_REASON: Global<u8> = Global::new(0);
 
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 fn dropwatch_kfree_skb(ctx: RawTracePointContext) -> i32 {
+    let skb = ctx.arg(0);
+    match filter::wants(skb) {
+        Some(true) => {}
+        Some(false) => return 0,
+        None => {
+            count::lost(Lost::Undecided);
+            return 0;
+        }
+    }
     let location = ctx.arg(1);
     let reason = if HAS_REASON.load() == 0 { NO_REASON } else { ctx.arg(2) };
     let key = DropKey::new(location, reason);
     if let Some(counter) = count::drop_at(&ctx, &key) {
         sample::maybe(&ctx, &key, counter);
     }
+    group::count(skb);
     0
 }
 

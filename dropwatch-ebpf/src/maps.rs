@@ -5,7 +5,7 @@ use aya_ebpf::{
     macros::map,
     maps::{PerCpuArray, PerCpuHashMap, RingBuf},
 };
-use dropwatch_common::{Counter, DropKey, LOST_SLOTS};
+use dropwatch_common::{Counter, DropKey, LOST_SLOTS, filter::Group};
 
 /// Drops by location and reason since attach, one counter for each CPU; entries are never removed.
 #[map]
@@ -14,6 +14,10 @@ pub static DROPS: PerCpuHashMap<DropKey, Counter> = PerCpuHashMap::with_max_entr
 /// What could not be counted at its location, or not be sampled, by cause (`Lost`).
 #[map]
 pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST_SLOTS, 0);
+
+/// Drops by group since attach, one counter for each CPU; empty unless asked for.
+#[map]
+pub static GROUPS: PerCpuHashMap<Group, u64> = PerCpuHashMap::with_max_entries(1, 0);
 
 /// Samples (`sample::Record`) on their way to user space, which collects them at its ticks.
 #[map]

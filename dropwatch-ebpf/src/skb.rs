@@ -14,18 +14,19 @@ use dropwatch_common::{
 
 /// Set by the loader from the running kernel's BTF.
 #[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets::NONE;
+pub static OFFSETS: Offsets = Offsets::NONE;
 
 /// Offset of one field. Volatile, because the loader replaces the value after compilation; the
 /// verifier then knows it as a constant.
 macro_rules! offset {
     ($field:ident) => {
-        fixed(&raw const OFFSETS.$field)
+        crate::skb::fixed(&raw const crate::skb::OFFSETS.$field)
     };
 }
+pub(crate) use offset;
 
 #[inline(always)]
-fn fixed(offset: *const i32) -> i32 {
+pub fn fixed(offset: *const i32) -> i32 {
     // SAFETY: only ever given a field of the static above.
     unsafe { offset.read_volatile() }
 }
@@ -37,7 +38,7 @@ const LOOPBACK: u16 = 772;
 /// Length of an Ethernet header.
 const ETH_HLEN: u16 = 14;
 /// A header that was never set (`skb_mac_header_was_set`, include/linux/skbuff.h).
-const UNSET: u16 = u16::MAX;
+pub const UNSET: u16 = u16::MAX;
 /// `TCP_TIME_WAIT` and `TCP_NEW_SYN_RECV` (include/net/tcp_states.h): small sockets without a file.
 const TIME_WAIT: u8 = 6;
 const NEW_SYN_RECV: u8 = 12;
@@ -45,7 +46,7 @@ const NEW_SYN_RECV: u8 = 12;
 /// Reads a field at an offset from a kernel pointer; `None` where there is no such field, no
 /// pointer, or nothing readable.
 #[inline(always)]
-fn read<T>(base: u64, offset: i32) -> Option<T> {
+pub fn field<T>(base: u64, offset: i32) -> Option<T> {
     if offset < 0 || base == 0 {
         return None;
     }
@@ -59,31 +60,29 @@ fn read<T>(base: u64, offset: i32) -> Option<T> {
 /// `record` is a record of the ring buffer.
 #[inline(always)]
 pub unsafe fn describe(skb: u64, record: *mut Record) {
-    let dev = read::<u64>(skb, offset!(skb_dev)).unwrap_or(0);
+    let place = Place::of(skb);
     let mut flags = 0;
     let mut link_header = false;
-    let ops = own_ops();
-    // SAFETY: the caller's promise; every read of the kernel goes through `read`.
+    // SAFETY: the caller's promise; every read of the kernel goes through `field`.
     unsafe {
-        (*record).iif = read(skb, offset!(skb_iif)).unwrap_or(0);
-        (*record).length = read(skb, offset!(skb_len)).unwrap_or(0);
-        (*record).protocol = u16::from_be(read(skb, offset!(skb_protocol)).unwrap_or(0));
-        if let Some(inum) = read(dev, offset!(dev_net)).and_then(|net| proved(net, ops)) {
+        (*record).iif = field(skb, offset!(skb_iif)).unwrap_or(0);
+        (*record).length = field(skb, offset!(skb_len)).unwrap_or(0);
+        (*record).protocol = u16::from_be(field(skb, offset!(skb_protocol)).unwrap_or(0));
+        if place.device_netns != 0 {
             flags |= flag::DEVICE;
-            (*record).netns = inum;
-            (*record).ifindex = read(dev, offset!(dev_ifindex)).unwrap_or(0);
-            let kind = read::<u16>(dev, offset!(dev_type)).unwrap_or(0);
+            (*record).netns = place.device_netns;
+            (*record).ifindex = field(place.device, offset!(dev_ifindex)).unwrap_or(0);
+            let kind = field::<u16>(place.device, offset!(dev_type)).unwrap_or(0);
             link_header = kind == ETHER || kind == LOOPBACK;
         }
-        let sk = read::<u64>(skb, offset!(skb_sk)).unwrap_or(0);
-        if let Some(inum) = read(sk, offset!(sock_net)).and_then(|net| proved(net, ops)) {
+        if place.socket_netns != 0 {
             if flags & flag::DEVICE == 0 {
                 flags |= flag::SOCKET_NETNS;
-                (*record).netns = inum;
+                (*record).netns = place.socket_netns;
             }
-            (*record).socket = inode(sk).unwrap_or(0);
+            (*record).socket = inode(place.socket).unwrap_or(0);
         }
-        if let Some(nfct) = read::<u64>(skb, offset!(skb_nfct)) {
+        if let Some(nfct) = field::<u64>(skb, offset!(skb_nfct)) {
             flags |= flag::CONNTRACK_KNOWN;
             // The lowest bits are the packet's state, not part of the pointer (NFCT_PTRMASK).
             if nfct & !7 != 0 {
@@ -99,39 +98,73 @@ pub unsafe fn describe(skb: u64, record: *mut Record) {
     }
 }
 
+/// Where a packet is. A pointer means something only where its namespace is proved: 0 is none, and
+/// no namespace has that number. Plain numbers, as in [`Packet`](crate::packet::Packet).
+pub struct Place {
+    pub device: u64,
+    pub device_netns: u32,
+    pub socket: u64,
+    pub socket_netns: u32,
+}
+
+impl Place {
+    /// Finds the packet's device and socket, and proves them by their namespaces.
+    #[inline(always)]
+    pub fn of(skb: u64) -> Self {
+        let mut place = Self { device: 0, device_netns: 0, socket: 0, socket_netns: 0 };
+        place.find(skb);
+        place
+    }
+
+    #[inline(never)]
+    fn find(&mut self, skb: u64) {
+        let ops = own_ops();
+        self.device = field(skb, offset!(skb_dev)).unwrap_or(0);
+        self.socket = field(skb, offset!(skb_sk)).unwrap_or(0);
+        self.device_netns = proved(field(self.device, offset!(dev_net)).unwrap_or(0), ops);
+        self.socket_netns = proved(field(self.socket, offset!(sock_net)).unwrap_or(0), ops);
+    }
+
+    /// The namespace: its device's, or its socket's where there is none; 0 where neither is proved.
+    #[inline(always)]
+    pub fn netns(&self) -> u32 {
+        if self.device_netns == 0 { self.socket_netns } else { self.device_netns }
+    }
+}
+
 /// The operations that every network namespace has, as the current task's namespace shows them.
 #[inline(always)]
 fn own_ops() -> u64 {
     // SAFETY: takes no argument, touches no memory.
     let task = unsafe { bpf_get_current_task() };
-    read(task, offset!(task_nsproxy))
-        .and_then(|nsproxy| read(nsproxy, offset!(nsproxy_net)))
-        .and_then(|net| read(net, offset!(net_ops)))
+    field(task, offset!(task_nsproxy))
+        .and_then(|nsproxy| field(nsproxy, offset!(nsproxy_net)))
+        .and_then(|net| field(net, offset!(net_ops)))
         .unwrap_or(0)
 }
 
-/// The inode number of a network namespace, if the pointer leads to one: `net->ns.ops` is the same
-/// for all of them, and for nothing else.
+/// The inode number of a network namespace, if the pointer leads to one, else 0: `net->ns.ops` is
+/// the same for all of them, and for nothing else.
 #[inline(always)]
-fn proved(net: u64, ops: u64) -> Option<u32> {
-    if ops == 0 || read::<u64>(net, offset!(net_ops))? != ops {
-        return None;
+fn proved(net: u64, ops: u64) -> u32 {
+    if ops == 0 || field(net, offset!(net_ops)) != Some(ops) {
+        return 0;
     }
-    read(net, offset!(net_inum))
+    field(net, offset!(net_inum)).unwrap_or(0)
 }
 
 /// The inode number of a full socket's file.
 #[inline(always)]
 fn inode(sk: u64) -> Option<u64> {
-    let state: u8 = read(sk, offset!(sock_state))?;
+    let state: u8 = field(sk, offset!(sock_state))?;
     if state == TIME_WAIT || state == NEW_SYN_RECV {
         return None;
     }
-    let socket = read(sk, offset!(sock_socket))?;
-    if read::<u64>(socket, offset!(socket_sk))? != sk {
+    let socket = field(sk, offset!(sock_socket))?;
+    if field::<u64>(socket, offset!(socket_sk))? != sk {
         return None;
     }
-    read(socket, offset!(socket_ino))
+    field(socket, offset!(socket_ino))
 }
 
 /// Copies the packet's first bytes: from its link-layer header on where that is an Ethernet
@@ -141,10 +174,10 @@ fn inode(sk: u64) -> Option<u64> {
 /// `record` is a record of the ring buffer.
 #[inline(always)]
 unsafe fn copy(skb: u64, link_header: bool, record: *mut Record) -> Option<()> {
-    let head: u64 = read(skb, offset!(skb_head))?;
-    let tail: u32 = read(skb, offset!(skb_tail))?;
-    let mac: u16 = read(skb, offset!(skb_mac_header))?;
-    let network: u16 = read(skb, offset!(skb_network_header))?;
+    let head: u64 = field(skb, offset!(skb_head))?;
+    let tail: u32 = field(skb, offset!(skb_tail))?;
+    let mac: u16 = field(skb, offset!(skb_mac_header))?;
+    let network: u16 = field(skb, offset!(skb_network_header))?;
     if network == UNSET || network == 0 {
         return None;
     }

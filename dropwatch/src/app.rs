@@ -3,7 +3,6 @@
 use std::{future::pending, io, time::Duration};
 
 use anyhow::{Context, anyhow};
-use dropwatch_common::offsets::Offsets;
 use jiff::Timestamp;
 use log::{debug, info};
 use tokio::{
@@ -23,12 +22,15 @@ use crate::{
     probe::{self, KernelLog, Probe, Wanted},
     render::{Format, Renderer, losses},
     report::{
-        build::{Options, Reporter},
+        build::Reporter,
+        groups::By,
         model::{Line, Report},
+        options::Options,
         snapshot::Snapshot,
     },
     settings::Watch,
     verbose,
+    wanted::wanted,
 };
 
 /// How long the end of a run waits for a reader that does not read.
@@ -45,14 +47,13 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     privilege::preflight()?;
     // While the capabilities are there: the kernel decides what symbols show when they are opened.
     let root = HostRoot::default();
-    let names = HostNames::open(&root);
-    let offsets = || kernel::offsets::read(&root).unwrap_or(Offsets::NONE);
-    let probe = attach(Wanted {
-        samples: settings.samples.then(offsets),
-        reasons: settings.reasons,
-        log: settings.verbose,
-    })?;
-    let kept = if probe.has_samples() { privilege::FOR_PLACES } else { &[] };
+    let mut names = HostNames::open(&root);
+    let probe = attach(&wanted(settings, &root, &mut names)?)?;
+    if settings.keys.need_reasons() && !probe.has_reason() {
+        return Err(Failure::Kernel(format!("--reason cannot work: {}", doctor::NO_REASONS)));
+    }
+    let names_places = settings.by.iter().any(|by| matches!(by, By::Netns | By::Iface));
+    let kept = if probe.has_samples() || names_places { privilege::FOR_PLACES } else { &[] };
     privilege::keep_only(kept, || probe.is_readable())?;
     let host = kernel::host(&root);
 
@@ -60,7 +61,13 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let options = Options { addresses: settings.show.addresses, stacks: settings.stacks };
+    let options = Options {
+        addresses: settings.show.addresses,
+        stacks: settings.stacks,
+        keys: settings.keys.clone(),
+        packets_filtered: settings.packets.parts() != 0,
+        by: settings.by.clone(),
+    };
     let result = runtime.block_on(async {
         let run = Run {
             reporter: Reporter::new(host, options, knowledge::is_benign),
@@ -78,7 +85,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     result
 }
 
-fn attach(wanted: Wanted) -> Result<Probe, Failure> {
+fn attach(wanted: &Wanted) -> Result<Probe, Failure> {
     let probe = Probe::attach(wanted).map_err(|error| match error {
         _ if error.is_permission() => Failure::Privilege(format!(
             "{error}, although the capabilities are there: a container's user namespace, a \
@@ -169,7 +176,8 @@ impl Run<'_> {
     }
 
     async fn start(&mut self, notices: Vec<String>) -> Result<(), Failure> {
-        let start = self.reporter.start(Timestamp::now(), self.settings.interval, notices);
+        let Watch { interval, filters, .. } = self.settings;
+        let start = self.reporter.start(Timestamp::now(), *interval, notices, filters.clone());
         self.write(vec![Line::Start(start)]).await.context("cannot write the output")?;
         Ok(())
     }
@@ -178,7 +186,8 @@ impl Run<'_> {
     /// be lines of their own, and the report.
     fn report(&mut self) -> Result<(Vec<Line>, Report), Failure> {
         // Samples first: what is sampled is counted already.
-        let samples = self.probe.samples().context("cannot read the samples")?;
+        let mut samples = self.probe.samples().context("cannot read the samples")?;
+        samples.retain(|sample| self.reporter.wants(sample.key, &mut self.names));
         let since_attach = self.now();
         let wall = Timestamp::now();
         let counters = self.probe.read()?;

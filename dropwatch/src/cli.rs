@@ -5,7 +5,16 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-use crate::exit::Failure;
+use dropwatch_common::filter::{Masked, Ports, Protocol};
+
+use crate::{
+    exit::Failure,
+    filter,
+    report::{
+        keys::{Choice, Glob},
+        protocol,
+    },
+};
 
 /// Shortest interval: reading the counters has a cost, and a report takes a moment to read.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -22,6 +31,8 @@ Examples:
   sudo dropwatch                       report every 5 seconds until Ctrl-C
   sudo dropwatch -i 1s -d 1m           every second, for one minute
   sudo dropwatch --json >drops.ndjson  record; replay with `dropwatch replay drops.ndjson`
+  sudo dropwatch --proto tcp --port 80 only packets of web traffic
+  sudo dropwatch --by netns,cpu        also by namespace and CPU
   sudo dropwatch --classic             the output of SystemTap's dropwatch.stp
   dropwatch doctor                     what this kernel and your privileges allow
 
@@ -68,6 +79,9 @@ pub struct Watch {
     /// Count only: no details of who and on which path
     #[arg(long)]
     pub no_samples: bool,
+    /// Count once more by KEY, several with commas between; what cannot be proved is `unknown`
+    #[arg(long, value_name = "KEY", value_enum, value_delimiter = ',')]
+    pub by: Vec<By>,
     /// Explain on standard error what happens while loading and in the kernel
     #[arg(short, long)]
     pub verbose: bool,
@@ -76,6 +90,54 @@ pub struct Watch {
     pub candidate: Option<Candidate>,
     #[command(flatten)]
     pub show: Show,
+    #[command(flatten)]
+    pub filters: Filters,
+}
+
+/// Which drops to count. Values of one option are alternatives; every option must let a drop
+/// through.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Filters (repeatable; '!VALUE' excludes)")]
+pub struct Filters {
+    /// Only drops for this reason; * stands for anything
+    #[arg(long, value_name = "NAME", value_parser = filtered(Choice::glob))]
+    pub reason: Vec<Filtered<Glob>>,
+    /// Only drops in this function; * stands for anything
+    #[arg(long, value_name = "NAME", value_parser = filtered(Choice::glob))]
+    pub symbol: Vec<Filtered<Glob>>,
+    /// Only packets of this network namespace: its name, `host`, /proc/PID/ns/net
+    #[arg(long, value_name = "NAME", value_parser = filtered(|text| Choice::parse(text, name)))]
+    pub netns: Vec<Filtered<String>>,
+    /// Only packets at this interface
+    #[arg(long, value_name = "NAME", value_parser = filtered(|text| Choice::parse(text, filter::interface)))]
+    pub iface: Vec<Filtered<Masked>>,
+    /// Only this protocol: tcp, udp, icmp, arp, ipv6, a number, 0x88cc
+    #[arg(long, value_name = "PROTOCOL", value_parser = filtered(|text| Choice::parse(text, protocol::parse)))]
+    pub proto: Vec<Filtered<Protocol>>,
+    /// Only packets from or to this address, or network (10.0.0.0/8)
+    #[arg(long, value_name = "ADDRESS", value_parser = filtered(|text| Choice::parse(text, filter::host)))]
+    pub host: Vec<Filtered<Masked>>,
+    /// Only packets from or to this port, or range (8000-8099)
+    #[arg(long, value_name = "PORT", value_parser = filtered(|text| Choice::parse(text, filter::ports)))]
+    pub port: Vec<Filtered<Ports>>,
+}
+
+/// A choice, and how it was typed.
+#[derive(Clone, Debug)]
+pub struct Filtered<T> {
+    pub choice: Choice<T>,
+    pub typed: String,
+}
+
+/// Makes a parser of command line values of one of choices.
+fn filtered<T>(
+    parse: impl Fn(&str) -> Result<Choice<T>, String> + Clone,
+) -> impl Fn(&str) -> Result<Filtered<T>, String> + Clone {
+    move |text| Ok(Filtered { choice: parse(text)?, typed: text.to_owned() })
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("a name is missing".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// How reports look.
@@ -112,6 +174,19 @@ pub enum Format {
     Classic,
     /// One JSON object a line
     Json,
+}
+
+/// What to count by, besides locations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// Network namespace
+    Netns,
+    /// Interface, in its namespace
+    Iface,
+    /// tcp, udp, arp, …
+    Protocol,
+    /// CPU: is one of them hot?
+    Cpu,
 }
 
 /// Ways to attach, named for [`Watch::candidate`].

@@ -28,7 +28,7 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
     let mut names = HostNames::open(&root);
     let needs = privilege::check()?;
     let offsets = kernel::offsets::read(&root).unwrap_or(Offsets::NONE);
-    let probe = Probe::attach(Wanted { samples: Some(offsets), ..Wanted::default() });
+    let probe = Probe::attach(&Wanted { offsets, samples: true, ..Wanted::default() });
     let status = names.status();
     let host = kernel::host(&root);
 

@@ -7,8 +7,13 @@ use jiff::tz::TimeZone;
 use crate::{
     cli,
     exit::Failure,
+    filter::Packets,
     render::{Format, Renderer, Style},
-    report::view::View,
+    report::{
+        groups::By,
+        keys::{Choice, Keys},
+        view::View,
+    },
 };
 
 /// A live run.
@@ -25,6 +30,14 @@ pub struct Watch {
     pub sample_lines: bool,
     /// Show their call paths.
     pub stacks: bool,
+    /// Count only these packets.
+    pub packets: Packets,
+    /// Report only these rows.
+    pub keys: Keys,
+    /// The options behind both, as typed.
+    pub filters: Vec<String>,
+    /// Count by these, too.
+    pub by: Vec<By>,
     pub verbose: bool,
     /// Attach with reasons, or without, and no other way; `None` is what the kernel takes.
     pub reasons: Option<bool>,
@@ -83,11 +96,75 @@ impl Watch {
             samples: !args.no_samples && show.format != Format::Classic,
             sample_lines: args.samples,
             stacks: args.stacks,
+            by: by(args, show.format)?,
+            packets: packets(&args.filters),
+            keys: keys(&args.filters),
+            filters: typed(&args.filters),
             verbose: args.verbose,
             show,
             reasons: args.candidate.map(|candidate| candidate == cli::Candidate::WithReasons),
         })
     }
+}
+
+/// What to count by, each once.
+fn by(args: &cli::Watch, format: Format) -> Result<Vec<By>, Failure> {
+    let mut by: Vec<By> = Vec::new();
+    for key in &args.by {
+        let key = match key {
+            cli::By::Netns => By::Netns,
+            cli::By::Iface => By::Iface,
+            cli::By::Protocol => By::Protocol,
+            cli::By::Cpu => By::Cpu,
+        };
+        if !by.contains(&key) {
+            by.push(key);
+        }
+    }
+    let refuse = |why: &str| Err(Failure::Usage(format!("--by {why}")));
+    match by.is_empty() {
+        false if format == Format::Classic => refuse("does not go with the classic format"),
+        false if !keys(&args.filters).is_empty() => refuse(
+            "does not go with --reason and --symbol: the kernel counts groups before dropwatch \
+             looks at reasons and functions; use --netns, --iface, --proto, --host, --port",
+        ),
+        _ => Ok(by),
+    }
+}
+
+fn choices<T: Clone>(given: &[cli::Filtered<T>]) -> Vec<Choice<T>> {
+    given.iter().map(|filtered| filtered.choice.clone()).collect()
+}
+
+fn packets(args: &cli::Filters) -> Packets {
+    Packets {
+        netns: choices(&args.netns),
+        iface: choices(&args.iface),
+        protocol: choices(&args.proto),
+        host: choices(&args.host),
+        port: choices(&args.port),
+    }
+}
+
+fn keys(args: &cli::Filters) -> Keys {
+    Keys { reasons: choices(&args.reason), symbols: choices(&args.symbol) }
+}
+
+/// The filters as they were typed, in the order of the help.
+fn typed(args: &cli::Filters) -> Vec<String> {
+    fn of<T>(option: &str, given: &[cli::Filtered<T>]) -> Vec<String> {
+        given.iter().map(|filtered| format!("{option} {}", filtered.typed)).collect()
+    }
+    [
+        of("--reason", &args.reason),
+        of("--symbol", &args.symbol),
+        of("--netns", &args.netns),
+        of("--iface", &args.iface),
+        of("--proto", &args.proto),
+        of("--host", &args.host),
+        of("--port", &args.port),
+    ]
+    .concat()
 }
 
 impl Show {
@@ -172,6 +249,28 @@ mod tests {
         assert!(matches!(show(&["--classic", "-n", "3"], PIPE), Err(Failure::Usage(_))));
         assert!(matches!(show(&["--classic", "--addresses"], PIPE), Err(Failure::Usage(_))));
         assert!(show(&["--classic", "-n", "0", "--all"], PIPE).is_ok());
+    }
+
+    fn watch(args: &[&str]) -> Result<Watch, Failure> {
+        let cli = cli::Cli::try_parse_from(["dropwatch"].iter().chain(args)).expect("parses");
+        Watch::new(&cli.watch, PIPE)
+    }
+
+    #[test]
+    fn filters_are_alternatives_of_each_option_and_told_as_typed() {
+        let watch = watch(&["--port", "80", "--proto", "tcp", "--port", "!8000-8099"]).unwrap();
+        assert_eq!(watch.filters, ["--proto tcp", "--port 80", "--port !8000-8099"]);
+        let excluded: Vec<_> = watch.packets.port.iter().map(|choice| choice.exclude).collect();
+        assert_eq!(excluded, [false, true]);
+        assert!(watch.keys.is_empty());
+    }
+
+    #[test]
+    fn groups_are_told_once_and_not_where_they_cannot_be() {
+        assert_eq!(watch(&["--by", "cpu,netns,cpu"]).unwrap().by, [By::Cpu, By::Netns]);
+        assert!(matches!(watch(&["--by", "cpu", "--classic"]), Err(Failure::Usage(_))));
+        assert!(matches!(watch(&["--by", "cpu", "--symbol", "x"]), Err(Failure::Usage(_))));
+        assert!(watch(&["--by", "cpu", "--proto", "udp"]).is_ok());
     }
 
     #[test]

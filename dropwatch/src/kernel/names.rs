@@ -70,6 +70,14 @@ impl HostNames {
         self.owners.find(sockets);
     }
 
+    /// The inode number of the network namespace that people call `wanted`.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn find_netns(&mut self, wanted: &str) -> Result<u32, String> {
+        self.namespaces.find(wanted)
+    }
+
     /// What this host lets be named. Waits for the first reading to end.
     pub fn status(&mut self) -> Status {
         self.loaded().status()

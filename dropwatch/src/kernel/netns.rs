@@ -150,6 +150,41 @@ impl Namespaces {
         name
     }
 
+    /// The inode number of the namespace that people call `wanted`: `host`, a mounted name, a path
+    /// such as `/proc/812/ns/net`, or the number itself.
+    ///
+    /// # Errors
+    /// Why it is none, with those there are.
+    pub fn find(&mut self, wanted: &str) -> Result<u32, String> {
+        if wanted == HOST
+            && let Some(host) = self.host
+        {
+            return Ok(host);
+        }
+        if wanted.contains('/')
+            && let Ok(file) = Path::new(wanted).metadata()
+        {
+            let nsfs = self.root.path(link("self")).metadata().map(|own| own.dev());
+            let inum = u32::try_from(file.ino()).ok();
+            let inum = inum.filter(|_| nsfs.is_ok_and(|nsfs| nsfs == file.dev()));
+            return inum.ok_or_else(|| format!("{wanted} is no namespace"));
+        }
+        let mounted = self.now.mounted.get_or_insert_with(|| mounted(&self.root));
+        if let Some((inum, _)) = mounted.iter().find(|(_, mounted)| mounted.name == wanted) {
+            return Ok(*inum);
+        }
+        wanted.parse().map_err(|_| {
+            let mut names: Vec<_> = mounted.values().map(|mounted| mounted.name.as_str()).collect();
+            names.sort_unstable();
+            names.truncate(10);
+            let known = [&[HOST], names.as_slice()].concat().join(", ");
+            format!(
+                "there is no network namespace {wanted}: there are {known}; for a process or a \
+                 container use /proc/PID/ns/net"
+            )
+        })
+    }
+
     /// Name of the interface `ifindex` of the namespace `inum`, cleaned of control characters.
     pub fn interface(&mut self, inum: u32, ifindex: u32) -> Option<String> {
         let key = (inum, ifindex);
@@ -327,6 +362,22 @@ mod tests {
         host.link("run/netns/b", SELF);
         host.link("run/netns/a\x1b[31m", SELF);
         assert_eq!(name().as_deref(), Some("a?[31m"));
+    }
+
+    #[test]
+    fn a_namespace_is_found_by_any_of_its_names() {
+        let (host, inum) = (host(), own_inum());
+        host.link("run/netns/gw", SELF);
+        let mut namespaces = Namespaces::new(&host.root());
+        assert_eq!(namespaces.find("host"), Ok(1));
+        assert_eq!(namespaces.find("gw"), Ok(inum));
+        assert_eq!(namespaces.find(SELF), Ok(inum));
+        assert_eq!(namespaces.find("4026531840"), Ok(4_026_531_840));
+        assert_eq!(namespaces.find("/dev/null"), Err("/dev/null is no namespace".into()));
+        for wanted in ["web", "", "/proc/0/ns/net"] {
+            let error = namespaces.find(wanted).unwrap_err();
+            assert!(error.contains("there are host, gw;"), "{error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Where this kernel keeps the fields of a packet, from its own BTF.
 
-use dropwatch_common::offsets::{NONE, Offsets};
+use dropwatch_common::{
+    filter::part,
+    offsets::{NONE, Offsets},
+};
 
 use super::{
     HostRoot,
@@ -49,6 +52,7 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         skb_network_header: of(skb, "network_header"),
         skb_nfct: of(skb, "_nfct"),
         dev_ifindex: of(dev, "ifindex"),
+        dev_name: of(dev, "name"),
         dev_type: of(dev, "type"),
         dev_net: of(dev, "nd_net.net"),
         net_inum: of(net, "ns.inum"),
@@ -60,5 +64,49 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         sock_socket: of(sock, "sk_socket"),
         socket_sk: of(socket, "sk"),
         socket_ino,
+    }
+}
+
+/// The first field that is missing of those that tell `parts` of a packet (bits of
+/// [`part`](dropwatch_common::filter::part)).
+pub fn missing(offsets: &Offsets, parts: u32) -> Option<&'static str> {
+    let namespace = [
+        (offsets.skb_dev, "sk_buff.dev"),
+        (offsets.dev_net, "net_device.nd_net"),
+        (offsets.net_inum, "net.ns.inum"),
+        (offsets.net_ops, "net.ns.ops"),
+        (offsets.task_nsproxy, "task_struct.nsproxy"),
+        (offsets.nsproxy_net, "nsproxy.net_ns"),
+    ];
+    let interface =
+        [(offsets.dev_ifindex, "net_device.ifindex"), (offsets.dev_name, "net_device.name")];
+    let headers = [
+        (offsets.skb_protocol, "sk_buff.protocol"),
+        (offsets.skb_head, "sk_buff.head"),
+        (offsets.skb_tail, "sk_buff.tail"),
+        (offsets.skb_network_header, "sk_buff.network_header"),
+    ];
+    let needed = [
+        (part::NETNS | part::IFACE, namespace.as_slice()),
+        (part::IFACE, &interface),
+        (part::HEADERS, &headers),
+    ];
+    let fields = needed.iter().filter(|(of, _)| parts & of != 0).flat_map(|(_, fields)| *fields);
+    fields.filter(|(offset, _)| *offset == NONE).map(|(_, name)| *name).next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_needed_is_missed() {
+        let known = Offsets { skb_protocol: 1, skb_head: 2, skb_tail: 3, ..Offsets::NONE };
+        assert_eq!(missing(&known, 0), None);
+        assert_eq!(missing(&known, part::HEADERS), Some("sk_buff.network_header"));
+        assert_eq!(missing(&known, part::NETNS), Some("sk_buff.dev"));
+        let known = Offsets { skb_network_header: 4, ..known };
+        assert_eq!(missing(&known, part::HEADERS), None);
+        assert_eq!(missing(&known, part::HEADERS | part::IFACE), Some("sk_buff.dev"));
     }
 }

@@ -14,11 +14,15 @@ use aya::{
     util::nr_cpus,
 };
 use aya_log::EbpfLogger;
-use dropwatch_common::{Counter, DropKey, offsets::Offsets};
+use dropwatch_common::{
+    Counter, DropKey,
+    filter::{Filter, Group},
+    offsets::Offsets,
+};
 
 use super::{
     KernelLog,
-    plan::{self, Candidate, Refusal, Step},
+    plan::{self, Candidate, Grouping, Refusal, Step},
     samples::Samples,
 };
 
@@ -34,14 +38,34 @@ const LOG_OFF: u8 = 0;
 const LOG_DEBUG: u8 = 4;
 
 /// What to attach, where the kernel allows it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Sample drops in detail, with the running kernel's offsets.
-    pub samples: Option<Offsets>,
+    /// The running kernel's, where anything needs them.
+    pub offsets: Offsets,
+    /// Sample drops in detail.
+    pub samples: bool,
     /// Only with reasons, or only without; `None` is what the kernel takes.
     pub reasons: Option<bool>,
     /// Keep the kernel side's diagnostics, readable through [`Probe::take_log`].
     pub log: bool,
+    /// Which packets to count, and what of them decides about it (bits of
+    /// [`part`](dropwatch_common::filter::part)); 0 counts all.
+    pub filter: (Filter, u32),
+    pub grouping: Grouping,
+}
+
+impl Default for Wanted {
+    /// Counts alone.
+    fn default() -> Self {
+        Self {
+            offsets: Offsets::NONE,
+            samples: false,
+            reasons: None,
+            log: false,
+            filter: (Filter::NONE, 0),
+            grouping: Grouping::default(),
+        }
+    }
 }
 
 /// A candidate that was tried.
@@ -89,6 +113,8 @@ pub struct Probe {
     link: Option<RawTracePointLinkId>,
     pub(super) drops: PerCpuHashMap<MapData, DropKey, Counter>,
     pub(super) lost: PerCpuArray<MapData, u64>,
+    pub(super) groups: PerCpuHashMap<MapData, Group, u64>,
+    pub(super) grouping: Grouping,
     /// The program again, to ask the kernel what it skipped.
     pub(super) program: OwnedFd,
     attached: Instant,
@@ -101,17 +127,18 @@ pub struct Probe {
 impl Probe {
     /// Tries the candidates in order and returns the first that the kernel takes.
     ///
-    pub fn attach(wanted: Wanted) -> Result<Self, Error> {
+    /// # Errors
+    /// What the kernel said to each of them.
+    pub fn attach(wanted: &Wanted) -> Result<Self, Error> {
         // EPERM here is for the candidates to report: only a clear "no" is a kernel too old.
         if let Ok(false) = is_map_supported(MapType::RingBuf) {
             return Err(Error::TooOld);
         }
         raise_memory_limit();
-        let entries = plan::map_entries(nr_cpus().map_err(|(_, error)| Error::Cpus(error))?);
+        let cpus = nr_cpus().map_err(|(_, error)| Error::Cpus(error))?;
         let mut attempts = Vec::new();
-        let offsets = wanted.samples.unwrap_or(Offsets::NONE);
-        for candidate in plan::candidates(wanted.samples.is_some(), wanted.reasons, wanted.log) {
-            match load(candidate, entries, &offsets) {
+        for candidate in plan::candidates(wanted.samples, wanted.reasons, wanted.log) {
+            match load(candidate, cpus, wanted) {
                 Ok(mut probe) => {
                     attempts.push(Attempt { candidate, refusal: None });
                     probe.attempts = attempts;
@@ -171,7 +198,7 @@ fn program_mut(ebpf: &mut Ebpf) -> Option<&mut RawTracePoint> {
     ebpf.program_mut(PROGRAM)?.try_into().ok()
 }
 
-fn load(candidate: Candidate, entries: u32, offsets: &Offsets) -> Result<Probe, Refusal> {
+fn load(candidate: Candidate, cpus: usize, wanted: &Wanted) -> Result<Probe, Refusal> {
     let refused = |step: Step, error: &(dyn error::Error + 'static)| {
         let io = io_error(error);
         let cause = io.map_or_else(|| "unexpected object".to_owned(), ToString::to_string);
@@ -185,6 +212,7 @@ fn load(candidate: Candidate, entries: u32, offsets: &Offsets) -> Result<Probe, 
     let mut loader = EbpfLoader::new();
     let has_reason = u8::from(candidate.reason);
     let sampling = u8::from(candidate.samples);
+    let (filter, filtering) = &wanted.filter;
     let level = if candidate.log { LOG_DEBUG } else { LOG_OFF };
     loader
         // The program needs no relocation against the kernel's types.
@@ -192,10 +220,14 @@ fn load(candidate: Candidate, entries: u32, offsets: &Offsets) -> Result<Probe, 
         .verifier_log_level(VerifierLogLevel::DISABLE)
         .override_global("HAS_REASON", &has_reason, true)
         .override_global("SAMPLING", &sampling, true)
-        .override_global("OFFSETS", offsets, true)
+        .override_global("OFFSETS", &wanted.offsets, true)
+        .override_global("FILTERING", filtering, true)
+        .override_global("FILTER", filter, true)
+        .override_global("GROUPING", &wanted.grouping.parts, true)
         .override_global(aya_log::LEVEL, &level, true)
         .map_max_entries("SAMPLES", if candidate.samples { SAMPLES_BYTES } else { 1 })
-        .map_max_entries("DROPS", entries);
+        .map_max_entries("DROPS", plan::map_entries(cpus))
+        .map_max_entries("GROUPS", wanted.grouping.map_entries(cpus));
     if !candidate.log {
         // The verifier has dropped all code that writes to it: keep the least the kernel allows.
         loader.map_max_entries("AYA_LOGS", 1);
@@ -210,6 +242,9 @@ fn load(candidate: Candidate, entries: u32, offsets: &Offsets) -> Result<Probe, 
     let drops = drops.try_into().map_err(|error| refused(Step::Maps, &error))?;
     let lost = ebpf.take_map("LOST").ok_or_else(|| missing("map LOST"))?;
     let lost = lost.try_into().map_err(|error| refused(Step::Maps, &error))?;
+
+    let groups = ebpf.take_map("GROUPS").ok_or_else(|| missing("map GROUPS"))?;
+    let groups = groups.try_into().map_err(|error| refused(Step::Maps, &error))?;
 
     let samples = match candidate.samples {
         true => Some(Samples::new(&mut ebpf).map_err(|error| refused(Step::Maps, &error))?),
@@ -228,6 +263,8 @@ fn load(candidate: Candidate, entries: u32, offsets: &Offsets) -> Result<Probe, 
         link: Some(link),
         drops,
         lost,
+        groups,
+        grouping: wanted.grouping,
         program: fd,
         samples,
         attached,

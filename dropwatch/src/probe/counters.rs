@@ -1,29 +1,42 @@
 //! Reading what the kernel has counted.
 
 use std::{
+    collections::HashMap,
     fs, io,
     os::fd::{AsRawFd, OwnedFd},
 };
 
 use anyhow::{Context, Result};
 use aya::{Pod, maps::PerCpuValues};
-use dropwatch_common::Lost as Cause;
+use dropwatch_common::{Lost as Cause, filter::Group};
 
 use super::Probe;
 use crate::report::snapshot::{Counters, Lost};
 
 impl Probe {
-    /// Every counter, summed over CPUs.
+    /// Every counter, summed over CPUs unless they are counted by CPU.
     ///
     /// Exact after [`Probe::detach`]. While attached, drops that happen during the read may or may
     /// not be in it; whatever is not will be in the next one, because counters only grow.
     pub fn read(&self) -> Result<Counters> {
-        let drops = self
-            .drops
-            .iter()
-            .map(|entry| entry.map(|(key, values)| (key, sum(&values, |counter| counter.count))))
-            .collect::<Result<_, _>>()
-            .context("cannot read the drop counters")?;
+        let mut groups = HashMap::new();
+        let mut drops = HashMap::new();
+        let by_place = self.grouping.of_places();
+        for entry in self.drops.iter() {
+            let (key, values) = entry.context("cannot read the drop counters")?;
+            if by_place {
+                add_per_cpu(&mut groups, EVERY, values.iter().map(|counter| counter.count));
+            }
+            drops.insert(key, sum(&values, |counter| counter.count));
+        }
+        for entry in self.groups.iter() {
+            let (group, values) = entry.context("cannot read the counters by group")?;
+            if self.grouping.by_cpu {
+                add_per_cpu(&mut groups, group, values.iter().copied());
+            } else {
+                groups.insert((group, None), sum(&values, |count| *count));
+            }
+        }
         let slot = |cause: Cause| {
             self.lost
                 .get(&(cause as u32), 0)
@@ -38,12 +51,28 @@ impl Probe {
             samples: slot(Cause::Sample)?,
             stacks: slot(Cause::Stack)?,
         };
-        Ok(Counters { drops, lost })
+        let undecided = slot(Cause::Undecided)?;
+        let ungrouped = slot(Cause::Group)?;
+        Ok(Counters { drops, lost, undecided, groups, ungrouped })
     }
 
     /// Whether the counters can be read with the capabilities of this moment.
     pub fn is_readable(&self) -> bool {
         self.lost.get(&(Cause::MapFull as u32), 0).is_ok()
+    }
+}
+
+/// The one group of drops that are told apart by nothing but their CPU.
+const EVERY: Group = Group { known: 1, netns: 0, ifindex: 0, network: 0, transport: 0 };
+
+/// Adds the counts of each CPU that has any.
+fn add_per_cpu(
+    groups: &mut HashMap<(Group, Option<u32>), u64>,
+    group: Group,
+    counts: impl Iterator<Item = u64>,
+) {
+    for (cpu, count) in (0..).zip(counts).filter(|(_, count)| *count > 0) {
+        *groups.entry((group, Some(cpu))).or_default() += count;
     }
 }
 

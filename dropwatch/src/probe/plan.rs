@@ -14,6 +14,11 @@ const FEWEST_KEYS: u32 = 1_024;
 /// Memory for the per-CPU values of the counter map, bytes: what 64 CPUs need for [`MOST_KEYS`].
 const VALUE_MEMORY: u64 = 32 << 20;
 
+/// Most groups counted: past them drops are still counted, as "other".
+const MOST_GROUPS: u32 = 8_192;
+/// Memory for the per-CPU values of the map of groups, bytes.
+const GROUP_MEMORY: u64 = 8 << 20;
+
 /// One way to load and attach the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -55,6 +60,32 @@ pub fn map_entries(cpus: usize) -> u32 {
     let per_entry = (size_of::<Counter>() * cpus.max(1)) as u64;
     let fitting = u32::try_from(VALUE_MEMORY / per_entry).unwrap_or(MOST_KEYS);
     fitting.clamp(FEWEST_KEYS, MOST_KEYS)
+}
+
+/// What to count by, besides locations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grouping {
+    /// Bits of [`part`](dropwatch_common::filter::part).
+    pub parts: u32,
+    /// Tell CPUs apart.
+    pub by_cpu: bool,
+}
+
+impl Grouping {
+    /// Whether the counters of the locations tell it, which each CPU has for itself.
+    pub fn of_places(&self) -> bool {
+        self.by_cpu && self.parts == 0
+    }
+
+    /// Entries of the map of groups on a host with that many possible CPUs.
+    pub fn map_entries(&self, cpus: usize) -> u32 {
+        if self.parts == 0 {
+            return 1;
+        }
+        let per_entry = (size_of::<u64>() * cpus.max(1)) as u64;
+        let fitting = u32::try_from(GROUP_MEMORY / per_entry).unwrap_or(MOST_GROUPS);
+        fitting.clamp(FEWEST_KEYS, MOST_GROUPS)
+    }
 }
 
 /// Why the kernel did not take a candidate.
@@ -165,6 +196,15 @@ mod tests {
         assert_eq!(map_entries(64), MOST_KEYS);
         assert_eq!(map_entries(256), 4_096);
         assert_eq!(map_entries(8_192), FEWEST_KEYS);
+    }
+
+    #[test]
+    fn groups_take_no_memory_unless_asked_for() {
+        let grouping = |parts| Grouping { parts, by_cpu: true };
+        assert_eq!(grouping(0).map_entries(64), 1);
+        assert!(grouping(0).of_places() && !grouping(1).of_places());
+        assert_eq!(grouping(1).map_entries(2), MOST_GROUPS);
+        assert_eq!(grouping(1).map_entries(256), 4_096);
     }
 
     #[test]

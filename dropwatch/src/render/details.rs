@@ -158,7 +158,7 @@ pub(super) fn function(name: Option<&str>) -> String {
 
 /// A name that anyone may have chosen: short, and neither a number nor a line that could be taken
 /// for a row.
-fn label(name: &str) -> String {
+pub(super) fn label(name: &str) -> String {
     let mut name = clean(name).trim().to_owned();
     if name.starts_with(|c: char| c.is_numeric()) {
         name = name.replace(char::is_whitespace, "\u{fffd}");

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use super::{
     BEGIN, Renderer, STOP, Style,
     clean::clean,
-    details, tree,
+    details, groups, tree,
     words::{PerSecond, Percent, count, drops_in, losses, symbol},
 };
 use crate::report::model::{Address, End, Line, Location, Lost, Report, Start, share};
@@ -61,6 +61,9 @@ impl Text {
 
     fn start(&self, start: &Start, page: &mut Vec<u8>) -> io::Result<()> {
         writeln!(page, "{BEGIN}")?;
+        if !start.filters.is_empty() {
+            writeln!(page, "Only: {}", clean(&start.filters.join(" ")))?;
+        }
         start.notices.iter().try_for_each(|notice| writeln!(page, "Note: {}", clean(notice)))
     }
 
@@ -90,7 +93,8 @@ impl Text {
             );
             writeln!(page, "{}", self.paint(Paint::Dim, folded))?;
         }
-        Ok(())
+        let groups = report.groups.iter().filter(|groups| groups.drops > 0);
+        groups.flat_map(groups::lines).try_for_each(|line| writeln!(page, "{line}"))
     }
 
     fn header(&self, report: &Report, page: &mut Vec<u8>) -> io::Result<()> {
@@ -102,7 +106,7 @@ impl Text {
         if report.location_count() > 0 {
             write!(page, " at {}", count(report.location_count(), "location"))?;
         }
-        writeln!(page, ", {}", self.lost(&report.lost))?;
+        writeln!(page, ", {}{}", self.lost(&report.lost), undecided(report.filter_undecided))?;
         if report.intervals > 1 {
             let late = format!("covers {} intervals: it was held back", report.intervals);
             writeln!(page, "{:10}{}", "", self.paint(Paint::Dim, late))?;
@@ -147,7 +151,8 @@ impl Text {
     fn end(&self, end: &End, page: &mut Vec<u8>) -> io::Result<()> {
         if end.reports > 1 {
             let drops = drops_in(end.drops, end.duration_s);
-            writeln!(page, "\nTotal: {drops}, {}", self.lost(&end.lost))?;
+            let undecided = undecided(end.filter_undecided);
+            writeln!(page, "\nTotal: {drops}, {}{undecided}", self.lost(&end.lost))?;
         }
         writeln!(page, "{STOP}")
     }
@@ -166,5 +171,14 @@ impl Text {
 
     fn paint(&self, paint: Paint, text: String) -> String {
         if self.style.color { format!("\x1b[{}m{text}\x1b[0m", paint as u8) } else { text }
+    }
+}
+
+/// What filters could not decide; nothing without filters.
+fn undecided(drops: Option<u64>) -> String {
+    match drops {
+        None => String::new(),
+        Some(0) => ", none undecided".to_owned(),
+        Some(drops) => format!(", {drops} undecided"),
     }
 }

@@ -10,9 +10,11 @@ use super::{
     delta::Delta,
     details::{self, Samples},
     flow::Flow,
+    groups::{By, Groups},
     model::{
         Address, End, Host, Location, Other, Reason, Report, Sampled, Start, Symbol, round, share,
     },
+    options::Options,
     sample::Sample,
     snapshot::{Counters, Lost, Snapshot},
     timestamp::to_millisecond,
@@ -20,15 +22,6 @@ use super::{
 
 /// Decides whether drops at a place, for a reason, are harmless housekeeping.
 pub type Benign = fn(Option<&Symbol>, Option<&Reason>) -> bool;
-
-/// What a [`Reporter`] may put into its reports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Record raw kernel addresses.
-    pub addresses: bool,
-    /// List the sampled call paths of each location.
-    pub stacks: bool,
-}
 
 /// Remembers what was reported, so that the reports of a run add up to what was counted.
 #[derive(Debug)]
@@ -42,6 +35,7 @@ pub struct Reporter {
     until: Duration,
     reports: u64,
     drops: u64,
+    undecided: u64,
     fallen: u64,
 }
 
@@ -56,18 +50,27 @@ impl Reporter {
             until: Duration::ZERO,
             reports: 0,
             drops: 0,
+            undecided: 0,
             fallen: 0,
         }
     }
 
-    /// The first line of a run. `interval` is the nominal one.
-    pub fn start(&self, time: Timestamp, interval: Duration, notices: Vec<String>) -> Start {
+    /// The first line of a run. `interval` is the nominal one, `filters` are the options that leave
+    /// drops out.
+    pub fn start(
+        &self,
+        time: Timestamp,
+        interval: Duration,
+        notices: Vec<String>,
+        filters: Vec<String>,
+    ) -> Start {
         Start {
             host: self.host.clone(),
             dropwatch: env!("CARGO_PKG_VERSION").to_owned(),
             time: to_millisecond(time),
             interval_s: seconds(interval),
             notices,
+            filters,
         }
     }
 
@@ -87,18 +90,26 @@ impl Reporter {
         delta.apply(&mut self.seen);
         let interval = snapshot.since_attach.saturating_sub(self.until);
         self.until = self.until.max(snapshot.since_attach);
-        let drops = delta.total();
+        let wanted: Vec<_> = delta
+            .drops
+            .iter()
+            .filter(|(key, _)| self.wants(**key, names))
+            .map(|(key, count)| (*key, *count))
+            .collect();
+        let (unknown_location, undecided) = self.options.unlocated(&delta.lost);
+        let undecided = undecided.saturating_add(delta.undecided);
+        let drops = wanted.iter().fold(unknown_location, |sum: u64, (_, n)| sum.saturating_add(*n));
         self.reports += 1;
         self.drops = self.drops.saturating_add(drops);
+        self.undecided = self.undecided.saturating_add(undecided);
         self.fallen = self.fallen.saturating_add(delta.fallen);
 
         let mut samples = Samples::new(samples);
-        let mut locations: Vec<Location> = delta
-            .drops
-            .iter()
+        let mut locations: Vec<Location> = wanted
+            .into_iter()
             .map(|(key, count)| {
-                let row = self.location(*key, *count, drops, interval, names);
-                self.detailed(row, *key, &mut samples, names)
+                let row = self.location(key, count, drops, interval, names);
+                self.detailed(row, key, &mut samples, names)
             })
             .collect();
         // Unnamed rows after named ones; the address settles what would depend on hashing.
@@ -113,7 +124,8 @@ impl Reporter {
                 .then_with(|| (a.address, &a.subsystem).cmp(&(b.address, &b.subsystem)))
         });
 
-        let unknown_location = delta.lost.unknown_location();
+        let groups = (!self.options.by.is_empty())
+            .then(|| self.groups(&delta, unknown_location, interval, names));
         let end = to_millisecond(snapshot.wall);
         Report {
             seq: self.reports,
@@ -127,6 +139,8 @@ impl Reporter {
             locations,
             other: Other { count: unknown_location, unknown_location, ..Other::default() },
             lost: delta.lost,
+            filter_undecided: self.options.is_filtered().then_some(undecided),
+            groups,
             findings: Vec::new(),
         }
     }
@@ -171,7 +185,15 @@ impl Reporter {
             reports: self.reports,
             drops: self.drops,
             lost: self.seen.lost,
+            filter_undecided: self.options.is_filtered().then_some(self.undecided),
         }
+    }
+
+    /// Whether drops at `key` are reported.
+    pub fn wants(&self, key: DropKey, names: &mut dyn Names) -> bool {
+        let keys = &self.options.keys;
+        keys.is_empty()
+            || keys.want(names.symbol(key.location).as_ref(), names.reason(key.reason).as_ref())
     }
 
     /// Drops reported so far.
@@ -221,6 +243,21 @@ impl Reporter {
         }
     }
 
+    fn groups(
+        &self,
+        delta: &Delta,
+        unlocated: u64,
+        interval: Duration,
+        names: &mut dyn Names,
+    ) -> Groups {
+        // What found no room at its location has been grouped all the same, unless it is those
+        // counters that tell the groups.
+        let of_places = self.options.by == [By::Cpu];
+        let no_room = delta.lost.map_full.saturating_add(delta.lost.map_busy);
+        let unlocated = if of_places { unlocated } else { unlocated.saturating_sub(no_room) };
+        Groups::between(&self.options.by, delta, &self.seen.groups, unlocated, interval, names)
+    }
+
     /// `row` with what the samples of `key` tell.
     fn detailed(
         &self,
@@ -265,7 +302,7 @@ fn seconds(duration: Duration) -> f64 {
 }
 
 /// Events per second to one decimal; 0 for an interval without length.
-fn rate(count: u64, interval: Duration) -> f64 {
+pub(super) fn rate(count: u64, interval: Duration) -> f64 {
     if interval.is_zero() { 0.0 } else { round(count as f64 / interval.as_secs_f64(), 1) }
 }
 
@@ -276,209 +313,4 @@ fn before(end: Timestamp, interval: Duration) -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use dropwatch_common::NO_REASON;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const HOOK: u64 = 0xffff_ffff_8100_007d;
-    const TCP: u64 = 0xffff_ffff_8200_0091;
-    const HIDDEN: u64 = 0xffff_ffff_c000_0000;
-
-    struct Table;
-
-    impl Names for Table {
-        fn symbol(&mut self, location: u64) -> Option<Symbol> {
-            let (name, offset) = match location {
-                HOOK => ("nf_hook_slow", 0x7d),
-                TCP => ("tcp_v4_rcv", 0x91),
-                _ => return None,
-            };
-            Some(Symbol { name: name.to_owned(), offset, module: None })
-        }
-
-        fn reason(&mut self, reason: u32) -> Option<Reason> {
-            (reason != NO_REASON)
-                .then(|| Reason { name: format!("R{reason}"), subsystem: Some("CORE".to_owned()) })
-        }
-    }
-
-    fn reporter() -> Reporter {
-        let benign: Benign = |_, reason| reason.is_some_and(|reason| reason.name == "R99");
-        Reporter::new(Host::default(), Options::default(), benign)
-    }
-
-    fn snapshot(millis: u64, drops: &[((u64, u32), u64)], lost: Lost) -> Snapshot {
-        let drops = drops.iter().map(|((at, why), n)| (DropKey::new(*at, *why), *n)).collect();
-        Snapshot {
-            since_attach: Duration::from_millis(millis),
-            wall: Timestamp::from_millisecond(1_795_332_900_000 + millis as i64).unwrap(),
-            counters: Counters { drops, lost },
-        }
-    }
-
-    #[test]
-    fn an_interval_is_the_difference_of_two_readings() {
-        let mut reporter = reporter();
-        let none = Lost::default();
-        let first = snapshot(5000, &[((HOOK, 8), 10_031)], none);
-        reporter.report(&first, 1, &[], &mut Table);
-        let second = snapshot(10_000, &[((HOOK, 8), 20_062), ((TCP, 3), 676)], none);
-        let report = reporter.report(&second, 1, &[], &mut Table);
-
-        assert_eq!((report.seq, report.intervals, report.interval_s), (2, 1, 5.0));
-        assert_eq!(report.start.to_string(), "2026-11-22T07:35:05Z");
-        assert_eq!(report.end.to_string(), "2026-11-22T07:35:10Z");
-        assert_eq!((report.drops, report.rate), (10_707, 2141.4));
-        let [hook, tcp] = &report.locations[..] else { panic!("{:?}", report.locations) };
-        assert_eq!(hook.symbol.as_deref(), Some("nf_hook_slow"));
-        assert_eq!((hook.offset, hook.count, hook.total), (Some(0x7d), 10_031, 20_062));
-        assert_eq!((hook.rate, hook.share, hook.new), (2006.2, 0.937, false));
-        assert_eq!((tcp.count, tcp.total, tcp.new), (676, 676, true));
-        assert_eq!(reporter.end(second.wall).drops, 20_738);
-    }
-
-    #[test]
-    fn unlocated_drops_are_drops() {
-        let lost = Lost { map_full: 3, map_busy: 2, recursion: 1, samples: 50, stacks: 60 };
-        let mut reporter = reporter();
-        let report = reporter.report(&snapshot(1000, &[((HOOK, 8), 4)], lost), 1, &[], &mut Table);
-        assert_eq!(report.drops, 10);
-        let other = Other { count: 6, unknown_location: 6, ..Other::default() };
-        assert_eq!((report.other, report.lost), (other, lost));
-        assert_eq!(report.locations[0].share, 0.4);
-
-        let more = Lost { recursion: 5, ..lost };
-        let report = reporter.report(&snapshot(2000, &[((HOOK, 8), 4)], more), 1, &[], &mut Table);
-        assert_eq!((report.drops, report.locations.len()), (4, 0));
-        assert_eq!(report.lost, Lost { recursion: 4, ..Lost::default() });
-        assert_eq!(reporter.end(Timestamp::UNIX_EPOCH).lost, more);
-    }
-
-    #[test]
-    fn equal_counts_rank_by_name_and_unnamed_call_sites_stay_apart() {
-        let drops = [
-            ((HIDDEN + 8, 2), 7),
-            ((TCP, 3), 7),
-            ((HIDDEN, 2), 7),
-            ((HOOK, 9), 7),
-            ((HOOK, 8), 7),
-            ((HOOK, NO_REASON), 7),
-            ((HOOK, 99), 8),
-        ];
-        let report = reporter().report(&snapshot(1, &drops, Lost::default()), 1, &[], &mut Table);
-        let rows: Vec<_> = report
-            .locations
-            .iter()
-            .map(|row| (row.symbol.as_deref(), row.reason.as_deref(), row.address.known()))
-            .collect();
-        assert_eq!(
-            rows,
-            [
-                (Some("nf_hook_slow"), Some("R99"), Some(HOOK)),
-                (Some("nf_hook_slow"), None, Some(HOOK)),
-                (Some("nf_hook_slow"), Some("R8"), Some(HOOK)),
-                (Some("nf_hook_slow"), Some("R9"), Some(HOOK)),
-                (Some("tcp_v4_rcv"), Some("R3"), Some(TCP)),
-                (None, Some("R2"), Some(HIDDEN)),
-                (None, Some("R2"), Some(HIDDEN + 8)),
-            ]
-        );
-        let benign: Vec<_> = report.locations.iter().map(|row| row.benign).collect();
-        assert_eq!(benign, [true, false, false, false, false, false, false]);
-    }
-
-    #[test]
-    fn addresses_leave_the_process_only_when_asked_for() {
-        let drops = [((HOOK, 8), 1)];
-        for (addresses, expected) in [(false, None), (true, Some(HOOK))] {
-            let mut reporter =
-                Reporter { options: Options { addresses, stacks: false }, ..reporter() };
-            let report = reporter.report(&snapshot(1, &drops, Lost::default()), 1, &[], &mut Table);
-            assert_eq!(report.locations[0].address.public(), expected);
-            assert_eq!(report.locations[0].address.known(), Some(HOOK));
-        }
-    }
-
-    #[test]
-    fn a_stepped_clock_changes_no_rate() {
-        let mut reporter = reporter();
-        let mut stepped = snapshot(2000, &[((HOOK, 8), 100)], Lost::default());
-        stepped.wall = Timestamp::MIN;
-        let report = reporter.report(&stepped, 1, &[], &mut Table);
-        assert_eq!((report.interval_s, report.rate), (2.0, 50.0));
-        assert_eq!(report.start, Timestamp::MIN);
-    }
-
-    #[test]
-    fn an_interval_without_length_has_no_rate() {
-        let report =
-            reporter().report(&snapshot(0, &[((HOOK, 8), 9)], Lost::default()), 0, &[], &mut Table);
-        assert_eq!((report.drops, report.rate, report.locations[0].rate), (9, 0.0, 0.0));
-        assert_eq!(report.intervals, 1);
-    }
-
-    #[test]
-    fn a_counter_that_falls_is_told_and_not_counted_again() {
-        let mut reporter = reporter();
-        for (millis, count) in [(1000, 10), (2000, 4), (3000, 12)] {
-            let snapshot = snapshot(millis, &[((HOOK, 8), count)], Lost::default());
-            reporter.report(&snapshot, 1, &[], &mut Table);
-        }
-        assert_eq!((reporter.drops(), reporter.fallen()), (12, 1));
-    }
-
-    fn lost() -> impl Strategy<Value = Lost> {
-        let n = || 0..1000_u64;
-        (n(), n(), n(), n(), n()).prop_map(|(map_full, map_busy, recursion, samples, stacks)| {
-            Lost { map_full, map_busy, recursion, samples, stacks }
-        })
-    }
-
-    proptest! {
-        /// Rule 1 of the numbers: nothing between attach and detach is missed or counted twice.
-        #[test]
-        fn reports_sum_to_the_final_counters(
-            steps in prop::collection::vec(
-                (prop::collection::vec(((0..5_u64, 0..3_u32), 0..1_u64 << 40), 0..6), lost(), 0..9000_u64),
-                0..12,
-            )
-        ) {
-            let mut reporter = reporter();
-            let mut now = Snapshot::default();
-            let mut sums: HashMap<(Option<u64>, Option<String>), u64> = HashMap::new();
-            let mut drops = 0;
-            for (added, lost, millis) in steps {
-                for ((at, why), count) in added {
-                    *now.counters.drops.entry(DropKey::new(at, why)).or_default() += count;
-                }
-                now.counters.lost = now.counters.lost.zip(&lost, |a, b| a + b);
-                now.since_attach += Duration::from_millis(millis);
-                let report = reporter.report(&now, 1, &[], &mut Table);
-
-                let shown: u64 = report.locations.iter().map(|row| row.count).sum();
-                prop_assert_eq!(shown + report.other.count, report.drops);
-                prop_assert_eq!(report.lost, lost);
-                prop_assert!(report.rate.is_finite());
-                prop_assert!(report.locations.is_sorted_by(|a, b| a.count >= b.count));
-                for row in &report.locations {
-                    let sum = sums.entry((row.address.known(), row.reason.clone())).or_default();
-                    prop_assert_eq!(row.new, *sum == 0);
-                    *sum += row.count;
-                    prop_assert_eq!(row.total, *sum);
-                    prop_assert!(row.rate.is_finite() && (0.0..=1.0).contains(&row.share));
-                }
-                drops += report.drops;
-            }
-            let counted: u64 = now.counters.drops.values().sum();
-            prop_assert_eq!(drops, counted + now.counters.lost.unknown_location());
-            prop_assert_eq!(sums.values().sum::<u64>(), counted);
-            let end = reporter.end(Timestamp::UNIX_EPOCH);
-            prop_assert_eq!((end.drops, end.lost), (drops, now.counters.lost));
-            prop_assert_eq!(reporter.fallen(), 0);
-        }
-    }
-}
+mod tests;

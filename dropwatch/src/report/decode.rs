@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::{
     facts::{CallPath, Details, Fact, Frame},
     flow::Flow,
+    groups::Groups,
     model::{End, Host, Line, Location, Lost, Other, Report, SCHEMA_VERSION, Sampled, Start},
 };
 
@@ -125,7 +126,7 @@ fn check(line: &Line) -> Result<(), String> {
 fn check_start(start: &Start) -> Result<(), String> {
     check_host(&start.host)?;
     check_text(&start.dropwatch)?;
-    start.notices.iter().try_for_each(|text| check_text(text))?;
+    start.notices.iter().chain(&start.filters).try_for_each(|text| check_text(text))?;
     check_number("interval_s", start.interval_s, MAX_SECONDS)
 }
 
@@ -139,6 +140,22 @@ fn check_end(end: &End) -> Result<(), String> {
     Ok(())
 }
 
+fn check_groups(groups: &Groups) -> Result<(), String> {
+    let counts = groups.rows.iter().map(|row| row.count).chain([groups.unknown, groups.other]);
+    let sum = counts.into_iter().try_fold(0_u64, |sum, count| sum.checked_add(count));
+    if sum != Some(groups.drops) {
+        return Err(format!("groups do not sum to their {} drops", groups.drops));
+    }
+    groups.rows.iter().try_for_each(|row| {
+        let netns = row.netns.as_ref().and_then(|netns| netns.name.as_deref());
+        let interface = row.interface.as_ref().and_then(|interface| interface.name.as_deref());
+        let texts = [netns, interface, row.protocol.as_deref()];
+        texts.into_iter().flatten().try_for_each(check_text)?;
+        check_number("rate", row.rate, MAX_RATE)?;
+        check_number("share", row.share, 1.0)
+    })
+}
+
 fn check_report(report: &Report) -> Result<(), String> {
     check_host(&report.host)?;
     check_number("interval_s", report.interval_s, MAX_SECONDS)?;
@@ -147,6 +164,7 @@ fn check_report(report: &Report) -> Result<(), String> {
         return Err("seq and intervals count from 1".to_owned());
     }
     report.locations.iter().try_for_each(check_location)?;
+    report.groups.iter().try_for_each(check_groups)?;
 
     let Other { locations, count, unknown_location: unknown, .. } = report.other;
     let sum = report.locations.iter().try_fold(count, |sum, row| sum.checked_add(row.count));
@@ -158,7 +176,9 @@ fn check_report(report: &Report) -> Result<(), String> {
         None => return Err("the sum of locations and other overflows".to_owned()),
     }
     let lost = unknown_location(&report.lost)?;
-    if unknown != lost || unknown > count {
+    // With filters, some of them are undecided.
+    let undecided = report.filter_undecided.unwrap_or(0);
+    if !(lost.saturating_sub(undecided)..=lost).contains(&unknown) || unknown > count {
         return Err(format!(
             "other counts {count} drops, {unknown} of unknown location, where lost has {lost}"
         ));

@@ -1,8 +1,8 @@
 //! What happened between two readings of the counters.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, hash::Hash};
 
-use dropwatch_common::DropKey;
+use dropwatch_common::{DropKey, filter::Group};
 
 use super::snapshot::{Counters, Lost};
 
@@ -12,6 +12,10 @@ pub struct Delta {
     /// Drops that are new, by location and reason; no entry is zero.
     pub drops: HashMap<DropKey, u64>,
     pub lost: Lost,
+    pub undecided: u64,
+    /// Drops that are new, by group; no entry is zero.
+    pub groups: HashMap<(Group, Option<u32>), u64>,
+    pub ungrouped: u64,
     /// Counters that fell or vanished.
     ///
     /// Counters of an attached program never fall, so anything but 0 is a fault of the reader. Such
@@ -28,34 +32,47 @@ impl Delta {
             later.saturating_sub(earlier)
         };
         let lost = earlier.lost.zip(&later.lost, &mut rise);
-        let drops = later
-            .drops
-            .iter()
-            .map(|(key, &count)| (*key, rise(earlier.drops.get(key).copied().unwrap_or(0), count)))
-            .filter(|(_, count)| *count > 0)
-            .collect();
-        let vanished = earlier
-            .drops
-            .iter()
-            .filter(|(key, count)| **count > 0 && !later.drops.contains_key(key));
-        fallen += vanished.count() as u64;
-        Self { drops, lost, fallen }
-    }
-
-    /// Drops of known and unknown location.
-    pub fn total(&self) -> u64 {
-        self.drops.values().fold(self.lost.unknown_location(), |sum, n| sum.saturating_add(*n))
+        let undecided = rise(earlier.undecided, later.undecided);
+        let ungrouped = rise(earlier.ungrouped, later.ungrouped);
+        let drops = risen(&earlier.drops, &later.drops, &mut rise);
+        let groups = risen(&earlier.groups, &later.groups, &mut rise);
+        Self { drops, lost, undecided, groups, ungrouped, fallen }
     }
 
     /// Moves `counters` from the earlier reading to the later one.
     ///
     /// A counter that fell stays at its highest reading, so that its return is not counted twice.
     pub fn apply(&self, counters: &mut Counters) {
-        for (key, count) in &self.drops {
-            let total = counters.drops.entry(*key).or_default();
-            *total = total.saturating_add(*count);
-        }
+        add(&mut counters.drops, &self.drops);
+        add(&mut counters.groups, &self.groups);
         counters.lost = counters.lost.zip(&self.lost, u64::saturating_add);
+        counters.undecided = counters.undecided.saturating_add(self.undecided);
+        counters.ungrouped = counters.ungrouped.saturating_add(self.ungrouped);
+    }
+}
+
+/// What rose between two readings of a map; a key that vanished fell to zero.
+fn risen<K: Copy + Eq + Hash>(
+    earlier: &HashMap<K, u64>,
+    later: &HashMap<K, u64>,
+    rise: &mut impl FnMut(u64, u64) -> u64,
+) -> HashMap<K, u64> {
+    for (key, count) in earlier {
+        if !later.contains_key(key) {
+            rise(*count, 0);
+        }
+    }
+    later
+        .iter()
+        .map(|(key, &count)| (*key, rise(earlier.get(key).copied().unwrap_or(0), count)))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+fn add<K: Copy + Eq + Hash>(sums: &mut HashMap<K, u64>, more: &HashMap<K, u64>) {
+    for (key, count) in more {
+        let sum = sums.entry(*key).or_default();
+        *sum = sum.saturating_add(*count);
     }
 }
 
@@ -70,6 +87,7 @@ mod tests {
         Counters {
             drops: drops.iter().copied().collect(),
             lost: Lost { recursion, ..Lost::default() },
+            ..Counters::default()
         }
     }
 
@@ -78,7 +96,22 @@ mod tests {
         let delta = Delta::between(&counters(&[(A, 5)], 1), &counters(&[(A, 5), (B, 7)], 4));
         assert_eq!(delta.drops, HashMap::from([(B, 7)]));
         assert_eq!(delta.lost.recursion, 3);
-        assert_eq!((delta.total(), delta.fallen), (10, 0));
+        assert_eq!(delta.fallen, 0);
+    }
+
+    #[test]
+    fn groups_are_subtracted_as_drops_are() {
+        let group = |netns| (Group { known: 1, netns, ..Group::default() }, Some(1));
+        let reading = |count, undecided| Counters {
+            groups: HashMap::from([(group(7), 5), (group(8), count)]),
+            undecided,
+            ..Counters::default()
+        };
+        let mut seen = reading(1, 2);
+        let delta = Delta::between(&seen, &reading(10, 6));
+        assert_eq!((delta.groups.clone(), delta.undecided), (HashMap::from([(group(8), 9)]), 4));
+        delta.apply(&mut seen);
+        assert_eq!(seen, reading(10, 6));
     }
 
     #[test]
@@ -91,6 +124,6 @@ mod tests {
         let mut seen = high.clone();
         delta.apply(&mut seen);
         assert_eq!(seen, high);
-        assert_eq!(Delta::between(&seen, &high).total(), 0);
+        assert_eq!(Delta::between(&seen, &high), Delta::default());
     }
 }

@@ -4,10 +4,7 @@
 //! foreign input and mostly cut off, so every field stands for itself: what is not in the bytes, or
 //! contradicts them, is absent.
 
-use std::{
-    borrow::Cow,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::{
     ArpPacketSlice, EtherType, Ipv6ExtensionSlice, LaxIpv4Slice, LaxIpv6Slice, LaxNetSlice,
@@ -15,10 +12,10 @@ use etherparse::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::sample::Sample;
-
-/// Text that is mostly one of a few words.
-pub type Word = Cow<'static, str>;
+use super::{
+    protocol::{self, Word},
+    sample::Sample,
+};
 
 /// The addresses of one packet. `None` is a field that the packet does not have or show.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -56,7 +53,7 @@ impl Flow {
             .or_else(|| linked().filter(|packet| packet.net.is_some()));
         let mut flow = match parsed.as_ref().and_then(|packet| packet.net.as_ref()) {
             Some(net) => Self::of_network(net),
-            None => Self { protocol: Some(ethertype_name(ether_type?.0)), ..Self::default() },
+            None => Self { protocol: Some(protocol::network(ether_type?.0)), ..Self::default() },
         };
         flow.vlan = parsed.as_ref().and_then(vlan).or_else(|| vlan(&linked()?));
         Some(flow)
@@ -127,7 +124,7 @@ impl Flow {
 
     /// `bytes` begin with the header of IP protocol `number`; `None` in a later fragment.
     fn transport(&mut self, number: u8, bytes: Option<&[u8]>) {
-        self.protocol = Some(ip_protocol_name(number));
+        self.protocol = Some(protocol::transport(number));
         let bytes = bytes.unwrap_or_default();
         // All of these begin with the source port and the destination port.
         if matches!(number, TCP | UDP | DCCP | SCTP | UDP_LITE)
@@ -162,54 +159,6 @@ const DCCP: u8 = 33;
 const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
-
-fn ip_protocol_name(number: u8) -> Word {
-    let name = match number {
-        ICMP => "icmp",
-        2 => "igmp",
-        4 => "ipip",
-        TCP => "tcp",
-        UDP => "udp",
-        DCCP => "dccp",
-        41 => "ipv6-in-ip",
-        47 => "gre",
-        50 => "esp",
-        51 => "ah",
-        ICMPV6 => "icmpv6",
-        89 => "ospf",
-        103 => "pim",
-        112 => "vrrp",
-        SCTP => "sctp",
-        UDP_LITE => "udplite",
-        _ => return format!("ip-proto-{number}").into(),
-    };
-    name.into()
-}
-
-/// Names of `include/uapi/linux/if_ether.h`, as people call them; else the number.
-pub fn ethertype_name(number: u16) -> Word {
-    let name = match number {
-        // Linux's own number for frames with a length instead of a type, such as spanning tree's.
-        0x0004 => "llc",
-        0x0800 => "ipv4",
-        0x0806 => "arp",
-        0x0842 => "wake-on-lan",
-        0x8100 => "vlan",
-        0x86dd => "ipv6",
-        0x8809 => "lacp",
-        0x8847 | 0x8848 => "mpls",
-        0x8863 => "pppoe-discovery",
-        0x8864 => "pppoe",
-        0x888e => "eapol",
-        0x88a8 => "qinq",
-        0x88cc => "lldp",
-        0x88e5 => "macsec",
-        0x88f7 => "ptp",
-        0x8906 => "fcoe",
-        _ => return format!("{number:#06x}").into(),
-    };
-    name.into()
-}
 
 /// The flags by name, in the order in which people say them.
 fn tcp_flags(bits: u8) -> Word {

@@ -12,6 +12,7 @@ pub use super::{address::Address, snapshot::Lost};
 use super::{
     facts::{CallPath, Details, Frame, Interface, Netns, Owner},
     flow::Flow,
+    groups::Groups,
     hex,
 };
 
@@ -75,6 +76,9 @@ pub struct Start {
     pub interval_s: f64,
     /// What this host does not allow, each with what it costs and the way out.
     pub notices: Vec<String>,
+    /// Options that leave drops out, as typed: `--proto tcp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<String>,
 }
 
 /// Which machine, and which boot of it, a line is about.
@@ -113,6 +117,13 @@ pub struct Report {
     pub other: Other,
     /// What was lost in this interval.
     pub lost: Lost,
+    /// Drops of which it could not be decided whether the filters let them through; they are in
+    /// no other number but those of `lost`. Absent without filters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter_undecided: Option<u64>,
+    /// The drops once more, by what was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Groups>,
     /// Diagnoses; none exist yet.
     pub findings: Vec<serde_json::Value>,
 }
@@ -242,6 +253,9 @@ pub struct End {
     pub drops: u64,
     /// What was lost in the whole run.
     pub lost: Lost,
+    /// Sum of the reports' `filter_undecided`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter_undecided: Option<u64>,
 }
 
 /// A named place in the kernel's text.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use dropwatch_common::DropKey;
+use dropwatch_common::{DropKey, filter::Group};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,12 @@ pub struct Counters {
     /// Drops per location and reason, summed over CPUs.
     pub drops: HashMap<DropKey, u64>,
     pub lost: Lost,
+    /// Drops of which the packet filter could not be decided; not in `drops`.
+    pub undecided: u64,
+    /// Drops once more, by group and, where asked for, by CPU.
+    pub groups: HashMap<(Group, Option<u32>), u64>,
+    /// Drops for whose group there was no room.
+    pub ungrouped: u64,
 }
 
 /// Everything that was not counted at its location, by cause.

@@ -42,10 +42,13 @@ impl View {
     }
 }
 
-/// Keeps the first `rows` rows and sums the rest into `other`.
+/// Keeps the first `rows` rows, and groups, and sums the rest into `other`.
 pub fn truncate(report: &mut Report, rows: usize) {
     let rest = report.locations.split_off(rows.min(report.locations.len()));
     hide(report, &rest);
+    if let Some(groups) = &mut report.groups {
+        groups.truncate(rows);
+    }
 }
 
 /// Sums the benign rows into `other`.

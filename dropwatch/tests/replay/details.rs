@@ -3,9 +3,9 @@
 use dropwatch::{
     render::Format,
     report::{
-        build::Options,
         facts::Field,
         model::{Line, Lost, Report},
+        options::Options,
         sample::Sample,
     },
 };
@@ -65,7 +65,7 @@ fn story(stacks: bool) -> Vec<Line> {
         intervals: 1,
         samples: samples(),
     };
-    run_sampled(Options { addresses: false, stacks }, &[], &[step])
+    run_sampled(Options { addresses: false, stacks, ..Options::default() }, &[], &[step])
 }
 
 fn report(lines: &[Line]) -> &Report {

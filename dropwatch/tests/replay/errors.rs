@@ -7,8 +7,8 @@ use dropwatch::{
     render::{Format, Json},
     replay::{MAX_LINE, ReplayError, replay},
     report::{
-        build::Options,
         model::{Line, Lost},
+        options::Options,
         view::View,
     },
 };

@@ -3,8 +3,8 @@
 use dropwatch::{
     render::{Format, Renderer, Style, Text},
     report::{
-        build::Options,
         model::{Line, Lost},
+        options::Options,
         view::View,
     },
 };
@@ -86,7 +86,7 @@ fn text() {
 
 #[test]
 fn text_with_everything() {
-    let lines = story(Options { addresses: true, stacks: false });
+    let lines = story(Options { addresses: true, stacks: false, ..Options::default() });
     let view = Format::Text.view(Some(0), true);
     assert_snapshot!(render(&lines, Format::Text, &view, false), @r"
     Monitoring for dropped packets
@@ -234,7 +234,7 @@ fn json() {
 
 #[test]
 fn json_with_addresses() {
-    let lines = story(Options { addresses: true, stacks: false });
+    let lines = story(Options { addresses: true, stacks: false, ..Options::default() });
     let view = Format::Json.view(Some(1), false);
     assert_snapshot!(render(&lines[1..2], Format::Json, &view, false));
 }

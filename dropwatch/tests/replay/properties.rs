@@ -4,9 +4,9 @@ use dropwatch::report::sample::Sample;
 use dropwatch::{
     render::Format,
     report::{
-        build::Options,
         decode::decode,
         model::{Address, Line, Lost, Report},
+        options::Options,
         view::View,
     },
 };
@@ -98,7 +98,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn lines(options: Options) -> impl Strategy<Value = Vec<Line>> {
-    steps().prop_map(move |steps| run_sampled(options, &["one notice"], &steps))
+    steps().prop_map(move |steps| run_sampled(options.clone(), &["one notice"], &steps))
 }
 
 fn view() -> impl Strategy<Value = View> {
@@ -157,11 +157,11 @@ proptest! {
     /// Details are beside the numbers, which stay as they are without them.
     #[test]
     fn samples_change_no_count(steps in steps(), stacks: bool) {
-        let options = Options { addresses: true, stacks };
-        let sampled = run_sampled(options, &[], &steps);
+        let options = Options { addresses: true, stacks, ..Options::default() };
+        let sampled = run_sampled(options.clone(), &[], &steps);
         let mut bare = steps.clone();
         bare.iter_mut().for_each(|step| step.samples.clear());
-        prop_assert_eq!(without_samples(&sampled), run_sampled(options, &[], &bare));
+        prop_assert_eq!(without_samples(&sampled), run_sampled(options.clone(), &[], &bare));
 
         // Nor does their order matter.
         let mut turned = steps;
@@ -179,7 +179,7 @@ proptest! {
     /// Under a row there may be anything, but no other row, and nothing that steers a terminal.
     #[test]
     fn what_samples_tell_cannot_be_taken_for_a_row(
-        lines in any::<bool>().prop_flat_map(|stacks| lines(Options { addresses: true, stacks })),
+        lines in any::<bool>().prop_flat_map(|stacks| lines(Options { addresses: true, stacks, ..Options::default() })),
         color: bool,
     ) {
         let view = Format::Text.view(Some(0), true);
@@ -238,7 +238,7 @@ proptest! {
 
     #[test]
     fn json_is_valid_and_reads_back_as_written(
-        lines in any::<bool>().prop_flat_map(|addresses| lines(Options { addresses, stacks: true })),
+        lines in any::<bool>().prop_flat_map(|addresses| lines(Options { addresses, stacks: true, ..Options::default() })),
     ) {
         let recording = show(&lines, Format::Json);
         assert_valid(&recording);
@@ -252,7 +252,7 @@ proptest! {
 
     #[test]
     fn replay_prints_what_the_run_printed(
-        lines in lines(Options { addresses: true, stacks: true }),
+        lines in lines(Options { addresses: true, stacks: true, ..Options::default() }),
         view in view(),
     ) {
         let recording = show(&lines, Format::Json);
@@ -277,7 +277,7 @@ proptest! {
     /// A recording changed at any place, by anything, is rendered or refused, in one clean line.
     #[test]
     fn a_damaged_recording_is_harmless(
-        lines in lines(Options { addresses: true, stacks: true }),
+        lines in lines(Options { addresses: true, stacks: true, ..Options::default() }),
         at in any::<prop::sample::Index>(),
         cut in 0..40_usize,
         put in prop_oneof![

@@ -2,7 +2,17 @@
 
 use std::sync::LazyLock;
 
-use dropwatch::{render::Format, report::build::Options};
+use dropwatch::{
+    render::Format,
+    report::{
+        groups::By,
+        keys::{Choice, Keys},
+        model::Lost,
+        options::Options,
+        view::View,
+    },
+};
+use dropwatch_common::filter::Group;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
@@ -29,7 +39,7 @@ pub(crate) fn assert_valid(recording: &str) {
 }
 
 fn lines(options: Options) -> String {
-    let lost = dropwatch::report::model::Lost { recursion: 3, ..Default::default() };
+    let lost = Lost { recursion: 3, ..Default::default() };
     let snapshots = [(snapshot(5000, &[(0, 2, 10), (1, 1, 5), (99, u32::MAX, 1)], lost), 1)];
     show(&run(options, &["a notice"], &snapshots), Format::Json)
 }
@@ -37,11 +47,31 @@ fn lines(options: Options) -> String {
 #[test]
 fn every_kind_of_line_is_valid() {
     for addresses in [false, true] {
-        let recording = lines(Options { addresses, stacks: false });
+        let recording = lines(Options { addresses, stacks: false, ..Options::default() });
         assert_eq!(recording.lines().count(), 3);
         assert_eq!(recording.contains("\"address\""), addresses);
         assert_valid(&recording);
     }
+}
+
+#[test]
+fn filters_and_groups_are_valid_and_come_back() {
+    let keys = Keys { symbols: vec![Choice::glob("*").unwrap()], ..Keys::default() };
+    let by = vec![By::Netns, By::Iface, By::Protocol, By::Cpu];
+    let options = Options { keys, by, packets_filtered: true, ..Options::default() };
+    let lost = Lost { recursion: 3, ..Lost::default() };
+    let mut taken = snapshot(5000, &[(0, 2, 10)], lost);
+    let group = Group { known: 1, netns: 7, ifindex: 2, network: 0, transport: 6 };
+    taken.counters.groups = [((group, Some(1)), 9), ((Group::default(), Some(0)), 1)].into();
+    (taken.counters.undecided, taken.counters.ungrouped) = (4, 2);
+    let recording = show(&run(options, &[], &[(taken, 1)]), Format::Json);
+    assert_valid(&recording);
+    let report: Value = serde_json::from_str(recording.lines().nth(1).unwrap()).unwrap();
+    assert_eq!((&report["filter_undecided"], &report["groups"]["drops"]), (&json!(7), &json!(12)));
+    assert_eq!(report["groups"]["rows"][0]["protocol"], "tcp");
+    let (back, ended) = again(recording.as_bytes(), Format::Json, &View::default());
+    ended.unwrap();
+    assert_eq!(back, recording);
 }
 
 #[test]

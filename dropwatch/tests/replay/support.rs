@@ -8,9 +8,10 @@ use dropwatch::{
     replay::{ReplayError, replay},
     report::{
         Names,
-        build::{Options, Reporter},
+        build::Reporter,
         facts::Owner,
         model::{Host, Line, Lost, Reason, Symbol},
+        options::Options,
         sample::Sample,
         snapshot::{Counters, Snapshot},
         view::View,
@@ -139,7 +140,11 @@ pub(crate) fn snapshot(millis: u64, drops: &[(u64, u32, u64)], lost: Lost) -> Sn
     let since_attach = Duration::from_millis(millis);
     let drops =
         drops.iter().map(|(at, why, count)| (DropKey::new(address(*at), *why), *count)).collect();
-    Snapshot { since_attach, wall: attach + since_attach, counters: Counters { drops, lost } }
+    Snapshot {
+        since_attach,
+        wall: attach + since_attach,
+        counters: Counters { drops, lost, ..Counters::default() },
+    }
 }
 
 /// The lines of a run whose reports end at the given snapshots, each with the nominal intervals
@@ -166,7 +171,8 @@ pub(crate) fn run_sampled(options: Options, notices: &[&str], steps: &[Step]) ->
     let mut reporter = Reporter::new(host(), options, is_benign);
     let notices = notices.iter().map(|notice| (*notice).to_owned()).collect();
     let attach = snapshot(0, &[], Lost::default()).wall;
-    let mut lines = vec![Line::Start(reporter.start(attach, Duration::from_secs(5), notices))];
+    let mut lines =
+        vec![Line::Start(reporter.start(attach, Duration::from_secs(5), notices, Vec::new()))];
     for Step { snapshot, intervals, samples } in steps {
         for sample in samples {
             lines.push(Line::Sample(Box::new(reporter.sampled(sample, 1_000, &mut Table))));

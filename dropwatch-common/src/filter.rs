@@ -1,0 +1,119 @@
+//! Which packets to count: the packet filter that user space hands over, as one read-only global.
+
+/// Most values that one option takes.
+pub const MOST: usize = 8;
+/// Longest name of an interface, its final zero included (`IFNAMSIZ`, include/uapi/linux/if.h).
+pub const NAME: usize = 16;
+/// Any protocol above the network layer.
+pub const ANY: u16 = u16::MAX;
+
+/// What a packet that has the value of a [`Rule`] means.
+pub mod kind {
+    /// The rule is not in use.
+    pub const UNUSED: u32 = 0;
+    /// The packet is wanted. Where an option has such rules, one of them must match.
+    pub const INCLUDE: u32 = 1;
+    /// The packet is not wanted.
+    pub const EXCLUDE: u32 = 2;
+}
+
+/// One value of one option.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule<T> {
+    /// One of [`kind`].
+    pub kind: u32,
+    pub value: T,
+}
+
+/// A protocol.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocol {
+    /// Ethertype, host byte order; 0 is any.
+    pub network: u16,
+    /// Number in the IPv4 header, or next header of IPv6; [`ANY`] is any, of non-IP packets too.
+    pub transport: u16,
+}
+
+/// Sixteen bytes of which some count: `bytes & mask == value`.
+///
+/// For an address, IPv4 mapped into IPv6 (`::ffff:0:0/96`), the mask is the network's. For the name
+/// of an interface it covers the name and its final zero: what stands behind may be left over from
+/// a longer name.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Masked {
+    /// In the order of memory; zero where `mask` is.
+    pub value: [u32; 4],
+    pub mask: [u32; 4],
+}
+
+/// A range of ports, both ends in it, host byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    pub first: u16,
+    pub last: u16,
+}
+
+/// A packet is counted when every option lets it through.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Inode numbers of network namespaces.
+    pub netns: [Rule<u32>; MOST],
+    /// Names of interfaces.
+    pub iface: [Rule<Masked>; MOST],
+    pub protocol: [Rule<Protocol>; MOST],
+    /// Source or destination.
+    pub host: [Rule<Masked>; MOST],
+    /// Source or destination.
+    pub port: [Rule<Ports>; MOST],
+}
+
+const fn unused<T: Copy>(value: T) -> [Rule<T>; MOST] {
+    [Rule { kind: kind::UNUSED, value }; MOST]
+}
+
+const NOTHING: Masked = Masked { value: [0; 4], mask: [0; 4] };
+
+impl Filter {
+    /// Lets everything through.
+    pub const NONE: Self = Self {
+        netns: unused(0),
+        iface: unused(NOTHING),
+        protocol: unused(Protocol { network: 0, transport: 0 }),
+        host: unused(NOTHING),
+        port: unused(Ports { first: 0, last: 0 }),
+    };
+}
+
+const _: () = assert!(size_of::<Filter>() == MOST * (8 + 36 + 8 + 36 + 8));
+const _: () = assert!(align_of::<Filter>() == 4);
+
+/// Parts of a packet that filters or groups need, as bits.
+pub mod part {
+    pub const NETNS: u32 = 1 << 0;
+    pub const IFACE: u32 = 1 << 1;
+    /// Protocol, addresses, ports.
+    pub const HEADERS: u32 = 1 << 2;
+}
+
+/// Key of the counter by groups. What is not counted by is zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Group {
+    /// 1 where everything asked for is proved; 0 is the group of all others, and all zeros.
+    pub known: u32,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Index of the interface in it.
+    pub ifindex: u32,
+    /// Ethertype of a packet that is not IP, host byte order; else 0.
+    pub network: u16,
+    /// Number in the IPv4 header, or next header of IPv6; [`ANY`] where the packet is not IP.
+    pub transport: u16,
+}
+
+const _: () = assert!(size_of::<Group>() == 16 && align_of::<Group>() == 4);

@@ -1,0 +1,175 @@
+//! Which drops are counted at all.
+//!
+//! A drop is counted when every option lets it through. What cannot be read of a packet decides
+//! nothing: where no other option has refused it already, it is counted as undecided.
+
+use core::cmp::{max, min};
+
+use aya_ebpf::Global;
+use dropwatch_common::filter::{ANY, Filter, MOST, Masked, Ports, Protocol, Rule, kind, part};
+
+use crate::{
+    packet::{IPV4, IPV6, NO_PORTS, Packet, UNKNOWN},
+    skb::{Place, field, offset},
+};
+
+/// Options in use, as bits of [`part`]. 0 leaves all of this out: the verifier drops what cannot
+/// run.
+#[unsafe(no_mangle)]
+static FILTERING: Global<u32> = Global::new(0);
+
+/// Set by the loader.
+#[unsafe(no_mangle)]
+static FILTER: Filter = Filter::NONE;
+
+/// What rules say of a packet. Plain numbers in an order: the least of several is what they say
+/// together.
+type Verdict = u32;
+const NO: Verdict = 0;
+const UNDECIDED: Verdict = 1;
+const YES: Verdict = 2;
+
+/// Whether to count the drop of `skb`; `None` where that cannot be decided.
+#[inline(always)]
+pub fn wants(skb: u64) -> Option<bool> {
+    let filtering = FILTERING.load();
+    if filtering == 0 {
+        return Some(true);
+    }
+    let mut verdict = YES;
+    if filtering & (part::NETNS | part::IFACE) != 0 {
+        let place = Place::of(skb);
+        if filtering & part::NETNS != 0 {
+            verdict = namespaces(&place);
+        }
+        if filtering & part::IFACE != 0 {
+            verdict = min(verdict, interfaces(&place));
+        }
+    }
+    if filtering & part::HEADERS != 0 && verdict != NO {
+        let packet = Packet::read(skb);
+        verdict = min(verdict, protocols(&packet));
+        verdict = min(verdict, hosts(&packet));
+        verdict = min(verdict, ports(&packet));
+    }
+    match verdict {
+        NO => Some(false),
+        YES => Some(true),
+        _ => None,
+    }
+}
+
+/// What one option says: no value that it excludes may match, and one that it includes must, if
+/// there are any.
+#[inline(always)]
+fn judge<T: Copy>(rules: *const [Rule<T>; MOST], matches: impl Fn(T) -> Verdict) -> Verdict {
+    let (mut any, mut included, mut excluded) = (false, NO, NO);
+    let rules = rules.cast::<Rule<T>>();
+    for index in 0..MOST {
+        // SAFETY: within the array. Volatile, because the loader replaces the value after
+        // compilation; the verifier knows it as a constant.
+        let Rule { kind, value } = unsafe { rules.add(index).read_volatile() };
+        match kind {
+            kind::INCLUDE => {
+                any = true;
+                included = max(included, matches(value));
+            }
+            kind::EXCLUDE => excluded = max(excluded, matches(value)),
+            _ => {}
+        }
+    }
+    let allowed = YES - excluded;
+    if any { min(included, allowed) } else { allowed }
+}
+
+#[inline(always)]
+fn yes_if(condition: bool) -> Verdict {
+    if condition { YES } else { NO }
+}
+
+/// What `--netns` says. A function of its own, as those of the other options are: in one the
+/// compiler spills registers that nobody wrote, which the verifier refuses.
+#[inline(never)]
+fn namespaces(place: &Place) -> Verdict {
+    judge(&raw const FILTER.netns, |wanted| match place.netns() {
+        0 => UNDECIDED,
+        inum => yes_if(inum == wanted),
+    })
+}
+
+#[inline(never)]
+fn interfaces(place: &Place) -> Verdict {
+    judge(&raw const FILTER.iface, |wanted| name(place, wanted))
+}
+
+#[inline(never)]
+fn protocols(packet: &Packet) -> Verdict {
+    judge(&raw const FILTER.protocol, |wanted| protocol(packet, wanted))
+}
+
+#[inline(never)]
+fn hosts(packet: &Packet) -> Verdict {
+    judge(&raw const FILTER.host, |wanted| host(packet, wanted))
+}
+
+#[inline(never)]
+fn ports(packet: &Packet) -> Verdict {
+    judge(&raw const FILTER.port, |wanted| port(packet, wanted))
+}
+
+/// The name of the packet's device matches.
+#[inline(always)]
+fn name(place: &Place, wanted: Masked) -> Verdict {
+    if place.device_netns == 0 {
+        return UNDECIDED;
+    }
+    match field(place.device, offset!(dev_name)) {
+        Some(bytes) => masked(&bytes, wanted),
+        None => UNDECIDED,
+    }
+}
+
+#[inline(always)]
+fn masked(bytes: &[u32; 4], Masked { value, mask }: Masked) -> Verdict {
+    let differs = (bytes[0] & mask[0] ^ value[0])
+        | (bytes[1] & mask[1] ^ value[1])
+        | (bytes[2] & mask[2] ^ value[2])
+        | (bytes[3] & mask[3] ^ value[3]);
+    yes_if(differs == 0)
+}
+
+#[inline(always)]
+fn protocol(packet: &Packet, wanted: Protocol) -> Verdict {
+    if packet.network == UNKNOWN {
+        return UNDECIDED;
+    }
+    if wanted.network != 0 && u32::from(wanted.network) != packet.network {
+        return NO;
+    }
+    if wanted.transport == ANY {
+        return YES;
+    }
+    if packet.transport == UNKNOWN {
+        return UNDECIDED;
+    }
+    yes_if(packet.transport == u32::from(wanted.transport))
+}
+
+#[inline(always)]
+fn host(packet: &Packet, wanted: Masked) -> Verdict {
+    match packet.network {
+        UNKNOWN => UNDECIDED,
+        IPV4 | IPV6 => max(masked(&packet.hosts[0], wanted), masked(&packet.hosts[1], wanted)),
+        _ => NO,
+    }
+}
+
+#[inline(always)]
+fn port(packet: &Packet, wanted: Ports) -> Verdict {
+    let within = |port| u32::from(wanted.first) <= port && port <= u32::from(wanted.last);
+    match packet.source {
+        NO_PORTS => NO,
+        UNKNOWN => UNDECIDED,
+        source => yes_if(within(source) || within(packet.destination)),
+    }
+}

@@ -1,0 +1,246 @@
+//! Which packets to count, as people write it and as the kernel side takes it.
+//!
+//! Values of one option are alternatives, those with `!` before them are excluded, and every
+//! option must let a packet through.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use dropwatch_common::filter::{Filter, MOST, Masked, NAME, Ports, Protocol, Rule, kind, part};
+
+use crate::report::keys::Choice;
+
+/// The packet filter of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packets {
+    /// Network namespaces, as somebody calls them.
+    pub netns: Vec<Choice<String>>,
+    pub iface: Vec<Choice<Masked>>,
+    pub protocol: Vec<Choice<Protocol>>,
+    pub host: Vec<Choice<Masked>>,
+    pub port: Vec<Choice<Ports>>,
+}
+
+impl Packets {
+    /// What of a packet has to be read to decide, as bits of [`part`].
+    pub fn parts(&self) -> u32 {
+        let needs = |is_empty: bool, part| if is_empty { 0 } else { part };
+        needs(self.netns.is_empty(), part::NETNS)
+            | needs(self.iface.is_empty(), part::IFACE)
+            | needs(
+                self.protocol.is_empty() && self.host.is_empty() && self.port.is_empty(),
+                part::HEADERS,
+            )
+    }
+
+    /// As the kernel side takes it. `netns` finds the inode number of a namespace.
+    ///
+    /// # Errors
+    /// Which option has more values than there is room for, and those of `netns`.
+    pub fn compile(
+        &self,
+        netns: impl FnMut(&str) -> Result<u32, String>,
+    ) -> Result<Filter, String> {
+        let names = self.netns.iter().map(|choice| choice.value.as_str());
+        let inums: Vec<u32> = names.map(netns).collect::<Result<_, _>>()?;
+        let netns = self.netns.iter().zip(inums);
+        let netns: Vec<_> = netns
+            .map(|(Choice { exclude, .. }, value)| Choice { exclude: *exclude, value })
+            .collect();
+        let mut filter = Filter::NONE;
+        fill(&mut filter.netns, &netns, "--netns")?;
+        fill(&mut filter.iface, &self.iface, "--iface")?;
+        fill(&mut filter.protocol, &self.protocol, "--proto")?;
+        fill(&mut filter.host, &self.host, "--host")?;
+        fill(&mut filter.port, &self.port, "--port")?;
+        Ok(filter)
+    }
+}
+
+fn fill<T: Copy>(
+    rules: &mut [Rule<T>; MOST],
+    choices: &[Choice<T>],
+    option: &str,
+) -> Result<(), String> {
+    if choices.len() > MOST {
+        return Err(format!("{option} takes at most {MOST} values"));
+    }
+    for (rule, Choice { exclude, value }) in rules.iter_mut().zip(choices) {
+        let kind = if *exclude { kind::EXCLUDE } else { kind::INCLUDE };
+        *rule = Rule { kind, value: *value };
+    }
+    Ok(())
+}
+
+/// Reads the name of an interface.
+///
+/// # Errors
+/// When no interface can have it (`dev_valid_name`, net/core/dev.c).
+pub fn interface(text: &str) -> Result<Masked, String> {
+    if text.is_empty() || text.len() >= NAME {
+        return Err(format!("names of interfaces have 1 to {} characters", NAME - 1));
+    }
+    if text.contains(|c: char| c == '/' || c == ':' || c.is_ascii_whitespace()) {
+        return Err("no interface can have that name".to_owned());
+    }
+    let (mut value, mut mask) = ([0; NAME], [0; NAME]);
+    value[..text.len()].copy_from_slice(text.as_bytes());
+    mask[..=text.len()].fill(0xff);
+    Ok(masked(value, mask))
+}
+
+/// Reads an address, or a network: `192.168.0.2`, `10.0.0.0/8`, `fd00::/64`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn host(text: &str) -> Result<Masked, String> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(
+        |_| "not an address such as 192.168.0.2 or fd00::2, nor a network such as 10.0.0.0/8",
+    )?;
+    let most: u32 = if address.is_ipv4() { 32 } else { 128 };
+    let length = match length {
+        Some(length) => length
+            .parse()
+            .ok()
+            .filter(|length| *length <= most)
+            .ok_or_else(|| format!("the length of the network must be 0 to {most}"))?,
+        None => most,
+    };
+    // Of an IPv4 address the first 96 bits are those of all mapped ones.
+    let mask = match u128::BITS - most + length {
+        0 => 0,
+        length => u128::MAX << (u128::BITS - length),
+    };
+    let address = match address {
+        IpAddr::V4(address) => mapped(address),
+        IpAddr::V6(address) => address,
+    };
+    let value = u128::from(address);
+    if value & mask != value {
+        let network = Ipv6Addr::from(value & mask);
+        let network = network.to_ipv4_mapped().map_or(IpAddr::V6(network), IpAddr::V4);
+        return Err(format!("it has bits behind the network: {network}/{length} would be one"));
+    }
+    Ok(masked(value.to_be_bytes(), mask.to_be_bytes()))
+}
+
+fn mapped(address: Ipv4Addr) -> Ipv6Addr {
+    address.to_ipv6_mapped()
+}
+
+/// Reads a port, or a range of them: `443`, `8000-8099`.
+///
+/// # Errors
+/// What may be written.
+pub fn ports(text: &str) -> Result<Ports, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) if first <= last => Ok(Ports { first, last }),
+        _ => Err("not a port such as 443, nor a range such as 8000-8099".to_owned()),
+    }
+}
+
+/// Sixteen bytes as the kernel side compares them.
+fn masked(value: [u8; NAME], mask: [u8; NAME]) -> Masked {
+    let words = |bytes: [u8; NAME]| {
+        let mut words = [0; 4];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u32::from_ne_bytes(*bytes);
+        }
+        words
+    };
+    Masked { value: words(value), mask: words(mask) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the kernel side finds that the bytes match.
+    fn matches(Masked { value, mask }: Masked, bytes: [u8; NAME]) -> bool {
+        let bytes = masked(bytes, [0; NAME]).value;
+        (0..4).all(|i| bytes[i] & mask[i] == value[i])
+    }
+
+    fn address(text: &str) -> [u8; NAME] {
+        match text.parse().unwrap() {
+            IpAddr::V4(address) => mapped(address).octets(),
+            IpAddr::V6(address) => address.octets(),
+        }
+    }
+
+    fn name(text: &[u8]) -> [u8; NAME] {
+        let mut bytes = [0; NAME];
+        bytes[..text.len()].copy_from_slice(text);
+        bytes
+    }
+
+    #[test]
+    fn addresses_and_networks_of_both_families() {
+        for (wanted, inside, outside) in [
+            ("192.168.0.2", "192.168.0.2", "192.168.0.3"),
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
+            ("0.0.0.0/0", "255.255.255.255", "fd00::1"),
+            ("fd00::/64", "fd00::1", "fd00:0:0:1::1"),
+            ("::/0", "192.168.0.2", "never"),
+            ("fd00::2", "fd00::2", "fd00::3"),
+        ] {
+            let wanted = host(wanted).unwrap();
+            assert!(matches(wanted, address(inside)), "{inside}");
+            assert!(outside == "never" || !matches(wanted, address(outside)), "{outside}");
+        }
+    }
+
+    #[test]
+    fn wrong_addresses_are_told() {
+        for text in ["", "gw", "10.0.0.1/33", "fd00::/129", "10.0.0.0/x", "10.0.0.0/-1", "10.0.0"] {
+            assert!(host(text).is_err(), "{text}");
+        }
+        let error = host("10.0.0.1/8").unwrap_err();
+        assert!(error.ends_with("10.0.0.0/8 would be one"), "{error}");
+    }
+
+    #[test]
+    fn a_name_matches_whole_whatever_stands_behind_it() {
+        let eth0 = interface("eth0").unwrap();
+        assert!(matches(eth0, name(b"eth0")));
+        assert!(matches(eth0, name(b"eth0\0old")), "left over from a longer name");
+        assert!(!matches(eth0, name(b"eth01")) && !matches(eth0, name(b"eth")));
+        let longest = "abcdefghijklmno";
+        assert!(matches(interface(longest).unwrap(), name(longest.as_bytes())));
+        for text in ["", "abcdefghijklmnop", "a b", "a/b", "a:b"] {
+            assert!(interface(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ports_and_ranges() {
+        assert_eq!(ports("443"), Ok(Ports { first: 443, last: 443 }));
+        assert_eq!(ports("8000-8099"), Ok(Ports { first: 8000, last: 8099 }));
+        for text in ["", "http", "65536", "9-8", "1-2-3", "-1"] {
+            assert!(ports(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_filter_reads_no_more_than_it_needs() {
+        let port = |exclude| Choice { exclude, value: Ports { first: 1, last: 2 } };
+        let mut packets = Packets::default();
+        assert_eq!(packets.parts(), 0);
+        packets.port = vec![port(false), port(true)];
+        assert_eq!(packets.parts(), part::HEADERS);
+        packets.netns.push(Choice { exclude: false, value: "gw".into() });
+        assert_eq!(packets.parts(), part::HEADERS | part::NETNS);
+
+        let filter = packets.compile(|_| Ok(7)).unwrap();
+        assert_eq!(filter.netns[0], Rule { kind: kind::INCLUDE, value: 7 });
+        let kinds: Vec<_> = filter.port.iter().map(|rule| rule.kind).collect();
+        assert_eq!(kinds[..3], [kind::INCLUDE, kind::EXCLUDE, kind::UNUSED]);
+        assert_eq!(packets.compile(|_| Err("none".into())), Err("none".into()));
+        packets.port = vec![port(false); MOST + 1];
+        assert!(packets.compile(|_| Ok(7)).unwrap_err().contains("at most 8"));
+    }
+}

@@ -1,0 +1,148 @@
+//! Names of protocols, both ways.
+
+use std::borrow::Cow;
+
+use dropwatch_common::filter::{ANY, Protocol};
+
+/// Text that is mostly one of a few words.
+pub type Word = Cow<'static, str>;
+
+/// Above IP, by their numbers (IANA, protocol numbers), as people call them.
+const TRANSPORT: [(u8, &str); 16] = [
+    (1, "icmp"),
+    (2, "igmp"),
+    (4, "ipip"),
+    (6, "tcp"),
+    (17, "udp"),
+    (33, "dccp"),
+    (41, "ipv6-in-ip"),
+    (47, "gre"),
+    (50, "esp"),
+    (51, "ah"),
+    (58, "icmpv6"),
+    (89, "ospf"),
+    (103, "pim"),
+    (112, "vrrp"),
+    (132, "sctp"),
+    (136, "udplite"),
+];
+
+/// By ethertype (`include/uapi/linux/if_ether.h`), as people call them.
+const NETWORK: [(u16, &str); 18] = [
+    // Linux's own number for frames with a length instead of a type, such as spanning tree's.
+    (0x0004, "llc"),
+    (0x0800, "ipv4"),
+    (0x0806, "arp"),
+    (0x0842, "wake-on-lan"),
+    (0x8100, "vlan"),
+    (0x86dd, "ipv6"),
+    (0x8809, "lacp"),
+    (0x8847, "mpls"),
+    (0x8848, "mpls"),
+    (0x8863, "pppoe-discovery"),
+    (0x8864, "pppoe"),
+    (0x888e, "eapol"),
+    (0x88a8, "qinq"),
+    (0x88cc, "lldp"),
+    (0x88e5, "macsec"),
+    (0x88f7, "ptp"),
+    (0x8906, "fcoe"),
+    (0x8914, "fip"),
+];
+
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+
+/// `tcp`, or `ip-proto-253` for one without a name here.
+pub fn transport(number: u8) -> Word {
+    let found = TRANSPORT.iter().find(|(known, _)| *known == number);
+    found.map_or_else(|| format!("ip-proto-{number}").into(), |(_, name)| (*name).into())
+}
+
+/// `arp`, or `0x88b5` for one without a name here.
+pub fn network(ethertype: u16) -> Word {
+    let found = NETWORK.iter().find(|(known, _)| *known == ethertype);
+    found.map_or_else(|| format!("{ethertype:#06x}").into(), |(_, name)| (*name).into())
+}
+
+/// The protocol that the kernel side groups a packet by: the one above IP, else the ethertype.
+pub fn of_group(ethertype: u16, above: u16) -> Word {
+    match u8::try_from(above) {
+        Ok(number) => transport(number),
+        Err(_) => network(ethertype),
+    }
+}
+
+/// What somebody means by `tcp`, `arp`, `ip`, `ipv6`, `132` (a number above IP) or `0x88cc` (an
+/// ethertype).
+///
+/// # Errors
+/// What may be written.
+pub fn parse(text: &str) -> Result<Protocol, String> {
+    let text = text.to_ascii_lowercase();
+    let above = |number| Protocol { network: 0, transport: u16::from(number) };
+    let ethertype = |network| Protocol { network, transport: ANY };
+    match text.as_str() {
+        // ICMP of the other family is not what anyone means by it.
+        "icmp" => return Ok(Protocol { network: IPV4, transport: 1 }),
+        "icmpv6" | "icmp6" => return Ok(Protocol { network: IPV6, transport: 58 }),
+        "ip" => return Ok(ethertype(IPV4)),
+        "ip6" => return Ok(ethertype(IPV6)),
+        _ => {}
+    }
+    if let Some((number, _)) = TRANSPORT.iter().find(|(_, name)| *name == text) {
+        return Ok(above(*number));
+    }
+    if let Some((number, _)) = NETWORK.iter().find(|(_, name)| *name == text) {
+        return Ok(ethertype(*number));
+    }
+    if let Some(Ok(number @ 1..)) = text.strip_prefix("0x").map(|hex| u16::from_str_radix(hex, 16))
+    {
+        return Ok(ethertype(number));
+    }
+    text.parse().map(above).map_err(|_| {
+        "not a protocol such as tcp, udp, icmp, icmpv6, sctp, arp, ip, ipv6, an IP protocol number \
+         or an ethertype such as 0x88cc"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_that_is_shown_can_be_typed() {
+        for number in 0..=u8::MAX {
+            let name = transport(number);
+            match parse(&name) {
+                Ok(protocol) => assert_eq!(protocol.transport, u16::from(number), "{name}"),
+                Err(_) => assert!(name.starts_with("ip-proto-"), "{name}"),
+            }
+        }
+        for (number, name) in NETWORK {
+            let first = NETWORK.iter().find(|(_, other)| *other == name).unwrap().0;
+            assert_eq!(parse(name).unwrap(), Protocol { network: first, transport: ANY });
+            assert_eq!(network(number), name);
+        }
+        assert_eq!(parse(&network(0x88b5)), Ok(Protocol { network: 0x88b5, transport: ANY }));
+    }
+
+    #[test]
+    fn families_numbers_and_nonsense() {
+        assert_eq!(parse("TCP"), Ok(Protocol { network: 0, transport: 6 }));
+        assert_eq!(parse("icmp"), Ok(Protocol { network: IPV4, transport: 1 }));
+        assert_eq!(parse("ip"), Ok(Protocol { network: IPV4, transport: ANY }));
+        assert_eq!(parse("253"), Ok(Protocol { network: 0, transport: 253 }));
+        for text in ["", "tpc", "256", "-1", "0x", "0x0", "0x10000", "tcp "] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_named_by_what_it_has() {
+        assert_eq!(of_group(0, 6), "tcp");
+        assert_eq!(of_group(0, 58), "icmpv6");
+        assert_eq!(of_group(0x0806, ANY), "arp");
+    }
+}

@@ -1,0 +1,90 @@
+//! From settings and what this kernel tells to what the probe is to attach.
+
+use dropwatch_common::{
+    filter::{Filter, part},
+    offsets::Offsets,
+};
+
+use crate::{
+    exit::Failure,
+    kernel::{HostNames, HostRoot, offsets},
+    probe::{Wanted, plan::Grouping},
+    report::groups::By,
+    settings::Watch,
+};
+
+/// What to attach. To be called while capabilities are there: namespaces are looked up by name.
+///
+/// # Errors
+/// Usage, where a namespace is not there; kernel, where a filter or a group cannot be told on this
+/// kernel, with the reason.
+pub fn wanted(settings: &Watch, root: &HostRoot, names: &mut HostNames) -> Result<Wanted, Failure> {
+    let grouping = grouping(&settings.by);
+    let parts = settings.packets.parts();
+    // Reading them takes some milliseconds.
+    let offsets = match settings.samples || parts | grouping.parts != 0 {
+        true => offsets::read(root),
+        false => Ok(Offsets::NONE),
+    };
+    check("the packet filter", parts, &offsets)?;
+    check("--by", grouping.parts, &offsets)?;
+    let filter = settings.packets.compile(|name| names.find_netns(name)).map_err(Failure::Usage)?;
+    Ok(Wanted {
+        offsets: offsets.unwrap_or(Offsets::NONE),
+        samples: settings.samples,
+        reasons: settings.reasons,
+        log: settings.verbose,
+        filter: if parts == 0 { (Filter::NONE, 0) } else { (filter, parts) },
+        grouping,
+    })
+}
+
+fn grouping(by: &[By]) -> Grouping {
+    let part = |by: &By| match by {
+        By::Netns => part::NETNS,
+        By::Iface => part::IFACE,
+        By::Protocol => part::HEADERS,
+        By::Cpu => 0,
+    };
+    Grouping { parts: by.iter().map(part).fold(0, |a, b| a | b), by_cpu: by.contains(&By::Cpu) }
+}
+
+/// Whether this kernel tells what `what` needs.
+fn check(what: &str, parts: u32, offsets: &Result<Offsets, String>) -> Result<(), Failure> {
+    let why = match offsets {
+        _ if parts == 0 => return Ok(()),
+        Err(error) => error.clone(),
+        Ok(offsets) => match offsets::missing(offsets, parts) {
+            Some(field) => format!("its BTF has no field {field}"),
+            None => return Ok(()),
+        },
+    };
+    Err(Failure::Kernel(format!(
+        "{what} cannot work on this kernel ({why}); without it dropwatch can"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_told_is_refused_with_the_reason() {
+        let nothing = Err("no BTF: not there".to_owned());
+        assert!(check("--by", 0, &nothing).is_ok());
+        for (offsets, why) in [(nothing, "(no BTF: not there)"), (Ok(Offsets::NONE), "sk_buff.dev")]
+        {
+            match check("--by", part::NETNS, &offsets) {
+                Err(Failure::Kernel(text)) => assert!(text.contains(why), "{text}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn cpus_are_told_apart_without_looking_at_packets() {
+        assert_eq!(grouping(&[By::Cpu]), Grouping { parts: 0, by_cpu: true });
+        let both = grouping(&[By::Iface, By::Protocol]);
+        assert_eq!(both, Grouping { parts: part::IFACE | part::HEADERS, by_cpu: false });
+    }
+}
