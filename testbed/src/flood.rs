@@ -83,7 +83,7 @@ impl Wire {
             if let Some(cpu) = cpu {
                 pin(cpu)?;
             }
-            PacketSocket::open(OUT)?.send(frame(SOURCE), frames, Instant::now() + PATIENCE)
+            PacketSocket::open(OUT)?.send(&mut frame(SOURCE), frames)
         })
     }
 
@@ -92,9 +92,7 @@ impl Wire {
     /// # Errors
     /// As [`Wire::flood`].
     pub fn flood_from(&self, source: [u8; 6], frames: u64) -> Result<Sent> {
-        self.sender.enter(|| {
-            PacketSocket::open(OUT)?.send(frame(source), frames, Instant::now() + PATIENCE)
-        })
+        self.sender.enter(|| PacketSocket::open(OUT)?.send(&mut frame(source), frames))
     }
 
     /// The namespace where the frames arrive.
@@ -136,11 +134,11 @@ pub(crate) fn pin(cpu: usize) -> Result<()> {
 }
 
 /// A raw packet socket that sends on one link and receives nothing.
-struct PacketSocket(OwnedFd);
+pub(crate) struct PacketSocket(OwnedFd);
 
 impl PacketSocket {
     /// Opens the socket in the calling thread's network namespace.
-    fn open(link: &str) -> Result<Self> {
+    pub(crate) fn open(link: &str) -> Result<Self> {
         let name = CString::new(link)?;
         let index = if_nametoindex(name.as_c_str()).with_context(|| format!("no link {link}"))?;
         // SAFETY: no pointers; the descriptor is checked before it is owned.
@@ -190,7 +188,9 @@ impl PacketSocket {
         Ok(())
     }
 
-    fn send(&self, mut frame: [u8; FRAME_LEN], frames: u64, deadline: Instant) -> Result<Sent> {
+    /// Sends one frame many times.
+    pub(crate) fn send(&self, frame: &mut [u8], frames: u64) -> Result<Sent> {
+        let deadline = Instant::now() + PATIENCE;
         let mut part = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
         // SAFETY: mmsghdr is integers and pointers, for which zero (null) is a value.
         let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };

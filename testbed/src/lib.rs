@@ -10,6 +10,7 @@
 //! | [`flood`] | millions of frames that no protocol handles | the receiving link's `rx_dropped` |
 //! | [`nested`] | two floods, one interrupting the other | both links' dropped counters |
 //! | [`udp`] | datagrams to a closed port | `Udp NoPorts`, `Udp6NoPorts` |
+//! | [`drops`] | packets that die of one known cause each | the number sent |
 //! | [`scenario`] | a NAT gateway with a full conntrack table | conntrack's `drop` counter |
 //!
 //! Needs root, and the programs `ip` (iproute2) and, for the NAT scenario, `iptables-legacy` and
@@ -17,6 +18,7 @@
 
 pub mod command;
 pub mod counters;
+pub mod drops;
 pub mod flood;
 pub mod host_value;
 pub mod link;

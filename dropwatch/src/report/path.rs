@@ -25,12 +25,16 @@ const PLUMBING: &[&str] = &[
 /// happened to stop, has nothing to do with the packet.
 const ERRANDS: &[&str] = &[
     "__do_softirq",
+    "__irq_exit_rcu",
     "__local_bh_enable_ip",
     "__napi_poll",
+    "__run_timers",
+    "call_timer_fn",
     "do_softirq",
     "do_softirq_own_stack",
     "do_syscall_64",
     "el0_svc",
+    "expire_timers",
     "handle_softirqs",
     "invoke_syscall",
     "irq_exit_rcu",
@@ -41,7 +45,10 @@ const ERRANDS: &[&str] = &[
     "process_one_work",
     "ret_from_fork",
     "ret_from_fork_asm",
+    "rcu_do_batch",
     "run_ksoftirqd",
+    "run_timer_softirq",
+    "worker_thread",
     "x64_sys_call",
 ];
 
@@ -123,6 +130,8 @@ mod tests {
         assert_eq!(short(&wrapped), wrapped[1..4]);
         let sent = ["udp_sendmsg", "__sys_sendto", "__x64_sys_sendto", "do_syscall_64"];
         assert_eq!(short(&sent), sent[..2]);
+        let timer = ["neigh_timer_handler", "call_timer_fn", "__run_timers", "run_timer_softirq"];
+        assert_eq!(short(&timer), timer[..1]);
         // A softirq that ran on top of a sender: the sender has nothing to do with it.
         let nested = ["icmp_rcv", "__do_softirq", "do_softirq", "ip_finish_output2"];
         assert_eq!(short(&nested), ["icmp_rcv"]);

@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod counting;
+mod details;
 mod environment;
 mod guest;
 mod harness;

@@ -1,0 +1,84 @@
+//! Packet filters: one rule that drops datagrams to [`PORT`].
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+
+use super::{
+    Cause, PORT,
+    network::{CLIENT, CLIENT_SIDE, Network, SERVER},
+};
+use crate::{command::output, netns::Netns};
+
+/// A network with a filter somewhere on the way.
+#[derive(Debug)]
+pub struct Filtered(Network);
+
+impl Filtered {
+    /// A rule of iptables drops what comes in to the server (INPUT).
+    ///
+    /// # Errors
+    /// As [`Network::direct`], and without the filter's program; so for all of them.
+    pub fn input_by_iptables() -> Result<Self> {
+        Self::by_iptables(Network::direct()?, "INPUT")
+    }
+
+    /// A rule of iptables drops what a router forwards (FORWARD).
+    pub fn forward_by_iptables() -> Result<Self> {
+        Self::by_iptables(Network::routed()?, "FORWARD")
+    }
+
+    /// A rule of iptables drops what a bridge forwards (FORWARD): bridges pass IP packets through
+    /// the filters of IP where br_netfilter is there.
+    ///
+    /// # Errors
+    /// Without br_netfilter, too: see [`bridges_filter`].
+    pub fn bridge_by_iptables() -> Result<Self> {
+        ensure!(bridges_filter(), "bridges do not filter IP here: no br_netfilter");
+        let network = Network::bridged()?;
+        network.between().sysctl("net/bridge/bridge-nf-call-iptables", "1")?;
+        Self::by_iptables(network, "FORWARD")
+    }
+
+    fn by_iptables(network: Network, chain: &str) -> Result<Self> {
+        let rule = format!("-w -A {chain} -p udp --dport {PORT} -j DROP");
+        output(network.between().command("iptables-legacy").args(rule.split(' ')))?;
+        Ok(Self(network))
+    }
+
+    /// A rule of nft drops what comes in to the server.
+    pub fn input_by_nft() -> Result<Self> {
+        let network = Network::direct()?;
+        let rules = format!(
+            "add table ip t; add chain ip t c {{ type filter hook input priority 0; }}; \
+             add rule ip t c udp dport {PORT} drop"
+        );
+        output(network.server().command("nft").arg(rules))?;
+        Ok(Self(network))
+    }
+
+    /// The link by which the packets came to the filter.
+    pub fn link_towards_client(&self) -> &'static str {
+        if std::ptr::eq(self.0.between(), self.0.server()) {
+            super::network::LINK
+        } else {
+            CLIENT_SIDE
+        }
+    }
+}
+
+/// Whether bridges can have IP packets filtered on this host: br_netfilter is built in or loaded.
+/// To load it would change what happens on the host's own bridges.
+pub fn bridges_filter() -> bool {
+    Path::new("/proc/sys/net/bridge").exists()
+}
+
+impl Cause for Filtered {
+    fn netns(&self) -> &Netns {
+        self.0.between()
+    }
+
+    fn send(&self, packets: u64) -> Result<u64> {
+        self.0.datagrams(&self.0.source(CLIENT)?, (SERVER, PORT), packets)
+    }
+}

@@ -1,0 +1,50 @@
+//! Traffic control: a filter at the receiving link, before any protocol sees the packet.
+
+use anyhow::Result;
+
+use super::{
+    Cause, PORT,
+    network::{CLIENT, LINK, Network, SERVER},
+};
+use crate::{command::output, netns::Netns};
+
+/// A server whose link drops datagrams to [`PORT`] as they come in.
+#[derive(Debug)]
+pub struct Ingress(Network);
+
+impl Ingress {
+    /// # Errors
+    /// As [`Network::direct`], and without `tc`, or cls_bpf and sch_ingress in the kernel.
+    pub fn new() -> Result<Self> {
+        let network = Network::direct()?;
+        let tc = |arguments: &str| {
+            let mut command = network.server().command("tc");
+            command.args(arguments.split(' '));
+            command
+        };
+        output(&mut tc(&format!("qdisc add dev {LINK} clsact")))?;
+        let filter =
+            format!("filter add dev {LINK} ingress protocol ip bpf direct-action bytecode");
+        output(tc(&filter).arg(program()))?;
+        Ok(Self(network))
+    }
+}
+
+/// A classic BPF program: action 2 (TC_ACT_SHOT) for UDP to [`PORT`], else 0 (TC_ACT_OK). It needs
+/// no action module, which kernels lack more often than BPF. Offsets are from the Ethernet header
+/// on, of an IPv4 packet without options.
+fn program() -> String {
+    let protocol = "48 0 0 23,21 0 3 17"; // load byte 23; not 17 (UDP): to the last instruction
+    let port = format!("40 0 0 36,21 0 1 {PORT}"); // load half word 36; another one: the same
+    format!("6,{protocol},{port},6 0 0 2,6 0 0 0")
+}
+
+impl Cause for Ingress {
+    fn netns(&self) -> &Netns {
+        self.0.server()
+    }
+
+    fn send(&self, packets: u64) -> Result<u64> {
+        self.0.datagrams(&self.0.source(CLIENT)?, (SERVER, PORT), packets)
+    }
+}

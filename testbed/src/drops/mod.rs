@@ -1,0 +1,46 @@
+//! Small networks in which one known cause drops packets, to the packet.
+//!
+//! Each cause is made in namespaces of its own. Making it drops nothing; [`Cause::send`] sends
+//! packets that all die of it, and returns when they have. Everything else that goes over the
+//! network is delivered, so that a row of a report is about these packets alone.
+//!
+//! | module | causes |
+//! |---|---|
+//! | [`filter`] | a rule of iptables or nft, on the way in, through a router, through a bridge |
+//! | [`closed`] | TCP and UDP ports where nobody listens, IPv4 and IPv6 |
+//! | [`link_layer`] | a VLAN that the receiver lacks; a source address that a bridge refuses |
+//! | [`ingress`] | a traffic control filter at the receiving link |
+//! | [`routing`] | a source that fails the reverse path check; a time to live that runs out |
+//! | [`receive_buffer`] | a reader that does not read |
+//! | [`neighbour`] | a next hop that does not answer |
+
+pub mod closed;
+pub mod filter;
+mod frame;
+pub mod ingress;
+pub mod link_layer;
+pub mod neighbour;
+pub mod network;
+pub mod receive_buffer;
+pub mod routing;
+
+use anyhow::Result;
+
+use crate::netns::Netns;
+
+/// The discard service: the networks have no service at all, and filters know it by this port.
+pub const PORT: u16 = 9;
+/// Where datagrams come from.
+pub const SOURCE_PORT: u16 = 40_000;
+
+/// A network that drops packets of one kind.
+pub trait Cause {
+    /// The namespace in which they are dropped.
+    fn netns(&self) -> &Netns;
+
+    /// Sends `packets` packets, waits until each has been dropped, and returns how many they were.
+    ///
+    /// # Errors
+    /// When they cannot be sent, or what is sent behind them does not arrive.
+    fn send(&self, packets: u64) -> Result<u64>;
+}
