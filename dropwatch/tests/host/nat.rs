@@ -2,16 +2,22 @@
 
 use std::{os::unix::process::ExitStatusExt, process::Command, time::Duration};
 
+use dropwatch::report::{
+    decode::decode,
+    facts::Field,
+    flow::Flow,
+    model::{Line, Location},
+};
 use nix::sys::signal::Signal;
 use testbed::{
     host_value::restore_leftovers,
     machine::longer,
     netns::{Netns, remove_leftovers},
-    scenario::nat::{LOW, Story, Tools},
+    scenario::nat::{CLIENT, LOW, OUTSIDE, OUTSIDE_LINK, Outcome, PORT, Story, Tools},
     watch::{Ended, Watch},
 };
 
-use crate::harness::binary;
+use crate::harness::{binary, function};
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -34,6 +40,7 @@ fn expect_the_story(tools: Tools) {
     assert!(full.conntrack_drops > 0, "the table never filled: {full:#?}");
     assert!(full.answered < full.requests, "the load did not suffer: {full:#?}");
     assert!(full.agrees(), "{full:#?}");
+    expect_the_flow(&full);
 
     let room = story.room_for_all().unwrap();
     assert_eq!((room.conntrack_drops, room.reported), (0, 0), "{room:#?}");
@@ -42,6 +49,47 @@ fn expect_the_story(tools: Tools) {
     drop(story);
     assert_eq!(limit(), before, "the host's limit is back");
 }
+
+/// The report of most drops names the gateway, and the clients' connections to its port on their
+/// way in: what SystemTap showed as `nf_hook_slow` alone.
+fn expect_the_flow(full: &Outcome) {
+    let rows = full.lines.iter().filter_map(|line| match decode(line).unwrap() {
+        Line::Report(report) => Some(report.locations),
+        _ => None,
+    });
+    let refused = |row: &Location| {
+        function(row) == "nf_hook_slow" && row.reason.as_deref().is_none_or(|r| r == REASON)
+    };
+    let row = rows.flatten().filter(refused).max_by_key(|row| row.count).unwrap();
+    let details = row.details.as_ref().unwrap();
+    let netns = details.netns.as_ref().unwrap();
+    assert_eq!(netns.is.name.as_deref(), Some(full.gateway.as_str()), "{details:#?}");
+    let interface = details.interface.as_ref().unwrap();
+    assert_eq!(interface.is.name.as_deref(), Some(OUTSIDE_LINK), "{details:#?}");
+    assert!(!details.direction.as_ref().unwrap().is.outgoing, "{details:#?}");
+    // Their connections are what the table has no room for.
+    assert!(!details.conntrack.as_ref().unwrap().is.entry, "{details:#?}");
+    let flow = details.flow.as_ref().unwrap();
+    let expected = Flow {
+        protocol: Some("tcp".into()),
+        src: CLIENT.parse().ok(),
+        // Before its translation, which comes after connection tracking.
+        dst: OUTSIDE.parse().ok(),
+        dst_port: Some(PORT),
+        kind: Some("SYN".into()),
+        ..Flow::default()
+    };
+    assert_eq!((&flow.flow, &flow.varies[..]), (&expected, &[Field::SrcPort][..]), "{details:#?}");
+    let path = details.path.as_ref().unwrap();
+    let names: Vec<_> = path.is.callers.iter().flatten().map(String::as_str).collect();
+    assert!(names.contains(&"ip_rcv"), "prerouting is in ip_rcv: {details:#?}");
+    // Packets of other kinds (the FIN of a connection that was evicted) may be among them.
+    for share in [netns.share, interface.share, flow.share, path.share] {
+        assert!(share >= 0.8, "{details:#?}");
+    }
+}
+
+const REASON: &str = "NETFILTER_DROP";
 
 /// Set in the process that [`interrupt`] starts.
 const HOLDER: &str = "DROPWATCH_TEST_HOLDS_THE_LIMIT";

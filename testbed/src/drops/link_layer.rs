@@ -17,6 +17,16 @@ pub const VLAN: u16 = 7;
 const FROM: SocketAddrV4 = SocketAddrV4::new(CLIENT, SOURCE_PORT);
 const TO: SocketAddrV4 = SocketAddrV4::new(SERVER, PORT);
 
+/// Whether the kernel has links for VLANs, which is found out by making one.
+///
+/// # Errors
+/// As [`Netns::new`], and without veth pairs.
+pub fn has_vlan_links() -> Result<bool> {
+    let netns = Netns::new("vlan")?;
+    netns.ip("link add wire0 type veth peer name wire1")?;
+    Ok(netns.ip("link add link wire0 name vlan1 type vlan id 1").is_ok())
+}
+
 /// A server that gets frames with a VLAN tag.
 #[derive(Debug)]
 pub struct Tagged(Network);

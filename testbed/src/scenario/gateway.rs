@@ -13,12 +13,14 @@ use anyhow::{Context, Result, bail};
 use crate::{command, counters, link, load::Server, netns::Netns, undo::Undo};
 
 /// Addresses set aside for benchmarks (RFC 2544), so that none can be somebody's.
-pub(super) const CLIENT: &str = "198.18.1.2";
-pub(super) const OUTSIDE: &str = "198.18.1.1";
+pub const CLIENT: &str = "198.18.1.2";
+pub const OUTSIDE: &str = "198.18.1.1";
 pub(super) const INSIDE: &str = "198.18.2.1";
 pub(super) const WEB: &str = "198.18.2.2";
+/// The gateway's link to the client.
+pub const OUTSIDE_LINK: &str = "outside";
 /// Port of the gateway that leads to the web server.
-pub(super) const PORT: u16 = 8080;
+pub const PORT: u16 = 8080;
 
 /// Who answers and who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +54,13 @@ impl Gateway {
     pub(super) fn new(tools: Tools) -> Result<Self> {
         let (client, gateway, web) =
             (Netns::new("client")?, Netns::new("gateway")?, Netns::new("web")?);
-        link::veth(&client, "eth0", &gateway, "outside")?;
+        link::veth(&client, "eth0", &gateway, OUTSIDE_LINK)?;
         link::veth(&web, "eth0", &gateway, "port0")?;
         gateway.ip("link add br0 type bridge")?;
         gateway.ip("link set port0 master br0")?;
         for (netns, link, address) in [
             (&client, "eth0", CLIENT),
-            (&gateway, "outside", OUTSIDE),
+            (&gateway, OUTSIDE_LINK, OUTSIDE),
             (&gateway, "br0", INSIDE),
             (&web, "eth0", WEB),
         ] {
@@ -94,6 +96,11 @@ impl Gateway {
         counters::conntrack(&self.gateway, "drop")
     }
 
+    /// Name of the namespace that drops.
+    pub(super) fn name(&self) -> &str {
+        self.gateway.name()
+    }
+
     /// Where the requests come from.
     pub(super) fn client(&self) -> &Netns {
         &self.client
@@ -101,7 +108,7 @@ impl Gateway {
 
     /// Takes the gateway's links down: no packet comes any more that conntrack could drop.
     pub(super) fn quiet(&self) -> Result<()> {
-        self.gateway.ip("link set outside down")?;
+        self.gateway.ip(&format!("link set {OUTSIDE_LINK} down"))?;
         self.gateway.ip("link set br0 down")?;
         Ok(())
     }

@@ -18,8 +18,8 @@ use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
-pub use super::gateway::Tools;
-use super::gateway::{CLIENT, Gateway, INSIDE, OUTSIDE, PORT, WEB};
+pub use super::gateway::{CLIENT, OUTSIDE, OUTSIDE_LINK, PORT, Tools};
+use super::gateway::{Gateway, INSIDE, WEB};
 use crate::{
     command,
     host_value::HostValue,
@@ -53,6 +53,8 @@ pub struct Outcome {
     pub reported: u64,
     /// Drops with that reason while PID 1 was current; see [`Pid1Drops`].
     pub in_pid1: u64,
+    /// Name of the gateway's namespace.
+    pub gateway: String,
     /// dropwatch's JSON lines.
     pub lines: Vec<String>,
 }
@@ -129,6 +131,7 @@ impl Story {
             conntrack_drops,
             reported: nf_hook_slow(&ended.lines)?,
             in_pid1,
+            gateway: gateway.name().to_owned(),
             lines: ended.lines,
         })
     }

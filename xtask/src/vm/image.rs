@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
 
 use super::{
     cpio::Cpio,
@@ -19,7 +20,8 @@ use crate::{process::CommandExt, project::find_command};
 const INIT: &str = include_str!("init.sh");
 
 /// Modules that a guest gets, by folder or file below `kernel/`, with all that they need.
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 13] = [
+    "net/8021q/",
     "net/netfilter/",
     "net/ipv4/netfilter/",
     "net/ipv6/netfilter/",
@@ -78,7 +80,10 @@ pub(super) fn unpack_kernel(folder: &Path, packages: &[PathBuf]) -> Result<Kerne
     .into_iter()
     .find(|path| path.is_file())
     .with_context(|| format!("no kernel image in {}", root.display()))?;
-    let modules = root.join("modules.cpio");
+    // Another choice of modules is another file.
+    let choice = Sha256::digest(MODULES.join(" ").as_bytes());
+    let choice: String = choice.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let modules = root.join(format!("modules-{choice}.cpio"));
     if !modules.exists() {
         let bytes = pack_modules(&root, &base.join(&release), &release)?;
         write_whole(&modules, &bytes)?;

@@ -20,7 +20,7 @@ for port in /dev/ttyS1 /dev/ttyS2; do
 done
 hostname guest
 ip link set lo up
-for module in veth bridge nf_conntrack nf_conntrack_netlink iptable_nat; do
+for module in veth bridge br_netfilter nf_conntrack nf_conntrack_netlink iptable_nat; do
     modprobe $module || echo "init: no module $module" >/dev/ttyS1
 done
 # Connection tracking of the first namespace, which hosts commonly have.

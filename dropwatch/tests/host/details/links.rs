@@ -1,11 +1,15 @@
 //! VLANs and bridges.
 
-use testbed::drops::{
-    link_layer::{GroupSource, Tagged, VLAN},
-    network::CLIENT_SIDE,
+use testbed::{
+    drops::{
+        link_layer::{GroupSource, Tagged, VLAN, has_vlan_links},
+        network::CLIENT_SIDE,
+    },
+    machine::is_guest,
 };
 
 use super::{Expected, expect};
+use crate::harness::UDP4;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -17,6 +21,24 @@ fn a_vlan_that_the_receiver_lacks() {
         ..Expected::datagrams()
     };
     expect(&cause, &[("ip_rcv_core", "OTHERHOST"), ("ip_rcv", "OTHERHOST")], &expected);
+}
+
+/// Packets of a VLAN belong to its link.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_closed_port_on_a_vlan() {
+    if !is_guest() && !has_vlan_links().unwrap() {
+        println!("skipped: this kernel has no VLAN links (8021q)");
+        return;
+    }
+    let cause = Tagged::to_closed_port().unwrap();
+    let expected = Expected {
+        interface: Tagged::LINK,
+        vlan: Some(VLAN),
+        path: &["ip_protocol_deliver_rcu", "ip_local_deliver_finish"],
+        ..Expected::datagrams()
+    };
+    expect(&cause, UDP4, &expected);
 }
 
 #[test]
