@@ -3,6 +3,7 @@
 use std::{
     io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpStream},
+    time::Duration,
 };
 
 use anyhow::{Result, bail};
@@ -52,7 +53,7 @@ impl Closed {
     fn knock(&self, server: SocketAddr, times: u64) -> Result<u64> {
         // Less than a SYN takes to be sent again (TCP_TIMEOUT_INIT, 1 s), where the machine is not
         // too slow for that.
-        let patience = longer(std::time::Duration::from_millis(900));
+        let patience = longer(Duration::from_millis(900));
         self.network.client().enter(|| {
             for knock in 0..times {
                 match TcpStream::connect_timeout(&server, patience) {

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::{
     Cause, PORT,
-    network::{CLIENT, CLIENT_SIDE, Network, SERVER},
+    network::{CLIENT, Network, SERVER},
 };
 use crate::{command::output, netns::Netns};
 
@@ -55,15 +55,6 @@ impl Filtered {
         );
         output(network.server().command("nft").arg(rules))?;
         Ok(Self(network))
-    }
-
-    /// The link by which the packets came to the filter.
-    pub fn link_towards_client(&self) -> &'static str {
-        if std::ptr::eq(self.0.between(), self.0.server()) {
-            super::network::LINK
-        } else {
-            CLIENT_SIDE
-        }
     }
 }
 
