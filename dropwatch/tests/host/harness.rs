@@ -9,6 +9,7 @@ use std::{
 
 use dropwatch::report::{
     decode::decode,
+    groups::Groups,
     model::{End, Line, Location, Lost, Report, Start},
 };
 use testbed::{
@@ -101,7 +102,12 @@ impl Recording {
             assert_eq!(report.seq, seq);
             let rows: u64 = report.locations.iter().map(|location| location.count).sum();
             assert_eq!(rows + report.other.count, report.drops, "rows of report {seq}");
-            assert_eq!(report.other.unknown_location, report.lost.unknown_location());
+            let (unknown, lost) = (report.other.unknown_location, report.lost.unknown_location());
+            match report.filter_undecided {
+                None => assert_eq!(unknown, lost),
+                // A filter cannot be decided for what was lost before it.
+                Some(undecided) => assert!(unknown <= lost && lost - unknown <= undecided),
+            }
         }
         assert_eq!(end.reports, reports.len() as u64);
         assert_eq!(end.drops, reports.iter().map(|report| report.drops).sum::<u64>());
@@ -125,6 +131,15 @@ impl Recording {
 
     pub(crate) fn locations(&self) -> impl Iterator<Item = &Location> {
         self.reports.iter().flat_map(|report| &report.locations)
+    }
+
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Groups> {
+        self.reports.iter().filter_map(|report| report.groups.as_ref())
+    }
+
+    /// What the filters could not decide.
+    pub(crate) fn undecided(&self) -> u64 {
+        self.end.filter_undecided.expect("a run with filters")
     }
 
     /// What was lost in all reports together.

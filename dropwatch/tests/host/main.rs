@@ -22,4 +22,5 @@ mod nat;
 mod output;
 mod pcapng;
 mod privileges;
+mod selecting;
 mod several;

@@ -58,6 +58,44 @@ impl Filtered {
     }
 }
 
+/// Datagrams that come in fragments, each of which a rule of nft drops before they are put together.
+#[derive(Debug)]
+pub struct Fragments(Network);
+
+impl Fragments {
+    /// Fragments of each datagram; the first one alone has its ports.
+    pub const EACH: u64 = 3;
+    /// With headers 3,028 bytes, over links of 1,500.
+    const PAYLOAD: [u8; 3_000] = [0; 3_000];
+
+    /// # Errors
+    /// As [`Network::direct`], and without nft.
+    pub fn new() -> Result<Self> {
+        let network = Network::direct()?;
+        // Before fragments are put together (NF_IP_PRI_CONNTRACK_DEFRAG, -400). The last one has 48
+        // bytes of data; tokens have 8.
+        let rules = "add table ip t; \
+            add chain ip t c { type filter hook prerouting priority -450; }; \
+            add rule ip t c ip length > 60 drop";
+        output(network.server().command("nft").arg(rules))?;
+        Ok(Self(network))
+    }
+}
+
+impl Cause for Fragments {
+    fn netns(&self) -> &Netns {
+        self.0.server()
+    }
+
+    /// `packets` is a multiple of [`Fragments::EACH`].
+    fn send(&self, packets: u64) -> Result<u64> {
+        let source = self.0.source(CLIENT)?;
+        let datagrams = packets / Self::EACH;
+        let sent = self.0.datagrams_of(&Self::PAYLOAD, &source, (SERVER, PORT), datagrams)?;
+        Ok(sent * Self::EACH)
+    }
+}
+
 /// Whether bridges can have IP packets filtered on this host: br_netfilter is built in or loaded.
 /// To load it would change what happens on the host's own bridges.
 pub fn bridges_filter() -> bool {

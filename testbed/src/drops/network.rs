@@ -153,11 +153,22 @@ impl Network {
         to: impl Into<SocketAddr>,
         packets: u64,
     ) -> Result<u64> {
+        self.datagrams_of(b"dropped", source, to, packets)
+    }
+
+    /// The same with a payload of the caller's.
+    pub(super) fn datagrams_of(
+        &self,
+        payload: &[u8],
+        source: &UdpSocket,
+        to: impl Into<SocketAddr>,
+        packets: u64,
+    ) -> Result<u64> {
         let to = to.into();
         self.client.enter(|| {
             pin(sched_getcpu()?)?;
             for packet in 0..packets {
-                source.send_to(b"dropped", to).with_context(|| {
+                source.send_to(payload, to).with_context(|| {
                     format!("cannot send datagram {packet} of {packets} to {to}")
                 })?;
             }
