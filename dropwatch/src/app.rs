@@ -26,6 +26,7 @@ use crate::{
         groups::By,
         model::{Line, Report},
         options::Options,
+        sample::Clock,
         snapshot::Snapshot,
     },
     settings::Watch,
@@ -202,8 +203,8 @@ impl Run<'_> {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
         }
         let shown = if self.settings.sample_lines { samples.as_slice() } else { &[] };
-        let attached = self.probe.attached_at();
-        let sampled = |sample| self.reporter.sampled(sample, attached, &mut self.names);
+        let clock = Clock { attached: self.probe.attached_at(), since_attach, wall };
+        let sampled = |sample| self.reporter.sampled(sample, &clock, &mut self.names);
         let lines = shown.iter().map(sampled).map(Box::new).map(Line::Sample).collect();
         Ok((lines, report))
     }

@@ -256,7 +256,7 @@ fn load(candidate: Candidate, cpus: usize, wanted: &Wanted) -> Result<Probe, Ref
     let fd = program.fd().and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?));
     let fd = fd.map_err(|error| refused(Step::Load, &error))?;
     // Before attaching: the first drop must not precede the interval that reports it.
-    let attached = Instant::now();
+    let (attached, attached_at) = (Instant::now(), monotonic());
     let link = program.attach(TRACEPOINT).map_err(|error| refused(Step::Attach, &error))?;
     Ok(Probe {
         ebpf,
@@ -268,7 +268,7 @@ fn load(candidate: Candidate, cpus: usize, wanted: &Wanted) -> Result<Probe, Ref
         program: fd,
         samples,
         attached,
-        attached_at: monotonic(),
+        attached_at,
         attempts: Vec::new(),
         log,
     })

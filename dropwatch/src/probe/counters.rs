@@ -50,6 +50,7 @@ impl Probe {
                 .context("cannot read how often the kernel skipped the program")?,
             samples: slot(Cause::Sample)?,
             stacks: slot(Cause::Stack)?,
+            pcap: 0, // not the kernel's to know
         };
         let undecided = slot(Cause::Undecided)?;
         let ungrouped = slot(Cause::Group)?;

@@ -18,7 +18,11 @@ pub fn losses(lost: &Lost) -> Option<String> {
         (lost.map_full, "map full"),
         (lost.map_busy, "map busy"),
     ]);
-    let details = list(&[(lost.samples, "samples lost"), (lost.stacks, "stacks lost")]);
+    let details = list(&[
+        (lost.samples, "samples lost"),
+        (lost.stacks, "stacks lost"),
+        (lost.pcap, "packets not captured"),
+    ]);
     match (drops.is_empty(), details.is_empty()) {
         (true, true) => None,
         (true, false) => Some(details),
@@ -90,10 +94,11 @@ mod tests {
         assert_eq!(losses(&none), None);
         let nested = Lost { recursion: 12, ..none };
         assert_eq!(losses(&nested).unwrap(), "12 not located: 12 nested");
-        let all = Lost { recursion: 1, map_full: 2, map_busy: 3, samples: 4, stacks: 5 };
+        let all = Lost { recursion: 1, map_full: 2, map_busy: 3, samples: 4, stacks: 5, pcap: 6 };
         assert_eq!(
             losses(&all).unwrap(),
-            "6 not located: 1 nested, 2 map full, 3 map busy; 4 samples lost, 5 stacks lost"
+            "6 not located: 1 nested, 2 map full, 3 map busy; 4 samples lost, 5 stacks lost, \
+             6 packets not captured"
         );
         let details = Lost { samples: 4, ..none };
         assert_eq!(losses(&details).unwrap(), "4 samples lost");

@@ -15,7 +15,7 @@ use super::{
         Address, End, Host, Location, Other, Reason, Report, Sampled, Start, Symbol, round, share,
     },
     options::Options,
-    sample::Sample,
+    sample::{Clock, Sample},
     snapshot::{Counters, Lost, Snapshot},
     timestamp::to_millisecond,
 };
@@ -145,16 +145,15 @@ impl Reporter {
         }
     }
 
-    /// One sampled drop by itself. `attached` is when the run began (`CLOCK_MONOTONIC`,
-    /// nanoseconds, as in [`Sample::time`]).
-    pub fn sampled(&self, sample: &Sample, attached: u64, names: &mut dyn Names) -> Sampled {
+    /// One sampled drop by itself.
+    pub fn sampled(&self, sample: &Sample, clock: &Clock, names: &mut dyn Names) -> Sampled {
         let (symbol, offset, module) = named(names.symbol(sample.key.location));
         let (reason, subsystem) = explained(names.reason(sample.key.reason));
-        let since_attach = Duration::from_nanos(sample.time.saturating_sub(attached));
         let device = sample.netns.zip(sample.ifindex);
         Sampled {
             host: self.host.clone(),
-            at_s: round(since_attach.as_secs_f64(), 6),
+            time: clock.wall(sample.time),
+            at_s: round(clock.since_attach(sample.time).as_secs_f64(), 6),
             symbol,
             offset,
             module,
@@ -171,6 +170,7 @@ impl Reporter {
             owner: sample.socket.and_then(|socket| details::owner(socket, names)),
             flow: Flow::of(sample),
             stack: details::frames(sample, self.options.addresses, names),
+            ethertype: sample.protocol,
             link_header: sample.link_header,
             packet: sample.packet.clone(),
         }

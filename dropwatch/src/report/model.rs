@@ -64,7 +64,7 @@ impl Serialize for Line {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Start {
     #[serde(flatten)]
     pub host: Host,
@@ -171,10 +171,13 @@ pub struct Location {
 }
 
 /// One sampled drop. What could not be proved of it is `None`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sampled {
     #[serde(flatten)]
     pub host: Host,
+    /// Wall-clock label of the drop, to the nanosecond.
+    #[serde(with = "timestamp::nanosecond")]
+    pub time: Timestamp,
     /// Monotonic time since attach, seconds.
     pub at_s: f64,
     pub symbol: Option<String>,
@@ -200,6 +203,8 @@ pub struct Sampled {
     pub flow: Option<Flow>,
     /// Call path, innermost first; empty if it could not be read.
     pub stack: Vec<Frame>,
+    /// What the network header is, as the kernel has it (`skb->protocol`).
+    pub ethertype: u16,
     /// `packet` begins with an Ethernet header; else with the network header.
     pub link_header: bool,
     /// Its first bytes.

@@ -3,10 +3,13 @@
 //! Counts never come from samples: a sample says who and on which path, for the `weight` drops
 //! that it stands for.
 
+use std::time::Duration;
+
 use dropwatch_common::{
     DropKey,
     sample::{ABSENT, PACKET_BYTES, Record, STACK_DEPTH, flag},
 };
+use jiff::Timestamp;
 
 /// A sampled drop. What the kernel side could not prove is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +42,32 @@ pub struct Sample {
     pub link_header: bool,
     /// Where the network header begins in `packet`.
     pub network: Option<usize>,
+}
+
+/// Two clocks read at one moment: tells when, on the wall, something in the kernel happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock {
+    /// When the run began (`CLOCK_MONOTONIC`, nanoseconds, as in [`Sample::time`]).
+    pub attached: u64,
+    /// Monotonic time since then.
+    pub since_attach: Duration,
+    /// Wall-clock time of the same moment.
+    pub wall: Timestamp,
+}
+
+impl Clock {
+    /// Monotonic time from the beginning of the run to `time` of the kernel's clock.
+    pub fn since_attach(&self, time: u64) -> Duration {
+        Duration::from_nanos(time.saturating_sub(self.attached))
+    }
+
+    /// Wall-clock time at `time` of the kernel's clock, as the wall clock is set at this moment.
+    pub fn wall(&self, time: u64) -> Timestamp {
+        let now = i128::try_from(self.since_attach.as_nanos()).unwrap_or(i128::MAX);
+        let then = i128::from(time) - i128::from(self.attached);
+        let nanos = self.wall.as_nanosecond().saturating_sub(now).saturating_add(then);
+        Timestamp::from_nanosecond(nanos).unwrap_or(self.wall)
+    }
 }
 
 impl Sample {
@@ -166,6 +195,19 @@ mod tests {
         let sample = Sample::decode(&record(0, &[], &[])).unwrap();
         assert_eq!((sample.ifindex, sample.conntrack), (None, None));
         assert_eq!((sample.network, sample.packet.len()), (None, 0));
+    }
+
+    #[test]
+    fn the_wall_clock_of_a_drop_is_told_by_the_monotonic_one() {
+        let wall: Timestamp = "2026-11-22T07:35:05Z".parse().unwrap();
+        let clock = Clock { attached: 1_000, since_attach: Duration::from_secs(5), wall };
+        assert_eq!(clock.wall(1_000).to_string(), "2026-11-22T07:35:00Z");
+        assert_eq!(clock.wall(204_519_123).to_string(), "2026-11-22T07:35:00.204518123Z");
+        assert_eq!(clock.since_attach(204_519_123), Duration::from_nanos(204_518_123));
+        // A drop between the first reading of the clock and the end of attaching.
+        assert_eq!(clock.since_attach(0), Duration::ZERO);
+        assert_eq!(clock.wall(0).to_string(), "2026-11-22T07:34:59.999999Z");
+        let _never_panics = clock.wall(u64::MAX);
     }
 
     proptest! {

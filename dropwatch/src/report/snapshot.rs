@@ -22,8 +22,8 @@ pub struct Counters {
 
 /// Everything that was not counted at its location, by cause.
 ///
-/// `map_full`, `map_busy` and `recursion` are drops whose location is unknown; `samples` and
-/// `stacks` are details that are missing, while the drops themselves are counted.
+/// `map_full`, `map_busy` and `recursion` are drops whose location is unknown; `samples`, `stacks`
+/// and `pcap` are details that are missing, while the drops themselves are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// The counter map had no room for another location.
@@ -37,6 +37,15 @@ pub struct Lost {
     pub samples: u64,
     /// Samples whose call path could not be read.
     pub stacks: u64,
+    /// Sampled packets that could not be written to the capture; absent from a recording where
+    /// there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pcap: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Lost {
@@ -53,6 +62,7 @@ impl Lost {
             recursion: with(self.recursion, other.recursion),
             samples: with(self.samples, other.samples),
             stacks: with(self.stacks, other.stacks),
+            pcap: with(self.pcap, other.pcap),
         }
     }
 }

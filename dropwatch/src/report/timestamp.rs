@@ -1,4 +1,4 @@
-//! Wall-clock labels in JSON: RFC 3339 in UTC with exactly three decimals.
+//! Wall-clock labels in JSON: RFC 3339 in UTC with exactly three decimals; nine for a packet's.
 //!
 //! A fixed width keeps recordings sortable as text, and finer digits than the label deserves out of
 //! them. Reading is lenient: any RFC 3339 time with an offset, of any precision.
@@ -14,6 +14,21 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestam
     let text = String::deserialize(from)?;
     // The text is not repeated in the message: it is unbounded and may hold anything.
     text.parse().map_err(|_| D::Error::custom("not an RFC 3339 time such as 2026-11-22T07:35:05Z"))
+}
+
+/// The same with nine decimals, for what is measured to the nanosecond.
+pub(super) mod nanosecond {
+    use jiff::Timestamp;
+    use serde::Serializer;
+
+    pub(in super::super) use super::deserialize;
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        time: &Timestamp,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{time:.9}"))
+    }
 }
 
 /// What is left of `time` in a recording: whole milliseconds.

@@ -82,7 +82,12 @@ impl Recording {
     /// numbered without a gap, each one's rows adding up to its drops, and all of them to the end
     /// line's.
     pub(crate) fn of(ended: &Ended) -> Self {
-        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        Self::ended_with(0, ended)
+    }
+
+    /// The same of a run that is to end with another status.
+    pub(crate) fn ended_with(status: i32, ended: &Ended) -> Self {
+        assert_eq!(ended.status.code(), Some(status), "{}", ended.stderr);
         for line in &ended.lines {
             validate(line);
         }
@@ -150,6 +155,7 @@ impl Recording {
             recursion: sum.recursion + lost.recursion,
             samples: sum.samples + lost.samples,
             stacks: sum.stacks + lost.stacks,
+            pcap: sum.pcap + lost.pcap,
         })
     }
 }

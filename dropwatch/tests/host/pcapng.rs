@@ -1,4 +1,4 @@
-//! Captures read back by a second implementation of the format: tshark.
+//! Captures read back by a second implementation of the format: tshark. Guests have none.
 
 use std::{
     io::Write,
@@ -6,14 +6,18 @@ use std::{
 };
 
 use dropwatch::{
-    render::pcapng::{Packet, Pcapng},
-    report::sample::Sample,
+    render::pcapng::{Pcapng, SNAPLEN},
+    report::{
+        facts::{Interface, Netns},
+        model::{Line, Sampled},
+    },
 };
+use jiff::Timestamp;
 
-const TIME: u64 = 1_795_332_905_123_456_789;
+const TIME: i128 = 1_795_332_905_123_456_789;
 
 /// What tshark makes of a file: a row of `fields` for each packet.
-fn dissected(file: &[u8], fields: &[&str]) -> Vec<Vec<String>> {
+pub(crate) fn dissected(file: &[u8], fields: &[&str]) -> Vec<Vec<String>> {
     let mut command = Command::new("tshark");
     command.args(["-n", "-r", "-", "-T", "fields", "-E", "separator=;"]);
     for field in fields {
@@ -55,15 +59,19 @@ fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
 
 /// One packet of every kind that can be dropped: with and without a link header, IP and not, whole
 /// and cut.
-fn samples() -> Vec<Sample> {
-    let base = Sample { netns: Some(7), ifindex: Some(2), weight: 1, ..Sample::default() };
-    let raw = |protocol, packet: Vec<u8>, length| Sample {
-        protocol,
-        length,
-        network: Some(0),
-        packet,
-        ..base.clone()
+fn samples() -> Vec<Sampled> {
+    let base = Sampled {
+        time: Timestamp::from_nanosecond(TIME).unwrap(),
+        symbol: Some("nf_hook_slow".into()),
+        offset: Some(0x7d),
+        reason: Some("NETFILTER_DROP".into()),
+        netns: Some(Netns { name: Some("gw".into()), inum: 7 }),
+        interface: Some(Interface { name: Some("eth0".into()), index: 2 }),
+        weight: 1,
+        ..Sampled::default()
     };
+    let raw =
+        |ethertype, packet: Vec<u8>, length| Sampled { ethertype, length, packet, ..base.clone() };
     let mut tcp = vec![0x9c, 0x40, 0x1f, 0x90]; // 40000 → 8080
     tcp.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]); // SYN
     let mut ipv6 = vec![0x60, 0, 0, 0, 0, 8, 17, 64];
@@ -76,36 +84,26 @@ fn samples() -> Vec<Sample> {
     arp.extend([0, 0, 0, 0, 0, 0, 10, 0, 0, 9]);
     vec![
         raw(0x0800, ipv4(17, &udp(1234, 9, 1000), 1020), 1000),
-        Sample {
-            link_header: true,
-            network: Some(14),
-            ..raw(0x0800, ethernet(0x0800, &ipv4(6, &tcp, 40)), 40)
-        },
-        Sample { outgoing: true, ..raw(0x86dd, ipv6, 48) },
+        Sampled { link_header: true, ..raw(0x0800, ethernet(0x0800, &ipv4(6, &tcp, 40)), 40) },
+        Sampled { outgoing: true, ..raw(0x86dd, ipv6, 48) },
         raw(0x0806, arp, 28),
     ]
 }
 
-fn packet(sample: &Sample) -> Packet<'_> {
-    Packet {
-        sample,
-        time: TIME,
-        location: "nf_hook_slow+0x7d",
-        reason: Some("NETFILTER_DROP"),
-        netns: Some("gw"),
-        interface: Some("eth0"),
-    }
+/// The file after each packet.
+fn files() -> Vec<Vec<u8>> {
+    let (mut capture, mut file) = (Pcapng::new(SNAPLEN), Vec::new());
+    let mut after = |sample| {
+        capture.line(&Line::Sample(Box::new(sample)), &mut file);
+        file.clone()
+    };
+    samples().into_iter().map(&mut after).collect()
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn tshark_dissects_every_packet() {
-    let samples = samples();
-    let (mut capture, mut file) = (Pcapng::new(), Vec::new());
-    capture.header("6.18.0", &mut file);
-    for sample in &samples {
-        capture.packet(&packet(sample), &mut file);
-    }
+    let file = files().pop().unwrap();
     let fields = [
         "frame.interface_name",
         "frame.time_epoch",
@@ -143,11 +141,7 @@ fn tshark_dissects_every_packet() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn the_file_is_valid_after_every_packet() {
-    let samples = samples();
-    let (mut capture, mut file) = (Pcapng::new(), Vec::new());
-    capture.header("6.18.0", &mut file);
-    for (sample, written) in samples.iter().zip(1..) {
-        capture.packet(&packet(sample), &mut file);
-        assert_eq!(dissected(&file, &["frame.number"]).len(), written);
+    for (file, packets) in files().iter().zip(1..) {
+        assert_eq!(dissected(file, &["frame.number"]).len(), packets);
     }
 }

@@ -12,7 +12,7 @@ use dropwatch::{
         facts::Owner,
         model::{Host, Line, Lost, Reason, Symbol},
         options::Options,
-        sample::Sample,
+        sample::{Clock, Sample},
         snapshot::{Counters, Snapshot},
         view::View,
     },
@@ -174,8 +174,10 @@ pub(crate) fn run_sampled(options: Options, notices: &[&str], steps: &[Step]) ->
     let mut lines =
         vec![Line::Start(reporter.start(attach, Duration::from_secs(5), notices, Vec::new()))];
     for Step { snapshot, intervals, samples } in steps {
+        let Snapshot { since_attach, wall, .. } = *snapshot;
+        let clock = Clock { attached: 1_000, since_attach, wall };
         for sample in samples {
-            lines.push(Line::Sample(Box::new(reporter.sampled(sample, 1_000, &mut Table))));
+            lines.push(Line::Sample(Box::new(reporter.sampled(sample, &clock, &mut Table))));
         }
         lines.push(Line::Report(reporter.report(snapshot, *intervals, samples, &mut Table)));
     }
