@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use crate::{
+    capture::Capture,
     diagnose::knowledge,
     doctor,
     exit::Failure,
@@ -26,10 +27,10 @@ use crate::{
         groups::By,
         model::{Line, Report},
         options::Options,
-        sample::Clock,
+        sample::{Clock, Sample},
         snapshot::Snapshot,
     },
-    settings::Watch,
+    settings::{Pcap, Target, Watch},
     verbose,
     wanted::wanted,
 };
@@ -53,6 +54,18 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     if settings.keys.need_reasons() && !probe.has_reason() {
         return Err(Failure::Kernel(format!("--reason cannot work: {}", doctor::NO_REASONS)));
     }
+    // While the capabilities are there, too: the file may lie in someone else's folder.
+    let capture = match &settings.pcap {
+        Some(_) if !probe.has_samples() => {
+            return Err(Failure::Kernel(
+                "--pcap cannot work: this kernel refuses the program that takes samples \
+                 (`dropwatch doctor` shows why)"
+                    .to_owned(),
+            ));
+        }
+        Some(pcap) => Some(Capture::open(pcap)?),
+        None => None,
+    };
     let names_places = settings.by.iter().any(|by| matches!(by, By::Netns | By::Iface));
     let kept = if probe.has_samples() || names_places { privilege::FOR_PLACES } else { &[] };
     privilege::keep_only(kept, || probe.is_readable())?;
@@ -73,7 +86,12 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
         let run = Run {
             reporter: Reporter::new(host, options, knowledge::is_benign),
             renderer: settings.show.renderer(),
-            output: Output::stdout().context("cannot use standard output")?,
+            output: match &settings.pcap {
+                Some(Pcap { target: Target::Stdout, .. }) => Output::stderr(),
+                _ => Output::stdout(),
+            }
+            .context("cannot use the output")?,
+            capture,
             pace: Pace::new(settings.interval),
             names,
             probe,
@@ -113,6 +131,7 @@ struct Run<'a> {
     pace: Pace,
     renderer: Box<dyn Renderer>,
     output: Output,
+    capture: Option<Capture>,
 }
 
 /// What the loop woke up for.
@@ -130,28 +149,34 @@ impl Run<'_> {
         self.start(notices).await?;
         let ends_at = self.settings.duration.unwrap_or(FOREVER);
         let mut reports = 0;
-        loop {
+        // Whoever had enough packets ends the run, too; the reports end as always.
+        while !self.capture.as_ref().is_some_and(Capture::is_closed) {
             // A reader that has not taken the last report gets no new one before it has.
-            let busy = self.output.is_busy();
+            let busy = self.is_busy();
             let due = if busy { ends_at } else { self.pace.due(self.now()).min(ends_at) };
+            let until = self.probe.attached() + due;
             let wake = tokio::select! {
                 biased;
                 () = stop.requested() => Wake::Stop,
-                written = self.output.flushed(), if busy => Wake::Written(written),
-                () = sleep_until((self.probe.attached() + due).into()) => Wake::Tick,
+                written = self.flushed(), if busy => Wake::Written(written),
+                () = sleep_until(until.into()) => Wake::Tick,
                 () = next_log(&mut log) => continue,
             };
             match wake {
                 Wake::Written(result) => match ended_by_reader(result)? {
-                    true => return Ok(()),
+                    true => return self.captured(),
                     false => continue,
                 },
                 Wake::Tick if due < ends_at && Some(reports + 1) != self.settings.count => {
                     reports += 1;
-                    let (mut lines, report) = self.report()?;
+                    let taken = self.samples()?;
+                    if let Some(capture) = &mut self.capture {
+                        capture.write(&taken.lines).await;
+                    }
+                    let (mut lines, report) = self.report(taken)?;
                     lines.push(Line::Report(report));
                     if ended_by_reader(self.write(lines).await)? {
-                        return Ok(());
+                        return self.captured();
                     }
                 }
                 Wake::Tick | Wake::Stop => break,
@@ -179,33 +204,62 @@ impl Run<'_> {
     async fn start(&mut self, notices: Vec<String>) -> Result<(), Failure> {
         let Watch { interval, filters, .. } = self.settings;
         let start = self.reporter.start(Timestamp::now(), *interval, notices, filters.clone());
-        self.write(vec![Line::Start(start)]).await.context("cannot write the output")?;
+        let lines = vec![Line::Start(start)];
+        if let Some(capture) = &mut self.capture {
+            capture.write(&lines).await;
+        }
+        self.write(lines).await.context("cannot write the output")?;
         Ok(())
     }
 
-    /// Reads the counters and reports the time since the last report: its samples, if they are to
-    /// be lines of their own, and the report.
-    fn report(&mut self) -> Result<(Vec<Line>, Report), Failure> {
-        // Samples first: what is sampled is counted already.
+    /// True while a reader has not taken what was last written for it.
+    fn is_busy(&self) -> bool {
+        self.output.is_busy() || self.capture.as_ref().is_some_and(Capture::is_busy)
+    }
+
+    /// Waits until the readers have taken it. May be dropped and called again.
+    async fn flushed(&mut self) -> io::Result<()> {
+        // Packets first: reports may end the run, and must not leave a part of a packet behind.
+        if let Some(capture) = &mut self.capture {
+            capture.flushed().await;
+        }
+        self.output.flushed().await
+    }
+
+    /// What was sampled since the last report.
+    fn samples(&mut self) -> Result<Taken, Failure> {
         let mut samples = self.probe.samples().context("cannot read the samples")?;
+        self.names.begin_report();
         samples.retain(|sample| self.reporter.wants(sample.key, &mut self.names));
+        self.names.find_owners(samples.iter().filter_map(|sample| sample.socket));
+        let clock = Clock {
+            attached: self.probe.attached_at(),
+            since_attach: self.now(),
+            wall: Timestamp::now(),
+        };
+        let wanted = self.settings.sample_lines || self.capture.is_some();
+        let told = if wanted { samples.as_slice() } else { &[] };
+        let sampled = |sample| self.reporter.sampled(sample, &clock, &mut self.names);
+        let lines = told.iter().map(sampled).map(Box::new).map(Line::Sample).collect();
+        Ok(Taken { samples, lines })
+    }
+
+    /// Reads the counters and reports the time since the last report: its samples, if they are to
+    /// be lines of their own, and the report. What is sampled is counted already.
+    fn report(&mut self, taken: Taken) -> Result<(Vec<Line>, Report), Failure> {
         let since_attach = self.now();
         let wall = Timestamp::now();
-        let counters = self.probe.read()?;
+        let mut counters = self.probe.read()?;
         debug!("read {} counters in {:?}", counters.drops.len(), self.now() - since_attach);
+        counters.lost.pcap = self.capture.as_ref().map_or(0, Capture::lost);
         let snapshot = Snapshot { since_attach, wall, counters };
-        self.names.begin_report();
-        self.names.find_owners(samples.iter().filter_map(|sample| sample.socket));
         let intervals = self.pace.advance(since_attach);
         let fallen = self.reporter.fallen();
-        let report = self.reporter.report(&snapshot, intervals, &samples, &mut self.names);
+        let report = self.reporter.report(&snapshot, intervals, &taken.samples, &mut self.names);
         if self.reporter.fallen() > fallen {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
         }
-        let shown = if self.settings.sample_lines { samples.as_slice() } else { &[] };
-        let clock = Clock { attached: self.probe.attached_at(), since_attach, wall };
-        let sampled = |sample| self.reporter.sampled(sample, &clock, &mut self.names);
-        let lines = shown.iter().map(sampled).map(Box::new).map(Line::Sample).collect();
+        let lines = if self.settings.sample_lines { taken.lines } else { Vec::new() };
         Ok((lines, report))
     }
 
@@ -233,13 +287,28 @@ impl Run<'_> {
         }
     }
 
-    /// Detaches, reports what is left, and waits for the reader to take it.
+    /// Detaches, reports what is left, and waits for the readers to take it.
     async fn finish(mut self, stop: &mut Stop, log: Option<&mut KernelLog>) -> Result<(), Failure> {
         self.probe.detach();
         if let Some(log) = log {
             log.flush();
         }
-        let (mut lines, report) = self.report()?;
+        let taken = self.samples()?;
+        // Before the report, which says what is missing.
+        if let Some(capture) = &mut self.capture {
+            let last = async {
+                capture.write(&taken.lines).await;
+                capture.flushed().await;
+            };
+            let written = tokio::select! {
+                written = timeout(LAST_WRITE, last) => written.is_ok(),
+                () = stop.requested() => false,
+            };
+            if !written {
+                capture.give_up();
+            }
+        }
+        let (mut lines, report) = self.report(taken)?;
         let unread = format!("{} drops of the last {}s", report.drops, report.interval_s);
         let end = self.reporter.end(Timestamp::now());
         let last = async {
@@ -252,10 +321,26 @@ impl Run<'_> {
             () = stop.requested() => None,
         };
         match written {
-            Some(result) => ended_by_reader(result).map(|_| ()),
-            None => Err(anyhow!("the reader of the output has stalled: {unread} not shown").into()),
-        }
+            Some(result) => ended_by_reader(result)?,
+            None => {
+                return Err(
+                    anyhow!("the reader of the output has stalled: {unread} not shown").into()
+                );
+            }
+        };
+        self.captured()
     }
+
+    /// Fails if the capture lacks packets.
+    fn captured(&self) -> Result<(), Failure> {
+        self.capture.as_ref().map_or(Ok(()), Capture::end)
+    }
+}
+
+/// Samples, and their lines where anyone wants them.
+struct Taken {
+    samples: Vec<Sample>,
+    lines: Vec<Line>,
 }
 
 /// A reader that went away ends the run, and that is no failure.

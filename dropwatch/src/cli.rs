@@ -1,20 +1,16 @@
 //! The command line, as typed. Validation that needs more than one option is in
 //! [`settings`](crate::settings).
 
+mod filters;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
-use dropwatch_common::filter::{Masked, Ports, Protocol};
+use dropwatch_common::sample::PACKET_BYTES;
 
-use crate::{
-    exit::Failure,
-    filter,
-    report::{
-        keys::{Choice, Glob},
-        protocol,
-    },
-};
+pub use self::filters::{Filtered, Filters};
+use crate::{exit::Failure, render::pcapng::SNAPLEN};
 
 /// Shortest interval: reading the counters has a cost, and a report takes a moment to read.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -33,10 +29,11 @@ Examples:
   sudo dropwatch --json >drops.ndjson  record; replay with `dropwatch replay drops.ndjson`
   sudo dropwatch --proto tcp --port 80 only packets of web traffic
   sudo dropwatch --by netns,cpu        also by namespace and CPU
+  sudo dropwatch --pcap drops.pcapng   sampled packets, for tshark and Wireshark
   sudo dropwatch --classic             the output of SystemTap's dropwatch.stp
   dropwatch doctor                     what this kernel and your privileges allow
 
-Exit codes: 0 fine, 1 failure while running, 2 usage, 3 missing privilege, 4 kernel cannot.",
+Exit codes: 0 fine, 1 failure while running, also packets missing in FILE, 2 usage, 3 missing privilege, 4 kernel cannot.",
     args_conflicts_with_subcommands = true
 )]
 pub struct Cli {
@@ -54,6 +51,8 @@ pub enum Command {
     Replay {
         /// Recording to read; - is standard input
         file: PathBuf,
+        #[command(flatten)]
+        pcap: Pcap,
         #[command(flatten)]
         show: Show,
     },
@@ -77,8 +76,10 @@ pub struct Watch {
     #[arg(long, conflicts_with = "no_samples")]
     pub samples: bool,
     /// Count only: no details of who and on which path
-    #[arg(long)]
+    #[arg(long, conflicts_with = "pcap")]
     pub no_samples: bool,
+    #[command(flatten)]
+    pub pcap: Pcap,
     /// Count once more by KEY, several with commas between; what cannot be proved is `unknown`
     #[arg(long, value_name = "KEY", value_enum, value_delimiter = ',')]
     pub by: Vec<By>,
@@ -94,50 +95,24 @@ pub struct Watch {
     pub filters: Filters,
 }
 
-/// Which drops to count. Values of one option are alternatives; every option must let a drop
-/// through.
+/// Where sampled packets go.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Filters (repeatable; '!VALUE' excludes)")]
-pub struct Filters {
-    /// Only drops for this reason; * stands for anything
-    #[arg(long, value_name = "NAME", value_parser = filtered(Choice::glob))]
-    pub reason: Vec<Filtered<Glob>>,
-    /// Only drops in this function; * stands for anything
-    #[arg(long, value_name = "NAME", value_parser = filtered(Choice::glob))]
-    pub symbol: Vec<Filtered<Glob>>,
-    /// Only packets of this network namespace: its name, `host`, /proc/PID/ns/net
-    #[arg(long, value_name = "NAME", value_parser = filtered(|text| Choice::parse(text, name)))]
-    pub netns: Vec<Filtered<String>>,
-    /// Only packets at this interface
-    #[arg(long, value_name = "NAME", value_parser = filtered(|text| Choice::parse(text, filter::interface)))]
-    pub iface: Vec<Filtered<Masked>>,
-    /// Only this protocol: tcp, udp, icmp, arp, ipv6, a number, 0x88cc
-    #[arg(long, value_name = "PROTOCOL", value_parser = filtered(|text| Choice::parse(text, protocol::parse)))]
-    pub proto: Vec<Filtered<Protocol>>,
-    /// Only packets from or to this address, or network (10.0.0.0/8)
-    #[arg(long, value_name = "ADDRESS", value_parser = filtered(|text| Choice::parse(text, filter::host)))]
-    pub host: Vec<Filtered<Masked>>,
-    /// Only packets from or to this port, or range (8000-8099)
-    #[arg(long, value_name = "PORT", value_parser = filtered(|text| Choice::parse(text, filter::ports)))]
-    pub port: Vec<Filtered<Ports>>,
-}
-
-/// A choice, and how it was typed.
-#[derive(Clone, Debug)]
-pub struct Filtered<T> {
-    pub choice: Choice<T>,
-    pub typed: String,
-}
-
-/// Makes a parser of command line values of one of choices.
-fn filtered<T>(
-    parse: impl Fn(&str) -> Result<Choice<T>, String> + Clone,
-) -> impl Fn(&str) -> Result<Filtered<T>, String> + Clone {
-    move |text| Ok(Filtered { choice: parse(text)?, typed: text.to_owned() })
-}
-
-fn name(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("a name is missing".to_owned()) } else { Ok(text.to_owned()) }
+pub struct Pcap {
+    /// Write the sampled packets to FILE as pcapng, for tshark and Wireshark
+    ///
+    /// Each has a comment with location, reason and namespace. An existing file is overwritten, a
+    /// new one is readable by its owner alone. - is standard output; reports then go to standard
+    /// error.
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "pcap",
+        value_parser = snaplen,
+        help = format!("Bytes of each packet in FILE, at most {PACKET_BYTES} [default: {SNAPLEN}]")
+    )]
+    pub snaplen: Option<usize>,
 }
 
 /// How reports look.
@@ -245,6 +220,14 @@ fn at_least_one(text: &str) -> Result<u64, String> {
     }
 }
 
+fn snaplen(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(bytes @ 1..=PACKET_BYTES) => Ok(bytes),
+        Ok(_) => Err(format!("must be from 1 to {PACKET_BYTES}, all that a sample holds")),
+        Err(_) => Err("not a whole number".to_owned()),
+    }
+}
+
 /// `5s`, `500ms`, `1m30s`, `2h`, or a number of seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let seconds = match text.parse::<f64>() {
@@ -302,6 +285,15 @@ mod tests {
             ),
             (&["-n", "x"], "invalid value 'x' for '--top <N>': not a whole number (see --help)"),
             (&["-c", "0"], "invalid value '0' for '--count <N>': must be at least 1 (see --help)"),
+            (
+                &["--pcap", "f", "--snaplen", "257"],
+                "invalid value '257' for '--snaplen <N>': must be from 1 to 256, all that a sample \
+                 holds (see --help)",
+            ),
+            (
+                &["--pcap", "f", "--no-samples"],
+                "the argument '--pcap <FILE>' cannot be used with '--no-samples' (see --help)",
+            ),
         ] {
             let error = Cli::try_parse_from(["dropwatch"].iter().chain(args)).expect_err("wrong");
             assert_eq!(one_line(&error.render().to_string()), told);

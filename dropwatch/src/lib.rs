@@ -4,6 +4,7 @@
 //! The map of the code, and the rules that its numbers obey, are in `docs/architecture.md`.
 
 pub mod app;
+mod capture;
 pub mod cli;
 pub mod diagnose;
 pub mod doctor;

@@ -8,7 +8,7 @@ use dropwatch::{
     doctor,
     exit::Failure,
     render, replay,
-    settings::{Show, Terminal, Watch},
+    settings::{Replay, Terminal, Watch},
 };
 
 fn main() -> ExitCode {
@@ -27,6 +27,8 @@ fn run() -> Result<(), Failure> {
     match &cli.command {
         None => app::watch(&Watch::new(&cli.watch, terminal)?),
         Some(Command::Doctor) => doctor::examine(terminal),
-        Some(Command::Replay { file, show }) => replay::file(file, &Show::new(show, terminal)?),
+        Some(Command::Replay { file, pcap, show }) => {
+            replay::file(file, &Replay::new(show, pcap, terminal)?)
+        }
     }
 }

@@ -1,9 +1,16 @@
-//! Standard output that may stall: the run goes on while a reader does not read.
+//! Output that may stall: the run goes on while a reader does not read.
 //!
 //! Writes happen on a thread of their own, one at a time. While one is under way the loop makes no
 //! report; the counters stay in the kernel, so the next report covers the longer time.
 
-use std::{fs::File, io, io::Write, os::fd::AsFd, sync::Arc, thread, time::Duration};
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -11,16 +18,31 @@ use tokio::task::{JoinHandle, spawn_blocking};
 /// shares it.
 const RETRY: Duration = Duration::from_millis(5);
 
+/// Writes all of some bytes to a file.
+pub type Write = fn(&File, &[u8]) -> io::Result<()>;
+
 pub struct Output {
     file: Arc<File>,
+    write: Write,
     pending: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Output {
-    /// Writes to standard output, unbuffered: one report is one write.
+    /// Writes to `file` by `write`, unbuffered: one report is one write.
+    pub fn new(file: File, write: Write) -> Self {
+        Self { file: Arc::new(file), write, pending: None }
+    }
+
     pub fn stdout() -> io::Result<Self> {
-        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Self { file: Arc::new(file), pending: None })
+        Self::shared(io::stdout().as_fd())
+    }
+
+    pub fn stderr() -> io::Result<Self> {
+        Self::shared(io::stderr().as_fd())
+    }
+
+    fn shared(descriptor: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self::new(descriptor.try_clone_to_owned()?.into(), write_all))
     }
 
     /// True while the reader has not taken the last write.
@@ -34,8 +56,8 @@ impl Output {
     /// That of the previous write.
     pub async fn write(&mut self, bytes: Vec<u8>) -> io::Result<()> {
         self.flushed().await?;
-        let file = Arc::clone(&self.file);
-        self.pending = Some(spawn_blocking(move || write_all(&file, &bytes)));
+        let (file, write) = (Arc::clone(&self.file), self.write);
+        self.pending = Some(spawn_blocking(move || write(&file, &bytes)));
         Ok(())
     }
 
@@ -48,7 +70,8 @@ impl Output {
     }
 }
 
-fn write_all(mut file: &File, mut bytes: &[u8]) -> io::Result<()> {
+/// Writes all of `bytes`, and waits where `file` has no room for them.
+pub fn write_all(mut file: &File, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

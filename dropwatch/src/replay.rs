@@ -13,13 +13,16 @@ use anyhow::{Context, anyhow};
 use thiserror::Error;
 
 use crate::{
+    capture,
     exit::Failure,
-    render::{Renderer, clean},
+    render::{Renderer, clean, pcapng::Pcapng},
     report::{
         decode::{DecodeError, decode},
+        model::Line,
         view::View,
     },
-    settings::Show,
+    settings::{Pcap, Replay, Target},
+    verbose,
 };
 
 /// Longest accepted line, bytes: room for 50,000 locations.
@@ -31,6 +34,8 @@ pub enum ReplayError {
     Read { line: u64, source: io::Error },
     #[error("cannot write: {0}")]
     Write(#[source] io::Error),
+    #[error("cannot write packets: {0}")]
+    Packets(#[source] io::Error),
     #[error("line {line} is longer than {MAX_LINE} bytes: not a dropwatch recording")]
     TooLong { line: u64 },
     #[error("line {line} is not UTF-8 text (byte {byte}): not a dropwatch recording")]
@@ -41,20 +46,42 @@ pub enum ReplayError {
     Empty,
 }
 
-/// Replays the recording at `path` (`-` is standard input) to standard output.
-pub fn file(path: &Path, show: &Show) -> Result<(), Failure> {
+/// Replays the recording at `path` (`-` is standard input) to standard output, and its packets to a
+/// capture where that is asked for.
+pub fn file(path: &Path, settings: &Replay) -> Result<(), Failure> {
     let name = path.display();
     let recording: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin().lock())
     } else {
         Box::new(File::open(path).with_context(|| format!("cannot open the recording {name}"))?)
     };
-    let mut out = BufWriter::new(io::stdout().lock());
-    let replayed = replay(BufReader::new(recording), &show.view, &*show.renderer(), &mut out)
-        .and_then(|()| out.flush().map_err(ReplayError::Write));
+    let Replay { pcap, show } = settings;
+    let out: Box<dyn Write> = match pcap {
+        Some(Pcap { target: Target::Stdout, .. }) => Box::new(io::stderr().lock()),
+        _ => Box::new(io::stdout().lock()),
+    };
+    let mut out = BufWriter::new(out);
+    let renderer = show.renderer();
+    let mut packets = pcap.as_ref().map(Packets::open).transpose()?;
+    let replayed = each_line(BufReader::new(recording), |line| {
+        if let Some(packets) = &mut packets {
+            packets.line(&line).map_err(ReplayError::Packets)?;
+        }
+        renderer.line(&show.view.line(line), &mut out).map_err(ReplayError::Write)
+    });
+    let replayed = replayed.and_then(|()| out.flush().map_err(ReplayError::Write));
+    if packets.is_some_and(|packets| packets.number == 0) {
+        verbose::to_stderr(&format!(
+            "{name} holds no packets; record them with `dropwatch --json --samples`"
+        ));
+    }
     match replayed {
         // A reader that has seen enough is no failure.
-        Err(ReplayError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(ReplayError::Write(error) | ReplayError::Packets(error))
+            if error.kind() == io::ErrorKind::BrokenPipe =>
+        {
+            Ok(())
+        }
         Err(error) => Err(anyhow!("cannot replay {name}: {error}").into()),
         Ok(()) => Ok(()),
     }
@@ -64,10 +91,39 @@ pub fn file(path: &Path, show: &Show) -> Result<(), Failure> {
 ///
 /// Recordings of several runs, one after the other, are fine. Blank lines are passed over.
 pub fn replay(
-    mut recording: impl BufRead,
+    recording: impl BufRead,
     view: &View,
     renderer: &dyn Renderer,
     out: &mut dyn Write,
+) -> Result<(), ReplayError> {
+    each_line(recording, |line| renderer.line(&view.line(line), out).map_err(ReplayError::Write))
+}
+
+/// The packets of a recording.
+struct Packets {
+    pcapng: Pcapng,
+    file: File,
+    number: u64,
+}
+
+impl Packets {
+    fn open(pcap: &Pcap) -> Result<Self, Failure> {
+        let file = capture::open(&pcap.target)?;
+        Ok(Self { pcapng: Pcapng::new(pcap.snaplen), file, number: 0 })
+    }
+
+    fn line(&mut self, line: &Line) -> io::Result<()> {
+        let mut page = Vec::new();
+        self.pcapng.line(line, &mut page);
+        self.number += u64::from(matches!(line, Line::Sample(_)));
+        capture::append(&self.file, &page)
+    }
+}
+
+/// Hands every line of `recording` to `each`.
+fn each_line(
+    mut recording: impl BufRead,
+    mut each: impl FnMut(Line) -> Result<(), ReplayError>,
 ) -> Result<(), ReplayError> {
     let mut bytes = Vec::new();
     let mut lines = 0;
@@ -88,7 +144,7 @@ pub fn replay(
         lines += 1;
         let text = utf8(&bytes, line)?;
         let decoded = decode(text).map_err(|cause| ReplayError::Line { line, cause })?;
-        renderer.line(&view.line(decoded), out).map_err(ReplayError::Write)?;
+        each(decoded)?;
     }
     if lines == 0 { Err(ReplayError::Empty) } else { Ok(()) }
 }

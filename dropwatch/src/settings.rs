@@ -1,6 +1,11 @@
 //! The command line, validated: what the program acts on.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{
+    fmt::{self, Display},
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use jiff::tz::TimeZone;
 
@@ -8,12 +13,8 @@ use crate::{
     cli,
     exit::Failure,
     filter::Packets,
-    render::{Format, Renderer, Style},
-    report::{
-        groups::By,
-        keys::{Choice, Keys},
-        view::View,
-    },
+    render::{Format, Renderer, Style, pcapng::SNAPLEN},
+    report::{groups::By, keys::Keys, view::View},
 };
 
 /// A live run.
@@ -28,6 +29,8 @@ pub struct Watch {
     pub samples: bool,
     /// Write each of them as a line of its own.
     pub sample_lines: bool,
+    /// Write their packets to a capture.
+    pub pcap: Option<Pcap>,
     /// Show their call paths.
     pub stacks: bool,
     /// Count only these packets.
@@ -44,6 +47,39 @@ pub struct Watch {
     pub show: Show,
 }
 
+/// A recording that is rendered again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replay {
+    /// Write its packets to a capture.
+    pub pcap: Option<Pcap>,
+    pub show: Show,
+}
+
+/// A capture of sampled packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pcap {
+    pub target: Target,
+    /// Most bytes of each packet.
+    pub snaplen: usize,
+}
+
+/// Where a capture goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Reports then go to standard error.
+    Stdout,
+    File(PathBuf),
+}
+
+impl Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("standard output"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// How reports look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Show {
@@ -58,7 +94,10 @@ pub struct Show {
 /// What decides about colour besides the option.
 #[derive(Clone, Copy, Debug)]
 pub struct Terminal {
+    /// Reports go to a terminal.
     pub is_terminal: bool,
+    /// Standard error is one.
+    pub stderr_is_terminal: bool,
     /// `NO_COLOR` is set and not empty (<https://no-color.org>).
     pub no_color: bool,
     /// `TERM` is `dumb`.
@@ -71,8 +110,19 @@ impl Terminal {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         Self {
             is_terminal: std::io::stdout().is_terminal(),
+            stderr_is_terminal: std::io::stderr().is_terminal(),
             no_color: set("NO_COLOR"),
             dumb: std::env::var_os("TERM").is_some_and(|term| term == "dumb"),
+        }
+    }
+
+    /// The same where `pcap` leaves standard error to the reports.
+    fn beside(self, pcap: Option<&Pcap>) -> Self {
+        match pcap {
+            Some(Pcap { target: Target::Stdout, .. }) => {
+                Self { is_terminal: self.stderr_is_terminal, ..self }
+            }
+            _ => self,
         }
     }
 
@@ -84,7 +134,8 @@ impl Terminal {
 
 impl Watch {
     pub fn new(args: &cli::Watch, terminal: Terminal) -> Result<Self, Failure> {
-        let show = Show::new(&args.show, terminal)?;
+        let pcap = Pcap::new(&args.pcap, terminal)?;
+        let show = Show::new(&args.show, terminal.beside(pcap.as_ref()))?;
         if args.samples && show.format != Format::Json {
             return Err(Failure::Usage("--samples writes JSON lines: add --json".to_owned()));
         }
@@ -93,13 +144,14 @@ impl Watch {
             count: args.count,
             duration: args.duration,
             // The classic format has no place for details.
-            samples: !args.no_samples && show.format != Format::Classic,
+            samples: !args.no_samples && (show.format != Format::Classic || pcap.is_some()),
+            pcap,
             sample_lines: args.samples,
             stacks: args.stacks,
             by: by(args, show.format)?,
-            packets: packets(&args.filters),
-            keys: keys(&args.filters),
-            filters: typed(&args.filters),
+            packets: args.filters.packets(),
+            keys: args.filters.keys(),
+            filters: args.filters.typed(),
             verbose: args.verbose,
             show,
             reasons: args.candidate.map(|candidate| candidate == cli::Candidate::WithReasons),
@@ -124,7 +176,7 @@ fn by(args: &cli::Watch, format: Format) -> Result<Vec<By>, Failure> {
     let refuse = |why: &str| Err(Failure::Usage(format!("--by {why}")));
     match by.is_empty() {
         false if format == Format::Classic => refuse("does not go with the classic format"),
-        false if !keys(&args.filters).is_empty() => refuse(
+        false if !args.filters.keys().is_empty() => refuse(
             "does not go with --reason and --symbol: the kernel counts groups before dropwatch \
              looks at reasons and functions; use --netns, --iface, --proto, --host, --port",
         ),
@@ -132,39 +184,28 @@ fn by(args: &cli::Watch, format: Format) -> Result<Vec<By>, Failure> {
     }
 }
 
-fn choices<T: Clone>(given: &[cli::Filtered<T>]) -> Vec<Choice<T>> {
-    given.iter().map(|filtered| filtered.choice.clone()).collect()
-}
-
-fn packets(args: &cli::Filters) -> Packets {
-    Packets {
-        netns: choices(&args.netns),
-        iface: choices(&args.iface),
-        protocol: choices(&args.proto),
-        host: choices(&args.host),
-        port: choices(&args.port),
+impl Replay {
+    pub fn new(show: &cli::Show, pcap: &cli::Pcap, terminal: Terminal) -> Result<Self, Failure> {
+        let pcap = Pcap::new(pcap, terminal)?;
+        let show = Show::new(show, terminal.beside(pcap.as_ref()))?;
+        Ok(Self { pcap, show })
     }
 }
 
-fn keys(args: &cli::Filters) -> Keys {
-    Keys { reasons: choices(&args.reason), symbols: choices(&args.symbol) }
-}
-
-/// The filters as they were typed, in the order of the help.
-fn typed(args: &cli::Filters) -> Vec<String> {
-    fn of<T>(option: &str, given: &[cli::Filtered<T>]) -> Vec<String> {
-        given.iter().map(|filtered| format!("{option} {}", filtered.typed)).collect()
+impl Pcap {
+    fn new(args: &cli::Pcap, terminal: Terminal) -> Result<Option<Self>, Failure> {
+        let Some(path) = &args.pcap else { return Ok(None) };
+        let target =
+            if path == Path::new("-") { Target::Stdout } else { Target::File(path.clone()) };
+        if target == Target::Stdout && terminal.is_terminal {
+            return Err(Failure::Usage(
+                "--pcap - writes binary data, and standard output is a terminal: name a file, or \
+                 pipe it into `tshark -r -`"
+                    .to_owned(),
+            ));
+        }
+        Ok(Some(Self { target, snaplen: args.snaplen.unwrap_or(SNAPLEN) }))
     }
-    [
-        of("--reason", &args.reason),
-        of("--symbol", &args.symbol),
-        of("--netns", &args.netns),
-        of("--iface", &args.iface),
-        of("--proto", &args.proto),
-        of("--host", &args.host),
-        of("--port", &args.port),
-    ]
-    .concat()
 }
 
 impl Show {
@@ -192,7 +233,7 @@ impl Show {
             color: match args.color {
                 cli::Color::Always => true,
                 cli::Color::Never => false,
-                cli::Color::Auto => terminal.is_terminal && !terminal.no_color && !terminal.dumb,
+                cli::Color::Auto => terminal.wants_color(),
             },
         })
     }
@@ -219,7 +260,8 @@ mod tests {
 
     use super::*;
 
-    const TTY: Terminal = Terminal { is_terminal: true, no_color: false, dumb: false };
+    const TTY: Terminal =
+        Terminal { is_terminal: true, stderr_is_terminal: true, no_color: false, dumb: false };
     const PIPE: Terminal = Terminal { is_terminal: false, ..TTY };
 
     fn show(args: &[&str], terminal: Terminal) -> Result<Show, Failure> {
@@ -251,14 +293,34 @@ mod tests {
         assert!(show(&["--classic", "-n", "0", "--all"], PIPE).is_ok());
     }
 
-    fn watch(args: &[&str]) -> Result<Watch, Failure> {
+    fn watch(args: &[&str], terminal: Terminal) -> Result<Watch, Failure> {
         let cli = cli::Cli::try_parse_from(["dropwatch"].iter().chain(args)).expect("parses");
-        Watch::new(&cli.watch, PIPE)
+        Watch::new(&cli.watch, terminal)
+    }
+
+    #[test]
+    fn packets_go_to_a_file_or_a_pipe_and_never_to_a_terminal() {
+        let file = watch(&["--pcap", "x.pcapng", "--snaplen", "64"], TTY).unwrap();
+        let target = Target::File("x.pcapng".into());
+        assert_eq!(file.pcap, Some(Pcap { target, snaplen: 64 }));
+        assert!(matches!(watch(&["--pcap", "-"], TTY), Err(Failure::Usage(_))));
+        let pipe = watch(&["--pcap", "-"], PIPE).unwrap();
+        assert_eq!(pipe.pcap, Some(Pcap { target: Target::Stdout, snaplen: SNAPLEN }));
+        assert!(pipe.show.color, "reports go to standard error, which is a terminal");
+        let logged = Terminal { stderr_is_terminal: false, ..PIPE };
+        assert!(!watch(&["--pcap", "-"], logged).unwrap().show.color);
+    }
+
+    #[test]
+    fn a_capture_needs_samples_in_every_format() {
+        assert!(!watch(&["--classic"], PIPE).unwrap().samples);
+        assert!(watch(&["--classic", "--pcap", "f"], PIPE).unwrap().samples);
     }
 
     #[test]
     fn filters_are_alternatives_of_each_option_and_told_as_typed() {
-        let watch = watch(&["--port", "80", "--proto", "tcp", "--port", "!8000-8099"]).unwrap();
+        let watch =
+            watch(&["--port", "80", "--proto", "tcp", "--port", "!8000-8099"], PIPE).unwrap();
         assert_eq!(watch.filters, ["--proto tcp", "--port 80", "--port !8000-8099"]);
         let excluded: Vec<_> = watch.packets.port.iter().map(|choice| choice.exclude).collect();
         assert_eq!(excluded, [false, true]);
@@ -267,10 +329,10 @@ mod tests {
 
     #[test]
     fn groups_are_told_once_and_not_where_they_cannot_be() {
-        assert_eq!(watch(&["--by", "cpu,netns,cpu"]).unwrap().by, [By::Cpu, By::Netns]);
-        assert!(matches!(watch(&["--by", "cpu", "--classic"]), Err(Failure::Usage(_))));
-        assert!(matches!(watch(&["--by", "cpu", "--symbol", "x"]), Err(Failure::Usage(_))));
-        assert!(watch(&["--by", "cpu", "--proto", "udp"]).is_ok());
+        assert_eq!(watch(&["--by", "cpu,netns,cpu"], PIPE).unwrap().by, [By::Cpu, By::Netns]);
+        assert!(matches!(watch(&["--by", "cpu", "--classic"], PIPE), Err(Failure::Usage(_))));
+        assert!(matches!(watch(&["--by", "cpu", "--symbol", "x"], PIPE), Err(Failure::Usage(_))));
+        assert!(watch(&["--by", "cpu", "--proto", "udp"], PIPE).is_ok());
     }
 
     #[test]

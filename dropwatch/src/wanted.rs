@@ -28,6 +28,7 @@ pub fn wanted(settings: &Watch, root: &HostRoot, names: &mut HostNames) -> Resul
     };
     check("the packet filter", parts, &offsets)?;
     check("--by", grouping.parts, &offsets)?;
+    check("--pcap", if settings.pcap.is_some() { part::HEADERS } else { 0 }, &offsets)?;
     let filter = settings.packets.compile(|name| names.find_netns(name)).map_err(Failure::Usage)?;
     Ok(Wanted {
         offsets: offsets.unwrap_or(Offsets::NONE),

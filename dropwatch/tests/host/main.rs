@@ -10,6 +10,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod capture;
+mod captured;
 mod counting;
 mod details;
 mod environment;

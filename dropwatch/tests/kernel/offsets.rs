@@ -2,8 +2,14 @@
 
 use std::fs;
 
-use dropwatch::kernel::{btf::Btf, offsets::offsets};
-use dropwatch_common::offsets::{NONE, Offsets};
+use dropwatch::kernel::{
+    btf::Btf,
+    offsets::{missing, offsets},
+};
+use dropwatch_common::{
+    filter::part,
+    offsets::{NONE, Offsets},
+};
 
 use crate::folder;
 
@@ -28,6 +34,7 @@ fn fields_in_anonymous_unions_are_found_on_every_kernel() {
         let Offsets { skb_mac_header, skb_network_header, skb_nfct, sock_net, .. } = of(host);
         let all = [skb_mac_header, skb_network_header, skb_nfct, sock_net];
         assert!(all.iter().all(|&offset| offset > 0), "{host}: {all:?}");
+        assert_eq!(missing(&of(host), part::HEADERS), None, "{host}");
     }
 }
 
@@ -35,4 +42,6 @@ fn fields_in_anonymous_unions_are_found_on_every_kernel() {
 fn what_a_kernel_does_not_describe_is_absent() {
     // The excerpts leave out the structures of tasks.
     assert_eq!(of("6.12").nsproxy_net, NONE);
+    let without_tail = Offsets { skb_tail: NONE, ..of("6.12") };
+    assert_eq!(missing(&without_tail, part::HEADERS), Some("sk_buff.tail"));
 }

@@ -1,0 +1,97 @@
+//! The options that leave drops out.
+
+use clap::Args;
+use dropwatch_common::filter::{Masked, Ports, Protocol};
+
+use crate::{
+    filter::{self, Packets},
+    report::{
+        keys::{Choice, Glob, Keys},
+        protocol,
+    },
+};
+
+/// Which drops to count. Values of one option are alternatives; every option must let a drop
+/// through.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Filters (repeatable; '!VALUE' excludes)")]
+pub struct Filters {
+    /// Only drops for this reason; * stands for anything
+    #[arg(long, value_name = "NAME", value_parser = filtered(Choice::glob))]
+    pub reason: Vec<Filtered<Glob>>,
+    /// Only drops in this function; * stands for anything
+    #[arg(long, value_name = "NAME", value_parser = filtered(Choice::glob))]
+    pub symbol: Vec<Filtered<Glob>>,
+    /// Only packets of this network namespace: its name, `host`, /proc/PID/ns/net
+    #[arg(long, value_name = "NAME", value_parser = filtered(|text| Choice::parse(text, name)))]
+    pub netns: Vec<Filtered<String>>,
+    /// Only packets at this interface
+    #[arg(long, value_name = "NAME", value_parser = filtered(|text| Choice::parse(text, filter::interface)))]
+    pub iface: Vec<Filtered<Masked>>,
+    /// Only this protocol: tcp, udp, icmp, arp, ipv6, a number, 0x88cc
+    #[arg(long, value_name = "PROTOCOL", value_parser = filtered(|text| Choice::parse(text, protocol::parse)))]
+    pub proto: Vec<Filtered<Protocol>>,
+    /// Only packets from or to this address, or network (10.0.0.0/8)
+    #[arg(long, value_name = "ADDRESS", value_parser = filtered(|text| Choice::parse(text, filter::host)))]
+    pub host: Vec<Filtered<Masked>>,
+    /// Only packets from or to this port, or range (8000-8099)
+    #[arg(long, value_name = "PORT", value_parser = filtered(|text| Choice::parse(text, filter::ports)))]
+    pub port: Vec<Filtered<Ports>>,
+}
+
+/// A choice, and how it was typed.
+#[derive(Clone, Debug)]
+pub struct Filtered<T> {
+    pub choice: Choice<T>,
+    pub typed: String,
+}
+
+/// Makes a parser of command line values of one of choices.
+fn filtered<T>(
+    parse: impl Fn(&str) -> Result<Choice<T>, String> + Clone,
+) -> impl Fn(&str) -> Result<Filtered<T>, String> + Clone {
+    move |text| Ok(Filtered { choice: parse(text)?, typed: text.to_owned() })
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("a name is missing".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+impl Filters {
+    /// Those that the kernel side decides.
+    pub fn packets(&self) -> Packets {
+        Packets {
+            netns: choices(&self.netns),
+            iface: choices(&self.iface),
+            protocol: choices(&self.proto),
+            host: choices(&self.host),
+            port: choices(&self.port),
+        }
+    }
+
+    /// Those that are decided on the rows.
+    pub fn keys(&self) -> Keys {
+        Keys { reasons: choices(&self.reason), symbols: choices(&self.symbol) }
+    }
+
+    /// All as they were typed, in the order of the help.
+    pub fn typed(&self) -> Vec<String> {
+        fn of<T>(option: &str, given: &[Filtered<T>]) -> Vec<String> {
+            given.iter().map(|filtered| format!("{option} {}", filtered.typed)).collect()
+        }
+        [
+            of("--reason", &self.reason),
+            of("--symbol", &self.symbol),
+            of("--netns", &self.netns),
+            of("--iface", &self.iface),
+            of("--proto", &self.proto),
+            of("--host", &self.host),
+            of("--port", &self.port),
+        ]
+        .concat()
+    }
+}
+
+fn choices<T: Clone>(given: &[Filtered<T>]) -> Vec<Choice<T>> {
+    given.iter().map(|filtered| filtered.choice.clone()).collect()
+}
