@@ -50,7 +50,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     // While the capabilities are there: the kernel decides what symbols show when they are opened.
     let root = HostRoot::default();
     let mut names = HostNames::open(&root);
-    let probe = attach(&wanted(settings, &root, &mut names)?)?;
+    let probe = attach(&wanted(settings, &mut names)?)?;
     if settings.keys.need_reasons() && !probe.has_reason() {
         return Err(Failure::Kernel(format!("--reason cannot work: {}", doctor::NO_REASONS)));
     }

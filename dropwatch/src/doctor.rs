@@ -27,7 +27,7 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
     let root = HostRoot::default();
     let mut names = HostNames::open(&root);
     let needs = privilege::check()?;
-    let offsets = kernel::offsets::read(&root).unwrap_or(Offsets::NONE);
+    let offsets = names.offsets().unwrap_or(Offsets::NONE);
     let probe = Probe::attach(&Wanted { offsets, samples: true, ..Wanted::default() });
     let status = names.status();
     let host = kernel::host(&root);

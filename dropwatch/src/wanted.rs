@@ -7,7 +7,7 @@ use dropwatch_common::{
 
 use crate::{
     exit::Failure,
-    kernel::{HostNames, HostRoot, offsets},
+    kernel::{HostNames, offsets},
     probe::{Wanted, plan::Grouping},
     report::groups::By,
     settings::Watch,
@@ -18,12 +18,11 @@ use crate::{
 /// # Errors
 /// Usage, where a namespace is not there; kernel, where a filter or a group cannot be told on this
 /// kernel, with the reason.
-pub fn wanted(settings: &Watch, root: &HostRoot, names: &mut HostNames) -> Result<Wanted, Failure> {
+pub fn wanted(settings: &Watch, names: &mut HostNames) -> Result<Wanted, Failure> {
     let grouping = grouping(&settings.by);
     let parts = settings.packets.parts();
-    // Reading them takes some milliseconds.
     let offsets = match settings.samples || parts | grouping.parts != 0 {
-        true => offsets::read(root),
+        true => names.offsets(),
         false => Ok(Offsets::NONE),
     };
     check("the packet filter", parts, &offsets)?;

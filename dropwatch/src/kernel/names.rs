@@ -8,15 +8,17 @@
 use std::{
     fs::File,
     io, panic,
+    sync::mpsc::{self, Receiver, Sender},
     thread::{self, JoinHandle},
 };
 
-use dropwatch_common::NO_REASON;
+use dropwatch_common::{NO_REASON, offsets::Offsets};
 
 use super::{
     btf::Btf,
     live::LiveSymbols,
     netns::Namespaces,
+    offsets,
     owner::Owners,
     processes::Process,
     reasons::Reasons,
@@ -37,6 +39,8 @@ pub struct HostNames {
     root: HostRoot,
     loading: Option<JoinHandle<Loaded>>,
     loaded: Option<Loaded>,
+    /// Arrive before the rest: attaching waits for them.
+    offsets: Receiver<Result<Offsets, String>>,
 }
 
 impl HostNames {
@@ -45,14 +49,27 @@ impl HostNames {
     pub fn open(root: &HostRoot) -> Self {
         let opened = Opened::new(root);
         let of = root.clone();
-        let thread = thread::Builder::new().name("names".into()).spawn(move || opened.load(&of));
-        let (loading, loaded) = match thread {
+        let (sender, offsets) = mpsc::channel();
+        let load = {
+            let sender = sender.clone();
+            move || opened.load(&of, &sender)
+        };
+        let (loading, loaded) = match thread::Builder::new().name("names".into()).spawn(load) {
             Ok(thread) => (Some(thread), None),
             // No thread under a strict limit on tasks: read here, while the caller still may.
-            Err(_) => (None, Some(Opened::new(root).load(root))),
+            Err(_) => (None, Some(Opened::new(root).load(root, &sender))),
         };
         let (namespaces, owners) = (Namespaces::new(root), Owners::new(root));
-        Self { namespaces, owners, root: root.clone(), loading, loaded }
+        Self { namespaces, owners, root: root.clone(), loading, loaded, offsets }
+    }
+
+    /// Where this kernel keeps the fields of a packet. Waits for its BTF to be read, and no longer;
+    /// to be called once.
+    ///
+    /// # Errors
+    /// Why there is no BTF to read them from.
+    pub fn offsets(&mut self) -> Result<Offsets, String> {
+        self.offsets.recv().unwrap_or_else(|_| Err("its BTF was not read".to_owned()))
     }
 
     /// To be called before the names of a report are asked for: notes whether modules came or
@@ -88,7 +105,7 @@ impl HostNames {
         loaded.get_or_insert_with(|| match loading.take().map(JoinHandle::join) {
             Some(Ok(loaded)) => loaded,
             Some(Err(panic)) => panic::resume_unwind(panic),
-            None => Opened::new(root).load(root),
+            None => Opened::new(root).load(root, &mpsc::channel().0),
         })
     }
 }
@@ -160,16 +177,18 @@ impl Opened {
         }
     }
 
-    fn load(self, root: &HostRoot) -> Loaded {
+    fn load(self, root: &HostRoot, offsets: &Sender<Result<Offsets, String>>) -> Loaded {
         // One after the other: the BTF's megabytes are free again before the symbols take theirs.
-        let vmlinux = read_vmlinux(root);
+        let vmlinux = Vmlinux::read(root);
+        // Nobody may want them.
+        let _ = offsets.send(vmlinux.as_ref().map(|vmlinux| vmlinux.offsets).map_err(Clone::clone));
         let (reasons, source, kfree_skb_args) = match vmlinux {
-            Ok((Some(reasons), args)) => {
+            Ok(Vmlinux { reasons: Some(reasons), args, .. }) => {
                 let subsystems = reasons.subsystems().map(str::to_owned).collect();
                 let source = status::Reasons::Btf { core: reasons.core(), subsystems };
                 (reasons, source, args)
             }
-            Ok((None, args)) => {
+            Ok(Vmlinux { reasons: None, args, .. }) => {
                 let btf = "the kernel's BTF has no enum skb_drop_reason".to_owned();
                 let (reasons, source) = from_tracefs(&self.format, btf, true);
                 (reasons, source, args)
@@ -207,11 +226,24 @@ impl Opened {
     }
 }
 
-/// Reasons and the tracepoint's arguments from the kernel's own BTF.
-fn read_vmlinux(root: &HostRoot) -> Result<(Option<Reasons>, Option<usize>), String> {
-    let data = root.vmlinux_btf().map_err(|error| format!("no BTF: {error}"))?;
-    let vmlinux = Btf::parse(&data).map_err(|error| error.to_string())?;
-    Ok((Reasons::from_btf(&vmlinux), vmlinux.tracepoint_args("kfree_skb")))
+/// What the kernel's own BTF tells.
+struct Vmlinux {
+    reasons: Option<Reasons>,
+    /// Arguments of `skb:kfree_skb`.
+    args: Option<usize>,
+    offsets: Offsets,
+}
+
+impl Vmlinux {
+    fn read(root: &HostRoot) -> Result<Self, String> {
+        let data = root.vmlinux_btf().map_err(|error| format!("no BTF: {error}"))?;
+        let vmlinux = Btf::parse(&data).map_err(|error| error.to_string())?;
+        Ok(Self {
+            reasons: Reasons::from_btf(&vmlinux),
+            args: vmlinux.tracepoint_args("kfree_skb"),
+            offsets: offsets::offsets(&vmlinux),
+        })
+    }
 }
 
 /// Reasons from tracefs, where BTF has not given them for the cause `btf`. `absent`: BTF proved

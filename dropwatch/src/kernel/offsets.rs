@@ -5,19 +5,7 @@ use dropwatch_common::{
     offsets::{NONE, Offsets},
 };
 
-use super::{
-    HostRoot,
-    btf::{Btf, Type},
-};
-
-/// Offsets of the running kernel.
-///
-/// # Errors
-/// Why there is no BTF to read them from.
-pub fn read(root: &HostRoot) -> Result<Offsets, String> {
-    let data = root.vmlinux_btf().map_err(|error| format!("no BTF: {error}"))?;
-    Ok(offsets(&Btf::parse(&data).map_err(|error| error.to_string())?))
-}
+use super::btf::{Btf, Type};
 
 /// Offsets as a kernel's BTF has them. A field that is not there, or has another name in this
 /// kernel, is absent, and what depends on it with it.
