@@ -21,6 +21,12 @@ pub struct Offsets {
     pub skb_mac_header: i32,
     pub skb_network_header: i32,
     pub skb_nfct: i32,
+    /// `vlan_proto`, with `vlan_tci` behind it (`vlan_all`).
+    pub skb_vlan: i32,
+    /// The byte that holds the bit `vlan_present`, and that bit in it; [`NONE`] from Linux 6.2 on,
+    /// where a tag that is not zero is one.
+    pub skb_vlan_present: i32,
+    pub skb_vlan_present_mask: i32,
     pub dev_ifindex: i32,
     pub dev_name: i32,
     /// `net_device.type`: `ARPHRD_*`.
@@ -43,6 +49,9 @@ pub struct Offsets {
     pub socket_sk: i32,
     /// From a `struct socket` to the number of its inode: both lie in `struct socket_alloc`.
     pub socket_ino: i32,
+    /// Which argument of the tracepoint is the socket that was to receive the packet (Linux 6.11);
+    /// an index, not an offset.
+    pub arg_rx_sk: i32,
 }
 
 impl Offsets {
@@ -58,6 +67,9 @@ impl Offsets {
         skb_mac_header: NONE,
         skb_network_header: NONE,
         skb_nfct: NONE,
+        skb_vlan: NONE,
+        skb_vlan_present: NONE,
+        skb_vlan_present_mask: NONE,
         dev_ifindex: NONE,
         dev_name: NONE,
         dev_type: NONE,
@@ -71,7 +83,8 @@ impl Offsets {
         sock_socket: NONE,
         socket_sk: NONE,
         socket_ino: NONE,
+        arg_rx_sk: NONE,
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 23 * 4 && align_of::<Offsets>() == 4);
+const _: () = assert!(size_of::<Offsets>() == 27 * 4 && align_of::<Offsets>() == 4);

@@ -24,6 +24,10 @@ pub mod flag {
     pub const LINK_HEADER: u16 = 1 << 4;
     /// `packet`, or part of what was wanted, could not be read.
     pub const UNREADABLE: u16 = 1 << 5;
+    /// `iif` was read: 0 means that the packet was sent from here.
+    pub const IIF: u16 = 1 << 6;
+    /// `vlan` is the tag that the kernel took off the packet.
+    pub const VLAN: u16 = 1 << 7;
 }
 
 /// One sampled drop.
@@ -56,7 +60,9 @@ pub struct Record {
     pub network: u16,
     /// Frames of `stack` that are filled; 0 where it could not be read.
     pub stack_len: u16,
-    pub spare: [u16; 5],
+    /// Tag control information, host byte order; see [`flag::VLAN`].
+    pub vlan: u16,
+    pub spare: [u16; 4],
     /// Return addresses, innermost first; begins with frames of the tracing itself.
     pub stack: [u64; STACK_DEPTH],
     /// The packet's first bytes.

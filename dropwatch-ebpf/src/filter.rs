@@ -5,7 +5,7 @@
 
 use core::cmp::{max, min};
 
-use aya_ebpf::Global;
+use aya_ebpf::{Global, programs::RawTracePointContext};
 use dropwatch_common::filter::{ANY, Filter, MOST, Masked, Ports, Protocol, Rule, kind, part};
 
 use crate::{
@@ -29,16 +29,16 @@ const NO: Verdict = 0;
 const UNDECIDED: Verdict = 1;
 const YES: Verdict = 2;
 
-/// Whether to count the drop of `skb`; `None` where that cannot be decided.
+/// Whether to count a drop; `None` where that cannot be decided.
 #[inline(always)]
-pub fn wants(skb: u64) -> Option<bool> {
+pub fn wants(ctx: &RawTracePointContext) -> Option<bool> {
     let filtering = FILTERING.load();
     if filtering == 0 {
         return Some(true);
     }
     let mut verdict = YES;
     if filtering & (part::NETNS | part::IFACE) != 0 {
-        let place = Place::of(skb);
+        let place = Place::of(ctx);
         if filtering & part::NETNS != 0 {
             verdict = namespaces(&place);
         }
@@ -47,7 +47,7 @@ pub fn wants(skb: u64) -> Option<bool> {
         }
     }
     if filtering & part::HEADERS != 0 && verdict != NO {
-        let packet = Packet::read(skb);
+        let packet = Packet::read(ctx.arg(0));
         verdict = min(verdict, protocols(&packet));
         verdict = min(verdict, hosts(&packet));
         verdict = min(verdict, ports(&packet));

@@ -1,6 +1,6 @@
 //! Counting once more, by what the packets have in common: namespace, interface, protocol.
 
-use aya_ebpf::{Global, bindings::BPF_NOEXIST};
+use aya_ebpf::{Global, bindings::BPF_NOEXIST, programs::RawTracePointContext};
 use dropwatch_common::{
     Lost,
     filter::{ANY, Group, part},
@@ -22,18 +22,18 @@ const UNPROVED: Group = Group { known: 0, netns: 0, ifindex: 0, network: 0, tran
 
 /// Counts one drop in its group.
 #[inline(always)]
-pub fn count(skb: u64) {
+pub fn count(ctx: &RawTracePointContext) {
     let parts = GROUPING.load();
     if parts != 0 {
-        count_in(&of(skb, parts).unwrap_or(UNPROVED));
+        count_in(&of(ctx, parts).unwrap_or(UNPROVED));
     }
 }
 
 #[inline(always)]
-fn of(skb: u64, parts: u32) -> Option<Group> {
+fn of(ctx: &RawTracePointContext, parts: u32) -> Option<Group> {
     let mut group = Group { known: 1, ..UNPROVED };
     if parts & (part::NETNS | part::IFACE) != 0 {
-        let place = Place::of(skb);
+        let place = Place::of(ctx);
         group.netns = place.netns();
         if parts & part::IFACE != 0 {
             // An index means something only in its namespace.
@@ -45,7 +45,7 @@ fn of(skb: u64, parts: u32) -> Option<Group> {
         }
     }
     if parts & part::HEADERS != 0 {
-        let packet = Packet::read(skb);
+        let packet = Packet::read(ctx.arg(0));
         if packet.network == UNKNOWN || packet.transport == UNKNOWN {
             return None;
         }

@@ -29,8 +29,7 @@ static HAS_REASON: Global<u8> = Global::new(0);
 
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 fn dropwatch_kfree_skb(ctx: RawTracePointContext) -> i32 {
-    let skb = ctx.arg(0);
-    match filter::wants(skb) {
+    match filter::wants(&ctx) {
         Some(true) => {}
         Some(false) => return 0,
         None => {
@@ -44,7 +43,7 @@ fn dropwatch_kfree_skb(ctx: RawTracePointContext) -> i32 {
     if let Some(counter) = count::drop_at(&ctx, &key) {
         sample::maybe(&ctx, &key, counter);
     }
-    group::count(skb);
+    group::count(&ctx);
     0
 }
 

@@ -98,7 +98,8 @@ fn take(ctx: &RawTracePointContext, key: &DropKey, weight: u64) {
         (*record).flags = 0;
         (*record).packet_len = 0;
         (*record).network = ABSENT;
-        (*record).spare = [0; 5];
+        (*record).vlan = 0;
+        (*record).spare = [0; 4];
         let stack = (&raw mut (*record).stack).cast();
         let bytes = bpf_get_stack(ctx.as_ptr(), stack, (STACK_DEPTH * 8) as u32, 0);
         if bytes < 0 {
@@ -107,7 +108,7 @@ fn take(ctx: &RawTracePointContext, key: &DropKey, weight: u64) {
         } else {
             (*record).stack_len = (bytes as u64 / 8) as u16;
         }
-        skb::describe(ctx.arg(0), record);
+        skb::describe(ctx, record);
     }
     entry.submit(BPF_RB_NO_WAKEUP.into());
 }

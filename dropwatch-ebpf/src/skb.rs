@@ -6,7 +6,10 @@
 
 use core::ptr;
 
-use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel, generated};
+use aya_ebpf::{
+    helpers::{bpf_get_current_task, bpf_probe_read_kernel, generated},
+    programs::RawTracePointContext,
+};
 use dropwatch_common::{
     offsets::Offsets,
     sample::{ABSENT, PACKET_BYTES, Record, flag},
@@ -59,13 +62,21 @@ pub fn field<T>(base: u64, offset: i32) -> Option<T> {
 /// # Safety
 /// `record` is a record of the ring buffer.
 #[inline(always)]
-pub unsafe fn describe(skb: u64, record: *mut Record) {
-    let place = Place::of(skb);
+pub unsafe fn describe(ctx: &RawTracePointContext, record: *mut Record) {
+    let skb = ctx.arg(0);
+    let place = Place::of(ctx);
     let mut flags = 0;
     let mut link_header = false;
     // SAFETY: the caller's promise; every read of the kernel goes through `field`.
     unsafe {
-        (*record).iif = field(skb, offset!(skb_iif)).unwrap_or(0);
+        if let Some(iif) = field(skb, offset!(skb_iif)) {
+            flags |= flag::IIF;
+            (*record).iif = iif;
+        }
+        if let Some(tag) = vlan(skb) {
+            flags |= flag::VLAN;
+            (*record).vlan = tag;
+        }
         (*record).length = field(skb, offset!(skb_len)).unwrap_or(0);
         (*record).protocol = u16::from_be(field(skb, offset!(skb_protocol)).unwrap_or(0));
         if place.device_netns != 0 {
@@ -108,19 +119,24 @@ pub struct Place {
 }
 
 impl Place {
-    /// Finds the packet's device and socket, and proves them by their namespaces.
+    /// Finds the packet's device and its socket, or the one that was to receive it, and proves them by their namespaces.
     #[inline(always)]
-    pub fn of(skb: u64) -> Self {
+    pub fn of(ctx: &RawTracePointContext) -> Self {
         let mut place = Self { device: 0, device_netns: 0, socket: 0, socket_netns: 0 };
-        place.find(skb);
+        // The verifier drops the branch where the tracepoint has no such argument.
+        let receiver = if offset!(arg_rx_sk) == 3 { ctx.arg(3) } else { 0 };
+        place.find(ctx.arg(0), receiver);
         place
     }
 
     #[inline(never)]
-    fn find(&mut self, skb: u64) {
+    fn find(&mut self, skb: u64, receiver: u64) {
         let ops = own_ops();
         self.device = field(skb, offset!(skb_dev)).unwrap_or(0);
         self.socket = field(skb, offset!(skb_sk)).unwrap_or(0);
+        if self.socket == 0 {
+            self.socket = receiver;
+        }
         self.device_netns = proved(field(self.device, offset!(dev_net)).unwrap_or(0), ops);
         self.socket_netns = proved(field(self.socket, offset!(sock_net)).unwrap_or(0), ops);
     }
@@ -130,6 +146,18 @@ impl Place {
     pub fn netns(&self) -> u32 {
         if self.device_netns == 0 { self.socket_netns } else { self.device_netns }
     }
+}
+
+/// The VLAN tag that the kernel took off the packet and keeps beside it.
+#[inline(always)]
+fn vlan(skb: u64) -> Option<u16> {
+    // `vlan_proto`, then `vlan_tci`: only the first is in network byte order.
+    let [protocol, tag] = field::<[u16; 2]>(skb, offset!(skb_vlan))?;
+    let present = match field::<u8>(skb, offset!(skb_vlan_present)) {
+        Some(bits) => i32::from(bits) & offset!(skb_vlan_present_mask) != 0,
+        None => protocol | tag != 0,
+    };
+    if present { Some(tag) } else { None }
 }
 
 /// The operations that every network namespace has, as the current task's namespace shows them.

@@ -46,6 +46,11 @@ impl Tracepoint {
         self.format.contains("reason;")
     }
 
+    /// Whether drops tell the socket that was to receive them (Linux 6.11).
+    pub fn has_receiver(&self) -> bool {
+        self.format.contains("rx_sk;")
+    }
+
     /// Finds `{ 8, "NETFILTER_DROP" }` in the format's list of reasons.
     pub fn reason_number(&self, reason: &str) -> Option<u32> {
         let before = self.format.split_once(&format!(", \"{reason}\" }}"))?.0;

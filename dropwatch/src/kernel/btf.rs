@@ -230,13 +230,23 @@ impl<'a> Btf<'a> {
     /// as in C. `None` where there is no such member, or it is a bit field.
     pub fn offset_of(&self, ty: Type<'a>, path: &str) -> Option<u32> {
         let (name, rest) = path.split_once('.').map_or((path, None), |(a, b)| (a, Some(b)));
-        let (offset, member) = self.member(ty, name, MAX_CHAIN)?;
+        let Member { bits, width: 0, ty: member } = self.member(ty, name, MAX_CHAIN)? else {
+            return None;
+        };
+        let offset = (bits % 8 == 0).then_some(bits / 8)?;
         let Some(rest) = rest else { return Some(offset) };
         Some(offset + self.offset_of(self.resolved(member)?, rest)?)
     }
 
-    /// Byte offset and type of a member; looks into anonymous members, `depth` deep.
-    fn member(&self, ty: Type<'a>, name: &str, depth: usize) -> Option<(u32, u32)> {
+    /// Bits from the start of a structure to the bit field `name`, which is one bit wide. On a
+    /// little-endian machine, bit 0 of a byte is its lowest.
+    pub fn bit_of(&self, ty: Type<'a>, name: &str) -> Option<u32> {
+        let Member { bits, width, .. } = self.member(ty, name, MAX_CHAIN)?;
+        (width == 1).then_some(bits)
+    }
+
+    /// A member by its name; looks into anonymous members, `depth` deep.
+    fn member(&self, ty: Type<'a>, name: &str, depth: usize) -> Option<Member> {
         if !matches!(ty.kind, Kind::Struct | Kind::Union) {
             return None;
         }
@@ -246,15 +256,14 @@ impl<'a> Btf<'a> {
             let (own, ty, bits) =
                 (self.string(word(member, 0)?), word(member, 4)? as u32, word(member, 8)? as u32);
             let (width, bits) = if sized { (bits >> 24, bits & 0x00ff_ffff) } else { (0, bits) };
-            let offset = bits / 8;
             if own == name {
-                return (width == 0 && bits % 8 == 0).then_some((offset, ty));
+                return Some(Member { bits, width, ty });
             }
             if !own.is_empty() || depth == 0 {
                 return None;
             }
-            let (inner, ty) = self.member(self.resolved(ty)?, name, depth - 1)?;
-            Some((offset + inner, ty))
+            let inner = self.member(self.resolved(ty)?, name, depth - 1)?;
+            Some(Member { bits: bits + inner.bits, ..inner })
         })
     }
 
@@ -301,6 +310,16 @@ impl<'a> Btf<'a> {
         let end = rest.iter().position(|&byte| byte == 0).unwrap_or(0);
         str::from_utf8(&rest[..end]).unwrap_or("")
     }
+}
+
+/// Where a member is, and what.
+struct Member {
+    /// From the start of the structure.
+    bits: u32,
+    /// Bits of a bit field; 0 for any other member.
+    width: u32,
+    /// Its type's number.
+    ty: u32,
 }
 
 fn word(data: &[u8], at: usize) -> Option<usize> {

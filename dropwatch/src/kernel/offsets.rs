@@ -28,6 +28,10 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         (socket, ino) if socket >= 0 && ino > socket => ino - socket,
         _ => NONE,
     };
+    let (skb_vlan_present, skb_vlan_present_mask) = skb
+        .and_then(|skb| btf.bit_of(skb, "vlan_present"))
+        .and_then(|bit| Some((i32::try_from(bit / 8).ok()?, 1 << (bit % 8))))
+        .unwrap_or((NONE, NONE));
     Offsets {
         skb_dev: of(skb, "dev"),
         skb_sk: of(skb, "sk"),
@@ -39,6 +43,9 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         skb_mac_header: of(skb, "mac_header"),
         skb_network_header: of(skb, "network_header"),
         skb_nfct: of(skb, "_nfct"),
+        skb_vlan: of(skb, "vlan_proto"),
+        skb_vlan_present,
+        skb_vlan_present_mask,
         dev_ifindex: of(dev, "ifindex"),
         dev_name: of(dev, "name"),
         dev_type: of(dev, "type"),
@@ -52,6 +59,7 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         sock_socket: of(sock, "sk_socket"),
         socket_sk: of(socket, "sk"),
         socket_ino,
+        arg_rx_sk: if btf.tracepoint_args("kfree_skb") == Some(4) { 3 } else { NONE },
     }
 }
 

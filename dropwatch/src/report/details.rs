@@ -70,7 +70,7 @@ impl<'a> Samples<'a> {
             places.add(sample.netns, sample.weight);
             cpus.add(Some(sample.cpu), sample.weight);
             devices.add(sample.netns.zip(sample.ifindex), sample.weight);
-            sent.add(Some(sample.outgoing), sample.weight);
+            sent.add(sample.outgoing, sample.weight);
             tracked.add(sample.conntrack, sample.weight);
             callers.add(short_path(sample, symbols, names), sample.weight);
             let flow = Flow::of(sample);

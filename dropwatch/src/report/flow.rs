@@ -22,7 +22,7 @@ use super::{
 pub struct Flow {
     /// The innermost protocol that was told: `tcp`, `arp`, or a number, `ip-proto-253`, `0x88b5`.
     pub protocol: Option<Word>,
-    /// Identifier of the outermost VLAN tag that is still in the packet.
+    /// Identifier of the outermost VLAN tag.
     pub vlan: Option<u16>,
     pub src: Option<IpAddr>,
     pub src_port: Option<u16>,
@@ -55,7 +55,9 @@ impl Flow {
             Some(net) => Self::of_network(net),
             None => Self { protocol: Some(protocol::network(ether_type?.0)), ..Self::default() },
         };
-        flow.vlan = parsed.as_ref().and_then(vlan).or_else(|| vlan(&linked()?));
+        // The tag that was taken off was the outermost one.
+        let kept = || parsed.as_ref().and_then(vlan).or_else(|| vlan(&linked()?));
+        flow.vlan = sample.vlan.or_else(kept);
         Some(flow)
     }
 

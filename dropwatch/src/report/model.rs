@@ -196,7 +196,7 @@ pub struct Sampled {
     pub netns: Option<Netns>,
     pub interface: Option<Interface>,
     /// Sent from this host; else it came in by a device.
-    pub outgoing: bool,
+    pub outgoing: Option<bool>,
     /// Whether connection tracking has an entry for it.
     pub conntrack: Option<bool>,
     pub owner: Option<Owner>,

@@ -23,8 +23,8 @@ pub struct Sample {
     pub netns: Option<u32>,
     /// Index of the device, in that namespace.
     pub ifindex: Option<u32>,
-    /// The packet was sent from this host: it came in by no device.
-    pub outgoing: bool,
+    /// Whether the packet was sent from this host: it came in by no device.
+    pub outgoing: Option<bool>,
     pub cpu: u32,
     /// Length of the packet, bytes.
     pub length: u32,
@@ -34,6 +34,8 @@ pub struct Sample {
     pub conntrack: Option<bool>,
     /// Inode of its socket.
     pub socket: Option<u64>,
+    /// VLAN that the kernel took off the packet and keeps beside it (12 bits).
+    pub vlan: Option<u16>,
     /// Return addresses, innermost first, beginning at the drop location; empty if unreadable.
     pub stack: Vec<u64>,
     /// First bytes of the packet.
@@ -84,7 +86,8 @@ impl Sample {
             [fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?];
         let [protocol, flags, packet_len, network, stack_len] =
             [fields.u16()?, fields.u16()?, fields.u16()?, fields.u16()?, fields.u16()?];
-        fields.take::<10>()?;
+        let vlan = fields.u16()?;
+        fields.take::<8>()?;
         let mut stack = Vec::new();
         for index in 0..STACK_DEPTH {
             let frame = fields.u64()?;
@@ -101,11 +104,12 @@ impl Sample {
             weight,
             netns: (netns != 0).then_some(netns),
             ifindex: (has(flag::DEVICE) && ifindex != 0).then_some(ifindex),
-            outgoing: iif == 0,
+            outgoing: has(flag::IIF).then_some(iif == 0),
             cpu,
             length,
             protocol,
             conntrack: has(flag::CONNTRACK_KNOWN).then(|| has(flag::CONNTRACK)),
+            vlan: has(flag::VLAN).then_some(vlan & 0x0fff),
             socket: (socket != 0).then_some(socket),
             stack: from_location(stack, key.location),
             link_header: has(flag::LINK_HEADER),

@@ -68,6 +68,7 @@ fn samples() -> Vec<Sampled> {
         netns: Some(Netns { name: Some("gw".into()), inum: 7 }),
         interface: Some(Interface { name: Some("eth0".into()), index: 2 }),
         weight: 1,
+        outgoing: Some(false),
         ..Sampled::default()
     };
     let raw =
@@ -85,7 +86,7 @@ fn samples() -> Vec<Sampled> {
     vec![
         raw(0x0800, ipv4(17, &udp(1234, 9, 1000), 1020), 1000),
         Sampled { link_header: true, ..raw(0x0800, ethernet(0x0800, &ipv4(6, &tcp, 40)), 40) },
-        Sampled { outgoing: true, ..raw(0x86dd, ipv6, 48) },
+        Sampled { outgoing: Some(true), ..raw(0x86dd, ipv6, 48) },
         raw(0x0806, arp, 28),
     ]
 }

@@ -54,7 +54,7 @@ fn samples() -> impl Strategy<Value = Vec<Sample>> {
                 protocol,
                 socket,
                 conntrack,
-                outgoing: flag,
+                outgoing: flag.then_some(true),
                 link_header: flag,
                 time,
                 stack: if flag && path.is_empty() {

@@ -4,18 +4,36 @@ use anyhow::Result;
 
 use super::{
     Cause, PORT,
+    link_layer::tagged,
     network::{CLIENT, LINK, Network, SERVER},
 };
 use crate::{command::output, netns::Netns};
 
 /// A server whose link drops datagrams to [`PORT`] as they come in.
 #[derive(Debug)]
-pub struct Ingress(Network);
+pub struct Ingress {
+    network: Network,
+    /// Sent instead of datagrams.
+    frame: Option<Vec<u8>>,
+}
 
 impl Ingress {
     /// # Errors
     /// As [`Network::direct`], and without `tc`, or cls_bpf and sch_ingress in the kernel.
     pub fn new() -> Result<Self> {
+        Self::of("ip", None)
+    }
+
+    /// The same for datagrams with the tag of [`VLAN`]: the kernel has taken it off and keeps it
+    /// beside the packet.
+    ///
+    /// # Errors
+    /// As [`Ingress::new`].
+    pub fn of_vlan() -> Result<Self> {
+        Self::of("802.1Q", Some(tagged().bytes()))
+    }
+
+    fn of(protocol: &str, frame: Option<Vec<u8>>) -> Result<Self> {
         let network = Network::direct()?;
         let tc = |arguments: &str| {
             let mut command = network.server().command("tc");
@@ -24,9 +42,9 @@ impl Ingress {
         };
         output(&mut tc(&format!("qdisc add dev {LINK} clsact")))?;
         let filter =
-            format!("filter add dev {LINK} ingress protocol ip bpf direct-action bytecode");
+            format!("filter add dev {LINK} ingress protocol {protocol} bpf direct-action bytecode");
         output(tc(&filter).arg(program()))?;
-        Ok(Self(network))
+        Ok(Self { network, frame })
     }
 }
 
@@ -41,10 +59,16 @@ fn program() -> String {
 
 impl Cause for Ingress {
     fn netns(&self) -> &Netns {
-        self.0.server()
+        self.network.server()
     }
 
     fn send(&self, packets: u64) -> Result<u64> {
-        self.0.datagrams(&self.0.source(CLIENT)?, (SERVER, PORT), packets)
+        match &self.frame {
+            Some(frame) => self.network.frames(frame.clone(), packets),
+            None => {
+                let source = self.network.source(CLIENT)?;
+                self.network.datagrams(&source, (SERVER, PORT), packets)
+            }
+        }
     }
 }

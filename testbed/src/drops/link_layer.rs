@@ -17,6 +17,12 @@ pub const VLAN: u16 = 7;
 const FROM: SocketAddrV4 = SocketAddrV4::new(CLIENT, SOURCE_PORT);
 const TO: SocketAddrV4 = SocketAddrV4::new(SERVER, PORT);
 
+/// A datagram of [`VLAN`] from the client to [`PORT`] of the server.
+pub(super) fn tagged() -> Frame {
+    let (source, destination) = (CLIENT_MAC, SERVER_MAC);
+    Frame { source, destination, vlan: Some(VLAN), from: FROM, to: TO }
+}
+
 /// Whether the kernel has links for VLANs, which is found out by making one.
 ///
 /// # Errors
@@ -69,9 +75,7 @@ impl Cause for Tagged {
     }
 
     fn send(&self, packets: u64) -> Result<u64> {
-        let (source, destination) = (CLIENT_MAC, SERVER_MAC);
-        let frame = Frame { source, destination, vlan: Some(VLAN), from: FROM, to: TO };
-        self.0.frames(frame.bytes(), packets)
+        self.0.frames(tagged().bytes(), packets)
     }
 }
 

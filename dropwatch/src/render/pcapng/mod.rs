@@ -119,7 +119,11 @@ impl Pcapng {
             body.extend(&*bytes);
             pad(body);
             write_text(body, option::COMMENT, &comment(sample));
-            let direction: u32 = if sample.outgoing { 2 } else { 1 };
+            let direction: u32 = match sample.outgoing {
+                Some(true) => 2,
+                Some(false) => 1,
+                None => 0,
+            };
             write_option(body, option::PACKET_FLAGS, &direction.to_le_bytes());
             write_option(body, option::END, &[]);
         });
@@ -162,7 +166,7 @@ fn captured(sample: &Sampled, snaplen: usize) -> (LinkType, Cow<'_, [u8]>) {
         Some(4 | 6) if is_ip(sample.ethertype) => (LinkType::RawIp, bytes.into()),
         _ => {
             let mut cooked = Vec::with_capacity(COOKED_HEADER + bytes.len());
-            let packet_type: u16 = if sample.outgoing { 4 } else { 0 }; // sent by us, or to us
+            let packet_type: u16 = if sample.outgoing == Some(true) { 4 } else { 0 }; // sent by us, or to us
             cooked.extend(packet_type.to_be_bytes());
             cooked.extend(0xFFFE_u16.to_be_bytes()); // ARPHRD_NONE: no kind of device is claimed
             cooked.extend([0; 10]); // no address

@@ -89,6 +89,7 @@ fn sample(packet: Vec<u8>) -> Sampled {
         length: 20,
         weight: 1,
         packet,
+        outgoing: Some(false),
         ..Sampled::default()
     }
 }
@@ -154,7 +155,7 @@ fn namespace_device_and_link_type_make_an_interface() {
     ethernet.link_header = true;
     let elsewhere =
         Sampled { netns: netns(None, 4026532300), interface: interface(None, 2), ..raw.clone() };
-    let unproved = Sampled { netns: None, interface: None, outgoing: true, ..raw.clone() };
+    let unproved = Sampled { netns: None, interface: None, outgoing: Some(true), ..raw.clone() };
     let blocks = written(&[raw.clone(), ethernet, elsewhere, unproved, raw]);
     let interfaces: Vec<(u8, String)> = blocks
         .iter()
@@ -278,7 +279,7 @@ proptest! {
     fn any_packet_gives_whole_blocks(
         bytes in vec(any::<u8>(), 0..300),
         snaplen in 1..300_usize,
-        (link_header, outgoing) in any::<(bool, bool)>(),
+        (link_header, outgoing) in any::<(bool, Option<bool>)>(),
         ethertype in prop_oneof![Just(0x0800_u16), Just(0x86dd), any::<u16>()],
         (length, time, weight) in any::<(u32, i64, u64)>(),
         (inum, index) in any::<(u32, u32)>(),

@@ -4,6 +4,7 @@ use testbed::{
     drops::{
         filter::{Filtered, bridges_filter},
         ingress::Ingress,
+        link_layer::VLAN,
         network::{CLIENT_SIDE, SERVER_SIDE},
     },
     machine::is_guest,
@@ -72,4 +73,12 @@ fn traffic_control_at_the_link() {
     let cause = Ingress::new().unwrap();
     let path = &["__netif_receive_skb_one_core", "__netif_receive_skb_core"];
     expect(&cause, RECEIVE_PATH, &Expected { path, ..Expected::datagrams() });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn traffic_control_of_a_vlan() {
+    let cause = Ingress::of_vlan().unwrap();
+    let path = &["__netif_receive_skb_one_core", "__netif_receive_skb_core"];
+    expect(&cause, RECEIVE_PATH, &Expected { vlan: Some(VLAN), path, ..Expected::datagrams() });
 }

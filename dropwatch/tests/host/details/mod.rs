@@ -37,7 +37,7 @@ struct Expected<'a> {
     /// No port: it varies from packet to packet.
     from: (IpAddr, Option<u16>),
     to: (IpAddr, u16),
-    /// Where the tag was taken off the packet before the drop, none is told.
+    /// Packets that have come to the link of their VLAN have no tag any more.
     vlan: Option<u16>,
     kind: Option<&'static str>,
     /// One of these is among the callers.
@@ -127,7 +127,7 @@ fn expect_details(details: &Details, netns: &netns::Netns, expected: &Expected<'
     let found = details.flow.as_ref().expect("a flow");
     let flow = Flow {
         protocol: Some(expected.protocol.into()),
-        vlan: vlan.filter(|_| found.flow.vlan.is_some()),
+        vlan,
         src: Some(from.0),
         src_port: from.1,
         dst: Some(to.0),
