@@ -57,7 +57,7 @@ fn of(ctx: &RawTracePointContext, parts: u32) -> Option<Group> {
     Some(group)
 }
 
-#[inline(never)]
+#[inline(always)]
 fn count_in(group: &Group) {
     if let Some(counter) = GROUPS.get_ptr_mut(group) {
         return add(counter, 1);

@@ -67,7 +67,7 @@ impl Packet {
         packet
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn fill(&mut self, skb: u64) {
         let protocol = u16::from_be(field(skb, offset!(skb_protocol)).unwrap_or(0));
         let protocol = u32::from(protocol);

@@ -129,7 +129,7 @@ impl Place {
         place
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn find(&mut self, skb: u64, receiver: u64) {
         let ops = own_ops();
         self.device = field(skb, offset!(skb_dev)).unwrap_or(0);

@@ -48,7 +48,7 @@ fn names_stay_right_while_modules_come_and_go() {
     let wire = Wire::new().unwrap();
     // Other tests may have loaded what holds on to it.
     if is_loaded("br_netfilter") {
-        run("modprobe", "-r br_netfilter");
+        run("rmmod", "br_netfilter");
     }
     run("modprobe", "bridge");
     let watch = Run::start(&["-i", "1s"]);
