@@ -31,6 +31,7 @@ Examples:
   sudo dropwatch --by netns,cpu        also by namespace and CPU
   sudo dropwatch --pcap drops.pcapng   sampled packets, for tshark and Wireshark
   sudo dropwatch --classic             the output of SystemTap's dropwatch.stp
+  dropwatch explain NO_SOCKET          what a drop reason means and what to do
   dropwatch doctor                     what this kernel and your privileges allow
 
 Exit codes: 0 fine, 1 failure while running, also packets missing in FILE, 2 usage, 3 missing privilege, 4 kernel cannot.",
@@ -47,6 +48,28 @@ pub struct Cli {
 pub enum Command {
     /// Show what this kernel and these privileges allow, and what each lack costs
     Doctor,
+    /// Explain a drop reason or a function: what it means, what to check, what to change
+    #[command(after_help = "\
+Examples:
+  dropwatch explain                          everything that is known, by topic
+  dropwatch explain NETFILTER_DROP           a drop reason
+  dropwatch explain nf_hook_slow             a function that drops
+  dropwatch explain 'tcp_v4_rcv+0x91 (NO_SOCKET)'    a row of a report
+
+Counters and settings are shown with their values on this host, in the network
+namespace that this is called in: `ip netns exec NAME dropwatch explain ...`
+shows another's. Needs no privileges.")]
+    Explain {
+        /// Drop reason, function, or both as a report shows them; without, lists all
+        #[arg(value_name = "REASON|SYMBOL")]
+        name: Option<String>,
+        /// One JSON object instead of text
+        #[arg(long)]
+        json: bool,
+        /// Colours: auto uses them on a terminal, unless NO_COLOR is set
+        #[arg(long, value_enum, default_value = "auto")]
+        color: Color,
+    },
     /// Render recorded --json output again, in any format; needs no privileges
     Replay {
         /// Recording to read; - is standard input

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod diagnose;
 pub mod doctor;
 pub mod exit;
+pub mod explain;
 pub mod filter;
 pub mod kernel;
 mod output;

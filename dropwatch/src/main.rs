@@ -7,7 +7,7 @@ use dropwatch::{
     cli::{Cli, Command},
     doctor,
     exit::Failure,
-    render, replay,
+    explain, render, replay,
     settings::{Replay, Terminal, Watch},
 };
 
@@ -27,6 +27,9 @@ fn run() -> Result<(), Failure> {
     match &cli.command {
         None => app::watch(&Watch::new(&cli.watch, terminal)?),
         Some(Command::Doctor) => doctor::examine(terminal),
+        Some(Command::Explain { name, json, color }) => {
+            explain::explain(name.as_deref(), *json, terminal.color(*color))
+        }
         Some(Command::Replay { file, pcap, show }) => {
             replay::file(file, &Replay::new(show, pcap, terminal)?)
         }

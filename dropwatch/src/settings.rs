@@ -130,6 +130,15 @@ impl Terminal {
     pub fn wants_color(self) -> bool {
         self.is_terminal && !self.no_color && !self.dumb
     }
+
+    /// Whether to use colour as told.
+    pub fn color(self, told: cli::Color) -> bool {
+        match told {
+            cli::Color::Always => true,
+            cli::Color::Never => false,
+            cli::Color::Auto => self.wants_color(),
+        }
+    }
 }
 
 impl Watch {
@@ -230,11 +239,7 @@ impl Show {
             format,
             view: format.view(args.top, args.all),
             addresses: args.addresses,
-            color: match args.color {
-                cli::Color::Always => true,
-                cli::Color::Never => false,
-                cli::Color::Auto => terminal.wants_color(),
-            },
+            color: terminal.color(args.color),
         })
     }
 

@@ -30,8 +30,13 @@ fn help_of_doctor() {
 }
 
 #[test]
+fn help_of_explain() {
+    insta::assert_snapshot!(help(&["explain"]));
+}
+
+#[test]
 fn help_fits_eighty_columns() {
-    for path in [&[][..], &["replay"], &["doctor"]] {
+    for path in [&[][..], &["replay"], &["doctor"], &["explain"]] {
         for line in help(path).lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }

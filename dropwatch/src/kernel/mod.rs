@@ -10,6 +10,7 @@
 //! are cleaned of control characters before anything else sees them.
 
 pub mod btf;
+mod counters;
 mod interfaces;
 pub mod kallsyms;
 pub mod lines;
@@ -26,6 +27,7 @@ pub mod status;
 pub mod symbols;
 pub mod tracefs;
 
+pub use counters::Counters;
 pub use names::HostNames;
 pub use netns::Namespaces;
 pub use owner::Owners;

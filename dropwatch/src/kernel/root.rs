@@ -74,6 +74,15 @@ impl HostRoot {
         Ok(clean(String::from_utf8_lossy(&bytes).trim()))
     }
 
+    /// A setting by its name, `net.ipv4.ip_forward`, its values separated by single spaces; of the
+    /// network namespace of this process.
+    pub fn sysctl(&self, name: &str) -> io::Result<String> {
+        let file = self.open(Path::new("proc/sys").join(name.replace('.', "/")))?;
+        let bytes = read_bounded(file, MAX_WORD)?;
+        let values = String::from_utf8_lossy(&bytes);
+        Ok(clean(&values.split_whitespace().collect::<Vec<_>>().join(" ")))
+    }
+
     /// A file's single number; `None` where it is absent, unreadable or not a number.
     pub(crate) fn read_number(&self, path: impl AsRef<Path>) -> Option<u32> {
         self.read_word(path).ok()?.parse().ok()

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, io};
 
-use super::clean;
+use super::{clean, words::wrap};
 
 /// How one check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,21 +51,6 @@ const WHAT: usize = 27;
 
 /// Width of the lines that tell a cost, so that the page fits 80 columns.
 const COST: usize = 70;
-
-/// Splits text between words into lines of at most `width` characters, where words allow it.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
 
 /// Writes the page: title, sections, verdict.
 pub fn doctor(
@@ -132,12 +117,6 @@ mod tests {
              lack  symbols                     hidden\n        → addresses; use sudo\u{fffd}[2J\n\n\
              works\n"
         );
-    }
-
-    #[test]
-    fn long_costs_wrap_between_words() {
-        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
-        assert_eq!(wrap("unbreakable word", 4), ["unbreakable", "word"]);
     }
 
     #[test]

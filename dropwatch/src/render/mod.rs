@@ -8,6 +8,7 @@ mod classic;
 mod clean;
 mod details;
 pub mod doctor;
+pub mod explain;
 mod groups;
 mod json;
 pub mod pcapng;

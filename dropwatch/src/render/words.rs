@@ -75,6 +75,21 @@ impl Display for Percent {
     }
 }
 
+/// Splits text between words into lines of at most `width` characters, where words allow it.
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// The function's name without offset; an unnamed location's raw address.
 pub(super) fn symbol(row: &Location) -> String {
     match (&row.symbol, row.address.known()) {
@@ -115,5 +130,11 @@ mod tests {
         assert_eq!(PerSecond(2141.4).to_string(), "2141/s");
         assert_eq!(drops_in(0, 0.1), "no drops in 100ms");
         assert_eq!(drops_in(1, 5.0), "1 drop in 5.0s");
+    }
+
+    #[test]
+    fn long_text_wraps_between_words() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("unbreakable word", 4), ["unbreakable", "word"]);
     }
 }

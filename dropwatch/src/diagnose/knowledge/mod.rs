@@ -1,0 +1,175 @@
+//! What is known about drop reasons and the functions that drop.
+//!
+//! It is data: the TOML files beside this one, a topic each. Entries are recognised by names of
+//! reasons and functions, never by numbers or kernel versions, and each names the kernel files it
+//! rests on. The same table says what `dropwatch explain` shows and which drops reports fold away
+//! as the kernel's housekeeping. `NOT_SPECIFIED` by itself is never among the latter: it means that
+//! the caller was not yet taught to give a reason, and most real drops of older kernels carry it.
+
+mod entry;
+mod search;
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use serde::Deserialize;
+
+pub use self::{
+    entry::{Action, Benign, CORE, Check, Entry, Knob, Quantity},
+    search::{Answer, Unknown},
+};
+use crate::report::model::{Reason, Symbol};
+
+/// What a caller who was not taught to give a reason gives.
+const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
+
+/// One file for each topic, in the order that they are listed in.
+const TOPICS: [&str; 8] = [
+    include_str!("firewall.toml"),
+    include_str!("sockets.toml"),
+    include_str!("tcp.toml"),
+    include_str!("ip.toml"),
+    include_str!("neighbours.toml"),
+    include_str!("queues.toml"),
+    include_str!("devices.toml"),
+    include_str!("housekeeping.toml"),
+];
+
+/// What holds for all of them.
+const COMMON: &str = include_str!("table.toml");
+
+/// All that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    pub entries: Vec<Entry>,
+    /// Drop reasons of the core that no entry explains.
+    pub not_yet_explained: Vec<String>,
+    /// Quantities and functions that only some hosts have, with what they need.
+    pub needs: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Topic {
+    topic: String,
+    entry: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Common {
+    not_yet_explained: Vec<String>,
+    needs: BTreeMap<String, String>,
+}
+
+impl Table {
+    fn parse() -> Result<Self, toml::de::Error> {
+        let Common { not_yet_explained, needs } = toml::from_str(COMMON)?;
+        let mut entries = Vec::new();
+        for text in TOPICS {
+            let Topic { topic, entry } = toml::from_str(text)?;
+            entries.extend(entry.into_iter().map(|entry| Entry { topic: topic.clone(), ..entry }));
+        }
+        Ok(Self { entries, not_yet_explained, needs })
+    }
+
+    /// Every function that an entry names, with repetitions.
+    pub fn functions(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().flat_map(|entry| entry.at.iter().chain(&entry.seen_at)).map(|f| &**f)
+    }
+}
+
+/// The table, read on first use.
+///
+/// # Errors
+/// The table in this program is damaged; tests show that it is not.
+pub fn table() -> Result<&'static Table, &'static toml::de::Error> {
+    static TABLE: LazyLock<Result<Table, toml::de::Error>> = LazyLock::new(Table::parse);
+    TABLE.as_ref()
+}
+
+/// Entries about harmless drops: the few that every row of every report is compared with.
+fn always_benign() -> &'static [&'static Entry] {
+    static ENTRIES: LazyLock<Vec<&'static Entry>> = LazyLock::new(|| {
+        let entries = table().map(|table| table.entries.as_slice()).unwrap_or_default();
+        entries.iter().filter(|entry| matches!(entry.benign, Benign::Always(_))).collect()
+    });
+    &ENTRIES
+}
+
+/// What is known about drops at `symbol` for `reason`, if they are harmless.
+pub fn benign(symbol: Option<&Symbol>, reason: Option<&Reason>) -> Option<&'static Entry> {
+    let subsystem = reason.and_then(|reason| reason.subsystem.as_deref()).unwrap_or(CORE);
+    // Before Linux 5.17 no caller gave a reason.
+    let reason = reason.map_or(NOT_SPECIFIED, |reason| &reason.name);
+    let function = symbol.map(|symbol| function_name(&symbol.name));
+    let here = |entry: &Entry| function.is_some_and(|name| entry.is_about(name));
+    always_benign()
+        .iter()
+        .find(|entry| entry.has_reason(subsystem, reason) && (entry.at.is_empty() || here(entry)))
+        .copied()
+}
+
+/// Whether drops at `symbol` for `reason` are harmless.
+pub fn is_benign(symbol: Option<&Symbol>, reason: Option<&Reason>) -> bool {
+    benign(symbol, reason).is_some()
+}
+
+/// The function as the source names it, without what the compiler appended to its copies:
+/// `.constprop.0`, `.isra.0`, `.part.0`, `.cold`. No C identifier holds a dot.
+pub fn function_name(symbol: &str) -> &str {
+    match symbol.find('.') {
+        Some(end) if end > 0 => &symbol[..end],
+        _ => symbol,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(symbol: &str, reason: Option<(&str, &str)>) -> bool {
+        let symbol = Symbol { name: symbol.to_owned(), offset: 4, module: None };
+        let reason = reason.map(|(name, subsystem)| Reason {
+            name: name.to_owned(),
+            subsystem: Some(subsystem.to_owned()),
+        });
+        is_benign(Some(&symbol), reason.as_ref())
+    }
+
+    #[test]
+    fn a_queue_discarded_at_close_is_benign() {
+        assert!(check("skb_queue_purge_reason", Some(("QUEUE_PURGE", "CORE"))));
+        assert!(check("unix_dgram_disconnected", Some(("UNIX_DISCONNECT", "CORE"))));
+        assert!(check("ip_rcv_core", Some(("OTHERHOST", "CORE"))));
+        assert!(check("inet_sock_destruct", Some(("NOT_SPECIFIED", "CORE"))));
+        assert!(check("sk_stream_kill_queues", None));
+        assert!(check("sk_stream_kill_queues.constprop.0.cold", None));
+    }
+
+    #[test]
+    fn everything_else_is_not() {
+        assert!(!check("nf_hook_slow", Some(("NETFILTER_DROP", "CORE"))));
+        assert!(!check("tcp_v4_rcv", Some(("NOT_SPECIFIED", "CORE"))));
+        assert!(!check("tcp_v4_rcv", None));
+        assert!(!is_benign(None, None));
+    }
+
+    #[test]
+    fn a_function_is_benign_only_where_no_reason_says_otherwise() {
+        assert!(!check("inet_sock_destruct", Some(("PROTO_MEM", "CORE"))));
+        assert!(!check("my_inet_sock_destruct", None));
+    }
+
+    #[test]
+    fn another_subsystem_may_use_the_name_for_something_else() {
+        assert!(!check("ovs_dp_process_packet", Some(("QUEUE_PURGE", "OPENVSWITCH"))));
+    }
+
+    #[test]
+    fn compiler_suffixes_do_not_hide_a_function() {
+        for symbol in ["f", "f.cold", "f.isra.0", "f.part.0", "f.constprop.0.isra.0", "f.llvm.7"] {
+            assert_eq!(function_name(symbol), "f", "of {symbol}");
+        }
+        assert_eq!(function_name(".f"), ".f");
+    }
+}

@@ -1,0 +1,61 @@
+//! `dropwatch explain`: what a drop reason or function means, what to check, what to change, with
+//! the values that this host has now.
+
+use std::{collections::BTreeMap, io};
+
+use anyhow::anyhow;
+
+use crate::{
+    diagnose::knowledge::{self, Entry, Quantity, Table},
+    exit::Failure,
+    kernel::{Counters, HostRoot},
+    render::explain::{self, Page, Value},
+};
+
+/// Prints what is known about `name`, or a list of everything.
+///
+/// # Errors
+/// Nothing is known about `name`: a wrong command line, with suggestions.
+pub fn explain(name: Option<&str>, json: bool, color: bool) -> Result<(), Failure> {
+    let table =
+        knowledge::table().map_err(|error| anyhow!("the knowledge table is damaged: {error}"))?;
+    let out = &mut io::stdout().lock();
+    let written = match name {
+        None if json => explain::json(&table.entries, out),
+        None => explain::list(table, color, out),
+        Some(name) => {
+            let page = page(table, name, &HostRoot::default())?;
+            if json { explain::json(&page, out) } else { explain::page(&page, color, out) }
+        }
+    };
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow!("cannot write the output: {error}").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What `table` knows about `name`, with the values of the host at `root`.
+///
+/// # Errors
+/// Nothing is known about `name`.
+pub fn page<'a>(table: &'a Table, name: &str, root: &HostRoot) -> Result<Page<'a>, Failure> {
+    let answer = table.find(name).map_err(|unknown| Failure::Usage(unknown.to_string()))?;
+    let values = values(table, &answer.full, root);
+    Ok(Page { explained: answer.full, related: answer.brief, values })
+}
+
+/// Values of all quantities that `entries` name.
+fn values(table: &Table, entries: &[&Entry], root: &HostRoot) -> BTreeMap<String, Value> {
+    let counters = Counters::read(root);
+    let value = |quantity: &Quantity| {
+        let found = match quantity {
+            Quantity::Counter(name) => counters.get(name).map(Value::Counter),
+            Quantity::Sysctl(name) => root.sysctl(name).ok().map(Value::Sysctl),
+        };
+        found.unwrap_or_else(|| Value::Absent { needs: table.needs.get(quantity.name()).cloned() })
+    };
+    let quantities = entries.iter().flat_map(|entry| entry.quantities());
+    quantities.map(|quantity| (quantity.name().to_owned(), value(&quantity))).collect()
+}
