@@ -24,6 +24,9 @@ const SOFTNET: [(&str, usize); 4] = [
     ("softnet.flow_limit", 10),
 ];
 
+/// Reads a file into counters; the number of lines that it could not read.
+type Add = fn(&mut Counters, File) -> io::Result<u64>;
+
 /// Counters by group and name: `Udp.RcvbufErrors`, `Ip6.InNoRoutes`, `softnet.dropped`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters(HashMap<String, u64>);
@@ -33,7 +36,7 @@ impl Counters {
     /// may be off) is missing.
     pub fn read(root: &HostRoot) -> Self {
         let mut counters = Self::default();
-        let files: [(_, fn(&mut Self, File) -> io::Result<u64>); 4] = [
+        let files: [(_, Add); 4] = [
             ("proc/net/snmp", Self::add_pairs),
             ("proc/net/netstat", Self::add_pairs),
             ("proc/net/snmp6", Self::add_snmp6),

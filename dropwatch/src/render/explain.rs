@@ -1,10 +1,6 @@
 //! `dropwatch explain`: entries of the knowledge table with this host's values, as a page.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    fmt::Write as _,
-    io,
-};
+use std::{collections::BTreeMap, fmt::Write as _, io};
 
 use serde::Serialize;
 
@@ -65,8 +61,7 @@ pub fn page(page: &Page<'_>, color: bool, out: &mut dyn io::Write) -> io::Result
     }
     if !page.values.is_empty() {
         text.line("");
-        let now = "Values: this host, now, in this process's network namespace; counters since \
-                   it began.";
+        let now = "Now, in this process's network namespace (softnet: all CPUs of the host).";
         text.wrapped(now, 0, Some(DIM));
     }
     text.flush(out)
@@ -194,15 +189,13 @@ impl Text {
         }
     }
 
-    /// Entries with their titles, a line for each name that finds them.
+    /// Entries with their titles: a line for each reason, or for the first of the functions that
+    /// an entry is about.
     fn list<'a>(&mut self, entries: impl Iterator<Item = &'a Entry>) {
-        let mut seen = HashSet::new();
         for entry in entries {
-            let names = if entry.at.is_empty() { &entry.reasons } else { &entry.at };
+            let names = entry.at.get(..1).unwrap_or(&entry.reasons);
             for name in names {
-                if seen.insert((name.as_str(), entry.title.as_str())) {
-                    self.line(&format!("  {name:LISTED$} {}", entry.title));
-                }
+                self.line(&format!("  {name:LISTED$} {}", entry.title));
             }
         }
     }

@@ -148,7 +148,6 @@ fn bare_function(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::diagnose::knowledge::table;
 
     fn titles(name: &str) -> Vec<&str> {
