@@ -16,7 +16,7 @@ const MAX_LINE: usize = 32 << 10;
 const IPV6_GROUPS: [&str; 4] = ["UdpLite6", "Icmp6", "Udp6", "Ip6"];
 
 /// Columns of `softnet_stat` that are told, by their place (`softnet_seq_show()` in
-/// `net/core/net-procfs.c`): the first ten have stood since 2.6, the flow limit since 3.11.
+/// `net/core/net-procfs.c`); columns are only ever added at the end.
 const SOFTNET: [(&str, usize); 4] = [
     ("softnet.processed", 0),
     ("softnet.dropped", 1),

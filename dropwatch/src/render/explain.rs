@@ -170,10 +170,10 @@ impl Text {
     /// A command, with its remark; what does not fit goes on as a shell would read it.
     fn command(&mut self, command: &str) {
         let (command, remark) = command.split_once("  # ").unwrap_or((command, ""));
-        let lines = wrap(command, WIDTH - BESIDE - 6);
+        let lines = wrap(command, WIDTH - BESIDE - 10);
         let last = lines.len().saturating_sub(1);
         for (index, line) in lines.into_iter().enumerate() {
-            let (prompt, more) = (if index == 0 { "$ " } else { "    " }, index < last);
+            let (prompt, more) = (if index == 0 { "$ " } else { "        " }, index < last);
             self.line(&format!("{:BESIDE$}{prompt}{line}{}", "", if more { " \\" } else { "" }));
         }
         if remark.is_empty() {

@@ -95,6 +95,6 @@ fn an_unknown_name_is_a_wrong_command_line() {
     assert_eq!(failure.code(), exit::USAGE);
     assert_eq!(
         failure.to_string(),
-        "nothing is known about `nonsense`; `dropwatch explain` lists what is"
+        "nothing is known about `nonsense` (`dropwatch explain` lists all names)"
     );
 }

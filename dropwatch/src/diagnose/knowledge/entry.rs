@@ -5,6 +5,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// Subsystem of the reasons that the core of the network code gives.
 pub const CORE: &str = "CORE";
 
+/// What a caller who was not taught to give a reason gives.
+pub const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
+
 /// What is known about drops for some reasons, at some functions.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -155,9 +158,12 @@ impl TryFrom<RawKnob> for Knob {
 }
 
 impl Entry {
-    /// Reasons and places as a report names them: `NO_SOCKET at udp_rcv, udpv6_rcv`.
+    /// Reasons and places as a report names them: `NO_SOCKET at udp_rcv, udpv6_rcv`. That older
+    /// kernels give no reason at the same place goes without saying.
     pub fn name(&self) -> String {
-        let reasons = self.reasons.join(", ");
+        let given = |reason: &&String| self.reasons.len() == 1 || *reason != NOT_SPECIFIED;
+        let given: Vec<&str> = self.reasons.iter().filter(given).map(String::as_str).collect();
+        let reasons = given.join(", ");
         let at = self.at.join(", ");
         match (self.unseen, at.is_empty()) {
             (true, _) => format!("no event, at {at}"),

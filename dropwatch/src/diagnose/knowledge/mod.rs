@@ -14,13 +14,10 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use serde::Deserialize;
 
 pub use self::{
-    entry::{Action, Benign, CORE, Check, Entry, Knob, Quantity},
+    entry::{Action, Benign, CORE, Check, Entry, Knob, NOT_SPECIFIED, Quantity},
     search::{Answer, Unknown},
 };
 use crate::report::model::{Reason, Symbol};
-
-/// What a caller who was not taught to give a reason gives.
-const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
 
 /// One file for each topic, in the order that they are listed in.
 const TOPICS: [&str; 8] = [

@@ -27,7 +27,7 @@ pub struct Answer<'a> {
 pub enum Unknown {
     #[error("`{0}` is a drop reason of the kernel that dropwatch does not explain yet")]
     NotYet(String),
-    #[error("nothing is known about `{name}`{}; `dropwatch explain` lists what is", suggest(.near))]
+    #[error("nothing is known about `{name}`{} (`dropwatch explain` lists all names)", suggest(.near))]
     Name { name: String, near: Vec<String> },
 }
 
@@ -202,16 +202,16 @@ mod tests {
         let unknown = |name: &str| table().expect("table").find(name).unwrap_err().to_string();
         assert_eq!(
             unknown("nf_hook_slo"),
-            "nothing is known about `nf_hook_slo`: did you mean nf_hook_slow?; `dropwatch explain` \
-             lists what is"
+            "nothing is known about `nf_hook_slo`: did you mean nf_hook_slow? (`dropwatch explain` \
+             lists all names)"
         );
         assert!(unknown("NETFILTR_DROP").contains("NETFILTER_DROP"));
         assert!(unknown("PAWS").contains("TCP_RFC7323_PAWS"));
         assert_eq!(
             unknown("nonsense"),
-            "nothing is known about `nonsense`; `dropwatch explain` lists what is"
+            "nothing is known about `nonsense` (`dropwatch explain` lists all names)"
         );
-        assert!(unknown("").starts_with("nothing is known about ``;"));
+        assert!(unknown("").starts_with("nothing is known about `` ("));
         assert!(unknown(&"x".repeat(5_000)).contains("nothing is known"));
     }
 }
