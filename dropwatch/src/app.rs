@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use log::{debug, info};
 use tokio::{
     runtime,
-    signal::unix::{Signal, SignalKind, signal},
     time::{sleep_until, timeout},
 };
 
@@ -17,7 +16,7 @@ use crate::{
     doctor,
     exit::Failure,
     kernel::{self, HostNames, HostRoot},
-    output::Output,
+    output::{Output, ended_by_reader},
     pace::Pace,
     privilege,
     probe::{self, KernelLog, Probe, Wanted},
@@ -31,6 +30,7 @@ use crate::{
         snapshot::Snapshot,
     },
     settings::{Pcap, Target, Watch},
+    stop::Stop,
     verbose,
     wanted::wanted,
 };
@@ -343,15 +343,6 @@ struct Taken {
     lines: Vec<Line>,
 }
 
-/// A reader that went away ends the run, and that is no failure.
-fn ended_by_reader(result: io::Result<()>) -> Result<bool, Failure> {
-    match result {
-        Ok(()) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
-        Err(error) => Err(anyhow!(error).context("cannot write the output").into()),
-    }
-}
-
 async fn next_log(log: &mut Option<KernelLog>) {
     match log {
         // Diagnostics that cannot be read must not end the run.
@@ -361,27 +352,5 @@ async fn next_log(log: &mut Option<KernelLog>) {
             }
         }
         None => pending().await,
-    }
-}
-
-/// Ctrl-C and SIGTERM.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn requested(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }

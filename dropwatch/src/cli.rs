@@ -1,6 +1,7 @@
 //! The command line, as typed. Validation that needs more than one option is in
 //! [`settings`](crate::settings).
 
+mod conntrack;
 mod filters;
 
 use std::{path::PathBuf, time::Duration};
@@ -9,7 +10,10 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
 use dropwatch_common::sample::PACKET_BYTES;
 
-pub use self::filters::{Filtered, Filters};
+pub use self::{
+    conntrack::Conntrack,
+    filters::{Filtered, Filters},
+};
 use crate::{exit::Failure, render::pcapng::SNAPLEN};
 
 /// Shortest interval: reading the counters has a cost, and a report takes a moment to read.
@@ -32,6 +36,7 @@ Examples:
   sudo dropwatch --pcap drops.pcapng   sampled packets, for tshark and Wireshark
   sudo dropwatch --classic             the output of SystemTap's dropwatch.stp
   dropwatch explain NO_SOCKET          what a drop reason means and what to do
+  sudo dropwatch conntrack             what fills the tables of connections
   dropwatch doctor                     what this kernel and your privileges allow
 
 Exit codes: 0 fine, 1 failure while running, also packets missing in FILE, 2 usage, 3 missing privilege, 4 kernel cannot.",
@@ -46,6 +51,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show connection tracking: use, limit, memory, counters, and what fills the table
+    Conntrack(Conntrack),
     /// Show what this kernel and these privileges allow, and what each lack costs
     Doctor,
     /// Explain a drop reason or a function: what it means, what to check, what to change

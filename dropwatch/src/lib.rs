@@ -6,6 +6,7 @@
 pub mod app;
 mod capture;
 pub mod cli;
+pub mod conntrack;
 pub mod diagnose;
 pub mod doctor;
 pub mod exit;
@@ -20,5 +21,6 @@ pub mod render;
 pub mod replay;
 pub mod report;
 pub mod settings;
+mod stop;
 mod verbose;
 mod wanted;

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use dropwatch::{
     app,
     cli::{Cli, Command},
-    doctor,
+    conntrack, doctor,
     exit::Failure,
     explain, render, replay,
-    settings::{Replay, Terminal, Watch},
+    settings::{Conntrack, Replay, Terminal, Watch},
 };
 
 fn main() -> ExitCode {
@@ -26,6 +26,7 @@ fn run() -> Result<(), Failure> {
     let terminal = Terminal::stdout();
     match &cli.command {
         None => app::watch(&Watch::new(&cli.watch, terminal)?),
+        Some(Command::Conntrack(args)) => conntrack::show(&Conntrack::new(args, terminal)),
         Some(Command::Doctor) => doctor::examine(terminal),
         Some(Command::Explain { name, json, color }) => {
             explain::explain(name.as_deref(), *json, terminal.color(*color))

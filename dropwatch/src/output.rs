@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
+use anyhow::anyhow;
 use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::exit::Failure;
 
 /// How long to wait before trying again where the descriptor was made non-blocking by whoever
 /// shares it.
@@ -67,6 +70,18 @@ impl Output {
         let result = pending.await;
         self.pending = None;
         result.map_err(io::Error::other)?
+    }
+}
+
+/// A reader that went away ends the run, and that is no failure: whether it did.
+///
+/// # Errors
+/// Any other failure to write.
+pub fn ended_by_reader(result: io::Result<()>) -> Result<bool, Failure> {
+    match result {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        Err(error) => Err(anyhow!(error).context("cannot write the output").into()),
     }
 }
 

@@ -57,6 +57,12 @@ pub const NEEDS: &[Need] = &[
         cost: "those interfaces are shown by number",
     },
     Need {
+        purpose: "read connection tracking",
+        capability: Capability::CAP_NET_ADMIN,
+        required: false,
+        cost: "`dropwatch conntrack` cannot run",
+    },
+    Need {
         purpose: "read tracefs (where there is no BTF)",
         capability: Capability::CAP_DAC_READ_SEARCH,
         required: false,
@@ -85,6 +91,11 @@ fn effective() -> Result<CapsHashSet, Failure> {
 pub fn check() -> Result<Vec<(Need, bool)>, Failure> {
     let effective = effective()?;
     Ok(NEEDS.iter().map(|&need| (need, has(&effective, need.capability))).collect())
+}
+
+/// Whether this process may use `capability`; not where that cannot be read.
+pub fn may_use(capability: Capability) -> bool {
+    effective().is_ok_and(|effective| has(&effective, capability))
 }
 
 /// Fails with the names of the required capabilities that are missing.

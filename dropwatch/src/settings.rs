@@ -91,6 +91,31 @@ pub struct Show {
     pub color: bool,
 }
 
+/// What to show of connection tracking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conntrack {
+    /// Network namespaces, as somebody calls them; none stands for all.
+    pub netns: Vec<String>,
+    /// Rows of each ranking.
+    pub top: usize,
+    /// Time between pages; `None` for a single one.
+    pub watch: Option<Duration>,
+    pub json: bool,
+    pub color: bool,
+}
+
+impl Conntrack {
+    pub fn new(args: &cli::Conntrack, terminal: Terminal) -> Self {
+        Self {
+            netns: args.netns.clone(),
+            top: if args.top == 0 { usize::MAX } else { args.top },
+            watch: args.watch,
+            json: args.json,
+            color: terminal.color(args.color),
+        }
+    }
+}
+
 /// What decides about colour besides the option.
 #[derive(Clone, Copy, Debug)]
 pub struct Terminal {

@@ -35,8 +35,13 @@ fn help_of_explain() {
 }
 
 #[test]
+fn help_of_conntrack() {
+    insta::assert_snapshot!(help(&["conntrack"]));
+}
+
+#[test]
 fn help_fits_eighty_columns() {
-    for path in [&[][..], &["replay"], &["doctor"], &["explain"]] {
+    for path in [&[][..], &["replay"], &["doctor"], &["explain"], &["conntrack"]] {
         for line in help(path).lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }

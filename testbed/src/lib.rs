@@ -17,6 +17,7 @@
 //! `conntrack`; `nginx` and `ab` for its demonstration.
 
 pub mod command;
+pub mod conntrack;
 pub mod counters;
 pub mod drops;
 pub mod flood;

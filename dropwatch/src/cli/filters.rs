@@ -53,7 +53,11 @@ fn filtered<T>(
     move |text| Ok(Filtered { choice: parse(text)?, typed: text.to_owned() })
 }
 
-fn name(text: &str) -> Result<String, String> {
+/// Any name but none.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn name(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("a name is missing".to_owned()) } else { Ok(text.to_owned()) }
 }
 

@@ -7,14 +7,11 @@
 
 use std::{
     ffi::CStr,
-    fs::File,
     io::{self, Read},
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::Path,
-    thread,
 };
 
-use super::{HostRoot, clean, lines::for_each_line};
+use super::{HostRoot, clean, inside::inside, lines::for_each_line};
 
 /// Most bytes read of one table: far more than ten thousand interfaces take.
 const MAX_TABLE: u64 = 16 << 20;
@@ -42,27 +39,7 @@ pub(super) fn name(ifindex: u32) -> Option<String> {
 /// `EPERM` without `CAP_SYS_ADMIN` (setns(2)). Where the namespace is gone: that the file is
 /// another's, or is not there.
 pub(super) fn name_inside(path: &Path, inum: u32, ifindex: u32) -> io::Result<Option<String>> {
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().name("netns".into());
-        let inside = thread.spawn_scoped(scope, || {
-            enter(path, inum)?;
-            Ok(name(ifindex))
-        })?;
-        inside.join().unwrap_or_else(|_| Err(io::Error::other("the thread inside failed")))
-    })
-}
-
-/// Moves the calling thread into the namespace `inum` for the rest of its life.
-fn enter(path: &Path, inum: u32) -> io::Result<()> {
-    let file = File::open(path)?;
-    if file.metadata()?.ino() != u64::from(inum) {
-        return Err(io::ErrorKind::NotFound.into()); // another namespace has taken its place
-    }
-    // SAFETY: no pointers, and the descriptor is open.
-    if unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) } == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    inside(path, inum, || Ok(name(ifindex)))
 }
 
 /// Name of an interface in the namespace that the process `pid` lives in, from its tables.

@@ -10,13 +10,16 @@
 //! are cleaned of control characters before anything else sees them.
 
 pub mod btf;
+pub mod conntrack;
 mod counters;
+mod inside;
 mod interfaces;
 pub mod kallsyms;
 pub mod lines;
 pub mod live;
 pub mod modules;
 pub mod names;
+mod netlink;
 pub mod netns;
 pub mod offsets;
 pub mod owner;
@@ -29,7 +32,7 @@ pub mod tracefs;
 
 pub use counters::Counters;
 pub use names::HostNames;
-pub use netns::Namespaces;
+pub use netns::{Namespaces, Place};
 pub use owner::Owners;
 pub use processes::Process;
 pub use root::HostRoot;

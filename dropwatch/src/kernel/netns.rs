@@ -18,6 +18,8 @@
 //! given again once a namespace is gone, so no name outlives the report after the one that last
 //! proved it.
 
+mod places;
+
 use std::{
     collections::HashMap,
     io,
@@ -25,6 +27,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use self::places::Place;
 use super::{
     HostRoot, clean, interfaces,
     processes::{self, Process},

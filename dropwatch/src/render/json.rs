@@ -14,9 +14,14 @@ pub struct Json;
 
 impl Renderer for Json {
     fn render(&self, line: &Line, page: &mut Vec<u8>) -> io::Result<()> {
-        line.serialize(&mut Serializer::with_formatter(&mut *page, Escaping))?;
-        page.write_all(b"\n")
+        json_line(line, page)
     }
+}
+
+/// Appends any value as one line.
+pub fn json_line(value: &impl Serialize, page: &mut Vec<u8>) -> io::Result<()> {
+    value.serialize(&mut Serializer::with_formatter(&mut *page, Escaping))?;
+    page.write_all(b"\n")
 }
 
 /// Compact JSON that is safe to look at: escapes what a terminal could take for an order, beyond

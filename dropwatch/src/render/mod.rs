@@ -6,6 +6,7 @@
 
 mod classic;
 mod clean;
+mod conntrack;
 mod details;
 pub mod doctor;
 pub mod explain;
@@ -20,7 +21,14 @@ use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 
-pub use self::{classic::Classic, clean::clean, json::Json, text::Text, words::losses};
+pub use self::{
+    classic::Classic,
+    clean::clean,
+    conntrack::ConntrackText,
+    json::{Json, json_line},
+    text::Text,
+    words::losses,
+};
 use crate::report::{model::Line, view::View};
 
 /// First line of every run, as SystemTap's dropwatch.stp prints it.

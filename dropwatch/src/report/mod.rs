@@ -6,11 +6,13 @@
 
 mod address;
 pub mod build;
+pub mod conntrack;
 pub mod decode;
 pub mod delta;
 pub mod details;
 pub mod facts;
 pub mod flow;
+pub mod frequent;
 pub mod groups;
 mod hex;
 pub mod keys;

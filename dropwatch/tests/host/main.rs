@@ -12,6 +12,7 @@
 
 mod capture;
 mod captured;
+mod conntrack;
 mod counting;
 mod details;
 mod environment;

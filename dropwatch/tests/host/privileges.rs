@@ -19,13 +19,13 @@ const CAP_BPF: u64 = 1 << 39;
 const FOR_PLACES: u64 = 1 << 2 | 1 << 19 | 1 << 21;
 
 /// A copy of the binary where every user may run it; a home folder often is closed to others.
-struct Copy {
+pub(crate) struct Copy {
     path: PathBuf,
     _undo: Undo,
 }
 
 impl Copy {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let path = PathBuf::from(format!("/run/dropwatch-test-{}", std::process::id()));
         let undo = {
             let path = path.clone();
@@ -36,8 +36,15 @@ impl Copy {
         Self { path, _undo: undo }
     }
 
-    /// dropwatch as [`USER`] with exactly `capabilities`, which it cannot extend.
+    /// A live run, as [`Copy::command`].
     fn with(&self, capabilities: &[&str]) -> Command {
+        let mut command = self.command(capabilities);
+        command.arg("--json");
+        command
+    }
+
+    /// dropwatch as [`USER`] with exactly `capabilities`, which it cannot extend.
+    pub(crate) fn command(&self, capabilities: &[&str]) -> Command {
         let set: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
         let set = format!("-all{set}");
         let mut command = Command::new("setpriv");
@@ -45,7 +52,7 @@ impl Copy {
         for option in ["--inh-caps", "--ambient-caps", "--bounding-set"] {
             command.args([option, &set]);
         }
-        command.arg(&self.path).arg("--json");
+        command.arg(&self.path);
         command
     }
 }

@@ -1,0 +1,233 @@
+//! `dropwatch conntrack`: what connection tracking holds and costs, in each network namespace.
+//!
+//! Needs nothing of the kernel side: all of it is read over netlink and from `/proc`. A namespace
+//! that ends meanwhile is left out; one that cannot be read is named in a notice, and only where
+//! none can be read does the command fail.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, anyhow};
+use caps::Capability;
+use jiff::{Timestamp, tz::TimeZone};
+use tokio::{runtime, time::sleep_until};
+
+use crate::{
+    exit::Failure,
+    kernel::{
+        self, HostRoot, Namespaces, Place,
+        conntrack::{Error, Reading, read},
+    },
+    output::{Output, ended_by_reader},
+    pace::Pace,
+    privilege,
+    render::{ConntrackText, Style, json_line},
+    report::{
+        conntrack::{Conntrack, Counters, Interval},
+        model::Host,
+    },
+    settings,
+    stop::Stop,
+    verbose,
+};
+
+/// Shows connection tracking once, or again and again until a signal.
+pub fn show(settings: &settings::Conntrack) -> Result<(), Failure> {
+    let root = HostRoot::default();
+    let viewer = Viewer {
+        settings,
+        host: kernel::host(&root),
+        namespaces: Namespaces::new(&root),
+        root,
+        before: HashMap::new(),
+    };
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let result = runtime.block_on(viewer.show());
+    // A write that a stalled reader holds up must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+struct Viewer<'a> {
+    settings: &'a settings::Conntrack,
+    root: HostRoot,
+    host: Host,
+    namespaces: Namespaces,
+    /// Counters of the page before, by namespace, and when they were read.
+    before: HashMap<u32, (Counters, Instant)>,
+}
+
+impl Viewer<'_> {
+    async fn show(mut self) -> Result<(), Failure> {
+        let mut output = Output::stdout().context("cannot use standard output")?;
+        let Some(interval) = self.settings.watch else {
+            let page = self.page()?.unwrap_or_default();
+            output.write(page).await.context("cannot write the output")?;
+            return ended_by_reader(output.flushed().await).map(drop);
+        };
+        let mut stop = Stop::new().context("cannot listen to signals")?;
+        let (begin, mut pace) = (Instant::now(), Pace::new(interval));
+        while let Some(page) = self.page()? {
+            output.write(page).await.context("cannot write the output")?;
+            tokio::select! {
+                biased;
+                () = stop.requested() => return Ok(()),
+                written = output.flushed() => if ended_by_reader(written)? {
+                    return Ok(());
+                }
+            }
+            let due = begin + pace.due(begin.elapsed());
+            tokio::select! {
+                biased;
+                () = stop.requested() => return Ok(()),
+                () = sleep_until(due.into()) => {}
+            }
+            pace.advance(begin.elapsed());
+            self.namespaces.begin_report();
+        }
+        Ok(())
+    }
+
+    /// Reads every namespace and renders them; `None` once all that there were have ended.
+    fn page(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let (places, mut notices) = self.places()?;
+        let time = Timestamp::now();
+        let before = std::mem::take(&mut self.before);
+        let (mut spaces, mut failures) = (Vec::new(), Vec::new());
+        for place in places {
+            match read(&self.root, &place) {
+                Ok(reading) => spaces.push(self.line(time, &place, &reading, &before)),
+                Err(Error::Gone) => {}
+                Err(error) => failures.push((place, error)),
+            }
+        }
+        if spaces.is_empty() {
+            let ended = failures.is_empty() && !before.is_empty();
+            return if ended { Ok(None) } else { Err(failure(failures)) };
+        }
+        notices.extend(notices_of(&failures));
+        if !self.settings.json {
+            let style = Style { color: self.settings.color, time_zone: TimeZone::system() };
+            let page = ConntrackText::new(style).page(time, &notices, &spaces);
+            let apart = if before.is_empty() { "" } else { "\n" };
+            return Ok(Some(format!("{apart}{page}").into_bytes()));
+        }
+        notices.iter().for_each(|notice| verbose::to_stderr(notice));
+        let mut page = Vec::new();
+        for space in &spaces {
+            json_line(&space.line(), &mut page).context("cannot write the output")?;
+        }
+        Ok(Some(page))
+    }
+
+    /// The namespaces to look at, and what is known to be missing from them.
+    fn places(&mut self) -> Result<(Vec<Place>, Vec<String>), Failure> {
+        if self.settings.netns.is_empty() {
+            let places = self.namespaces.all();
+            let hidden = self.namespaces.hidden();
+            // With the capability, those of a container's supervisor stay hidden at most.
+            let blind = hidden > 0 && !privilege::may_use(Capability::CAP_SYS_PTRACE);
+            let notice = blind.then(|| {
+                format!(
+                    "{hidden} processes hide their network namespaces: run with sudo, for \
+                     CAP_SYS_PTRACE"
+                )
+            });
+            return Ok((places, notice.into_iter().collect()));
+        }
+        let mut places: Vec<Place> = Vec::new();
+        for wanted in &self.settings.netns {
+            match self.namespaces.place_of(wanted) {
+                Ok(place) if places.iter().any(|known| known.netns.inum == place.netns.inum) => {}
+                Ok(place) => places.push(place),
+                // It was there when the run began.
+                Err(_) if !self.before.is_empty() => {}
+                Err(error) => return Err(Failure::Usage(format!("--netns: {error}"))),
+            }
+        }
+        Ok((places, Vec::new()))
+    }
+
+    fn line(
+        &mut self,
+        time: Timestamp,
+        place: &Place,
+        Reading { stats, tally, timeouts }: &Reading,
+        before: &HashMap<u32, (Counters, Instant)>,
+    ) -> Conntrack {
+        let (inum, now) = (place.netns.inum, Instant::now());
+        self.before.insert(inum, (stats.counters, now));
+        let interval = before.get(&inum).and_then(|(counters, then)| {
+            let length: Duration = now.duration_since(*then);
+            Interval::between(counters, &stats.counters, length)
+        });
+        let table = tally.table(self.settings.top, timeouts);
+        Conntrack::new((self.host.clone(), time), place.netns.clone(), *stats, interval, table)
+    }
+}
+
+/// Why there is nothing to show.
+fn failure(failures: Vec<(Place, Error)>) -> Failure {
+    let Some((place, error)) = failures.into_iter().next() else {
+        return anyhow!("the network namespace is gone").into();
+    };
+    let message = error.to_string();
+    match error {
+        Error::Enter | Error::Hidden | Error::Refused => Failure::Privilege(message),
+        Error::Absent | Error::NoNetlink => Failure::Kernel(message),
+        Error::Gone | Error::Io(_) => anyhow!("{message} of {}", name(&place)).into(),
+    }
+}
+
+/// One sentence for each cause, with the namespaces that it keeps from being shown.
+fn notices_of(failures: &[(Place, Error)]) -> Vec<String> {
+    let mut causes: Vec<(String, Vec<String>)> = Vec::new();
+    for (place, error) in failures {
+        let cause = error.to_string();
+        match causes.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, names)) => names.push(name(place)),
+            None => causes.push((cause, vec![name(place)])),
+        }
+    }
+    let notice = |(cause, names): (String, Vec<String>)| format!("{}: {cause}", names.join(", "));
+    causes.into_iter().map(notice).collect()
+}
+
+fn name(place: &Place) -> String {
+    place.netns.name.clone().unwrap_or_else(|| format!("netns {}", place.netns.inum))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit;
+
+    fn place() -> Place {
+        Namespaces::new(&HostRoot::default()).all().remove(0)
+    }
+
+    #[test]
+    fn a_failure_ends_with_the_code_of_its_cause() {
+        let code = |error| failure(vec![(place(), error)]).code();
+        assert_eq!(code(Error::Refused), exit::PRIVILEGE);
+        assert_eq!(code(Error::Enter), exit::PRIVILEGE);
+        assert_eq!(code(Error::Absent), exit::KERNEL);
+        assert_eq!(code(Error::NoNetlink), exit::KERNEL);
+        assert_eq!(code(Error::Io("no".into())), exit::RUNTIME);
+        assert_eq!(failure(Vec::new()).code(), exit::RUNTIME);
+    }
+
+    #[test]
+    fn a_cause_is_told_once_with_all_that_it_concerns() {
+        let failures = [(place(), Error::Enter), (place(), Error::Enter)];
+        let notices = notices_of(&failures);
+        assert_eq!(notices.len(), 1, "{notices:?}");
+        let name = name(&failures[0].0);
+        assert!(notices[0].starts_with(&format!("{name}, {name}: missing CAP_SYS_ADMIN")));
+    }
+}

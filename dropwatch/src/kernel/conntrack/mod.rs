@@ -1,0 +1,206 @@
+//! Connection tracking of a network namespace: its numbers, settings and entries, read inside it.
+//!
+//! | read | needs |
+//! |---|---|
+//! | entries, limit, counters, the table (ctnetlink) | `CAP_NET_ADMIN` over the namespace |
+//! | limit, buckets, timeouts (`/proc/sys/net/netfilter`) | nothing |
+//! | memory of an entry (`/sys/kernel/slab`, `/proc/slabinfo`) | root's files |
+//! | any of it in another namespace | `CAP_SYS_ADMIN`, to enter it |
+//!
+//! Where connection tracking is not in use, ctnetlink is not asked at all: the question alone
+//! would have the kernel load it.
+
+mod message;
+mod slab;
+
+use std::{collections::BTreeMap, io};
+
+use super::{HostRoot, Place, netlink};
+use crate::report::conntrack::{Counters, Stats, Tally};
+
+/// `NETLINK_NETFILTER` (include/uapi/linux/netlink.h).
+const NETFILTER: isize = 12;
+/// `NFNL_SUBSYS_CTNETLINK << 8`: the upper half of a message type.
+const CTNETLINK: u16 = 1 << 8;
+/// `enum cntl_msg_types`
+const GET: u16 = CTNETLINK | 1;
+const GET_STATS_CPU: u16 = CTNETLINK | 4;
+const GET_STATS: u16 = CTNETLINK | 5;
+/// `struct nfgenmsg` of a question: every family, version 0, no resource.
+const ANYTHING: [u8; 4] = [0; 4];
+
+/// Settings of the calling thread's namespace.
+const SETTINGS: &str = "proc/sys/net/netfilter";
+
+/// Why a namespace's connection tracking cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing to worry about: it has ended.
+    #[error("the namespace is gone")]
+    Gone,
+    #[error("missing CAP_SYS_ADMIN, needed to enter the namespace: run with sudo")]
+    Enter,
+    #[error("missing CAP_SYS_PTRACE, needed to find the way into the namespace: run with sudo")]
+    Hidden,
+    /// The capability counts in the user namespace that the network namespace belongs to.
+    #[error(
+        "missing CAP_NET_ADMIN over the namespace, needed to read connection tracking: run with \
+         sudo, on the host itself"
+    )]
+    Refused,
+    #[error(
+        "connection tracking is not in use: nf_conntrack is not loaded, or this kernel was built \
+         without it (CONFIG_NF_CONNTRACK); a rule that needs it, such as NAT, loads it"
+    )]
+    Absent,
+    #[error(
+        "this kernel does not show its connections: it lacks nf_conntrack_netlink \
+         (CONFIG_NF_CT_NETLINK)"
+    )]
+    NoNetlink,
+    #[error("cannot read connection tracking: {0}")]
+    Io(String),
+}
+
+/// A namespace's connection tracking with all its entries, summed up.
+#[derive(Debug)]
+pub struct Reading {
+    pub stats: Stats,
+    pub tally: Tally,
+    /// Settings that say how long the entries are kept, seconds.
+    pub timeouts: BTreeMap<&'static str, u32>,
+}
+
+/// The numbers alone: cheap, whatever the table holds.
+///
+/// # Errors
+/// [`Error::Gone`] where the namespace has ended; see [`Error`] for the others.
+pub fn stats(root: &HostRoot, place: &Place) -> Result<Stats, Error> {
+    in_place(place, || Inside::open(root)?.stats())
+}
+
+/// The numbers and the whole table, entry by entry, in memory that does not grow with it.
+///
+/// # Errors
+/// As [`stats`].
+pub fn read(root: &HostRoot, place: &Place) -> Result<Reading, Error> {
+    in_place(place, || {
+        let mut inside = Inside::open(root)?;
+        let stats = inside.stats()?;
+        let tally = inside.table()?;
+        let timeouts = tally
+            .timeouts()
+            .filter_map(|name| Some((name, root.read_number(format!("{SETTINGS}/{name}"))?)))
+            .collect();
+        Ok(Reading { stats, tally, timeouts })
+    })
+}
+
+fn in_place<T: Send>(
+    place: &Place,
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    place.enter(|| Ok(work())).unwrap_or_else(|error| {
+        Err(match error.raw_os_error() {
+            Some(libc::EPERM) => Error::Enter,
+            // Of `/proc/PID/ns/net`.
+            Some(libc::EACCES) => Error::Hidden,
+            _ if error.kind() == io::ErrorKind::NotFound => Error::Gone,
+            // A process that ended in between has no namespace any more.
+            Some(libc::ESRCH | libc::EINVAL) => Error::Gone,
+            _ => Error::Io(error.to_string()),
+        })
+    })
+}
+
+/// The calling thread's namespace.
+struct Inside<'a> {
+    root: &'a HostRoot,
+    /// `nf_conntrack_count`, which is there wherever connection tracking is.
+    count: u32,
+    netlink: netlink::Netlink,
+}
+
+impl<'a> Inside<'a> {
+    fn open(root: &'a HostRoot) -> Result<Self, Error> {
+        let count = root.read_number(format!("{SETTINGS}/nf_conntrack_count"));
+        let count = count.ok_or(Error::Absent)?;
+        let netlink = netlink::Netlink::open(NETFILTER).map_err(|error| told(error.into()))?;
+        Ok(Self { root, count, netlink })
+    }
+
+    fn stats(&mut self) -> Result<Stats, Error> {
+        let mut totals = message::Totals::default();
+        self.netlink
+            .ask(GET_STATS, &ANYTHING, |answer| totals = message::totals(answer))
+            .map_err(told)?;
+        let mut counters = Counters::default();
+        self.netlink
+            .ask_all(GET_STATS_CPU, &ANYTHING, |answer| {
+                message::counters(answer).for_each(|(counter, count)| counters.add(counter, count));
+            })
+            .map_err(told)?;
+        let setting = |name| self.root.read_number(format!("{SETTINGS}/{name}"));
+        Ok(Stats {
+            entries: totals.entries.unwrap_or(self.count).into(),
+            limit: totals.limit.or_else(|| setting("nf_conntrack_max")).map(u64::from),
+            buckets: setting("nf_conntrack_buckets").map(u64::from),
+            object_bytes: slab::object_bytes(self.root),
+            counters,
+        })
+    }
+
+    fn table(&mut self) -> Result<Tally, Error> {
+        let mut tally = Tally::default();
+        self.netlink
+            .ask_all(GET, &ANYTHING, |answer| match message::entry(answer) {
+                Some(entry) => tally.add(&entry),
+                None => tally.skip(),
+            })
+            .map_err(told)?;
+        Ok(tally)
+    }
+}
+
+/// What a failure of ctnetlink means.
+fn told(error: netlink::Error) -> Error {
+    match error {
+        netlink::Error::Io(error) => match error.raw_os_error() {
+            // nfnetlink asks for the capability before anything else (`nfnetlink_rcv`,
+            // net/netfilter/nfnetlink.c).
+            Some(libc::EPERM) => Error::Refused,
+            // No nfnetlink; no ctnetlink behind it (`nfnetlink_rcv_msg`); no such question.
+            Some(libc::EPROTONOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP) => Error::NoNetlink,
+            _ => Error::Io(error.to_string()),
+        },
+        malformed => Error::Io(malformed.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Namespaces, processes::fixture::Host},
+        *,
+    };
+
+    #[test]
+    fn a_host_that_tracks_nothing_is_not_asked() {
+        let host = Host::new();
+        host.process(1, "init", 10);
+        host.link("proc/self/ns/net", "net:[10]");
+        let place = Namespaces::new(&host.root()).place(10).unwrap();
+        assert!(matches!(stats(&host.root(), &place), Err(Error::Absent)));
+        assert!(matches!(read(&host.root(), &place), Err(Error::Absent)));
+    }
+
+    #[test]
+    fn refusals_have_a_meaning() {
+        let of = |code| told(io::Error::from_raw_os_error(code).into());
+        assert!(matches!(of(libc::EPERM), Error::Refused));
+        assert!(matches!(of(libc::EPROTONOSUPPORT), Error::NoNetlink));
+        assert!(matches!(of(libc::EINVAL), Error::NoNetlink));
+        assert!(matches!(of(libc::ENOBUFS), Error::Io(_)));
+        assert!(matches!(told(netlink::Error::Malformed), Error::Io(_)));
+    }
+}

@@ -1,0 +1,273 @@
+//! `dropwatch conntrack`: a namespace's connections as a page.
+//!
+//! ```text
+//! 07:35:10  connection tracking in 2 network namespaces
+//!
+//! gw: 14288 of 16384 entries (87.2%)
+//!    memory 5.5 MiB, 6.0 MiB at the limit
+//!           = entries × 256 B + 262144 buckets × 8 B
+//!    counted, and per second in the last 5.0s
+//!      10031   2006/s  drop  packets dropped: no entry for them
+//!    states, and how long each is kept (net.netfilter.nf_conntrack_*)
+//!      9283   65.0%  tcp TIME_WAIT  120 s  tcp_timeout_time_wait
+//!    sources
+//!      14116   98.8%  192.168.0.2
+//!        172    1.2%  192.168.0.96
+//!
+//! web: no entries, room for 16384
+//! ```
+
+use std::fmt::Display;
+
+use jiff::Timestamp;
+
+use super::{
+    Style,
+    clean::clean,
+    details::label,
+    words::{PerSecond, Percent, count},
+};
+use crate::report::{
+    conntrack::{BUCKET_BYTES, Conntrack, Counter, Ranking, Row, StateRow, Stats},
+    facts::Netns,
+    model::share,
+};
+
+/// Least share of the limit at which it is pointed out that there is not much room left.
+const NEARLY_FULL: f64 = 0.9;
+/// How far in the rows of a namespace are.
+const ROW: &str = "     ";
+/// What the names of all its settings begin with; told once.
+const PREFIX: &str = "nf_conntrack_";
+
+/// Colours of this page (ECMA-48, select graphic rendition).
+#[derive(Clone, Copy)]
+enum Paint {
+    Bold = 1,
+    Dim = 2,
+    Red = 31,
+    Yellow = 33,
+}
+
+/// Writes pages for people.
+#[derive(Debug)]
+pub struct ConntrackText {
+    style: Style,
+}
+
+impl ConntrackText {
+    pub fn new(style: Style) -> Self {
+        Self { style }
+    }
+
+    /// One moment: what could not be read, then every namespace. Those without entries that never
+    /// lost a packet are a line each.
+    pub fn page(&self, time: Timestamp, notices: &[String], spaces: &[Conntrack]) -> String {
+        let local = self.style.time_zone.to_datetime(time);
+        let clock = format!("{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
+        let namespaces = count(spaces.len() as u64, "network namespace");
+        let mut lines = vec![format!("{clock}  connection tracking in {namespaces}")];
+        lines.extend(notices.iter().map(|notice| format!("Note: {}", clean(notice))));
+        for space in spaces {
+            lines.push(String::new());
+            self.namespace(space, &mut lines);
+        }
+        lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+
+    fn namespace(&self, space: &Conntrack, lines: &mut Vec<String>) {
+        let stats = &space.stats;
+        lines.push(format!(
+            "{}: {}",
+            self.paint(Paint::Bold, name(&space.netns)),
+            self.usage(stats)
+        ));
+        if stats.entries == 0
+            && space.table.entries == 0
+            && !stats.counters.iter().any(|(_, n)| n > 0)
+        {
+            return;
+        }
+        lines.extend(memory(stats).into_iter().map(|line| format!("   {line}")));
+        self.counters(space, lines);
+        self.states(space, lines);
+        let table = &space.table;
+        let service = |row: &Row<_>| format!("{}", row.is);
+        ranking("sources", &table.sources, |row| row.is.address.to_string(), lines);
+        ranking("destinations", &table.destinations, service, lines);
+        ranking("DNAT targets", &table.dnat_targets, service, lines);
+        if table.unread > 0 {
+            lines.push(format!("   {} not understood", count(table.unread, "entry")));
+        }
+    }
+
+    fn usage(&self, stats: &Stats) -> String {
+        let entries = stats.entries;
+        let Some(limit) = stats.limit else { return format!("{entries} entries, limit unknown") };
+        if entries == 0 {
+            return format!("no entries, room for {limit}");
+        }
+        let used = share(entries, limit);
+        let text = format!("{entries} of {limit} entries ({})", Percent(used));
+        match used {
+            used if used >= 1.0 => self.paint(Paint::Red, format!("{text}, full")),
+            used if used >= NEARLY_FULL => self.paint(Paint::Yellow, text),
+            _ => text,
+        }
+    }
+
+    /// Counters that have counted something; that no packet was dropped is said, too.
+    fn counters(&self, space: &Conntrack, lines: &mut Vec<String>) {
+        let counters = space.stats.counters;
+        let shown: Vec<_> = counters
+            .iter()
+            .filter(|(counter, count)| *count > 0 || *counter == Counter::Drop)
+            .collect();
+        if shown.is_empty() {
+            return;
+        }
+        let digits = shown.iter().map(|(_, count)| count.to_string().len()).max().unwrap_or(0);
+        let names = shown.iter().map(|(counter, _)| counter.name().len()).max().unwrap_or(0);
+        lines.push(match space.interval {
+            Some(interval) => {
+                format!("   counted, and per second in the last {:.1}s", interval.interval_s)
+            }
+            None => "   counted since the namespace began".to_owned(),
+        });
+        for (counter, count) in shown {
+            let rate = space.interval.and_then(|interval| {
+                let delta = interval.counters.get(counter)?;
+                let rate = interval.rate(counter)?;
+                Some(if delta == 0 { "0/s".to_owned() } else { PerSecond(rate).to_string() })
+            });
+            let rate = rate.map_or_else(String::new, |rate| format!("  {rate:>7}"));
+            let name = counter.name();
+            let line = format!("{ROW}{count:>digits$}{rate}  {name:names$}");
+            let line = match counter {
+                Counter::Drop | Counter::InsertFailed if count > 0 => self.paint(Paint::Red, line),
+                _ => line,
+            };
+            lines.push(format!("{line}  {}", self.paint(Paint::Dim, meaning(counter))));
+        }
+    }
+
+    fn states(&self, space: &Conntrack, lines: &mut Vec<String>) {
+        let rows = &space.table.states;
+        if rows.is_empty() {
+            return;
+        }
+        lines.push(format!("   states, and how long each is kept (net.netfilter.{PREFIX}*)"));
+        let width = |text: fn(&StateRow) -> String| {
+            rows.iter().map(|row| text(row).chars().count()).max().unwrap_or(0)
+        };
+        let counts = width(|row| row.count.to_string());
+        let names = width(|row| format!("{} {}", row.protocol, row.state));
+        let seconds = width(kept);
+        for row in rows {
+            let name = format!("{} {}", row.protocol, row.state);
+            let line = format!(
+                "{ROW}{:>counts$}  {:>6}  {name:names$}",
+                row.count,
+                Percent(row.share).to_string()
+            );
+            let setting = row.timeout_setting.unwrap_or_default();
+            let setting = setting.strip_prefix(PREFIX).unwrap_or(setting);
+            let kept = format!("{:>seconds$}  {setting}", kept(row));
+            lines.push(format!("{line}  {}", self.paint(Paint::Dim, kept.trim_end())));
+        }
+    }
+
+    fn paint(&self, paint: Paint, text: impl Display) -> String {
+        let text = text.to_string();
+        if self.style.color && !text.is_empty() {
+            format!("\x1b[{}m{text}\x1b[0m", paint as u8)
+        } else {
+            text
+        }
+    }
+}
+
+fn name(netns: &Netns) -> String {
+    netns.name.as_deref().map_or_else(|| format!("netns {}", netns.inum), label)
+}
+
+fn kept(row: &StateRow) -> String {
+    row.timeout_s.map_or_else(String::new, |seconds| format!("{seconds} s"))
+}
+
+/// What it takes now and at the limit, and how that is computed.
+fn memory(stats: &Stats) -> Vec<String> {
+    let (Some(now), Some(buckets), Some(object)) =
+        (stats.memory_now(), stats.buckets, stats.object_bytes)
+    else {
+        return vec!["memory unknown: the kernel does not tell the size of an entry".to_owned()];
+    };
+    let at_limit = stats
+        .memory_at_limit()
+        .map_or_else(String::new, |bytes| format!(", {} at the limit", Bytes(bytes)));
+    vec![
+        format!("memory {}{at_limit}", Bytes(now)),
+        format!("       = entries × {object} B + {buckets} buckets × {BUCKET_BYTES} B"),
+    ]
+}
+
+/// What a counter tells, in as few words as fit beside it.
+fn meaning(counter: Counter) -> &'static str {
+    match counter {
+        Counter::Drop => "packets dropped: no entry for them",
+        Counter::EarlyDrop => "unanswered entries given up",
+        Counter::InsertFailed => "packets dropped in a collision",
+        Counter::ChainTooLong => "of those, for want of buckets",
+        Counter::ClashResolve => "collisions without a loss",
+        Counter::Invalid => "packets that fit no connection",
+        Counter::Error => "invalid ICMP errors",
+        Counter::Found => "ports that NAT found taken",
+        Counter::Insert => "entries added by programs",
+        Counter::SearchRestart => "look-ups begun again",
+    }
+}
+
+fn ranking<T>(
+    title: &str,
+    ranking: &Ranking<T>,
+    named: impl Fn(&Row<T>) -> String,
+    lines: &mut Vec<String>,
+) {
+    let Ranking { rows, distinct, error } = ranking;
+    let listed = rows.len() as u64;
+    lines.push(match distinct {
+        Some(0) => return,
+        Some(all) if *all == listed => format!("   {title}"),
+        Some(all) => format!("   {title}, {listed} of {all}"),
+        None if rows.is_empty() => {
+            let most = error.saturating_mul(2);
+            format!("   {title}: very many, none with more than {most} entries")
+        }
+        None => format!("   {title}, the largest of very many (counts up to {error} too low)"),
+    });
+    let digits = rows.iter().map(|row| row.count.to_string().len()).max().unwrap_or(0);
+    for row in rows {
+        let percent = Percent(row.share).to_string();
+        lines.push(format!("{ROW}{:>digits$}  {percent:>6}  {}", row.count, clean(&named(row))));
+    }
+}
+
+/// `376 B`, `1.4 MiB`: bytes in words.
+struct Bytes(u64);
+
+impl Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut value = self.0 as f64;
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        for unit in ["KiB", "MiB", "GiB", "TiB"] {
+            value /= 1024.0;
+            // What would round to 1024.0 is 1.0 of the next.
+            if value < 1023.95 {
+                return write!(f, "{value:.1} {unit}");
+            }
+        }
+        write!(f, "{:.1} PiB", value / 1024.0)
+    }
+}

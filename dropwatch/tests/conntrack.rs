@@ -1,0 +1,208 @@
+//! What `dropwatch conntrack` prints, for people and for programs.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use dropwatch::{
+    render::{ConntrackText, Style, json_line},
+    report::{
+        conntrack::{Conntrack, Counter, Counters, Endpoint, Entry, Interval, Stats, Tally},
+        facts::Netns,
+        model::Host,
+    },
+};
+use jiff::{Timestamp, tz::TimeZone};
+use serde_json::Value;
+
+const SCHEMA: &str = include_str!("../../docs/conntrack.schema.json");
+const PAGE: &str = include_str!("../../docs/json.md");
+/// Where that page turns to this command.
+const SECTION: &str = "\n# `dropwatch conntrack --json`\n";
+
+fn counters(values: &[(Counter, u32)]) -> Counters {
+    let mut counters = Counters::default();
+    values.iter().for_each(|(counter, count)| counters.add(*counter, *count));
+    counters
+}
+
+fn line(name: Option<&str>, stats: Stats, tally: &Tally, before: Option<Counters>) -> Conntrack {
+    let host = Host { host: "gw".into(), boot_id: "b".into(), kernel: "6.18.44".into() };
+    let netns = Netns { name: name.map(str::to_owned), inum: 4_026_532_246 };
+    let interval = before.and_then(|before| {
+        Interval::between(&before, &stats.counters, Duration::from_millis(5001))
+    });
+    let timeouts = BTreeMap::from([
+        ("nf_conntrack_tcp_timeout_time_wait", 120),
+        ("nf_conntrack_tcp_timeout_established", 432_000),
+        ("nf_conntrack_udp_timeout", 30),
+    ]);
+    Conntrack::new((host, time()), netns, stats, interval, tally.table(2, &timeouts))
+}
+
+fn time() -> Timestamp {
+    "2026-11-22T07:35:10.250Z".parse().unwrap()
+}
+
+fn tally(entries: &[(u8, u8, &str, &str, u64)]) -> Tally {
+    let mut tally = Tally::default();
+    for &(protocol, state, source, replier, count) in entries {
+        let endpoint = |address: &str, port| Endpoint {
+            address: address.parse().unwrap(),
+            port: (protocol != 1).then_some(port),
+        };
+        let destination = endpoint("192.168.0.30", 8080);
+        let replier = if replier.is_empty() { destination } else { endpoint(replier, 80) };
+        for _ in 0..count {
+            tally.add(&Entry {
+                protocol,
+                state: (protocol == 6).then_some(state),
+                status: 0,
+                source: source.parse().unwrap(),
+                destination,
+                replier,
+            });
+        }
+    }
+    tally
+}
+
+/// The story's gateway, with a full table.
+fn gateway(before: Option<Counters>) -> Conntrack {
+    let stats = Stats {
+        entries: 1000,
+        limit: Some(1000),
+        buckets: Some(65_536),
+        object_bytes: Some(256),
+        counters: counters(&[
+            (Counter::Drop, 10_031),
+            (Counter::EarlyDrop, 0),
+            (Counter::Invalid, 12),
+            (Counter::Found, 0),
+        ]),
+    };
+    let tally = tally(&[
+        (6, 7, "192.168.0.2", "192.168.0.31", 650),
+        (6, 3, "192.168.0.2", "192.168.0.31", 338),
+        (17, 0, "192.168.0.96", "", 9),
+        (1, 0, "fd00::1", "", 3),
+    ]);
+    line(Some("gw\u{1b}[2J"), stats, &tally, before)
+}
+
+fn empty() -> Conntrack {
+    let stats = Stats { limit: Some(1000), ..Stats::default() };
+    line(None, stats, &Tally::default(), None)
+}
+
+fn page(spaces: &[Conntrack], color: bool) -> String {
+    let notices = ["web: missing \u{1b}CAP_NET_ADMIN".to_owned()];
+    let style = Style { color, time_zone: TimeZone::UTC };
+    ConntrackText::new(style).page(time(), &notices, spaces)
+}
+
+#[test]
+fn page_of_a_full_table_beside_an_empty_one() {
+    let before = counters(&[(Counter::Drop, 1), (Counter::Invalid, 12)]);
+    let page = page(&[gateway(Some(before)), empty()], false);
+    insta::assert_snapshot!(page);
+    assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
+}
+
+#[test]
+fn the_first_page_has_no_rates() {
+    let page = page(&[gateway(None)], false);
+    assert!(page.contains("counted since the namespace began\n     10031  drop"), "{page}");
+    assert!(!page.contains("/s"), "{page}");
+}
+
+#[test]
+fn colours_point_at_what_is_lost_and_nothing_else_is_marked() {
+    let coloured = page(&[gateway(None)], true);
+    assert!(coloured.contains("\u{1b}[31m1000 of 1000 entries (100.0%), full\u{1b}[0m"));
+    assert!(coloured.contains("\u{1b}[31m     10031  drop   \u{1b}[0m"), "{coloured:?}");
+    assert!(!page(&[gateway(None), empty()], false).contains('\u{1b}'));
+}
+
+/// A flood from made-up addresses, which none of them stands out of; and with one that does.
+#[test]
+fn a_ranking_that_is_not_exact_says_so() {
+    let stats = Stats { entries: 100_000, limit: Some(262_144), ..Stats::default() };
+    for heavy in [0, 40] {
+        let mut tally = tally(&[(6, 1, "192.168.0.2", "", heavy)]);
+        for i in 0..100_000_u32 {
+            let destination =
+                Endpoint { address: "192.168.0.30".parse().unwrap(), port: Some(8080) };
+            tally.add(&Entry {
+                protocol: 6,
+                state: Some(1),
+                status: 0,
+                source: IpAddr::V4(i.into()),
+                destination,
+                replier: destination,
+            });
+        }
+        let line = line(Some("gw"), stats, &tally, None);
+        assert_valid(&line);
+        let page = page(std::slice::from_ref(&line), false);
+        assert!(page.contains("memory unknown"), "{page}");
+        let sources = &line.table.sources;
+        assert!(sources.error > 0, "{page}");
+        let told = match sources.rows.as_slice() {
+            [] => format!("sources: very many, none with more than {} entries", 2 * sources.error),
+            _ => format!("the largest of very many (counts up to {} too low)", sources.error),
+        };
+        assert!(page.contains(&told), "{page}");
+        assert_eq!(sources.rows.len(), usize::from(heavy > 0), "{page}");
+    }
+}
+
+#[test]
+fn json_lines_are_valid() {
+    for conntrack in [gateway(None), gateway(Some(Counters::default())), empty()] {
+        assert_valid(&conntrack);
+    }
+}
+
+fn assert_valid(conntrack: &Conntrack) {
+    let mut line = Vec::new();
+    json_line(&conntrack.line(), &mut line).unwrap();
+    let line = String::from_utf8(line).unwrap();
+    assert!(line.starts_with(r#"{"v":1,"type":"conntrack","#), "{line}");
+    assert_eq!(line.lines().count(), 1);
+    validate(&serde_json::from_str(&line).unwrap());
+}
+
+fn validate(line: &Value) {
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    jsonschema::draft202012::meta::validate(&schema).unwrap();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    if let Err(error) = validator.validate(line) {
+        panic!("{error} at {} in {line}", error.instance_path());
+    }
+}
+
+#[test]
+fn the_documented_example_is_valid_and_every_field_is_described() {
+    let (_, section) = PAGE.split_once(SECTION).expect("docs/json.md describes it");
+    let (_, example) = section.split_once("```json\n").expect("an example");
+    let (example, _) = example.split_once("```").expect("its end");
+    validate(&serde_json::from_str(example).unwrap());
+
+    fn names(schema: &Value, into: &mut Vec<String>) {
+        if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+            into.extend(properties.keys().cloned());
+        }
+        match schema {
+            Value::Object(fields) => fields.values().for_each(|value| names(value, into)),
+            Value::Array(values) => values.iter().for_each(|value| names(value, into)),
+            _ => {}
+        }
+    }
+    let mut fields = Vec::new();
+    names(&serde_json::from_str(SCHEMA).unwrap(), &mut fields);
+    assert!(fields.len() > 30, "{fields:?}");
+    for field in fields {
+        assert!(PAGE.contains(&format!("`{field}`")), "docs/json.md does not describe {field}");
+    }
+}
