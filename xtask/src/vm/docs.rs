@@ -10,9 +10,16 @@ use crate::project::Project;
 const PAGE: &str = "docs/kernels.md";
 
 /// What the groups of tests prove, in the order of the page.
-const GROUPS: [(&str, &str); 14] = [
+const GROUPS: [(&str, &str); 19] = [
     ("counting", "floods, nested floods and closed ports, to the packet"),
     ("nat", "a full conntrack table, against conntrack's own counter"),
+    (
+        "details",
+        "whose packets, on which path: rules, closed ports, VLANs, bridges, routes, neighbours",
+    ),
+    ("selecting", "filters and groups, exact in a flood"),
+    ("conntrack", "`dropwatch conntrack` against `conntrack -L` and `conntrack -S`"),
+    ("names", "names of namespaces, interfaces and processes"),
     ("candidates", "every way to attach counts the same"),
     ("reasons", "drop reasons named right, or null where there are none"),
     ("modules", "names inside modules, which come and go"),
@@ -24,6 +31,7 @@ const GROUPS: [(&str, &str); 14] = [
     ("several", "many runs at once, killed runs"),
     ("lifecycle", "pace, signals, stalled readers"),
     ("output", "text, classic, JSON, replay"),
+    ("capture", "pcapng while it happens: killed, full disk, reader gone"),
     ("input", "wrong command lines and recordings"),
 ];
 
@@ -111,6 +119,9 @@ const TAIL: &str = "
 the tracepoint offers, how reasons are numbered and what may be read is found by trying. So a
 kernel between two columns, or one with features taken back, gets what it really has;
 `dropwatch doctor` says what that is.
+
+A dash means that the tests are about the program itself, which no kernel changes: they run on the
+newest one.
 
 Floods are smaller in an emulated guest than on a machine of its own, and waiting is longer. Counts
 are compared to the packet all the same.

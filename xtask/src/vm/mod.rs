@@ -53,6 +53,9 @@ const NOT_IN_GUESTS: [(&str, &str); 2] = [
     ("nat::the_story_of_nginx_and_ab", "guests have neither nginx nor ab"),
     ("pcapng::", "guests have no tshark"),
 ];
+/// Groups of tests about the program itself, which no kernel changes. They wait a lot, so one
+/// guest runs them, that of the newest kernel.
+const ONCE: [&str; 4] = ["capture::", "input::", "lifecycle::", "output::"];
 
 /// Boot other kernels in QEMU and run the host tests there, or any command.
 ///
@@ -210,7 +213,8 @@ impl<'a> Bench<'a> {
                         else {
                             return;
                         };
-                        let run = self.test(kernel, ready.as_ref(), accelerator);
+                        let last = index + 1 == kernels.len();
+                        let run = self.test(kernel, ready.as_ref(), accelerator, last);
                         runs.lock().unwrap_or_else(PoisonError::into_inner).push((index, run));
                     }
                 });
@@ -227,6 +231,7 @@ impl<'a> Bench<'a> {
         kernel: &Kernel,
         ready: Result<&Ready, &anyhow::Error>,
         accelerator: Accelerator,
+        last: bool,
     ) -> KernelRun {
         let mut run = KernelRun {
             name: kernel.name.clone(),
@@ -243,7 +248,7 @@ impl<'a> Bench<'a> {
         };
         run.release.clone_from(&ready.kernel.release);
         run.instead.clone_from(&ready.instead);
-        let task = test_task(self.args.test.as_deref(), accelerator);
+        let task = test_task(self.args.test.as_deref(), accelerator, last);
         let guest = Guest { accelerator, ..self.guest(&kernel.name, ready, &task) };
         let mut reader = Reader::default();
         let say = |line: &str| println!("{:>5} | {line}", kernel.name);
@@ -270,10 +275,11 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The script that a guest runs for the matrix.
-fn test_task(filter: Option<&str>, accelerator: Accelerator) -> String {
+/// The script that a guest runs for the matrix; the last one runs what is run once.
+fn test_task(filter: Option<&str>, accelerator: Accelerator, last: bool) -> String {
     let mut command = "/project/host-tests --include-ignored --test-threads=1".to_owned();
-    for (name, _) in NOT_IN_GUESTS {
+    let once = ONCE.iter().filter(|_| filter.is_none() && !last).copied();
+    for name in NOT_IN_GUESTS.iter().map(|(name, _)| *name).chain(once) {
         command += &format!(" --skip {name}");
     }
     if let Some(filter) = filter {
@@ -295,6 +301,10 @@ fn conclude(project: &Project, args: &Args, matrix: &Matrix) -> Result<ExitCode>
     println!();
     for (name, reason) in NOT_IN_GUESTS {
         println!("left out in guests: {name}: {reason}");
+    }
+    if let (Some(last), None) = (matrix.kernels.last(), &args.test) {
+        let groups = ONCE.map(|group| group.trim_end_matches(':')).join(", ");
+        println!("on {} alone, as no kernel changes them: {groups}", last.name);
     }
     for name in &args.exclude {
         println!("excluded: kernel {name}");
