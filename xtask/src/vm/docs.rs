@@ -121,7 +121,7 @@ kernel between two columns, or one with features taken back, gets what it really
 `dropwatch doctor` says what that is.
 
 A dash means that the tests are about the program itself, which no kernel changes: they run on the
-newest one.
+oldest one.
 
 Floods are smaller in an emulated guest than on a machine of its own, and waiting is longer. Counts
 are compared to the packet all the same.

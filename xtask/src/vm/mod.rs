@@ -20,9 +20,9 @@ mod qemu;
 mod results;
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{Write, stdout},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
@@ -32,7 +32,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::{ci::Sum, process, project::Project, setup};
 use archive::Archive;
@@ -54,7 +55,7 @@ const NOT_IN_GUESTS: [(&str, &str); 2] = [
     ("pcapng::", "guests have no tshark"),
 ];
 /// Groups of tests about the program itself, which no kernel changes. They wait a lot, so one
-/// guest runs them, that of the newest kernel.
+/// guest runs them, that of the oldest kernel, which is the fastest.
 const ONCE: [&str; 4] = ["capture::", "input::", "lifecycle::", "output::"];
 
 /// Boot other kernels in QEMU and run the host tests there, or any command.
@@ -117,6 +118,20 @@ struct Bench<'a> {
     folder: PathBuf,
     /// The shared initramfs.
     tools: PathBuf,
+    /// On the guests' files, until this run ends.
+    _lock: Flock<File>,
+}
+
+/// Waits until no other run uses the guests' files.
+fn lock(folder: &Path) -> Result<Flock<File>> {
+    let path = folder.join("lock");
+    let open = || File::create(&path).with_context(|| format!("cannot write {}", path.display()));
+    if let Ok(lock) = Flock::lock(open()?, FlockArg::LockExclusiveNonblock) {
+        return Ok(lock);
+    }
+    eprintln!("==> waiting for another `cargo xtask vm` to end");
+    Flock::lock(open()?, FlockArg::LockExclusive)
+        .map_err(|(_, error)| anyhow!("cannot lock {}: {error}", path.display()))
 }
 
 /// A kernel that is ready to boot.
@@ -130,6 +145,7 @@ impl<'a> Bench<'a> {
         let archive = Archive::new(project);
         let (unpacked, folder) = (project.tools().join("kernels"), project.target().join("vm"));
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let lock = lock(&folder)?;
         let dropwatch = build::dropwatch(project)?;
         // A command may want the tests as well, but must not wait for their build.
         let (tests, peer) = if args.command.is_empty() {
@@ -145,7 +161,7 @@ impl<'a> Bench<'a> {
             peer: peer.as_deref(),
         };
         image::pack_tools(&contents, &tools)?;
-        Ok(Self { args, archive, unpacked, folder, tools })
+        Ok(Self { args, archive, unpacked, folder, tools, _lock: lock })
     }
 
     fn ready(&self, kernel: &Kernel) -> Result<Ready> {
@@ -213,8 +229,7 @@ impl<'a> Bench<'a> {
                         else {
                             return;
                         };
-                        let last = index + 1 == kernels.len();
-                        let run = self.test(kernel, ready.as_ref(), accelerator, last);
+                        let run = self.test(kernel, ready.as_ref(), accelerator, index == 0);
                         runs.lock().unwrap_or_else(PoisonError::into_inner).push((index, run));
                     }
                 });
@@ -231,7 +246,7 @@ impl<'a> Bench<'a> {
         kernel: &Kernel,
         ready: Result<&Ready, &anyhow::Error>,
         accelerator: Accelerator,
-        last: bool,
+        once: bool,
     ) -> KernelRun {
         let mut run = KernelRun {
             name: kernel.name.clone(),
@@ -248,7 +263,7 @@ impl<'a> Bench<'a> {
         };
         run.release.clone_from(&ready.kernel.release);
         run.instead.clone_from(&ready.instead);
-        let task = test_task(self.args.test.as_deref(), accelerator, last);
+        let task = test_task(self.args.test.as_deref(), accelerator, once);
         let guest = Guest { accelerator, ..self.guest(&kernel.name, ready, &task) };
         let mut reader = Reader::default();
         let say = |line: &str| println!("{:>5} | {line}", kernel.name);
@@ -275,11 +290,11 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The script that a guest runs for the matrix; the last one runs what is run once.
-fn test_task(filter: Option<&str>, accelerator: Accelerator, last: bool) -> String {
+/// The script that a guest runs for the matrix, with what is run `once` or without it.
+fn test_task(filter: Option<&str>, accelerator: Accelerator, once: bool) -> String {
     let mut command = "/project/host-tests --include-ignored --test-threads=1".to_owned();
-    let once = ONCE.iter().filter(|_| filter.is_none() && !last).copied();
-    for name in NOT_IN_GUESTS.iter().map(|(name, _)| *name).chain(once) {
+    let elsewhere = ONCE.iter().filter(|_| filter.is_none() && !once).copied();
+    for name in NOT_IN_GUESTS.iter().map(|(name, _)| *name).chain(elsewhere) {
         command += &format!(" --skip {name}");
     }
     if let Some(filter) = filter {
@@ -302,9 +317,9 @@ fn conclude(project: &Project, args: &Args, matrix: &Matrix) -> Result<ExitCode>
     for (name, reason) in NOT_IN_GUESTS {
         println!("left out in guests: {name}: {reason}");
     }
-    if let (Some(last), None) = (matrix.kernels.last(), &args.test) {
+    if let (Some(first), None) = (matrix.kernels.first(), &args.test) {
         let groups = ONCE.map(|group| group.trim_end_matches(':')).join(", ");
-        println!("on {} alone, as no kernel changes them: {groups}", last.name);
+        println!("on {} alone, as no kernel changes them: {groups}", first.name);
     }
     for name in &args.exclude {
         println!("excluded: kernel {name}");
