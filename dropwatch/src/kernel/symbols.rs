@@ -126,7 +126,11 @@ impl SymbolTable {
             && let Some(was) = module_at(owners, address)
         {
             match module_at(&self.owners, address) {
-                Some(is) if is.is(was) => {}
+                // Still listed, but gone by the time kallsyms came to its symbols: the same code.
+                Some(is) if is.is(was) => {
+                    let now = resolve_in(&self.loaded, &self.owners, address);
+                    return now.or_else(|| resolve_in(section, owners, address));
+                }
                 // One that was there before, elsewhere, only seems to reach to here: its size is
                 // that of all its sections, and its text ends somewhere before.
                 Some(is) if !owners.iter().any(|owner| is.is(owner)) => return None,

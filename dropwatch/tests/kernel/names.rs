@@ -144,6 +144,18 @@ fn a_neighbour_that_was_there_before_takes_no_place() {
     assert_eq!(name(&mut names, SPOT).as_deref(), Some("tun_rx"));
 }
 
+/// A module can go between the reading of the list of modules and that of the symbols.
+#[test]
+fn a_module_that_goes_while_it_is_read_keeps_its_name() {
+    let machine = Machine::new();
+    machine.load("veth");
+    let mut names = machine.open();
+    names.status();
+    machine.write("proc/kallsyms", CORE);
+    names.begin_report();
+    assert_eq!(name(&mut names, SPOT).as_deref(), Some("veth_rx"));
+}
+
 #[test]
 fn the_list_is_read_again_only_when_needed_and_once_a_report() {
     let machine = Machine::new();
