@@ -131,8 +131,9 @@ impl SymbolTable {
                     let now = resolve_in(&self.loaded, &self.owners, address);
                     return now.or_else(|| resolve_in(section, owners, address));
                 }
-                // One that was there before, elsewhere, only seems to reach to here: its size is
+                // One that is in both readings only seems to reach to here in the one: its size is
                 // that of all its sections, and its text ends somewhere before.
+                Some(_) if self.owners.iter().any(|owner| owner.is(was)) => {}
                 Some(is) if !owners.iter().any(|owner| is.is(owner)) => return None,
                 Some(_) | None => return resolve_in(section, owners, address),
             }

@@ -142,6 +142,14 @@ fn a_neighbour_that_was_there_before_takes_no_place() {
     machine.write("proc/kallsyms", [CORE, veth.1].concat());
     names.begin_report();
     assert_eq!(name(&mut names, SPOT).as_deref(), Some("tun_rx"));
+
+    // Nor does it keep the place from one that comes.
+    let mut names = machine.open();
+    names.status();
+    machine.write("proc/modules", [tun.0, veth.0].concat());
+    machine.write("proc/kallsyms", [CORE, veth.1, tun.1].concat());
+    names.begin_report();
+    assert_eq!(name(&mut names, SPOT).as_deref(), Some("tun_rx"));
 }
 
 /// A module can go between the reading of the list of modules and that of the symbols.
