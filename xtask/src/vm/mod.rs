@@ -325,13 +325,13 @@ fn conclude(project: &Project, args: &Args, matrix: &Matrix) -> Result<ExitCode>
         println!("excluded: kernel {name}");
     }
     let whole = args.kernel.is_empty() && args.exclude.is_empty() && args.test.is_none();
+    print!("{}", matrix.table());
     if args.write_docs {
         ensure!(whole, "docs/kernels.md is about the whole matrix: --write-docs goes alone");
         docs::write(project, matrix)?;
     } else if whole && matrix.is_success() && !docs::is_current(project, matrix) {
         println!("docs/kernels.md says something else: cargo xtask vm --write-docs");
     }
-    print!("{}", matrix.table());
     println!("{} passed, {} failed", matrix.passed(), matrix.failed());
     Ok(if matrix.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
