@@ -3,7 +3,7 @@
 //! Values of one option are alternatives, those with `!` before them are excluded, and every
 //! option must let a packet through.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use dropwatch_common::filter::{Filter, MOST, Masked, NAME, Ports, Protocol, Rule, kind, part};
 
@@ -115,7 +115,7 @@ pub fn host(text: &str) -> Result<Masked, String> {
         length => u128::MAX << (u128::BITS - length),
     };
     let address = match address {
-        IpAddr::V4(address) => mapped(address),
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
         IpAddr::V6(address) => address,
     };
     let value = u128::from(address);
@@ -125,10 +125,6 @@ pub fn host(text: &str) -> Result<Masked, String> {
         return Err(format!("it has bits behind the network: {network}/{length} would be one"));
     }
     Ok(masked(value.to_be_bytes(), mask.to_be_bytes()))
-}
-
-fn mapped(address: Ipv4Addr) -> Ipv6Addr {
-    address.to_ipv6_mapped()
 }
 
 /// Reads a port, or a range of them: `443`, `8000-8099`.
@@ -167,7 +163,7 @@ mod tests {
 
     fn address(text: &str) -> [u8; NAME] {
         match text.parse().unwrap() {
-            IpAddr::V4(address) => mapped(address).octets(),
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
             IpAddr::V6(address) => address.octets(),
         }
     }

@@ -1,9 +1,6 @@
 //! From settings and what this kernel tells to what the probe is to attach.
 
-use dropwatch_common::{
-    filter::{Filter, part},
-    offsets::Offsets,
-};
+use dropwatch_common::{filter::part, offsets::Offsets};
 
 use crate::{
     exit::Failure,
@@ -34,7 +31,7 @@ pub fn wanted(settings: &Watch, names: &mut HostNames) -> Result<Wanted, Failure
         samples: settings.samples,
         reasons: settings.reasons,
         log: settings.verbose,
-        filter: if parts == 0 { (Filter::NONE, 0) } else { (filter, parts) },
+        filter: (filter, parts),
         grouping,
     })
 }

@@ -25,6 +25,7 @@ use super::{
     Style,
     clean::clean,
     details::label,
+    paint::Paint,
     words::{PerSecond, Percent, count},
 };
 use crate::report::{
@@ -39,15 +40,6 @@ const NEARLY_FULL: f64 = 0.9;
 const ROW: &str = "     ";
 /// What the names of all its settings begin with; told once.
 const PREFIX: &str = "nf_conntrack_";
-
-/// Colours of this page (ECMA-48, select graphic rendition).
-#[derive(Clone, Copy)]
-enum Paint {
-    Bold = 1,
-    Dim = 2,
-    Red = 31,
-    Yellow = 33,
-}
 
 /// Writes pages for people.
 #[derive(Debug)]
@@ -179,11 +171,8 @@ impl ConntrackText {
 
     fn paint(&self, paint: Paint, text: impl Display) -> String {
         let text = text.to_string();
-        if self.style.color && !text.is_empty() {
-            format!("\x1b[{}m{text}\x1b[0m", paint as u8)
-        } else {
-            text
-        }
+        let color = self.style.color && !text.is_empty();
+        paint.on(text, color)
     }
 }
 

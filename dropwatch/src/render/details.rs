@@ -10,7 +10,7 @@
 
 use std::net::IpAddr;
 
-use super::clean;
+use super::{clean, words::wrap_pieces};
 use crate::report::{
     facts::{Details, Fact, Field, Pattern},
     flow::Flow,
@@ -29,7 +29,7 @@ const NEARLY_ALL: f64 = 0.95;
 ///
 /// `path` asks for the callers, which a drawn tree of call paths makes superfluous.
 pub(super) fn lines(details: &Details, width: usize, path: bool) -> Vec<String> {
-    let mut lines = wrap(facts(details), width);
+    let mut lines = wrap_pieces(facts(details), width);
     match &details.path {
         Some(callers) if path => lines.push(callers_line(callers, width)),
         Some(_) | None => {}
@@ -181,19 +181,4 @@ fn percent(share: f64) -> String {
 
 fn columns(text: &str) -> usize {
     text.chars().count()
-}
-
-/// Joins pieces to lines of at most `width` columns, where pieces allow it.
-fn wrap(pieces: Vec<Piece>, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for (separator, piece) in pieces {
-        match lines.last_mut() {
-            Some(line) if columns(line) + columns(separator) + columns(&piece) <= width => {
-                line.push_str(separator);
-                line.push_str(&piece);
-            }
-            _ => lines.push(piece),
-        }
-    }
-    lines
 }

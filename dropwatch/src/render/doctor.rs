@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, io};
 
-use super::{clean, words::wrap};
+use super::{clean, paint::Paint, words::wrap};
 
 /// How one check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,14 +65,13 @@ pub fn doctor(
         // Writing to a String cannot fail.
         let _infallible = write!(page, "\n{}\n", section.title);
         for check in &section.checks {
-            let (word, code) = match check.mark {
-                Mark::Fine => ("ok  ", "32"),
-                Mark::Lack => ("lack", "33"),
-                Mark::Fatal => ("FAIL", "31"),
-                Mark::Note => ("-   ", "2"),
+            let (word, paint) = match check.mark {
+                Mark::Fine => ("ok  ", Paint::Green),
+                Mark::Lack => ("lack", Paint::Yellow),
+                Mark::Fatal => ("FAIL", Paint::Red),
+                Mark::Note => ("-   ", Paint::Dim),
             };
-            let mark =
-                if color { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() };
+            let mark = paint.on(word, color);
             let what = clean(&check.what);
             let line = format!("  {mark}  {what:WHAT$} {}", clean(&check.detail));
             page.push_str(line.trim_end());

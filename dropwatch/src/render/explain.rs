@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, io};
 
 use serde::Serialize;
 
-use super::{clean, words::wrap};
+use super::{clean, paint::Paint, words::wrap};
 use crate::diagnose::knowledge::{Action, Benign, Check, Entry, Table};
 
 /// Widest line of the page, in characters.
@@ -15,10 +15,6 @@ const BESIDE: usize = 10;
 const NAME: usize = 38;
 /// Width of the names in lists.
 const LISTED: usize = 29;
-
-const BOLD: &str = "1";
-const DIM: &str = "2";
-const CYAN: &str = "36";
 
 /// What is known about a name.
 #[derive(Clone, Debug, Serialize)]
@@ -62,7 +58,7 @@ pub fn page(page: &Page<'_>, color: bool, out: &mut dyn io::Write) -> io::Result
     if !page.values.is_empty() {
         text.line("");
         let now = "Now, in this process's network namespace (softnet: all CPUs of the host).";
-        text.wrapped(now, 0, Some(DIM));
+        text.wrapped(now, 0, Some(Paint::Dim));
     }
     text.flush(out)
 }
@@ -144,7 +140,9 @@ impl Text {
                 }
             });
         }
-        self.labelled("Source", |text| text.wrapped(&entry.source.join(" "), BESIDE, Some(DIM)));
+        self.labelled("Source", |text| {
+            text.wrapped(&entry.source.join(" "), BESIDE, Some(Paint::Dim));
+        });
     }
 
     /// What `beside` writes, with a label left of its first line.
@@ -152,7 +150,7 @@ impl Text {
         let start = self.page.len();
         beside(self);
         let blank = format!("  {label}").len();
-        let label = format!("  {}", self.painted(label, CYAN));
+        let label = format!("  {}", self.painted(label, Paint::Cyan));
         self.page.replace_range(start..start + blank, &label);
     }
 
@@ -163,7 +161,7 @@ impl Text {
             Some(Value::Absent { needs: Some(needs) }) => format!("absent (needs {needs})"),
             Some(Value::Absent { needs: None }) | None => "absent here".to_owned(),
         };
-        let value = self.painted(&value, BOLD);
+        let value = self.painted(&value, Paint::Bold);
         self.line(&format!("{:BESIDE$}{name:NAME$} {value}", ""));
     }
 
@@ -182,10 +180,10 @@ impl Text {
         let width = self.page.lines().last().map_or(0, |line| line.chars().count());
         if width + 4 + remark.chars().count() <= WIDTH {
             self.page.pop();
-            let remark = self.painted(&format!("# {remark}"), DIM);
+            let remark = self.painted(&format!("# {remark}"), Paint::Dim);
             self.line(&format!("  {remark}"));
         } else {
-            self.wrapped(&format!("# {remark}"), BESIDE + 4, Some(DIM));
+            self.wrapped(&format!("# {remark}"), BESIDE + 4, Some(Paint::Dim));
         }
     }
 
@@ -200,15 +198,15 @@ impl Text {
         }
     }
 
-    fn wrapped(&mut self, text: &str, indent: usize, code: Option<&str>) {
+    fn wrapped(&mut self, text: &str, indent: usize, paint: Option<Paint>) {
         for line in wrap(text, WIDTH - indent) {
-            let line = code.map_or(line.clone(), |code| self.painted(&line, code));
+            let line = paint.map_or(line.clone(), |paint| self.painted(&line, paint));
             self.line(&format!("{:indent$}{line}", ""));
         }
     }
 
     fn heading(&mut self, text: &str) {
-        let text = self.painted(text, BOLD);
+        let text = self.painted(text, Paint::Bold);
         self.line(&text);
     }
 
@@ -217,8 +215,8 @@ impl Text {
         let _infallible = writeln!(self.page, "{line}");
     }
 
-    fn painted(&self, text: &str, code: &str) -> String {
-        if self.color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    fn painted(&self, text: &str, paint: Paint) -> String {
+        paint.on(text, self.color)
     }
 
     fn flush(self, out: &mut dyn io::Write) -> io::Result<()> {

@@ -57,17 +57,16 @@ fn width(cell: &str) -> usize {
 }
 
 fn cells(by: &[By], row: &GroupRow) -> Vec<String> {
+    let has_netns = by.contains(&By::Netns);
     let cell = |by: &By| match by {
         By::Netns => netns(row),
+        By::Iface if has_netns => interface(row),
         // Names of interfaces repeat: where the namespace has no column, it goes along.
         By::Iface => format!("{} ({})", interface(row), netns(row)),
         By::Protocol => row.protocol.as_deref().map_or_else(unknown, label),
         By::Cpu => row.cpu.map_or_else(unknown, |cpu| format!("cpu {cpu}")),
     };
-    let has_netns = by.contains(&By::Netns);
-    by.iter()
-        .map(|by| if has_netns && *by == By::Iface { interface(row) } else { cell(by) })
-        .collect()
+    by.iter().map(cell).collect()
 }
 
 fn netns(row: &GroupRow) -> String {

@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod explain;
 mod groups;
 mod json;
+mod paint;
 pub mod pcapng;
 mod text;
 mod tree;

@@ -20,7 +20,9 @@ use jiff::Timestamp;
 use super::{
     BEGIN, Renderer, STOP, Style,
     clean::clean,
-    details, groups, tree,
+    details, groups,
+    paint::Paint,
+    tree,
     words::{PerSecond, Percent, count, drops_in, losses, symbol},
 };
 use crate::report::model::{Address, End, Line, Location, Lost, Report, Start, share};
@@ -32,14 +34,6 @@ const DETAILS: usize = 3;
 #[derive(Debug)]
 pub struct Text {
     style: Style,
-}
-
-/// The few colours in use (ECMA-48, select graphic rendition).
-#[derive(Clone, Copy)]
-enum Paint {
-    Bold = 1,
-    Dim = 2,
-    Red = 31,
 }
 
 impl Renderer for Text {
@@ -170,7 +164,7 @@ impl Text {
     }
 
     fn paint(&self, paint: Paint, text: String) -> String {
-        if self.style.color { format!("\x1b[{}m{text}\x1b[0m", paint as u8) } else { text }
+        paint.on(text, self.style.color)
     }
 }
 

@@ -77,14 +77,25 @@ impl Display for Percent {
 
 /// Splits text between words into lines of at most `width` characters, where words allow it.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    wrap_pieces(text.split(' ').map(|word| (" ", word)), width)
+}
+
+/// Joins pieces, each with what separates it from the one before, to lines of at most `width`
+/// characters, where pieces allow it.
+pub(super) fn wrap_pieces<'a>(
+    pieces: impl IntoIterator<Item = (&'a str, impl AsRef<str>)>,
+    width: usize,
+) -> Vec<String> {
+    let columns = |text: &str| text.chars().count();
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
+    for (separator, piece) in pieces {
+        let piece = piece.as_ref();
         match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
+            Some(line) if columns(line) + columns(separator) + columns(piece) <= width => {
+                line.push_str(separator);
+                line.push_str(piece);
             }
-            _ => lines.push(word.to_owned()),
+            _ => lines.push(piece.to_owned()),
         }
     }
     lines

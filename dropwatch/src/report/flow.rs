@@ -13,7 +13,10 @@ use etherparse::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    protocol::{self, Word},
+    protocol::{
+        self, Word,
+        number::{DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE},
+    },
     sample::Sample,
 };
 
@@ -69,14 +72,14 @@ impl Flow {
         }
     }
 
+    fn between(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, fragment: bool) -> Self {
+        Self { src: Some(src.into()), dst: Some(dst.into()), fragment, ..Self::default() }
+    }
+
     fn of_ipv4(ip: &LaxIpv4Slice<'_>) -> Self {
         let (header, payload) = (ip.header(), ip.payload());
-        let mut flow = Self {
-            src: Some(header.source_addr().into()),
-            dst: Some(header.destination_addr().into()),
-            fragment: payload.fragmented,
-            ..Self::default()
-        };
+        let mut flow =
+            Self::between(header.source_addr(), header.destination_addr(), payload.fragmented);
         let first = header.fragments_offset().value() == 0;
         flow.transport(payload.ip_number.0, first.then_some(payload.payload));
         flow
@@ -84,12 +87,8 @@ impl Flow {
 
     fn of_ipv6(ip: &LaxIpv6Slice<'_>) -> Self {
         let (header, payload) = (ip.header(), ip.payload());
-        let mut flow = Self {
-            src: Some(header.source_addr().into()),
-            dst: Some(header.destination_addr().into()),
-            fragment: payload.fragmented,
-            ..Self::default()
-        };
+        let mut flow =
+            Self::between(header.source_addr(), header.destination_addr(), payload.fragmented);
         // Past the header of a later fragment there is data, whatever the next header claims.
         let later = ip.extensions().clone().into_iter().find_map(|extension| match extension {
             Ipv6ExtensionSlice::Fragment(part) if part.fragment_offset().value() > 0 => {
@@ -152,15 +151,6 @@ fn vlan(packet: &LaxSlicedPacket<'_>) -> Option<u16> {
     };
     Some(tag.value())
 }
-
-// IANA's registry of protocol numbers.
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const DCCP: u8 = 33;
-const ICMPV6: u8 = 58;
-const SCTP: u8 = 132;
-const UDP_LITE: u8 = 136;
 
 /// The flags by name, in the order in which people say them.
 fn tcp_flags(bits: u8) -> Word {

@@ -4,27 +4,41 @@ use std::borrow::Cow;
 
 use dropwatch_common::filter::{ANY, Protocol};
 
+use self::number::{DCCP, GRE, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
+
 /// Text that is mostly one of a few words.
 pub type Word = Cow<'static, str>;
 
-/// Above IP, by their numbers (IANA, protocol numbers), as people call them.
+/// Numbers of protocols above IP that more is known of than their names (IANA, protocol numbers).
+pub mod number {
+    pub const ICMP: u8 = 1;
+    pub const TCP: u8 = 6;
+    pub const UDP: u8 = 17;
+    pub const DCCP: u8 = 33;
+    pub const GRE: u8 = 47;
+    pub const ICMPV6: u8 = 58;
+    pub const SCTP: u8 = 132;
+    pub const UDP_LITE: u8 = 136;
+}
+
+/// Above IP, by their numbers, as people call them.
 const TRANSPORT: [(u8, &str); 16] = [
-    (1, "icmp"),
+    (ICMP, "icmp"),
     (2, "igmp"),
     (4, "ipip"),
-    (6, "tcp"),
-    (17, "udp"),
-    (33, "dccp"),
+    (TCP, "tcp"),
+    (UDP, "udp"),
+    (DCCP, "dccp"),
     (41, "ipv6-in-ip"),
-    (47, "gre"),
+    (GRE, "gre"),
     (50, "esp"),
     (51, "ah"),
-    (58, "icmpv6"),
+    (ICMPV6, "icmpv6"),
     (89, "ospf"),
     (103, "pim"),
     (112, "vrrp"),
-    (132, "sctp"),
-    (136, "udplite"),
+    (SCTP, "sctp"),
+    (UDP_LITE, "udplite"),
 ];
 
 /// By ethertype (`include/uapi/linux/if_ether.h`), as people call them.
@@ -84,8 +98,8 @@ pub fn parse(text: &str) -> Result<Protocol, String> {
     let ethertype = |network| Protocol { network, transport: ANY };
     match text.as_str() {
         // ICMP of the other family is not what anyone means by it.
-        "icmp" => return Ok(Protocol { network: IPV4, transport: 1 }),
-        "icmpv6" | "icmp6" => return Ok(Protocol { network: IPV6, transport: 58 }),
+        "icmp" => return Ok(Protocol { network: IPV4, transport: ICMP.into() }),
+        "icmpv6" | "icmp6" => return Ok(Protocol { network: IPV6, transport: ICMPV6.into() }),
         "ip" => return Ok(ethertype(IPV4)),
         "ip6" => return Ok(ethertype(IPV6)),
         _ => {}

@@ -1,5 +1,7 @@
 //! States of tracked connections, and how long each is kept.
 
+use super::super::protocol::number::{DCCP, GRE, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
+
 /// Bits of an entry's status (`enum ip_conntrack_status`,
 /// include/uapi/linux/netfilter/nf_conntrack_common.h).
 mod status {
@@ -8,15 +10,6 @@ mod status {
     pub(super) const OFFLOAD: u32 = 1 << 14;
     pub(super) const HW_OFFLOAD: u32 = 1 << 15;
 }
-
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const DCCP: u8 = 33;
-const GRE: u8 = 47;
-const ICMPV6: u8 = 58;
-const SCTP: u8 = 132;
-const UDPLITE: u8 = 136;
 
 /// Of connections without a state of their own, by what was seen of them; as `conntrack -L` marks
 /// them.
@@ -105,8 +98,8 @@ pub fn state(protocol: u8, own: Option<u8>, status: u32) -> &'static str {
 pub fn timeout(protocol: u8, state: &str) -> Option<&'static str> {
     match (protocol, state) {
         (_, OFFLOAD) => None,
-        (UDP | UDPLITE, ASSURED) => Some("nf_conntrack_udp_timeout_stream"),
-        (UDP | UDPLITE, _) => Some("nf_conntrack_udp_timeout"),
+        (UDP | UDP_LITE, ASSURED) => Some("nf_conntrack_udp_timeout_stream"),
+        (UDP | UDP_LITE, _) => Some("nf_conntrack_udp_timeout"),
         (GRE, ASSURED) => Some("nf_conntrack_gre_timeout_stream"),
         (GRE, _) => Some("nf_conntrack_gre_timeout"),
         (ICMP, _) => Some("nf_conntrack_icmp_timeout"),
