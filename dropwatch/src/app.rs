@@ -12,10 +12,10 @@ use tokio::{
 
 use crate::{
     capture::Capture,
-    diagnose::knowledge,
+    diagnose::{self, knowledge},
     doctor,
     exit::Failure,
-    kernel::{self, HostNames, HostRoot},
+    kernel::{self, HostNames, HostRoot, evidence::Collector},
     output::{Output, ended_by_reader},
     pace::Pace,
     privilege,
@@ -67,9 +67,15 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
         None => None,
     };
     let names_places = settings.by.iter().any(|by| matches!(by, By::Netns | By::Iface));
-    let kept = if probe.has_samples() || names_places { privilege::FOR_PLACES } else { &[] };
+    let kept = match settings.findings {
+        true => privilege::FOR_FINDINGS,
+        false if probe.has_samples() || names_places => privilege::FOR_PLACES,
+        false => &[],
+    };
     privilege::keep_only(kept, || probe.is_readable())?;
     let host = kernel::host(&root);
+    // What was counted before the first interval is none of its business.
+    let evidence = settings.findings.then(|| Collector::new(&root, names.namespaces()));
 
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -94,6 +100,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
             capture,
             pace: Pace::new(settings.interval),
             names,
+            evidence,
             probe,
             settings,
         };
@@ -127,6 +134,8 @@ struct Run<'a> {
     settings: &'a Watch,
     probe: Probe,
     names: HostNames,
+    /// Absent where nobody asks for findings.
+    evidence: Option<Collector>,
     reporter: Reporter,
     pace: Pace,
     renderer: Box<dyn Renderer>,
@@ -252,10 +261,19 @@ impl Run<'_> {
         let mut counters = self.probe.read()?;
         debug!("read {} counters in {:?}", counters.drops.len(), self.now() - since_attach);
         counters.lost.pcap = self.capture.as_ref().map_or(0, Capture::lost);
+        // Next to each other: what is counted in between shows in one of them alone.
+        if let Some(evidence) = &mut self.evidence {
+            let sampled = taken.samples.iter().filter_map(|sample| sample.netns).collect();
+            evidence.read(self.names.namespaces(), &sampled);
+        }
         let snapshot = Snapshot { since_attach, wall, counters };
         let intervals = self.pace.advance(since_attach);
         let fallen = self.reporter.fallen();
-        let report = self.reporter.report(&snapshot, intervals, &taken.samples, &mut self.names);
+        let mut report =
+            self.reporter.report(&snapshot, intervals, &taken.samples, &mut self.names);
+        if let Some(evidence) = &self.evidence {
+            report.findings = diagnose::findings(&report, evidence.before(), evidence.now());
+        }
         if self.reporter.fallen() > fallen {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
         }

@@ -108,6 +108,9 @@ pub struct Watch {
     /// Count only: no details of who and on which path
     #[arg(long, conflicts_with = "pcap")]
     pub no_samples: bool,
+    /// Do not look for causes: no counters of the host are read
+    #[arg(long)]
+    pub no_findings: bool,
     #[command(flatten)]
     pub pcap: Pcap,
     /// Count once more by KEY, several with commas between; what cannot be proved is `unknown`

@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use crate::{
     diagnose::knowledge::{self, Entry, Quantity, Table},
     exit::Failure,
-    kernel::{Counters, HostRoot},
+    kernel::{HostRoot, counters},
     render::explain::{self, Page, Value},
 };
 
@@ -48,7 +48,7 @@ pub fn page<'a>(table: &'a Table, name: &str, root: &HostRoot) -> Result<Page<'a
 
 /// Values of all quantities that `entries` name.
 fn values(table: &Table, entries: &[&Entry], root: &HostRoot) -> BTreeMap<String, Value> {
-    let counters = Counters::read(root);
+    let counters = counters::read(root);
     let value = |quantity: &Quantity| {
         let found = match quantity {
             Quantity::Counter(name) => counters.get(name).map(Value::Counter),

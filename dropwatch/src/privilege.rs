@@ -60,7 +60,7 @@ pub const NEEDS: &[Need] = &[
         purpose: "read connection tracking",
         capability: Capability::CAP_NET_ADMIN,
         required: false,
-        cost: "`dropwatch conntrack` cannot run",
+        cost: "`dropwatch conntrack` cannot run, and findings cannot tell a full table",
     },
     Need {
         purpose: "read tracefs (where there is no BTF)",
@@ -68,6 +68,15 @@ pub const NEEDS: &[Need] = &[
         required: false,
         cost: "reasons are shown as numbers",
     },
+];
+
+/// What findings need for as long as the run lasts: to enter namespaces, and to read connection
+/// tracking there.
+pub const FOR_FINDINGS: &[Capability] = &[
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_NET_ADMIN,
 ];
 
 /// What naming the places of sampled packets needs for as long as the run lasts.

@@ -41,6 +41,8 @@ pub struct Watch {
     pub filters: Vec<String>,
     /// Count by these, too.
     pub by: Vec<By>,
+    /// Look for the causes of drops.
+    pub findings: bool,
     pub verbose: bool,
     /// Attach with reasons, or without, and no other way; `None` is what the kernel takes.
     pub reasons: Option<bool>,
@@ -181,6 +183,7 @@ impl Watch {
             samples: !args.no_samples && (show.format != Format::Classic || pcap.is_some()),
             pcap,
             sample_lines: args.samples,
+            findings: !args.no_findings && show.format != Format::Classic,
             stacks: args.stacks,
             by: by(args, show.format)?,
             packets: args.filters.packets(),

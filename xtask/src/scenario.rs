@@ -12,7 +12,7 @@ use crate::{project::Project, root};
 /// Ctrl-C included.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Which one; see --list
+    /// Which one, or all; see --list
     #[arg(required_unless_present = "list")]
     name: Option<String>,
     /// Show the scenarios there are
@@ -24,8 +24,8 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
     let name = match &args.name {
         Some(name) if !args.list => name,
         _ => {
-            for scenario in testbed::scenario::list() {
-                println!("{:<8}{}", scenario.name, scenario.about);
+            for (name, about) in testbed::scenario::list() {
+                println!("{name:<22}{about}");
             }
             return Ok(ExitCode::SUCCESS);
         }

@@ -1,5 +1,12 @@
-//! What a drop means: from where and why to whether it matters.
+//! What a drop means: from where and why to what causes it and what changes that.
 //!
 //! Knowledge is data, looked up by function and reason name, never by number or kernel version.
+//! Findings are decided by rules, pure functions from [`Facts`](facts::Facts), each with its
+//! evidence.
 
+pub mod evidence;
+pub mod facts;
 pub mod knowledge;
+pub mod rules;
+
+pub use rules::findings;

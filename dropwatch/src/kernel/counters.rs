@@ -1,13 +1,10 @@
 //! Counters of the network stack, as `/proc/net` shows them: one network namespace's, and those of
 //! the CPUs.
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    io::{self, Read},
-};
+use std::io::{self, Read};
 
 use super::{HostRoot, lines::for_each_line};
+use crate::diagnose::evidence::Counters;
 
 /// Longest line read, bytes: more than ten times today's longest, that of `TcpExt`.
 const MAX_LINE: usize = 32 << 10;
@@ -24,34 +21,57 @@ const SOFTNET: [(&str, usize); 4] = [
     ("softnet.flow_limit", 10),
 ];
 
-/// Reads a file into counters; the number of lines that it could not read.
-type Add = fn(&mut Counters, File) -> io::Result<u64>;
+/// Neighbour tables, which all namespaces share; their files are in the first one's folder
+/// (`neigh_table_init()` in `net/core/neighbour.c`).
+const NEIGHBOURS: [&str; 2] = ["arp_cache", "ndisc_cache"];
 
-/// Counters by group and name: `Udp.RcvbufErrors`, `Ip6.InNoRoutes`, `softnet.dropped`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters(HashMap<String, u64>);
+/// A counter that somebody wants to know of, by its full name.
+type Wanted = fn(&str) -> bool;
 
-impl Counters {
-    /// Those of the namespace of this process, and of all CPUs together. What a host lacks (IPv6
-    /// may be off) is missing.
-    pub fn read(root: &HostRoot) -> Self {
-        let mut counters = Self::default();
-        let files: [(_, Add); 4] = [
-            ("proc/net/snmp", Self::add_pairs),
-            ("proc/net/netstat", Self::add_pairs),
-            ("proc/net/snmp6", Self::add_snmp6),
-            ("proc/net/softnet_stat", Self::add_softnet),
-        ];
-        for (path, add) in files {
-            // What was read before an error is still true.
-            let _skipped = root.open(path).and_then(|file| add(&mut counters, file));
-        }
-        counters
+/// Counters of the namespace of this process, and of all CPUs together. What a host lacks (IPv6
+/// may be off) is missing.
+pub fn read(root: &HostRoot) -> Counters {
+    let all: Wanted = |_| true;
+    let mut counters = Reader { counters: Counters::default(), wanted: all };
+    counters.read_namespace(root, "proc/net");
+    counters.read_host(root);
+    counters.counters
+}
+
+/// Those of the calling thread's namespace that are `wanted`.
+pub(super) fn of_namespace(root: &HostRoot, wanted: Wanted) -> Counters {
+    let mut reader = Reader { counters: Counters::default(), wanted };
+    reader.read_namespace(root, "proc/thread-self/net");
+    reader.counters
+}
+
+/// Those that belong to no namespace: CPUs and neighbour tables.
+pub(super) fn of_host(root: &HostRoot) -> Counters {
+    let mut reader = Reader { counters: Counters::default(), wanted: |_| true };
+    reader.read_host(root);
+    reader.counters
+}
+
+/// Reads files into counters. What was read of one before an error is still true.
+struct Reader {
+    counters: Counters,
+    wanted: Wanted,
+}
+
+impl Reader {
+    fn read_namespace(&mut self, root: &HostRoot, folder: &str) {
+        let open = |name| root.open(format!("{folder}/{name}"));
+        let _skipped = open("snmp").and_then(|file| self.add_pairs(file));
+        let _skipped = open("netstat").and_then(|file| self.add_pairs(file));
+        let _skipped = open("snmp6").and_then(|file| self.add_snmp6(file));
     }
 
-    /// Value of a counter; `None` where the kernel does not have it.
-    pub fn get(&self, name: &str) -> Option<u64> {
-        self.0.get(name).copied()
+    fn read_host(&mut self, root: &HostRoot) {
+        let _skipped = root.open("proc/net/softnet_stat").and_then(|file| self.add_softnet(file));
+        for table in NEIGHBOURS {
+            let file = root.open(format!("proc/net/stat/{table}"));
+            let _skipped = file.and_then(|file| self.add_neighbours(table, file));
+        }
     }
 
     /// `snmp` and `netstat`: a line of names, then one of values, both behind the group's name.
@@ -100,10 +120,27 @@ impl Counters {
         })
     }
 
+    /// `arp_cache` and `ndisc_cache`: a line of names, then hexadecimal values of each CPU. The
+    /// first, `entries`, is the table's and the same in each line.
+    fn add_neighbours(&mut self, table: &str, reader: impl Read) -> io::Result<u64> {
+        let (mut names, mut first) = (None, true);
+        each_text(reader, |line| {
+            let Some(names) = &names else {
+                names = Some(line.to_owned());
+                return;
+            };
+            for (name, value) in names.split_whitespace().zip(line.split_whitespace()) {
+                if first || name != "entries" {
+                    self.add(format!("{table}.{name}"), u64::from_str_radix(value, 16).ok());
+                }
+            }
+            first = false;
+        })
+    }
+
     fn add(&mut self, name: String, value: Option<u64>) {
-        if let Some(value) = value {
-            let sum = self.0.entry(name).or_default();
-            *sum = sum.wrapping_add(value);
+        if let Some(value) = value.filter(|_| (self.wanted)(&name)) {
+            self.counters.add(name, value);
         }
     }
 }
@@ -118,33 +155,55 @@ mod tests {
 
     #[test]
     fn names_and_values_are_paired_within_their_group() {
-        let mut counters = Counters::default();
+        let mut reader = Reader { counters: Counters::default(), wanted: |_| true };
         let text = "Tcp: MaxConn InErrs\nTcp: -1 7\nUdp: NoPorts Odd\nUdp: 3\nIp: A\nIcmp: 9\n";
-        counters.add_pairs(text.as_bytes()).expect("reads");
-        assert_eq!(counters.get("Tcp.InErrs"), Some(7));
-        assert_eq!(counters.get("Tcp.MaxConn"), None, "a limit of -1 is no count");
-        assert_eq!(counters.get("Udp.NoPorts"), Some(3));
-        assert_eq!(counters.get("Udp.Odd"), None);
-        assert_eq!(counters.get("Ip.A"), None);
+        reader.add_pairs(text.as_bytes()).expect("reads");
+        assert_eq!(reader.counters.get("Tcp.InErrs"), Some(7));
+        assert_eq!(reader.counters.get("Tcp.MaxConn"), None, "a limit of -1 is no count");
+        assert_eq!(reader.counters.get("Udp.NoPorts"), Some(3));
+        assert_eq!(reader.counters.get("Udp.Odd"), None);
+        assert_eq!(reader.counters.get("Ip.A"), None);
     }
 
     #[test]
     fn ipv6_names_are_taken_apart() {
-        let mut counters = Counters::default();
+        let mut reader = Reader { counters: Counters::default(), wanted: |_| true };
         let text = "Ip6InNoRoutes    \t4\nUdpLite6InErrors 5\nIcmp6InErrors x\nodd\n\n";
-        counters.add_snmp6(text.as_bytes()).expect("reads");
-        assert_eq!(counters.get("Ip6.InNoRoutes"), Some(4));
-        assert_eq!(counters.get("UdpLite6.InErrors"), Some(5));
-        assert_eq!(counters.get("Icmp6.InErrors"), None);
+        reader.add_snmp6(text.as_bytes()).expect("reads");
+        assert_eq!(reader.counters.get("Ip6.InNoRoutes"), Some(4));
+        assert_eq!(reader.counters.get("UdpLite6.InErrors"), Some(5));
+        assert_eq!(reader.counters.get("Icmp6.InErrors"), None);
     }
 
     #[test]
     fn cpus_are_added_up() {
-        let mut counters = Counters::default();
+        let mut reader = Reader { counters: Counters::default(), wanted: |_| true };
         let text = "ff 2 3 0 0 0 0 0 0 0 a 0\n1 1 1\n";
-        counters.add_softnet(text.as_bytes()).expect("reads");
-        assert_eq!(counters.get("softnet.processed"), Some(256));
-        assert_eq!(counters.get("softnet.dropped"), Some(3));
-        assert_eq!(counters.get("softnet.flow_limit"), Some(10));
+        reader.add_softnet(text.as_bytes()).expect("reads");
+        assert_eq!(reader.counters.get("softnet.processed"), Some(256));
+        assert_eq!(reader.counters.get("softnet.dropped"), Some(3));
+        assert_eq!(reader.counters.get("softnet.flow_limit"), Some(10));
+    }
+
+    #[test]
+    fn neighbour_tables_have_a_size_and_counters_of_each_cpu() {
+        let mut reader = Reader { counters: Counters::default(), wanted: |_| true };
+        let text = "entries,allocs destroys\nentries  res_failed table_fulls\n";
+        reader.add_neighbours("t", text.as_bytes()).expect("reads");
+        assert_eq!(reader.counters, Counters::default(), "names alone");
+        let text = "entries  res_failed table_fulls\n0000000a  00000001 00000000\n\
+                    0000000a  00000010 00000002\n";
+        reader.add_neighbours("arp_cache", text.as_bytes()).expect("reads");
+        assert_eq!(reader.counters.get("arp_cache.entries"), Some(10));
+        assert_eq!(reader.counters.get("arp_cache.res_failed"), Some(17));
+        assert_eq!(reader.counters.get("arp_cache.table_fulls"), Some(2));
+    }
+
+    #[test]
+    fn what_nobody_wants_is_left_out() {
+        let wanted: Wanted = |name| name == "Udp.NoPorts";
+        let mut reader = Reader { counters: Counters::default(), wanted };
+        reader.add_pairs("Udp: InErrors NoPorts\nUdp: 1 2\n".as_bytes()).expect("reads");
+        assert_eq!(reader.counters, [("Udp.NoPorts", 2)].into_iter().collect());
     }
 }

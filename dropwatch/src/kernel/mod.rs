@@ -11,11 +11,13 @@
 
 pub mod btf;
 pub mod conntrack;
-mod counters;
+pub mod counters;
+pub mod evidence;
 mod inside;
 mod interfaces;
 pub mod kallsyms;
 pub mod lines;
+mod links;
 pub mod live;
 pub mod modules;
 pub mod names;
@@ -30,7 +32,6 @@ pub mod status;
 pub mod symbols;
 pub mod tracefs;
 
-pub use counters::Counters;
 pub use names::HostNames;
 pub use netns::{Namespaces, Place};
 pub use owner::Owners;

@@ -95,6 +95,11 @@ impl HostNames {
         self.namespaces.find(wanted)
     }
 
+    /// The host's network namespaces.
+    pub fn namespaces(&mut self) -> &mut Namespaces {
+        &mut self.namespaces
+    }
+
     /// What this host lets be named. Waits for the first reading to end.
     pub fn status(&mut self) -> Status {
         self.loaded().status()

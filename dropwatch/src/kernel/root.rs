@@ -74,10 +74,12 @@ impl HostRoot {
         Ok(clean(String::from_utf8_lossy(&bytes).trim()))
     }
 
-    /// A setting by its name, `net.ipv4.ip_forward`, its values separated by single spaces; of the
-    /// network namespace of this process.
+    /// A setting by its name, `net.ipv4.ip_forward`, or `net/ipv4/conf/eth0.100/rp_filter` where
+    /// dots are to stay; its values separated by single spaces; of the network namespace of the
+    /// calling thread.
     pub fn sysctl(&self, name: &str) -> io::Result<String> {
-        let file = self.open(Path::new("proc/sys").join(name.replace('.', "/")))?;
+        let name = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+        let file = self.open(Path::new("proc/sys").join(name))?;
         let bytes = read_bounded(file, MAX_WORD)?;
         let values = String::from_utf8_lossy(&bytes);
         Ok(clean(&values.split_whitespace().collect::<Vec<_>>().join(" ")))

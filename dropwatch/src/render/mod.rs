@@ -10,6 +10,7 @@ mod conntrack;
 mod details;
 pub mod doctor;
 pub mod explain;
+mod findings;
 mod groups;
 mod json;
 mod paint;

@@ -8,6 +8,9 @@
 //!         gw · eth0 · tcp 192.168.0.2:* → 192.168.0.30:8080 SYN  (64 samples)
 //!         ip_rcv ← __netif_receive_skb_one_core
 //!   676 packets dropped at tcp_v4_rcv+0x91 (NO_SOCKET) 6.3%
+//! critical  conntrack table full in gw: 1000 of 1000 entries, 10001 packets refused
+//!           explains 93.4% of the drops · drop +10001 · early_drop +0
+//!           sysctl -w net.netfilter.nf_conntrack_max=65536
 //! Stopping dropped packet monitor
 //! ```
 //!
@@ -20,7 +23,7 @@ use jiff::Timestamp;
 use super::{
     BEGIN, Renderer, STOP, Style,
     clean::clean,
-    details, groups,
+    details, findings, groups,
     paint::Paint,
     tree,
     words::{PerSecond, Percent, count, drops_in, losses, symbol},
@@ -86,6 +89,10 @@ impl Text {
                 benign.count
             );
             writeln!(page, "{}", self.paint(Paint::Dim, folded))?;
+        }
+        for finding in &report.findings {
+            findings::lines(finding, self.style.color)
+                .try_for_each(|line| writeln!(page, "{line}"))?;
         }
         let groups = report.groups.iter().filter(|groups| groups.drops > 0);
         groups.flat_map(groups::lines).try_for_each(|line| writeln!(page, "{line}"))

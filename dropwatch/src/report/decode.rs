@@ -5,11 +5,12 @@
 //! over, since schema version 1 may grow.
 
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, error::Category};
+use serde_json::error::Category;
 use thiserror::Error;
 
 use super::{
     facts::{CallPath, Details, Fact, Frame},
+    finding::{Finding, Value},
     flow::Flow,
     groups::Groups,
     model::{End, Host, Line, Location, Lost, Other, Report, SCHEMA_VERSION, Sampled, Start},
@@ -60,8 +61,8 @@ pub enum DecodeError {
 pub fn decode(text: &str) -> Result<Line, DecodeError> {
     #[derive(Deserialize)]
     struct Head {
-        v: Option<Value>,
-        r#type: Option<Value>,
+        v: Option<serde_json::Value>,
+        r#type: Option<serde_json::Value>,
     }
     let head: Head = serde_json::from_str(text).map_err(|error| match error.classify() {
         Category::Eof => DecodeError::Truncated,
@@ -165,6 +166,8 @@ fn check_report(report: &Report) -> Result<(), String> {
     }
     report.locations.iter().try_for_each(check_location)?;
     report.groups.iter().try_for_each(check_groups)?;
+    check_length("findings", report.findings.len())?;
+    report.findings.iter().try_for_each(|finding| check_finding(finding, report.drops))?;
 
     let Other { locations, count, unknown_location: unknown, .. } = report.other;
     let sum = report.locations.iter().try_fold(count, |sum, row| sum.checked_add(row.count));
@@ -188,6 +191,26 @@ fn check_report(report: &Report) -> Result<(), String> {
         return Err(format!("other counts {located} drops at {locations} locations"));
     }
     Ok(())
+}
+
+fn check_finding(finding: &Finding, drops: u64) -> Result<(), String> {
+    let Finding { rule, netns, title, explains, evidence, actions, .. } = finding;
+    let name = netns.as_ref().and_then(|netns| netns.name.as_ref());
+    let values = evidence.iter().filter_map(|evidence| match &evidence.value {
+        Value::Text(text) => Some(text),
+        Value::Number(_) => None,
+    });
+    let names = evidence.iter().flat_map(|evidence| [&evidence.name, &evidence.source]);
+    let done = actions.iter().flat_map(|action| [&action.command, &action.note]);
+    let texts = [rule, title].into_iter().chain(name).chain(values).chain(names).chain(done);
+    texts.into_iter().try_for_each(|text| check_text(text))?;
+    check_length("pieces of evidence", evidence.len())?;
+    check_length("actions", actions.len())?;
+    let Some(explains) = explains else { return Ok(()) };
+    if explains.drops > drops {
+        return Err(format!("a finding explains {} drops of {drops}", explains.drops));
+    }
+    check_number("share", explains.share, 1.0)
 }
 
 fn check_host(host: &Host) -> Result<(), String> {

@@ -11,6 +11,7 @@ use super::timestamp;
 pub use super::{address::Address, snapshot::Lost};
 use super::{
     facts::{CallPath, Details, Frame, Interface, Netns, Owner},
+    finding::Finding,
     flow::Flow,
     groups::Groups,
     hex,
@@ -124,8 +125,8 @@ pub struct Report {
     /// The drops once more, by what was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<Groups>,
-    /// Diagnoses; none exist yet.
-    pub findings: Vec<serde_json::Value>,
+    /// What is wrong, the most severe first.
+    pub findings: Vec<Finding>,
 }
 
 impl Report {

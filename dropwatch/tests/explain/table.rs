@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use dropwatch::{
     diagnose::knowledge::{Benign, CORE, Quantity, function_name},
-    kernel::{Counters, HostRoot, btf::Btf},
+    kernel::{HostRoot, btf::Btf, counters},
 };
 
 use crate::{HOSTS, fixtures, host, known};
@@ -105,7 +105,7 @@ fn every_function_is_one_of_a_kernel() {
 #[test]
 fn every_number_is_there_or_says_what_it_needs() {
     let host = host("6.18");
-    let counters = Counters::read(&host);
+    let counters = counters::read(&host);
     for entry in &known().entries {
         for quantity in entry.quantities() {
             let there = match &quantity {

@@ -62,3 +62,31 @@ impl Cause for TimeToLive {
         self.0.datagrams(&source, (SERVER, PORT), packets)
     }
 }
+
+/// A server that others take for a router, and that does not forward.
+#[derive(Debug)]
+pub struct NoRouter(Network);
+
+impl NoRouter {
+    /// Somewhere behind the server, set aside for documentation (RFC 5737).
+    pub const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+
+    /// # Errors
+    /// As [`Network::direct`].
+    pub fn new() -> Result<Self> {
+        let network = Network::direct()?;
+        network.client().ip(&format!("route add {}/32 via {SERVER}", Self::BEYOND))?;
+        network.server().sysctl("net/ipv4/ip_forward", "0")?;
+        Ok(Self(network))
+    }
+}
+
+impl Cause for NoRouter {
+    fn netns(&self) -> &Netns {
+        self.0.server()
+    }
+
+    fn send(&self, packets: u64) -> Result<u64> {
+        self.0.datagrams(&self.0.source(CLIENT)?, (Self::BEYOND, PORT), packets)
+    }
+}

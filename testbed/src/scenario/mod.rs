@@ -5,12 +5,13 @@
 
 mod gateway;
 pub mod nat;
+pub mod rules;
 
 use std::{io::Write, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail, ensure};
 
-/// One demonstration.
+/// One demonstration, told as a story.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
     pub name: &'static str,
@@ -26,22 +27,45 @@ const ALL: [Scenario; 1] = [Scenario {
     tell: nat::tell,
 }];
 
-/// Every scenario there is.
-pub fn list() -> &'static [Scenario] {
-    &ALL
+/// Stands for every scenario.
+const EVERY: &str = "all";
+
+/// Every scenario there is, with what goes wrong in it.
+pub fn list() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let stories = ALL.iter().map(|story| (story.name, story.about));
+    stories.chain(rules::list().map(|scenario| (scenario.name, scenario.about)))
 }
 
-/// Runs the scenario `name` with the dropwatch binary at `dropwatch` and tells it on `out`.
+/// Runs the scenario `name`, or `all`, with the dropwatch binary at `dropwatch` and tells it on
+/// `out`.
 ///
 /// # Errors
-/// When there is no such scenario, the host is not fit for it (the message says why), or a
-/// program it needs is missing.
+/// When there is no such scenario, the host is not fit for it (the message says why), a program it
+/// needs is missing, or dropwatch did not find what is wrong.
 pub fn run(name: &str, dropwatch: &Path, out: &mut dyn Write) -> Result<()> {
-    let scenario = ALL.iter().find(|scenario| scenario.name == name).with_context(|| {
-        let names: Vec<_> = ALL.iter().map(|scenario| scenario.name).collect();
-        format!("no scenario {name}; there is: {}", names.join(", "))
-    })?;
-    (scenario.tell)(dropwatch, out)
+    if let Some(story) = ALL.iter().find(|story| story.name == name) {
+        return (story.tell)(dropwatch, out);
+    }
+    let wanted: Vec<_> = rules::list().filter(|s| name == EVERY || s.name == name).collect();
+    if wanted.is_empty() {
+        let names: Vec<_> = list().map(|(name, _)| name).collect();
+        bail!("no scenario {name}; there are: {EVERY}, {}", names.join(", "));
+    }
+    let (mut passed, mut failed) = (0, 0);
+    for scenario in wanted {
+        writeln!(out, "{}: {}", scenario.name, scenario.about)?;
+        out.flush()?;
+        match scenario.run(dropwatch, out) {
+            Ok(()) => passed += 1,
+            Err(error) => {
+                failed += 1;
+                writeln!(out, "    FAILED: {error:#}")?;
+            }
+        }
+    }
+    writeln!(out, "{passed} passed, {failed} failed")?;
+    ensure!(failed == 0, "{failed} scenarios did not go as they should");
+    Ok(())
 }
 
 #[cfg(test)]
@@ -51,13 +75,16 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
         let error = run("natt", Path::new("dropwatch"), &mut Vec::new()).unwrap_err();
-        assert_eq!(error.to_string(), "no scenario natt; there is: nat");
+        assert!(
+            error.to_string().starts_with("no scenario natt; there are: all, nat, "),
+            "{error}"
+        );
     }
 
     #[test]
     fn the_list_fits_eighty_columns() {
-        for scenario in list() {
-            assert!(scenario.name.len() + scenario.about.len() + 4 <= 80, "{}", scenario.about);
+        for (name, about) in list() {
+            assert!(name.len() <= 20 && about.len() <= 58, "{name}: {about}");
         }
     }
 }

@@ -94,26 +94,28 @@ impl Story {
     /// Runs the load with the low limit.
     pub fn full_table(&self) -> Result<Outcome> {
         self.limit.change(&LOW.to_string())?;
-        self.load()
+        self.load(PATIENCE)
     }
 
     /// Runs the load with the limit raised.
     pub fn room_for_all(&self) -> Result<Outcome> {
         self.limit.change(&HIGH.to_string())?;
-        self.load()
+        // Nothing is refused: a request that waits for long waits for the machine.
+        self.load(machine::longer(PATIENCE))
     }
 
-    /// Runs the load once, in namespaces of its own.
-    fn load(&self) -> Result<Outcome> {
+    /// Runs the load once, in namespaces of its own. A request that is not answered within
+    /// `patience` has failed, and ends the load.
+    fn load(&self, patience: Duration) -> Result<Outcome> {
         let gateway = Gateway::new(self.tools)?;
         let before = gateway.conntrack_drops()?;
         let pid1 = Pid1Drops::of_reason("NETFILTER_DROP")?;
         let watch = Watch::start(Command::new(&self.dropwatch).arg("--json"))?;
         let Answers { answered, failed } = match self.tools {
-            Tools::NginxAndAb => ab(&gateway, self.requests)?,
+            Tools::NginxAndAb => ab(&gateway, self.requests, patience)?,
             Tools::Own => {
                 let site = format!("{OUTSIDE}:{PORT}").parse()?;
-                load::ask(gateway.client(), site, self.requests, machine::fewer(AT_ONCE), PATIENCE)?
+                load::ask(gateway.client(), site, self.requests, machine::fewer(AT_ONCE), patience)?
             }
         };
         // What is still under way would fall between the two counts.
@@ -218,12 +220,12 @@ fn show(dropwatch: &Path, outcome: &Outcome, out: &mut dyn Write) -> Result<()> 
 }
 
 /// What ApacheBench says of its load.
-fn ab(gateway: &Gateway, requests: u64) -> Result<Answers> {
-    // -r goes on after a failed connection, -s gives up when nothing moves for 5 s. `timeout`
+fn ab(gateway: &Gateway, requests: u64, patience: Duration) -> Result<Answers> {
+    // -r goes on after a failed connection, -s gives up when nothing moves for so long. `timeout`
     // bounds what neither does.
     let mut command = gateway.client().command("timeout");
     command
-        .args(["60", "ab", "-q", "-r", "-s", &PATIENCE.as_secs().to_string()])
+        .args(["60", "ab", "-q", "-r", "-s", &patience.as_secs().to_string()])
         .args(["-c", &AT_ONCE.to_string(), "-n", &requests.to_string()])
         .arg(format!("http://{OUTSIDE}:{PORT}/"));
     // Its status is that of a failure when it gives up, which is part of the story.

@@ -115,6 +115,12 @@ pub fn benign(symbol: Option<&Symbol>, reason: Option<&Reason>) -> Option<&'stat
         .find(|entry| entry.has_reason(subsystem, reason) && (entry.at.is_empty() || here(entry)))
 }
 
+/// What is known about changing a setting.
+pub fn knob(sysctl: &str) -> Option<&'static Knob> {
+    let is_about = |knob: &&Knob| matches!(&knob.action, Action::Set(name) if name == sysctl);
+    table().ok()?.entries.iter().flat_map(|entry| &entry.knobs).find(is_about)
+}
+
 /// Whether drops at `symbol` for `reason` are harmless.
 pub fn is_benign(symbol: Option<&Symbol>, reason: Option<&Reason>) -> bool {
     benign(symbol, reason).is_some()

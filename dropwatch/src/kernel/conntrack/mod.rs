@@ -76,7 +76,12 @@ pub struct Reading {
 /// # Errors
 /// [`Error::Gone`] where the namespace has ended; see [`Error`] for the others.
 pub fn stats(root: &HostRoot, place: &Place) -> Result<Stats, Error> {
-    in_place(place, || Inside::open(root)?.stats())
+    in_place(place, || stats_here(root))
+}
+
+/// Those of the calling thread's namespace.
+pub(super) fn stats_here(root: &HostRoot) -> Result<Stats, Error> {
+    Inside::open(root)?.stats()
 }
 
 /// The numbers and the whole table, entry by entry, in memory that does not grow with it.

@@ -3,7 +3,10 @@
 use std::{io, path::PathBuf};
 
 use super::{MAX_NAMES, Namespaces, link};
-use crate::{kernel::inside::inside, report::facts::Netns};
+use crate::{
+    kernel::inside::inside,
+    report::{facts::Netns, shell::quote},
+};
 
 /// A network namespace, and the file to enter it by. Holds nothing open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,25 @@ impl Place {
             Some(path) => inside(path, self.netns.inum, work),
             None => work(),
         }
+    }
+
+    /// What a command starts with that is to run in the namespace, for a shell: `ip netns exec gw `;
+    /// nothing for dropwatch's own.
+    pub fn prefix(&self) -> String {
+        let Some(path) = &self.path else { return String::new() };
+        let folder = |name: &str| path.parent().is_some_and(|folder| folder.ends_with(name));
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+            if folder("run/netns") && quote(name) == name {
+                return format!("ip netns exec {name} ");
+            }
+            if folder("ns")
+                && let Some(pid) = path.iter().rev().nth(2).and_then(|pid| pid.to_str())
+                && pid.parse::<u32>().is_ok()
+            {
+                return format!("nsenter -t {pid} -n ");
+            }
+        }
+        format!("nsenter --net={} ", quote(&path.to_string_lossy()))
     }
 }
 
@@ -106,5 +128,19 @@ mod tests {
         assert_eq!(namespaces.place_of("31"), Ok(all[1].clone()));
         assert!(namespaces.place_of("99").unwrap_err().contains("no way into"));
         assert!(namespaces.place_of("gw").unwrap_err().contains("there are host"));
+    }
+
+    #[test]
+    fn commands_find_their_way_into_a_namespace() {
+        let prefix = |path: Option<&str>| {
+            let netns = Netns { name: None, inum: 1 };
+            Place { netns, path: path.map(PathBuf::from) }.prefix()
+        };
+        assert_eq!(prefix(None), "");
+        assert_eq!(prefix(Some("/run/netns/gw")), "ip netns exec gw ");
+        assert_eq!(prefix(Some("/var/run/netns/gw")), "ip netns exec gw ");
+        assert_eq!(prefix(Some("/proc/812/ns/net")), "nsenter -t 812 -n ");
+        assert_eq!(prefix(Some("/run/docker/netns/8f")), "nsenter --net=/run/docker/netns/8f ");
+        assert_eq!(prefix(Some("/run/netns/a;b")), "nsenter --net='/run/netns/a;b' ");
     }
 }

@@ -137,7 +137,7 @@ impl Conntrack {
 }
 
 /// The entries of a table, as they were read one after the other while it changed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Table {
     /// Entries read. The namespace's own count has those in the making and those about to go, too.
     pub entries: u64,
@@ -180,6 +180,12 @@ pub struct Ranking<T> {
     /// How much too low a count may be; zero means that all are exact. Otherwise what surely is
     /// frequent is listed, and nothing else has come more than twice as often as this.
     pub error: u64,
+}
+
+impl<T> Default for Ranking<T> {
+    fn default() -> Self {
+        Self { rows: Vec::new(), distinct: Some(0), error: 0 }
+    }
 }
 
 /// One of a ranking.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dropwatch::report::{decode::decode, model::Line};
 use testbed::{flood::Wire, machine::longer};
 
 use super::{need_guest, run};
@@ -51,14 +52,20 @@ fn names_stay_right_while_modules_come_and_go() {
         run("rmmod", "br_netfilter");
     }
     run("modprobe", "bridge");
-    let watch = Run::start(&["-i", "1s"]);
+    let mut watch = Run::start(&["-i", "1s"]);
     drop_in_bridge(&wire);
     // Not what it depends on, which other modules may need.
     run("rmmod", "bridge");
     assert!(!is_loaded("bridge"));
     // A report comes in between: when another module lies where the drop was before anybody has
     // looked, whose it was cannot be told.
-    std::thread::sleep(longer(Duration::from_secs(2)).min(Duration::from_secs(6)));
+    let mut reported = 0;
+    while reported < N {
+        let line = watch.0.next_line(longer(Duration::from_secs(10))).unwrap().unwrap();
+        let Line::Report(report) = decode(line).unwrap() else { panic!("{line}") };
+        let here = report.locations.iter().filter(|row| function(row) == "br_handle_frame");
+        reported += here.map(|row| row.count).sum::<u64>();
+    }
     for module in ["tun", "vxlan", "dummy", "nf_tables", "openvswitch"] {
         run("modprobe", module);
     }

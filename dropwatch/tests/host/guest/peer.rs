@@ -3,9 +3,11 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write,
+    fs::File,
+    io::{BufRead, BufReader, Write},
     process::{Command, Stdio},
-    time::Duration,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -23,6 +25,35 @@ use crate::harness::Run;
 
 const PEER: &str = "/project/debian-dropwatch";
 
+/// What a program prints, as it comes.
+struct Lines(Arc<Mutex<String>>);
+
+impl Lines {
+    fn of(output: File) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let lines = Self(Arc::clone(&text));
+        // Ends with the program's output.
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                text.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        lines
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Waits until it has printed something; whoever looks at the text later sees if it has not.
+    fn wait(&self, has: impl Fn(&str) -> bool) {
+        let deadline = Instant::now() + longer(Duration::from_secs(3));
+        while !has(&self.text()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
 /// Drops by function and offset, of those that this test made.
 type Places = BTreeMap<(String, u64), u64>;
 
@@ -32,28 +63,30 @@ fn the_same_places_and_counts_as_debians_dropwatch() {
     need_guest();
     run("modprobe", "drop_monitor");
     let (wire, closed) = (Wire::new().unwrap(), ClosedPort::new().unwrap());
+    // To a pipe it would print nothing before its end.
+    let terminal = nix::pty::openpty(None, None).unwrap();
     let mut peer = Command::new(PEER)
         .args(["-l", "kas"])
         .env("LD_LIBRARY_PATH", format!("{PEER}.lib"))
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(terminal.slave)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut commands = peer.stdin.take().unwrap();
+    let output = Lines::of(terminal.master.into());
     // It reads its commands one by one, and the drop monitor reports once a second.
-    let moment = longer(Duration::from_millis(300));
     commands.write_all(b"start\n").unwrap();
-    std::thread::sleep(moment);
+    output.wait(|text| text.contains("activated"));
     let ours = Run::start(&[]);
     closed.send(Family::V4, 70).unwrap();
     closed.send(Family::V6, 80).unwrap();
     wire.flood(90, None).unwrap();
-    std::thread::sleep(moment);
+    output.wait(|text| of_this_test(parse(text)).len() == 3);
     let ours = ours.stop();
     // While it monitors it listens to Ctrl-C alone, and to commands after that.
     kill(Pid::from_raw(peer.id().try_into().unwrap()), Signal::SIGINT).unwrap();
-    std::thread::sleep(moment);
+    std::thread::sleep(longer(Duration::from_millis(300)));
     commands.write_all(b"exit\n").unwrap();
     drop(commands);
     let ended = (0..100).any(|_| {
@@ -63,9 +96,8 @@ fn the_same_places_and_counts_as_debians_dropwatch() {
     if !ended {
         peer.kill().unwrap();
     }
-    let output = peer.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
+    let errors = peer.wait_with_output().unwrap().stderr;
+    let (text, errors) = (output.text(), String::from_utf8_lossy(&errors).into_owned());
 
     let mut counted = Places::new();
     for row in ours.locations() {

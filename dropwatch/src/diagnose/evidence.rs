@@ -1,0 +1,84 @@
+//! What a host's counters, tables and settings say at one moment.
+//!
+//! Values alone: `kernel::evidence` reads them, [`Facts`](super::facts::Facts) subtracts two of
+//! them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::report::{
+    conntrack::{Stats, Table},
+    facts::Netns,
+};
+
+/// Counters by group and name: `Udp.RcvbufErrors`, `Ip6.InNoRoutes`, `softnet.dropped`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters(HashMap<String, u64>);
+
+impl Counters {
+    /// Value of a counter; `None` where the kernel does not have it.
+    pub fn get(&self, name: &str) -> Option<u64> {
+        self.0.get(name).copied()
+    }
+
+    /// Adds to a counter that a kernel keeps in parts.
+    pub fn add(&mut self, name: String, value: u64) {
+        let sum = self.0.entry(name).or_default();
+        *sum = sum.wrapping_add(value);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+}
+
+impl<S: Into<String>> FromIterator<(S, u64)> for Counters {
+    fn from_iter<T: IntoIterator<Item = (S, u64)>>(counters: T) -> Self {
+        Self(counters.into_iter().map(|(name, value)| (name.into(), value)).collect())
+    }
+}
+
+/// A host at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// What belongs to no namespace: `softnet.dropped`, `arp_cache.table_fulls`.
+    pub host: Counters,
+    /// Settings of the host as a whole.
+    pub settings: Settings,
+    /// By inode number.
+    pub spaces: BTreeMap<u32, Space>,
+}
+
+/// Settings by their name, `net.ipv4.ip_forward`; those that are not there are missing.
+pub type Settings = BTreeMap<String, String>;
+
+/// A network namespace at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Space {
+    pub netns: Option<Netns>,
+    /// What a command starts with that is to run there: `ip netns exec gw `, or nothing.
+    pub prefix: String,
+    /// Those that a rule looks at.
+    pub counters: Counters,
+    /// `None` where connections are not tracked or cannot be read.
+    pub conntrack: Option<Stats>,
+    /// By interface index.
+    pub links: BTreeMap<u32, Link>,
+    /// Read only where drops or losses are.
+    pub settings: Settings,
+    /// The entries of a table that is full, if it has been looked at.
+    pub table: Option<Table>,
+}
+
+/// A network device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    pub name: String,
+    pub mtu: u32,
+    pub up: bool,
+    /// Packets that its transmit queue holds.
+    pub queue_length: u32,
+    /// Of `struct rtnl_link_stats64`, by name: `rx_missed_errors`.
+    pub counters: Counters,
+    /// Its queueing discipline: `fq_codel`.
+    pub qdisc: Option<String>,
+}

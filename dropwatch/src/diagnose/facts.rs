@@ -1,0 +1,201 @@
+//! What a rule decides on: the drops of a report, and what changed on the host meanwhile.
+
+use std::borrow::Cow;
+
+use super::{
+    evidence::{Counters, Evidence, Link, Space},
+    knowledge::{NOT_SPECIFIED, function_name},
+};
+use crate::report::{
+    conntrack::{self, Stats},
+    facts::Netns,
+    model::{Location, Report},
+};
+
+/// A report, and the host at its begin and end.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    pub report: &'a Report,
+    before: &'a Evidence,
+    now: &'a Evidence,
+}
+
+impl<'a> Facts<'a> {
+    pub fn new(report: &'a Report, before: &'a Evidence, now: &'a Evidence) -> Self {
+        Self { report, before, now }
+    }
+
+    /// What a counter of the whole host counted in the interval; 0 where it is not there.
+    pub fn delta(&self, name: &str) -> u64 {
+        delta(&self.before.host, &self.now.host, name)
+    }
+
+    /// A setting of the whole host.
+    pub fn setting(&self, name: &str) -> Option<&'a str> {
+        self.now.settings.get(name).map(String::as_str)
+    }
+
+    /// The namespaces that were looked into.
+    pub fn spaces(&self) -> impl Iterator<Item = Changed<'a>> {
+        let Self { before, now, .. } = *self;
+        now.spaces.iter().map(move |(inum, space)| Changed {
+            now: space,
+            before: before.spaces.get(inum).filter(|before| !restarted(before, space)),
+        })
+    }
+
+    /// The namespace with this inode number.
+    pub fn space(&self, inum: u32) -> Option<Changed<'a>> {
+        self.spaces().find(|space| space.netns().is_some_and(|netns| netns.inum == inum))
+    }
+
+    /// Rows of the report that are about drops for one of `reasons`, at one of `functions`; either
+    /// may be empty, for all. On kernels without reasons the functions alone count, and there have
+    /// to be some.
+    pub fn rows(&self, reasons: &[&str], functions: &[&str]) -> Rows<'a> {
+        let wanted = |row: &&Location| {
+            let function = row.symbol.as_deref().map(function_name);
+            let here = functions.is_empty() || function.is_some_and(|f| functions.contains(&f));
+            let why = match row.reason.as_deref() {
+                Some(reason) => reasons.is_empty() || reasons.contains(&reason),
+                None => !functions.is_empty(),
+            };
+            here && why && !row.benign
+        };
+        Rows(self.report.locations.iter().filter(wanted).collect())
+    }
+
+    /// As [`Facts::rows`], with those for which the kernel's code was never taught a reason.
+    pub fn rows_or_unspecified(&self, reasons: &[&str], functions: &[&str]) -> Rows<'a> {
+        self.rows(&[reasons, &[NOT_SPECIFIED]].concat(), functions)
+    }
+}
+
+/// Rows of a report.
+#[derive(Clone, Debug)]
+pub struct Rows<'a>(pub Vec<&'a Location>);
+
+impl<'a> Rows<'a> {
+    /// Their drops.
+    pub fn count(&self) -> u64 {
+        self.0.iter().fold(0, |sum: u64, row| sum.saturating_add(row.count))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those whose sampled packets were, for the larger part, dropped in the namespace `inum`.
+    pub fn of_netns(&self, inum: u32) -> Self {
+        let inside = |row: &&&Location| netns(row).is_some_and(|netns| netns.inum == inum);
+        Self(self.0.iter().filter(inside).copied().collect())
+    }
+
+    /// The namespaces that samples name for most of the drops of a row, each once.
+    pub fn namespaces(&self) -> Vec<&'a Netns> {
+        let mut found: Vec<&Netns> = self.0.iter().filter_map(|row| netns(row)).collect();
+        found.sort_by_key(|netns| netns.inum);
+        found.dedup_by_key(|netns| netns.inum);
+        found
+    }
+
+    /// Interfaces that the samples name, with the drops of their rows, the most first.
+    pub fn interfaces(&self) -> Vec<(&'a str, u64)> {
+        let mut found: Vec<(&str, u64)> = Vec::new();
+        for row in &self.0 {
+            let details = row.details.as_ref();
+            let name = details.and_then(|d| d.interface.as_ref()?.is.name.as_deref());
+            let Some(name) = name else { continue };
+            match found.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, count)) => *count = count.saturating_add(row.count),
+                None => found.push((name, row.count)),
+            }
+        }
+        found.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        found
+    }
+}
+
+/// The namespace of most of a row's sampled drops.
+fn netns(row: &Location) -> Option<&Netns> {
+    row.details.as_ref()?.netns.as_ref().map(|fact| &fact.is)
+}
+
+/// A namespace at the end of an interval, and at its begin if it was known then.
+#[derive(Clone, Copy, Debug)]
+pub struct Changed<'a> {
+    pub now: &'a Space,
+    before: Option<&'a Space>,
+}
+
+impl<'a> Changed<'a> {
+    pub fn netns(&self) -> Option<&'a Netns> {
+        self.now.netns.as_ref()
+    }
+
+    /// Its name, for a title.
+    pub fn name(&self) -> Cow<'a, str> {
+        match self.netns() {
+            Some(Netns { name: Some(name), .. }) => Cow::Borrowed(name.as_str()),
+            Some(Netns { inum, .. }) => Cow::Owned(format!("netns {inum}")),
+            None => Cow::Borrowed("an unknown netns"),
+        }
+    }
+
+    /// What a counter counted in the interval; 0 where it is not there, and for a namespace that
+    /// was not looked into before.
+    pub fn delta(&self, name: &str) -> u64 {
+        self.before.map_or(0, |before| delta(&before.counters, &self.now.counters, name))
+    }
+
+    pub fn setting(&self, name: &str) -> Option<&'a str> {
+        self.now.settings.get(name).map(String::as_str)
+    }
+
+    /// Connection tracking, before and now.
+    pub fn conntrack(&self) -> Option<(&'a Stats, &'a Stats)> {
+        Some((self.before?.conntrack.as_ref()?, self.now.conntrack.as_ref()?))
+    }
+
+    /// What a counter of connection tracking counted in the interval.
+    pub fn conntrack_delta(&self, counter: conntrack::Counter) -> u64 {
+        let since = self.conntrack().and_then(|(before, now)| now.counters.since(&before.counters));
+        since.and_then(|since| since.get(counter)).unwrap_or(0)
+    }
+
+    /// Devices that were there at the begin, too.
+    pub fn links(&self) -> impl Iterator<Item = ChangedLink<'a>> {
+        let before = self.before;
+        self.now.links.iter().filter_map(move |(index, now)| {
+            let before = before?.links.get(index).filter(|before| before.name == now.name)?;
+            Some(ChangedLink { now, before })
+        })
+    }
+}
+
+/// A device at the begin and at the end of an interval.
+#[derive(Clone, Copy, Debug)]
+pub struct ChangedLink<'a> {
+    pub now: &'a Link,
+    before: &'a Link,
+}
+
+impl ChangedLink<'_> {
+    /// What a counter counted in the interval.
+    pub fn delta(&self, name: &str) -> u64 {
+        delta(&self.before.counters, &self.now.counters, name)
+    }
+}
+
+fn delta(before: &Counters, now: &Counters, name: &str) -> u64 {
+    match (before.get(name), now.get(name)) {
+        (Some(before), Some(now)) => now.saturating_sub(before),
+        _ => 0,
+    }
+}
+
+/// Whether these are two namespaces: the kernel gives the number of one that has ended again, and
+/// no counter of one ever falls.
+fn restarted(before: &Space, now: &Space) -> bool {
+    before.counters.iter().any(|(name, then)| now.counters.get(name).is_some_and(|now| now < then))
+}

@@ -1,0 +1,255 @@
+//! The conntrack table is full, and packets that would begin a connection are refused.
+//!
+//! At the limit the kernel looks for an entry to give up (`early_drop`), and if it finds none it
+//! counts `drop` and refuses the packet (`__nf_conntrack_alloc`, net/netfilter/nf_conntrack_core.c).
+//! The hook that refuses is the same one that runs iptables rules, so no call path tells them apart:
+//! the counter and the table do. `drop` counts collisions, too; so the table must be seen full, or
+//! entries must have been given up, which happens only when it is.
+
+use super::{Draft, Facts};
+use crate::{
+    diagnose::facts::Changed,
+    report::{
+        conntrack::{BUCKET_BYTES, Counter, StateRow, Stats, Table},
+        finding::{Finding, Severity},
+        model::share,
+    },
+};
+
+const MAX: &str = "net.netfilter.nf_conntrack_max";
+const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
+
+/// A table is full from here on: entries come and go while the numbers are read.
+const FULL: f64 = 0.99;
+/// Entries in one state that are worth a word about how long they are kept.
+const MUCH: f64 = 0.3;
+/// What is proposed for states that wait for nothing any more, seconds.
+const SHORT: u32 = 30;
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    facts.spaces().filter_map(|space| full(facts, space)).collect()
+}
+
+/// Packets of `space` that a full table refused in the interval; 0 where it is not proved full.
+pub(super) fn refused(space: &Changed<'_>) -> u64 {
+    let Some((before, now)) = space.conntrack() else { return 0 };
+    let full = is_full(before) || is_full(now) || space.conntrack_delta(Counter::EarlyDrop) > 0;
+    if full { space.conntrack_delta(Counter::Drop) } else { 0 }
+}
+
+/// Drops of the report at the place where netfilter's hooks say no.
+pub(super) fn hook_drops(facts: &Facts<'_>) -> u64 {
+    facts.rows_or_unspecified(&["NETFILTER_DROP"], &["nf_hook_slow"]).count()
+}
+
+fn is_full(stats: &Stats) -> bool {
+    stats.limit.is_some_and(|limit| limit > 0 && stats.entries as f64 >= limit as f64 * FULL)
+}
+
+fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
+    let refused = refused(&space);
+    let (_, now) = space.conntrack().filter(|_| refused > 0)?;
+    let limit = now.limit?;
+    let title = format!(
+        "conntrack table full in {}: {} of {limit} entries, {refused} packets refused",
+        space.name(),
+        now.entries
+    );
+    let drops = hook_drops(facts);
+    let mut draft = Draft::new(facts, "conntrack_table_full", Severity::Critical, title)
+        .at(space)
+        .explains(refused.min(drops))
+        .counted("drop", refused, "ctnetlink")
+        .counted("early_drop", space.conntrack_delta(Counter::EarlyDrop), "ctnetlink")
+        .state("entries", now.entries, "ctnetlink")
+        .state("nf_conntrack_max", limit, "ctnetlink")
+        .counted("NETFILTER_DROP at nf_hook_slow", drops, "kfree_skb");
+    if let Some(buckets) = now.buckets {
+        draft = draft.state("nf_conntrack_buckets", buckets, "sysctl");
+    }
+    if let Some(bytes) = now.memory_now() {
+        draft = draft.state("memory_bytes", bytes, "entries × object size + buckets × 8 B");
+    }
+    let proposed = proposal(limit, now, refused);
+    draft = draft.set(MAX, proposed, &ground(proposed, now));
+    // As many buckets as entries is what the kernel itself chooses since 5.15.
+    if let Some(buckets) = now.buckets.filter(|buckets| proposed > *buckets) {
+        let more = proposed.saturating_sub(buckets).saturating_mul(BUCKET_BYTES);
+        let why = format!("as many as entries, now {buckets}: {} more", size(more));
+        draft = draft.set(BUCKETS, proposed, &why);
+    }
+    if let Some(table) = &space.now.table {
+        draft = contents(draft, space, table);
+    }
+    Some(draft.done())
+}
+
+/// Twice what was asked for in the interval, and not less than one entry for each bucket, which
+/// the hash table has room for at no cost; a power of two.
+fn proposal(limit: u64, now: &Stats, refused: u64) -> u64 {
+    let demand = limit.max(now.entries).saturating_add(refused);
+    let wanted = demand.saturating_mul(2).max(now.buckets.unwrap_or(0));
+    // Beyond any table that fits a machine; the setting is an int.
+    wanted.min(1 << 30).next_power_of_two()
+}
+
+/// What the proposed limit rests on, and what it takes.
+fn ground(proposed: u64, now: &Stats) -> String {
+    let (Some(object), Some(buckets)) = (now.object_bytes, now.buckets) else {
+        return "twice what was asked for".to_owned();
+    };
+    let buckets = buckets.max(proposed);
+    match Stats::memory(proposed, buckets, object) {
+        Some(bytes) => format!(
+            "{} when full ({proposed} × {object} B + {buckets} × {BUCKET_BYTES} B)",
+            size(bytes)
+        ),
+        None => "twice what was asked for".to_owned(),
+    }
+}
+
+/// What the table is full of.
+fn contents<'a>(mut draft: Draft<'a>, space: Changed<'a>, table: &Table) -> Draft<'a> {
+    if let Some(row) = table.states.first() {
+        let text = format!("{} {} of {} entries", row.count, row.state, table.entries);
+        draft = draft.state("largest state", text, "ctnetlink");
+        draft = shorten(draft, space, row);
+    }
+    if let Some(row) = table.sources.rows.first() {
+        let text = format!("{}: {} of {} entries", row.is.address, row.count, table.entries);
+        draft = draft.state("largest source", text, "ctnetlink");
+    }
+    draft
+}
+
+/// Entries that are kept although their connection is over can be let go sooner.
+fn shorten<'a>(draft: Draft<'a>, space: Changed<'a>, row: &StateRow) -> Draft<'a> {
+    let over = matches!(row.state, "TIME_WAIT" | "CLOSE_WAIT" | "FIN_WAIT" | "LAST_ACK" | "CLOSE");
+    let (Some(setting), Some(timeout)) = (row.timeout_setting, row.timeout_s) else {
+        return draft;
+    };
+    if !over || row.share < MUCH || timeout <= SHORT {
+        return draft;
+    }
+    let freed = row.count.saturating_mul(u64::from(timeout - SHORT)) / u64::from(timeout);
+    let name = format!("net.netfilter.{setting}");
+    let part = share(freed, space.now.conntrack.map_or(0, |stats| stats.entries));
+    let why = format!("now {timeout}: frees some {freed} entries ({:.0}%)", part * 100.0);
+    draft.set(&name, SHORT, &why)
+}
+
+/// Bytes, in the unit that people read.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..0x10_0000 => format!("{:.0} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+
+    fn table(entries: u64, limit: u64, drop: u32, early_drop: u32) -> Stats {
+        let mut stats = Stats {
+            entries,
+            limit: Some(limit),
+            buckets: Some(65_536),
+            object_bytes: Some(256),
+            ..Stats::default()
+        };
+        stats.counters.add(Counter::Drop, drop);
+        stats.counters.add(Counter::EarlyDrop, early_drop);
+        stats
+    }
+
+    fn between(before: Stats, now: Stats, drops: u64) -> Vec<Finding> {
+        Host::new().row(drops, "nf_hook_slow", "NETFILTER_DROP").conntrack(before, now).run(check)
+    }
+
+    #[test]
+    fn refused_packets_of_a_full_table_are_its_doing() {
+        let found = between(table(180, 1000, 7, 0), table(1000, 1000, 10_008, 3), 10_001);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(finding.severity, Severity::Critical);
+        assert_eq!(
+            finding.title,
+            "conntrack table full in gw: 1000 of 1000 entries, 10001 packets refused"
+        );
+        assert_eq!(finding.explains.map(|e| (e.drops, e.share)), Some((10_001, 1.0)));
+        assert_eq!(
+            finding.actions[0].command, "sysctl -w net.netfilter.nf_conntrack_max=65536",
+            "one value for the host, whatever the namespace"
+        );
+        assert!(
+            finding.actions[0].note.starts_with("16.5 MiB when full (65536 × 256 B + 65536 × 8 B)")
+        );
+        assert_eq!(finding.actions.len(), 1, "there are buckets for that many");
+    }
+
+    #[test]
+    fn it_explains_no_more_than_was_dropped() {
+        let found = between(table(1000, 1000, 0, 0), table(1000, 1000, 50, 0), 40);
+        assert_eq!(found[0].explains.map(|e| e.drops), Some(40));
+    }
+
+    #[test]
+    fn a_table_that_was_full_within_the_interval_gave_entries_up() {
+        let found = between(table(10, 1000, 0, 0), table(500, 1000, 50, 0), 50);
+        assert_eq!(found, [], "never seen full");
+        let found = between(table(10, 1000, 0, 0), table(500, 1000, 50, 1), 50);
+        assert_eq!(found.len(), 1);
+    }
+
+    #[test]
+    fn a_full_table_that_refuses_nothing_is_none_of_our_business() {
+        assert_eq!(between(table(1000, 1000, 9, 0), table(1000, 1000, 9, 0), 100), []);
+    }
+
+    #[test]
+    fn a_namespace_that_was_not_looked_into_before_proves_nothing() {
+        let host = Host::new().row(50, "nf_hook_slow", "NETFILTER_DROP");
+        assert_eq!(host.conntrack_now(table(1000, 1000, 50, 0)).run(check), []);
+    }
+
+    #[test]
+    fn more_entries_than_buckets_get_more_buckets() {
+        let found = between(table(70_000, 70_000, 0, 0), table(70_000, 70_000, 10, 0), 10);
+        let commands: Vec<_> = found[0].actions.iter().map(|a| a.command.as_str()).collect();
+        assert_eq!(
+            commands,
+            [
+                "sysctl -w net.netfilter.nf_conntrack_max=262144",
+                "sysctl -w net.netfilter.nf_conntrack_buckets=262144"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_fills_the_table_is_said_and_can_be_shortened() {
+        let contents = Table {
+            entries: 1000,
+            unread: 0,
+            states: vec![StateRow {
+                protocol: "tcp".into(),
+                state: "TIME_WAIT",
+                count: 650,
+                share: 0.65,
+                timeout_s: Some(120),
+                timeout_setting: Some("nf_conntrack_tcp_timeout_time_wait"),
+            }],
+            ..Table::default()
+        };
+        let found = Host::new()
+            .row(10, "nf_hook_slow", "NETFILTER_DROP")
+            .conntrack(table(1000, 1000, 0, 0), table(1000, 1000, 10, 0))
+            .table(contents)
+            .run(check);
+        let last = found[0].actions.last().unwrap();
+        assert_eq!(
+            last.command,
+            "ip netns exec gw sysctl -w net.netfilter.nf_conntrack_tcp_timeout_time_wait=30"
+        );
+        assert!(last.note.starts_with("now 120: frees some 487 entries (49%)"), "{}", last.note);
+    }
+}

@@ -1,0 +1,110 @@
+//! Connection tracking loses packets although its table has room.
+//!
+//! Two packets of one connection that has no entry yet (DNS asks for A and AAAA at once) race for
+//! it, and where NAT keeps the kernel from merging them the later one is dropped; or a chain of the
+//! hash table is too long. Counted as `insert_failed`, and as `drop` where the collision was looked
+//! into (`nf_ct_resolve_clash`, `__nf_conntrack_confirm`, net/netfilter/nf_conntrack_core.c).
+
+use super::{Draft, Facts, conntrack_full};
+use crate::{
+    diagnose::facts::Changed,
+    report::{
+        conntrack::Counter,
+        finding::{Finding, Severity},
+    },
+};
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    facts.spaces().filter_map(|space| failed(facts, space)).collect()
+}
+
+/// Packets of `space` that were lost this way.
+pub(super) fn lost(space: &Changed<'_>) -> u64 {
+    let drop = space.conntrack_delta(Counter::Drop) - conntrack_full::refused(space);
+    // One packet counts in both on some kernels and in either on others.
+    drop.max(space.conntrack_delta(Counter::InsertFailed))
+}
+
+fn failed(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
+    let lost = lost(&space);
+    let (_, now) = space.conntrack().filter(|_| lost > 0)?;
+    let long = space.conntrack_delta(Counter::ChainTooLong);
+    let (cause, severity) = match long {
+        0 => ("its entry collided with another's", Severity::Warning),
+        _ => ("a chain of its hash table is too long", Severity::Critical),
+    };
+    let title = format!("conntrack in {} lost {lost} packets: {cause}", space.name());
+    let mut draft = Draft::new(facts, "conntrack_insert_failed", severity, title)
+        .at(space)
+        .explains(lost.min(conntrack_full::hook_drops(facts)))
+        .counted("insert_failed", space.conntrack_delta(Counter::InsertFailed), "ctnetlink")
+        .counted("drop", space.conntrack_delta(Counter::Drop), "ctnetlink")
+        .counted("clash_resolve", space.conntrack_delta(Counter::ClashResolve), "ctnetlink")
+        .state("entries", now.entries, "ctnetlink");
+    if let Some(limit) = now.limit {
+        draft = draft.state("nf_conntrack_max", limit, "ctnetlink");
+    }
+    if long > 0 {
+        let buckets = now.buckets.unwrap_or(now.entries).max(now.entries);
+        draft = draft.counted("chaintoolong", long, "ctnetlink").set(
+            "net.netfilter.nf_conntrack_buckets",
+            buckets.saturating_mul(2).min(1 << 30).next_power_of_two(),
+            "",
+        );
+    } else {
+        draft = draft.run(
+            "iptables -t raw -A PREROUTING -p udp --dport 53 -j NOTRACK",
+            "for DNS that needs no NAT: untracked packets cannot collide; with NAT, have the \
+             resolver ask one question at a time (options single-request in resolv.conf)",
+        );
+    }
+    Some(draft.done())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+    use crate::report::conntrack::Stats;
+
+    fn table(entries: u64, counted: &[(Counter, u32)]) -> Stats {
+        let mut stats = Stats { entries, limit: Some(1000), ..Stats::default() };
+        for counter in [Counter::Drop, Counter::InsertFailed, Counter::ChainTooLong] {
+            stats.counters.add(counter, 0);
+        }
+        counted.iter().for_each(|(counter, count)| stats.counters.add(*counter, *count));
+        stats
+    }
+
+    fn found(entries: u64, counted: &[(Counter, u32)]) -> Vec<Finding> {
+        let (before, now) = (table(entries, &[]), table(entries, counted));
+        Host::new().row(9, "nf_hook_slow", "NETFILTER_DROP").conntrack(before, now).run(check)
+    }
+
+    #[test]
+    fn collisions_in_a_table_with_room() {
+        let found = found(10, &[(Counter::InsertFailed, 5), (Counter::Drop, 5)]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].severity, Severity::Warning);
+        assert_eq!(found[0].explains.map(|e| e.drops), Some(5), "one packet, counted twice");
+    }
+
+    #[test]
+    fn a_full_table_has_a_finding_of_its_own() {
+        assert_eq!(found(1000, &[(Counter::Drop, 5)]), []);
+    }
+
+    #[test]
+    fn chains_that_are_too_long_need_buckets() {
+        let found = found(900, &[(Counter::InsertFailed, 5), (Counter::ChainTooLong, 5)]);
+        assert_eq!(found[0].severity, Severity::Critical);
+        assert_eq!(
+            found[0].actions[0].command,
+            "sysctl -w net.netfilter.nf_conntrack_buckets=2048"
+        );
+    }
+
+    #[test]
+    fn resolved_collisions_lose_nothing() {
+        assert_eq!(found(10, &[(Counter::ClashResolve, 100)]), []);
+    }
+}

@@ -1,0 +1,189 @@
+//! Writes a finding, piece by piece.
+
+use std::borrow::Cow;
+
+use crate::{
+    diagnose::{
+        facts::{Changed, Facts},
+        knowledge,
+    },
+    report::{
+        facts::Netns,
+        finding::{Action, Evidence, Explains, Finding, Severity, Value},
+    },
+};
+
+/// Settings that all namespaces share, although they are below `net.`; they are set on the host.
+/// (`net/core/sysctl_net_core.c`, `net/netfilter/nf_conntrack_standalone.c`, `net/core/neighbour.c`,
+/// `net/ipv4/sysctl_net_ipv4.c`.)
+pub const HOST_WIDE: &[&str] = &[
+    "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_buckets",
+    "net.core.netdev_max_backlog",
+    "net.core.netdev_budget",
+    "net.core.netdev_budget_usecs",
+    "net.core.rmem_max",
+    "net.core.rmem_default",
+    "net.core.flow_limit_cpu_bitmap",
+    "net.ipv4.udp_mem",
+    "net.ipv4.tcp_mem",
+    "net.ipv4.neigh.default.gc_thresh2",
+    "net.ipv4.neigh.default.gc_thresh3",
+    "net.ipv6.neigh.default.gc_thresh2",
+    "net.ipv6.neigh.default.gc_thresh3",
+];
+
+/// Whether a setting is one for the whole host.
+pub fn is_host_wide(name: &str) -> bool {
+    HOST_WIDE.contains(&name)
+}
+
+/// A finding in the making.
+pub(super) struct Draft<'a> {
+    facts: &'a Facts<'a>,
+    space: Option<Changed<'a>>,
+    finding: Finding,
+}
+
+impl<'a> Draft<'a> {
+    /// Of the whole host.
+    pub(super) fn new(
+        facts: &'a Facts<'a>,
+        rule: &str,
+        severity: Severity,
+        title: impl Into<String>,
+    ) -> Self {
+        let finding = Finding {
+            rule: rule.to_owned(),
+            severity,
+            netns: None,
+            title: title.into(),
+            explains: None,
+            evidence: Vec::new(),
+            actions: Vec::new(),
+        };
+        Self { facts, space: None, finding }
+    }
+
+    /// In this namespace: its settings are quoted, and commands run there.
+    pub(super) fn at(mut self, space: Changed<'a>) -> Self {
+        self.finding.netns = space.netns().cloned();
+        self.space = Some(space);
+        self
+    }
+
+    /// In a namespace that samples name, whether or not it could be looked into.
+    pub(super) fn somewhere(mut self, netns: Option<&Netns>) -> Self {
+        self.finding.netns = netns.cloned();
+        self.space = netns.and_then(|netns| self.facts.space(netns.inum));
+        self
+    }
+
+    /// It is the cause of so many drops of the report.
+    pub(super) fn explains(mut self, drops: u64) -> Self {
+        self.finding.explains = Some(Explains::of(drops, self.facts.report.drops));
+        self
+    }
+
+    /// Something counted in the interval.
+    pub(super) fn counted(self, name: &str, value: u64, source: &str) -> Self {
+        self.evidence(name, value.into(), true, source)
+    }
+
+    /// How something stands now.
+    pub(super) fn state(self, name: &str, value: impl Into<Value>, source: &str) -> Self {
+        self.evidence(name, value.into(), false, source)
+    }
+
+    /// The live value of a setting, where it is there.
+    pub(super) fn setting(self, name: &str) -> Self {
+        match self.value_of(name) {
+            Some(value) => {
+                let value = value.parse().map_or_else(|_| Value::from(value), Value::Number);
+                self.evidence(name, value, false, "sysctl")
+            }
+            None => self,
+        }
+    }
+
+    /// Another value for a setting. What that does and costs is in the knowledge table; `why` is
+    /// what is to be said of this value.
+    pub(super) fn set(self, name: &str, value: impl std::fmt::Display, why: &str) -> Self {
+        let known = knowledge::knob(general(name).as_ref());
+        let texts = known.into_iter().flat_map(|knob| {
+            [Some(knob.effect.as_str()), knob.cost.as_deref()].into_iter().flatten()
+        });
+        let note: Vec<&str> =
+            Some(why).filter(|why| !why.is_empty()).into_iter().chain(texts).collect();
+        // A device's name may hold dots, which only the other notation keeps apart.
+        let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+        let shown = if name.contains('/') { quote(&path).into_owned() } else { name.to_owned() };
+        let prefix = if is_host_wide(name) { "" } else { self.prefix() };
+        let command = format!("{prefix}sysctl -w {shown}={value}");
+        self.action(command, note.join("; "))
+    }
+
+    /// A command to be run in the namespace.
+    pub(super) fn run(self, command: &str, note: &str) -> Self {
+        let command = format!("{}{command}", self.prefix());
+        self.action(command, note.to_owned())
+    }
+
+    /// Live value of a setting: the namespace's, else the host's.
+    pub(super) fn value_of(&self, name: &str) -> Option<&'a str> {
+        let inside = self.space.filter(|_| !is_host_wide(name));
+        inside.and_then(|space| space.setting(name)).or_else(|| self.facts.setting(name))
+    }
+
+    pub(super) fn done(self) -> Finding {
+        self.finding
+    }
+
+    fn prefix(&self) -> &'a str {
+        self.space.map_or("", |space| space.now.prefix.as_str())
+    }
+
+    fn evidence(mut self, name: &str, value: Value, delta: bool, source: &str) -> Self {
+        let (name, source) = (name.to_owned(), source.to_owned());
+        self.finding.evidence.push(Evidence { name, value, delta, source });
+        self
+    }
+
+    fn action(mut self, command: String, note: String) -> Self {
+        self.finding.actions.push(Action { command, note });
+        self
+    }
+}
+
+/// The name that the knowledge table has for a setting of one device:
+/// `net/ipv4/conf/eth0/rp_filter` is `net.ipv4.conf.all.rp_filter`.
+fn general(name: &str) -> Cow<'_, str> {
+    let parts: Vec<&str> = name.split('/').collect();
+    match parts.as_slice() {
+        ["net", family, kind @ ("conf" | "neigh"), _, setting] => {
+            let all = if *kind == "conf" { "all" } else { "default" };
+            Cow::Owned(format!("net.{family}.{kind}.{all}.{setting}"))
+        }
+        _ => Cow::Borrowed(name),
+    }
+}
+
+/// `word` as a shell takes it for one word: names of devices and namespaces are anyone's choice.
+pub(super) fn quote(word: &str) -> Cow<'_, str> {
+    crate::report::shell::quote(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_devices_are_known_by_their_general_name() {
+        assert_eq!(general("net/ipv4/conf/eth0.100/rp_filter"), "net.ipv4.conf.all.rp_filter");
+        assert_eq!(
+            general("net/ipv6/neigh/eth0/unres_qlen_bytes"),
+            "net.ipv6.neigh.default.unres_qlen_bytes"
+        );
+        assert_eq!(general("net.core.rmem_max"), "net.core.rmem_max");
+    }
+}

@@ -1,0 +1,169 @@
+//! Hosts for tests of rules: what a test does not say is at rest.
+
+use jiff::Timestamp;
+
+use super::super::{
+    evidence::{Evidence, Link, Space},
+    facts::Facts,
+};
+use crate::report::{
+    conntrack::{Stats, Table},
+    facts::{Callers, Details, Fact, Interface, Netns, Pattern},
+    finding::Finding,
+    flow::Flow,
+    model::{self, Location, Lost, Other, Report},
+};
+
+/// Inode number of the namespace `gw`, which everything is about.
+pub(super) const GW: u32 = 7;
+
+/// One host with one namespace, at the begin and at the end of an interval.
+pub(super) struct Host {
+    rows: Vec<Location>,
+    before: Evidence,
+    now: Evidence,
+}
+
+impl Host {
+    pub(super) fn new() -> Self {
+        let gw = Space {
+            netns: Some(Netns { name: Some("gw".into()), inum: GW }),
+            prefix: "ip netns exec gw ".into(),
+            ..Space::default()
+        };
+        let host = Evidence { spaces: [(GW, gw)].into(), ..Evidence::default() };
+        Self { rows: Vec::new(), before: host.clone(), now: host }
+    }
+
+    /// Drops, dropped in `gw` as far as samples tell.
+    pub(super) fn row(mut self, count: u64, function: &str, reason: &str) -> Self {
+        let netns = self.now.spaces[&GW].netns.clone().expect("named");
+        let details = Details {
+            samples: 1,
+            weight: count,
+            netns: Some(Fact { is: netns, share: 1.0 }),
+            ..Details::default()
+        };
+        self.rows.push(Location {
+            symbol: Some(function.to_owned()),
+            offset: Some(1),
+            module: None,
+            reason: (!reason.is_empty()).then(|| reason.to_owned()),
+            subsystem: Some("CORE".to_owned()),
+            address: model::Address::default(),
+            count,
+            rate: count as f64,
+            share: 0.0,
+            total: count,
+            benign: false,
+            new: false,
+            details: Some(details),
+            stacks: Vec::new(),
+        });
+        self
+    }
+
+    /// What samples of the last row tell.
+    fn details(mut self, tell: impl FnOnce(&mut Details)) -> Self {
+        tell(self.rows.last_mut().and_then(|row| row.details.as_mut()).expect("a row"));
+        self
+    }
+
+    pub(super) fn callers(self, callers: &[&str]) -> Self {
+        let callers = callers.iter().map(|caller| Some((*caller).to_owned())).collect();
+        self.details(|details| details.path = Some(Fact { is: Callers { callers }, share: 1.0 }))
+    }
+
+    #[expect(dead_code, reason = "rules to come")]
+    pub(super) fn interface(self, name: &str) -> Self {
+        let is = Interface { name: Some(name.to_owned()), index: 2 };
+        self.details(|details| details.interface = Some(Fact { is, share: 1.0 }))
+    }
+
+    #[expect(dead_code, reason = "rules to come")]
+    pub(super) fn flow(self, flow: Flow) -> Self {
+        self.details(|d| d.flow = Some(Pattern { flow, varies: Vec::new(), share: 1.0 }))
+    }
+
+    /// Samples tell nothing of the last row.
+    #[expect(dead_code, reason = "rules to come")]
+    pub(super) fn unsampled(mut self) -> Self {
+        self.rows.last_mut().expect("a row").details = None;
+        self
+    }
+
+    /// A counter of the namespace that stood at 5 and counted so many.
+    pub(super) fn counted(mut self, name: &str, count: u64) -> Self {
+        self.before.spaces.get_mut(&GW).expect("gw").counters.add(name.to_owned(), 5);
+        self.now.spaces.get_mut(&GW).expect("gw").counters.add(name.to_owned(), 5 + count);
+        self
+    }
+
+    /// The same of the host.
+    #[expect(dead_code, reason = "rules to come")]
+    pub(super) fn host_counted(mut self, name: &str, count: u64) -> Self {
+        self.before.host.add(name.to_owned(), 5);
+        self.now.host.add(name.to_owned(), 5 + count);
+        self
+    }
+
+    /// A setting of the namespace.
+    pub(super) fn setting(mut self, name: &str, value: &str) -> Self {
+        let gw = self.now.spaces.get_mut(&GW).expect("gw");
+        gw.settings.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// A setting of the host.
+    #[expect(dead_code, reason = "rules to come")]
+    pub(super) fn host_setting(mut self, name: &str, value: &str) -> Self {
+        self.now.settings.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// A device of `gw`, of which a counter stood at 5 and counted so many.
+    #[expect(dead_code, reason = "rules to come")]
+    pub(super) fn link(mut self, link: &Link, counter: &str, count: u64) -> Self {
+        for (evidence, value) in [(&mut self.before, 5), (&mut self.now, 5 + count)] {
+            let links = &mut evidence.spaces.get_mut(&GW).expect("gw").links;
+            links.entry(2).or_insert_with(|| link.clone()).counters.add(counter.to_owned(), value);
+        }
+        self
+    }
+
+    pub(super) fn conntrack(mut self, before: Stats, now: Stats) -> Self {
+        self.before.spaces.get_mut(&GW).expect("gw").conntrack = Some(before);
+        self.conntrack_now(now)
+    }
+
+    pub(super) fn conntrack_now(mut self, now: Stats) -> Self {
+        self.now.spaces.get_mut(&GW).expect("gw").conntrack = Some(now);
+        self
+    }
+
+    pub(super) fn table(mut self, table: Table) -> Self {
+        self.now.spaces.get_mut(&GW).expect("gw").table = Some(table);
+        self
+    }
+
+    pub(super) fn run(self, rule: super::Rule) -> Vec<Finding> {
+        let drops = self.rows.iter().map(|row| row.count).sum();
+        let report = Report {
+            seq: 1,
+            host: model::Host::default(),
+            start: Timestamp::UNIX_EPOCH,
+            end: Timestamp::UNIX_EPOCH,
+            interval_s: 1.0,
+            intervals: 1,
+            drops,
+            rate: drops as f64,
+            locations: self.rows,
+            other: Other::default(),
+            lost: Lost::default(),
+            filter_undecided: None,
+            groups: None,
+            findings: Vec::new(),
+        };
+        rule(&Facts::new(&report, &self.before, &self.now))
+    }
+}

@@ -1,0 +1,264 @@
+//! Reads what findings rest on: counters, tables and settings of the host and of its namespaces.
+//!
+//! Everything is read anew for each report and nothing is held between two: a descriptor would keep
+//! a dying namespace alive. A namespace that has ended is left out; what cannot be read (no
+//! `CAP_SYS_ADMIN` to enter it, no `CAP_NET_ADMIN` for connection tracking) is missing, and then the
+//! rules that would need it find nothing.
+//!
+//! Counters are read of every namespace, since losses are told apart by what they did in the
+//! interval. Settings are read only where there are losses or sampled drops, and the contents of a
+//! conntrack table only when it is full, by a thread of its own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{HostRoot, Namespaces, Place, conntrack, counters, links};
+use crate::{
+    diagnose::{
+        evidence::{Evidence, Settings, Space},
+        rules,
+    },
+    report::conntrack::{Counter, Stats, Table},
+};
+
+/// Most namespaces looked into: those that samples name come first.
+const MAX_SPACES: usize = 256;
+/// Reports after which namespaces are searched for again; those that samples name are known at once.
+const SEARCH: u32 = 12;
+/// Most devices of a namespace whose own settings are read.
+const MAX_DEVICES: usize = 32;
+/// How long what a full table holds is believed, and what it waits for that in a report.
+const KEPT: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Rows of each ranking of a table.
+const TOP: usize = 3;
+
+/// Reads evidence, report by report.
+pub struct Collector {
+    root: HostRoot,
+    places: BTreeMap<u32, Place>,
+    until_search: u32,
+    before: Evidence,
+    now: Evidence,
+    tables: BTreeMap<u32, Contents>,
+}
+
+/// What a table holds, or the thread that is reading it.
+struct Contents {
+    since: Instant,
+    table: Option<Table>,
+    reading: Option<Receiver<Table>>,
+}
+
+impl Collector {
+    /// Looks into every namespace for the first time. A thread's worth of work for each.
+    pub fn new(root: &HostRoot, namespaces: &mut Namespaces) -> Self {
+        let mut collector = Self {
+            root: root.clone(),
+            places: BTreeMap::new(),
+            until_search: 0,
+            before: Evidence::default(),
+            now: Evidence::default(),
+            tables: BTreeMap::new(),
+        };
+        collector.read(namespaces, &BTreeSet::new());
+        collector
+    }
+
+    /// Reads everything anew; what was read before becomes [`Collector::before`]. `sampled` are the
+    /// namespaces in which samples of the interval were dropped.
+    pub fn read(&mut self, namespaces: &mut Namespaces, sampled: &BTreeSet<u32>) {
+        self.find_places(namespaces, sampled);
+        let mut spaces = BTreeMap::new();
+        for (inum, place) in &self.places {
+            let before = self.now.spaces.get(inum);
+            match read_space(&self.root, place, before, sampled.contains(inum)) {
+                Ok(space) => {
+                    spaces.insert(*inum, space);
+                }
+                // Gone, or closed to us: not worth another thread until it is found again.
+                Err(error) => log::debug!("not looking into namespace {inum}: {error}"),
+            }
+        }
+        self.places.retain(|inum, _| spaces.contains_key(inum));
+        let lossy = spaces.values().any(|space| !space.settings.is_empty());
+        let settings =
+            if lossy { settings(&self.root, rules::HOST_SETTINGS) } else { Settings::new() };
+        let now = Evidence { host: counters::of_host(&self.root), settings, spaces };
+        self.before = std::mem::replace(&mut self.now, now);
+        self.read_tables();
+    }
+
+    /// The host at the end of the report before, or when the run began.
+    pub fn before(&self) -> &Evidence {
+        &self.before
+    }
+
+    pub fn now(&self) -> &Evidence {
+        &self.now
+    }
+
+    fn find_places(&mut self, namespaces: &mut Namespaces, sampled: &BTreeSet<u32>) {
+        for inum in sampled {
+            if self.places.len() < MAX_SPACES
+                && !self.places.contains_key(inum)
+                && let Some(place) = namespaces.place(*inum)
+            {
+                self.places.insert(*inum, place);
+            }
+        }
+        if self.until_search > 0 {
+            self.until_search -= 1;
+            return;
+        }
+        self.until_search = SEARCH;
+        for place in namespaces.all() {
+            if self.places.len() < MAX_SPACES {
+                self.places.entry(place.netns.inum).or_insert(place);
+            }
+        }
+    }
+
+    /// Has full tables looked through, and takes what was found.
+    fn read_tables(&mut self) {
+        let refusing = |inum: &u32, space: &Space| {
+            let before = self.before.spaces.get(inum).and_then(|before| before.conntrack);
+            let drops = |stats: &Stats| stats.counters.get(Counter::Drop);
+            space.conntrack.zip(before).is_some_and(|(now, then)| drops(&now) != drops(&then))
+        };
+        self.tables.retain(|inum, _| self.places.contains_key(inum));
+        for (inum, space) in &mut self.now.spaces {
+            if !refusing(inum, space) {
+                continue;
+            }
+            let Some(place) = self.places.get(inum) else { continue };
+            let fresh = self.tables.get(inum).is_some_and(|known| known.since.elapsed() < KEPT);
+            if !fresh {
+                self.tables.insert(*inum, Contents::read(&self.root, place));
+            }
+            space.table = self.tables.get_mut(inum).and_then(Contents::take);
+        }
+    }
+}
+
+impl Contents {
+    fn read(root: &HostRoot, place: &Place) -> Self {
+        let (root, place) = (root.clone(), place.clone());
+        let (sender, receiver) = mpsc::channel();
+        let work = move || {
+            if let Ok(reading) = conntrack::read(&root, &place) {
+                let table = reading.tally.table(TOP, &reading.timeouts);
+                // Nobody waits any more when the run has ended.
+                let _ = sender.send(table);
+            }
+        };
+        let reading = thread::Builder::new().name("conntrack".into()).spawn(work);
+        Self { since: Instant::now(), table: None, reading: reading.is_ok().then_some(receiver) }
+    }
+
+    /// What the table holds; not yet, where that takes long.
+    fn take(&mut self) -> Option<Table> {
+        if let Some(reading) = &self.reading {
+            match reading.recv_timeout(PATIENCE) {
+                Ok(table) => (self.table, self.reading) = (Some(table), None),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => self.reading = None,
+            }
+        }
+        self.table.clone()
+    }
+}
+
+/// Reads the namespace at `place`. Its settings only if it has losses or is `sampled`.
+fn read_space(
+    root: &HostRoot,
+    place: &Place,
+    before: Option<&Space>,
+    sampled: bool,
+) -> io::Result<Space> {
+    place.enter(|| {
+        let counters = counters::of_namespace(root, rules::is_wanted);
+        let mut space = Space {
+            netns: Some(place.netns.clone()),
+            prefix: place.prefix(),
+            counters,
+            conntrack: conntrack::stats_here(root).ok(),
+            // Without them the rules about devices find nothing.
+            links: links::read().unwrap_or_default(),
+            ..Space::default()
+        };
+        if sampled || before.is_some_and(|before| is_lossy(before, &space)) {
+            space.settings = settings(root, rules::SETTINGS);
+            for link in space.links.values().take(MAX_DEVICES) {
+                let names =
+                    rules::DEVICE_SETTINGS.iter().map(|name| name.replace("DEV", &link.name));
+                space.settings.extend(values(root, names));
+            }
+        }
+        Ok(space)
+    })
+}
+
+/// Whether anything that a rule looks at has counted between the two.
+fn is_lossy(before: &Space, now: &Space) -> bool {
+    let links = |space: &Space| -> Vec<_> {
+        space.links.values().map(|link| link.counters.clone()).collect()
+    };
+    let conntrack = |space: &Space| {
+        let counters = space.conntrack.map(|stats| stats.counters);
+        let lost = [Counter::Drop, Counter::InsertFailed, Counter::ChainTooLong];
+        counters.map(|counters| lost.map(|counter| counters.get(counter)))
+    };
+    before.counters != now.counters
+        || conntrack(before) != conntrack(now)
+        || links(before) != links(now)
+}
+
+fn settings(root: &HostRoot, names: &[&str]) -> Settings {
+    values(root, names.iter().map(|name| (*name).to_owned()))
+}
+
+fn values(root: &HostRoot, names: impl Iterator<Item = String>) -> Settings {
+    names.filter_map(|name| Some((name.clone(), root.sysctl(&name).ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_is_read_twice_and_lets_itself_be_compared() {
+        let root = HostRoot::default();
+        let mut namespaces = Namespaces::new(&root);
+        let mut collector = Collector::new(&root, &mut namespaces);
+        assert_eq!(collector.before(), &Evidence::default());
+        collector.read(&mut namespaces, &BTreeSet::new());
+        let (before, now) = (collector.before(), collector.now());
+        assert!(now.host.iter().next().is_some(), "no counter of the host");
+        let own = now.spaces.values().find(|space| space.prefix.is_empty()).expect("our own");
+        let inum = own.netns.as_ref().expect("known").inum;
+        assert!(before.spaces.contains_key(&inum));
+        assert!(own.counters.get("Udp.NoPorts").is_some(), "{:?}", own.counters);
+        assert_eq!(own.counters.get("Udp.InDatagrams"), None, "no rule looks at it");
+        assert!(own.links.values().any(|link| link.name == "lo"));
+    }
+
+    #[test]
+    fn settings_are_read_where_samples_are() {
+        let root = HostRoot::default();
+        let mut namespaces = Namespaces::new(&root);
+        let mut collector = Collector::new(&root, &mut namespaces);
+        let own = collector.now().spaces.iter().find(|(_, space)| space.prefix.is_empty());
+        let inum = *own.expect("our own").0;
+        collector.read(&mut namespaces, &[inum].into());
+        let own = &collector.now().spaces[&inum];
+        assert!(own.settings.contains_key("net.ipv4.ip_forward"), "{:?}", own.settings);
+        assert!(own.settings.contains_key("net/ipv4/conf/lo/rp_filter"), "{:?}", own.settings);
+        assert!(collector.now().settings.contains_key("net.core.netdev_max_backlog"));
+    }
+}

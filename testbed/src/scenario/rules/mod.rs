@@ -1,0 +1,183 @@
+//! A scenario for each rule: cause it, see that finding and no other critical one; apply the
+//! command that the finding printed, cause it again, and see it gone.
+//!
+//! Counter-examples look like trouble and are none: no finding may name them.
+
+mod filters;
+mod ip;
+mod sockets;
+
+use std::{collections::BTreeSet, io::Write, path::Path, process::Command};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::{command, drops::Cause, watch::Watch};
+
+/// A host on which one thing is wrong, or nothing is.
+pub trait Trouble {
+    /// Makes packets get lost; returns when all of it has happened.
+    ///
+    /// # Errors
+    /// When it cannot.
+    fn happen(&mut self) -> Result<()>;
+
+    /// What a person has to do besides the finding's command: start a service again, fill in an
+    /// address.
+    ///
+    /// # Errors
+    /// When it cannot.
+    fn mend(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The command that a person runs, of the finding's `commands`; the first unless something has
+    /// to be filled in. `None` where it only tells where to look.
+    fn choose(&self, commands: &[String]) -> Option<String> {
+        commands.first().cloned()
+    }
+}
+
+/// Every scenario, by topic.
+pub fn list() -> impl Iterator<Item = &'static RuleScenario> {
+    [filters::ALL, sockets::ALL, ip::ALL].into_iter().flatten()
+}
+
+/// Trouble that is so many packets of one cause.
+struct Caused<C>(C, u64);
+
+impl<C: Cause> Trouble for Caused<C> {
+    fn happen(&mut self) -> Result<()> {
+        let Self(cause, packets) = self;
+        let sent = cause.send(*packets)?;
+        ensure!(sent == *packets, "{sent} of {packets} packets sent");
+        Ok(())
+    }
+}
+
+/// One scenario.
+#[derive(Debug)]
+pub struct RuleScenario {
+    pub name: &'static str,
+    /// What goes wrong, in one line.
+    pub about: &'static str,
+    /// The rule that finds it; `None` where nothing may be found.
+    pub rule: Option<&'static str>,
+    /// Whether its command ends it.
+    pub mended: bool,
+    pub make: fn() -> Result<Box<dyn Trouble>>,
+}
+
+/// A finding, as the JSON has it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub rule: String,
+    pub severity: String,
+    pub title: String,
+    pub commands: Vec<String>,
+    pub netns: Option<String>,
+}
+
+impl RuleScenario {
+    /// Runs it, and tells on `out` what was found.
+    ///
+    /// # Errors
+    /// What dropwatch said and should not have, or did not say.
+    pub fn run(&self, dropwatch: &Path, out: &mut dyn Write) -> Result<()> {
+        let mut trouble = (self.make)().context("cannot make the trouble")?;
+        let before = watch(dropwatch, trouble.as_mut())?;
+        tell(&before, out)?;
+        let Some(rule) = self.rule else {
+            ensure!(before.is_empty(), "nothing is wrong, and it found {:?}", rules(&before));
+            return Ok(());
+        };
+        let found = before.iter().find(|found| found.rule == rule);
+        let found = found.with_context(|| format!("{rule} not found, but {:?}", rules(&before)))?;
+        let critical =
+            before.iter().filter(|other| other.severity == "critical" && other.rule != rule);
+        let critical: Vec<&Found> = critical.collect();
+        ensure!(critical.is_empty(), "also critical: {critical:?}");
+        if !self.mended {
+            return Ok(());
+        }
+        let Some(fix) = trouble.choose(&found.commands) else {
+            bail!("{rule} names no command that would end it: {:?}", found.commands);
+        };
+        writeln!(out, "    $ {fix}")?;
+        command::output(Command::new("sh").arg("-c").arg(&fix)).context("its own command")?;
+        trouble.mend()?;
+        let after = watch(dropwatch, trouble.as_mut())?;
+        ensure!(after.iter().all(|found| found.rule != rule), "{rule} is still found: {after:?}");
+        writeln!(out, "    gone")?;
+        Ok(())
+    }
+}
+
+/// What dropwatch finds while the trouble happens, each rule and namespace once.
+fn watch(dropwatch: &Path, trouble: &mut dyn Trouble) -> Result<Vec<Found>> {
+    let watch = Watch::start(Command::new(dropwatch).args(["--json", "-i", "1s"]))?;
+    trouble.happen()?;
+    let ended = watch.stop()?;
+    if !ended.status.success() {
+        bail!("dropwatch failed ({}): {}", ended.status, ended.stderr.trim());
+    }
+    findings(&ended.lines)
+}
+
+/// The findings in dropwatch's JSON lines, each rule and namespace once.
+///
+/// # Errors
+/// When a line is none.
+pub fn findings(lines: &[String]) -> Result<Vec<Found>> {
+    let mut all: Vec<Found> = Vec::new();
+    for line in lines {
+        let line: Value = serde_json::from_str(line).context("dropwatch printed a broken line")?;
+        for finding in line["findings"].as_array().into_iter().flatten() {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let actions = finding["actions"].as_array().into_iter().flatten();
+            let found = Found {
+                rule: text(&finding["rule"]),
+                severity: text(&finding["severity"]),
+                title: text(&finding["title"]),
+                commands: actions.map(|action| text(&action["command"])).collect(),
+                netns: finding["netns"]["name"].as_str().map(str::to_owned),
+            };
+            if !all.iter().any(|known| known.rule == found.rule && known.netns == found.netns) {
+                all.push(found);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn tell(findings: &[Found], out: &mut dyn Write) -> Result<()> {
+    for Found { severity, title, .. } in findings {
+        writeln!(out, "    {severity}: {title}")?;
+    }
+    if findings.is_empty() {
+        writeln!(out, "    nothing found")?;
+    }
+    Ok(())
+}
+
+fn rules(findings: &[Found]) -> BTreeSet<&str> {
+    findings.iter().map(|found| found.rule.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_of_all_reports_are_told_once() {
+        let report = r#"{"findings":[{"rule":"a","severity":"critical","title":"t",
+            "netns":{"name":"gw","inum":1},"actions":[{"command":"c","note":""}]}]}"#;
+        let found = findings(&[report.to_owned(), "{}".to_owned(), report.to_owned()]).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (found[0].commands.as_slice(), found[0].netns.as_deref()),
+            (&["c".to_owned()][..], Some("gw"))
+        );
+        assert!(findings(&["{".to_owned()]).is_err());
+    }
+}
