@@ -164,7 +164,7 @@ impl<'a> Changed<'a> {
     }
 
     /// Devices that were there at the begin, too.
-    pub fn links(&self) -> impl Iterator<Item = ChangedLink<'a>> {
+    pub fn links(&self) -> impl Iterator<Item = ChangedLink<'a>> + use<'a> {
         let before = self.before;
         self.now.links.iter().filter_map(move |(index, now)| {
             let before = before?.links.get(index).filter(|before| before.name == now.name)?;

@@ -140,7 +140,8 @@ impl Names for HostNames {
     }
 
     fn owner(&mut self, socket: u64) -> Option<Owner> {
-        self.owners.owner(socket).map(|Process { comm, pid }| Owner { comm, pid })
+        let Process { comm, pid, cgroup } = self.owners.owner(socket)?;
+        Some(Owner { comm, pid, cgroup })
     }
 }
 

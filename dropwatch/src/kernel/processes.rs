@@ -1,33 +1,68 @@
 //! Processes of a host, as far as names need them: numbers, command names, and the links below
 //! `/proc/PID` that name what a process holds.
 
-use std::{fmt, io, path::Path};
+use std::{
+    fmt,
+    io::{self, Read},
+    path::Path,
+};
 
-use super::HostRoot;
+use super::{HostRoot, clean, lines::for_each_line};
+use crate::report::cgroup::unit;
 
 /// Most processes looked at in one pass.
 const MAX_PROCESSES: usize = 64 << 10;
+/// Most bytes read of `/proc/PID/cgroup`, and of a line there: a path ends at `PATH_MAX`, and
+/// version 1 has a dozen hierarchies.
+const MAX_CGROUP: u64 = 64 << 10;
+const MAX_LINE: usize = 4096 + 64;
 
 /// A process by number and by the name it gave itself, cleaned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     pub comm: String,
     pub pid: u32,
+    /// Path of its control group, cleaned; `None` in the root, where everything is that nobody
+    /// put elsewhere.
+    pub cgroup: Option<String>,
 }
 
+/// `nginx (pid 812)`, and the container or service that it belongs to, where there is one.
 impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (pid {})", self.comm, self.pid)
+        write!(f, "{} (pid {})", self.comm, self.pid)?;
+        match self.cgroup.as_deref().and_then(unit) {
+            Some(unit) => write!(f, " in {unit}"),
+            None => Ok(()),
+        }
     }
 }
 
 impl Process {
-    /// The process `pid` as it is now; `None` where it is gone. `/proc/PID/comm` is open to
-    /// everyone.
+    /// The process `pid` as it is now; `None` where it is gone. `/proc/PID/comm` and
+    /// `/proc/PID/cgroup` are open to everyone.
     pub(super) fn read(root: &HostRoot, pid: u32) -> Option<Self> {
         let comm = root.read_word(format!("proc/{pid}/comm")).ok()?;
-        Some(Self { comm, pid })
+        Some(Self { comm, pid, cgroup: cgroup(root, pid) })
     }
+}
+
+/// Path of a process's control group: in the unified hierarchy, else in systemd's own of version 1
+/// (`proc_cgroup_show()`, kernel/cgroup/cgroup.c: `0::/path`, `1:name=systemd:/path`).
+fn cgroup(root: &HostRoot, pid: u32) -> Option<String> {
+    let file = root.open(format!("proc/{pid}/cgroup")).ok()?;
+    let (mut unified, mut systemd) = (None, None);
+    let each = |line: &[u8]| {
+        let line = clean(&String::from_utf8_lossy(line));
+        let parts: Vec<&str> = line.splitn(3, ':').collect();
+        match parts.as_slice() {
+            ["0", "", path] => unified = Some((*path).to_owned()),
+            [_, "name=systemd", path] => systemd = Some((*path).to_owned()),
+            _ => {}
+        }
+    };
+    for_each_line(file.take(MAX_CGROUP), MAX_LINE, each).ok()?;
+    [unified, systemd].into_iter().flatten().find(|path| path != "/")
 }
 
 /// Numbers of the running processes, ascending; empty where there is no `/proc`.
@@ -131,6 +166,24 @@ mod tests {
         assert_eq!(shown(20).as_deref(), Some("web (pid 20)"));
         assert_eq!(shown(3).as_deref(), Some("a?[2J (pid 3)"));
         assert_eq!(shown(4), None);
+    }
+
+    #[test]
+    fn a_process_is_told_with_its_container() {
+        let host = Host::new();
+        let id = "8f3ab1c2d4e5f60718293a4b5c6d7e8f8f3ab1c2d4e5f60718293a4b5c6d7e8f";
+        host.process(20, "web", 1);
+        host.write("proc/20/cgroup", &format!("0::/system.slice/docker-{id}.scope\n"));
+        let process = Process::read(&host.root(), 20).unwrap();
+        assert_eq!(process.to_string(), "web (pid 20) in docker-8f3ab1c2d4e5");
+        let group = |text: &str| {
+            host.write("proc/20/cgroup", text);
+            cgroup(&host.root(), 20)
+        };
+        assert_eq!(group("2:cpu:/a\n1:name=systemd:/b\n0::/\n").as_deref(), Some("/b"));
+        assert_eq!(group("1:name=systemd:/b\n0::/c:/d\n").as_deref(), Some("/c:/d"));
+        assert_eq!(group("0::/\n"), None);
+        assert_eq!(group("odd"), None);
     }
 
     #[test]

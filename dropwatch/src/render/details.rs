@@ -12,7 +12,8 @@ use std::net::IpAddr;
 
 use super::{clean, words::wrap_pieces};
 use crate::report::{
-    facts::{Details, Fact, Field, Pattern},
+    cgroup::unit,
+    facts::{Details, Fact, Field, Owner, Pattern},
     flow::Flow,
 };
 
@@ -20,7 +21,7 @@ use crate::report::{
 pub(super) const WIDTH: usize = 80;
 
 /// Longest name shown of a namespace, an interface or a process, characters.
-const NAME: usize = 32;
+const NAME: usize = 40;
 
 /// Shares from here on go without saying.
 const NEARLY_ALL: f64 = 0.95;
@@ -57,8 +58,10 @@ fn facts(details: &Details) -> Vec<Piece> {
         }
     }
     if let Some(fact) = &details.owner {
-        let process = format!("{} (pid {})", label(&fact.is.comm), fact.is.pid);
-        add(with_share(process, fact.share));
+        let Owner { comm, pid, cgroup } = &fact.is;
+        let unit = cgroup.as_deref().and_then(unit);
+        let unit = unit.map(|unit| format!(" in {}", label(&unit))).unwrap_or_default();
+        add(with_share(format!("{} (pid {pid}){unit}", label(comm)), fact.share));
     }
     let mut share = None;
     match &details.flow {

@@ -242,6 +242,7 @@ fn check_details(details: &Details) -> Result<(), String> {
     let interface = shared(&details.interface).map(|(is, share)| (is.name.as_ref(), share));
     let protocol = shared(&details.protocol).map(|(is, share)| (Some(&is.name), share));
     let owner = shared(&details.owner).map(|(is, share)| (Some(&is.comm), share));
+    let cgroup = shared(&details.owner).map(|(is, share)| (is.cgroup.as_ref(), share));
     let rest = [
         shared(&details.direction).map(|(_, share)| share),
         shared(&details.conntrack).map(|(_, share)| share),
@@ -249,7 +250,7 @@ fn check_details(details: &Details) -> Result<(), String> {
         shared(&details.path).map(|(_, share)| share),
         details.flow.as_ref().map(|pattern| pattern.share),
     ];
-    for (text, share) in [netns, interface, protocol, owner].into_iter().flatten() {
+    for (text, share) in [netns, interface, protocol, owner, cgroup].into_iter().flatten() {
         text.map_or(Ok(()), |text| check_text(text))?;
         check_number("share", share, 1.0)?;
     }
@@ -283,8 +284,8 @@ fn check_sample(sample: &Sampled) -> Result<(), String> {
     texts.into_iter().flatten().try_for_each(|text| check_text(text))?;
     let netns = sample.netns.iter().filter_map(|netns| netns.name.as_ref());
     let interface = sample.interface.iter().filter_map(|interface| interface.name.as_ref());
-    let owner = sample.owner.iter().map(|owner| &owner.comm);
-    netns.chain(interface).chain(owner).try_for_each(|text| check_text(text))?;
+    let owner = sample.owner.iter().flat_map(|owner| [Some(&owner.comm), owner.cgroup.as_ref()]);
+    netns.chain(interface).chain(owner.flatten()).try_for_each(|text| check_text(text))?;
     if sample.weight == 0 {
         return Err("a sample stands for no drop".to_owned());
     }

@@ -37,6 +37,8 @@ const MAX_OWNERS: usize = 32;
 /// Longest name of a namespace, an interface or a process, characters. Such names come from
 /// anyone who may create one.
 const MAX_NAME: usize = 256;
+/// Longest path of a control group that is passed on, bytes (`PATH_MAX`).
+const MAX_CGROUP: usize = 4096;
 
 /// The samples of an interval by location and reason, and the names that were asked for already.
 pub struct Samples<'a> {
@@ -173,8 +175,9 @@ pub(super) fn interface(netns: u32, index: u32, names: &mut dyn Names) -> Interf
 
 /// The process behind a socket's inode number.
 pub(super) fn owner(socket: u64, names: &mut dyn Names) -> Option<Owner> {
-    let Owner { comm, pid } = names.owner(socket)?;
-    Some(Owner { comm: bounded(Some(comm))?, pid })
+    let Owner { comm, pid, cgroup } = names.owner(socket)?;
+    let cgroup = cgroup.filter(|path| path.len() <= MAX_CGROUP);
+    Some(Owner { comm: bounded(Some(comm))?, pid, cgroup })
 }
 
 /// A name that has a length, and not too much of it.
@@ -306,7 +309,7 @@ mod tests {
 
         fn owner(&mut self, socket: u64) -> Option<Owner> {
             self.searches += 1;
-            (socket > 1).then(|| Owner { comm: "curl".to_owned(), pid: 7 })
+            (socket > 1).then(|| Owner { comm: "curl".to_owned(), pid: 7, cgroup: None })
         }
     }
 
@@ -343,7 +346,7 @@ mod tests {
         assert_eq!(told.netns, Some(Fact { is: Netns { name: None, inum: 2 }, share }));
         let interface = Interface { name: Some("eth2.3".to_owned()), index: 3 };
         assert_eq!(told.interface, Some(Fact { is: interface, share }));
-        let owner = Owner { comm: "curl".to_owned(), pid: 7 };
+        let owner = Owner { comm: "curl".to_owned(), pid: 7, cgroup: None };
         assert_eq!(told.owner, Some(Fact { is: owner, share }));
         assert_eq!(told.conntrack, Some(Fact { is: Conntrack { entry: true }, share }));
     }

@@ -82,6 +82,9 @@ pub struct Owner {
     /// Its command name (`/proc/PID/comm`).
     pub comm: String,
     pub pid: u32,
+    /// Path of its control group, below the root of the hierarchy; null where it is the root.
+    #[serde(default)]
+    pub cgroup: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 
 mod address;
 pub mod build;
+pub mod cgroup;
 pub mod conntrack;
 pub mod decode;
 pub mod delta;

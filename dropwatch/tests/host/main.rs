@@ -16,6 +16,7 @@ mod conntrack;
 mod counting;
 mod details;
 mod environment;
+mod findings;
 mod guest;
 mod harness;
 mod input;

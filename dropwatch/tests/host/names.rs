@@ -57,7 +57,11 @@ impl Resident {
     }
 
     fn process(&self) -> Process {
-        Process { comm: "sleep".into(), pid: self.0.id() }
+        let pid = self.0.id();
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let group = groups.lines().find_map(|line| line.strip_prefix("0::"));
+        let cgroup = group.filter(|path| *path != "/").map(str::to_owned);
+        Process { comm: "sleep".into(), pid, cgroup }
     }
 
     fn inum(&self) -> u32 {

@@ -17,6 +17,8 @@ const CAP_BPF: u64 = 1 << 39;
 /// Names of namespaces, interfaces and processes are looked up as long as the run lasts:
 /// `CAP_DAC_READ_SEARCH`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`.
 const FOR_PLACES: u64 = 1 << 2 | 1 << 19 | 1 << 21;
+/// Connection tracking is read at each report: `CAP_NET_ADMIN`.
+const FOR_FINDINGS: u64 = FOR_PLACES | 1 << 12;
 
 /// A copy of the binary where every user may run it; a home folder often is closed to others.
 pub(crate) struct Copy {
@@ -106,7 +108,12 @@ fn a_missing_capability_is_named() {
 fn capabilities_are_given_up_after_attaching() {
     let dropwatch = Copy::new();
     let as_user = Run::of(&mut dropwatch.with(&["bpf", "perfmon", "syslog"]));
-    let runs = [(as_user, 0), (Run::start(&["--no-samples"]), 0), (Run::start(&[]), FOR_PLACES)];
+    let runs = [
+        (as_user, 0),
+        (Run::start(&["--no-samples", "--no-findings"]), 0),
+        (Run::start(&["--no-findings"]), FOR_PLACES),
+        (Run::start(&[]), FOR_FINDINGS),
+    ];
     for (run, kept) in runs {
         let status = fs::read_to_string(format!("/proc/{}/status", run.0.pid())).unwrap();
         for (set, kept) in [("CapEff", kept), ("CapPrm", kept), ("CapInh", 0), ("CapAmb", 0)] {

@@ -12,6 +12,7 @@
 //! | [`ingress`] | a traffic control filter at the receiving link |
 //! | [`routing`] | a source that fails the reverse path check; a time to live that runs out |
 //! | [`receive_buffer`] | a reader that does not read |
+//! | [`tracking`] | a full conntrack table; packets whose entries collide |
 //! | [`neighbour`] | a next hop that does not answer |
 
 pub mod closed;
@@ -23,6 +24,7 @@ pub mod neighbour;
 pub mod network;
 pub mod receive_buffer;
 pub mod routing;
+pub mod tracking;
 
 use anyhow::Result;
 

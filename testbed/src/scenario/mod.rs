@@ -23,7 +23,7 @@ pub struct Scenario {
 
 const ALL: [Scenario; 1] = [Scenario {
     name: "nat",
-    about: "a NAT gateway refuses connections because its conntrack table is full",
+    about: "a NAT gateway is slow: its conntrack table is full",
     tell: nat::tell,
 }];
 

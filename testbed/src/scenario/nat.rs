@@ -84,7 +84,7 @@ impl Story {
     /// When the host's own connections would suffer from the low limit.
     pub fn new(dropwatch: &Path, tools: Tools) -> Result<Self> {
         crate::need_root()?;
-        check_room(&busiest_tables()?)?;
+        check_host()?;
         let limit = HostValue::set(LIMIT, &LOW.to_string())?;
         // On a slow machine just enough to overflow the table.
         let requests = machine::fewer(REQUESTS).max(2 * LOW);
@@ -292,6 +292,14 @@ fn read_limit() -> Result<String> {
         .with_context(|| format!("cannot read {}; is nf_conntrack loaded?", path.display()))?
         .trim()
         .to_owned())
+}
+
+/// Refuses a low limit on a host that has connections of its own.
+///
+/// # Errors
+/// Whose connections they are.
+pub(crate) fn check_host() -> Result<()> {
+    check_room(&busiest_tables()?)
 }
 
 /// Refuses the low limit where a table is anywhere near it: from then on, its namespace could

@@ -13,6 +13,9 @@ mod conntrack_insert;
 mod draft;
 mod forwarding;
 mod netfilter;
+mod nic;
+mod program;
+mod qdisc;
 #[cfg(test)]
 mod testing;
 
@@ -28,8 +31,15 @@ use crate::report::{
 /// Decides about one cause.
 type Rule = fn(&Facts<'_>) -> Vec<Finding>;
 
-const RULES: &[Rule] =
-    &[conntrack_full::check, conntrack_insert::check, netfilter::check, forwarding::check];
+const RULES: &[Rule] = &[
+    conntrack_full::check,
+    conntrack_insert::check,
+    netfilter::check,
+    program::check,
+    forwarding::check,
+    qdisc::check,
+    nic::check,
+];
 
 /// Counters of a namespace that some rule looks at, or that stand beside one that does.
 const COUNTERS: &[&str] = &["Ip.InAddrErrors", "Ip6.InAddrErrors", "Udp.NoPorts"];

@@ -74,7 +74,6 @@ impl Host {
         self.details(|details| details.path = Some(Fact { is: Callers { callers }, share: 1.0 }))
     }
 
-    #[expect(dead_code, reason = "rules to come")]
     pub(super) fn interface(self, name: &str) -> Self {
         let is = Interface { name: Some(name.to_owned()), index: 2 };
         self.details(|details| details.interface = Some(Fact { is, share: 1.0 }))
@@ -86,7 +85,6 @@ impl Host {
     }
 
     /// Samples tell nothing of the last row.
-    #[expect(dead_code, reason = "rules to come")]
     pub(super) fn unsampled(mut self) -> Self {
         self.rows.last_mut().expect("a row").details = None;
         self
@@ -122,7 +120,6 @@ impl Host {
     }
 
     /// A device of `gw`, of which a counter stood at 5 and counted so many.
-    #[expect(dead_code, reason = "rules to come")]
     pub(super) fn link(mut self, link: &Link, counter: &str, count: u64) -> Self {
         for (evidence, value) in [(&mut self.before, 5), (&mut self.now, 5 + count)] {
             let links = &mut evidence.spaces.get_mut(&GW).expect("gw").links;

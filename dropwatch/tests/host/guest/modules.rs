@@ -57,14 +57,11 @@ fn names_stay_right_while_modules_come_and_go() {
     // Not what it depends on, which other modules may need.
     run("rmmod", "bridge");
     assert!(!is_loaded("bridge"));
-    // A report comes in between: when another module lies where the drop was before anybody has
-    // looked, whose it was cannot be told.
-    let mut reported = 0;
-    while reported < N {
+    // Reports come in between: when another module lies where the drop was before anybody has
+    // looked, whose it was cannot be told. The first of two may have been under way.
+    for _ in 0..2 {
         let line = watch.0.next_line(longer(Duration::from_secs(10))).unwrap().unwrap();
-        let Line::Report(report) = decode(line).unwrap() else { panic!("{line}") };
-        let here = report.locations.iter().filter(|row| function(row) == "br_handle_frame");
-        reported += here.map(|row| row.count).sum::<u64>();
+        assert!(matches!(decode(line).unwrap(), Line::Report(_)), "{line}");
     }
     for module in ["tun", "vxlan", "dummy", "nf_tables", "openvswitch"] {
         run("modprobe", module);

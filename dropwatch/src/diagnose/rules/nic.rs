@@ -1,0 +1,109 @@
+//! A network card loses packets before the kernel sees them.
+//!
+//! No drop event tells of these: the driver reads them off the card's own counters into the link's
+//! (`struct rtnl_link_stats64`, include/uapi/linux/if_link.h). A ring without a free descriptor or
+//! a card whose buffer overflows is a limit; frames with a wrong checksum are a bad cable or port.
+
+use super::{Draft, Facts, draft::quote};
+use crate::{
+    diagnose::facts::{Changed, ChangedLink},
+    report::finding::{Finding, Severity},
+};
+
+/// Counters of packets that found no room.
+const NO_ROOM: [&str; 3] = ["rx_missed_errors", "rx_fifo_errors", "rx_over_errors"];
+/// Counter of frames that came in damaged.
+const DAMAGED: &str = "rx_crc_errors";
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let links = facts.spaces().flat_map(|space| space.links().map(move |link| (space, link)));
+    links
+        .flat_map(|(space, link)| {
+            [no_room(facts, space, link), damaged(facts, space, link)].into_iter().flatten()
+        })
+        .collect()
+}
+
+fn no_room(facts: &Facts<'_>, space: Changed<'_>, link: ChangedLink<'_>) -> Option<Finding> {
+    // Drivers count one packet in more than one of them.
+    let lost = NO_ROOM.map(|name| link.delta(name)).into_iter().max().filter(|lost| *lost > 0)?;
+    let name = link.now.name.as_str();
+    let title =
+        format!("{name} in {} lost {lost} packets: the card had no room for them", space.name());
+    let mut draft = Draft::new(facts, "nic_no_room", Severity::Critical, title).at(space);
+    for counter in NO_ROOM.into_iter().filter(|counter| link.delta(counter) > 0) {
+        draft = draft.counted(counter, link.delta(counter), "rtnetlink");
+    }
+    let device = quote(name);
+    let finding = draft
+        .run(
+            &format!("ethtool -g {device}"),
+            "size of the receive ring, and the most that it can be",
+        )
+        .run(
+            &format!("ethtool -G {device} rx MAXIMUM"),
+            "a larger ring takes longer bursts; some memory, and on many cards a short link down",
+        )
+        .run(&format!("ethtool -S {device}"), "the card's own counters, queue by queue")
+        .done();
+    Some(finding)
+}
+
+fn damaged(facts: &Facts<'_>, space: Changed<'_>, link: ChangedLink<'_>) -> Option<Finding> {
+    let lost = link.delta(DAMAGED);
+    if lost == 0 {
+        return None;
+    }
+    let name = link.now.name.as_str();
+    let title = format!("{name} in {} received {lost} damaged frames", space.name());
+    let finding = Draft::new(facts, "nic_damaged", Severity::Warning, title)
+        .at(space)
+        .counted(DAMAGED, lost, "rtnetlink")
+        .run(
+            &format!("ethtool -m {}", quote(name)),
+            "light levels of its module; try another cable, module or port",
+        )
+        .done();
+    Some(finding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+    use crate::diagnose::evidence::Link;
+
+    fn link() -> Link {
+        Link { name: "eth0".into(), ..Link::default() }
+    }
+
+    #[test]
+    fn losses_that_no_event_shows_explain_no_drops() {
+        let found = Host::new().link(&link(), "rx_missed_errors", 7).run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(finding.severity, Severity::Critical);
+        assert_eq!(finding.explains, None);
+        assert_eq!(finding.title, "eth0 in gw lost 7 packets: the card had no room for them");
+        assert_eq!(finding.evidence.len(), 1, "the others counted nothing");
+    }
+
+    #[test]
+    fn a_driver_that_counts_twice_lost_once() {
+        let host =
+            Host::new().link(&link(), "rx_missed_errors", 7).link(&link(), "rx_fifo_errors", 5);
+        let found = host.run(check);
+        assert!(found[0].title.contains("lost 7 packets"), "{found:?}");
+        assert_eq!(found.len(), 1);
+    }
+
+    #[test]
+    fn a_card_at_rest_and_packets_that_nobody_wants() {
+        assert_eq!(Host::new().link(&link(), "rx_missed_errors", 0).run(check), []);
+        assert_eq!(Host::new().link(&link(), "rx_dropped", 100).run(check), []);
+    }
+
+    #[test]
+    fn damaged_frames_are_a_cable() {
+        let found = Host::new().link(&link(), "rx_crc_errors", 3).run(check);
+        assert_eq!((found[0].rule.as_str(), found[0].severity), ("nic_damaged", Severity::Warning));
+    }
+}

@@ -1,0 +1,134 @@
+//! A queueing discipline has no room for more, or has decided to drop.
+//!
+//! More is sent than the link, or the rate that somebody set, takes (`__dev_xmit_skb()`,
+//! net/core/dev.c, and `qdisc_drop()`, include/net/sch_generic.h). Disciplines that manage their
+//! queue (fq_codel, cake) drop a few packets of each connection that fills the link, on purpose:
+//! that is how TCP learns its speed.
+
+use super::{Draft, Facts, draft::quote, matters};
+use crate::{
+    diagnose::facts::{Changed, ChangedLink},
+    report::finding::{Finding, Severity},
+};
+
+/// Disciplines that keep their queue short by dropping.
+const MANAGED: [&str; 8] = ["fq_codel", "codel", "fq_pie", "pie", "cake", "fq", "red", "sfb"];
+
+/// Reasons of the core; Linux 7.1 moved some to a subsystem of their own.
+const REASONS: &[&str] = &[
+    "QDISC_DROP",
+    "QDISC_OVERLIMIT",
+    "QDISC_CONGESTED",
+    "CAKE_FLOOD",
+    "FQ_BAND_LIMIT",
+    "FQ_HORIZON_LIMIT",
+    "FQ_FLOW_LIMIT",
+];
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let dropped = dropped(facts);
+    let links = facts.spaces().flat_map(|space| space.links().map(move |link| (space, link)));
+    links.filter_map(|(space, link)| full(facts, space, link, dropped)).collect()
+}
+
+/// Drops of the report for the reasons of any queueing discipline.
+fn dropped(facts: &Facts<'_>) -> u64 {
+    let by_subsystem = facts.report.locations.iter().filter(|row| {
+        row.subsystem.as_deref() == Some("QDISC")
+            && !row.reason.as_deref().is_some_and(|reason| REASONS.contains(&reason))
+    });
+    let core = facts.rows(REASONS, &[]).count();
+    by_subsystem.fold(core, |sum, row| sum.saturating_add(row.count))
+}
+
+fn full(
+    facts: &Facts<'_>,
+    space: Changed<'_>,
+    link: ChangedLink<'_>,
+    dropped: u64,
+) -> Option<Finding> {
+    let counted = link.delta("qdisc_drops");
+    let drops = counted.min(dropped);
+    if !matters(drops, facts) {
+        return None;
+    }
+    let (name, kind) = (link.now.name.as_str(), link.now.qdisc.as_deref()?);
+    let device = quote(name);
+    let (severity, why) = match MANAGED.contains(&kind) {
+        true => (Severity::Notice, "it keeps its queue short"),
+        false => (Severity::Warning, "more is sent than it lets through"),
+    };
+    let title = format!("{kind} on {name} in {} dropped {counted} packets: {why}", space.name());
+    let draft = Draft::new(facts, "qdisc_drop", severity, title)
+        .at(space)
+        .explains(drops)
+        .counted(&format!("drops of {kind}"), counted, "rtnetlink")
+        .state("queue_length", u64::from(link.now.queue_length), "rtnetlink")
+        .run(
+            &format!("tc -s qdisc show dev {device}"),
+            "rate, limit and drops of each of its classes",
+        );
+    // Only these take their limit from the device.
+    let by_device = matches!(kind, "pfifo_fast" | "pfifo" | "bfifo" | "mq" | "htb");
+    let longer = link.now.queue_length.saturating_mul(2);
+    Some(
+        match by_device && longer > 0 {
+            true => draft.run(
+                &format!("ip link set dev {device} txqueuelen {longer}"),
+                "a longer queue takes longer bursts; every packet may wait longer",
+            ),
+            false => draft,
+        }
+        .done(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+    use crate::diagnose::evidence::Link;
+
+    fn link(kind: &str) -> Link {
+        Link {
+            name: "eth0".into(),
+            queue_length: 1000,
+            qdisc: Some(kind.into()),
+            ..Link::default()
+        }
+    }
+
+    fn found(kind: &str, counted: u64, dropped: u64) -> Vec<Finding> {
+        Host::new()
+            .row(dropped, "__dev_xmit_skb", "QDISC_DROP")
+            .link(&link(kind), "qdisc_drops", counted)
+            .run(check)
+    }
+
+    #[test]
+    fn a_full_queue_is_named_with_its_device() {
+        let found = found("pfifo_fast", 20, 20);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(
+            finding.title,
+            "pfifo_fast on eth0 in gw dropped 20 packets: more is sent than it lets through"
+        );
+        assert_eq!(finding.severity, Severity::Warning);
+        assert_eq!(
+            finding.actions[1].command,
+            "ip netns exec gw ip link set dev eth0 txqueuelen 2000"
+        );
+    }
+
+    #[test]
+    fn a_managed_queue_does_its_work() {
+        let found = found("fq_codel", 20, 20);
+        assert_eq!(found[0].severity, Severity::Notice);
+        assert_eq!(found[0].actions.len(), 1, "a longer queue would not help");
+    }
+
+    #[test]
+    fn drops_of_another_queue_are_not_this_ones() {
+        assert_eq!(found("pfifo_fast", 0, 20), []);
+        assert_eq!(found("pfifo_fast", 2, 200), []);
+    }
+}
