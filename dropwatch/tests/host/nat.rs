@@ -41,8 +41,10 @@ fn expect_the_story(tools: Tools) {
     assert!(full.answered < full.requests, "the load did not suffer: {full:#?}");
     assert!(full.agrees(), "{full:#?}");
     expect_the_flow(&full);
+    assert_eq!(full.refused, full.conntrack_drops, "the finding quotes conntrack: {full:#?}");
 
-    let room = story.room_for_all().unwrap();
+    let room = story.mended(&full).unwrap();
+    assert_eq!((room.refused, &room.other_findings[..]), (0, &[][..]), "{room:#?}");
     assert_eq!((room.conntrack_drops, room.reported), (0, 0), "{room:#?}");
     assert_eq!((room.answered, room.failed), (room.requests, 0), "{room:#?}");
 

@@ -19,7 +19,10 @@ use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
 pub use super::gateway::{CLIENT, OUTSIDE, OUTSIDE_LINK, PORT, Tools};
-use super::gateway::{Gateway, INSIDE, WEB};
+use super::{
+    gateway::{Gateway, INSIDE, WEB},
+    rules::findings,
+};
 use crate::{
     command,
     host_value::HostValue,
@@ -30,10 +33,11 @@ use crate::{
     watch::Watch,
 };
 
+/// The rule that finds a full table.
+const RULE: &str = "conntrack_table_full";
 const LIMIT: &str = "net/netfilter/nf_conntrack_max";
-/// Tracked connections that each namespace may have, in the first run and in the second.
+/// Tracked connections that each namespace may have in the first run.
 pub const LOW: u64 = 1_000;
-const HIGH: u64 = 131_072;
 /// Requests, and how many at once.
 const REQUESTS: u64 = 10_000;
 const AT_ONCE: u64 = 900;
@@ -55,6 +59,12 @@ pub struct Outcome {
     pub in_pid1: u64,
     /// Name of the gateway's namespace.
     pub gateway: String,
+    /// Packets that the findings about a full table say were refused.
+    pub refused: u64,
+    /// The first command of such a finding.
+    pub fix: Option<String>,
+    /// Every other finding, by its title.
+    pub other_findings: Vec<String>,
     /// dropwatch's JSON lines.
     pub lines: Vec<String>,
 }
@@ -97,9 +107,13 @@ impl Story {
         self.load(PATIENCE)
     }
 
-    /// Runs the load with the limit raised.
-    pub fn room_for_all(&self) -> Result<Outcome> {
-        self.limit.change(&HIGH.to_string())?;
+    /// Runs the load after the command that dropwatch's finding named.
+    ///
+    /// # Errors
+    /// When there is none, or it fails.
+    pub fn mended(&self, full: &Outcome) -> Result<Outcome> {
+        let fix = full.fix.as_deref().context("no finding says what to do")?;
+        command::output(Command::new("sh").args(["-c", fix]))?;
         // Nothing is refused: a request that waits for long waits for the machine.
         self.load(machine::longer(PATIENCE))
     }
@@ -126,7 +140,12 @@ impl Story {
         if !ended.status.success() {
             bail!("dropwatch failed ({}): {}", ended.status, ended.stderr.trim());
         }
+        let (refused, fix) = full_tables(&ended.lines)?;
+        let others = findings(&ended.lines)?.into_iter().filter(|found| found.rule != RULE);
         Ok(Outcome {
+            refused,
+            fix,
+            other_findings: others.map(|found| found.title).collect(),
             answered,
             failed,
             requests: self.requests,
@@ -164,16 +183,19 @@ test asks for {REQUESTS} pages, {AT_ONCE} at a time, while dropwatch watches the
         out,
         "
 nf_hook_slow with NETFILTER_DROP means that a hook of the packet filter said no.
-No rule here does, so it is connection tracking, whose table is full. Each lost
-packet is the first one of a connection, and whoever sent it waits a second or
-more before trying again: that is why the site is slow.
+No rule here does: the finding shows that connection tracking refused as many.
+Each lost packet is the first one of a connection, and whoever sent it waits a
+second or more before trying again: that is why the site is slow.
 
-2. The same load with room for all: nf_conntrack_max={HIGH}
+2. The same load after the finding's own command:
 
-"
+  # {}
+
+",
+        full.fix.as_deref().unwrap_or("(no finding)")
     )?;
     out.flush()?;
-    let room = story.room_for_all()?;
+    let room = story.mended(&full)?;
     show(dropwatch, &room, out)?;
     // `tcp_v4_rcv` frees what a TIME_WAIT socket has taken in at `discard_it`, as if dropped.
     write!(
@@ -198,9 +220,10 @@ fn show(dropwatch: &Path, outcome: &Outcome, out: &mut dyn Write) -> Result<()> 
     for line in replay(dropwatch, &outcome.lines)?.lines() {
         writeln!(out, "{}", format!("  {line}").trim_end())?;
     }
-    let Outcome { answered, failed, requests, conntrack_drops, reported, .. } = outcome;
+    let Outcome { answered, failed, requests, conntrack_drops, reported, refused, .. } = outcome;
     writeln!(out, "\n  ab           {answered} of {requests} requests answered, {failed} failed")?;
     writeln!(out, "  dropwatch    {reported} packets dropped at nf_hook_slow")?;
+    writeln!(out, "  its finding  {refused} packets refused by a full table")?;
     writeln!(out, "  conntrack    {conntrack_drops} packets dropped (conntrack -S)")?;
     if !outcome.agrees() {
         writeln!(
@@ -272,6 +295,24 @@ fn nf_hook_slow(lines: &[String]) -> Result<u64> {
         }
     }
     Ok(sum)
+}
+
+/// What the findings about a full table say: how many packets it refused, and what to do.
+fn full_tables(lines: &[String]) -> Result<(u64, Option<String>)> {
+    let (mut refused, mut fix) = (0, None);
+    for line in lines {
+        let line: Value = serde_json::from_str(line).context("dropwatch printed a broken line")?;
+        for finding in line["findings"].as_array().into_iter().flatten() {
+            if finding["rule"] != RULE {
+                continue;
+            }
+            let evidence = finding["evidence"].as_array().into_iter().flatten();
+            let drops = evidence.filter(|evidence| evidence["name"] == "drop");
+            refused += drops.filter_map(|evidence| evidence["value"].as_u64()).sum::<u64>();
+            fix = fix.or_else(|| finding["actions"][0]["command"].as_str().map(str::to_owned));
+        }
+    }
+    Ok((refused, fix))
 }
 
 /// Has dropwatch print recorded lines as the table that it would have printed live.
