@@ -311,6 +311,9 @@ impl Run<'_> {
         if let Some(log) = log {
             log.flush();
         }
+        if let Some(evidence) = &mut self.evidence {
+            evidence.look_everywhere();
+        }
         let taken = self.samples()?;
         // Before the report, which says what is missing.
         if let Some(capture) = &mut self.capture {

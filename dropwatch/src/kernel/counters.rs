@@ -14,40 +14,36 @@ const IPV6_GROUPS: [&str; 4] = ["UdpLite6", "Icmp6", "Udp6", "Ip6"];
 
 /// Columns of `softnet_stat` that are told, by their place (`softnet_seq_show()` in
 /// `net/core/net-procfs.c`); columns are only ever added at the end.
-const SOFTNET: [(&str, usize); 4] = [
-    ("softnet.processed", 0),
-    ("softnet.dropped", 1),
-    ("softnet.time_squeeze", 2),
-    ("softnet.flow_limit", 10),
-];
+const SOFTNET: [(&str, usize); 4] =
+    [("processed", 0), ("dropped", 1), ("time_squeeze", 2), ("flow_limit", 10)];
 
 /// Neighbour tables, which all namespaces share; their files are in the first one's folder
 /// (`neigh_table_init()` in `net/core/neighbour.c`).
 const NEIGHBOURS: [&str; 2] = ["arp_cache", "ndisc_cache"];
 
-/// A counter that somebody wants to know of, by its full name.
-type Wanted = fn(&str) -> bool;
+/// Whether somebody wants to know of a counter, by its group and name. Most are nobody's business,
+/// and cost more to keep than to read.
+type Wanted = fn(&str, &str) -> bool;
 
 /// Counters of the namespace of this process, and of all CPUs together. What a host lacks (IPv6
 /// may be off) is missing.
 pub fn read(root: &HostRoot) -> Counters {
-    let all: Wanted = |_| true;
-    let mut counters = Reader { counters: Counters::default(), wanted: all };
-    counters.read_namespace(root, "proc/net");
-    counters.read_host(root);
-    counters.counters
+    let mut reader = Reader::of(|_, _| true);
+    reader.read_namespace(root, "proc/net");
+    reader.read_host(root);
+    reader.counters
 }
 
 /// Those of the calling thread's namespace that are `wanted`.
 pub(super) fn of_namespace(root: &HostRoot, wanted: Wanted) -> Counters {
-    let mut reader = Reader { counters: Counters::default(), wanted };
+    let mut reader = Reader::of(wanted);
     reader.read_namespace(root, "proc/thread-self/net");
     reader.counters
 }
 
 /// Those that belong to no namespace: CPUs and neighbour tables.
 pub(super) fn of_host(root: &HostRoot) -> Counters {
-    let mut reader = Reader { counters: Counters::default(), wanted: |_| true };
+    let mut reader = Reader::of(|_, _| true);
     reader.read_host(root);
     reader.counters
 }
@@ -59,6 +55,10 @@ struct Reader {
 }
 
 impl Reader {
+    fn of(wanted: Wanted) -> Self {
+        Self { counters: Counters::default(), wanted }
+    }
+
     fn read_namespace(&mut self, root: &HostRoot, folder: &str) {
         let open = |name| root.open(format!("{folder}/{name}"));
         let _skipped = open("snmp").and_then(|file| self.add_pairs(file));
@@ -93,7 +93,7 @@ impl Reader {
             return;
         }
         for (name, value) in names.split_whitespace().zip(values.split_whitespace()) {
-            self.add(format!("{group}.{name}"), value.parse().ok());
+            self.add(group, name, value, 10);
         }
     }
 
@@ -104,7 +104,7 @@ impl Reader {
             let (Some(name), Some(value)) = (words.next(), words.next()) else { return };
             let group = IPV6_GROUPS.iter().find(|group| name.starts_with(**group));
             if let Some(group) = group {
-                self.add(format!("{group}.{}", &name[group.len()..]), value.parse().ok());
+                self.add(group, &name[group.len()..], value, 10);
             }
         })
     }
@@ -114,8 +114,9 @@ impl Reader {
         each_text(reader, |line| {
             let columns: Vec<&str> = line.split_whitespace().collect();
             for (name, column) in SOFTNET {
-                let value = columns.get(column).and_then(|text| u64::from_str_radix(text, 16).ok());
-                self.add(name.to_owned(), value);
+                if let Some(value) = columns.get(column) {
+                    self.add("softnet", name, value, 16);
+                }
             }
         })
     }
@@ -131,16 +132,20 @@ impl Reader {
             };
             for (name, value) in names.split_whitespace().zip(line.split_whitespace()) {
                 if first || name != "entries" {
-                    self.add(format!("{table}.{name}"), u64::from_str_radix(value, 16).ok());
+                    self.add(table, name, value, 16);
                 }
             }
             first = false;
         })
     }
 
-    fn add(&mut self, name: String, value: Option<u64>) {
-        if let Some(value) = value.filter(|_| (self.wanted)(&name)) {
-            self.counters.add(name, value);
+    /// Adds a value that is written to the base `radix`; what is no number, or below zero, is no
+    /// count.
+    fn add(&mut self, group: &str, name: &str, value: &str, radix: u32) {
+        if (self.wanted)(group, name)
+            && let Ok(value) = u64::from_str_radix(value, radix)
+        {
+            self.counters.add(format!("{group}.{name}"), value);
         }
     }
 }
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn names_and_values_are_paired_within_their_group() {
-        let mut reader = Reader { counters: Counters::default(), wanted: |_| true };
+        let mut reader = Reader::of(|_, _| true);
         let text = "Tcp: MaxConn InErrs\nTcp: -1 7\nUdp: NoPorts Odd\nUdp: 3\nIp: A\nIcmp: 9\n";
         reader.add_pairs(text.as_bytes()).expect("reads");
         assert_eq!(reader.counters.get("Tcp.InErrs"), Some(7));
@@ -167,7 +172,7 @@ mod tests {
 
     #[test]
     fn ipv6_names_are_taken_apart() {
-        let mut reader = Reader { counters: Counters::default(), wanted: |_| true };
+        let mut reader = Reader::of(|_, _| true);
         let text = "Ip6InNoRoutes    \t4\nUdpLite6InErrors 5\nIcmp6InErrors x\nodd\n\n";
         reader.add_snmp6(text.as_bytes()).expect("reads");
         assert_eq!(reader.counters.get("Ip6.InNoRoutes"), Some(4));
@@ -177,7 +182,7 @@ mod tests {
 
     #[test]
     fn cpus_are_added_up() {
-        let mut reader = Reader { counters: Counters::default(), wanted: |_| true };
+        let mut reader = Reader::of(|_, _| true);
         let text = "ff 2 3 0 0 0 0 0 0 0 a 0\n1 1 1\n";
         reader.add_softnet(text.as_bytes()).expect("reads");
         assert_eq!(reader.counters.get("softnet.processed"), Some(256));
@@ -187,7 +192,7 @@ mod tests {
 
     #[test]
     fn neighbour_tables_have_a_size_and_counters_of_each_cpu() {
-        let mut reader = Reader { counters: Counters::default(), wanted: |_| true };
+        let mut reader = Reader::of(|_, _| true);
         let text = "entries,allocs destroys\nentries  res_failed table_fulls\n";
         reader.add_neighbours("t", text.as_bytes()).expect("reads");
         assert_eq!(reader.counters, Counters::default(), "names alone");
@@ -201,8 +206,7 @@ mod tests {
 
     #[test]
     fn what_nobody_wants_is_left_out() {
-        let wanted: Wanted = |name| name == "Udp.NoPorts";
-        let mut reader = Reader { counters: Counters::default(), wanted };
+        let mut reader = Reader::of(|group, name| (group, name) == ("Udp", "NoPorts"));
         reader.add_pairs("Udp: InErrors NoPorts\nUdp: 1 2\n".as_bytes()).expect("reads");
         assert_eq!(reader.counters, [("Udp.NoPorts", 2)].into_iter().collect());
     }

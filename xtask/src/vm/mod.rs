@@ -42,10 +42,10 @@ use qemu::{Accelerator, End, Guest};
 use results::{KernelRun, Matrix, Reader};
 
 /// All that a guest may take, and the longest that it may be silent.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1200);
 const SILENCE: Duration = Duration::from_secs(120);
-/// Guests that run at once: more would be slow to the point where they look as if they hang.
-const JOBS: usize = 2;
+/// Guests that run at once: they wait nearly as much as they work.
+const JOBS: usize = 4;
 /// A command of the caller's may take its time.
 const COMMAND_LIMIT: Duration = Duration::from_secs(3600);
 

@@ -19,7 +19,7 @@ mod qdisc;
 #[cfg(test)]
 mod testing;
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashSet, sync::LazyLock};
 
 use self::draft::Draft;
 use super::{evidence::Evidence, facts::Facts};
@@ -53,9 +53,12 @@ pub const DEVICE_SETTINGS: &[&str] = &["net/ipv4/conf/DEV/rp_filter"];
 /// Settings of the whole host that some rule quotes.
 pub use draft::HOST_WIDE as HOST_SETTINGS;
 
-/// Whether some rule looks at this counter of a namespace.
-pub fn is_wanted(counter: &str) -> bool {
-    COUNTERS.contains(&counter)
+/// Whether some rule looks at a counter of a namespace, by its group and name. Asked some hundred
+/// times for each namespace and report.
+pub fn is_wanted(group: &str, name: &str) -> bool {
+    static WANTED: LazyLock<HashSet<(&str, &str)>> =
+        LazyLock::new(|| COUNTERS.iter().filter_map(|name| name.split_once('.')).collect());
+    WANTED.contains(&(group, name))
 }
 
 /// Drops below this part of all are not worth a finding that rests on drops alone.
