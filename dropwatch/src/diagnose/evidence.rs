@@ -67,6 +67,16 @@ pub struct Space {
     pub settings: Settings,
     /// The entries of a table that is full, if it has been looked at.
     pub table: Option<Table>,
+    /// Where the most connections wait to be accepted; read only where such a queue overflowed.
+    pub fullest_listener: Option<Listener>,
+}
+
+/// A listening TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub port: u16,
+    /// Connections that nobody has accepted yet.
+    pub waiting: u64,
 }
 
 /// A network device.

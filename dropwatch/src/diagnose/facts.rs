@@ -1,6 +1,6 @@
 //! What a rule decides on: the drops of a report, and what changed on the host meanwhile.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr};
 
 use super::{
     evidence::{Counters, Evidence, Link, Space},
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::report::{
     conntrack::{self, Stats},
-    facts::Netns,
+    facts::{Details, Field, Netns, Owner},
     model::{Location, Report},
 };
 
@@ -97,6 +97,47 @@ impl<'a> Rows<'a> {
         found.sort_by_key(|netns| netns.inum);
         found.dedup_by_key(|netns| netns.inum);
         found
+    }
+
+    /// Those whose sampled packets were, for the larger part, dropped in `space`.
+    pub fn within(&self, space: Changed<'_>) -> Self {
+        space.netns().map_or_else(|| Self(Vec::new()), |netns| self.of_netns(netns.inum))
+    }
+
+    /// The port that more than half of their packets were for, as far as samples tell.
+    pub fn port(&self) -> Option<u16> {
+        self.most(|details| {
+            let pattern = details.flow.as_ref().filter(|flow| !flow.varies(Field::DstPort))?;
+            Some((pattern.flow.dst_port?, pattern.share))
+        })
+    }
+
+    /// The address that more than half of their packets came from.
+    pub fn sender(&self) -> Option<IpAddr> {
+        self.most(|details| {
+            let pattern = details.flow.as_ref().filter(|flow| !flow.varies(Field::Src))?;
+            Some((pattern.flow.src?, pattern.share))
+        })
+    }
+
+    /// The process that holds the socket of more than half of their packets.
+    pub fn owner(&self) -> Option<&'a Owner> {
+        self.most(|details| details.owner.as_ref().map(|fact| (&fact.is, fact.share)))
+    }
+
+    /// What samples `tell` of more than half of the drops.
+    fn most<T: PartialEq>(&self, tell: impl Fn(&'a Details) -> Option<(T, f64)>) -> Option<T> {
+        let mut told: Vec<(T, f64)> = Vec::new();
+        for row in &self.0 {
+            let Some((what, share)) = row.details.as_ref().and_then(&tell) else { continue };
+            let drops = share * row.count as f64;
+            match told.iter_mut().find(|(known, _)| *known == what) {
+                Some((_, sum)) => *sum += drops,
+                None => told.push((what, drops)),
+            }
+        }
+        let half = self.count() as f64 / 2.0;
+        told.into_iter().find(|(_, drops)| *drops > half).map(|(what, _)| what)
     }
 
     /// Interfaces that the samples name, with the drops of their rows, the most first.

@@ -9,8 +9,9 @@
 //! interval. One that has been quiet (no samples, no losses) is looked into every five seconds, also
 //! where reports come more often: each costs some tenths of a millisecond, mostly of the kernel's,
 //! and what is counted there without a drop event is then told up to so much later, once. Settings
-//! are read only where there are losses or sampled drops, and the contents of a
-//! conntrack table only when it is full, by a thread of its own.
+//! are read only where there are losses or sampled drops; the contents of a conntrack table only
+//! when it is full, by a thread of its own; listening sockets only where an accept queue has
+//! overflowed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{HostRoot, Namespaces, Place, conntrack, counters, links};
+use super::{HostRoot, Namespaces, Place, conntrack, counters, links, listeners};
 use crate::{
     diagnose::{
         evidence::{Evidence, Settings, Space},
@@ -110,10 +111,12 @@ impl Collector {
             }
         }
         self.places.retain(|inum, _| spaces.contains_key(inum));
-        let lossy = spaces.values().any(|space| !space.settings.is_empty());
+        let host = counters::of_host(&self.root);
+        let lossy = spaces.values().any(|space| !space.settings.is_empty())
+            || rules::HOST_LOSSES.iter().any(|loss| host.get(loss) != self.now.host.get(loss));
         let settings =
             if lossy { settings(&self.root, rules::HOST_SETTINGS) } else { Settings::new() };
-        let now = Evidence { host: counters::of_host(&self.root), settings, spaces };
+        let now = Evidence { host, settings, spaces };
         self.before = std::mem::replace(&mut self.now, now);
         self.read_tables();
     }
@@ -222,6 +225,10 @@ fn read_space(
             links: links::read().unwrap_or_default(),
             ..Space::default()
         };
+        let overflows = |space: &Space| space.counters.get(rules::LISTEN_OVERFLOWS);
+        if before.is_some_and(|before| overflows(before) != overflows(&space)) {
+            space.fullest_listener = listeners::fullest(root);
+        }
         if sampled || before.is_some_and(|before| is_lossy(before, &space)) {
             space.settings = settings(root, rules::SETTINGS);
             for link in space.links.values().take(MAX_DEVICES) {

@@ -18,6 +18,7 @@ mod interfaces;
 pub mod kallsyms;
 pub mod lines;
 mod links;
+mod listeners;
 pub mod live;
 pub mod modules;
 pub mod names;

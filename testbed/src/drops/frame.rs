@@ -66,7 +66,7 @@ impl Frame {
 }
 
 /// RFC 1071, of an even number of bytes.
-fn internet_checksum(bytes: &[u8]) -> u16 {
+pub(super) fn internet_checksum(bytes: &[u8]) -> u16 {
     let (words, _) = bytes.as_chunks();
     let mut sum: u32 = words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
     while sum > 0xffff {

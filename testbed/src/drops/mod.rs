@@ -14,15 +14,21 @@
 //! | [`receive_buffer`] | a reader that does not read |
 //! | [`tracking`] | a full conntrack table; packets whose entries collide |
 //! | [`neighbour`] | a next hop that does not answer |
+//! | [`listen`] | listening sockets with a full queue, of which no drop event tells |
+//! | [`receive_memory`] | TCP data that a buffer was promised for and has no room |
+//! | [`cpu_backlog`] | a burst that is longer than the input queue of a CPU |
 
 pub mod closed;
+pub mod cpu_backlog;
 pub mod filter;
 mod frame;
 pub mod ingress;
 pub mod link_layer;
+pub mod listen;
 pub mod neighbour;
 pub mod network;
 pub mod receive_buffer;
+pub mod receive_memory;
 pub mod routing;
 pub mod tracking;
 

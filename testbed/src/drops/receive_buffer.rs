@@ -9,7 +9,7 @@ use super::{
     Cause,
     network::{CLIENT, Network, SERVER},
 };
-use crate::{counters, netns::Netns};
+use crate::{counters, host_value::HostValue, netns::Netns};
 
 /// A server whose UDP socket is full, and stays so: nobody reads it.
 #[derive(Debug)]
@@ -54,5 +54,55 @@ impl Cause for FullSocket {
 
     fn send(&self, packets: u64) -> Result<u64> {
         self.network.datagrams(&self.network.source(CLIENT)?, (SERVER, Self::PORT), packets)
+    }
+}
+
+/// A server that reads its UDP socket only after a burst is over, and whose buffer is as large as
+/// the host gives to sockets that do not ask (`rmem_default`): too small for a burst.
+#[derive(Debug)]
+pub struct LateReader {
+    network: Network,
+    socket: Option<UdpSocket>,
+    _default: HostValue,
+}
+
+impl LateReader {
+    const PORT: u16 = 7002;
+    /// A dozen small datagrams, as they are charged.
+    const SMALL: &str = "8192";
+
+    /// # Errors
+    /// As [`Network::direct`], and when another run has changed the host's default.
+    pub fn new() -> Result<Self> {
+        let network = Network::direct()?;
+        let default = HostValue::set("net/core/rmem_default", Self::SMALL)?;
+        let mut reader = Self { network, socket: None, _default: default };
+        reader.restart()?;
+        Ok(reader)
+    }
+
+    /// Opens the socket anew; its buffer is what the default is now.
+    ///
+    /// # Errors
+    /// When the port cannot be bound.
+    pub fn restart(&mut self) -> Result<()> {
+        self.socket = None; // the port has to be free
+        let open = || UdpSocket::bind((SERVER, Self::PORT)).context("cannot bind");
+        self.socket = Some(self.network.server().enter(open)?);
+        Ok(())
+    }
+
+    /// Sends so many datagrams at once, and then has the server read what is left of them.
+    ///
+    /// # Errors
+    /// When they cannot be sent.
+    pub fn burst(&self, datagrams: u64) -> Result<()> {
+        let source = self.network.source(CLIENT)?;
+        self.network.datagrams(&source, (SERVER, Self::PORT), datagrams)?;
+        if let Some(socket) = &self.socket {
+            socket.set_nonblocking(true)?;
+            while socket.recv(&mut [0; 64]).is_ok() {}
+        }
+        Ok(())
     }
 }

@@ -33,6 +33,9 @@ pub const HOST_WIDE: &[&str] = &[
     "net.ipv6.neigh.default.gc_thresh3",
 ];
 
+/// Most settings are kept as an `int`.
+const MOST: u64 = i32::MAX as u64;
+
 /// Whether a setting is one for the whole host.
 pub fn is_host_wide(name: &str) -> bool {
     HOST_WIDE.contains(&name)
@@ -90,6 +93,11 @@ impl<'a> Draft<'a> {
         self.evidence(name, value.into(), true, source)
     }
 
+    /// The same of something that need not have counted: then it is left out.
+    pub(super) fn counted_too(self, name: &str, value: u64, source: &str) -> Self {
+        if value > 0 { self.counted(name, value, source) } else { self }
+    }
+
     /// How something stands now.
     pub(super) fn state(self, name: &str, value: impl Into<Value>, source: &str) -> Self {
         self.evidence(name, value.into(), false, source)
@@ -121,6 +129,21 @@ impl<'a> Draft<'a> {
         let prefix = if is_host_wide(name) { "" } else { self.prefix() };
         let command = format!("{prefix}sysctl -w {shown}={value}");
         self.action(command, note.join("; "))
+    }
+
+    /// Twice the live value of a setting, of each of its numbers, and not less than `least`, which
+    /// is what kernels start with. Nothing where the live value is not known.
+    pub(super) fn double(self, name: &str, least: u64, why: &str) -> Self {
+        let Some(live) = self.value_of(name) else { return self };
+        let doubled = |number: &str| {
+            let number: u64 = number.parse().ok()?;
+            Some(number.saturating_mul(2).clamp(least, MOST).to_string())
+        };
+        let numbers: Option<Vec<String>> = live.split_whitespace().map(doubled).collect();
+        match numbers {
+            Some(numbers) => self.set(name, quote(&numbers.join(" ")), why),
+            None => self,
+        }
     }
 
     /// A command to be run in the namespace.

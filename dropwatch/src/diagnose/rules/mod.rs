@@ -8,16 +8,25 @@
 //! What to change and what that costs comes from the knowledge table, so that findings and
 //! `dropwatch explain` never differ.
 
+mod accept_queue;
+mod closed_port;
 mod conntrack_full;
 mod conntrack_insert;
+mod cpu_backlog;
 mod draft;
 mod forwarding;
 mod netfilter;
 mod nic;
 mod program;
 mod qdisc;
+mod socket_filter;
+mod syn_queue;
+mod tcp_backlog;
+mod tcp_receive_memory;
 #[cfg(test)]
 mod testing;
+mod udp_memory;
+mod udp_receive_buffer;
 
 use std::{cmp::Reverse, collections::HashSet, sync::LazyLock};
 
@@ -39,16 +48,58 @@ const RULES: &[Rule] = &[
     forwarding::check,
     qdisc::check,
     nic::check,
+    udp_receive_buffer::check,
+    udp_memory::check,
+    accept_queue::check,
+    syn_queue::check,
+    tcp_receive_memory::check,
+    tcp_backlog::check,
+    cpu_backlog::check,
+    closed_port::check,
+    socket_filter::check,
 ];
 
 /// Counters of a namespace that some rule looks at, or that stand beside one that does.
-const COUNTERS: &[&str] = &["Ip.InAddrErrors", "Ip6.InAddrErrors", "Udp.NoPorts"];
+const COUNTERS: &[&str] = &[
+    "Ip.InAddrErrors",
+    "Ip6.InAddrErrors",
+    "Udp.NoPorts",
+    "Udp6.NoPorts",
+    "Udp.RcvbufErrors",
+    "Udp6.RcvbufErrors",
+    "Udp.MemErrors",
+    "Udp6.MemErrors",
+    "Ip.OutNoRoutes",
+    "Tcp.OutRsts",
+    LISTEN_OVERFLOWS,
+    "TcpExt.ListenDrops",
+    "TcpExt.TCPReqQFullDrop",
+    "TcpExt.TCPRcvQDrop",
+    "TcpExt.TCPOFODrop",
+    "TcpExt.OfoPruned",
+    "TcpExt.RcvPruned",
+    "TcpExt.TCPMemoryPressures",
+    "TcpExt.TCPBacklogDrop",
+];
 
 /// Settings of a namespace that some rule quotes.
-pub const SETTINGS: &[&str] = &["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+pub const SETTINGS: &[&str] = &[
+    "net.ipv4.ip_forward",
+    "net.ipv6.conf.all.forwarding",
+    "net.core.somaxconn",
+    "net.ipv4.tcp_max_syn_backlog",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_rmem",
+];
 
 /// Settings of a device, whose name stands in for `DEV`; slashes keep its dots apart.
 pub const DEVICE_SETTINGS: &[&str] = &["net/ipv4/conf/DEV/rp_filter"];
+
+/// Where this has counted, listening sockets are looked at.
+pub use accept_queue::OVERFLOWS as LISTEN_OVERFLOWS;
+
+/// Losses of the whole host that some rule looks at, in whatever namespace they are.
+pub const HOST_LOSSES: &[&str] = &["softnet.dropped"];
 
 /// Settings of the whole host that some rule quotes.
 pub use draft::HOST_WIDE as HOST_SETTINGS;

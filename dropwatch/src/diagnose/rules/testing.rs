@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 
 use super::super::{
-    evidence::{Evidence, Link, Space},
+    evidence::{Evidence, Link, Listener, Space},
     facts::Facts,
 };
 use crate::report::{
     conntrack::{Stats, Table},
-    facts::{Callers, Details, Fact, Interface, Netns, Pattern},
+    facts::{Callers, Details, Fact, Interface, Netns, Owner, Pattern},
     finding::Finding,
     flow::Flow,
     model::{self, Location, Lost, Other, Report},
@@ -79,9 +79,12 @@ impl Host {
         self.details(|details| details.interface = Some(Fact { is, share: 1.0 }))
     }
 
-    #[expect(dead_code, reason = "rules to come")]
     pub(super) fn flow(self, flow: Flow) -> Self {
         self.details(|d| d.flow = Some(Pattern { flow, varies: Vec::new(), share: 1.0 }))
+    }
+
+    pub(super) fn owner(self, owner: Owner) -> Self {
+        self.details(|details| details.owner = Some(Fact { is: owner, share: 1.0 }))
     }
 
     /// Samples tell nothing of the last row.
@@ -98,7 +101,6 @@ impl Host {
     }
 
     /// The same of the host.
-    #[expect(dead_code, reason = "rules to come")]
     pub(super) fn host_counted(mut self, name: &str, count: u64) -> Self {
         self.before.host.add(name.to_owned(), 5);
         self.now.host.add(name.to_owned(), 5 + count);
@@ -113,7 +115,6 @@ impl Host {
     }
 
     /// A setting of the host.
-    #[expect(dead_code, reason = "rules to come")]
     pub(super) fn host_setting(mut self, name: &str, value: &str) -> Self {
         self.now.settings.insert(name.to_owned(), value.to_owned());
         self
@@ -125,6 +126,12 @@ impl Host {
             let links = &mut evidence.spaces.get_mut(&GW).expect("gw").links;
             links.entry(2).or_insert_with(|| link.clone()).counters.add(counter.to_owned(), value);
         }
+        self
+    }
+
+    /// The longest accept queue.
+    pub(super) fn listener(mut self, listener: Listener) -> Self {
+        self.now.spaces.get_mut(&GW).expect("gw").fullest_listener = Some(listener);
         self
     }
 

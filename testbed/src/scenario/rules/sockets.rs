@@ -1,5 +1,137 @@
 //! Packets that reach a host and no reader.
 
-use super::RuleScenario;
+mod busy;
 
-pub(super) const ALL: &[RuleScenario] = &[];
+use anyhow::Result;
+
+use self::busy::Busy;
+use super::{Caused, RuleScenario, Trouble};
+use crate::{
+    drops::{
+        closed::{Closed, Transport},
+        cpu_backlog::ShortQueue,
+        listen::Listening,
+        receive_buffer::LateReader,
+        receive_memory::Shrunk,
+    },
+    udp::Family,
+};
+
+pub(super) const ALL: &[RuleScenario] = &[
+    RuleScenario {
+        name: "udp-buffer",
+        about: "a program reads its UDP socket too late",
+        rule: Some("udp_receive_buffer"),
+        mended: true,
+        make: || Ok(Box::new(Late(LateReader::new()?))),
+    },
+    RuleScenario {
+        name: "accept-queue",
+        about: "a server accepts connections too slowly",
+        rule: Some("accept_queue_full"),
+        mended: true,
+        make: || Ok(Box::new(Crowd(Listening::with_short_accept_queue()?))),
+    },
+    RuleScenario {
+        name: "syn-queue",
+        about: "handshakes are left half done, without SYN cookies",
+        rule: Some("syn_queue_full"),
+        mended: true,
+        make: || Ok(Box::new(HalfDone(Listening::with_short_syn_queue()?))),
+    },
+    RuleScenario {
+        name: "tcp-memory",
+        about: "a program makes its receive buffer small too late",
+        rule: Some("tcp_receive_memory"),
+        mended: false,
+        make: || Ok(Box::new(Shrinking(Shrunk::new()?))),
+    },
+    RuleScenario {
+        name: "cpu-backlog",
+        about: "bursts are longer than the input queue of a CPU",
+        rule: Some("cpu_backlog"),
+        mended: true,
+        make: || Ok(Box::new(Bursts(ShortQueue::new()?))),
+    },
+    RuleScenario {
+        name: "closed-udp-port",
+        about: "datagrams are sent to a service that is not there",
+        rule: Some("closed_port"),
+        mended: false,
+        make: || Ok(Box::new(Caused(Closed::new(Transport::Udp, Family::V4)?, 50))),
+    },
+    RuleScenario {
+        name: "closed-tcp-port",
+        about: "clients connect to a service that is not there",
+        rule: Some("closed_port"),
+        mended: false,
+        make: || Ok(Box::new(Caused(Closed::new(Transport::Tcp, Family::V4)?, 50))),
+    },
+    RuleScenario {
+        name: "healthy-load",
+        about: "heavy TCP and UDP traffic, and nothing is wrong",
+        rule: None,
+        mended: false,
+        make: || Ok(Box::new(Healthy(Busy::new()?))),
+    },
+];
+
+/// A reader that is late; started again, it takes what the host gives to sockets.
+struct Late(LateReader);
+
+impl Trouble for Late {
+    fn happen(&mut self) -> Result<()> {
+        self.0.burst(100)
+    }
+
+    fn mend(&mut self) -> Result<()> {
+        self.0.restart()
+    }
+}
+
+/// More clients at once than may wait.
+struct Crowd(Listening);
+
+impl Trouble for Crowd {
+    fn happen(&mut self) -> Result<()> {
+        self.0.knock(30)
+    }
+
+    fn mend(&mut self) -> Result<()> {
+        self.0.listen_again()
+    }
+}
+
+/// Clients that connect and say nothing.
+struct HalfDone(Listening);
+
+impl Trouble for HalfDone {
+    fn happen(&mut self) -> Result<()> {
+        self.0.welcome(30)
+    }
+}
+
+struct Shrinking(Shrunk);
+
+impl Trouble for Shrinking {
+    fn happen(&mut self) -> Result<()> {
+        self.0.send(10)
+    }
+}
+
+struct Bursts(ShortQueue);
+
+impl Trouble for Bursts {
+    fn happen(&mut self) -> Result<()> {
+        self.0.ping(50).map(drop)
+    }
+}
+
+/// Everybody gets an answer.
+struct Healthy(Busy);
+
+impl Trouble for Healthy {
+    fn happen(&mut self) -> Result<()> {
+        self.0.work()
+    }
+}

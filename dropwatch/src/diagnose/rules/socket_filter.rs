@@ -1,0 +1,63 @@
+//! A filter refuses packets for sockets that were there to receive them.
+//!
+//! Programs attach BPF filters to their sockets, and cgroups have programs for what comes in; what
+//! they refuse is freed with SOCKET_FILTER (`sk_filter_trim_cap`, net/core/filter.c). Most do so on
+//! purpose, so it is worth no more than a notice.
+
+use super::{Draft, Facts, matters};
+use crate::report::finding::{Finding, Severity};
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let rows = facts.rows(&["SOCKET_FILTER"], &[]);
+    let drops = rows.count();
+    if !matters(drops, facts) {
+        return Vec::new();
+    }
+    let netns = match rows.namespaces()[..] {
+        [only] => Some(only),
+        _ => None,
+    };
+    let place = netns.and_then(|netns| netns.name.as_deref());
+    let place = place.map(|name| format!(" in {name}")).unwrap_or_default();
+    let port = rows.port().map(|port| format!(" at port {port}")).unwrap_or_default();
+    let title = format!("a filter on sockets refuses packets{port}{place}: {drops} dropped");
+    let mut draft = Draft::new(facts, "socket_filter", Severity::Notice, title)
+        .somewhere(netns)
+        .explains(drops)
+        .counted("SOCKET_FILTER", drops, "kfree_skb");
+    if let Some(owner) = rows.owner() {
+        draft = draft.state("socket of", format!("{} ({})", owner.comm, owner.pid), "samples");
+    }
+    vec![
+        draft
+            .run("bpftool cgroup tree", "programs of cgroups; a program's own filters: its code")
+            .done(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+    use crate::report::flow::Flow;
+
+    #[test]
+    fn refused_packets_are_a_notice() {
+        let found = Host::new()
+            .row(50, "sk_filter_trim_cap", "SOCKET_FILTER")
+            .flow(Flow { dst_port: Some(68), ..Flow::default() })
+            .run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(
+            finding.title,
+            "a filter on sockets refuses packets at port 68 in gw: 50 dropped"
+        );
+        assert_eq!(finding.severity, Severity::Notice);
+        assert_eq!(finding.explains.map(|e| e.drops), Some(50));
+    }
+
+    #[test]
+    fn a_few_are_nothing_and_other_reasons_are_others_business() {
+        assert_eq!(Host::new().row(2, "udp_queue_rcv_one_skb", "SOCKET_FILTER").run(check), []);
+        assert_eq!(Host::new().row(9, "udp_queue_rcv_one_skb", "UDP_CSUM").run(check), []);
+    }
+}

@@ -1,0 +1,100 @@
+//! New connections are refused because too many handshakes of a listening socket are half done,
+//! and SYN cookies are off.
+//!
+//! At as many half-open connections as the socket's backlog, SYNs are ignored and counted as
+//! `TCPReqQFullDrop`; already from three quarters of `tcp_max_syn_backlog` on those of peers not
+//! known yet, counted as `ListenDrops` alone (`tcp_conn_request` and `tcp_syn_flood_action`,
+//! net/ipv4/tcp_input.c). With cookies neither happens. No drop event tells of these SYNs.
+
+use super::{Draft, Facts, LEAST_DROPS};
+use crate::{
+    diagnose::facts::Changed,
+    report::finding::{Finding, Severity},
+};
+
+const COOKIES: &str = "net.ipv4.tcp_syncookies";
+const BACKLOG: &str = "net.ipv4.tcp_max_syn_backlog";
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    facts.spaces().filter_map(|space| full(facts, space)).collect()
+}
+
+fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
+    let full = space.delta("TcpExt.TCPReqQFullDrop");
+    let early = early(&space, full);
+    let refused = full + early;
+    if refused == 0 {
+        return None;
+    }
+    let title =
+        format!("SYN queue full in {} and SYN cookies off: {refused} SYNs refused", space.name());
+    let finding = Draft::new(facts, "syn_queue_full", Severity::Critical, title)
+        .at(space)
+        .counted_too("TcpExt.TCPReqQFullDrop", full, "netstat")
+        .counted("TcpExt.ListenDrops", space.delta("TcpExt.ListenDrops"), "netstat")
+        .setting(COOKIES)
+        .setting(BACKLOG)
+        .set(COOKIES, 1, "")
+        .double(BACKLOG, 0, "the program's own backlog (listen(), somaxconn) counts as well")
+        .run("ss -tn state syn-recv", "who leaves handshakes half done: many sources are a flood");
+    Some(finding.done())
+}
+
+/// SYNs refused to keep the last quarter free. `ListenDrops` counts whatever else ends a handshake,
+/// too: an overflow, no route back; the rest of those is rare.
+fn early(space: &Changed<'_>, full: u64) -> u64 {
+    if space.setting(COOKIES) != Some("0") {
+        return 0;
+    }
+    let others = full + space.delta("TcpExt.ListenOverflows") + space.delta("Ip.OutNoRoutes");
+    let rest = space.delta("TcpExt.ListenDrops").saturating_sub(others);
+    if rest >= LEAST_DROPS { rest } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+
+    fn host(cookies: &str) -> Host {
+        Host::new().setting(COOKIES, cookies).setting(BACKLOG, "128")
+    }
+
+    #[test]
+    fn a_full_queue_without_cookies_is_found_without_any_drop() {
+        let host = host("0").counted("TcpExt.TCPReqQFullDrop", 40);
+        let found = host.counted("TcpExt.ListenDrops", 40).run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(finding.title, "SYN queue full in gw and SYN cookies off: 40 SYNs refused");
+        assert_eq!(finding.severity, Severity::Critical);
+        assert_eq!(finding.explains, None);
+        let commands: Vec<_> = finding.actions.iter().map(|a| a.command.as_str()).collect();
+        assert_eq!(
+            commands,
+            [
+                "ip netns exec gw sysctl -w net.ipv4.tcp_syncookies=1",
+                "ip netns exec gw sysctl -w net.ipv4.tcp_max_syn_backlog=256",
+                "ip netns exec gw ss -tn state syn-recv"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_last_quarter_is_kept_free_without_cookies_alone() {
+        let early = |cookies| host(cookies).counted("TcpExt.ListenDrops", 30).run(check);
+        assert!(early("0")[0].title.ends_with("30 SYNs refused"));
+        assert_eq!(early("1"), []);
+    }
+
+    #[test]
+    fn what_else_ends_a_handshake_is_no_full_queue() {
+        let host = |drops| {
+            host("0")
+                .counted("TcpExt.ListenDrops", drops)
+                .counted("TcpExt.ListenOverflows", 20)
+                .counted("Ip.OutNoRoutes", 10)
+        };
+        assert_eq!(host(30).run(check), []);
+        assert_eq!(host(32).run(check), [], "out of memory now and then");
+        assert_eq!(host(33).run(check).len(), 1);
+    }
+}

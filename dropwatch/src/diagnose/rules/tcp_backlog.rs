@@ -1,0 +1,78 @@
+//! Segments find a connection busy, and its backlog full.
+//!
+//! While a process works inside the socket, arriving segments wait in its backlog, which may hold
+//! about as much as the buffers of the connection. Beyond that they are freed and counted as
+//! `TCPBacklogDrop` (`tcp_add_backlog`, net/ipv4/tcp_ipv4.c). A program that holds the socket for
+//! long does this, or buffers made small for a fast peer. The limit is the connection's own and the
+//! sender transmits again, so it is a warning; a few are nothing.
+
+use super::{Draft, Facts, LEAST_DROPS, tcp_receive_memory::raise_tcp_rmem};
+use crate::{
+    diagnose::facts::Changed,
+    report::finding::{Finding, Severity},
+};
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    facts.spaces().filter_map(|space| full(facts, space)).collect()
+}
+
+fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
+    let lost = space.delta("TcpExt.TCPBacklogDrop");
+    if lost < LEAST_DROPS {
+        return None;
+    }
+    // Without reasons they look like segments of a TIME_WAIT socket, so those rows are left alone.
+    let rows = facts.rows(&["SOCKET_BACKLOG"], &[]);
+    let here = rows.within(space);
+    let port = here.port().map(|port| format!(" of port {port}")).unwrap_or_default();
+    let title = format!("TCP backlog{port} full in {}: {lost} segments dropped", space.name());
+    let mut draft = Draft::new(facts, "tcp_backlog", Severity::Warning, title)
+        .at(space)
+        .explains(lost.min(rows.count()))
+        .counted("TcpExt.TCPBacklogDrop", lost, "netstat")
+        .setting("net.ipv4.tcp_rmem");
+    if let Some(owner) = here.owner() {
+        draft = draft.state("process", format!("{} ({})", owner.comm, owner.pid), "samples");
+    }
+    Some(raise_tcp_rmem(draft).run("ss -tmn", "bl: bytes in the backlog, rb: its buffer").done())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+
+    #[test]
+    fn a_full_backlog_is_a_warning_with_a_larger_buffer() {
+        let found = Host::new()
+            .row(20, "tcp_v4_rcv", "SOCKET_BACKLOG")
+            .row(90, "tcp_v4_rcv", "NO_SOCKET")
+            .counted("TcpExt.TCPBacklogDrop", 20)
+            .setting("net.ipv4.tcp_rmem", "4096 131072 6291456")
+            .run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(finding.title, "TCP backlog full in gw: 20 segments dropped");
+        assert_eq!(finding.severity, Severity::Warning);
+        assert_eq!(finding.explains.map(|e| e.drops), Some(20));
+        assert_eq!(
+            finding.actions[0].command,
+            "ip netns exec gw sysctl -w net.ipv4.tcp_rmem='4096 131072 12582912'"
+        );
+    }
+
+    #[test]
+    fn a_kernel_without_reasons_has_the_counter_alone() {
+        let host = Host::new().row(20, "tcp_v4_rcv", "").counted("TcpExt.TCPBacklogDrop", 20);
+        assert_eq!(host.run(check)[0].explains.map(|e| e.drops), Some(0));
+    }
+
+    #[test]
+    fn a_few_are_nothing() {
+        let host = |lost| {
+            Host::new()
+                .row(2, "tcp_v4_rcv", "SOCKET_BACKLOG")
+                .counted("TcpExt.TCPBacklogDrop", lost)
+        };
+        assert_eq!(host(2).run(check), []);
+        assert_eq!(host(3).run(check).len(), 1);
+    }
+}

@@ -1,0 +1,140 @@
+//! TCP throws away data that it has no memory to keep.
+//!
+//! A sender that keeps to its window rarely meets this: the window promises room, but packets take
+//! more memory than their data, and a buffer can shrink after the promise. Then data in order is
+//! refused (`TCPRcvQDrop`), data out of order, too (`TCPOFODrop`), or given up after it was queued
+//! (`OfoPruned`) (`tcp_data_queue`, `tcp_data_queue_ofo`, `tcp_prune_ofo_queue`,
+//! net/ipv4/tcp_input.c). No data is lost, since the sender transmits it again, but time: a warning.
+//! When TCP as a whole came to its limit (`TCPMemoryPressures`), every connection of the host has
+//! to pay: critical.
+//!
+//! Data for a closed window (`TCP_ZEROWINDOW`) is none of this: that is flow control at work, and
+//! usual wherever a reader is slower than its sender.
+
+use super::{Draft, Facts, LEAST_DROPS};
+use crate::{
+    diagnose::facts::Changed,
+    report::finding::{Finding, Severity},
+};
+
+const RMEM: &str = "net.ipv4.tcp_rmem";
+const MEM: &str = "net.ipv4.tcp_mem";
+
+/// Where TCP drops for want of memory, or who called that (before 5.18 these are no events).
+const FUNCTIONS: &[&str] = &[
+    "tcp_data_queue",
+    "tcp_data_queue_ofo",
+    "tcp_drop_reason",
+    "tcp_rcv_established",
+    "tcp_rcv_state_process",
+];
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    facts.spaces().filter_map(|space| short(facts, space)).collect()
+}
+
+fn short(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
+    let in_order = space.delta("TcpExt.TCPRcvQDrop");
+    let out_of_order = space.delta("TcpExt.TCPOFODrop");
+    let prunes = space.delta("TcpExt.OfoPruned");
+    // One that prunes frees several packets; the counter says that it was here.
+    let pruned = match prunes {
+        0 => 0,
+        _ => facts.rows(&["TCP_OFO_QUEUE_PRUNE"], &[]).count().max(prunes),
+    };
+    let refused = in_order + out_of_order;
+    let lost = refused + pruned;
+    if lost < LEAST_DROPS {
+        return None;
+    }
+    let seen = facts.rows(&["PROTO_MEM"], FUNCTIONS).count().min(refused);
+    let pressures = space.delta("TcpExt.TCPMemoryPressures");
+    let name = space.name();
+    let (severity, title) = match pressures {
+        0 => (
+            Severity::Warning,
+            format!("TCP receive buffers full in {name}: {lost} segments thrown away"),
+        ),
+        _ => (
+            Severity::Critical,
+            format!("TCP is short of memory (tcp_mem): {lost} segments thrown away in {name}"),
+        ),
+    };
+    let mut draft = Draft::new(facts, "tcp_receive_memory", severity, title)
+        .at(space)
+        .explains(seen + facts.rows(&["TCP_OFO_QUEUE_PRUNE"], &[]).count().min(pruned))
+        .counted_too("TcpExt.TCPRcvQDrop", in_order, "netstat")
+        .counted_too("TcpExt.TCPOFODrop", out_of_order, "netstat")
+        .counted_too("TcpExt.OfoPruned", prunes, "netstat")
+        .counted_too("TcpExt.RcvPruned", space.delta("TcpExt.RcvPruned"), "netstat")
+        .counted_too("TcpExt.TCPMemoryPressures", pressures, "netstat")
+        .setting(RMEM);
+    draft = match pressures {
+        0 => raise_tcp_rmem(draft),
+        _ => draft.setting(MEM).double(MEM, 0, "in pages"),
+    };
+    Some(draft.run("ss -tmn", "Recv-Q: bytes that a program has not read; rb: its buffer").done())
+}
+
+/// Twice the most that a connection's receive buffer may grow to.
+pub(super) fn raise_tcp_rmem(draft: Draft<'_>) -> Draft<'_> {
+    let numbers = draft.value_of(RMEM).map(|live| live.split_whitespace().map(str::parse::<u32>));
+    let Some(Ok(numbers)) = numbers.map(Iterator::collect::<Result<Vec<u32>, _>>) else {
+        return draft;
+    };
+    let [least, initial, most] = numbers[..] else { return draft };
+    let most = most.saturating_mul(2).min(i32::MAX.unsigned_abs());
+    draft.set(
+        RMEM,
+        format_args!("'{least} {initial} {most}'"),
+        "for programs that do not set SO_RCVBUF themselves",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+
+    fn host() -> Host {
+        Host::new().setting(RMEM, "4096\t131072\t6291456").host_setting(MEM, "10\t20\t30")
+    }
+
+    #[test]
+    fn a_full_buffer_is_a_warning_since_tcp_sends_again() {
+        let host = host().row(12, "tcp_data_queue", "PROTO_MEM").counted("TcpExt.TCPRcvQDrop", 12);
+        let found = host.run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(finding.severity, Severity::Warning);
+        assert_eq!(finding.title, "TCP receive buffers full in gw: 12 segments thrown away");
+        assert_eq!(finding.explains.map(|e| e.drops), Some(12));
+        assert_eq!(
+            finding.actions[0].command,
+            "ip netns exec gw sysctl -w net.ipv4.tcp_rmem='4096 131072 12582912'"
+        );
+    }
+
+    #[test]
+    fn a_whole_host_without_memory_is_critical() {
+        let host = host().counted("TcpExt.TCPRcvQDrop", 9).counted("TcpExt.TCPMemoryPressures", 1);
+        let found = host.run(check);
+        assert_eq!(found[0].severity, Severity::Critical);
+        assert_eq!(found[0].actions[0].command, "sysctl -w net.ipv4.tcp_mem='20 40 60'");
+    }
+
+    #[test]
+    fn a_pruned_queue_is_several_packets() {
+        let pruned = || host().row(30, "tcp_prune_ofo_queue", "TCP_OFO_QUEUE_PRUNE");
+        let found = pruned().counted("TcpExt.OfoPruned", 2).run(check);
+        assert_eq!(found[0].explains.map(|e| e.drops), Some(30));
+        assert_eq!(pruned().run(check), [], "another namespace's");
+        let unseen = host().counted("TcpExt.OfoPruned", 5).run(check);
+        assert_eq!(unseen[0].explains.map(|e| e.drops), Some(0), "no events before 5.18");
+    }
+
+    #[test]
+    fn flow_control_is_no_lack_of_memory() {
+        let zero = host().row(500, "tcp_data_queue", "TCP_ZEROWINDOW");
+        assert_eq!(zero.counted("TcpExt.TCPRcvQDrop", 2).run(check), []);
+        assert_eq!(host().counted("TcpExt.TCPMemoryPressures", 1).run(check), []);
+    }
+}

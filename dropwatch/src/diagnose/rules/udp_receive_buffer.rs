@@ -1,0 +1,121 @@
+//! UDP sockets lose datagrams because their receive buffer is full.
+//!
+//! What waits for the reader is charged to its socket; a datagram that does not fit is freed and
+//! counted as `RcvbufErrors` (`__udp_enqueue_schedule_skb` and `__udp_queue_rcv_skb`,
+//! net/ipv4/udp.c; for IPv6 in net/ipv6/udp.c). The reader is too slow, or pauses for longer than
+//! the buffer lasts. Nobody sends it again.
+
+use super::{Draft, Facts};
+use crate::{
+    diagnose::facts::Changed,
+    report::finding::{Finding, Severity},
+};
+
+/// Where both families free what a socket has no room for; compilers inline the inner ones.
+pub(super) const FUNCTIONS: &[&str] = &[
+    "udp_queue_rcv_one_skb",
+    "udpv6_queue_rcv_one_skb",
+    "__udp_queue_rcv_skb",
+    "__udpv6_queue_rcv_skb",
+    "__udp_enqueue_schedule_skb",
+];
+
+/// What kernels start with (`SK_RMEM_MAX`, include/net/sock.h).
+const LEAST: u64 = 212_992;
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    facts.spaces().filter_map(|space| full(facts, space)).collect()
+}
+
+fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
+    let (ipv4, ipv6) = (space.delta("Udp.RcvbufErrors"), space.delta("Udp6.RcvbufErrors"));
+    let lost = ipv4 + ipv6;
+    if lost == 0 {
+        return None;
+    }
+    let rows = facts.rows_or_unspecified(&["SOCKET_RCVBUFF"], FUNCTIONS);
+    let here = rows.within(space);
+    let port = here.port().map(|port| format!(" of port {port}")).unwrap_or_default();
+    let title = format!("UDP receive buffer{port} full in {}: {lost} datagrams lost", space.name());
+    let mut draft = Draft::new(facts, "udp_receive_buffer", Severity::Critical, title)
+        .at(space)
+        .explains(lost.min(rows.count()))
+        .counted_too("Udp.RcvbufErrors", ipv4, "snmp")
+        .counted_too("Udp6.RcvbufErrors", ipv6, "snmp6");
+    if let Some(owner) = here.owner() {
+        draft = draft.state("reader", format!("{} ({})", owner.comm, owner.pid), "samples");
+    }
+    let finding = draft
+        .setting("net.core.rmem_default")
+        .setting("net.core.rmem_max")
+        .double(
+            "net.core.rmem_default",
+            LEAST,
+            "for sockets opened from now on: start the program again",
+        )
+        .double(
+            "net.core.rmem_max",
+            LEAST,
+            "for a program that sets SO_RCVBUF: have it ask for more, too, or read faster",
+        );
+    Some(finding.done())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+    use crate::report::{facts::Owner, flow::Flow};
+
+    fn host(drops: u64, function: &str, reason: &str) -> Host {
+        Host::new()
+            .row(drops, function, reason)
+            .flow(Flow { dst_port: Some(53), ..Flow::default() })
+            .owner(Owner { comm: "dnsmasq".into(), pid: 812, cgroup: None })
+            .host_setting("net.core.rmem_default", "212992")
+            .host_setting("net.core.rmem_max", "4194304")
+    }
+
+    #[test]
+    fn the_socket_and_its_reader_are_named() {
+        let host = host(50, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF");
+        let found = host.counted("Udp.RcvbufErrors", 50).run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(finding.severity, Severity::Critical);
+        assert_eq!(finding.title, "UDP receive buffer of port 53 full in gw: 50 datagrams lost");
+        assert_eq!(finding.explains.map(|e| e.drops), Some(50));
+        assert!(
+            finding
+                .evidence
+                .iter()
+                .any(|e| e.name == "reader" && e.value == "dnsmasq (812)".into())
+        );
+        let commands: Vec<_> = finding.actions.iter().map(|a| a.command.as_str()).collect();
+        assert_eq!(
+            commands,
+            ["sysctl -w net.core.rmem_default=425984", "sysctl -w net.core.rmem_max=8388608"],
+            "one value for the host, whatever the namespace"
+        );
+    }
+
+    #[test]
+    fn kernels_without_reasons_are_taken_by_the_function() {
+        let found =
+            host(50, "udpv6_queue_rcv_one_skb", "").counted("Udp6.RcvbufErrors", 9).run(check);
+        assert_eq!(found[0].explains.map(|e| e.drops), Some(9), "no more than was counted");
+    }
+
+    #[test]
+    fn drops_that_the_namespace_has_not_counted_are_another_socket_s() {
+        assert_eq!(host(50, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF").run(check), []);
+        let raw = host(50, "raw_rcv", "SOCKET_RCVBUFF").counted("Udp.RcvbufErrors", 0);
+        assert_eq!(raw.run(check), []);
+    }
+
+    #[test]
+    fn one_datagram_is_a_loss() {
+        let found = Host::new().counted("Udp.RcvbufErrors", 1).run(check);
+        assert_eq!(found[0].title, "UDP receive buffer full in gw: 1 datagrams lost");
+        assert_eq!(found[0].explains.map(|e| e.drops), Some(0), "filters left the drop out");
+        assert_eq!(found[0].actions, [], "the live values are not known");
+    }
+}
