@@ -59,6 +59,8 @@ pub struct Space {
     pub prefix: String,
     /// Those that a rule looks at.
     pub counters: Counters,
+    /// What rises and falls: `FRAG.memory`. Read only where drops or losses are.
+    pub gauges: Counters,
     /// `None` where connections are not tracked or cannot be read.
     pub conntrack: Option<Stats>,
     /// By interface index.

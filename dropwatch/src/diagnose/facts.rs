@@ -9,6 +9,7 @@ use super::{
 use crate::report::{
     conntrack::{self, Stats},
     facts::{Details, Field, Netns, Owner},
+    flow::Flow,
     model::{Location, Report},
 };
 
@@ -28,6 +29,11 @@ impl<'a> Facts<'a> {
     /// What a counter of the whole host counted in the interval; 0 where it is not there.
     pub fn delta(&self, name: &str) -> u64 {
         delta(&self.before.host, &self.now.host, name)
+    }
+
+    /// How a gauge of the whole host stands: `arp_cache.entries`.
+    pub fn gauge(&self, name: &str) -> Option<u64> {
+        self.now.host.get(name)
     }
 
     /// A setting of the whole host.
@@ -69,6 +75,14 @@ impl<'a> Facts<'a> {
     pub fn rows_or_unspecified(&self, reasons: &[&str], functions: &[&str]) -> Rows<'a> {
         self.rows(&[reasons, &[NOT_SPECIFIED]].concat(), functions)
     }
+
+    /// Rows about drops for `reason`, wherever they are: a call in tail position shows another
+    /// function. Where there are none, those at `functions` without a reason, as on kernels whose
+    /// code was taught it later.
+    pub fn rows_for(&self, reason: &str, functions: &[&str]) -> Rows<'a> {
+        let told = self.rows(&[reason], &[]);
+        if told.is_empty() { self.rows(&[NOT_SPECIFIED], functions) } else { told }
+    }
 }
 
 /// Rows of a report.
@@ -89,6 +103,26 @@ impl<'a> Rows<'a> {
     pub fn of_netns(&self, inum: u32) -> Self {
         let inside = |row: &&&Location| netns(row).is_some_and(|netns| netns.inum == inum);
         Self(self.0.iter().filter(inside).copied().collect())
+    }
+
+    /// Those of `space`, as [`Rows::of_netns`].
+    pub fn of(&self, space: Changed<'_>) -> Self {
+        space.netns().map_or_else(|| Self(Vec::new()), |netns| self.of_netns(netns.inum))
+    }
+
+    /// Rows by the namespace that samples name for most of their drops; last, those for which they
+    /// name none.
+    pub fn by_netns(&self) -> Vec<(Option<&'a Netns>, Self)> {
+        let known = self.namespaces().into_iter().map(|is| (Some(is), self.of_netns(is.inum)));
+        let unknown = Self(self.0.iter().filter(|row| netns(row).is_none()).copied().collect());
+        known.chain(Some((None, unknown)).filter(|(_, rows)| !rows.is_empty())).collect()
+    }
+
+    /// What the sampled packets of the largest row have in common, of the rows that tell.
+    pub fn flow(&self) -> Option<&'a Flow> {
+        let told =
+            |row: &&'a Location| Some((row.count, &row.details.as_ref()?.flow.as_ref()?.flow));
+        self.0.iter().filter_map(told).max_by_key(|(count, _)| *count).map(|(_, flow)| flow)
     }
 
     /// The namespaces that samples name for most of the drops of a row, each once.
@@ -187,6 +221,11 @@ impl<'a> Changed<'a> {
     /// was not looked into before.
     pub fn delta(&self, name: &str) -> u64 {
         self.before.map_or(0, |before| delta(&before.counters, &self.now.counters, name))
+    }
+
+    /// How something that rises and falls stands at the end.
+    pub fn gauge(&self, name: &str) -> Option<u64> {
+        self.now.gauges.get(name)
     }
 
     pub fn setting(&self, name: &str) -> Option<&'a str> {

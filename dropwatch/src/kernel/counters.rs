@@ -41,6 +41,16 @@ pub(super) fn of_namespace(root: &HostRoot, wanted: Wanted) -> Counters {
     reader.counters
 }
 
+/// What rises and falls in the calling thread's namespace: sockets, and memory for fragments.
+pub(super) fn gauges_of_namespace(root: &HostRoot) -> Counters {
+    let mut reader = Reader::of(|_, _| true);
+    for name in ["sockstat", "sockstat6"] {
+        let file = root.open(format!("proc/thread-self/net/{name}"));
+        let _skipped = file.and_then(|file| reader.add_sockstat(file));
+    }
+    reader.counters
+}
+
 /// Those that belong to no namespace: CPUs and neighbour tables.
 pub(super) fn of_host(root: &HostRoot) -> Counters {
     let mut reader = Reader::of(|_, _| true);
@@ -105,6 +115,17 @@ impl Reader {
             let group = IPV6_GROUPS.iter().find(|group| name.starts_with(**group));
             if let Some(group) = group {
                 self.add(group, &name[group.len()..], value, 10);
+            }
+        })
+    }
+
+    /// `sockstat`: a group and its names, each before its value: `FRAG: inuse 2 memory 1536`.
+    fn add_sockstat(&mut self, reader: impl Read) -> io::Result<u64> {
+        each_text(reader, |line| {
+            let Some((group, rest)) = line.split_once(':') else { return };
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            for [name, value] in words.as_chunks().0 {
+                self.add(group, name, value, 10);
             }
         })
     }
@@ -178,6 +199,15 @@ mod tests {
         assert_eq!(reader.counters.get("Ip6.InNoRoutes"), Some(4));
         assert_eq!(reader.counters.get("UdpLite6.InErrors"), Some(5));
         assert_eq!(reader.counters.get("Icmp6.InErrors"), None);
+    }
+
+    #[test]
+    fn gauges_stand_beside_their_names() {
+        let mut reader = Reader::of(|_, _| true);
+        let text = "sockets: used 9\nFRAG: inuse 2 memory 1536\nodd\nTCP: inuse x mem\n";
+        reader.add_sockstat(text.as_bytes()).expect("reads");
+        let expected = [("sockets.used", 9), ("FRAG.inuse", 2), ("FRAG.memory", 1536)];
+        assert_eq!(reader.counters, expected.into_iter().collect());
     }
 
     #[test]

@@ -230,6 +230,7 @@ fn read_space(
             space.fullest_listener = listeners::fullest(root);
         }
         if sampled || before.is_some_and(|before| is_lossy(before, &space)) {
+            space.gauges = counters::gauges_of_namespace(root);
             space.settings = settings(root, rules::SETTINGS);
             for link in space.links.values().take(MAX_DEVICES) {
                 let names =
@@ -295,6 +296,7 @@ mod tests {
         collector.read(&mut namespaces, &[inum].into());
         let own = &collector.now().spaces[&inum];
         assert!(own.settings.contains_key("net.ipv4.ip_forward"), "{:?}", own.settings);
+        assert!(own.gauges.get("FRAG.memory").is_some(), "{:?}", own.gauges);
         assert!(own.settings.contains_key("net/ipv4/conf/lo/rp_filter"), "{:?}", own.settings);
         assert!(collector.now().settings.contains_key("net.core.netdev_max_backlog"));
     }

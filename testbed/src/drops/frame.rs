@@ -20,6 +20,8 @@ const IPV4: u16 = 0x0800;
 const VLAN: u16 = 0x8100;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// RFC 791.
+const MORE_FRAGMENTS: u16 = 0x2000;
 
 impl Frame {
     pub(super) fn bytes(&self) -> Vec<u8> {
@@ -63,6 +65,42 @@ impl Frame {
         bytes.resize(bytes.len().max(SHORTEST), 0);
         bytes
     }
+
+    /// The same as the first fragment of datagram number `id`; more are to come.
+    pub(super) fn first_fragment(&self, id: u16) -> Vec<u8> {
+        let mut bytes = self.bytes();
+        let header = self.header();
+        let ip = &mut bytes[header..][..20];
+        ip[4..6].copy_from_slice(&id.to_be_bytes());
+        ip[6..8].copy_from_slice(&MORE_FRAGMENTS.to_be_bytes());
+        ip[10..12].fill(0);
+        let checksum = internet_checksum(ip);
+        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+        bytes
+    }
+
+    /// The same with a UDP checksum that is wrong.
+    pub(super) fn damaged(&self) -> Vec<u8> {
+        let mut bytes = self.bytes();
+        let checksum = self.header() + 26;
+        bytes[checksum..][..2].copy_from_slice(&self.wrong_checksum().to_be_bytes());
+        bytes
+    }
+
+    /// Where the IPv4 header begins.
+    fn header(&self) -> usize {
+        if self.vlan.is_some() { 18 } else { 14 }
+    }
+
+    /// One more than the checksum of the pseudo header and the UDP header (RFC 768); never 0.
+    fn wrong_checksum(&self) -> u16 {
+        let ports = [self.from.port(), self.to.port()].map(u16::to_be_bytes);
+        let mut bytes = [self.from.ip().octets(), self.to.ip().octets()].concat();
+        bytes.extend([0, UDP, 0, 8]);
+        bytes.extend(ports.concat());
+        bytes.extend([0, 8, 0, 0]);
+        internet_checksum(&bytes).checked_add(1).unwrap_or(1)
+    }
 }
 
 /// RFC 1071, of an even number of bytes.
@@ -79,10 +117,14 @@ pub(super) fn internet_checksum(bytes: &[u8]) -> u16 {
 mod tests {
     use super::*;
 
-    fn frame(vlan: Option<u16>) -> Vec<u8> {
+    fn datagram(vlan: Option<u16>) -> Frame {
         let from = "198.18.1.2:40000".parse().unwrap();
         let to = "198.18.2.2:9".parse().unwrap();
-        Frame { source: [2; 6], destination: [4; 6], vlan, from, to }.bytes()
+        Frame { source: [2; 6], destination: [4; 6], vlan, from, to }
+    }
+
+    fn frame(vlan: Option<u16>) -> Vec<u8> {
+        datagram(vlan).bytes()
     }
 
     #[test]
@@ -107,5 +149,25 @@ mod tests {
         let (addresses, segment) = (&syn[26..34], &syn[34..54]);
         assert_eq!(internet_checksum(&[addresses, &[0, TCP, 0, 20], segment].concat()), 0);
         assert_eq!(segment[13], 2, "SYN alone");
+    }
+
+    #[test]
+    fn a_first_fragment_has_a_number_and_sums_up() {
+        for vlan in [None, Some(7)] {
+            let frame = datagram(vlan).first_fragment(0x1234);
+            let ip = &frame[datagram(vlan).header()..][..20];
+            assert_eq!(ip[4..8], [0x12, 0x34, 0x20, 0]);
+            assert_eq!(internet_checksum(ip), 0);
+        }
+    }
+
+    #[test]
+    fn a_damaged_datagram_has_a_checksum_that_is_not_its_own() {
+        let damaged = datagram(None).damaged();
+        assert_eq!(damaged[..40], frame(None)[..40]);
+        let sum = u16::from_be_bytes([damaged[40], damaged[41]]);
+        assert_ne!(sum, 0, "there would be none");
+        let pseudo = [&damaged[26..34], &[0, UDP, 0, 8], &damaged[34..42]].concat();
+        assert_ne!(internet_checksum(&pseudo), 0);
     }
 }

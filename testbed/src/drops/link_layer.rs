@@ -19,8 +19,12 @@ const TO: SocketAddrV4 = SocketAddrV4::new(SERVER, PORT);
 
 /// A datagram of [`VLAN`] from the client to [`PORT`] of the server.
 pub(super) fn tagged() -> Frame {
-    let (source, destination) = (CLIENT_MAC, SERVER_MAC);
-    Frame { source, destination, vlan: Some(VLAN), from: FROM, to: TO }
+    Frame { vlan: Some(VLAN), ..datagram() }
+}
+
+/// A datagram from the client to [`PORT`] of the server.
+pub(super) fn datagram() -> Frame {
+    Frame { source: CLIENT_MAC, destination: SERVER_MAC, vlan: None, from: FROM, to: TO }
 }
 
 /// Whether the kernel has links for VLANs, which is found out by making one.

@@ -10,14 +10,16 @@
 //! | [`closed`] | TCP and UDP ports where nobody listens, IPv4 and IPv6 |
 //! | [`link_layer`] | a VLAN that the receiver lacks; a source address that a bridge refuses |
 //! | [`ingress`] | a traffic control filter at the receiving link |
-//! | [`routing`] | a source that fails the reverse path check; a time to live that runs out |
+//! | [`broken`] | wrong checksums; fragments of which the rest never comes, or that find no room |
+//! | [`routing`] | a source that fails the reverse path check; a time to live that runs out; no route |
 //! | [`receive_buffer`] | a reader that does not read |
 //! | [`tracking`] | a full conntrack table; packets whose entries collide |
-//! | [`neighbour`] | a next hop that does not answer |
 //! | [`listen`] | listening sockets with a full queue, of which no drop event tells |
 //! | [`receive_memory`] | TCP data that a buffer was promised for and has no room |
 //! | [`cpu_backlog`] | a burst that is longer than the input queue of a CPU |
+//! | [`neighbour`] | a next hop that does not answer; a table that is full |
 
+pub mod broken;
 pub mod closed;
 pub mod cpu_backlog;
 pub mod filter;

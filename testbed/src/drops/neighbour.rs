@@ -1,17 +1,18 @@
 //! A next hop that does not answer.
 
 use std::{
+    fs,
     net::{Ipv4Addr, UdpSocket},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{
     Cause, PORT,
     network::{CLIENT, LINK, Network},
 };
-use crate::{machine::longer, netns::Netns};
+use crate::{host_value::HostValue, machine::longer, netns::Netns};
 
 /// A client that asks for the link-layer address of a host which is not there.
 ///
@@ -56,10 +57,15 @@ impl SilentNeighbour {
         self.netns().sysctl(&format!("net/ipv4/neigh/{LINK}/{name}"), &value.to_string())
     }
 
-    /// Waits until the kernel has given up.
-    fn wait_for_failure(&self) -> Result<()> {
+    /// The host is there after all.
+    pub fn appear(&self) -> Result<()> {
+        self.network.server().ip(&format!("address add {}/32 dev lo", Self::ADDRESS)).map(drop)
+    }
+
+    /// Waits until the kernel has an answer or has given up.
+    fn wait_for_answer(&self) -> Result<()> {
         let deadline = Instant::now() + longer(Duration::from_secs(10));
-        while !self.netns().ip(&format!("neigh show {}", Self::ADDRESS))?.contains("FAILED") {
+        while self.netns().ip(&format!("neigh show {}", Self::ADDRESS))?.contains("INCOMPLETE") {
             ensure!(Instant::now() < deadline, "{} is still looked for", Self::ADDRESS);
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -76,7 +82,58 @@ impl Cause for SilentNeighbour {
 
     fn send(&self, packets: u64) -> Result<u64> {
         let sent = self.network.datagrams(&self.source, (Self::ADDRESS, PORT), packets)?;
-        self.wait_for_failure()?;
+        self.wait_for_answer()?;
         Ok(sent)
     }
+}
+
+/// A client that looks for many hosts at once, with a small neighbour table.
+///
+/// The table and its limits are the whole host's: they are low as long as this lives.
+#[derive(Debug)]
+pub struct FullTable {
+    network: Network,
+    _limits: [HostValue; 2],
+}
+
+impl FullTable {
+    /// Entries that the table has room for, besides those that are there.
+    const ROOM: u64 = 16;
+
+    /// # Errors
+    /// As [`Network::direct`], and as [`HostValue::set`].
+    pub fn new() -> Result<Self> {
+        let network = Network::direct()?;
+        let limit = entries()? + Self::ROOM;
+        let set = |name: &str| {
+            HostValue::set(&format!("net/ipv4/neigh/default/{name}"), &limit.to_string())
+        };
+        let limits = [set("gc_thresh2")?, set("gc_thresh3")?];
+        Ok(Self { network, _limits: limits })
+    }
+}
+
+impl Cause for FullTable {
+    fn netns(&self) -> &Netns {
+        self.network.client()
+    }
+
+    /// One packet to each of `packets` hosts, which are not there; at most 250. What the table has
+    /// no room for is dropped.
+    fn send(&self, packets: u64) -> Result<u64> {
+        let source = self.network.source(CLIENT)?;
+        for host in 1..=u8::try_from(packets.min(250))? {
+            let [a, b, ..] = CLIENT.octets();
+            // Refused with an error or without, as kernels differ in it.
+            let _ = source.send_to(b"dropped", (Ipv4Addr::from([a, b, 7, host]), PORT));
+        }
+        Ok(packets)
+    }
+}
+
+/// Entries of the host's ARP table: the first column of its statistics, the same for each CPU.
+fn entries() -> Result<u64> {
+    let text = fs::read_to_string("/proc/net/stat/arp_cache").context("cannot read arp_cache")?;
+    let first = text.lines().nth(1).and_then(|line| line.split_whitespace().next());
+    u64::from_str_radix(first.context("arp_cache is empty")?, 16).context("no number of entries")
 }

@@ -1,14 +1,17 @@
 //! Packets that no route serves.
 
-use std::net::Ipv4Addr;
+use std::{io, mem::size_of_val, net::Ipv4Addr, os::fd::AsRawFd, thread, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{
     Cause, PORT,
-    network::{CLIENT, LINK, Network, SERVER},
+    network::{CLIENT, LINK, Network, SERVER, SERVER_SIDE},
 };
-use crate::netns::Netns;
+use crate::{machine::longer, netns::Netns};
+
+/// Somewhere behind the server, set aside for documentation (RFC 5737).
+pub const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 
 /// A server that checks whether an answer would leave by the link that the packet came by
 /// (`rp_filter`, strict), and gets packets from an address to which it has no route.
@@ -26,6 +29,20 @@ impl ReversePath {
         network.client().ip(&format!("address add {}/32 dev lo", Self::SOURCE))?;
         network.server().sysctl(&format!("net/ipv4/conf/{LINK}/rp_filter"), "1")?;
         Ok(Self(network))
+    }
+
+    /// The way back to the address leads out of another link.
+    ///
+    /// # Errors
+    /// As [`Network::direct`].
+    pub fn asymmetric() -> Result<Self> {
+        let this = Self::new()?;
+        let server = this.0.server();
+        server.ip("link add other0 type veth peer name other1")?;
+        server.ip("link set other0 up")?;
+        server.ip("link set other1 up")?;
+        server.ip(&format!("route add {}/32 dev other0", Self::SOURCE))?;
+        Ok(this)
     }
 }
 
@@ -68,14 +85,11 @@ impl Cause for TimeToLive {
 pub struct NoRouter(Network);
 
 impl NoRouter {
-    /// Somewhere behind the server, set aside for documentation (RFC 5737).
-    pub const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
-
     /// # Errors
     /// As [`Network::direct`].
     pub fn new() -> Result<Self> {
         let network = Network::direct()?;
-        network.client().ip(&format!("route add {}/32 via {SERVER}", Self::BEYOND))?;
+        network.client().ip(&format!("route add {}/32 via {SERVER}", BEYOND))?;
         network.server().sysctl("net/ipv4/ip_forward", "0")?;
         Ok(Self(network))
     }
@@ -87,6 +101,117 @@ impl Cause for NoRouter {
     }
 
     fn send(&self, packets: u64) -> Result<u64> {
-        self.0.datagrams(&self.0.source(CLIENT)?, (Self::BEYOND, PORT), packets)
+        self.0.datagrams(&self.0.source(CLIENT)?, (BEYOND, PORT), packets)
     }
+}
+
+/// A router that has no route to where packets are for.
+#[derive(Debug)]
+pub struct NoRoute(Network);
+
+impl NoRoute {
+    /// # Errors
+    /// As [`Network::routed`].
+    pub fn new() -> Result<Self> {
+        let network = Network::routed()?;
+        // Unused until the router knows that the server has it.
+        network.server().ip(&format!("address add {BEYOND}/32 dev lo"))?;
+        Ok(Self(network))
+    }
+}
+
+impl Cause for NoRoute {
+    fn netns(&self) -> &Netns {
+        self.0.between()
+    }
+
+    fn send(&self, packets: u64) -> Result<u64> {
+        self.0.datagrams(&self.0.source(CLIENT)?, (BEYOND, PORT), packets)
+    }
+}
+
+/// A router and a server that each take the other for the way to [`BEYOND`].
+#[derive(Debug)]
+pub struct Loop(Network);
+
+impl Loop {
+    /// # Errors
+    /// As [`Network::routed`].
+    pub fn new() -> Result<Self> {
+        let network = Network::routed()?;
+        let (router, server) = (network.between(), network.server());
+        router.ip(&format!("route add {BEYOND}/32 via {SERVER}"))?;
+        // They come back by another link than the one to their source.
+        for name in ["all", SERVER_SIDE] {
+            router.sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "0")?;
+        }
+        server.sysctl("net/ipv4/ip_forward", "1")?;
+        Ok(Self(network))
+    }
+
+    /// The server has the address after all.
+    pub fn end(&self) -> Result<()> {
+        self.0.server().ip(&format!("address add {BEYOND}/32 dev lo")).map(drop)
+    }
+}
+
+impl Cause for Loop {
+    fn netns(&self) -> &Netns {
+        self.0.server()
+    }
+
+    fn send(&self, packets: u64) -> Result<u64> {
+        let sent = self.0.datagrams(&self.0.source(CLIENT)?, (BEYOND, PORT), packets)?;
+        // The token behind them goes no round.
+        thread::sleep(longer(Duration::from_millis(200)));
+        Ok(sent)
+    }
+}
+
+/// A router whose link to the server takes less than the one to the client, and a sender that
+/// forbids to cut its datagrams and does not learn how large they may be.
+#[derive(Debug)]
+pub struct NarrowLink(Network);
+
+impl NarrowLink {
+    /// The smallest that IPv6 would allow; links of a pair have 1,500.
+    const MTU: u32 = 1_280;
+    const PAYLOAD: [u8; 1_400] = [0; 1_400];
+
+    /// # Errors
+    /// As [`Network::routed`].
+    pub fn new() -> Result<Self> {
+        let network = Network::routed()?;
+        network.between().ip(&format!("link set {SERVER_SIDE} mtu {}", Self::MTU))?;
+        Ok(Self(network))
+    }
+}
+
+impl Cause for NarrowLink {
+    fn netns(&self) -> &Netns {
+        self.0.between()
+    }
+
+    fn send(&self, packets: u64) -> Result<u64> {
+        let source = self.0.source(CLIENT)?;
+        never_cut(&source)?;
+        self.0.datagrams_of(&Self::PAYLOAD, &source, (SERVER, PORT), packets)
+    }
+}
+
+/// Datagrams of `socket` may not be cut, whatever is known of the path (ip(7), `IP_MTU_DISCOVER`).
+fn never_cut(socket: &impl AsRawFd) -> Result<()> {
+    let probe: libc::c_int = libc::IP_PMTUDISC_PROBE;
+    // SAFETY: the option is an int; pointer and length describe `probe`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw const probe).cast(),
+            size_of_val(&probe) as libc::socklen_t,
+        )
+    };
+    ensure!(result == 0, "cannot forbid fragments: {}", io::Error::last_os_error());
+    Ok(())
 }

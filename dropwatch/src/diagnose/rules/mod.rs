@@ -9,16 +9,25 @@
 //! `dropwatch explain` never differ.
 
 mod accept_queue;
+mod checksums;
 mod closed_port;
 mod conntrack_full;
 mod conntrack_insert;
 mod cpu_backlog;
 mod draft;
 mod forwarding;
+mod fragments;
+mod hops;
+mod mtu;
+mod neighbour_failed;
+mod neighbour_queue;
+mod neighbour_table;
 mod netfilter;
 mod nic;
+mod no_route;
 mod program;
 mod qdisc;
+mod reverse_path;
 mod socket_filter;
 mod syn_queue;
 mod tcp_backlog;
@@ -27,13 +36,14 @@ mod tcp_receive_memory;
 mod testing;
 mod udp_memory;
 mod udp_receive_buffer;
+mod unhandled;
 
 use std::{cmp::Reverse, collections::HashSet, sync::LazyLock};
 
-use self::draft::Draft;
+use self::draft::{Draft, quote};
 use super::{evidence::Evidence, facts::Facts};
 use crate::report::{
-    finding::Finding,
+    finding::{Finding, Severity},
     model::{Report, share},
 };
 
@@ -57,49 +67,92 @@ const RULES: &[Rule] = &[
     cpu_backlog::check,
     closed_port::check,
     socket_filter::check,
+    reverse_path::check,
+    no_route::check,
+    neighbour_failed::check,
+    neighbour_queue::check,
+    neighbour_table::check,
+    unhandled::check,
+    mtu::check,
+    checksums::check,
+    fragments::check,
+    hops::check,
 ];
 
 /// Counters of a namespace that some rule looks at, or that stand beside one that does.
 const COUNTERS: &[&str] = &[
+    "Icmp.InCsumErrors",
+    "Icmp6.InCsumErrors",
+    "Ip.FragFails",
     "Ip.InAddrErrors",
-    "Ip6.InAddrErrors",
-    "Udp.NoPorts",
-    "Udp6.NoPorts",
-    "Udp.RcvbufErrors",
-    "Udp6.RcvbufErrors",
-    "Udp.MemErrors",
-    "Udp6.MemErrors",
+    "Ip.InHdrErrors",
     "Ip.OutNoRoutes",
+    "Ip.ReasmFails",
+    "Ip.ReasmTimeout",
+    "Ip6.InAddrErrors",
+    "Ip6.InHdrErrors",
+    "Ip6.InNoRoutes",
+    "Ip6.InTooBigErrors",
+    "Ip6.OutNoRoutes",
+    "Ip6.ReasmFails",
+    "Ip6.ReasmTimeout",
+    "IpExt.InCsumErrors",
+    "IpExt.InNoRoutes",
+    "Tcp.InCsumErrors",
     "Tcp.OutRsts",
-    LISTEN_OVERFLOWS,
+    "TcpExt.IPReversePathFilter",
     "TcpExt.ListenDrops",
-    "TcpExt.TCPReqQFullDrop",
-    "TcpExt.TCPRcvQDrop",
-    "TcpExt.TCPOFODrop",
     "TcpExt.OfoPruned",
     "TcpExt.RcvPruned",
-    "TcpExt.TCPMemoryPressures",
     "TcpExt.TCPBacklogDrop",
+    "TcpExt.TCPMemoryPressures",
+    "TcpExt.TCPOFODrop",
+    "TcpExt.TCPRcvQDrop",
+    "TcpExt.TCPReqQFullDrop",
+    "Udp.InCsumErrors",
+    "Udp.MemErrors",
+    "Udp.NoPorts",
+    "Udp.RcvbufErrors",
+    "Udp6.InCsumErrors",
+    "Udp6.MemErrors",
+    "Udp6.NoPorts",
+    "Udp6.RcvbufErrors",
+    LISTEN_OVERFLOWS,
 ];
 
 /// Settings of a namespace that some rule quotes.
 pub const SETTINGS: &[&str] = &[
-    "net.ipv4.ip_forward",
-    "net.ipv6.conf.all.forwarding",
     "net.core.somaxconn",
+    "net.ipv4.conf.all.rp_filter",
+    "net.ipv4.ip_forward",
+    "net.ipv4.ipfrag_high_thresh",
+    "net.ipv4.ipfrag_time",
     "net.ipv4.tcp_max_syn_backlog",
-    "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv6.conf.all.forwarding",
+    "net.ipv6.ip6frag_high_thresh",
+    "net.ipv6.ip6frag_time",
 ];
 
 /// Settings of a device, whose name stands in for `DEV`; slashes keep its dots apart.
-pub const DEVICE_SETTINGS: &[&str] = &["net/ipv4/conf/DEV/rp_filter"];
+pub const DEVICE_SETTINGS: &[&str] = &[
+    "net/ipv4/conf/DEV/rp_filter",
+    "net/ipv4/neigh/DEV/unres_qlen_bytes",
+    "net/ipv6/neigh/DEV/unres_qlen_bytes",
+];
 
 /// Where this has counted, listening sockets are looked at.
 pub use accept_queue::OVERFLOWS as LISTEN_OVERFLOWS;
 
 /// Losses of the whole host that some rule looks at, in whatever namespace they are.
-pub const HOST_LOSSES: &[&str] = &["softnet.dropped"];
+pub const HOST_LOSSES: &[&str] = &[
+    "arp_cache.table_fulls",
+    "arp_cache.unresolved_discards",
+    "ndisc_cache.table_fulls",
+    "ndisc_cache.unresolved_discards",
+    "softnet.dropped",
+];
 
 /// Settings of the whole host that some rule quotes.
 pub use draft::HOST_WIDE as HOST_SETTINGS;
@@ -116,6 +169,9 @@ pub fn is_wanted(group: &str, name: &str) -> bool {
 const LEAST_SHARE: f64 = 0.01;
 /// Nor are fewer than so many in an interval.
 const LEAST_DROPS: u64 = 3;
+/// More a second of what is usual in small numbers (announcements of switches, traceroute, senders
+/// that find out an MTU) mean something.
+const USUAL_PER_SECOND: f64 = 10.0;
 
 /// What is wrong on a host whose evidence was `before` at the begin of `report` and is `now` at
 /// its end: the most severe first, then what explains the most.
@@ -130,5 +186,15 @@ pub fn findings(report: &Report, before: &Evidence, now: &Evidence) -> Vec<Findi
 
 /// Whether so many drops are more than what is usual on a healthy host.
 fn matters(drops: u64, facts: &Facts<'_>) -> bool {
-    drops >= LEAST_DROPS && share(drops, facts.report.drops) >= LEAST_SHARE
+    // What no drop event shows is part of no report's drops.
+    let all = facts.report.drops.max(drops);
+    drops >= LEAST_DROPS && share(drops, all) >= LEAST_SHARE
+}
+
+/// How severe drops are of a kind that every healthy host has a few of.
+fn by_rate(drops: u64, facts: &Facts<'_>) -> Severity {
+    match drops as f64 > USUAL_PER_SECOND * facts.report.interval_s {
+        true => Severity::Warning,
+        false => Severity::Notice,
+    }
 }

@@ -100,7 +100,13 @@ impl Host {
         self
     }
 
-    /// The same of the host.
+    /// How something of the namespace stands that rises and falls.
+    pub(super) fn gauge(mut self, name: &str, value: u64) -> Self {
+        self.now.spaces.get_mut(&GW).expect("gw").gauges.add(name.to_owned(), value);
+        self
+    }
+
+    /// A counter of the host that stood at 5 and counted so many.
     pub(super) fn host_counted(mut self, name: &str, count: u64) -> Self {
         self.before.host.add(name.to_owned(), 5);
         self.now.host.add(name.to_owned(), 5 + count);
@@ -132,6 +138,15 @@ impl Host {
     /// The longest accept queue.
     pub(super) fn listener(mut self, listener: Listener) -> Self {
         self.now.spaces.get_mut(&GW).expect("gw").fullest_listener = Some(listener);
+        self
+    }
+
+    /// A device of `gw` that is up and at rest.
+    pub(super) fn device(mut self, index: u32, name: &str, mtu: u32) -> Self {
+        let link = Link { name: name.to_owned(), mtu, up: true, ..Link::default() };
+        for evidence in [&mut self.before, &mut self.now] {
+            evidence.spaces.get_mut(&GW).expect("gw").links.insert(index, link.clone());
+        }
         self
     }
 

@@ -1,0 +1,161 @@
+//! Packets that were damaged on their way, or made wrongly.
+//!
+//! The checksum of a header or of what it carries is not that of the bytes that came, and the
+//! protocol drops the packet and counts it (`ip_rcv_core`, `udp_queue_rcv_one_skb`, `tcp_v4_rcv`,
+//! `icmp_rcv` and others, net/ipv4 and net/ipv6). A cable, a device's memory, its checksum offload, or
+//! the sender's.
+
+use super::{Draft, Facts, matters, quote};
+use crate::{
+    diagnose::facts::{Changed, Rows},
+    report::finding::{Finding, Severity},
+};
+
+struct Protocol {
+    name: &'static str,
+    counters: &'static [(&'static str, &'static str)],
+    reason: &'static str,
+    functions: &'static [&'static str],
+}
+
+const PROTOCOLS: [Protocol; 4] = [
+    Protocol {
+        name: "IP",
+        counters: &[("IpExt.InCsumErrors", "netstat")],
+        reason: "IP_CSUM",
+        functions: &["ip_rcv_core", "ip_rcv"],
+    },
+    Protocol {
+        name: "TCP",
+        counters: &[("Tcp.InCsumErrors", "snmp")],
+        reason: "TCP_CSUM",
+        functions: &[
+            "tcp_v4_rcv",
+            "tcp_v6_rcv",
+            "tcp_v4_do_rcv",
+            "tcp_v6_do_rcv",
+            "tcp_rcv_established",
+        ],
+    },
+    Protocol {
+        name: "UDP",
+        counters: &[("Udp.InCsumErrors", "snmp"), ("Udp6.InCsumErrors", "snmp6")],
+        reason: "UDP_CSUM",
+        functions: &[
+            "__udp4_lib_rcv",
+            "__udp6_lib_rcv",
+            "udp_rcv",
+            "udpv6_rcv",
+            "udp_queue_rcv_one_skb",
+            "udpv6_queue_rcv_one_skb",
+            "__first_packet_length",
+            "skb_consume_udp",
+            "udp_recvmsg",
+            "udpv6_recvmsg",
+        ],
+    },
+    Protocol {
+        name: "ICMP",
+        counters: &[("Icmp.InCsumErrors", "snmp"), ("Icmp6.InCsumErrors", "snmp6")],
+        reason: "ICMP_CSUM",
+        functions: &["icmp_rcv", "icmpv6_rcv"],
+    },
+];
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    facts.spaces().filter_map(|space| damaged(facts, space)).collect()
+}
+
+fn damaged(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
+    let (mut counted, mut drops, mut names) = (0, 0, Vec::new());
+    let mut rows = Rows(Vec::new());
+    for Protocol { name, counters, reason, functions } in &PROTOCOLS {
+        let here: u64 = counters.iter().map(|(counter, _)| space.delta(counter)).sum();
+        if here == 0 {
+            continue;
+        }
+        let theirs = facts.rows_for(reason, functions);
+        counted += here;
+        drops += here.min(theirs.count());
+        rows.0.extend(theirs.0);
+        names.push(*name);
+    }
+    if !matters(counted, facts) {
+        return None;
+    }
+    let rows = rows.of(space);
+    let device = rows.interfaces().first().map(|(name, _)| *name);
+    let source = rows.flow().and_then(|flow| flow.src).map(|source| source.to_string());
+    let from = source.map(|source| format!(" from {source}")).unwrap_or_default();
+    let by = device.map(|device| format!(" by {device}")).unwrap_or_default();
+    let title = format!(
+        "{} gets damaged packets{from}{by}: {counted} with a wrong checksum ({})",
+        space.name(),
+        names.join(", ")
+    );
+    let mut draft = Draft::new(facts, "checksum", Severity::Warning, title).at(space);
+    if drops > 0 {
+        draft = draft.explains(drops);
+    }
+    for (counter, source) in PROTOCOLS.iter().flat_map(|protocol| protocol.counters) {
+        let counted = space.delta(counter);
+        if counted > 0 {
+            draft = draft.counted(counter, counted, source);
+        }
+    }
+    let link = space.links().find(|link| Some(link.now.name.as_str()) == device);
+    if let Some(link) = link {
+        draft = draft.counted("rx_crc_errors", link.delta("rx_crc_errors"), "rtnetlink");
+    }
+    let device = device.map_or("DEV".into(), quote);
+    let finding = draft
+        .run(
+            &format!("ethtool -S {device}"),
+            "errors that the device saw: if it has some, look at cable, port and transceiver",
+        )
+        .run(
+            &format!("ethtool -K {device} rx off"),
+            "the kernel sums up by itself; if that ends it, the device's offload is at fault. \
+             Costs CPU time",
+        );
+    Some(finding.done())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+
+    #[test]
+    fn protocols_are_one_finding() {
+        let found = Host::new()
+            .row(48, "__udp4_lib_rcv", "UDP_CSUM")
+            .interface("eth0")
+            .row(2, "tcp_v4_rcv", "TCP_CSUM")
+            .row(40, "tcp_v4_rcv", "NO_SOCKET")
+            .counted("Udp.InCsumErrors", 48)
+            .counted("Tcp.InCsumErrors", 3)
+            .run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(
+            finding.title,
+            "gw gets damaged packets by eth0: 51 with a wrong checksum (TCP, UDP)"
+        );
+        assert_eq!(finding.explains.map(|e| e.drops), Some(50));
+        let counted: Vec<_> = finding.evidence.iter().map(|e| e.name.as_str()).collect();
+        assert_eq!(counted, ["Tcp.InCsumErrors", "Udp.InCsumErrors"]);
+        assert_eq!(finding.actions[0].command, "ip netns exec gw ethtool -S eth0");
+    }
+
+    #[test]
+    fn the_counter_proves_what_no_event_shows() {
+        let found = Host::new().counted("Tcp.InCsumErrors", 3).run(check);
+        assert_eq!(found[0].explains, None);
+    }
+
+    #[test]
+    fn a_packet_or_two_happen_everywhere() {
+        assert_eq!(Host::new().counted("Tcp.InCsumErrors", 2).run(check), []);
+        let rows = Host::new().row(50, "__udp4_lib_rcv", "UDP_CSUM").counted("Udp.InCsumErrors", 0);
+        assert_eq!(rows.run(check), []);
+    }
+}

@@ -1,0 +1,89 @@
+//! Packets whose hops are used up on this router.
+//!
+//! Each router takes one off TTL or hop limit, and the one that finds none left drops the packet
+//! and tells the sender (`ip_forward`, net/ipv4/ip_forward.c; `ip6_forward`,
+//! net/ipv6/ip6_output.c). traceroute lives on that, a few packets at a time; many for the same
+//! destination go round in circles.
+
+use super::{Draft, Facts, by_rate, matters};
+use crate::{diagnose::facts::Changed, report::finding::Finding};
+
+/// Counter, where it is read, and the function.
+const FAMILIES: [(&str, &str, &str); 2] =
+    [("Ip.InHdrErrors", "snmp", "ip_forward"), ("Ip6.InHdrErrors", "snmp6", "ip6_forward")];
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let found = facts.spaces().flat_map(|space| {
+        FAMILIES.iter().filter_map(move |(counter, source, function)| {
+            used_up(facts, space, counter, source, function)
+        })
+    });
+    found.collect()
+}
+
+fn used_up(
+    facts: &Facts<'_>,
+    space: Changed<'_>,
+    counter: &str,
+    source: &str,
+    function: &str,
+) -> Option<Finding> {
+    let rows = facts.rows_or_unspecified(&["IP_INHDR"], &[function]);
+    let counted = space.delta(counter);
+    let drops = counted.min(rows.count());
+    if !matters(drops, facts) {
+        return None;
+    }
+    let to = rows.of(space).flow().and_then(|flow| flow.dst).map(|dst| dst.to_string());
+    let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+    let title = format!(
+        "{drops} packets{what} had no hops left in {}: a routing loop, or traceroute",
+        space.name()
+    );
+    let to = to.as_deref().unwrap_or("ADDRESS");
+    let finding = Draft::new(facts, "ttl_expired", by_rate(drops, facts), title)
+        .at(space)
+        .explains(drops)
+        .counted(counter, counted, source)
+        .counted(&format!("IP_INHDR at {function}"), rows.count(), "kfree_skb")
+        .run(&format!("ip route get {to}"), "the next router; it must not send them back here")
+        .run(&format!("tracepath -n {to}"), "a router that comes again is part of a loop");
+    Some(finding.done())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+    use crate::report::{finding::Severity, flow::Flow};
+
+    fn router(drops: u64, counted: u64) -> Host {
+        Host::new().row(drops, "ip_forward", "IP_INHDR").counted("Ip.InHdrErrors", counted)
+    }
+
+    #[test]
+    fn many_packets_to_one_place_are_a_loop() {
+        let flow = Flow { dst: Some([203, 0, 113, 9].into()), ..Flow::default() };
+        let found = router(50, 50).flow(flow).run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(
+            finding.title,
+            "50 packets to 203.0.113.9 had no hops left in gw: a routing loop, or traceroute"
+        );
+        assert_eq!(finding.severity, Severity::Warning);
+        assert_eq!(finding.actions[0].command, "ip netns exec gw ip route get 203.0.113.9");
+    }
+
+    #[test]
+    fn traceroute_is_a_notice() {
+        assert_eq!(router(5, 5).run(check)[0].severity, Severity::Notice);
+        assert_eq!(router(2, 2).run(check), []);
+    }
+
+    #[test]
+    fn bad_headers_are_another_functions() {
+        let found =
+            Host::new().row(50, "ip_rcv_core", "IP_INHDR").counted("Ip.InHdrErrors", 50).run(check);
+        assert_eq!(found, []);
+        assert_eq!(router(50, 0).run(check), []);
+    }
+}

@@ -1,0 +1,133 @@
+//! Packets that are larger than the next link takes and must not be cut.
+//!
+//! A router drops them and tells the sender how large they may be (`ip_forward`,
+//! net/ipv4/ip_forward.c; `ip6_forward`, net/ipv6/ip6_output.c). That is how senders learn the
+//! path's MTU, once for each destination, so that a few are usual. Where that answer is filtered on
+//! its way, connections hang as soon as they carry data.
+
+use super::{Draft, Facts, by_rate, matters, quote};
+use crate::{
+    diagnose::{evidence::Link, facts::Changed},
+    report::finding::Finding,
+};
+
+struct Family {
+    counter: &'static str,
+    source: &'static str,
+    functions: &'static [&'static str],
+    clamp: &'static str,
+}
+
+const FAMILIES: [Family; 2] = [
+    Family {
+        counter: "Ip.FragFails",
+        source: "snmp",
+        functions: &["ip_forward", "ip_fragment"],
+        clamp: "iptables",
+    },
+    Family {
+        counter: "Ip6.InTooBigErrors",
+        source: "snmp6",
+        functions: &["ip6_forward"],
+        clamp: "ip6tables",
+    },
+];
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let found = facts
+        .spaces()
+        .flat_map(|space| FAMILIES.iter().filter_map(move |family| too_big(facts, space, family)));
+    found.collect()
+}
+
+fn too_big(facts: &Facts<'_>, space: Changed<'_>, family: &Family) -> Option<Finding> {
+    let rows = facts.rows_for("PKT_TOO_BIG", family.functions);
+    let counted = space.delta(family.counter);
+    let drops = counted.min(rows.count());
+    if !matters(drops, facts) {
+        return None;
+    }
+    let here = rows.of(space);
+    let to = here.flow().and_then(|flow| flow.dst).map(|dst| dst.to_string());
+    let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+    let title = format!(
+        "{} cannot forward {drops} packets{what}: larger than the next link's MTU",
+        space.name()
+    );
+    let mut draft = Draft::new(facts, "mtu", by_rate(drops, facts), title)
+        .at(space)
+        .explains(drops)
+        .counted(family.counter, counted, family.source)
+        .counted("PKT_TOO_BIG", rows.count(), "kfree_skb");
+    let came_by = here.interfaces().first().map(|(name, _)| *name);
+    let (from, narrow) = links(space, came_by);
+    for link in from.into_iter().chain(narrow) {
+        draft = draft.state(&format!("MTU of {}", link.name), u64::from(link.mtu), "rtnetlink");
+    }
+    if let (Some(from), Some(narrow)) = (from, narrow) {
+        let command = format!("ip link set dev {} mtu {}", quote(&narrow.name), from.mtu);
+        draft = draft.run(&command, "if every station on that link takes as much");
+    } else {
+        let to = to.as_deref().unwrap_or("ADDRESS");
+        draft = draft.run(&format!("ip route get {to}"), "the next link, and the route's own MTU");
+    }
+    let clamp = format!(
+        "{} -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",
+        family.clamp
+    );
+    Some(draft.run(&clamp, "TCP asks for segments that fit; other protocols go on as now").done())
+}
+
+/// The device that the packets came in by, and the one with a smaller MTU, if there is but one.
+fn links<'a>(space: Changed<'a>, came_by: Option<&str>) -> (Option<&'a Link>, Option<&'a Link>) {
+    let all = || space.now.links.values().filter(|link| link.up);
+    let from = all().find(|link| Some(link.name.as_str()) == came_by);
+    let mut narrow = all().filter(|link| from.is_some_and(|from| link.mtu < from.mtu));
+    (from, narrow.next().filter(|_| narrow.next().is_none()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+    use crate::report::finding::Severity;
+
+    fn router(drops: u64, counted: u64) -> Host {
+        Host::new()
+            .row(drops, "ip_forward", "PKT_TOO_BIG")
+            .interface("port0")
+            .counted("Ip.FragFails", counted)
+            .device(2, "port0", 1500)
+    }
+
+    fn first(host: Host) -> String {
+        host.run(check)[0].actions[0].command.clone()
+    }
+
+    #[test]
+    fn the_only_narrow_link_is_widened() {
+        let found = router(50, 50).device(3, "port1", 1280).run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(finding.title, "gw cannot forward 50 packets: larger than the next link's MTU");
+        assert_eq!(finding.severity, Severity::Warning);
+        assert_eq!(finding.actions[0].command, "ip netns exec gw ip link set dev port1 mtu 1500");
+    }
+
+    #[test]
+    fn of_several_narrow_links_none_is_blamed() {
+        let host = router(50, 50).device(3, "port1", 1280).device(4, "tun0", 1400);
+        assert_eq!(first(host), "ip netns exec gw ip route get ADDRESS");
+        assert_eq!(first(router(50, 50)), "ip netns exec gw ip route get ADDRESS");
+    }
+
+    #[test]
+    fn senders_that_find_out_the_path_are_a_notice() {
+        assert_eq!(router(5, 5).run(check)[0].severity, Severity::Notice);
+        assert_eq!(router(2, 2).run(check), []);
+    }
+
+    #[test]
+    fn nothing_counted_is_nothing_found() {
+        assert_eq!(router(50, 0).run(check), []);
+        assert_eq!(Host::new().counted("Ip.FragFails", 50).run(check), []);
+    }
+}

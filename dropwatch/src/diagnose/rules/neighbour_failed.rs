@@ -1,0 +1,94 @@
+//! Packets for a next hop that does not answer.
+//!
+//! They wait while the kernel asks for the link-layer address, and are dropped when it gives up
+//! (`neigh_invalidate`, net/core/neighbour.c, through `arp_error_report`, net/ipv4/arp.c, and
+//! `ndisc_error_report`, net/ipv6/ndisc.c). The sender is told that the host is unreachable.
+
+use super::{Draft, Facts, matters, quote};
+use crate::{
+    diagnose::facts::Rows,
+    report::{
+        facts::Netns,
+        finding::{Finding, Severity},
+    },
+};
+
+const FUNCTIONS: &[&str] = &["arp_error_report", "ndisc_error_report", "neigh_invalidate"];
+/// Neighbours that were given up, of both families and of all namespaces.
+const FAILURES: [&str; 2] = ["arp_cache.res_failed", "ndisc_cache.res_failed"];
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let rows = facts.rows_for("NEIGH_FAILED", FUNCTIONS).by_netns();
+    rows.iter().filter_map(|(netns, rows)| silent(facts, *netns, rows)).collect()
+}
+
+fn silent(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Option<Finding> {
+    let drops = rows.count();
+    if !matters(drops, facts) {
+        return None;
+    }
+    let name = netns.and_then(|netns| netns.name.as_deref());
+    let device = rows.interfaces().first().map(|(name, _)| *name);
+    let to = rows.flow().and_then(|flow| flow.dst).map(|dst| dst.to_string());
+    let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
+    let on = device.map(|device| format!(" on {device}")).unwrap_or_default();
+    let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+    let title = format!("a neighbour does not answer{on}{at}: {drops} packets{what} dropped");
+    let mut draft = Draft::new(facts, "neighbour_failed", Severity::Warning, title)
+        .somewhere(netns)
+        .explains(drops)
+        .counted("NEIGH_FAILED", drops, "kfree_skb");
+    for name in FAILURES {
+        let failed = facts.delta(name);
+        if failed > 0 {
+            draft = draft.counted(name, failed, "all namespaces");
+        }
+    }
+    let to = to.as_deref().unwrap_or("ADDRESS");
+    let device = device.map_or("DEV".into(), quote);
+    let finding =
+        draft.run(&format!("ip route get {to}"), "the next hop: `via`, else the host itself").run(
+            &format!("ip neigh show dev {device}"),
+            "FAILED: down, in another VLAN, or not in the network that the address says",
+        );
+    Some(finding.done())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+    use crate::report::flow::Flow;
+
+    #[test]
+    fn the_silent_side_is_named() {
+        let flow = Flow { dst: Some([198, 18, 9, 9].into()), ..Flow::default() };
+        let found = Host::new()
+            .row(50, "neigh_invalidate", "NEIGH_FAILED")
+            .interface("eth0")
+            .flow(flow)
+            .host_counted("arp_cache.res_failed", 1)
+            .run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(
+            finding.title,
+            "a neighbour does not answer on eth0 in gw: 50 packets to 198.18.9.9 dropped"
+        );
+        let counted: Vec<_> = finding.evidence.iter().map(|e| e.name.as_str()).collect();
+        assert_eq!(counted, ["NEIGH_FAILED", "arp_cache.res_failed"]);
+        assert_eq!(finding.actions[1].command, "ip netns exec gw ip neigh show dev eth0");
+    }
+
+    #[test]
+    fn without_samples_it_is_somewhere() {
+        let found = Host::new().row(50, "arp_error_report", "").unsampled().run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(finding.title, "a neighbour does not answer: 50 packets dropped");
+        assert_eq!(finding.actions[0].command, "ip route get ADDRESS");
+    }
+
+    #[test]
+    fn a_packet_or_two_are_usual() {
+        assert_eq!(Host::new().row(2, "arp_error_report", "NEIGH_FAILED").run(check), []);
+        assert_eq!(Host::new().row(50, "arp_error_report", "NEIGH_DEAD").run(check), []);
+    }
+}

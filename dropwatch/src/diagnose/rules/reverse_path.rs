@@ -1,0 +1,123 @@
+//! Packets that came in by another interface than the way back to their source leads out of.
+//!
+//! `__fib_validate_source` (net/ipv4/fib_frontend.c) looks up the route to the source: in strict
+//! mode it has to lead out of the interface that the packet came in by, in loose mode any route
+//! will do. `ip_rcv_finish_core` (net/ipv4/ip_input.c) counts and drops what fails. The larger of
+//! the setting for all devices and the device's own is in force, so that 2 for the device alone is
+//! loose whatever the other says.
+
+use super::{Draft, Facts, matters};
+use crate::{
+    diagnose::facts::Changed,
+    report::finding::{Finding, Severity},
+};
+
+const COUNTER: &str = "TcpExt.IPReversePathFilter";
+const ALL: &str = "net.ipv4.conf.all.rp_filter";
+const FUNCTIONS: &[&str] = &["ip_rcv_finish_core", "ip_rcv_finish"];
+
+const LOOSE: &str = "2";
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    facts.spaces().filter_map(|space| refused(facts, space)).collect()
+}
+
+fn refused(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
+    let counted = space.delta(COUNTER);
+    let rows = facts.rows_for("IP_RPFILTER", FUNCTIONS);
+    let drops = counted.min(rows.count());
+    if !matters(drops, facts) {
+        return None;
+    }
+    let here = rows.of(space);
+    let device = here.interfaces().first().map(|(name, _)| *name);
+    let own = format!("net/ipv4/conf/{}/rp_filter", device.unwrap_or("DEV"));
+    let source = here.flow().and_then(|flow| flow.src).map(|source| source.to_string());
+    let by = device.map(|device| format!(" by {device}")).unwrap_or_default();
+    let from = source.as_ref().map(|source| format!(" from {source}")).unwrap_or_default();
+    let title = format!(
+        "reverse-path filter of {} refused {counted} packets{from} that came in{by}",
+        space.name()
+    );
+    let draft = Draft::new(facts, "reverse_path_filter", Severity::Warning, title)
+        .at(space)
+        .explains(drops)
+        .counted(COUNTER, counted, "netstat")
+        .setting(ALL)
+        .setting(&own);
+    let is_loose = [ALL, &own].into_iter().any(|name| space.setting(name) == Some(LOOSE));
+    let source = source.as_deref().unwrap_or("SOURCE");
+    let draft = if is_loose {
+        let note = format!("no route at all leads back to {source}; NETWORK is where that is");
+        draft.run("ip route add NETWORK via GATEWAY", &note)
+    } else {
+        draft.set(&own, LOOSE, "loose, for this interface alone")
+    };
+    Some(draft.run(&format!("ip route get {source}"), "where the way back leads").done())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+    use crate::report::flow::Flow;
+
+    fn host(drops: u64, counted: u64) -> Host {
+        Host::new()
+            .row(drops, "ip_rcv_finish_core", "IP_RPFILTER")
+            .interface("eth0.100")
+            .counted(COUNTER, counted)
+    }
+
+    #[test]
+    fn the_device_is_set_to_loose() {
+        let flow = Flow { src: Some([198, 19, 0, 9].into()), ..Flow::default() };
+        let found = host(50, 50).flow(flow).setting(ALL, "1").run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(
+            finding.title,
+            "reverse-path filter of gw refused 50 packets from 198.19.0.9 that came in by eth0.100"
+        );
+        let commands: Vec<_> = finding.actions.iter().map(|a| a.command.as_str()).collect();
+        assert_eq!(
+            commands,
+            [
+                "ip netns exec gw sysctl -w net/ipv4/conf/eth0.100/rp_filter=2",
+                "ip netns exec gw ip route get 198.19.0.9"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_loose_filter_refuses_only_what_has_no_route() {
+        for name in [ALL, "net/ipv4/conf/eth0.100/rp_filter"] {
+            let found = host(50, 50).setting(name, "2").run(check);
+            let command = &found[0].actions[0].command;
+            assert_eq!(command, "ip netns exec gw ip route add NETWORK via GATEWAY");
+        }
+    }
+
+    #[test]
+    fn where_samples_are_missing_the_device_is_to_be_filled_in() {
+        let found = host(50, 50).unsampled().run(check);
+        let command = &found[0].actions[0].command;
+        assert_eq!(command, "ip netns exec gw sysctl -w net/ipv4/conf/DEV/rp_filter=2");
+    }
+
+    #[test]
+    fn the_rest_of_what_the_function_drops_is_something_else() {
+        let host = host(5, 5).row(900, "ip_rcv_finish_core", "NOT_SPECIFIED").interface("eth1");
+        let found = host.run(check);
+        assert_eq!(found, [], "less than one in a hundred");
+        let found = Host::new()
+            .row(90, "ip_rcv_finish_core", "NOT_SPECIFIED")
+            .counted(COUNTER, 7)
+            .run(check);
+        assert_eq!(found[0].explains.map(|e| e.drops), Some(7), "a kernel without this reason");
+    }
+
+    #[test]
+    fn nothing_counted_is_nothing_found() {
+        assert_eq!(host(50, 0).run(check), []);
+        assert_eq!(host(2, 50).run(check), []);
+    }
+}

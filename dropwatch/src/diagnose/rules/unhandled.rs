@@ -1,0 +1,103 @@
+//! Frames that no protocol here wants.
+//!
+//! Nothing handles the frame's ethertype, so that its way ends where protocols take over
+//! (`__netif_receive_skb_core`, net/core/dev.c), and the device counts it as dropped. Switches that
+//! announce themselves are usual, a few frames a second; many come from a sender that takes this
+//! host for another, or from a handler that is missing here.
+
+use super::{Draft, Facts, by_rate, matters, quote};
+use crate::{
+    diagnose::facts::Rows,
+    report::{facts::Netns, finding::Finding},
+};
+
+const FUNCTION: &str = "__netif_receive_skb_core";
+const COUNTERS: [&str; 2] = ["rx_dropped", "rx_nohandler"];
+
+pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let rows = facts.rows_or_unspecified(&["UNHANDLED_PROTO"], &[FUNCTION]).by_netns();
+    rows.iter().filter_map(|(netns, rows)| unwanted(facts, *netns, rows)).collect()
+}
+
+fn unwanted(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Option<Finding> {
+    let (device, counted) = device(facts, netns, rows)?;
+    let drops = counted.min(rows.count());
+    if !matters(drops, facts) {
+        return None;
+    }
+    let protocol = rows.flow().and_then(|flow| flow.protocol.as_deref());
+    let name = netns.and_then(|netns| netns.name.as_deref());
+    let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
+    let of = protocol.map(|protocol| format!(" of protocol {protocol}")).unwrap_or_default();
+    let title = format!("{drops} frames{of} came in by {device}{at}, where nothing handles them");
+    let finding = Draft::new(facts, "unhandled_protocol", by_rate(drops, facts), title)
+        .somewhere(netns)
+        .explains(drops)
+        .counted(&format!("{} of {device}", COUNTERS.join(" + ")), counted, "rtnetlink")
+        .counted(&format!("UNHANDLED_PROTO at {FUNCTION}"), rows.count(), "kfree_skb")
+        .run(
+            &format!("tcpdump -e -n -c 10 -i {} not ip and not ip6 and not arp", quote(device)),
+            "who sends them; while it runs they are received, and no drops",
+        );
+    Some(finding.done())
+}
+
+/// The device that most of them came in by, and what it counted: the one that samples name, else
+/// the one that counted the most.
+fn device<'a>(facts: &Facts<'a>, netns: Option<&Netns>, rows: &Rows<'a>) -> Option<(&'a str, u64)> {
+    let wanted = rows.interfaces().first().map(|(name, _)| *name);
+    let here = facts.spaces().filter(|space| netns.is_none() || space.netns() == netns);
+    here.flat_map(|space| space.links())
+        .map(|link| (link.now.name.as_str(), COUNTERS.map(|name| link.delta(name)).iter().sum()))
+        .filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name))
+        .max_by_key(|(_, counted)| *counted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::*, *};
+    use crate::{
+        diagnose::evidence::Link,
+        report::{finding::Severity, flow::Flow},
+    };
+
+    fn host(drops: u64, counted: u64) -> Host {
+        let link = Link { name: "in0".into(), ..Link::default() };
+        Host::new().row(drops, "__netif_receive_skb_core", "UNHANDLED_PROTO").link(
+            &link,
+            "rx_dropped",
+            counted,
+        )
+    }
+
+    #[test]
+    fn ethertype_and_device_are_named() {
+        let flow = Flow { protocol: Some("0x88b5".into()), ..Flow::default() };
+        let found = host(500, 500).interface("in0").flow(flow).run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(
+            finding.title,
+            "500 frames of protocol 0x88b5 came in by in0 in gw, where nothing handles them"
+        );
+        assert_eq!(finding.severity, Severity::Warning);
+        assert!(finding.actions[0].command.starts_with("ip netns exec gw tcpdump -e -n -c 10"));
+    }
+
+    #[test]
+    fn what_a_switch_announces_is_a_notice() {
+        assert_eq!(host(5, 5).run(check)[0].severity, Severity::Notice);
+        assert_eq!(host(2, 2).run(check), []);
+    }
+
+    #[test]
+    fn without_samples_the_device_is_the_one_that_counted() {
+        let found = host(50, 60).unsampled().run(check);
+        assert!(found[0].title.starts_with("50 frames came in by in0, where"), "{found:?}");
+    }
+
+    #[test]
+    fn drops_that_no_device_counted_are_a_filters() {
+        assert_eq!(host(50, 0).run(check), []);
+        assert_eq!(host(50, 50).interface("eth9").run(check), []);
+    }
+}
