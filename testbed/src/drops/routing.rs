@@ -1,11 +1,20 @@
 //! Packets that no route serves.
 
-use std::{io, mem::size_of_val, net::Ipv4Addr, os::fd::AsRawFd, thread, time::Duration};
+use std::{
+    io,
+    mem::size_of_val,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::AsRawFd,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 
 use super::{
-    Cause, PORT,
+    Cause, PORT, SOURCE_PORT,
+    frame::Frame,
+    link_layer::datagram,
     network::{CLIENT, LINK, Network, SERVER, SERVER_SIDE},
 };
 use crate::{machine::longer, netns::Netns};
@@ -214,4 +223,27 @@ fn never_cut(socket: &impl AsRawFd) -> Result<()> {
     };
     ensure!(result == 0, "cannot forbid fragments: {}", io::Error::last_os_error());
     Ok(())
+}
+
+/// A server that gets packets from its own address, over the wire.
+#[derive(Debug)]
+pub struct OwnAddress(Network);
+
+impl OwnAddress {
+    /// # Errors
+    /// As [`Network::direct`].
+    pub fn new() -> Result<Self> {
+        Ok(Self(Network::direct()?))
+    }
+}
+
+impl Cause for OwnAddress {
+    fn netns(&self) -> &Netns {
+        self.0.server()
+    }
+
+    fn send(&self, packets: u64) -> Result<u64> {
+        let from = SocketAddrV4::new(SERVER, SOURCE_PORT);
+        self.0.frames(Frame { from, ..datagram() }.bytes(), packets)
+    }
 }

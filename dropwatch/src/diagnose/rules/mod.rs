@@ -18,6 +18,7 @@ mod draft;
 mod forwarding;
 mod fragments;
 mod hops;
+mod martian;
 mod mtu;
 mod neighbour_failed;
 mod neighbour_queue;
@@ -77,6 +78,7 @@ const RULES: &[Rule] = &[
     checksums::check,
     fragments::check,
     hops::check,
+    martian::check,
 ];
 
 /// Counters of a namespace that some rule looks at, or that stand beside one that does.
@@ -137,6 +139,8 @@ pub const SETTINGS: &[&str] = &[
 
 /// Settings of a device, whose name stands in for `DEV`; slashes keep its dots apart.
 pub const DEVICE_SETTINGS: &[&str] = &[
+    "net/ipv4/conf/DEV/accept_local",
+    "net/ipv4/conf/DEV/route_localnet",
     "net/ipv4/conf/DEV/rp_filter",
     "net/ipv4/neigh/DEV/unres_qlen_bytes",
     "net/ipv6/neigh/DEV/unres_qlen_bytes",

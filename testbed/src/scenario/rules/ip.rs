@@ -14,7 +14,7 @@ use crate::{
         broken::{Damaged, FirstFragments},
         neighbour::{FullTable, SilentNeighbour},
         network::SERVER,
-        routing::{BEYOND, Loop, NarrowLink, NoRoute, NoRouter, ReversePath},
+        routing::{BEYOND, Loop, NarrowLink, NoRoute, NoRouter, OwnAddress, ReversePath},
     },
     flood::Wire,
     machine::longer,
@@ -105,6 +105,13 @@ pub(super) const ALL: &[RuleScenario] = &[
         mended: true,
         make: || Ok(Box::new(Circling(Loop::new()?))),
     },
+    RuleScenario {
+        name: "martian",
+        about: "packets come in from the host's own address",
+        rule: Some("martian"),
+        mended: true,
+        make: || Ok(Box::new(Martian(OwnAddress::new()?))),
+    },
 ];
 
 /// The gateway of the missing route is to be filled in.
@@ -145,6 +152,19 @@ impl Trouble for Circling {
 
     fn mend(&mut self) -> Result<()> {
         self.0.end()
+    }
+}
+
+/// The first command shows the sender; this host is to accept what it sends.
+struct Martian(OwnAddress);
+
+impl Trouble for Martian {
+    fn happen(&mut self) -> Result<()> {
+        self.0.send(50).map(drop)
+    }
+
+    fn choose(&self, commands: &[String]) -> Option<String> {
+        commands.iter().find(|command| command.contains("accept_local")).cloned()
     }
 }
 
