@@ -92,7 +92,8 @@ fn text_names_place_flow_and_path() {
            (70% of 4 samples)
            ip_rcv ← __netif_receive_skb_one_core  (70%)
        3 packets dropped at ip_rcv_finish_core.constprop.0+0xbf (NOT_SPECIFIED) 0.1%
-           netns 7 · ifindex 9 · nginx (pid 812) (pid 2) · tcp [fd00::2]:65000
+           netns 7 · ifindex 9 · nginx (pid 812) (pid 2) in nginx.service
+           tcp [fd00::2]:65000
            → [fd00:1111:2222:3333:4444:5555:6666:7777]:65001 PSH ACK  (1 sample)
            __napi_poll
        1 packets dropped at __udp4_lib_rcv+0x5d2 (NO_SOCKET) <0.1%
@@ -136,7 +137,8 @@ fn text_draws_call_paths_as_a_tree() {
                         __sys_sendto
                         do_syscall_64
        3 packets dropped at ip_rcv_finish_core.constprop.0+0xbf (NOT_SPECIFIED) 0.1%
-           netns 7 · ifindex 9 · nginx (pid 812) (pid 2) · tcp [fd00::2]:65000
+           netns 7 · ifindex 9 · nginx (pid 812) (pid 2) in nginx.service
+           tcp [fd00::2]:65000
            → [fd00:1111:2222:3333:4444:5555:6666:7777]:65001 PSH ACK  (1 sample)
            |
            ---ip_rcv_finish_core.constprop.0
