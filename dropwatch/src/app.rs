@@ -100,6 +100,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
             capture,
             pace: Pace::new(settings.interval),
             names,
+            told: [false; 2],
             evidence,
             probe,
             settings,
@@ -134,6 +135,8 @@ struct Run<'a> {
     settings: &'a Watch,
     probe: Probe,
     names: HostNames,
+    /// Which notices of [`HostNames::notices`] were given.
+    told: [bool; 2],
     /// Absent where nobody asks for findings.
     evidence: Option<Collector>,
     reporter: Reporter,
@@ -276,6 +279,13 @@ impl Run<'_> {
         }
         if self.reporter.fallen() > fallen {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
+        }
+        for (notice, told) in self.names.notices().into_iter().zip(&mut self.told) {
+            // Once: it holds for the whole run.
+            if let (Some(notice), false) = (notice, *told) {
+                verbose::to_stderr(&notice);
+                *told = true;
+            }
         }
         let lines = if self.settings.sample_lines { taken.lines } else { Vec::new() };
         Ok((lines, report))

@@ -100,6 +100,12 @@ impl HostNames {
         &mut self.namespaces
     }
 
+    /// What could not be named in this report for lack of a capability: namespaces, and owners of
+    /// sockets.
+    pub fn notices(&self) -> [Option<String>; 2] {
+        [self.namespaces.notice(), self.owners.notice()]
+    }
+
     /// What this host lets be named. Waits for the first reading to end.
     pub fn status(&mut self) -> Status {
         self.loaded().status()

@@ -7,7 +7,7 @@
 //!             16.5 MiB when full (65536 × 256 B + 65536 × 8 B)
 //! ```
 //!
-//! None of these lines can be taken for a row: each begins with a word.
+//! None of these lines can be taken for a row.
 
 use super::{
     clean,
@@ -38,9 +38,10 @@ pub(super) fn lines(finding: &Finding, color: bool) -> impl Iterator<Item = Stri
     let room = WIDTH - INDENT;
     for (index, text) in wrap(&clean(&finding.title), room).into_iter().enumerate() {
         let head = if index == 0 { format!("{word:<INDENT$}") } else { " ".repeat(INDENT) };
-        lines.push(paint.on(head + &text, color));
+        lines.push(paint.on(head + &unlike_a_row(text), color));
     }
     let mut indented = |indent: usize, paint: Option<Paint>, text: String| {
+        let text = unlike_a_row(text);
         let text = paint.map_or_else(|| text.clone(), |paint| paint.on(&text, color));
         lines.push(format!("{:indent$}{text}", ""));
     };
@@ -62,6 +63,17 @@ pub(super) fn lines(finding: &Finding, color: bool) -> impl Iterator<Item = Stri
     lines.into_iter()
 }
 
+/// Text that begins with a number could be taken for a row: the space after it is one that does
+/// not break.
+fn unlike_a_row(text: String) -> String {
+    match text.split_once(' ') {
+        Some((number, rest)) if number.starts_with(|c: char| c.is_numeric()) => {
+            format!("{number}\u{a0}{rest}")
+        }
+        _ => text,
+    }
+}
+
 /// `drop +10001`, `entries 1000`.
 fn piece(Evidence { name, value, delta, .. }: &Evidence) -> String {
     let name = clean(name);
@@ -69,5 +81,68 @@ fn piece(Evidence { name, value, delta, .. }: &Evidence) -> String {
         Value::Number(number) if *delta => format!("{name} +{number}"),
         Value::Number(number) => format!("{name} {number}"),
         Value::Text(text) => format!("{name} {}", clean(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::finding::{Action, Explains};
+
+    fn finding(title: &str, note: &str) -> Finding {
+        let evidence = |name: &str, value, delta| Evidence {
+            name: name.to_owned(),
+            value,
+            delta,
+            source: "snmp".to_owned(),
+        };
+        Finding {
+            rule: "udp_receive_buffer".to_owned(),
+            severity: Severity::Critical,
+            netns: None,
+            title: title.to_owned(),
+            explains: Some(Explains { drops: 91, share: 0.914 }),
+            evidence: vec![
+                evidence("Udp.RcvbufErrors", Value::Number(91), true),
+                evidence("net.core.rmem_default", Value::Number(4608), false),
+                evidence("reader", Value::Text("dns\x1b[2Jmasq".to_owned()), false),
+            ],
+            actions: vec![Action {
+                command: "sysctl -w net.core.rmem_default=212992".to_owned(),
+                note: note.to_owned(),
+            }],
+        }
+    }
+
+    fn text(finding: &Finding) -> String {
+        lines(finding, false).map(|line| line + "\n").collect()
+    }
+
+    #[test]
+    fn a_finding_is_its_cause_its_evidence_and_what_to_do() {
+        let note = "twice as much; buffer of sockets that do not ask; memory for each socket";
+        let expected = "\
+critical  UDP receive buffer of port 53 full in gw: 91 datagrams lost
+          explains 91.4% of the drops · Udp.RcvbufErrors +91
+          net.core.rmem_default 4608 · reader dns?[2Jmasq
+          sysctl -w net.core.rmem_default=212992
+            twice as much; buffer of sockets that do not ask; memory for each
+            socket
+";
+        let finding = finding("UDP receive buffer of port 53 full in gw: 91 datagrams lost", note);
+        assert_eq!(text(&finding).replace('\u{fffd}', "?"), expected);
+    }
+
+    #[test]
+    fn no_line_is_too_wide_or_looks_like_a_row() {
+        let row = "7 packets dropped at nf_hook_slow+0x7d ";
+        let long = format!("{}{row}{row}{row}", "word ".repeat(12));
+        let mut finding = finding(&long, &long);
+        finding.actions[0].command = row.to_owned();
+        for line in text(&finding).lines() {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+            let first = line.trim_start().split(' ').next().unwrap_or_default();
+            assert!(!first.chars().all(char::is_numeric), "{line}");
+        }
     }
 }

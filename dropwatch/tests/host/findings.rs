@@ -8,7 +8,11 @@ use crate::harness::{Run, binary};
 /// `cargo xtask scenario NAME`.
 fn expect_as_told(name: &str) {
     let scenario = rules::list().find(|scenario| scenario.name == name).unwrap();
-    scenario.run(&binary(), &mut std::io::stdout()).unwrap();
+    let mut told = Vec::new();
+    let result = scenario.run(&binary(), &mut told);
+    // Through the test's own output, which is shown where it fails.
+    println!("{}", String::from_utf8_lossy(&told));
+    result.unwrap();
 }
 
 /// A test for each scenario, and one that none is missing.

@@ -10,13 +10,14 @@ use crate::project::Project;
 const PAGE: &str = "docs/kernels.md";
 
 /// What the groups of tests prove, in the order of the page.
-const GROUPS: [(&str, &str); 19] = [
+const GROUPS: [(&str, &str); 20] = [
     ("counting", "floods, nested floods and closed ports, to the packet"),
     ("nat", "a full conntrack table, against conntrack's own counter"),
     (
         "details",
         "whose packets, on which path: rules, closed ports, VLANs, bridges, routes, neighbours",
     ),
+    ("findings", "every finding on its cause, gone after its own command, silent otherwise"),
     ("selecting", "filters and groups, exact in a flood"),
     ("conntrack", "`dropwatch conntrack` against `conntrack -L` and `conntrack -S`"),
     ("names", "names of namespaces, interfaces and processes"),

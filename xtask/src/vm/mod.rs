@@ -58,6 +58,9 @@ const NOT_IN_GUESTS: [(&str, &str); 2] = [
 /// guest runs them, that of the oldest kernel, which is the fastest.
 const ONCE: [&str; 4] = ["capture::", "input::", "lifecycle::", "output::"];
 
+/// Groups that take long, and that the oldest and the newest kernel prove for those between.
+const AT_THE_ENDS: [&str; 1] = ["findings::"];
+
 /// Boot other kernels in QEMU and run the host tests there, or any command.
 ///
 /// Without arguments: all tests on every kernel of the matrix, a table, and `N passed, M failed`
@@ -229,7 +232,11 @@ impl<'a> Bench<'a> {
                         else {
                             return;
                         };
-                        let run = self.test(kernel, ready.as_ref(), accelerator, index == 0);
+                        let skip = match self.args.test {
+                            Some(_) => Vec::new(),
+                            None => left_out(index, kernels.len()),
+                        };
+                        let run = self.test(kernel, ready.as_ref(), accelerator, &skip);
                         runs.lock().unwrap_or_else(PoisonError::into_inner).push((index, run));
                     }
                 });
@@ -246,7 +253,7 @@ impl<'a> Bench<'a> {
         kernel: &Kernel,
         ready: Result<&Ready, &anyhow::Error>,
         accelerator: Accelerator,
-        once: bool,
+        skip: &[&str],
     ) -> KernelRun {
         let mut run = KernelRun {
             name: kernel.name.clone(),
@@ -263,7 +270,7 @@ impl<'a> Bench<'a> {
         };
         run.release.clone_from(&ready.kernel.release);
         run.instead.clone_from(&ready.instead);
-        let task = test_task(self.args.test.as_deref(), accelerator, once);
+        let task = test_task(self.args.test.as_deref(), accelerator, skip);
         let guest = Guest { accelerator, ..self.guest(&kernel.name, ready, &task) };
         let mut reader = Reader::default();
         let say = |line: &str| println!("{:>5} | {line}", kernel.name);
@@ -290,11 +297,17 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The script that a guest runs for the matrix, with what is run `once` or without it.
-fn test_task(filter: Option<&str>, accelerator: Accelerator, once: bool) -> String {
+/// Groups that the kernel at `index` of so many leaves to others.
+fn left_out(index: usize, kernels: usize) -> Vec<&'static str> {
+    let once = ONCE.iter().filter(|_| index > 0);
+    let at_the_ends = AT_THE_ENDS.iter().filter(|_| index > 0 && index + 1 < kernels);
+    once.chain(at_the_ends).copied().collect()
+}
+
+/// The script that a guest runs for the matrix, without the groups to `skip`.
+fn test_task(filter: Option<&str>, accelerator: Accelerator, skip: &[&str]) -> String {
     let mut command = "/project/host-tests --include-ignored --test-threads=1".to_owned();
-    let elsewhere = ONCE.iter().filter(|_| filter.is_none() && !once).copied();
-    for name in NOT_IN_GUESTS.iter().map(|(name, _)| *name).chain(elsewhere) {
+    for name in NOT_IN_GUESTS.iter().map(|(name, _)| *name).chain(skip.iter().copied()) {
         command += &format!(" --skip {name}");
     }
     if let Some(filter) = filter {
@@ -320,6 +333,8 @@ fn conclude(project: &Project, args: &Args, matrix: &Matrix) -> Result<ExitCode>
     if let (Some(first), None) = (matrix.kernels.first(), &args.test) {
         let groups = ONCE.map(|group| group.trim_end_matches(':')).join(", ");
         println!("on {} alone, as no kernel changes them: {groups}", first.name);
+        let groups = AT_THE_ENDS.map(|group| group.trim_end_matches(':')).join(", ");
+        println!("on the oldest and the newest kernel, for their length: {groups}");
     }
     for name in &args.exclude {
         println!("excluded: kernel {name}");
