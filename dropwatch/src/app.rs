@@ -262,6 +262,7 @@ impl Run<'_> {
         let since_attach = self.now();
         let wall = Timestamp::now();
         let mut counters = self.probe.read()?;
+        self.names.counted();
         debug!("read {} counters in {:?}", counters.drops.len(), self.now() - since_attach);
         counters.lost.pcap = self.capture.as_ref().map_or(0, Capture::lost);
         // Next to each other: what is counted in between shows in one of them alone.

@@ -1,5 +1,6 @@
 //! The project's own chores, run as `cargo xtask …`. One variant, one module.
 
+mod bench;
 mod bless;
 mod build_ebpf;
 mod ci;
@@ -35,6 +36,7 @@ enum Task {
     Test(test::Args),
     Scenario(scenario::Args),
     Figures(figures::Args),
+    Bench(bench::Args),
     Vm(vm::Args),
     Ci(ci::Args),
     /// Accept what the program prints now as what it should print (golden files)
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&project, &args),
         Task::Scenario(args) => scenario::run(&project, &args),
         Task::Figures(args) => figures::run(&project, &args),
+        Task::Bench(args) => bench::run(&project, &args),
         Task::Vm(args) => vm::run(&project, &args),
         Task::Ci(args) => ci::run(&project, &args),
         Task::Bless => bless::run(&project),

@@ -82,6 +82,14 @@ impl HostNames {
         }
     }
 
+    /// To be called when the counters of a report have been read: a module may have come, and
+    /// dropped, since the symbols were.
+    pub fn counted(&mut self) {
+        if let Ok(symbols) = &mut self.loaded().symbols {
+            symbols.begin_report();
+        }
+    }
+
     /// Looks for the processes that hold these sockets, in one pass for all of them.
     pub fn find_owners(&mut self, sockets: impl IntoIterator<Item = u64>) {
         self.owners.find(sockets);

@@ -121,8 +121,8 @@ the tracepoint offers, how reasons are numbered and what may be read is found by
 kernel between two columns, or one with features taken back, gets what it really has;
 `dropwatch doctor` says what that is.
 
-A dash means that the tests are about the program itself, which no kernel changes: they run on the
-oldest one.
+A dash means that the tests are left to other kernels: those about the program itself, which no
+kernel changes, run on the oldest one, and those that take long on the oldest and the newest.
 
 Floods are smaller in an emulated guest than on a machine of its own, and waiting is longer. Counts
 are compared to the packet all the same.
@@ -161,7 +161,12 @@ Kernel
             name: "5.10".into(),
             release: "5.10.0-30".into(),
             doctor: DOCTOR.into(),
-            tests: vec![Test { name: "counting::flood".into(), passed: true, milliseconds: 9 }],
+            tests: vec![Test {
+                name: "counting::flood".into(),
+                passed: true,
+                milliseconds: 9,
+                again: false,
+            }],
             ..KernelRun::default()
         };
         let page = page(&Matrix { kernels: vec![kernel] });

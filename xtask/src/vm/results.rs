@@ -39,6 +39,9 @@ pub(super) struct Test {
     pub(super) passed: bool,
     /// Since the test before it, from outside.
     pub(super) milliseconds: u64,
+    /// It failed at first, and passed when it was run again, alone in a fresh guest.
+    #[serde(default)]
+    pub(super) again: bool,
 }
 
 impl Test {
@@ -52,6 +55,15 @@ impl Test {
 impl KernelRun {
     pub(super) fn passed(&self) -> usize {
         self.tests.iter().filter(|test| test.passed).count()
+    }
+
+    /// Takes over what passed when the tests that had failed were run again.
+    pub(super) fn judge_again(&mut self, second: &Self) {
+        self.seconds += second.seconds;
+        for test in self.tests.iter_mut().filter(|test| !test.passed) {
+            let passed = second.tests.iter().any(|it| it.name == test.name && it.passed);
+            (test.passed, test.again) = (passed, passed);
+        }
     }
 
     /// A run that broke off is a failure of its own, besides its tests'.
@@ -125,6 +137,13 @@ impl Matrix {
                 let (name, seconds) = (&slowest.name, slowest.milliseconds / 1000);
                 let _infallible = writeln!(text, "slowest: {} {name}, {seconds} s", kernel.name);
             }
+            for test in kernel.tests.iter().filter(|test| test.again) {
+                let _infallible = writeln!(
+                    text,
+                    "unsteady: {} {} failed at first, and passed alone",
+                    kernel.name, test.name
+                );
+            }
             for test in kernel.tests.iter().filter(|test| !test.passed) {
                 let _infallible = writeln!(text, "failed: {} {}", kernel.name, test.name);
             }
@@ -188,7 +207,12 @@ impl Reader {
                     let began = self.began.replace(Instant::now());
                     let took = began.map_or(Duration::ZERO, |began| began.elapsed());
                     let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                    self.tests.push(Test { name: name.to_owned(), passed, milliseconds });
+                    self.tests.push(Test {
+                        name: name.to_owned(),
+                        passed,
+                        milliseconds,
+                        again: false,
+                    });
                 }
             }
         }
@@ -239,7 +263,8 @@ mod tests {
 
     #[test]
     fn a_run_that_broke_off_fails_whatever_passed() {
-        let test = |name: &str, passed| Test { name: name.into(), passed, milliseconds: 0 };
+        let test =
+            |name: &str, passed| Test { name: name.into(), passed, milliseconds: 0, again: false };
         let fine = KernelRun {
             name: "6.1".into(),
             tests: vec![test("a::b", true), test("c::d", true)],
@@ -258,5 +283,20 @@ mod tests {
         let table = matrix.table();
         assert!(table.contains("c                     1 ok           -"), "{table}");
         assert!(table.ends_with("failed: 7.2 a::b\nfailed: 7.2: Kernel panic\n"), "{table}");
+    }
+
+    #[test]
+    fn what_passes_alone_has_passed_and_is_told() {
+        let test =
+            |name: &str, passed| Test { name: name.into(), passed, milliseconds: 0, again: false };
+        let run =
+            |tests: Vec<Test>| KernelRun { name: "5.10".into(), tests, ..KernelRun::default() };
+        let mut first = run(vec![test("a::x", true), test("a::y", false), test("a::z", false)]);
+        first.judge_again(&run(vec![test("a::y", true), test("a::z", false)]));
+        assert_eq!((first.passed(), first.failed()), (2, 1));
+        let table = Matrix { kernels: vec![first] }.table();
+        assert!(table.contains("unsteady: 5.10 a::y failed at first, and passed alone"), "{table}");
+        assert!(table.contains("failed: 5.10 a::z"), "{table}");
+        assert!(!table.contains("unsteady: 5.10 a::z"), "{table}");
     }
 }

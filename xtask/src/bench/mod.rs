@@ -1,0 +1,333 @@
+//! `cargo xtask bench`: what watching drops costs each dropped packet, beside what others cost.
+//!
+//! Two measures, since neither tells all. The kernel's run-time statistics time each run of a
+//! program, their own cost included, and repeat well; they do not know what the tracepoint itself
+//! and its record cost, and perf has none. Wall-clock time of a flood has everything in it, and the
+//! noise of the machine: so all are measured in turn, again and again, and the least counts.
+
+mod empty;
+mod table;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Write as _},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::{
+    programs::{ProgramInfo, loaded_programs},
+    sys::{Stats, enable_stats},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use testbed::{command::die_with_parent, flood::Wire, watch::Watch};
+
+use self::{
+    empty::Empty,
+    table::{Row, Table},
+};
+use crate::{
+    project::{Project, find_command},
+    root,
+};
+
+/// What a tool without a line to say so takes to attach, and what settles after it has.
+const ATTACHING: Duration = Duration::from_millis(1_500);
+const SETTLING: Duration = Duration::from_millis(100);
+/// How long the end of a tool is waited for.
+const ENDING: Duration = Duration::from_secs(20);
+
+/// Measure what watching costs each drop: dropwatch, an empty program, bpftrace, perf.
+///
+/// Floods frames that nobody handles through namespaces of its own, with each tool attached in
+/// turn. Needs root; takes some minutes. Tools that are not installed are left out, and said.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Rounds, in each of which every tool is measured once
+    #[arg(long, default_value_t = 6)]
+    rounds: usize,
+    /// Frames of one flood
+    #[arg(long, default_value_t = 200_000)]
+    frames: u64,
+    /// Write the table as JSON, too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
+    root::with_dropwatch(project, |binary| {
+        ensure!(args.rounds > 0 && args.frames > 0, "nothing to measure");
+        refuse_company()?;
+        let table = measure(&binary, args)?;
+        print!("{}", table.text());
+        if let Some(path) = &args.json {
+            let json = serde_json::to_vec_pretty(&table)?;
+            fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    })
+}
+
+/// Somebody who watches drops.
+struct Tool {
+    name: &'static str,
+    kind: Kind,
+}
+
+enum Kind {
+    Nobody,
+    /// Two instructions.
+    Empty,
+    /// dropwatch with these options.
+    Dropwatch(&'static [&'static str]),
+    /// A command that prints a line once it has attached.
+    Speaking(&'static [&'static str]),
+    /// One that says nothing.
+    Silent(&'static [&'static str]),
+}
+
+const TOOLS: [Tool; 10] = [
+    Tool { name: "nobody", kind: Kind::Nobody },
+    Tool { name: "an empty program", kind: Kind::Empty },
+    Tool {
+        name: "dropwatch --no-samples",
+        kind: Kind::Dropwatch(&["--no-samples", "--no-findings"]),
+    },
+    Tool { name: "dropwatch", kind: Kind::Dropwatch(&[]) },
+    Tool { name: "dropwatch -g", kind: Kind::Dropwatch(&["-g"]) },
+    Tool { name: "dropwatch --proto (filter)", kind: Kind::Dropwatch(&["--proto", "0x88b5"]) },
+    Tool { name: "dropwatch --by netns", kind: Kind::Dropwatch(&["--by", "netns"]) },
+    Tool {
+        name: "bpftrace",
+        kind: Kind::Speaking(&[
+            "bpftrace",
+            "-e",
+            "tracepoint:skb:kfree_skb { @[args->location] = count(); }",
+        ]),
+    },
+    Tool {
+        name: "perf record",
+        kind: Kind::Silent(&[
+            "perf",
+            "record",
+            "-q",
+            "-a",
+            "-e",
+            "skb:kfree_skb",
+            "-o",
+            "/dev/null",
+        ]),
+    },
+    Tool {
+        name: "perf record -g",
+        kind: Kind::Silent(&[
+            "perf",
+            "record",
+            "-q",
+            "-a",
+            "-g",
+            "-e",
+            "skb:kfree_skb",
+            "-o",
+            "/dev/null",
+        ]),
+    },
+];
+
+fn measure(binary: &Path, args: &Args) -> Result<Table> {
+    let mut tools: Vec<(&Tool, Row)> = Vec::new();
+    for tool in &TOOLS {
+        let (Kind::Speaking(command) | Kind::Silent(command)) = &tool.kind else {
+            tools.push((tool, Row::new(tool.name)));
+            continue;
+        };
+        match find_command(command[0]) {
+            Some(_) => tools.push((tool, Row::new(tool.name))),
+            None => eprintln!("left out: {} (not installed)", tool.name),
+        }
+    }
+    let wire = Wire::new()?;
+    // The first flood finds cold caches.
+    wire.flood(args.frames, Some(0))?;
+    for round in 1..=args.rounds {
+        eprintln!("==> round {round} of {}", args.rounds);
+        for (tool, row) in &mut tools {
+            once(tool, row, binary, &wire, args.frames)
+                .with_context(|| format!("while {} watched", tool.name))?;
+        }
+    }
+    Ok(Table {
+        frames: args.frames,
+        rounds: args.rounds,
+        rows: tools.into_iter().map(|(_, row)| row).collect(),
+    })
+}
+
+/// One flood by the clock and one by the kernel's statistics, while `tool` watches.
+fn once(tool: &Tool, row: &mut Row, binary: &Path, wire: &Wire, frames: u64) -> Result<()> {
+    let others = program_ids();
+    let watcher = Watcher::start(&tool.kind, binary)?;
+    thread::sleep(SETTLING);
+    let programs: Vec<ProgramInfo> =
+        loaded_programs().flatten().filter(|program| !others.contains(&program.id())).collect();
+
+    let start = Instant::now();
+    wire.flood(frames, Some(0))?;
+    row.wall_ns.push(start.elapsed().as_nanos() as f64 / frames as f64);
+
+    if !programs.is_empty() {
+        let _enabled = enable_stats(Stats::RunTime).context("cannot enable statistics")?;
+        let before = run_times(&programs)?;
+        wire.flood(frames, Some(0))?;
+        let after = run_times(&programs)?;
+        let (time, runs) = (after.0 - before.0, after.1 - before.1);
+        ensure!(runs >= frames, "its program ran {runs} times in {frames} drops");
+        row.run_ns.push(time as f64 / runs as f64);
+    }
+    let floods = if programs.is_empty() { 1 } else { 2 };
+    if let Some(counted) = watcher.end()? {
+        ensure!(counted == floods * frames, "{counted} counted of {}", floods * frames);
+        row.exact = Some(true);
+    }
+    Ok(())
+}
+
+/// A tool that has attached.
+enum Watcher {
+    Nobody,
+    Empty(#[expect(dead_code, reason = "attached while it lives")] Empty),
+    Dropwatch(Watch),
+    Command(Child),
+}
+
+impl Watcher {
+    fn start(kind: &Kind, binary: &Path) -> Result<Self> {
+        Ok(match kind {
+            Kind::Nobody => Self::Nobody,
+            Kind::Empty => Self::Empty(Empty::attach()?),
+            Kind::Dropwatch(options) => {
+                let mut command = Command::new(binary);
+                Self::Dropwatch(Watch::start(command.arg("--json").args(*options))?)
+            }
+            Kind::Speaking(words) => {
+                let mut child = quiet(words, Stdio::piped())?;
+                let stdout =
+                    child.stdout.as_mut().context("a child without the output asked for")?;
+                let mut byte = [0];
+                io::Read::read_exact(stdout, &mut byte).context("it ended at once")?;
+                thread::sleep(SETTLING);
+                Self::Command(child)
+            }
+            Kind::Silent(words) => {
+                let child = quiet(words, Stdio::null())?;
+                thread::sleep(ATTACHING);
+                Self::Command(child)
+            }
+        })
+    }
+
+    /// Ends it; the drops of frames that it has counted, where it is one of ours.
+    fn end(self) -> Result<Option<u64>> {
+        match self {
+            Self::Nobody | Self::Empty(_) => Ok(None),
+            Self::Dropwatch(watch) => {
+                let ended = watch.stop()?;
+                ensure!(ended.status.success(), "it failed: {}", ended.stderr.trim());
+                frames_counted(&ended.lines).map(Some)
+            }
+            Self::Command(mut child) => {
+                kill(Pid::from_raw(child.id().try_into()?), Signal::SIGINT)?;
+                // bpftrace prints its map, which nobody reads.
+                drop(child.stdout.take());
+                let deadline = Instant::now() + ENDING;
+                while child.try_wait()?.is_none() {
+                    if Instant::now() > deadline {
+                        child.kill()?;
+                        child.wait()?;
+                        bail!("it does not end");
+                    }
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn quiet(words: &[&str], stdout: Stdio) -> Result<Child> {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
+    die_with_parent(&mut command).spawn().with_context(|| format!("cannot run {}", words[0]))
+}
+
+/// Drops where frames that nobody handles die, in dropwatch's lines.
+fn frames_counted(lines: &[String]) -> Result<u64> {
+    let mut sum = 0;
+    for line in lines {
+        let line: serde_json::Value = serde_json::from_str(line)?;
+        for row in line["locations"].as_array().into_iter().flatten() {
+            let symbol = row["symbol"].as_str().unwrap_or_default();
+            if symbol.starts_with("__netif_receive_skb_core") && row["reason"] != "NETFILTER_DROP" {
+                sum += row["count"].as_u64().unwrap_or(0);
+            }
+        }
+    }
+    Ok(sum)
+}
+
+fn program_ids() -> BTreeSet<u32> {
+    loaded_programs().flatten().map(|program| program.id()).collect()
+}
+
+/// Sum of run time, ns, and runs of the programs that ran.
+fn run_times(programs: &[ProgramInfo]) -> Result<(u64, u64)> {
+    let mut sums = (0, 0);
+    for program in programs {
+        let fd = program.fd().context("a program is gone")?;
+        let (time, runs) = run_time(fd.as_fd())?;
+        sums = (sums.0 + time, sums.1 + runs);
+    }
+    Ok(sums)
+}
+
+/// `run_time_ns` and `run_cnt` (`bpf_prog_show_fdinfo()`, kernel/bpf/syscall.c).
+fn run_time(fd: BorrowedFd<'_>) -> Result<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|value| value.trim().parse().ok())
+    };
+    value("run_time_ns").zip(value("run_cnt")).context("this kernel shows no run-time statistics")
+}
+
+/// Whoever else watches would be measured, too.
+fn refuse_company() -> Result<()> {
+    let mut company = BTreeSet::new();
+    for process in fs::read_dir("/proc").context("cannot list processes")?.flatten() {
+        let Ok(files) = fs::read_dir(process.path().join("fdinfo")) else { continue };
+        for file in files.flatten() {
+            let text = fs::read_to_string(file.path()).unwrap_or_default();
+            if text.lines().any(|line| line.trim_end() == "tp_name:\tkfree_skb") {
+                let comm = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+                let pid = process.file_name();
+                company.insert(format!("{} (pid {})", comm.trim(), pid.display()));
+            }
+        }
+    }
+    ensure!(
+        company.is_empty(),
+        "others watch skb:kfree_skb and would be measured, too: {}",
+        company.into_iter().collect::<Vec<_>>().join(", ")
+    );
+    let note = "Whoever watches through perf or ftrace cannot be seen from here: make sure of it.";
+    writeln!(io::stderr(), "{note}")?;
+    Ok(())
+}
