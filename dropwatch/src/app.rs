@@ -159,6 +159,7 @@ impl Run<'_> {
         let mut log = self.probe.take_log().transpose().context("cannot read diagnostics")?;
         let notices = self.notices();
         self.start(notices).await?;
+        probe::give_back_memory();
         let ends_at = self.settings.duration.unwrap_or(FOREVER);
         let mut reports = 0;
         // Whoever had enough packets ends the run, too; the reports end as always.

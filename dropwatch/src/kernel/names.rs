@@ -72,18 +72,16 @@ impl HostNames {
         self.offsets.recv().unwrap_or_else(|_| Err("its BTF was not read".to_owned()))
     }
 
-    /// To be called before the names of a report are asked for: notes whether modules came or
-    /// went, and allows one new reading of the kernel's symbols.
+    /// To be called before the names of a report are asked for.
     pub fn begin_report(&mut self) {
         self.namespaces.begin_report();
         self.owners.begin_report();
-        if let Ok(symbols) = &mut self.loaded().symbols {
-            symbols.begin_report();
-        }
     }
 
-    /// To be called when the counters of a report have been read: a module may have come, and
-    /// dropped, since the symbols were.
+    /// To be called when the counters of a report have been read, and before their places are
+    /// named: notes whether modules came or went, and allows one new reading of the kernel's
+    /// symbols. Not earlier: a module that came in between may have dropped, too. And once: only the
+    /// reading before the newest is kept, for what a module dropped that has gone.
     pub fn counted(&mut self) {
         if let Ok(symbols) = &mut self.loaded().symbols {
             symbols.begin_report();

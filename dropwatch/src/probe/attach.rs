@@ -124,6 +124,16 @@ pub struct Probe {
     log: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
+/// Gives memory that starting took, and the run does not need, back to the kernel: the loader reads
+/// all of the kernel's types (some 15 MiB), and the C library would keep the room for later.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no pointers; malloc_trim(3) may be called at any time, from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 impl Probe {
     /// Tries the candidates in order and returns the first that the kernel takes.
     ///

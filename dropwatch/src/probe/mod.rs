@@ -10,6 +10,6 @@ pub mod plan;
 mod samples;
 
 pub use self::{
-    attach::{Attempt, Error, Probe, Wanted},
+    attach::{Attempt, Error, Probe, Wanted, give_back_memory},
     log::KernelLog,
 };
