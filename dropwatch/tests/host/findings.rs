@@ -42,6 +42,8 @@ scenarios! {
     iptables_rule: "iptables-rule",
     iptables_forward: "iptables-forward",
     nft_rule: "nft-rule",
+    socket_filter: "socket-filter",
+    slow_link: "slow-link",
     tc_ingress: "tc-ingress",
     udp_buffer: "udp-buffer",
     accept_queue: "accept-queue",

@@ -73,6 +73,12 @@ impl Drop for Machine {
     }
 }
 
+/// A report, from its begin until its places are to be named.
+fn begin_report(names: &mut HostNames) {
+    names.begin_report();
+    names.counted();
+}
+
 fn name(names: &mut HostNames, location: u64) -> Option<String> {
     names.symbol(location).map(|symbol| symbol.name)
 }
@@ -88,10 +94,10 @@ fn reads(names: &mut HostNames) -> u64 {
 fn a_module_that_came_later_is_named() {
     let machine = Machine::new();
     let mut names = machine.open();
-    names.begin_report();
+    begin_report(&mut names);
     assert_eq!(name(&mut names, SPOT), None);
     machine.load("veth");
-    names.begin_report();
+    begin_report(&mut names);
     let symbol = names.symbol(SPOT).unwrap();
     assert_eq!((symbol.name.as_str(), symbol.offset), ("veth_rx", 0x10));
     assert_eq!(symbol.module.as_deref(), Some("veth"));
@@ -108,7 +114,7 @@ fn a_name_outlives_its_module_until_another_takes_the_place() {
         [("veth", "veth_rx"), ("", "veth_rx"), ("tun", "tun_rx"), ("", "tun_rx")]
     {
         machine.load(loaded);
-        names.begin_report();
+        begin_report(&mut names);
         assert_eq!(name(&mut names, SPOT).as_deref(), Some(expected), "{loaded:?} is loaded");
     }
 }
@@ -121,9 +127,9 @@ fn a_new_location_does_not_trust_the_old_list() {
     let mut names = machine.open();
     assert_eq!(name(&mut names, TCP).as_deref(), Some("tcp_v4_rcv"));
     machine.load("tun");
-    names.begin_report();
+    begin_report(&mut names);
     assert_eq!(name(&mut names, SPOT), None, "either module may have dropped it");
-    names.begin_report();
+    begin_report(&mut names);
     assert_eq!(name(&mut names, SPOT).as_deref(), Some("tun_rx"), "settled by a later reading");
 }
 
@@ -140,7 +146,7 @@ fn a_neighbour_that_was_there_before_takes_no_place() {
     names.status();
     machine.write("proc/modules", veth.0);
     machine.write("proc/kallsyms", [CORE, veth.1].concat());
-    names.begin_report();
+    begin_report(&mut names);
     assert_eq!(name(&mut names, SPOT).as_deref(), Some("tun_rx"));
 
     // Nor does it keep the place from one that comes.
@@ -148,7 +154,7 @@ fn a_neighbour_that_was_there_before_takes_no_place() {
     names.status();
     machine.write("proc/modules", [tun.0, veth.0].concat());
     machine.write("proc/kallsyms", [CORE, veth.1, tun.1].concat());
-    names.begin_report();
+    begin_report(&mut names);
     assert_eq!(name(&mut names, SPOT).as_deref(), Some("tun_rx"));
 }
 
@@ -160,7 +166,7 @@ fn a_module_that_goes_while_it_is_read_keeps_its_name() {
     let mut names = machine.open();
     names.status();
     machine.write("proc/kallsyms", CORE);
-    names.begin_report();
+    begin_report(&mut names);
     assert_eq!(name(&mut names, SPOT).as_deref(), Some("veth_rx"));
 }
 
@@ -169,25 +175,25 @@ fn the_list_is_read_again_only_when_needed_and_once_a_report() {
     let machine = Machine::new();
     machine.load("veth");
     let mut names = machine.open();
-    names.begin_report();
+    begin_report(&mut names);
     name(&mut names, TCP);
     assert_eq!(reads(&mut names), 1, "the kernel proper never changes");
     name(&mut names, SPOT);
     name(&mut names, SPOT + 1);
     name(&mut names, 0xffff_ffff_c0ff_0000);
     assert_eq!(reads(&mut names), 2, "three new locations, one reading");
-    names.begin_report();
+    begin_report(&mut names);
     for location in [TCP, SPOT, SPOT + 1] {
         name(&mut names, location);
     }
     assert_eq!(reads(&mut names), 2, "all known");
     for _ in 0..9 {
-        names.begin_report();
+        begin_report(&mut names);
         assert_eq!(name(&mut names, 0xffff_ffff_c0ff_0000), None);
     }
     assert_eq!(reads(&mut names), 4, "two more for one that stays unknown, then no more");
     machine.load("tun");
-    names.begin_report();
+    begin_report(&mut names);
     assert_eq!(
         reads(&mut names),
         5,
@@ -202,10 +208,10 @@ fn a_module_that_takes_an_empty_place_is_named_at_once() {
     let machine = Machine::new();
     machine.load("veth");
     let mut names = machine.open();
-    names.begin_report();
+    begin_report(&mut names);
     for (loaded, expected) in [("", None), ("tun", Some("tun_rx"))] {
         machine.load(loaded);
-        names.begin_report();
+        begin_report(&mut names);
         // Nobody asked about the place while it was empty: the list was read all the same.
         let asked = if loaded.is_empty() { None } else { name(&mut names, SPOT) };
         assert_eq!(asked.as_deref(), expected);
@@ -217,11 +223,11 @@ fn a_file_that_cannot_be_read_again_costs_no_name() {
     let machine = Machine::new();
     machine.load("veth");
     let mut names = machine.open();
-    names.begin_report();
+    begin_report(&mut names);
     assert_eq!(name(&mut names, SPOT).as_deref(), Some("veth_rx"));
     machine.write("proc/kallsyms", "");
     machine.write("proc/modules", "");
-    names.begin_report();
+    begin_report(&mut names);
     assert_eq!(name(&mut names, SPOT).as_deref(), Some("veth_rx"));
     assert_eq!(name(&mut names, TCP).as_deref(), Some("tcp_v4_rcv"));
 }
@@ -238,7 +244,7 @@ fn hidden_symbols_are_told_with_their_cause() {
         machine.write("proc/kallsyms", "0000000000000000 T _stext\n0000000000000000 t x\t[m]\n");
         machine.write("proc/sys/kernel/kptr_restrict", restrict);
         let mut names = machine.open();
-        names.begin_report();
+        begin_report(&mut names);
         assert_eq!(names.symbol(TCP), None);
         assert_eq!(names.symbol(0), None);
         let notices = names.status().notices(true);
@@ -267,7 +273,7 @@ fn a_modules_reasons_are_looked_for_when_one_needs_a_name() {
     machine.copy("6.12", "sys/kernel/btf/vmlinux");
     let mut names = machine.open();
     let ovs = |names: &mut HostNames| {
-        names.begin_report();
+        begin_report(names);
         names.reason(0x3_0005).unwrap().name
     };
     assert_eq!(ovs(&mut names), "OPENVSWITCH:0x0005");
@@ -333,7 +339,7 @@ fn an_empty_folder_is_a_host_that_tells_nothing() {
     let machine = Machine::new();
     let nowhere = HostRoot::new(machine.0.join("nowhere"));
     let mut names = HostNames::open(&nowhere);
-    names.begin_report();
+    begin_report(&mut names);
     assert_eq!(names.symbol(TCP), None);
     assert!(names.status().notices(true)[0].starts_with("kernel symbols cannot be read ("));
     assert_eq!(kernel::host(&nowhere).kernel, "unknown");
@@ -377,7 +383,7 @@ fn modules_that_cannot_be_read_are_said() {
 #[test]
 fn the_running_host_is_consistent() {
     let mut names = HostNames::open(&HostRoot::default());
-    names.begin_report();
+    begin_report(&mut names);
     let status = names.status();
     if let status::Symbols::Known { functions, .. } = status.symbols {
         assert!(functions > 0);

@@ -14,6 +14,8 @@
 //! | [`routing`] | a source that fails the reverse path check; a time to live that runs out; no route |
 //! | [`receive_buffer`] | a reader that does not read |
 //! | [`tracking`] | a full conntrack table; packets whose entries collide |
+//! | [`queue`] | a link that is slower than its sender |
+//! | [`socket_filter`] | a socket whose filter lets nothing through |
 //! | [`listen`] | listening sockets with a full queue, of which no drop event tells |
 //! | [`receive_memory`] | TCP data that a buffer was promised for and has no room |
 //! | [`cpu_backlog`] | a burst that is longer than the input queue of a CPU |
@@ -29,9 +31,11 @@ pub mod link_layer;
 pub mod listen;
 pub mod neighbour;
 pub mod network;
+pub mod queue;
 pub mod receive_buffer;
 pub mod receive_memory;
 pub mod routing;
+pub mod socket_filter;
 pub mod tracking;
 
 use anyhow::Result;

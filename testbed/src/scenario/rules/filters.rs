@@ -4,6 +4,8 @@ use super::{Caused, RuleScenario};
 use crate::drops::{
     filter::Filtered,
     ingress::Ingress,
+    queue::Shaped,
+    socket_filter::Refusing,
     tracking::{Collisions, NearlyFull, Table},
 };
 
@@ -56,6 +58,20 @@ pub(super) const ALL: &[RuleScenario] = &[
         rule: Some("netfilter_rule"),
         mended: false,
         make: || Ok(Box::new(Caused(Filtered::input_by_nft()?, 50))),
+    },
+    RuleScenario {
+        name: "socket-filter",
+        about: "a program's own filter refuses what comes to its socket",
+        rule: Some("socket_filter"),
+        mended: false,
+        make: || Ok(Box::new(Caused(Refusing::new()?, 50))),
+    },
+    RuleScenario {
+        name: "slow-link",
+        about: "more is sent than a shaped link lets through",
+        rule: Some("qdisc_drop"),
+        mended: false,
+        make: || Ok(Box::new(Caused(Shaped::new()?, 500))),
     },
     RuleScenario {
         name: "tc-ingress",

@@ -39,7 +39,12 @@ pub trait Trouble {
 }
 
 /// Scenarios whose cause shows in a drop reason alone, which older kernels lack.
-const REASONS: [(&str, &str); 2] = [("tc-ingress", "TC_INGRESS"), ("martian", "IP_LOCAL_SOURCE")];
+const REASONS: [(&str, &str); 4] = [
+    ("socket-filter", "SOCKET_FILTER"),
+    ("slow-link", "QDISC_DROP"),
+    ("tc-ingress", "TC_INGRESS"),
+    ("martian", "IP_LOCAL_SOURCE"),
+];
 
 /// Every scenario, by topic.
 pub fn list() -> impl Iterator<Item = &'static RuleScenario> {
