@@ -59,7 +59,11 @@ impl Tracepoint {
 }
 
 /// Gives the calling thread a mount namespace of its own with tracefs in it.
-fn mount_private_tracefs() -> Result<()> {
+/// Programs that it starts see it, too.
+///
+/// # Errors
+/// Without root, or tracefs in the kernel.
+pub fn mount_private_tracefs() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)

@@ -28,7 +28,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use testbed::{command::die_with_parent, flood::Wire, watch::Watch};
+use testbed::{
+    command::die_with_parent, flood::Wire, tracepoint::mount_private_tracefs, watch::Watch,
+};
 
 use self::{
     empty::Empty,
@@ -66,6 +68,8 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
     root::with_dropwatch(project, |binary| {
         ensure!(args.rounds > 0 && args.frames > 0, "nothing to measure");
         refuse_company()?;
+        // What perf and bpftrace know of tracepoints.
+        mount_private_tracefs()?;
         let table = measure(&binary, args)?;
         print!("{}", table.text());
         if let Some(path) = &args.json {
@@ -227,8 +231,9 @@ impl Watcher {
                 Self::Command(child)
             }
             Kind::Silent(words) => {
-                let child = quiet(words, Stdio::null())?;
+                let mut child = quiet(words, Stdio::null())?;
                 thread::sleep(ATTACHING);
+                ensure!(child.try_wait()?.is_none(), "it ended at once");
                 Self::Command(child)
             }
         })
