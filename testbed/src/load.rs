@@ -89,7 +89,7 @@ fn answer(mut connection: TcpStream) -> io::Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answers {
     pub answered: u64,
-    /// Not answered in time. After the first, no new request is made.
+    /// Not answered in time. A client to whom that happens makes no new request.
     pub failed: u64,
 }
 
@@ -108,11 +108,15 @@ pub fn ask(
     let (left, answered, failed) = (AtomicU64::new(requests), AtomicU64::new(0), AtomicU64::new(0));
     let client = || {
         let take = |left: u64| left.checked_sub(1);
-        while failed.load(Ordering::Relaxed) == 0
-            && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
-        {
-            let counter = if one(&address, patience).is_ok() { &answered } else { &failed };
+        while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+            let in_time = one(&address, patience).is_ok();
+            let counter = if in_time { &answered } else { &failed };
             counter.fetch_add(1, Ordering::Relaxed);
+            // A full table lets nobody through. One late answer on a slow machine is no full table:
+            // the others go on.
+            if !in_time {
+                return;
+            }
         }
     };
     // Threads inherit the namespace of the one that starts them.

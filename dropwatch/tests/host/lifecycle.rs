@@ -34,7 +34,10 @@ fn reports_keep_their_pace() {
             end - interval.as_secs_f64() * covered as f64
         })
         .collect();
-    assert!(late.iter().all(|&late| late >= -1e-6), "reports before their time: {late:?}");
+    // Each length is rounded to the millisecond, so the sum of `n` can be off by half of `n`.
+    let early = |(n, &late): (f64, &f64)| late < -0.0005 * n - 1e-6;
+    let early = (1_u32..).map(f64::from).zip(&late).find(|&report| early(report));
+    assert_eq!(early, None, "a report before its time: {late:?}");
     let best = late[late.len() / 2..].iter().copied().fold(f64::INFINITY, f64::min);
     assert!(best <= longer(Duration::from_millis(20)).as_secs_f64(), "off the grid: {late:?}");
 }

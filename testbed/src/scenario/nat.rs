@@ -119,7 +119,7 @@ impl Story {
     }
 
     /// Runs the load once, in namespaces of its own. A request that is not answered within
-    /// `patience` has failed, and ends the load.
+    /// `patience` has failed, and its client asks no more.
     fn load(&self, patience: Duration) -> Result<Outcome> {
         let gateway = Gateway::new(self.tools)?;
         let before = gateway.conntrack_drops()?;

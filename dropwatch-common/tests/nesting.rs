@@ -1,0 +1,294 @@
+//! Every way in which drops can interrupt one another, played through.
+//!
+//! Floods in a virtual machine prove little here: emulated CPUs take interrupts between blocks of
+//! code only, and real ones hit a window of nanoseconds rarely. So the same [`count`] runs on a model
+//! of one CPU's memory that may start another drop before any step, and all choices are tried.
+
+use std::cell::{Cell, RefCell};
+
+use dropwatch_common::{
+    Counter, DropKey, Lost, NO_REASON,
+    count::{SLOTS, Slot, Steps, TAKEN, Word, count, home},
+};
+
+/// Keys of one pair of slots: the third has no room there.
+const KEYS: [DropKey; 3] =
+    [DropKey::new(0x1000, 2), DropKey::new(0x1000, 57), DropKey::new(0x1000, 112)];
+
+#[test]
+fn the_keys_of_these_tests_share_their_slots() {
+    let pairs = KEYS.map(|key| home(&key) / 2);
+    assert_eq!(pairs, [pairs[0]; 3]);
+}
+
+/// Which drops have been counted before, and what room the map has.
+struct Setting {
+    before: &'static [usize],
+    room: usize,
+}
+
+#[test]
+fn no_interruption_loses_or_moves_a_count() {
+    let mut played = 0;
+    for before in [&[][..], &[0], &[1], &[0, 1], &[0, 1, 2]] {
+        for room in [0, 1, 3] {
+            for outer in 0..KEYS.len() {
+                played += play(&Setting { before, room }, outer, 2, true).unwrap();
+            }
+        }
+    }
+    played += play(&Setting { before: &[], room: 3 }, 0, 3, true).unwrap();
+    assert!(played > 80_000, "{played} ways");
+}
+
+#[test]
+fn without_the_busy_word_it_would_go_wrong() {
+    let fault = play(&Setting { before: &[], room: 3 }, 0, 1, false).unwrap_err();
+    assert!(!fault.is_empty());
+}
+
+/// Plays one drop of `outer` with up to `most` others that interrupt it, in every way. Returns how
+/// many ways there are, or what went wrong in one of them.
+fn play(
+    setting: &Setting,
+    outer: usize,
+    most: usize,
+    guarded: bool,
+) -> Result<usize, &'static str> {
+    let mut choices: Vec<usize> = Vec::new();
+    for played in 1.. {
+        let cpu = Cpu::new(choices, most, setting.room, guarded);
+        cpu.busy_before(setting.before);
+        cpu.drop_of(outer);
+        cpu.check()?;
+        choices = cpu.choices.into_inner();
+        // The next way: the last choice that has an alternative takes it.
+        while choices.last() == Some(&KEYS.len()) {
+            choices.pop();
+        }
+        match choices.last_mut() {
+            Some(last) => *last += 1,
+            None => return Ok(played),
+        }
+    }
+    unreachable!()
+}
+
+/// The memory of one CPU.
+struct Cpu {
+    /// At each step: 0 goes on, `n` lets a drop of `KEYS[n - 1]` interrupt.
+    choices: RefCell<Vec<usize>>,
+    next: Cell<usize>,
+    /// Interruptions that may still come.
+    left: Cell<usize>,
+    guarded: bool,
+    room: usize,
+    busy: Cell<u64>,
+    /// The two slots that all keys share.
+    slots: [[Cell<u64>; 3]; 2],
+    /// What `then` keeps for each slot, in two steps.
+    followed: [Cell<u64>; 2],
+    map: [Cell<Option<u64>>; 3],
+    /// Drops that were begun, and those that had no room, by key.
+    dropped: [Cell<u64>; 3],
+    lost: [Cell<u64>; 3],
+    /// What a reader saw last, by key.
+    seen: [Cell<u64>; 3],
+    fault: Cell<Option<&'static str>>,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Slot(usize),
+    Map(usize),
+}
+
+impl Cpu {
+    fn new(choices: Vec<usize>, most: usize, room: usize, guarded: bool) -> Self {
+        Self {
+            choices: RefCell::new(choices),
+            next: Cell::new(0),
+            left: Cell::new(most),
+            guarded,
+            room,
+            busy: Cell::default(),
+            slots: Default::default(),
+            followed: Default::default(),
+            map: Default::default(),
+            dropped: Default::default(),
+            lost: Default::default(),
+            seen: Default::default(),
+            fault: Cell::default(),
+        }
+    }
+
+    /// Counts these without interruption.
+    fn busy_before(&self, keys: &[usize]) {
+        let left = self.left.replace(0);
+        for &key in keys {
+            self.drop_of(key);
+        }
+        self.left.set(left);
+    }
+
+    fn drop_of(&self, key: usize) {
+        self.dropped[key].set(self.dropped[key].get() + 1);
+        let then = |place| {
+            if let Place::Slot(slot) = place {
+                let value = self.followed[slot].get();
+                self.step();
+                self.followed[slot].set(value + 1);
+            }
+        };
+        if count(self, &KEYS[key], then).is_err() {
+            self.lost[key].set(self.lost[key].get() + 1);
+        }
+    }
+
+    /// Between two steps a reader may look, and another drop may come.
+    fn step(&self) {
+        self.read();
+        while self.left.get() > 0 {
+            let at = self.next.replace(self.next.get() + 1);
+            let mut choices = self.choices.borrow_mut();
+            if at == choices.len() {
+                choices.push(0);
+            }
+            let choice = choices[at];
+            drop(choices);
+            let Some(key) = choice.checked_sub(1) else { return };
+            self.left.set(self.left.get() - 1);
+            self.drop_of(key);
+        }
+    }
+
+    /// What is counted for each key, as a reader on another CPU adds it up.
+    fn sums(&self) -> [u64; 3] {
+        let mut sums = [0, 1, 2].map(|key| self.map[key].get().unwrap_or(0));
+        for [location, tag, count] in &self.slots {
+            let counter = Counter { count: count.get(), ..Counter::default() };
+            let slot = Slot { location: location.get(), tag: tag.get(), counter };
+            let Some(key) = slot.key() else { continue };
+            match KEYS.iter().position(|known| *known == key) {
+                Some(key) => sums[key] += count.get(),
+                None => self.fault.set(Some("a key that nobody dropped at")),
+            }
+        }
+        sums
+    }
+
+    fn read(&self) {
+        for (sum, seen) in self.sums().into_iter().zip(&self.seen) {
+            if sum < seen.replace(sum) {
+                self.fault.set(Some("a count fell"));
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        self.read();
+        let sums = self.sums();
+        for ((sum, lost), dropped) in sums.into_iter().zip(&self.lost).zip(&self.dropped) {
+            if sum + lost.get() != dropped.get() {
+                return Err("a count is lost, or another key's");
+            }
+        }
+        for ([.., count], followed) in self.slots.iter().zip(&self.followed) {
+            if count.get() != followed.get() {
+                return Err("what follows a count was interrupted on its slot");
+            }
+        }
+        if self.busy.get() != 0 {
+            return Err("the cache stays busy");
+        }
+        self.fault.get().map_or(Ok(()), Err)
+    }
+
+    fn word(&self, word: Word) -> &Cell<u64> {
+        match word {
+            Word::Busy => &self.busy,
+            Word::Location(slot) => &self.slots[slot % 2][0],
+            Word::Tag(slot) => &self.slots[slot % 2][1],
+            Word::Count(slot) => &self.slots[slot % 2][2],
+        }
+    }
+}
+
+impl Steps for Cpu {
+    type Place = Place;
+
+    fn load(&self, word: Word) -> u64 {
+        self.step();
+        match word {
+            Word::Busy if !self.guarded => 0,
+            _ => self.word(word).get(),
+        }
+    }
+
+    fn store(&self, word: Word, value: u64) {
+        self.step();
+        let before = self.word(word).replace(value);
+        // A reader takes the two words of a key one after the other, at any time.
+        if matches!(word, Word::Location(_) | Word::Tag(_)) && before != 0 {
+            self.fault.set(Some("a key was written twice"));
+        }
+    }
+
+    fn slot(&self, slot: usize) -> Place {
+        Place::Slot(slot % 2)
+    }
+
+    fn find(&self, key: &DropKey) -> Option<Place> {
+        self.step();
+        let index = KEYS.iter().position(|known| known == key).unwrap();
+        let found = self.map[index].get().map(|_| Place::Map(index));
+        // What an interruption inserts while this looks may be missed.
+        self.step();
+        found
+    }
+
+    fn insert(&self, key: &DropKey) -> Result<(), Lost> {
+        self.step();
+        let index = KEYS.iter().position(|known| known == key).unwrap();
+        if self.map[index].get().is_some() {
+            return Ok(());
+        }
+        let entries = self.map.iter().filter(|entry| entry.get().is_some()).count();
+        if entries == self.room {
+            return Err(Lost::MapFull);
+        }
+        self.map[index].set(Some(0));
+        Ok(())
+    }
+
+    fn add(&self, counter: Place) {
+        self.step();
+        match counter {
+            Place::Map(index) => self.map[index].set(self.map[index].get().map(|count| count + 1)),
+            Place::Slot(_) => self.fault.set(Some("a slot's counter was taken for the map's")),
+        }
+    }
+}
+
+#[test]
+fn both_words_make_a_key() {
+    let slot = |location, tag| Slot { location, tag, counter: Counter::default() }.key();
+    assert_eq!(slot(0x1000, TAKEN | 2), Some(DropKey::new(0x1000, 2)));
+    assert_eq!(slot(0x1000, TAKEN), Some(DropKey::new(0x1000, 0)));
+    for half in [slot(0, 0), slot(0x1000, 0), slot(0, TAKEN | 2)] {
+        assert_eq!(half, None);
+    }
+    assert_eq!(slot(1, TAKEN | 0xffff_ffff), Some(DropKey::new(1, NO_REASON)));
+}
+
+#[test]
+fn many_keys_spread() {
+    let mut used = vec![0_u32; SLOTS / 2];
+    // Return addresses as a kernel has them: some of a few hundred functions.
+    for place in 0..SLOTS as u64 / 2 {
+        let location = 0xffff_ffff_8100_0000 + place * 0x1a35 + place % 7;
+        used[home(&DropKey::new(location, 2)) / 2] += 1;
+    }
+    let elsewhere: u32 = used.iter().map(|keys| keys.saturating_sub(2)).sum();
+    assert!(elsewhere < SLOTS as u32 / 2 / 8, "{elsewhere} of {} find no slot", SLOTS / 2);
+}
