@@ -88,6 +88,9 @@ pub(crate) struct Args {
     /// Write docs/kernels.md from what this run shows
     #[arg(long)]
     write_docs: bool,
+    /// Leave out the tests that take longest (findings)
+    #[arg(long, conflicts_with = "test")]
+    brief: bool,
     /// Command to run in the guest instead of the tests; its status is returned
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -234,7 +237,7 @@ impl<'a> Bench<'a> {
                         };
                         let skip = match self.args.test {
                             Some(_) => Vec::new(),
-                            None => left_out(index, kernels.len()),
+                            None => left_out(index, kernels.len(), self.args.brief),
                         };
                         let tests = test_command(self.args.test.as_deref(), &skip);
                         let mut run = self.test(kernel, ready.as_ref(), accelerator, &tests);
@@ -304,10 +307,11 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Groups that the kernel at `index` of so many leaves to others.
-fn left_out(index: usize, kernels: usize) -> Vec<&'static str> {
+/// Groups that the kernel at `index` of so many leaves to others; a brief run leaves more out.
+fn left_out(index: usize, kernels: usize, brief: bool) -> Vec<&'static str> {
     let once = ONCE.iter().filter(|_| index > 0);
-    let at_the_ends = AT_THE_ENDS.iter().filter(|_| index > 0 && index + 1 < kernels);
+    let between = index > 0 && index + 1 < kernels;
+    let at_the_ends = AT_THE_ENDS.iter().filter(|_| between || brief);
     once.chain(at_the_ends).copied().collect()
 }
 
@@ -358,12 +362,16 @@ fn conclude(project: &Project, args: &Args, matrix: &Matrix) -> Result<ExitCode>
         let groups = ONCE.map(|group| group.trim_end_matches(':')).join(", ");
         println!("on {} alone, as no kernel changes them: {groups}", first.name);
         let groups = AT_THE_ENDS.map(|group| group.trim_end_matches(':')).join(", ");
-        println!("on the oldest and the newest kernel, for their length: {groups}");
+        match args.brief {
+            true => println!("left out, for their length: {groups}"),
+            false => println!("on the oldest and the newest kernel, for their length: {groups}"),
+        }
     }
     for name in &args.exclude {
         println!("excluded: kernel {name}");
     }
-    let whole = args.kernel.is_empty() && args.exclude.is_empty() && args.test.is_none();
+    let some = args.test.is_some() || args.brief;
+    let whole = args.kernel.is_empty() && args.exclude.is_empty() && !some;
     print!("{}", matrix.table());
     if args.write_docs {
         ensure!(whole, "docs/kernels.md is about the whole matrix: --write-docs goes alone");
@@ -375,12 +383,12 @@ fn conclude(project: &Project, args: &Args, matrix: &Matrix) -> Result<ExitCode>
     Ok(if matrix.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// For `cargo xtask ci`: the whole matrix.
+/// For `cargo xtask ci`: the matrix, without what takes longest.
 ///
 /// # Errors
 /// When no guest could be prepared at all.
 pub(crate) fn all(project: &Project) -> Result<Sum> {
-    let args = Args { jobs: JOBS, ..Args::default() };
+    let args = Args { jobs: JOBS, brief: true, ..Args::default() };
     let pins = Pins::read()?;
     let kernels = pins.choose(&[], &[])?;
     setup::install(project, setup::For::Guests)?;
