@@ -7,13 +7,15 @@
 //!
 //! **Interruptions.** A drop in process context can be interrupted by a softirq that drops on the
 //! same CPU, and before Linux 6.0 the program then runs within itself. The inner run ends before the
-//! outer one goes on. So one busy word per CPU is enough: whoever finds it set counts in the map,
-//! where the kernel and an atomic addition keep order. The steps are a trait, so that a test
-//! (`tests/nesting.rs`) runs this very code with an interruption between any two of them.
+//! outer one goes on. So plain words are enough to keep both apart: a slot whose counter is being
+//! changed has [`BUSY`] in its tag, and whoever claims a slot sets one word for all. Whoever finds
+//! either set counts in the map, where the kernel and an atomic addition keep order. The steps are
+//! a trait, so that a test (`tests/nesting.rs`) runs this very code with an interruption between any
+//! two of them.
 //!
-//! **Readers.** Both words of a slot's key are written once, from zero to their final value, and
-//! [`TAKEN`] makes the second never zero: a reader that sees both sees the key, in whatever order
-//! they come to it.
+//! **Readers.** The location and the reason of a slot are written once, and [`TAKEN`] makes the
+//! word of the reason never zero: a reader that sees both sees the key, in whatever order they come
+//! to it.
 
 use crate::{Counter, DropKey, Lost};
 
@@ -21,29 +23,32 @@ use crate::{Counter, DropKey, Lost};
 pub const SLOTS: usize = 256;
 /// Set in the tag of every slot that has a key.
 pub const TAKEN: u64 = 1 << 32;
+/// Set in the tag while the slot's counter is being changed.
+pub const BUSY: u64 = 1 << 33;
 
-/// One counter of the front cache.
+/// One counter of the front cache: a line of the CPU's cache, however the kernel aligns them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot {
     /// [`DropKey::location`]; zero until claimed.
     pub location: u64,
-    /// [`DropKey::reason`] and [`TAKEN`]; zero until claimed.
+    /// [`DropKey::reason`], [`TAKEN`] and sometimes [`BUSY`]; zero until claimed.
     pub tag: u64,
     pub counter: Counter,
+    pub spare: [u64; 2],
 }
 
 /// The front cache of one CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Front {
-    /// Not zero while a drop is being counted in a slot.
-    pub busy: u64,
     pub slots: [Slot; SLOTS],
+    /// Not zero while a slot is being claimed.
+    pub claiming: u64,
 }
 
 // The kernel's per-CPU allocator gives 32 KiB at most (`PCPU_MIN_UNIT_SIZE`, include/linux/percpu.h).
-const _: () = assert!(size_of::<Slot>() == 48 && size_of::<Front>() == 8 + 48 * SLOTS);
+const _: () = assert!(size_of::<Slot>() == 64 && size_of::<Front>() == 64 * SLOTS + 8);
 
 impl Slot {
     /// Its key, once both words of it have arrived.
@@ -58,7 +63,7 @@ impl Slot {
 /// A word of [`Front`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    Busy,
+    Claiming,
     Location(usize),
     Tag(usize),
     Count(usize),
@@ -79,58 +84,98 @@ pub trait Steps {
     fn insert(&self, key: &DropKey) -> Result<(), Lost>;
     /// Adds one to a counter of the hash map, in one instruction.
     fn add(&self, counter: Self::Place);
+    /// What a counter of the hash map has.
+    fn count(&self, counter: Self::Place) -> u64;
 }
 
-/// Counts one drop, and does `then` with its counter before an interruption can come to that slot.
+/// Counts a drop in the first slot of its key, if that has the key already, and does `then` with the
+/// counter before an interruption can come to that slot. This is all that a drop costs in a flood.
+#[inline(always)]
+pub fn hit<S: Steps, R>(
+    steps: &S,
+    location: u64,
+    reason: u32,
+    then: impl Fn(S::Place, u64) -> R,
+) -> Option<R> {
+    let slot = home(location, reason);
+    if steps.load(Word::Tag(slot)) == TAKEN | reason as u64
+        && steps.load(Word::Location(slot)) == location
+    {
+        return Some(count_in(steps, slot, reason, then));
+    }
+    None
+}
+
+/// Counts a drop for which [`hit`] was of no use: in the other slot of its key, in one that it
+/// claims, or in the hash map.
 ///
 /// # Errors
 ///
 /// Where the hash map has no room for another key: the drop is counted nowhere yet.
 #[inline(always)]
-pub fn count<S: Steps, R>(
+pub fn miss<S: Steps, R>(
     steps: &S,
-    key: &DropKey,
-    then: impl Fn(S::Place) -> R,
+    location: u64,
+    reason: u32,
+    then: impl Fn(S::Place, u64) -> R,
 ) -> Result<R, Lost> {
-    if steps.load(Word::Busy) == 0 {
-        steps.store(Word::Busy, 1);
-        let first = home(key);
-        let mut slot = first;
-        let mut mine = claim(steps, slot, key);
-        if !mine {
-            slot = first ^ 1;
-            mine = claim(steps, slot, key);
-        }
-        if mine {
-            steps.store(Word::Count(slot), steps.load(Word::Count(slot)) + 1);
-            let result = then(steps.slot(slot));
-            steps.store(Word::Busy, 0);
-            return Ok(result);
-        }
-        steps.store(Word::Busy, 0);
+    let first = home(location, reason);
+    if claim(steps, first, location, reason) {
+        return Ok(count_in(steps, first, reason, then));
     }
-    count_in_map(steps, key).map(then)
+    let second = first ^ 1;
+    // A busy slot may be this key's: then the map has room for both.
+    if steps.load(Word::Tag(first)) & BUSY == 0 {
+        let has_key = steps.load(Word::Tag(second)) == TAKEN | reason as u64
+            && steps.load(Word::Location(second)) == location;
+        if has_key || claim(steps, second, location, reason) {
+            return Ok(count_in(steps, second, reason, then));
+        }
+    }
+    let place = count_in_map(steps, &DropKey::new(location, reason))?;
+    Ok(then(place, steps.count(place)))
 }
 
 /// The first of the two slots of a key; the other is its neighbour, in most cases in the same line
 /// of the CPU's cache. Fibonacci hashing: locations differ in their low bits, reasons in a few.
 #[inline(always)]
-pub fn home(key: &DropKey) -> usize {
-    let mixed = (key.location ^ (key.reason as u64) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+pub fn home(location: u64, reason: u32) -> usize {
+    let mixed = (location ^ (reason as u64) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> (u64::BITS - SLOTS.ilog2())) as usize
 }
 
-/// Whether the slot is the key's, now.
+/// Counts in a slot that has the key and is not busy.
 #[inline(always)]
-fn claim<S: Steps>(steps: &S, slot: usize, key: &DropKey) -> bool {
-    let wanted = TAKEN | key.reason as u64;
-    let tag = steps.load(Word::Tag(slot));
-    if tag == 0 && key.location != 0 {
-        steps.store(Word::Location(slot), key.location);
-        steps.store(Word::Tag(slot), wanted);
-        return true;
+fn count_in<S: Steps, R>(
+    steps: &S,
+    slot: usize,
+    reason: u32,
+    then: impl Fn(S::Place, u64) -> R,
+) -> R {
+    let tag = TAKEN | reason as u64;
+    steps.store(Word::Tag(slot), tag | BUSY);
+    let count = steps.load(Word::Count(slot)) + 1;
+    steps.store(Word::Count(slot), count);
+    let result = then(steps.slot(slot), count);
+    steps.store(Word::Tag(slot), tag);
+    result
+}
+
+/// Makes a slot the key's, if it is nobody's.
+#[inline(always)]
+fn claim<S: Steps>(steps: &S, slot: usize, location: u64, reason: u32) -> bool {
+    if location == 0 || steps.load(Word::Tag(slot)) != 0 || steps.load(Word::Claiming) != 0 {
+        return false;
     }
-    tag == wanted && steps.load(Word::Location(slot)) == key.location
+    steps.store(Word::Claiming, 1);
+    // An interruption may have claimed it since. From here on none can.
+    let free = steps.load(Word::Tag(slot)) == 0;
+    if free {
+        steps.store(Word::Location(slot), location);
+        steps.store(Word::Tag(slot), TAKEN | reason as u64);
+    }
+    steps.store(Word::Claiming, 0);
+    free
 }
 
 /// A zero is inserted first and added to afterwards: inserting a one could overwrite what an

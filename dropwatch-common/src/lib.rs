@@ -1,13 +1,32 @@
-//! What both sides of the kernel boundary must agree on: layouts, indices, names. No logic.
+//! What both sides of the kernel boundary must agree on: layouts, indices, names; and how a drop is
+//! counted ([`count`]), which is here so that it can be tested outside the kernel.
 //!
 //! Every type is `repr(C)` with explicit padding, so that no byte of it is undefined when the
 //! kernel compares keys byte by byte; sizes are asserted at compile time.
 
 #![no_std]
 
+pub mod count;
 pub mod filter;
 pub mod offsets;
 pub mod sample;
+
+/// What the program is to do: bits of one word, which it loads once.
+///
+/// The map behind it is read-only and frozen, so the verifier knows the word, and drops the code of
+/// what is not asked for.
+pub mod mode {
+    /// Read the drop reason, the tracepoint's third argument.
+    pub const REASON: u32 = 1 << 0;
+    /// Keep some drops in detail.
+    pub const SAMPLES: u32 = 1 << 1;
+    /// From this bit on: what of a packet filters decide by ([`part`](crate::filter::part)).
+    pub const FILTER_SHIFT: u32 = 8;
+    /// From this bit on: what of a packet drops are counted by, once more.
+    pub const GROUP_SHIFT: u32 = 16;
+    /// Bits of either of the two.
+    pub const PARTS: u32 = 0xff;
+}
 
 /// The reason stored where the kernel's tracepoint has none (before Linux 5.17).
 ///
@@ -83,6 +102,8 @@ mod pod {
     unsafe impl aya::Pod for super::DropKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Counter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::count::Front {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::offsets::Offsets {}
     // SAFETY: as above.

@@ -2,9 +2,16 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
-use dropwatch_common::{Counter, DropKey, Lost};
+use dropwatch_common::{
+    Counter, DropKey, Lost, mode,
+    count::{self, Front, Slot, Steps, Word},
+};
 
-use crate::maps::{DROPS, LOST};
+use crate::{
+    MODE,
+    maps::{DROPS, FRONT, LOST},
+    sample::due,
+};
 
 /// `E2BIG` (include/uapi/asm-generic/errno-base.h): what a full map answers.
 const E2BIG: i32 = -7;
@@ -13,37 +20,139 @@ pub const EEXIST: i32 = -17;
 
 const ZERO: Counter = Counter { count: 0, next: 0, sampled: 0, epoch: 0, taken: 0 };
 
-/// Counts one drop, and returns the counter that has it; `None` if it had to be counted as lost.
+/// Counts one drop, and returns for how many drops a sample of it stands; 0 if none is due, or if
+/// the drop had to be counted as lost.
 #[inline(always)]
-pub fn drop_at(ctx: &RawTracePointContext, key: &DropKey) -> Option<*mut Counter> {
-    let mut counter = DROPS.get_ptr_mut(key);
-    if counter.is_none() {
-        if let Some(cause) = make_room(ctx, key) {
-            lost(cause);
-            return None;
-        }
-        counter = DROPS.get_ptr_mut(key);
+pub fn drop_at(ctx: &RawTracePointContext, mode: u32, location: u64, reason: u32) -> u64 {
+    let Some(front) = FRONT.get_ptr_mut(0) else {
+        // An array with one entry: it is there. If it were not, that would be counted.
+        lost(Lost::MapBusy);
+        return 0;
+    };
+    let due = |counter, count| if mode & mode::SAMPLES == 0 { 0 } else { due(counter, count) };
+    match count::hit(&Maps { ctx, front }, location, reason, due) {
+        Some(weight) => weight,
+        None => beside(ctx, front, location, reason),
     }
-    match counter {
-        Some(counter) => add(counter.cast(), 1),
-        // Entries are never removed, so this cannot be; if it is, it is counted.
-        None => lost(Lost::MapBusy),
-    }
-    counter
 }
 
-/// Inserts a new key with a zero, which is added to afterwards: inserting a one could overwrite
-/// what an interrupting drop counted in the meantime. Returns why there is no room.
+/// The same for drops that the first look does not find. A function of its own, so that the others
+/// do not pay for it.
 #[inline(never)]
-fn make_room(ctx: &RawTracePointContext, key: &DropKey) -> Option<Lost> {
-    match DROPS.insert(key, ZERO, BPF_NOEXIST.into()) {
-        Ok(()) | Err(EEXIST) => {
-            debug!(ctx, "first drop at {:x}, reason {}", key.location, key.reason);
-            None
+fn beside(ctx: &RawTracePointContext, front: *mut Front, location: u64, reason: u32) -> u64 {
+    let due = |counter, count| {
+        if count == 1 {
+            debug!(ctx, "first drop at {:x}, reason {}", location, reason);
         }
+        if MODE.load() & mode::SAMPLES == 0 { 0 } else { due(counter, count) }
+    };
+    match count::miss(&Maps { ctx, front }, location, reason, due) {
+        Ok(weight) => weight,
+        Err(cause) => {
+            lost(cause);
+            0
+        }
+    }
+}
+
+/// This CPU's counters.
+struct Maps<'a> {
+    ctx: &'a RawTracePointContext,
+    front: *mut Front,
+}
+
+impl Maps<'_> {
+    #[inline(always)]
+    fn word(&self, word: Word) -> *mut u64 {
+        let front = self.front;
+        // SAFETY: `front` is the array's entry, which the verifier has checked, and `count` names
+        // slots below SLOTS, which the verifier checks, too.
+        unsafe {
+            match word {
+                Word::Claiming => &raw mut (*front).claiming,
+                Word::Location(slot) => &raw mut (*slot_of(front, slot)).location,
+                Word::Tag(slot) => &raw mut (*slot_of(front, slot)).tag,
+                Word::Count(slot) => &raw mut (*slot_of(front, slot)).counter.count,
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// `slot` is below [`SLOTS`](dropwatch_common::count::SLOTS).
+#[inline(always)]
+unsafe fn slot_of(front: *mut Front, slot: usize) -> *mut Slot {
+    // SAFETY: the caller's promise.
+    unsafe { (&raw mut (*front).slots).cast::<Slot>().add(slot) }
+}
+
+impl Steps for Maps<'_> {
+    type Place = *mut Counter;
+
+    #[inline(always)]
+    fn load(&self, word: Word) -> u64 {
+        // SAFETY: see `word`. Volatile, and fenced below: an interruption on this CPU must find
+        // the words in the order of the code.
+        unsafe { self.word(word).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store(&self, word: Word, value: u64) {
+        in_order();
+        // SAFETY: as above.
+        unsafe { self.word(word).write_volatile(value) };
+        in_order();
+    }
+
+    #[inline(always)]
+    fn slot(&self, slot: usize) -> *mut Counter {
+        // SAFETY: as above.
+        unsafe { &raw mut (*slot_of(self.front, slot)).counter }
+    }
+
+    #[inline(always)]
+    fn find(&self, key: &DropKey) -> Option<*mut Counter> {
+        DROPS.get_ptr_mut(key)
+    }
+
+    #[inline(always)]
+    fn insert(&self, key: &DropKey) -> Result<(), Lost> {
+        match insert(self.ctx, key) {
+            0 => Ok(()),
+            E2BIG => Err(Lost::MapFull),
+            _ => Err(Lost::MapBusy),
+        }
+    }
+
+    #[inline(always)]
+    fn add(&self, counter: *mut Counter) {
+        add(counter.cast(), 1);
+    }
+
+    #[inline(always)]
+    fn count(&self, counter: *mut Counter) -> u64 {
+        // SAFETY: a counter that `find` has found.
+        unsafe { (*counter).count }
+    }
+}
+
+/// Keeps the compiler from moving memory accesses across. The CPU needs nothing: an interruption
+/// sees its own CPU's accesses in their order.
+#[inline(always)]
+fn in_order() {
+    // SAFETY: no instruction.
+    unsafe { core::arch::asm!("") };
+}
+
+/// Puts a zero for a new key into the map, and returns the error if that fails.
+#[inline(never)]
+fn insert(ctx: &RawTracePointContext, key: &DropKey) -> i32 {
+    match DROPS.insert(key, ZERO, BPF_NOEXIST.into()) {
+        Ok(()) | Err(EEXIST) => 0,
         Err(errno) => {
             debug!(ctx, "no counter for {:x}: error {}", key.location, errno);
-            Some(if errno == E2BIG { Lost::MapFull } else { Lost::MapBusy })
+            errno
         }
     }
 }

@@ -11,18 +11,13 @@
 
 use core::cmp::{max, min};
 
-use aya_ebpf::{Global, programs::RawTracePointContext};
+use aya_ebpf::programs::RawTracePointContext;
 use dropwatch_common::filter::{ANY, Filter, MOST, Masked, Ports, Protocol, Rule, kind, part};
 
 use crate::{
     packet::{IPV4, IPV6, NO_PORTS, Packet, UNKNOWN},
     skb::{Place, field, offset},
 };
-
-/// Options in use, as bits of [`part`]. 0 leaves all of this out: the verifier drops what cannot
-/// run.
-#[unsafe(no_mangle)]
-static FILTERING: Global<u32> = Global::new(0);
 
 /// Set by the loader.
 #[unsafe(no_mangle)]
@@ -35,10 +30,10 @@ const NO: Verdict = 0;
 const UNDECIDED: Verdict = 1;
 const YES: Verdict = 2;
 
-/// Whether to count a drop; `None` where that cannot be decided.
+/// Whether to count a drop, by the options in use (bits of [`part`]); `None` where that cannot be
+/// decided.
 #[inline(always)]
-pub fn wants(ctx: &RawTracePointContext) -> Option<bool> {
-    let filtering = FILTERING.load();
+pub fn wants(ctx: &RawTracePointContext, filtering: u32) -> Option<bool> {
     if filtering == 0 {
         return Some(true);
     }

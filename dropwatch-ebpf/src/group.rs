@@ -1,6 +1,6 @@
 //! Counting once more, by what the packets have in common: namespace, interface, protocol.
 
-use aya_ebpf::{Global, bindings::BPF_NOEXIST, programs::RawTracePointContext};
+use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
 use dropwatch_common::{
     Lost,
     filter::{ANY, Group, part},
@@ -13,17 +13,12 @@ use crate::{
     skb::{Place, field, offset},
 };
 
-/// What to count by, as bits of [`part`]. 0 leaves all of this out.
-#[unsafe(no_mangle)]
-static GROUPING: Global<u32> = Global::new(0);
-
 /// The group of drops of which not everything asked for is proved.
 const UNPROVED: Group = Group { known: 0, netns: 0, ifindex: 0, network: 0, transport: 0 };
 
-/// Counts one drop in its group.
+/// Counts one drop in its group, by what is asked for (bits of [`part`]).
 #[inline(always)]
-pub fn count(ctx: &RawTracePointContext) {
-    let parts = GROUPING.load();
+pub fn count(ctx: &RawTracePointContext, parts: u32) {
     if parts != 0 {
         count_in(&of(ctx, parts).unwrap_or(UNPROVED));
     }

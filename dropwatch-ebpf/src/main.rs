@@ -18,18 +18,19 @@ mod sample;
 mod skb;
 
 use aya_ebpf::{Global, macros::raw_tracepoint, programs::RawTracePointContext};
-use dropwatch_common::{DropKey, Lost, NO_REASON};
+use dropwatch_common::{Lost, NO_REASON, mode};
 
-/// 1 where the tracepoint carries a drop reason as its third argument (Linux 5.17, and stable
-/// kernels that took it back). The loader finds out by trying: the kernel refuses to attach a
-/// program that reads an argument which the tracepoint lacks. The map behind this value is
-/// read-only and frozen, so the verifier drops the branch not taken before that check.
+/// Bits of [`mode`]. Whether the tracepoint carries a drop reason as its third argument (Linux 5.17,
+/// and stable kernels that took it back), the loader finds out by trying: the kernel refuses to
+/// attach a program that reads an argument which the tracepoint lacks, but has dropped the branch
+/// not taken before that check.
 #[unsafe(no_mangle)]
-static HAS_REASON: Global<u8> = Global::new(0);
+static MODE: Global<u32> = Global::new(0);
 
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 fn dropwatch_kfree_skb(ctx: RawTracePointContext) -> i32 {
-    match filter::wants(&ctx) {
+    let mode = MODE.load();
+    match filter::wants(&ctx, mode >> mode::FILTER_SHIFT & mode::PARTS) {
         Some(true) => {}
         Some(false) => return 0,
         None => {
@@ -38,12 +39,12 @@ fn dropwatch_kfree_skb(ctx: RawTracePointContext) -> i32 {
         }
     }
     let location = ctx.arg(1);
-    let reason = if HAS_REASON.load() == 0 { NO_REASON } else { ctx.arg(2) };
-    let key = DropKey::new(location, reason);
-    if let Some(counter) = count::drop_at(&ctx, &key) {
-        sample::maybe(&ctx, &key, counter);
+    let reason = if mode & mode::REASON == 0 { NO_REASON } else { ctx.arg(2) };
+    let weight = count::drop_at(&ctx, mode, location, reason);
+    if weight != 0 {
+        sample::take(&ctx, location, reason, weight);
     }
-    group::count(&ctx);
+    group::count(&ctx, mode >> mode::GROUP_SHIFT & mode::PARTS);
     0
 }
 

@@ -5,9 +5,13 @@ use aya_ebpf::{
     macros::map,
     maps::{PerCpuArray, PerCpuHashMap, RingBuf},
 };
-use dropwatch_common::{Counter, DropKey, LOST_SLOTS, filter::Group};
+use dropwatch_common::{Counter, DropKey, LOST_SLOTS, count::Front, filter::Group};
 
-/// Drops by location and reason since attach, one counter for each CPU; entries are never removed.
+/// Drops by location and reason since attach, at the places that came first: one entry.
+#[map]
+pub static FRONT: PerCpuArray<Front> = PerCpuArray::with_max_entries(1, 0);
+
+/// The others, one counter for each CPU; entries are never removed.
 #[map]
 pub static DROPS: PerCpuHashMap<DropKey, Counter> = PerCpuHashMap::with_max_entries(1024, 0);
 

@@ -2,7 +2,7 @@
 //! fewer. Rare drops are seen completely, and a flood costs next to nothing.
 
 use aya_ebpf::{
-    EbpfContext, Global,
+    EbpfContext,
     bindings::BPF_RB_NO_WAKEUP,
     helpers::{
         bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_get_stack,
@@ -16,10 +16,6 @@ use dropwatch_common::{
 
 use crate::{count::lost, maps::SAMPLES, skb};
 
-/// 0 leaves all of this out: the verifier drops what cannot run.
-#[unsafe(no_mangle)]
-static SAMPLING: Global<u8> = Global::new(0);
-
 /// Number of the interval, which user space counts up at each tick: every location then has its
 /// whole budget again. Written while the program runs, so not read-only.
 #[unsafe(no_mangle)]
@@ -30,34 +26,31 @@ const WHOLE: u32 = 16;
 /// Widest mean gap between later ones, as a power of two.
 const WIDEST: u32 = 24;
 
-/// Samples the drop that was just counted, if its turn has come.
+/// Whether the drop that was just counted, as the `count`th, is to be sampled: for how many drops it
+/// stands then, else 0.
 #[inline(always)]
-pub fn maybe(ctx: &RawTracePointContext, key: &DropKey, counter: *mut Counter) {
-    if SAMPLING.load() == 0 {
-        return;
-    }
-    // SAFETY: a checked pointer into this CPU's value of the counter map; EPOCH is one aligned
-    // word that user space replaces.
+pub fn due(counter: *mut Counter, count: u64) -> u64 {
+    // SAFETY: a checked pointer to a counter of this CPU; EPOCH is one aligned word that user space
+    // replaces.
     unsafe {
         let epoch = (&raw const EPOCH).read_volatile();
-        if (*counter).count >= (*counter).next || (*counter).epoch != epoch {
-            let weight = schedule(&mut *counter, epoch);
-            take(ctx, key, weight);
+        if count < (*counter).next && (*counter).epoch == epoch {
+            return 0;
         }
+        schedule(&mut *counter, count, epoch)
     }
 }
 
 /// Sets when the next sample of this key is due, and returns how many drops this one stands for.
 ///
-/// A drop that interrupts this one (before Linux 6.0) may schedule at the same time: a weight can
-/// then be a little off, a count never.
+/// In the hash map, a drop that interrupts this one (before Linux 6.0) may schedule at the same time:
+/// a weight can then be a little off, a count never.
 #[inline(always)]
-fn schedule(counter: &mut Counter, epoch: u32) -> u64 {
+fn schedule(counter: &mut Counter, count: u64, epoch: u32) -> u64 {
     if counter.epoch != epoch {
         counter.epoch = epoch;
         counter.taken = 0;
     }
-    let count = counter.count;
     let weight = count.wrapping_sub(counter.sampled);
     counter.sampled = count;
     counter.taken += 1;
@@ -77,7 +70,7 @@ fn schedule(counter: &mut Counter, epoch: u32) -> u64 {
 
 /// Writes one record.
 #[inline(never)]
-fn take(ctx: &RawTracePointContext, key: &DropKey, weight: u64) {
+pub fn take(ctx: &RawTracePointContext, location: u64, reason: u32, weight: u64) {
     let Some(mut entry) = SAMPLES.reserve::<Record>(0) else {
         lost(Lost::Sample);
         return;
@@ -86,7 +79,7 @@ fn take(ctx: &RawTracePointContext, key: &DropKey, weight: u64) {
     // SAFETY: the entry is large enough for a record, and every field that is read is written.
     unsafe {
         (*record).time = bpf_ktime_get_ns();
-        (*record).key = DropKey::new(key.location, key.reason);
+        (*record).key = DropKey::new(location, reason);
         (*record).weight = weight;
         (*record).cpu = bpf_get_smp_processor_id();
         (*record).socket = 0;

@@ -8,20 +8,18 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{MapData, MapType, PerCpuArray, PerCpuHashMap},
+    maps::{Map, MapError, MapType},
     programs::{RawTracePoint, raw_trace_point::RawTracePointLinkId},
     sys::is_map_supported,
     util::nr_cpus,
 };
 use aya_log::EbpfLogger;
-use dropwatch_common::{
-    Counter, DropKey,
-    filter::{Filter, Group},
-    offsets::Offsets,
-};
+use dropwatch_common::{filter::Filter, mode, offsets::Offsets};
 
 use super::{
     KernelLog,
+    counters::Maps,
+    maps::PerCpuMap,
     plan::{self, Candidate, Grouping, Refusal, Step},
     samples::Samples,
 };
@@ -111,9 +109,7 @@ pub struct Probe {
     /// Holds the program, and through it the link.
     ebpf: Ebpf,
     link: Option<RawTracePointLinkId>,
-    pub(super) drops: PerCpuHashMap<MapData, DropKey, Counter>,
-    pub(super) lost: PerCpuArray<MapData, u64>,
-    pub(super) groups: PerCpuHashMap<MapData, Group, u64>,
+    pub(super) maps: Maps,
     pub(super) grouping: Grouping,
     /// The program again, to ask the kernel what it skipped.
     pub(super) program: OwnedFd,
@@ -220,20 +216,22 @@ fn load(candidate: Candidate, cpus: usize, wanted: &Wanted) -> Result<Probe, Ref
     };
 
     let mut loader = EbpfLoader::new();
-    let has_reason = u8::from(candidate.reason);
-    let sampling = u8::from(candidate.samples);
     let (filter, filtering) = &wanted.filter;
+    let mut mode = filtering << mode::FILTER_SHIFT | wanted.grouping.parts << mode::GROUP_SHIFT;
+    if candidate.reason {
+        mode |= mode::REASON;
+    }
+    if candidate.samples {
+        mode |= mode::SAMPLES;
+    }
     let level = if candidate.log { LOG_DEBUG } else { LOG_OFF };
     loader
         // The program needs no relocation against the kernel's types.
         .btf(None)
         .verifier_log_level(VerifierLogLevel::DISABLE)
-        .override_global("HAS_REASON", &has_reason, true)
-        .override_global("SAMPLING", &sampling, true)
+        .override_global("MODE", &mode, true)
         .override_global("OFFSETS", &wanted.offsets, true)
-        .override_global("FILTERING", filtering, true)
         .override_global("FILTER", filter, true)
-        .override_global("GROUPING", &wanted.grouping.parts, true)
         .override_global(aya_log::LEVEL, &level, true)
         .map_max_entries("SAMPLES", if candidate.samples { SAMPLES_BYTES } else { 1 })
         .map_max_entries("DROPS", plan::map_entries(cpus))
@@ -248,13 +246,7 @@ fn load(candidate: Candidate, cpus: usize, wanted: &Wanted) -> Result<Probe, Ref
     } else {
         None
     };
-    let drops = ebpf.take_map("DROPS").ok_or_else(|| missing("map DROPS"))?;
-    let drops = drops.try_into().map_err(|error| refused(Step::Maps, &error))?;
-    let lost = ebpf.take_map("LOST").ok_or_else(|| missing("map LOST"))?;
-    let lost = lost.try_into().map_err(|error| refused(Step::Maps, &error))?;
-
-    let groups = ebpf.take_map("GROUPS").ok_or_else(|| missing("map GROUPS"))?;
-    let groups = groups.try_into().map_err(|error| refused(Step::Maps, &error))?;
+    let maps = maps(&mut ebpf, cpus).map_err(|error| refused(Step::Maps, &error))?;
 
     let samples = match candidate.samples {
         true => Some(Samples::new(&mut ebpf).map_err(|error| refused(Step::Maps, &error))?),
@@ -271,9 +263,7 @@ fn load(candidate: Candidate, cpus: usize, wanted: &Wanted) -> Result<Probe, Ref
     Ok(Probe {
         ebpf,
         link: Some(link),
-        drops,
-        lost,
-        groups,
+        maps,
         grouping: wanted.grouping,
         program: fd,
         samples,
@@ -281,6 +271,19 @@ fn load(candidate: Candidate, cpus: usize, wanted: &Wanted) -> Result<Probe, Ref
         attached_at,
         attempts: Vec::new(),
         log,
+    })
+}
+
+fn maps(ebpf: &mut Ebpf, cpus: usize) -> Result<Maps, MapError> {
+    let mut take = |name: &str| match ebpf.take_map(name) {
+        Some(Map::PerCpuArray(map) | Map::PerCpuHashMap(map)) => Ok(map),
+        _ => Err(MapError::InvalidName { name: name.to_owned() }),
+    };
+    Ok(Maps {
+        front: PerCpuMap::new(take("FRONT")?, cpus)?,
+        drops: PerCpuMap::new(take("DROPS")?, cpus)?,
+        groups: PerCpuMap::new(take("GROUPS")?, cpus)?,
+        lost: PerCpuMap::new(take("LOST")?, cpus)?,
     })
 }
 

@@ -7,11 +7,18 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use aya::{Pod, maps::PerCpuValues};
-use dropwatch_common::{Lost as Cause, filter::Group};
+use dropwatch_common::{Counter, DropKey, Lost as Cause, count::Front, filter::Group};
 
-use super::Probe;
+use super::{Probe, maps::PerCpuMap};
 use crate::report::snapshot::{Counters, Lost};
+
+/// The maps that have counts.
+pub(super) struct Maps {
+    pub(super) front: PerCpuMap<u32, Front>,
+    pub(super) drops: PerCpuMap<DropKey, Counter>,
+    pub(super) groups: PerCpuMap<Group, u64>,
+    pub(super) lost: PerCpuMap<u32, u64>,
+}
 
 impl Probe {
     /// Every counter, summed over CPUs unless they are counted by CPU.
@@ -19,29 +26,35 @@ impl Probe {
     /// Exact after [`Probe::detach`]. While attached, drops that happen during the read may or may
     /// not be in it; whatever is not will be in the next one, because counters only grow.
     pub fn read(&self) -> Result<Counters> {
-        let mut groups = HashMap::new();
-        let mut drops = HashMap::new();
-        let by_place = self.grouping.of_places();
-        for entry in self.drops.iter() {
-            let (key, values) = entry.context("cannot read the drop counters")?;
-            if by_place {
-                add_per_cpu(&mut groups, EVERY, values.iter().map(|counter| counter.count));
-            }
-            drops.insert(key, sum(&values, |counter| counter.count));
-        }
-        for entry in self.groups.iter() {
-            let (group, values) = entry.context("cannot read the counters by group")?;
-            if self.grouping.by_cpu {
-                add_per_cpu(&mut groups, group, values.iter().copied());
-            } else {
-                groups.insert((group, None), sum(&values, |count| *count));
+        let maps = &self.maps;
+        let mut sums = Sums { by_place: self.grouping.of_places(), ..Sums::default() };
+        let fronts = maps.front.entry(0).context("cannot read the drop counters")?;
+        for (cpu, front) in (0..).zip(&fronts) {
+            for slot in &front.slots {
+                if let Some(key) = slot.key() {
+                    sums.add(key, cpu, slot.counter.count);
+                }
             }
         }
+        let read = maps.drops.each(|key, counters| {
+            for (cpu, counter) in (0..).zip(counters) {
+                sums.add(key, cpu, counter.count);
+            }
+        });
+        read.context("cannot read the drop counters")?;
+        let Sums { drops, mut groups, .. } = sums;
+        let read = maps.groups.each(|group, counts| {
+            for (cpu, count) in (0..).zip(counts) {
+                let cpu = self.grouping.by_cpu.then_some(cpu);
+                count_in(&mut groups, (group, cpu), *count);
+            }
+        });
+        read.context("cannot read the counters by group")?;
+
         let slot = |cause: Cause| {
-            self.lost
-                .get(&(cause as u32), 0)
-                .map(|values| sum(&values, |count| *count))
-                .context("cannot read the counters of lost drops")
+            let counts = maps.lost.entry(cause as u32);
+            let counts = counts.context("cannot read the counters of lost drops")?;
+            Ok::<_, anyhow::Error>(counts.iter().sum::<u64>())
         };
         let lost = Lost {
             map_full: slot(Cause::MapFull)?,
@@ -59,26 +72,40 @@ impl Probe {
 
     /// Whether the counters can be read with the capabilities of this moment.
     pub fn is_readable(&self) -> bool {
-        self.lost.get(&(Cause::MapFull as u32), 0).is_ok()
+        self.maps.lost.entry(Cause::MapFull as u32).is_ok()
+    }
+}
+
+type Groups = HashMap<(Group, Option<u32>), u64>;
+
+/// Drops by key: the front caches and the map may each have some of them.
+#[derive(Default)]
+struct Sums {
+    by_place: bool,
+    drops: HashMap<DropKey, u64>,
+    groups: Groups,
+}
+
+impl Sums {
+    fn add(&mut self, key: DropKey, cpu: u32, count: u64) {
+        if count == 0 {
+            return;
+        }
+        *self.drops.entry(key).or_default() += count;
+        if self.by_place {
+            count_in(&mut self.groups, (EVERY, Some(cpu)), count);
+        }
     }
 }
 
 /// The one group of drops that are told apart by nothing but their CPU.
 const EVERY: Group = Group { known: 1, netns: 0, ifindex: 0, network: 0, transport: 0 };
 
-/// Adds the counts of each CPU that has any.
-fn add_per_cpu(
-    groups: &mut HashMap<(Group, Option<u32>), u64>,
-    group: Group,
-    counts: impl Iterator<Item = u64>,
-) {
-    for (cpu, count) in (0..).zip(counts).filter(|(_, count)| *count > 0) {
-        *groups.entry((group, Some(cpu))).or_default() += count;
+/// A group that has counted nothing yet is none.
+fn count_in(groups: &mut Groups, group: (Group, Option<u32>), count: u64) {
+    if count > 0 {
+        *groups.entry(group).or_default() += count;
     }
-}
-
-fn sum<V: Pod>(values: &PerCpuValues<V>, count: impl Fn(&V) -> u64) -> u64 {
-    values.iter().map(count).sum()
 }
 
 /// How often the kernel skipped the program because it was running on that CPU already.

@@ -6,6 +6,7 @@
 mod attach;
 mod counters;
 mod log;
+mod maps;
 pub mod plan;
 mod samples;
 
