@@ -1,6 +1,11 @@
 //! Counts that are exact, against the kernel's own.
 
+use aya::maps::{Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, loaded_maps};
 use dropwatch::report::model::Lost;
+use dropwatch_common::{
+    Counter, DropKey,
+    count::{Front, TAKEN},
+};
 use testbed::{
     flood::Wire,
     machine::fewer,
@@ -29,6 +34,46 @@ fn flood_is_counted_to_the_packet() {
     assert_eq!(recording.count(RECEIVE_PATH), dropped);
     assert_eq!(recording.lost(), Lost::default());
     assert!(recording.reports.len() > 2, "counted over several reports");
+}
+
+/// On a host with more places than the front cache has room for, the others count in the hash map.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_full_front_cache_leaves_the_map() {
+    let wire = Wire::new().unwrap();
+    let run = Run::start(&["-i", "200ms"]);
+    fill_front_cache();
+    let frames = fewer(FLOOD / 4);
+    let sent = wire.flood(frames, None).unwrap();
+    assert_eq!((sent.accepted, sent.refused), (frames, 0));
+    assert!(entries_in_map() > 0, "the map had nothing to count");
+    let recording = run.stop();
+    assert_eq!(recording.count(RECEIVE_PATH), frames);
+    assert_eq!(recording.lost(), Lost::default());
+}
+
+/// Claims every free slot of the newest dropwatch for a key of its own, at which nothing drops.
+fn fill_front_cache() {
+    let map = newest_map("FRONT").unwrap();
+    let mut front = PerCpuArray::<_, Front>::try_from(Map::PerCpuArray(map)).unwrap();
+    let mut values = front.get(&0, 0).unwrap().to_vec();
+    for (number, slot) in (1..).zip(values.iter_mut().flat_map(|front| &mut front.slots)) {
+        if slot.key().is_none() {
+            (slot.location, slot.tag) = (number, TAKEN);
+        }
+    }
+    front.set(0, PerCpuValues::try_from(values).unwrap(), 0).unwrap();
+}
+
+fn entries_in_map() -> usize {
+    let map = newest_map("DROPS").unwrap();
+    let drops = PerCpuHashMap::<_, DropKey, Counter>::try_from(Map::PerCpuHashMap(map)).unwrap();
+    drops.keys().count()
+}
+
+fn newest_map(name: &str) -> Option<MapData> {
+    let maps = loaded_maps().flatten().filter(|map| map.name_as_str() == Some(name));
+    MapData::from_id(maps.map(|map| map.id()).max()?).ok()
 }
 
 /// What the program is not run for, because it interrupts itself, is counted by the kernel. Older
