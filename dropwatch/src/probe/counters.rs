@@ -1,7 +1,6 @@
 //! Reading what the kernel has counted.
 
 use std::{
-    collections::HashMap,
     fs, io,
     os::fd::{AsRawFd, OwnedFd},
 };
@@ -9,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use dropwatch_common::{Counter, DropKey, Lost as Cause, count::Front, filter::Group};
 
-use super::{Probe, maps::PerCpuMap};
+use super::{Probe, maps::PerCpuMap, sums::Sums};
 use crate::report::snapshot::{Counters, Lost};
 
 /// The maps that have counts.
@@ -27,29 +26,14 @@ impl Probe {
     /// not be in it; whatever is not will be in the next one, because counters only grow.
     pub fn read(&self) -> Result<Counters> {
         let maps = &self.maps;
-        let mut sums = Sums { by_place: self.grouping.of_places(), ..Sums::default() };
+        let mut sums = Sums::new(self.grouping);
         let fronts = maps.front.entry(0).context("cannot read the drop counters")?;
-        for (cpu, front) in (0..).zip(&fronts) {
-            for slot in &front.slots {
-                if let Some(key) = slot.key() {
-                    sums.add(key, cpu, slot.counter.count);
-                }
-            }
-        }
-        let read = maps.drops.each(|key, counters| {
-            for (cpu, counter) in (0..).zip(counters) {
-                sums.add(key, cpu, counter.count);
-            }
-        });
+        sums.add_fronts(&fronts);
+        let read = maps.drops.each(|key, counters| sums.add_drops(key, counters));
         read.context("cannot read the drop counters")?;
-        let Sums { drops, mut groups, .. } = sums;
-        let read = maps.groups.each(|group, counts| {
-            for (cpu, count) in (0..).zip(counts) {
-                let cpu = self.grouping.by_cpu.then_some(cpu);
-                count_in(&mut groups, (group, cpu), *count);
-            }
-        });
+        let read = maps.groups.each(|group, counts| sums.add_group(group, counts));
         read.context("cannot read the counters by group")?;
+        let (drops, groups) = sums.into_parts();
 
         let slot = |cause: Cause| {
             let counts = maps.lost.entry(cause as u32);
@@ -73,38 +57,6 @@ impl Probe {
     /// Whether the counters can be read with the capabilities of this moment.
     pub fn is_readable(&self) -> bool {
         self.maps.lost.entry(Cause::MapFull as u32).is_ok()
-    }
-}
-
-type Groups = HashMap<(Group, Option<u32>), u64>;
-
-/// Drops by key: the front caches and the map may each have some of them.
-#[derive(Default)]
-struct Sums {
-    by_place: bool,
-    drops: HashMap<DropKey, u64>,
-    groups: Groups,
-}
-
-impl Sums {
-    fn add(&mut self, key: DropKey, cpu: u32, count: u64) {
-        if count == 0 {
-            return;
-        }
-        *self.drops.entry(key).or_default() += count;
-        if self.by_place {
-            count_in(&mut self.groups, (EVERY, Some(cpu)), count);
-        }
-    }
-}
-
-/// The one group of drops that are told apart by nothing but their CPU.
-const EVERY: Group = Group { known: 1, netns: 0, ifindex: 0, network: 0, transport: 0 };
-
-/// A group that has counted nothing yet is none.
-fn count_in(groups: &mut Groups, group: (Group, Option<u32>), count: u64) {
-    if count > 0 {
-        *groups.entry(group).or_default() += count;
     }
 }
 

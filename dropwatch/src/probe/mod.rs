@@ -9,6 +9,7 @@ mod log;
 mod maps;
 pub mod plan;
 mod samples;
+pub mod sums;
 
 pub use self::{
     attach::{Attempt, Error, Probe, Wanted, give_back_memory},
