@@ -19,7 +19,7 @@ use crate::{
     output::{Output, ended_by_reader},
     pace::Pace,
     privilege,
-    probe::{self, KernelLog, Probe, Wanted},
+    probe::{self, KernelLog, Prepared, Probe, Wanted},
     render::{Format, Renderer, losses},
     report::{
         build::Reporter,
@@ -50,7 +50,9 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     // While the capabilities are there: the kernel decides what symbols show when they are opened.
     let root = HostRoot::default();
     let mut names = HostNames::open(&root);
-    let probe = attach(&wanted(settings, &mut names)?)?;
+    // Meanwhile the kernel's types are read.
+    let prepared = Prepared::new().map_err(unattached)?;
+    let probe = attach(prepared, &wanted(settings, &mut names)?)?;
     if settings.keys.need_reasons() && !probe.has_reason() {
         return Err(Failure::Kernel(format!("--reason cannot work: {}", doctor::NO_REASONS)));
     }
@@ -112,15 +114,8 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     result
 }
 
-fn attach(wanted: &Wanted) -> Result<Probe, Failure> {
-    let probe = Probe::attach(wanted).map_err(|error| match error {
-        _ if error.is_permission() => Failure::Privilege(format!(
-            "{error}, although the capabilities are there: a container's user namespace, a \
-             security module or kernel lockdown is in the way; run on the host itself"
-        )),
-        probe::Error::TooOld | probe::Error::Refused(_) => Failure::Kernel(error.to_string()),
-        probe::Error::Cpus(_) => Failure::Runtime(error.into()),
-    })?;
+fn attach(prepared: Prepared, wanted: &Wanted) -> Result<Probe, Failure> {
+    let probe = prepared.attach(wanted).map_err(unattached)?;
     for attempt in probe.attempts() {
         match &attempt.refusal {
             Some(refusal) => info!("attaching {}: {refusal}", attempt.candidate),
@@ -128,6 +123,17 @@ fn attach(wanted: &Wanted) -> Result<Probe, Failure> {
         }
     }
     Ok(probe)
+}
+
+fn unattached(error: probe::Error) -> Failure {
+    match error {
+        _ if error.is_permission() => Failure::Privilege(format!(
+            "{error}, although the capabilities are there: a container's user namespace, a \
+             security module or kernel lockdown is in the way; run on the host itself"
+        )),
+        probe::Error::TooOld | probe::Error::Refused(_) => Failure::Kernel(error.to_string()),
+        probe::Error::Cpus(_) => Failure::Runtime(error.into()),
+    }
 }
 
 /// Everything that a run holds.

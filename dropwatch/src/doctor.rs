@@ -16,7 +16,7 @@ use crate::{
         status::{Reasons, Symbols, Tracefs},
     },
     privilege::{self, Need},
-    probe::{Attempt, Error, Probe, Wanted, plan},
+    probe::{Attempt, Error, Prepared, Probe, Wanted, plan},
     render::doctor::{Check, Mark, Section, doctor},
     settings::Terminal,
 };
@@ -28,7 +28,9 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
     let mut names = HostNames::open(&root);
     let needs = privilege::check()?;
     let offsets = names.offsets().unwrap_or(Offsets::NONE);
-    let probe = Probe::attach(&Wanted { offsets, samples: true, ..Wanted::default() });
+    let probe = Prepared::new().and_then(|prepared| {
+        prepared.attach(&Wanted { offsets, samples: true, ..Wanted::default() })
+    });
     let status = names.status();
     let host = kernel::host(&root);
 

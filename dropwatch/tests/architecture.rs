@@ -61,7 +61,7 @@ const NONE: Vec<String> = Vec::new();
 
 #[test]
 fn only_the_probe_knows_aya() {
-    assert_eq!(offenders(&["probe/"], &["aya::", "aya_log::", "use aya"]), NONE);
+    assert_eq!(offenders(&["probe/"], &["aya::", "aya_log::", "aya_obj::", "use aya"]), NONE);
 }
 
 #[test]

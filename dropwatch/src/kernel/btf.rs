@@ -182,9 +182,21 @@ impl<'a> Btf<'a> {
         (self.first_id..).take(self.starts.len()).filter_map(|id| self.get(id))
     }
 
+    /// Types of one of these kinds of this BTF, without those of its base.
+    ///
+    /// A kernel has 150,000 types: the kind is looked at before the name is.
+    pub fn of_kinds<'b>(&'b self, kinds: &'b [Kind]) -> impl Iterator<Item = Type<'a>> + 'b {
+        let is_wanted = |start: u32| {
+            let info = word(self.types, start as usize + 4).unwrap_or(0) as u32;
+            Kind::new(kind_of(info)).is_some_and(|kind| kinds.contains(&kind))
+        };
+        let ids = (self.first_id..).zip(&self.starts).filter(move |(_, start)| is_wanted(**start));
+        ids.filter_map(|(id, _)| self.get(id))
+    }
+
     /// Enumerations of this BTF, without those of its base.
     pub fn enums(&self) -> impl Iterator<Item = Type<'a>> + '_ {
-        self.types().filter(|ty| matches!(ty.kind, Kind::Enum | Kind::Enum64))
+        self.of_kinds(&[Kind::Enum, Kind::Enum64])
     }
 
     /// First enumeration of that name that has enumerators.
@@ -215,7 +227,7 @@ impl<'a> Btf<'a> {
     /// Structures by their names, found in one walk; the first that has members.
     pub fn find_structs<const N: usize>(&self, names: [&str; N]) -> [Option<Type<'a>>; N] {
         let mut found = [None; N];
-        for ty in self.types().filter(|ty| ty.kind == Kind::Struct && ty.vlen > 0) {
+        for ty in self.of_kinds(&[Kind::Struct]).filter(|ty| ty.vlen > 0) {
             if let Some(index) = names.iter().position(|name| *name == ty.name)
                 && found[index].is_none()
             {
@@ -288,7 +300,7 @@ impl<'a> Btf<'a> {
     /// its first parameter is the tracepoint's own and is not counted.
     pub fn tracepoint_args(&self, event: &str) -> Option<usize> {
         let name = format!("btf_trace_{event}");
-        let mut ty = self.types().find(|ty| ty.kind == Kind::Typedef && ty.name == name)?;
+        let mut ty = self.of_kinds(&[Kind::Typedef]).find(|ty| ty.name == name)?;
         for _ in 0..MAX_CHAIN {
             ty = match ty.kind {
                 Kind::FuncProto => return ty.vlen.checked_sub(1),

@@ -1,34 +1,34 @@
 //! Carrying the plan out: load, attach, detach.
 
 use std::{
-    error, io,
+    collections::HashMap,
+    ffi::CStr,
+    io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
-use aya::{
-    Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Map, MapError, MapType},
-    programs::{RawTracePoint, raw_trace_point::RawTracePointLinkId},
-    sys::is_map_supported,
-    util::nr_cpus,
-};
+use aya::{maps::MapType, sys::is_map_supported, util::nr_cpus};
 use aya_log::EbpfLogger;
 use dropwatch_common::{filter::Filter, mode, offsets::Offsets};
 
 use super::{
     KernelLog,
     counters::Maps,
-    maps::PerCpuMap,
+    info,
+    load::{self, Loaded, Loader, Settings},
     plan::{self, Candidate, Grouping, Refusal, Step},
     samples::Samples,
+    sys::{self, bytes_of},
 };
 
 /// The eBPF program that ships (`cargo xtask build-ebpf`).
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_OBJECT"));
 
 const PROGRAM: &str = "dropwatch_kfree_skb";
-const TRACEPOINT: &str = "kfree_skb";
+const TRACEPOINT: &CStr = c"kfree_skb";
+/// Ring buffer of the program's own diagnostics.
+const LOG_BYTES: u32 = 128 << 10;
 /// Ring buffer of the samples: 1,700 records, between two ticks.
 const SAMPLES_BYTES: u32 = 1 << 20;
 /// Levels of aya-log: 0 is off, 4 is debug.
@@ -106,12 +106,11 @@ fn refusals(attempts: &[Attempt]) -> String {
 
 /// The attached program. Dropping it detaches; nothing is pinned, so nothing stays behind.
 pub struct Probe {
-    /// Holds the program, and through it the link.
-    ebpf: Ebpf,
-    link: Option<RawTracePointLinkId>,
+    /// Attached while this is open.
+    link: Option<OwnedFd>,
     pub(super) maps: Maps,
     pub(super) grouping: Grouping,
-    /// The program again, to ask the kernel what it skipped.
+    /// Holds the maps, and answers what the kernel skipped.
     pub(super) program: OwnedFd,
     attached: Instant,
     attached_at: u64,
@@ -120,8 +119,8 @@ pub struct Probe {
     log: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
-/// Gives memory that starting took, and the run does not need, back to the kernel: the loader reads
-/// all of the kernel's types (some 15 MiB), and the C library would keep the room for later.
+/// Gives memory that starting took, and the run does not need, back to the kernel: symbols and the
+/// kernel's types are read through buffers whose room the C library would keep for later.
 pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: no pointers; malloc_trim(3) may be called at any time, from any thread.
@@ -130,21 +129,35 @@ pub fn give_back_memory() {
     }
 }
 
-impl Probe {
-    /// Tries the candidates in order and returns the first that the kernel takes.
-    ///
+/// What attaching needs and no wish changes. Creating the counter map takes as long as reading the
+/// kernel's types, so callers do both at a time.
+pub struct Prepared {
+    loader: Result<Loader, load::Error>,
+    cpus: usize,
+}
+
+impl Prepared {
     /// # Errors
-    /// What the kernel said to each of them.
-    pub fn attach(wanted: &Wanted) -> Result<Self, Error> {
+    /// Where this kernel cannot do at all. What it refuses is for [`Prepared::attach`] to tell.
+    pub fn new() -> Result<Self, Error> {
         // EPERM here is for the candidates to report: only a clear "no" is a kernel too old.
         if let Ok(false) = is_map_supported(MapType::RingBuf) {
             return Err(Error::TooOld);
         }
         raise_memory_limit();
         let cpus = nr_cpus().map_err(|(_, error)| Error::Cpus(error))?;
+        let loader = Loader::new(OBJECT, &[("DROPS", plan::map_entries(cpus))]);
+        Ok(Self { loader, cpus })
+    }
+
+    /// Tries the candidates in order and returns the first that the kernel takes.
+    ///
+    /// # Errors
+    /// What the kernel said to each of them.
+    pub fn attach(self, wanted: &Wanted) -> Result<Probe, Error> {
         let mut attempts = Vec::new();
         for candidate in plan::candidates(wanted.samples, wanted.reasons, wanted.log) {
-            match load(candidate, cpus, wanted) {
+            match self.load(candidate, wanted) {
                 Ok(mut probe) => {
                     attempts.push(Attempt { candidate, refusal: None });
                     probe.attempts = attempts;
@@ -156,6 +169,80 @@ impl Probe {
         Err(Error::Refused(attempts))
     }
 
+    fn load(&self, candidate: Candidate, wanted: &Wanted) -> Result<Probe, Refusal> {
+        let refused = |step: Step, cause: &io::Error| {
+            Refusal::from_errno(step, candidate, cause.raw_os_error(), cause.to_string())
+        };
+        let failed = |error: &load::Error| refused(error.step, &error.cause);
+        let loader = self.loader.as_ref().map_err(failed)?;
+        let Loaded { program, mut maps } =
+            self.program(loader, candidate, wanted).map_err(|error| failed(&error))?;
+        let unexpected = || Refusal::Other {
+            step: Step::Maps.words(),
+            cause: "unexpected object: a map is missing, or has another layout".to_owned(),
+        };
+        let samples = match candidate.samples {
+            true => Some(Samples::take_from(&mut maps).ok_or_else(unexpected)?),
+            false => None,
+        };
+        let maps = Maps::take_from(&mut maps, self.cpus).ok_or_else(unexpected)?;
+        let log = if candidate.log { diagnostics(&program) } else { None };
+        // Before attaching: the first drop must not precede the interval that reports it.
+        let (attached, attached_at) = (Instant::now(), monotonic());
+        let link = sys::attach_raw_tracepoint(TRACEPOINT, program.as_fd())
+            .map_err(|error| refused(Step::Attach, &error))?;
+        Ok(Probe {
+            link: Some(link),
+            maps,
+            grouping: wanted.grouping,
+            program,
+            samples,
+            attached,
+            attached_at,
+            attempts: Vec::new(),
+            log,
+        })
+    }
+
+    /// The program as the candidate has it.
+    fn program(
+        &self,
+        loader: &Loader,
+        candidate: Candidate,
+        wanted: &Wanted,
+    ) -> Result<Loaded, load::Error> {
+        let (filter, filtering) = &wanted.filter;
+        let groups = wanted.grouping.parts;
+        let mut mode = filtering << mode::FILTER_SHIFT | groups << mode::GROUP_SHIFT;
+        if candidate.reason {
+            mode |= mode::REASON;
+        }
+        if candidate.samples {
+            mode |= mode::SAMPLES;
+        }
+        let level = if candidate.log { LOG_DEBUG } else { LOG_OFF };
+        // Where the verifier drops all code that writes to a ring buffer: the least it can have.
+        let least = sys::page_size();
+        loader.load(
+            PROGRAM,
+            Settings {
+                globals: HashMap::from([
+                    ("MODE", (bytes_of(&mode), true)),
+                    ("OFFSETS", (bytes_of(&wanted.offsets), true)),
+                    ("FILTER", (bytes_of(filter), true)),
+                    (aya_log::LEVEL, (bytes_of(&level), true)),
+                ]),
+                entries: HashMap::from([
+                    ("GROUPS", wanted.grouping.map_entries(self.cpus)),
+                    ("SAMPLES", if candidate.samples { SAMPLES_BYTES } else { least }),
+                    ("AYA_LOGS", if candidate.log { LOG_BYTES } else { least }),
+                ]),
+            },
+        )
+    }
+}
+
+impl Probe {
     /// What was tried, the attached candidate last.
     pub fn attempts(&self) -> &[Attempt] {
         &self.attempts
@@ -192,99 +279,19 @@ impl Probe {
     /// Stops counting. When this returns, no program is still running: a read sees everything.
     pub fn detach(&mut self) {
         let Some(link) = self.link.take() else { return };
-        if let Some(program) = program_mut(&mut self.ebpf) {
-            // Closing a raw tracepoint's link cannot fail; the kernel unregisters it on close.
-            let _closed = program.detach(link);
-        }
+        // Closing a raw tracepoint's link cannot fail; the kernel unregisters it on close.
+        drop(link);
         wait_for_running_programs();
     }
 }
 
-fn program_mut(ebpf: &mut Ebpf) -> Option<&mut RawTracePoint> {
-    ebpf.program_mut(PROGRAM)?.try_into().ok()
-}
-
-fn load(candidate: Candidate, cpus: usize, wanted: &Wanted) -> Result<Probe, Refusal> {
-    let refused = |step: Step, error: &(dyn error::Error + 'static)| {
-        let io = io_error(error);
-        let cause = io.map_or_else(|| "unexpected object".to_owned(), ToString::to_string);
-        Refusal::from_errno(step, candidate, io.and_then(io::Error::raw_os_error), cause)
-    };
-    let missing = |what: &str| Refusal::Other {
-        step: Step::Maps.words(),
-        cause: format!("the object has no {what}"),
-    };
-
-    let mut loader = EbpfLoader::new();
-    let (filter, filtering) = &wanted.filter;
-    let mut mode = filtering << mode::FILTER_SHIFT | wanted.grouping.parts << mode::GROUP_SHIFT;
-    if candidate.reason {
-        mode |= mode::REASON;
-    }
-    if candidate.samples {
-        mode |= mode::SAMPLES;
-    }
-    let level = if candidate.log { LOG_DEBUG } else { LOG_OFF };
-    loader
-        // The program needs no relocation against the kernel's types.
-        .btf(None)
-        .verifier_log_level(VerifierLogLevel::DISABLE)
-        .override_global("MODE", &mode, true)
-        .override_global("OFFSETS", &wanted.offsets, true)
-        .override_global("FILTER", filter, true)
-        .override_global(aya_log::LEVEL, &level, true)
-        .map_max_entries("SAMPLES", if candidate.samples { SAMPLES_BYTES } else { 1 })
-        .map_max_entries("DROPS", plan::map_entries(cpus))
-        .map_max_entries("GROUPS", wanted.grouping.map_entries(cpus));
-    if !candidate.log {
-        // The verifier has dropped all code that writes to it: keep the least the kernel allows.
-        loader.map_max_entries("AYA_LOGS", 1);
-    }
-    let mut ebpf = loader.load(OBJECT).map_err(|error| refused(Step::Maps, &error))?;
-    let log = if candidate.log {
-        Some(EbpfLogger::init(&mut ebpf).map_err(|error| refused(Step::Maps, &error))?)
-    } else {
-        None
-    };
-    let maps = maps(&mut ebpf, cpus).map_err(|error| refused(Step::Maps, &error))?;
-
-    let samples = match candidate.samples {
-        true => Some(Samples::new(&mut ebpf).map_err(|error| refused(Step::Maps, &error))?),
-        false => None,
-    };
-
-    let program = program_mut(&mut ebpf).ok_or_else(|| missing("program"))?;
-    program.load().map_err(|error| refused(Step::Load, &error))?;
-    let fd = program.fd().and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?));
-    let fd = fd.map_err(|error| refused(Step::Load, &error))?;
-    // Before attaching: the first drop must not precede the interval that reports it.
-    let (attached, attached_at) = (Instant::now(), monotonic());
-    let link = program.attach(TRACEPOINT).map_err(|error| refused(Step::Attach, &error))?;
-    Ok(Probe {
-        ebpf,
-        link: Some(link),
-        maps,
-        grouping: wanted.grouping,
-        program: fd,
-        samples,
-        attached,
-        attached_at,
-        attempts: Vec::new(),
-        log,
-    })
-}
-
-fn maps(ebpf: &mut Ebpf, cpus: usize) -> Result<Maps, MapError> {
-    let mut take = |name: &str| match ebpf.take_map(name) {
-        Some(Map::PerCpuArray(map) | Map::PerCpuHashMap(map)) => Ok(map),
-        _ => Err(MapError::InvalidName { name: name.to_owned() }),
-    };
-    Ok(Maps {
-        front: PerCpuMap::new(take("FRONT")?, cpus)?,
-        drops: PerCpuMap::new(take("DROPS")?, cpus)?,
-        groups: PerCpuMap::new(take("GROUPS")?, cpus)?,
-        lost: PerCpuMap::new(take("LOST")?, cpus)?,
-    })
+/// The kernel side's diagnostics, whose map is found by the program's number: that takes
+/// `CAP_SYS_ADMIN`.
+fn diagnostics(program: &OwnedFd) -> Option<EbpfLogger<&'static dyn log::Log>> {
+    let id = info::read(program).ok()?.id()?;
+    EbpfLogger::init_from_id(id)
+        .inspect_err(|error| log::debug!("no diagnostics from the kernel side: {error}"))
+        .ok()
 }
 
 /// `CLOCK_MONOTONIC`, nanoseconds.
@@ -293,12 +300,6 @@ fn monotonic() -> u64 {
     // SAFETY: the pointer is to a live timespec, which the call fills in.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
-}
-
-/// The system call's own error somewhere below aya's, whose text can be a whole verifier log.
-fn io_error<'a>(error: &'a (dyn error::Error + 'static)) -> Option<&'a io::Error> {
-    std::iter::successors(Some(error), |error| error.source())
-        .find_map(|error| error.downcast_ref::<io::Error>())
 }
 
 /// Kernels before 5.11 charge maps to the locked-memory limit, which is small by default. Needs

@@ -5,13 +5,16 @@
 
 mod attach;
 mod counters;
+mod info;
+mod load;
 mod log;
 mod maps;
 pub mod plan;
 mod samples;
 pub mod sums;
+mod sys;
 
 pub use self::{
-    attach::{Attempt, Error, Probe, Wanted, give_back_memory},
+    attach::{Attempt, Error, Prepared, Probe, Wanted, give_back_memory},
     log::KernelLog,
 };

@@ -1,11 +1,18 @@
 //! Collecting what the kernel side has sampled.
 
-use aya::{
-    Ebpf,
-    maps::{Array, MapData, MapError, RingBuf},
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, OwnedFd},
 };
 
-use super::Probe;
+use aya::maps::{self, MapData, RingBuf};
+
+use super::{
+    Probe,
+    maps::Map,
+    sys::{bytes_of, update_only},
+};
 use crate::report::sample::Sample;
 
 /// The section of the kernel side's one mutable global, its interval number.
@@ -14,30 +21,31 @@ const EPOCH: &str = ".bss";
 /// Samples of the attached program.
 pub(super) struct Samples {
     ring: RingBuf<MapData>,
-    epoch: Array<MapData, u32>,
+    /// An array with one value, the number of the interval.
+    epoch: OwnedFd,
     interval: u32,
 }
 
 impl Samples {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, MapError> {
-        let map = |ebpf: &mut Ebpf, name: &str| {
-            ebpf.take_map(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() })
-        };
-        Ok(Self {
-            ring: map(ebpf, "SAMPLES")?.try_into()?,
-            epoch: map(ebpf, EPOCH)?.try_into()?,
-            interval: 0,
-        })
+    /// `None` where one is missing, or is not what it should be.
+    pub(super) fn take_from(maps: &mut HashMap<String, Map>) -> Option<Self> {
+        let ring = MapData::from_fd(maps.remove("SAMPLES")?.fd).ok()?;
+        let ring = maps::Map::from_map_data(ring).ok()?;
+        let epoch = maps.remove(EPOCH)?;
+        let is_word = (epoch.key_size, epoch.value_size) == (size_of::<u32>(), size_of::<u32>());
+        let epoch = is_word.then_some(epoch.fd)?;
+        Some(Self { ring: ring.try_into().ok()?, epoch, interval: 0 })
     }
 }
 
 impl Probe {
     /// Samples taken since the last call, and a new budget for every location. Nothing where
     /// samples are off.
-    pub fn samples(&mut self) -> Result<Vec<Sample>, MapError> {
+    pub fn samples(&mut self) -> io::Result<Vec<Sample>> {
         let Some(samples) = &mut self.samples else { return Ok(Vec::new()) };
         samples.interval = samples.interval.wrapping_add(1);
-        samples.epoch.set(0, samples.interval, 0)?;
+        // SAFETY: an array of one word, as was seen at the start.
+        unsafe { update_only(samples.epoch.as_fd(), bytes_of(&samples.interval)) }?;
         let mut taken = Vec::new();
         while let Some(record) = samples.ring.next() {
             taken.extend(Sample::decode(&record));

@@ -1,0 +1,47 @@
+//! What the kernel says about a loaded program.
+
+use std::{
+    fs, io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+/// The lines behind a program's descriptor (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c).
+pub(super) struct Info(String);
+
+pub(super) fn read(program: &OwnedFd) -> io::Result<Info> {
+    fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).map(Info)
+}
+
+impl Info {
+    /// How often the kernel skipped the program because it was running on that CPU already.
+    ///
+    /// `recursion_misses`: Linux 5.12; counted for raw tracepoints from 6.0. Where the line is
+    /// absent the kernel runs the program nested, and skips nothing.
+    pub(super) fn recursion_misses(&self) -> u64 {
+        self.value("recursion_misses:").unwrap_or(0)
+    }
+
+    /// The number by which programs are found.
+    pub(super) fn id(&self) -> Option<u32> {
+        self.value("prog_id:")?.try_into().ok()
+    }
+
+    fn value(&self, name: &str) -> Option<u64> {
+        self.0.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Info;
+
+    #[test]
+    fn lines_are_read_where_the_kernel_has_them() {
+        let info = |text: &str| Info(text.to_owned());
+        let newer =
+            info("pos:\t0\nprog_type:\t17\nprog_id:\t9\nrun_cnt:\t0\nrecursion_misses:\t42\n");
+        assert_eq!((newer.recursion_misses(), newer.id()), (42, Some(9)));
+        let older = info("pos:\t0\nprog_type:\t17\n");
+        assert_eq!((older.recursion_misses(), older.id()), (0, None));
+    }
+}

@@ -1,0 +1,137 @@
+//! From the object to a program in the kernel.
+//!
+//! aya's own loader reads all of the kernel's types first (15 ms and 15 MiB) and asks the kernel for
+//! features, none of which this one program needs. aya-obj does the part that takes knowledge of
+//! the format: sections, symbols, relocations.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use aya_obj::{EbpfSectionKind, Object};
+
+use super::{
+    maps::Map,
+    plan::Step,
+    sys::{self, MapSpec},
+};
+
+/// What loading is given besides the object.
+pub(super) struct Settings<'a> {
+    /// Values of global variables, by name.
+    pub(super) globals: HashMap<&'a str, (&'a [u8], bool)>,
+    /// Entries of maps, by name, instead of what the object says; of a ring buffer, bytes.
+    pub(super) entries: HashMap<&'a str, u32>,
+}
+
+/// A program that is ready to be attached, and its maps.
+pub(super) struct Loaded {
+    pub(super) program: OwnedFd,
+    pub(super) maps: HashMap<String, Map>,
+}
+
+/// What went wrong, while doing what.
+#[derive(Debug)]
+pub(super) struct Error {
+    pub(super) step: Step,
+    pub(super) cause: io::Error,
+}
+
+impl Error {
+    fn object(cause: impl fmt::Display) -> Self {
+        let cause = io::Error::other(format!("unexpected object: {cause}"));
+        Self { step: Step::Maps, cause }
+    }
+
+    fn map(cause: io::Error) -> Self {
+        Self { step: Step::Maps, cause }
+    }
+}
+
+/// The object, and maps that no setting changes.
+pub(super) struct Loader {
+    object: Object,
+    early: HashMap<String, OwnedFd>,
+}
+
+impl Loader {
+    /// Reads `object` and creates some of its maps, by name and number of entries.
+    pub(super) fn new(object: &[u8], early: &[(&str, u32)]) -> Result<Self, Error> {
+        let object = Object::parse(object).map_err(Error::object)?;
+        let mut maps = HashMap::new();
+        for (name, entries) in early {
+            let definition = object.maps.get(*name);
+            let definition = definition.ok_or_else(|| Error::object("it lacks a map"))?;
+            let map = create(name, definition, Some(*entries)).map_err(Error::map)?;
+            maps.insert((*name).to_owned(), map.fd);
+        }
+        Ok(Self { object, early: maps })
+    }
+
+    /// Creates the other maps, and loads the program of that name.
+    ///
+    /// May be called again, with other settings, while no program that this loaded is attached: they
+    /// share the maps that were created early.
+    pub(super) fn load(&self, program: &str, settings: Settings<'_>) -> Result<Loaded, Error> {
+        let mut object = self.object.clone();
+        object.patch_map_data(settings.globals).map_err(Error::object)?;
+
+        let definitions: Vec<(String, aya_obj::Map)> = object.maps.drain().collect();
+        let mut maps = HashMap::new();
+        for (name, definition) in &definitions {
+            let map = match self.early.get(name) {
+                Some(fd) => fd.try_clone().map(|fd| Map::new(fd, definition)),
+                None => create(name, definition, settings.entries.get(name.as_str()).copied()),
+            };
+            maps.insert(name.clone(), map.map_err(Error::map)?);
+        }
+
+        let sections = object.functions.keys().map(|(section, _)| *section).collect();
+        let places = definitions
+            .iter()
+            .map(|(name, definition)| (name.as_str(), maps[name].fd.as_raw_fd(), definition));
+        object.relocate_maps(places, &sections).map_err(Error::object)?;
+        object.relocate_calls(&sections).map_err(Error::object)?;
+
+        let definition = object.programs.get(program);
+        let definition = definition.ok_or_else(|| Error::object("it lacks the program"))?;
+        let function = object.functions.get(&definition.function_key());
+        let function = function.ok_or_else(|| Error::object("its program has no code"))?;
+        let code: Vec<sys::Instruction> = function.instructions.iter().map(encode).collect();
+        let program = sys::load_raw_tracepoint(program, &code, &definition.license)
+            .map_err(|cause| Error { step: Step::Load, cause })?;
+        Ok(Loaded { program, maps })
+    }
+}
+
+fn create(name: &str, definition: &aya_obj::Map, entries: Option<u32>) -> io::Result<Map> {
+    let fd = sys::create_map(&MapSpec {
+        name,
+        kind: definition.map_type(),
+        key_size: definition.key_size(),
+        value_size: definition.value_size(),
+        max_entries: entries.unwrap_or(definition.max_entries()),
+        flags: definition.map_flags(),
+    })?;
+    let map = Map::new(fd, definition);
+    // Sections of global variables.
+    let data = definition.data();
+    if !data.is_empty() && data.len() == map.value_size {
+        // SAFETY: an array of one value with that length.
+        unsafe { sys::update_only(map.fd.as_fd(), data) }?;
+    }
+    if definition.section_kind() == EbpfSectionKind::Rodata {
+        sys::freeze(map.fd.as_fd())?;
+    }
+    Ok(map)
+}
+
+/// `struct bpf_insn`: the registers are two fields of four bits, the destination in the lower ones.
+fn encode(instruction: &aya_obj::generated::bpf_insn) -> sys::Instruction {
+    let registers = instruction.src_reg() << 4 | instruction.dst_reg();
+    let [off0, off1] = instruction.off.to_ne_bytes();
+    let [imm0, imm1, imm2, imm3] = instruction.imm.to_ne_bytes();
+    [instruction.code, registers, off0, off1, imm0, imm1, imm2, imm3]
+}
