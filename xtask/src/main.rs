@@ -5,6 +5,7 @@ mod bless;
 mod build_ebpf;
 mod ci;
 mod figures;
+mod measure;
 mod object;
 mod process;
 mod project;

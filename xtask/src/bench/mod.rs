@@ -6,6 +6,7 @@
 //! noise of the machine: so all are measured in turn, again and again, and the least counts.
 
 mod empty;
+mod growth;
 mod table;
 
 use std::{
@@ -52,7 +53,10 @@ const ENDING: Duration = Duration::from_secs(20);
 /// Floods frames that nobody handles through namespaces of its own, with each tool attached in
 /// turn. Needs root; takes some minutes. Tools that are not installed are left out, and said.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Rounds, in each of which every tool is measured once
     #[arg(long, default_value_t = 6)]
     rounds: usize,
@@ -64,8 +68,20 @@ pub(crate) struct Args {
     json: Option<PathBuf>,
 }
 
+#[derive(clap::Subcommand)]
+enum What {
+    /// How cost grows with keys, CPUs and network namespaces
+    ///
+    /// Takes about two minutes; makes up to 1,000 network namespaces, which it removes again.
+    Growth,
+}
+
 pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
     root::with_dropwatch(project, |binary| {
+        if let Some(What::Growth) = args.what {
+            refuse_company()?;
+            return growth::run(&binary);
+        }
         ensure!(args.rounds > 0 && args.frames > 0, "nothing to measure");
         refuse_company()?;
         // What perf and bpftrace know of tracepoints.

@@ -1,0 +1,78 @@
+//! Measuring a running dropwatch from outside.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use aya::{
+    maps::{Map, MapData, PerCpuHashMap, PerCpuValues, loaded_maps},
+    util::nr_cpus,
+};
+use dropwatch_common::{Counter, DropKey};
+
+/// Time that all threads of a process have spent on CPUs, from `/proc/PID/task/*/schedstat`.
+pub(crate) fn on_cpu(pid: u32) -> Result<Duration> {
+    let mut nanos = 0_u64;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        nanos += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// A value of `/proc/PID/status`.
+pub(crate) fn kilobytes(status: &str, name: &str) -> Option<f64> {
+    let text = fs::read_to_string(status).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    value.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// The counter map of the dropwatch that was started last.
+pub(crate) fn counters() -> Result<PerCpuHashMap<MapData, DropKey, Counter>> {
+    let newest = loaded_maps()
+        .filter_map(Result::ok)
+        .filter(|map| map.name_as_str() == Some("DROPS"))
+        .max_by_key(aya::maps::MapInfo::id)
+        .context("dropwatch has no counter map")?;
+    Ok(Map::PerCpuHashMap(MapData::from_id(newest.id())?).try_into()?)
+}
+
+/// Counts `count` drops at each key on every CPU, as the kernel side would: no host drops packets
+/// at hundreds of places at will.
+pub(crate) fn count_at(
+    counters: &mut PerCpuHashMap<MapData, DropKey, Counter>,
+    keys: &[DropKey],
+    count: u64,
+) -> Result<()> {
+    let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")?;
+    for key in keys {
+        let values = vec![Counter { count, ..Counter::default() }; cpus];
+        counters.insert(key, PerCpuValues::try_from(values)?, 0)?;
+    }
+    Ok(())
+}
+
+/// Different keys: up to a few hundred functions of the kernel, then more reasons at each.
+pub(crate) fn keys(count: usize) -> Result<Vec<DropKey>> {
+    let functions = function_addresses(count.min(FUNCTIONS))?;
+    let keys = (2..).flat_map(|reason| functions.iter().map(move |at| DropKey::new(*at, reason)));
+    Ok(keys.take(count).collect())
+}
+
+const FUNCTIONS: usize = 500;
+
+/// Addresses inside kernel functions, spread over the kernel.
+fn function_addresses(count: usize) -> Result<Vec<u64>> {
+    let text = fs::read_to_string("/proc/kallsyms").context("cannot read kernel symbols")?;
+    let functions: Vec<u64> = text
+        .lines()
+        .filter_map(|line| {
+            let (address, rest) = line.split_once(' ')?;
+            let address = u64::from_str_radix(address, 16).ok()?;
+            (rest.starts_with("T ") && !rest.contains('\t')).then_some(address)
+        })
+        .collect();
+    ensure!(functions.len() > count * 10, "kernel symbols are hidden");
+    // The first ones are entry code, the last ones belong to code that is freed after boot.
+    let half = &functions[functions.len() / 4..functions.len() / 2];
+    Ok(half.iter().step_by(half.len() / count).take(count).map(|address| address + 1).collect())
+}
