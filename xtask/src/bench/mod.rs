@@ -45,6 +45,9 @@ use crate::{
 /// What a tool without a line to say so takes to attach, and what settles after it has.
 const ATTACHING: Duration = Duration::from_millis(1_500);
 const SETTLING: Duration = Duration::from_millis(100);
+/// Floods by the clock, and as many by the kernel's statistics, for each tool in a round: the more,
+/// the likelier is one that nothing disturbed.
+const FLOODS: usize = 4;
 /// How long the end of a tool is waited for.
 const ENDING: Duration = Duration::from_secs(20);
 
@@ -60,8 +63,8 @@ pub(crate) struct Args {
     /// Rounds, in each of which every tool is measured once
     #[arg(long, default_value_t = 6)]
     rounds: usize,
-    /// Frames of one flood
-    #[arg(long, default_value_t = 200_000)]
+    /// Frames of one flood, of which there are several for each tool in a round
+    #[arg(long, default_value_t = 50_000)]
     frames: u64,
     /// Write the table as JSON, too
     #[arg(long, value_name = "FILE")]
@@ -179,19 +182,24 @@ fn measure(binary: &Path, args: &Args) -> Result<Table> {
     wire.flood(args.frames, Some(0))?;
     for round in 1..=args.rounds {
         eprintln!("==> round {round} of {}", args.rounds);
+        // Each round starts with another one: what one leaves behind must not meet the same next.
+        tools.rotate_left(1);
         for (tool, row) in &mut tools {
             once(tool, row, binary, &wire, args.frames)
                 .with_context(|| format!("while {} watched", tool.name))?;
         }
     }
+    let count = tools.len();
+    tools.rotate_right(args.rounds % count);
     Ok(Table {
         frames: args.frames,
         rounds: args.rounds,
+        floods: FLOODS,
         rows: tools.into_iter().map(|(_, row)| row).collect(),
     })
 }
 
-/// One flood by the clock and one by the kernel's statistics, while `tool` watches.
+/// Floods by the clock and by the kernel's statistics, while `tool` watches.
 fn once(tool: &Tool, row: &mut Row, binary: &Path, wire: &Wire, frames: u64) -> Result<()> {
     let others = program_ids();
     let watcher = Watcher::start(&tool.kind, binary)?;
@@ -199,20 +207,24 @@ fn once(tool: &Tool, row: &mut Row, binary: &Path, wire: &Wire, frames: u64) -> 
     let programs: Vec<ProgramInfo> =
         loaded_programs().flatten().filter(|program| !others.contains(&program.id())).collect();
 
-    let start = Instant::now();
-    wire.flood(frames, Some(0))?;
-    row.wall_ns.push(start.elapsed().as_nanos() as f64 / frames as f64);
-
+    for _ in 0..FLOODS {
+        let start = Instant::now();
+        wire.flood(frames, Some(0))?;
+        row.wall_ns.push(start.elapsed().as_nanos() as f64 / frames as f64);
+    }
+    let mut floods = FLOODS as u64;
     if !programs.is_empty() {
         let _enabled = enable_stats(Stats::RunTime).context("cannot enable statistics")?;
-        let before = run_times(&programs)?;
-        wire.flood(frames, Some(0))?;
-        let after = run_times(&programs)?;
-        let (time, runs) = (after.0 - before.0, after.1 - before.1);
-        ensure!(runs >= frames, "its program ran {runs} times in {frames} drops");
-        row.run_ns.push(time as f64 / runs as f64);
+        for _ in 0..FLOODS {
+            let before = run_times(&programs)?;
+            wire.flood(frames, Some(0))?;
+            let after = run_times(&programs)?;
+            let (time, runs) = (after.0 - before.0, after.1 - before.1);
+            ensure!(runs >= frames, "its program ran {runs} times in {frames} drops");
+            row.run_ns.push(time as f64 / runs as f64);
+        }
+        floods += FLOODS as u64;
     }
-    let floods = if programs.is_empty() { 1 } else { 2 };
     if let Some(counted) = watcher.end()? {
         ensure!(counted == floods * frames, "{counted} counted of {}", floods * frames);
         row.exact = Some(true);

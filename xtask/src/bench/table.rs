@@ -10,11 +10,13 @@ pub(super) struct Table {
     /// Of one flood.
     pub(super) frames: u64,
     pub(super) rounds: usize,
+    /// Of each kind, for each tool in a round.
+    pub(super) floods: usize,
     /// The first is nobody, the second an empty program.
     pub(super) rows: Vec<Row>,
 }
 
-/// One tool, a value for each round.
+/// One tool, a value for each flood, round after round.
 #[derive(Serialize)]
 pub(super) struct Row {
     name: &'static str,
@@ -35,10 +37,10 @@ impl Row {
 impl Table {
     pub(super) fn text(&self) -> String {
         let nobody = self.rows.first().map_or(0.0, |row| least(&row.wall_ns));
-        let empty = self.rows.get(1).map_or(0.0, |row| median(&row.run_ns));
+        let empty = self.rows.get(1).map_or(&[][..], |row| &row.run_ns);
         let mut text = format!(
-            "{} rounds of {} frames; ns for each dropped frame, least (median)\n\n",
-            self.rounds, self.frames
+            "{} rounds, {} floods of {} frames each; ns for each dropped frame, least (median)\n\n",
+            self.rounds, self.floods, self.frames
         );
         // Writing to a String cannot fail.
         let _infallible = writeln!(
@@ -53,7 +55,7 @@ impl Table {
                 true => ("–".to_owned(), "–".to_owned()),
                 false => (
                     format!("{:.0} ({:.0})", least(&row.run_ns), median(&row.run_ns)),
-                    format!("{:.2}", median(&row.run_ns) / empty),
+                    format!("{:.2}", self.ratio(&row.run_ns, empty)),
                 ),
             };
             let exact = match row.exact {
@@ -68,6 +70,13 @@ impl Table {
             );
         }
         text
+    }
+
+    /// How much more one costs than another: the median of what each round says, of its least
+    /// disturbed floods. A machine is faster in one minute than in the next.
+    fn ratio(&self, of: &[f64], to: &[f64]) -> f64 {
+        let rounds = of.chunks(self.floods.max(1)).zip(to.chunks(self.floods.max(1)));
+        median(&rounds.map(|(of, to)| least(of) / least(to)).collect::<Vec<_>>())
     }
 }
 
@@ -111,11 +120,11 @@ mod tests {
             row("an empty program", &[760.0, 790.0], &[40.0, 60.0]),
             row("dropwatch", &[800.0, 810.0], &[60.0, 60.0]),
         ];
-        let text = Table { frames: 10, rounds: 2, rows }.text();
+        let text = Table { frames: 10, rounds: 2, floods: 1, rows }.text();
         let last = text.lines().last().unwrap();
         assert_eq!(
             last.split_whitespace().collect::<Vec<_>>(),
-            ["dropwatch", "800", "(805)", "+100", "60", "(60)", "1.20", "yes"]
+            ["dropwatch", "800", "(805)", "+100", "60", "(60)", "1.25", "yes"]
         );
         assert!(text.lines().all(|line| line.chars().count() <= 92), "{text}");
     }
