@@ -3,8 +3,9 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
 use dropwatch_common::{
-    Counter, DropKey, Lost, mode,
+    Counter, DropKey, Lost,
     count::{self, Front, Slot, Steps, Word},
+    mode,
 };
 
 use crate::{
