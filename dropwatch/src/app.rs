@@ -12,6 +12,7 @@ use tokio::{
 
 use crate::{
     capture::Capture,
+    cost::Meter,
     diagnose::{self, knowledge},
     doctor,
     exit::Failure,
@@ -68,6 +69,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
         Some(pcap) => Some(Capture::open(pcap)?),
         None => None,
     };
+    let meter = if settings.verbose { Meter::start() } else { None };
     let names_places = settings.by.iter().any(|by| matches!(by, By::Netns | By::Iface));
     let kept = match settings.findings {
         true => privilege::FOR_FINDINGS,
@@ -103,6 +105,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
             pace: Pace::new(settings.interval),
             names,
             told: [false; 2],
+            meter,
             evidence,
             probe,
             settings,
@@ -125,7 +128,8 @@ fn attach(prepared: Prepared, wanted: &Wanted) -> Result<Probe, Failure> {
     Ok(probe)
 }
 
-fn unattached(error: probe::Error) -> Failure {
+/// Why nothing is attached, as the end of a program.
+pub(crate) fn unattached(error: probe::Error) -> Failure {
     match error {
         _ if error.is_permission() => Failure::Privilege(format!(
             "{error}, although the capabilities are there: a container's user namespace, a \
@@ -143,6 +147,8 @@ struct Run<'a> {
     names: HostNames,
     /// Which notices of [`HostNames::notices`] were given.
     told: [bool; 2],
+    /// With `-v`, where it is permitted.
+    meter: Option<Meter>,
     /// Absent where nobody asks for findings.
     evidence: Option<Collector>,
     reporter: Reporter,
@@ -271,6 +277,9 @@ impl Run<'_> {
         let mut counters = self.probe.read()?;
         self.names.counted();
         debug!("read {} counters in {:?}", counters.drops.len(), self.now() - since_attach);
+        if let Some(meter) = &mut self.meter {
+            meter.tell(&self.probe, since_attach);
+        }
         counters.lost.pcap = self.capture.as_ref().map_or(0, Capture::lost);
         // Next to each other: what is counted in between shows in one of them alone.
         if let Some(evidence) = &mut self.evidence {

@@ -54,7 +54,11 @@ pub enum Command {
     /// Show connection tracking: use, limit, memory, counters, and what fills the table
     Conntrack(Conntrack),
     /// Show what this kernel and these privileges allow, and what each lack costs
-    Doctor,
+    Doctor {
+        /// Measure instead what counting costs here, for 5 seconds unless told otherwise
+        #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "5s", value_parser = duration)]
+        cost: Option<Duration>,
+    },
     /// Explain a drop reason or a function: what it means, what to check, what to change
     #[command(after_help = "\
 Examples:

@@ -7,6 +7,7 @@ pub mod app;
 mod capture;
 pub mod cli;
 pub mod conntrack;
+pub mod cost;
 pub mod diagnose;
 pub mod doctor;
 pub mod exit;

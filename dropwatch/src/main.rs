@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use dropwatch::{
     app,
     cli::{Cli, Command},
-    conntrack, doctor,
+    conntrack, cost, doctor,
     exit::Failure,
     explain, render, replay,
     settings::{Conntrack, Replay, Terminal, Watch},
@@ -27,7 +27,8 @@ fn run() -> Result<(), Failure> {
     match &cli.command {
         None => app::watch(&Watch::new(&cli.watch, terminal)?),
         Some(Command::Conntrack(args)) => conntrack::show(&Conntrack::new(args, terminal)),
-        Some(Command::Doctor) => doctor::examine(terminal),
+        Some(Command::Doctor { cost: None }) => doctor::examine(terminal),
+        Some(Command::Doctor { cost: Some(duration) }) => cost::measure(*duration, terminal),
         Some(Command::Explain { name, json, color }) => {
             explain::explain(name.as_deref(), *json, terminal.color(*color))
         }

@@ -3,7 +3,10 @@
 use std::{
     fs, io,
     os::fd::{AsRawFd, OwnedFd},
+    time::Duration,
 };
+
+use super::RunTime;
 
 /// The lines behind a program's descriptor (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c).
 pub(super) struct Info(String);
@@ -26,6 +29,12 @@ impl Info {
         self.value("prog_id:")?.try_into().ok()
     }
 
+    /// `run_cnt` and `run_time_ns`, which grow while statistics are enabled (Linux 5.1).
+    pub(super) fn run_time(&self) -> Option<RunTime> {
+        let (runs, nanos) = (self.value("run_cnt:")?, self.value("run_time_ns:")?);
+        Some(RunTime { runs, time: Duration::from_nanos(nanos) })
+    }
+
     fn value(&self, name: &str) -> Option<u64> {
         self.0.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
     }
@@ -33,7 +42,7 @@ impl Info {
 
 #[cfg(test)]
 mod tests {
-    use super::Info;
+    use super::*;
 
     #[test]
     fn lines_are_read_where_the_kernel_has_them() {
@@ -41,6 +50,9 @@ mod tests {
         let newer =
             info("pos:\t0\nprog_type:\t17\nprog_id:\t9\nrun_cnt:\t0\nrecursion_misses:\t42\n");
         assert_eq!((newer.recursion_misses(), newer.id()), (42, Some(9)));
+        let measured = info("run_time_ns:\t9000\nrun_cnt:\t300\n").run_time();
+        assert_eq!(measured, Some(RunTime { runs: 300, time: Duration::from_nanos(9_000) }));
+        assert_eq!(newer.run_time(), None);
         let older = info("pos:\t0\nprog_type:\t17\n");
         assert_eq!((older.recursion_misses(), older.id()), (0, None));
     }

@@ -4,6 +4,7 @@
 //! comes back as a [`Refusal`](plan::Refusal) in words.
 
 mod attach;
+mod cost;
 mod counters;
 mod info;
 mod load;
@@ -16,5 +17,6 @@ mod sys;
 
 pub use self::{
     attach::{Attempt, Error, Prepared, Probe, Wanted, give_back_memory},
+    cost::{RunTime, measure_run_time},
     log::KernelLog,
 };

@@ -1,5 +1,7 @@
 //! Counts that are exact, against the kernel's own.
 
+use std::{process::Stdio, thread, time::Duration};
+
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, loaded_maps};
 use dropwatch::report::model::Lost;
 use dropwatch_common::{
@@ -14,7 +16,7 @@ use testbed::{
     udp::{ClosedPort, Family},
 };
 
-use crate::harness::{RECEIVE_PATH, Run, UDP4, UDP6, has_reasons, skips_nested};
+use crate::harness::{RECEIVE_PATH, Run, UDP4, UDP6, dropwatch, has_reasons, skips_nested};
 
 const FLOOD: u64 = 2_000_000;
 
@@ -34,6 +36,37 @@ fn flood_is_counted_to_the_packet() {
     assert_eq!(recording.count(RECEIVE_PATH), dropped);
     assert_eq!(recording.lost(), Lost::default());
     assert!(recording.reports.len() > 2, "counted over several reports");
+}
+
+/// The tool measures itself, and knows when there is nothing to measure.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn doctor_tells_what_counting_costs() {
+    let wire = Wire::new().unwrap();
+    let mut doctor = dropwatch(&["doctor", "--cost=3s"]);
+    let mut doctor = doctor.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut frames = 0;
+    // It does not tell when it has attached: so there are floods for as long as it runs.
+    for _ in 0..600 {
+        frames += wire.flood(fewer(FLOOD) / 200, None).unwrap().accepted;
+        thread::sleep(Duration::from_millis(100));
+        if doctor.try_wait().unwrap().is_some() {
+            break;
+        }
+    }
+    let page = doctor.wait_with_output().unwrap();
+    assert!(page.status.success(), "{page:?}");
+    let page = String::from_utf8(page.stdout).unwrap();
+    let number = |what: &str| -> u64 {
+        let line = page.lines().find_map(|line| line.split_once(what)).unwrap_or_else(|| {
+            panic!("no {what} in {page}");
+        });
+        line.1.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let counted = number("dropped meanwhile");
+    assert!(counted > 0, "no flood was counted: {page}");
+    assert!(counted <= frames + frames / 10, "more than was dropped, by far: {page}, {frames}");
+    assert!(number("to count one") > 0, "{page}");
 }
 
 /// On a host with more places than the front cache has room for, the others count in the hash map.

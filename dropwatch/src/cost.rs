@@ -1,0 +1,177 @@
+//! `dropwatch doctor --cost`: what counting costs on this host, measured while it happens.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, anyhow};
+use caps::Capability;
+use dropwatch_common::offsets::Offsets;
+use log::debug;
+
+use crate::{
+    exit::Failure,
+    kernel::{self, HostNames, HostRoot},
+    privilege,
+    probe::{Prepared, Probe, RunTime, Wanted, measure_run_time},
+    render::doctor::{Check, Mark, Section, doctor},
+    settings::Terminal,
+    verbose,
+};
+
+/// How often samples are collected meanwhile, as a run does at each report.
+const COLLECTING: Duration = Duration::from_secs(1);
+
+/// Attaches as a run does by default, has the kernel measure it for some time, and prints what came
+/// of it.
+///
+/// # Errors
+/// As for a run, and without `CAP_SYS_ADMIN`, which measuring takes.
+pub fn measure(duration: Duration, terminal: Terminal) -> Result<(), Failure> {
+    privilege::preflight()?;
+    if !privilege::may_use(Capability::CAP_SYS_ADMIN) {
+        return Err(Failure::Privilege(
+            "missing CAP_SYS_ADMIN, needed to have the kernel measure programs: run with sudo"
+                .to_owned(),
+        ));
+    }
+    let root = HostRoot::default();
+    let mut names = HostNames::open(&root);
+    let prepared = Prepared::new().map_err(crate::app::unattached)?;
+    let offsets = names.offsets().unwrap_or(Offsets::NONE);
+    let wanted = Wanted { offsets, samples: true, ..Wanted::default() };
+    let mut probe = prepared.attach(&wanted).map_err(crate::app::unattached)?;
+
+    verbose::to_stderr(&format!("measuring for {duration:?}, while others drop packets"));
+    let measuring = measure_run_time().context("the kernel does not measure programs")?;
+    let (start, before) = (Instant::now(), probe.run_time().context("cannot read run times")?);
+    while let Some(left) = duration.checked_sub(start.elapsed()) {
+        sleep(left.min(COLLECTING));
+        probe.samples().context("cannot collect samples")?;
+    }
+    let cost = probe.run_time().context("cannot read run times")?.since(before);
+    let elapsed = start.elapsed();
+    drop(measuring);
+    probe.detach();
+
+    let host = kernel::host(&root);
+    let title =
+        format!("dropwatch {} on Linux {}, {}", env!("CARGO_PKG_VERSION"), host.kernel, host.host);
+    let section = Section { title: "What counting costs here", checks: checks(cost, elapsed) };
+    let out = &mut io::stdout().lock();
+    match doctor(&title, &[section], verdict(cost), terminal.wants_color(), out) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow!("cannot write the output: {error}").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn checks(cost: RunTime, elapsed: Duration) -> Vec<Check> {
+    let seconds = elapsed.as_secs_f64();
+    let rate = cost.runs as f64 / seconds;
+    let mut checks = vec![Check::new(
+        Mark::Note,
+        "dropped meanwhile",
+        format!("{} in {seconds:.1} s ({rate:.0}/s)", cost.runs),
+    )];
+    if let Some(each) = cost.each() {
+        checks.push(Check::new(Mark::Note, "to count one", format!("{each:.0} ns")));
+        let share = share_of_a_core(cost, elapsed);
+        checks.push(Check::new(Mark::Note, "all of them", format!("{share} of a core")));
+    }
+    checks
+}
+
+fn verdict(cost: RunTime) -> &'static str {
+    if cost.runs == 0 {
+        "Nothing was dropped, so nothing ran in the kernel: there is no cost to measure. Try it \
+         while packets are being dropped."
+    } else {
+        "The kernel measured every run of the program. What measuring takes, some tens of \
+         nanoseconds a drop, is in these figures, and not in other runs."
+    }
+}
+
+/// As a percentage, with as many digits as tell something.
+pub(crate) fn share_of_a_core(cost: RunTime, elapsed: Duration) -> String {
+    let percent = cost.time.as_secs_f64() / elapsed.as_secs_f64().max(f64::MIN_POSITIVE) * 100.0;
+    match percent {
+        0.01.. => format!("{percent:.2} %"),
+        _ => "less than 0.01 %".to_owned(),
+    }
+}
+
+/// Tells what counting cost in each interval of a run with `-v`.
+pub(crate) struct Meter {
+    _measuring: OwnedFd,
+    seen: RunTime,
+    /// Since attach.
+    at: Duration,
+}
+
+impl Meter {
+    /// Has the kernel measure programs; where it may not, says so.
+    pub(crate) fn start() -> Option<Self> {
+        match measure_run_time() {
+            Ok(measuring) => {
+                Some(Self { _measuring: measuring, seen: RunTime::default(), at: Duration::ZERO })
+            }
+            Err(error) => {
+                debug!("what counting costs cannot be told, without CAP_SYS_ADMIN: {error}");
+                None
+            }
+        }
+    }
+
+    /// What was run since the last time, up to `at` after attaching.
+    pub(crate) fn tell(&mut self, probe: &Probe, at: Duration) {
+        let Ok(now) = probe.run_time() else { return };
+        let cost = now.since(self.seen);
+        if let Some(each) = cost.each() {
+            let share = share_of_a_core(cost, at.saturating_sub(self.at));
+            debug!("counting {} drops took {each:.0} ns each, {share} of a core", cost.runs);
+        }
+        (self.seen, self.at) = (now, at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(cost: RunTime) -> String {
+        let section = Section {
+            title: "What counting costs here",
+            checks: checks(cost, Duration::from_secs(5)),
+        };
+        let mut page = Vec::new();
+        doctor("dropwatch", &[section], verdict(cost), false, &mut page).unwrap();
+        String::from_utf8(page).unwrap()
+    }
+
+    #[test]
+    fn a_flood_is_told_in_nanoseconds_and_shares() {
+        let page = page(RunTime { runs: 4_000_000, time: Duration::from_millis(160) });
+        assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
+        for line in ["4000000 in 5.0 s (800000/s)", "40 ns", "3.20 % of a core"] {
+            assert!(page.contains(line), "{page}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_drops_there_is_nothing_to_divide() {
+        let page = page(RunTime::default());
+        assert!(page.contains("0 in 5.0 s (0/s)") && page.contains("nothing ran"), "{page}");
+        assert!(!page.contains("NaN") && !page.contains("of a core"), "{page}");
+    }
+
+    #[test]
+    fn small_shares_are_not_rounded_to_nothing() {
+        let cost = RunTime { runs: 1, time: Duration::from_nanos(40) };
+        assert_eq!(share_of_a_core(cost, Duration::from_secs(5)), "less than 0.01 %");
+    }
+}
