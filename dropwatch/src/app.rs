@@ -52,7 +52,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     let root = HostRoot::default();
     let mut names = HostNames::open(&root);
     // Meanwhile the kernel's types are read.
-    let prepared = Prepared::new().map_err(unattached)?;
+    let prepared = Prepared::new()?;
     let probe = attach(prepared, &wanted(settings, &mut names)?)?;
     if settings.keys.need_reasons() && !probe.has_reason() {
         return Err(Failure::Kernel(format!("--reason cannot work: {}", doctor::NO_REASONS)));
@@ -118,7 +118,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
 }
 
 fn attach(prepared: Prepared, wanted: &Wanted) -> Result<Probe, Failure> {
-    let probe = prepared.attach(wanted).map_err(unattached)?;
+    let probe = prepared.attach(wanted)?;
     for attempt in probe.attempts() {
         match &attempt.refusal {
             Some(refusal) => info!("attaching {}: {refusal}", attempt.candidate),
@@ -126,18 +126,6 @@ fn attach(prepared: Prepared, wanted: &Wanted) -> Result<Probe, Failure> {
         }
     }
     Ok(probe)
-}
-
-/// Why nothing is attached, as the end of a program.
-pub(crate) fn unattached(error: probe::Error) -> Failure {
-    match error {
-        _ if error.is_permission() => Failure::Privilege(format!(
-            "{error}, although the capabilities are there: a container's user namespace, a \
-             security module or kernel lockdown is in the way; run on the host itself"
-        )),
-        probe::Error::TooOld | probe::Error::Refused(_) => Failure::Kernel(error.to_string()),
-        probe::Error::Cpus(_) => Failure::Runtime(error.into()),
-    }
 }
 
 /// Everything that a run holds.

@@ -40,10 +40,10 @@ pub fn measure(duration: Duration, terminal: Terminal) -> Result<(), Failure> {
     }
     let root = HostRoot::default();
     let mut names = HostNames::open(&root);
-    let prepared = Prepared::new().map_err(crate::app::unattached)?;
+    let prepared = Prepared::new()?;
     let offsets = names.offsets().unwrap_or(Offsets::NONE);
     let wanted = Wanted { offsets, samples: true, ..Wanted::default() };
-    let mut probe = prepared.attach(&wanted).map_err(crate::app::unattached)?;
+    let mut probe = prepared.attach(&wanted)?;
 
     verbose::to_stderr(&format!("measuring for {duration:?}, while others drop packets"));
     let measuring = measure_run_time().context("the kernel does not measure programs")?;
