@@ -3,6 +3,7 @@
 use std::{future::pending, io, time::Duration};
 
 use anyhow::{Context, anyhow};
+use caps::Capability;
 use jiff::Timestamp;
 use log::{debug, info};
 use tokio::{
@@ -77,6 +78,9 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
         false => &[],
     };
     privilege::keep_only(kept, || probe.is_readable())?;
+    // Who is permitted all needs no advice to be: what stays hidden then, no user can see.
+    let permitted = [&[Capability::CAP_SYS_PTRACE][..], privilege::FOR_PLACES]
+        .map(|needed| needed.iter().all(|capability| privilege::may_use(*capability)));
     let host = kernel::host(&root);
     // What was counted before the first interval is none of its business.
     let evidence = settings.findings.then(|| Collector::new(&root, names.namespaces()));
@@ -104,7 +108,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
             capture,
             pace: Pace::new(settings.interval),
             names,
-            told: [false; 2],
+            told: permitted,
             meter,
             evidence,
             probe,
@@ -133,7 +137,7 @@ struct Run<'a> {
     settings: &'a Watch,
     probe: Probe,
     names: HostNames,
-    /// Which notices of [`HostNames::notices`] were given.
+    /// Which notices of [`HostNames::notices`] were given, or would help nobody.
     told: [bool; 2],
     /// With `-v`, where it is permitted.
     meter: Option<Meter>,

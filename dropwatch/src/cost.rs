@@ -121,7 +121,7 @@ impl Meter {
                 Some(Self { _measuring: measuring, seen: RunTime::default(), at: Duration::ZERO })
             }
             Err(error) => {
-                debug!("what counting costs cannot be told, without CAP_SYS_ADMIN: {error}");
+                debug!("what counting costs cannot be told (it takes CAP_SYS_ADMIN): {error}");
                 None
             }
         }
