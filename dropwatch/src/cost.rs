@@ -7,14 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use caps::Capability;
 use dropwatch_common::offsets::Offsets;
 use log::debug;
 
 use crate::{
+    doctor::title,
     exit::Failure,
     kernel::{self, HostNames, HostRoot},
+    output::ended_by_reader,
     privilege,
     probe::{Prepared, Probe, RunTime, Wanted, measure_run_time},
     render::doctor::{Check, Mark, Section, doctor},
@@ -57,17 +59,11 @@ pub fn measure(duration: Duration, terminal: Terminal) -> Result<(), Failure> {
     drop(measuring);
     probe.detach();
 
-    let host = kernel::host(&root);
-    let title =
-        format!("dropwatch {} on Linux {}, {}", env!("CARGO_PKG_VERSION"), host.kernel, host.host);
     let section = Section { title: "What counting costs here", checks: checks(cost, elapsed) };
+    let title = title(&kernel::host(&root));
     let out = &mut io::stdout().lock();
-    match doctor(&title, &[section], verdict(cost), terminal.wants_color(), out) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(anyhow!("cannot write the output: {error}").into())
-        }
-        _ => Ok(()),
-    }
+    let written = doctor(&title, &[section], verdict(cost), terminal.wants_color(), out);
+    ended_by_reader(written).map(drop)
 }
 
 fn checks(cost: RunTime, elapsed: Duration) -> Vec<Check> {

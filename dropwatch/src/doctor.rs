@@ -5,7 +5,6 @@
 
 use std::io;
 
-use anyhow::anyhow;
 use caps::Capability;
 use dropwatch_common::offsets::Offsets;
 
@@ -15,9 +14,11 @@ use crate::{
         self, HostNames, HostRoot, Status,
         status::{Reasons, Symbols, Tracefs},
     },
+    output::ended_by_reader,
     privilege::{self, Need},
     probe::{Attempt, Error, Prepared, Probe, Wanted, plan},
     render::doctor::{Check, Mark, Section, doctor},
+    report::model::Host,
     settings::Terminal,
 };
 
@@ -34,8 +35,7 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
     let status = names.status();
     let host = kernel::host(&root);
 
-    let title =
-        format!("dropwatch {} on Linux {}, {}", env!("CARGO_PKG_VERSION"), host.kernel, host.host);
+    let title = title(&host);
     let sections = [
         Section { title: "Privileges", checks: privileges(&needs, &probe, &status) },
         Section {
@@ -60,12 +60,14 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
         Ok(()) => "dropwatch works here.".to_owned(),
         Err(_) => "dropwatch cannot run here: see FAIL above.".to_owned(),
     };
-    match doctor(&title, &sections, &verdict, terminal.wants_color(), &mut io::stdout().lock()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(anyhow!("cannot write the output: {error}").into())
-        }
-        _ => outcome,
-    }
+    let out = &mut io::stdout().lock();
+    let written = doctor(&title, &sections, &verdict, terminal.wants_color(), out);
+    ended_by_reader(written).and(outcome)
+}
+
+/// What was examined, in a line.
+pub(crate) fn title(host: &Host) -> String {
+    format!("dropwatch {} on Linux {}, {}", env!("CARGO_PKG_VERSION"), host.kernel, host.host)
 }
 
 fn privileges(needs: &[(Need, bool)], probe: &Result<Probe, Error>, status: &Status) -> Vec<Check> {

@@ -9,6 +9,7 @@ use crate::{
     diagnose::knowledge::{self, Entry, Quantity, Table},
     exit::Failure,
     kernel::{HostRoot, counters},
+    output::ended_by_reader,
     render::explain::{self, Page, Value},
 };
 
@@ -28,12 +29,7 @@ pub fn explain(name: Option<&str>, json: bool, color: bool) -> Result<(), Failur
             if json { explain::json(&page, out) } else { explain::page(&page, color, out) }
         }
     };
-    match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(anyhow!("cannot write the output: {error}").into())
-        }
-        _ => Ok(()),
-    }
+    ended_by_reader(written).map(drop)
 }
 
 /// What `table` knows about `name`, with the values of the host at `root`.

@@ -23,6 +23,7 @@ use nix::{
 use crate::{
     link::{self, LinkStats},
     netns::Netns,
+    socket::set_int,
 };
 
 /// IEEE 802 local experimental ethertype 1 (RFC 9542): no protocol of the kernel handles it.
@@ -156,19 +157,8 @@ impl PacketSocket {
 
     /// No queue between the socket and the link, so nothing can be dropped in one.
     fn bypass_qdisc(&self) -> Result<()> {
-        let on: libc::c_int = 1;
-        // SAFETY: the option is an int (packet(7)); pointer and length describe `on`.
-        let result = unsafe {
-            libc::setsockopt(
-                self.0.as_raw_fd(),
-                libc::SOL_PACKET,
-                libc::PACKET_QDISC_BYPASS,
-                (&raw const on).cast(),
-                size_of_val(&on) as libc::socklen_t,
-            )
-        };
-        ensure!(result == 0, "cannot bypass the qdisc: {}", io::Error::last_os_error());
-        Ok(())
+        set_int(&self.0, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)
+            .context("cannot bypass the qdisc")
     }
 
     fn bind(&self, index: u32) -> Result<()> {

@@ -29,6 +29,7 @@ pub mod nested;
 pub mod netns;
 pub mod pid1;
 pub mod scenario;
+mod socket;
 pub mod tracepoint;
 pub mod udp;
 pub mod undo;

@@ -227,10 +227,10 @@ impl Prepared {
             PROGRAM,
             Settings {
                 globals: HashMap::from([
-                    ("MODE", (bytes_of(&mode), true)),
-                    ("OFFSETS", (bytes_of(&wanted.offsets), true)),
-                    ("FILTER", (bytes_of(filter), true)),
-                    (aya_log::LEVEL, (bytes_of(&level), true)),
+                    ("MODE", bytes_of(&mode)),
+                    ("OFFSETS", bytes_of(&wanted.offsets)),
+                    ("FILTER", bytes_of(filter)),
+                    (aya_log::LEVEL, bytes_of(&level)),
                 ]),
                 entries: HashMap::from([
                     ("GROUPS", wanted.grouping.map_entries(self.cpus)),

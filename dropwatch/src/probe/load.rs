@@ -21,7 +21,7 @@ use super::{
 /// What loading is given besides the object.
 pub(super) struct Settings<'a> {
     /// Values of global variables, by name.
-    pub(super) globals: HashMap<&'a str, (&'a [u8], bool)>,
+    pub(super) globals: HashMap<&'a str, &'a [u8]>,
     /// Entries of maps, by name, instead of what the object says; of a ring buffer, bytes.
     pub(super) entries: HashMap<&'a str, u32>,
 }
@@ -76,7 +76,9 @@ impl Loader {
     /// share the maps that were created early.
     pub(super) fn load(&self, program: &str, settings: Settings<'_>) -> Result<Loaded, Error> {
         let mut object = self.object.clone();
-        object.patch_map_data(settings.globals).map_err(Error::object)?;
+        // A global that the object lacks is an error.
+        let globals = settings.globals.into_iter().map(|(name, value)| (name, (value, true)));
+        object.patch_map_data(globals.collect()).map_err(Error::object)?;
 
         let definitions: Vec<(String, aya_obj::Map)> = object.maps.drain().collect();
         let mut maps = HashMap::new();

@@ -14,6 +14,7 @@ use nix::{
 };
 
 use super::network::{Network, SERVER};
+use crate::socket::set_int;
 
 const PORT: u16 = 7003;
 /// How long either queue is at first.
@@ -43,18 +44,9 @@ impl Listening {
     pub fn with_short_syn_queue() -> Result<Self> {
         let listening = Self::new()?;
         listening.network.server().sysctl("net/ipv4/tcp_syncookies", "0")?;
-        let seconds: libc::c_int = 30;
-        // SAFETY: the descriptor is open, and the kernel reads one int from `seconds`.
-        let result = unsafe {
-            libc::setsockopt(
-                listening.listener.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_DEFER_ACCEPT,
-                (&raw const seconds).cast(),
-                size_of_val(&seconds) as libc::socklen_t,
-            )
-        };
-        Errno::result(result).context("cannot have handshakes wait for data")?;
+        let seconds = 30;
+        set_int(&listening.listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+            .context("cannot have handshakes wait for data")?;
         Ok(listening)
     }
 

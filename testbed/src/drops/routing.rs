@@ -1,15 +1,13 @@
 //! Packets that no route serves.
 
 use std::{
-    io,
-    mem::size_of_val,
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::AsRawFd,
     thread,
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 
 use super::{
     Cause, PORT, SOURCE_PORT,
@@ -17,7 +15,7 @@ use super::{
     link_layer::datagram,
     network::{CLIENT, LINK, Network, SERVER, SERVER_SIDE},
 };
-use crate::{machine::longer, netns::Netns};
+use crate::{machine::longer, netns::Netns, socket::set_int};
 
 /// Somewhere behind the server, set aside for documentation (RFC 5737).
 pub const BEYOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
@@ -210,19 +208,8 @@ impl Cause for NarrowLink {
 
 /// Datagrams of `socket` may not be cut, whatever is known of the path (ip(7), `IP_MTU_DISCOVER`).
 fn never_cut(socket: &impl AsRawFd) -> Result<()> {
-    let probe: libc::c_int = libc::IP_PMTUDISC_PROBE;
-    // SAFETY: the option is an int; pointer and length describe `probe`.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            (&raw const probe).cast(),
-            size_of_val(&probe) as libc::socklen_t,
-        )
-    };
-    ensure!(result == 0, "cannot forbid fragments: {}", io::Error::last_os_error());
-    Ok(())
+    set_int(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+        .context("cannot forbid fragments")
 }
 
 /// A server that gets packets from its own address, over the wire.

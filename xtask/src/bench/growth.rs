@@ -3,13 +3,10 @@
 use std::{path::Path, process::Command, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use aya::{
-    programs::{ProgramInfo, loaded_programs},
-    sys::{Stats, enable_stats},
-};
+use aya::sys::{Stats, enable_stats};
 use testbed::{flood::Wire, netns::Netns, udp::ClosedPort, udp::Family, watch::Watch};
 
-use super::{program_ids, run_times};
+use super::{program_ids, programs_beside, run_times};
 use crate::measure::{count_at, counters, keys, kilobytes, on_cpu};
 
 const KEYS: [usize; 5] = [1, 10, 100, 1_000, 10_000];
@@ -120,8 +117,7 @@ fn by_cpus(binary: &Path) -> Result<()> {
         let others = program_ids();
         let mut command = Command::new(binary);
         let watch = Watch::start(command.args(["--json", "--no-findings"]))?;
-        let programs: Vec<ProgramInfo> =
-            loaded_programs().flatten().filter(|program| !others.contains(&program.id())).collect();
+        let programs = programs_beside(&others);
         let _enabled = enable_stats(Stats::RunTime).context("cannot enable statistics")?;
         let mut costs = Vec::new();
         for _ in 0..ROUNDS {

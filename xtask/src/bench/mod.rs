@@ -7,6 +7,9 @@
 
 mod empty;
 mod growth;
+#[path = "../../../dropwatch/src/probe/sys.rs"]
+#[expect(dead_code, reason = "an empty program takes less than all of it")]
+mod sys;
 mod table;
 
 use std::{
@@ -81,12 +84,11 @@ enum What {
 
 pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
     root::with_dropwatch(project, |binary| {
-        if let Some(What::Growth) = args.what {
-            refuse_company()?;
-            return growth::run(&binary);
-        }
         ensure!(args.rounds > 0 && args.frames > 0, "nothing to measure");
         refuse_company()?;
+        if let Some(What::Growth) = args.what {
+            return growth::run(&binary);
+        }
         // What perf and bpftrace know of tracepoints.
         mount_private_tracefs()?;
         let table = measure(&binary, args)?;
@@ -204,8 +206,7 @@ fn once(tool: &Tool, row: &mut Row, binary: &Path, wire: &Wire, frames: u64) -> 
     let others = program_ids();
     let watcher = Watcher::start(&tool.kind, binary)?;
     thread::sleep(SETTLING);
-    let programs: Vec<ProgramInfo> =
-        loaded_programs().flatten().filter(|program| !others.contains(&program.id())).collect();
+    let programs = programs_beside(&others);
 
     for _ in 0..FLOODS {
         let start = Instant::now();
@@ -314,6 +315,11 @@ fn frames_counted(lines: &[String]) -> Result<u64> {
         }
     }
     Ok(sum)
+}
+
+/// Programs that were loaded since.
+fn programs_beside(others: &BTreeSet<u32>) -> Vec<ProgramInfo> {
+    loaded_programs().flatten().filter(|program| !others.contains(&program.id())).collect()
 }
 
 fn program_ids() -> BTreeSet<u32> {
