@@ -25,6 +25,7 @@ pub mod host_value;
 pub mod link;
 pub mod load;
 pub mod machine;
+mod missing_page;
 pub mod nested;
 pub mod netns;
 pub mod pid1;

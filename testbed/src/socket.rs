@@ -24,3 +24,23 @@ pub(crate) fn set_int(
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Bytes that what waits for a reader takes (`SO_MEMINFO`, Linux 4.12).
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn receive_memory(socket: &impl AsRawFd) -> io::Result<u32> {
+    let mut values = [0_u32; 9]; // SK_MEMINFO_VARS; the first is SK_MEMINFO_RMEM_ALLOC
+    let mut length = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: pointer and length describe `values`, of which any bytes are valid.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(values[0]) } else { Err(io::Error::last_os_error()) }
+}

@@ -196,6 +196,15 @@ fn netns(row: &Location) -> Option<&Netns> {
     row.details.as_ref()?.netns.as_ref().map(|fact| &fact.is)
 }
 
+/// What a title calls a namespace.
+pub fn name(netns: Option<&Netns>) -> Cow<'_, str> {
+    match netns {
+        Some(Netns { name: Some(name), .. }) => Cow::Borrowed(name.as_str()),
+        Some(Netns { inum, .. }) => Cow::Owned(format!("netns {inum}")),
+        None => Cow::Borrowed("an unknown netns"),
+    }
+}
+
 /// A namespace at the end of an interval, and at its begin if it was known then.
 #[derive(Clone, Copy, Debug)]
 pub struct Changed<'a> {
@@ -210,11 +219,7 @@ impl<'a> Changed<'a> {
 
     /// Its name, for a title.
     pub fn name(&self) -> Cow<'a, str> {
-        match self.netns() {
-            Some(Netns { name: Some(name), .. }) => Cow::Borrowed(name.as_str()),
-            Some(Netns { inum, .. }) => Cow::Owned(format!("netns {inum}")),
-            None => Cow::Borrowed("an unknown netns"),
-        }
+        name(self.netns())
     }
 
     /// What a counter counted in the interval; 0 where it is not there, and for a namespace that

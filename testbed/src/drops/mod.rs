@@ -10,9 +10,12 @@
 //! | [`closed`] | TCP and UDP ports where nobody listens, IPv4 and IPv6 |
 //! | [`link_layer`] | a VLAN that the receiver lacks; a source address that a bridge refuses |
 //! | [`ingress`] | a traffic control filter at the receiving link |
+//! | [`xdp`] | a program at the receiving link |
 //! | [`broken`] | wrong checksums; fragments of which the rest never comes, or that find no room |
 //! | [`routing`] | a source that fails the reverse path check; a time to live that runs out; no route |
 //! | [`receive_buffer`] | a reader that does not read |
+//! | [`socket_memory`] | all of UDP's memory is in use |
+//! | [`backlog`] | segments for a connection that is busy |
 //! | [`tracking`] | a full conntrack table; packets whose entries collide |
 //! | [`queue`] | a link that is slower than its sender |
 //! | [`socket_filter`] | a socket whose filter lets nothing through |
@@ -21,6 +24,7 @@
 //! | [`cpu_backlog`] | a burst that is longer than the input queue of a CPU |
 //! | [`neighbour`] | a next hop that does not answer; a table that is full |
 
+pub mod backlog;
 pub mod broken;
 pub mod closed;
 pub mod cpu_backlog;
@@ -36,7 +40,9 @@ pub mod receive_buffer;
 pub mod receive_memory;
 pub mod routing;
 pub mod socket_filter;
+pub mod socket_memory;
 pub mod tracking;
+pub mod xdp;
 
 use anyhow::Result;
 

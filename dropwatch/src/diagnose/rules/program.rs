@@ -2,11 +2,14 @@
 //! program.
 //!
 //! The reason alone tells which kind (`TC_INGRESS`, … in include/net/dropreason-core.h); samples
-//! tell where. XDP in a driver (not generic) frees packets before they are any: no event shows it.
+//! tell where. Only XDP's reason means less: a failed redirection has it, while what a program
+//! drops is freed without one (`netif_receive_generic_xdp`, net/core/dev.c, up to 7.2 at least),
+//! so the function tells. XDP in a driver (not generic) frees packets before they are any: no
+//! event shows it.
 
 use super::{Draft, Facts, draft::quote, matters};
 use crate::{
-    diagnose::facts::Rows,
+    diagnose::{facts::Rows, knowledge::NOT_SPECIFIED},
     report::{
         finding::{Finding, Severity},
         model::Location,
@@ -16,6 +19,8 @@ use crate::{
 /// A kind of program, by its drop reason.
 struct Kind {
     reason: &'static str,
+    /// Drops without a reason at these functions are its doing, too.
+    functions: &'static [&'static str],
     what: &'static str,
     /// Shows it; `DEV` stands for the device.
     show: &'static str,
@@ -24,22 +29,32 @@ struct Kind {
 const KINDS: [Kind; 5] = [
     Kind {
         reason: "TC_INGRESS",
+        functions: &[],
         what: "a tc filter at the ingress",
         show: "tc -s filter show dev DEV ingress",
     },
     Kind {
         reason: "TC_EGRESS",
+        functions: &[],
         what: "a tc filter at the egress",
         show: "tc -s filter show dev DEV egress",
     },
-    Kind { reason: "XDP", what: "an XDP program", show: "ip -details link show dev DEV" },
+    Kind {
+        reason: "XDP",
+        // The first is part of the second where compilers inline it.
+        functions: &["netif_receive_generic_xdp", "do_xdp_generic"],
+        what: "an XDP program",
+        show: "ip -details link show dev DEV",
+    },
     Kind {
         reason: "BPF_CGROUP_EGRESS",
+        functions: &[],
         what: "a BPF program of a control group",
         show: "bpftool cgroup tree",
     },
     Kind {
         reason: "TAP_FILTER",
+        functions: &[],
         what: "the filter of a tap device",
         show: "ip -details tuntap show",
     },
@@ -47,8 +62,12 @@ const KINDS: [Kind; 5] = [
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let found = KINDS.iter().flat_map(|kind| {
-        let rows = facts.rows(&[kind.reason], &[]).0;
-        let rows = rows.into_iter().filter(|row| matters(row.count, facts));
+        let told = facts.rows(&[kind.reason], &[]).0;
+        let untold = match kind.functions {
+            [] => Vec::new(),
+            functions => facts.rows(&[NOT_SPECIFIED], functions).0,
+        };
+        let rows = told.into_iter().chain(untold).filter(|row| matters(row.count, facts));
         rows.map(|row| dropped(facts, kind, row)).collect::<Vec<_>>()
     });
     found.collect()
@@ -67,10 +86,12 @@ fn dropped(facts: &Facts<'_>, kind: &Kind, row: &Location) -> Finding {
     }
     let quoted = device.map(quote);
     let command = kind.show.replace("DEV", quoted.as_deref().unwrap_or("DEV"));
+    let told = row.reason.as_deref() == Some(kind.reason);
+    let place = if told { kind.reason } else { row.symbol.as_deref().unwrap_or(kind.reason) };
     Draft::new(facts, "program", Severity::Warning, title)
         .somewhere(netns)
         .explains(row.count)
-        .counted(kind.reason, row.count, "kfree_skb")
+        .counted(place, row.count, "kfree_skb")
         .run(&command, "the program, and what it has counted; whoever attached it knows why")
         .done()
 }
@@ -99,6 +120,17 @@ mod tests {
         assert_eq!(found[0].title, "an XDP program dropped 20 packets");
         assert_eq!(found[0].actions[0].command, "ip -details link show dev DEV");
         assert_eq!(found[0].netns, None);
+    }
+
+    #[test]
+    fn xdp_drops_without_a_reason_are_known_by_the_function() {
+        for reason in [NOT_SPECIFIED, ""] {
+            let found = Host::new().row(20, "do_xdp_generic", reason).interface("eth0").run(check);
+            let [finding] = &found[..] else { panic!("{reason}: {found:?}") };
+            assert_eq!(finding.title, "an XDP program dropped 20 packets on eth0 in gw");
+            assert_eq!(finding.evidence[0].name, "do_xdp_generic");
+        }
+        assert_eq!(Host::new().row(20, "tcp_v4_rcv", NOT_SPECIFIED).run(check), []);
     }
 
     #[test]

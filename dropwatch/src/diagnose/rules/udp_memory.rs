@@ -1,38 +1,67 @@
 //! UDP sockets lose datagrams because all of them together hold as much memory as UDP may have.
 //!
-//! Above the last number of `udp_mem` a socket gets no more, although its own buffer has room; the
-//! datagram is freed and counted as `MemErrors` (`__udp_enqueue_schedule_skb` and
+//! Above the first number of `udp_mem` a socket gets no more than `udp_rmem_min`, although its own
+//! buffer has room: the numbers after it are for protocols that know memory pressure, which UDP
+//! does not (`__sk_mem_raise_allocated`, net/core/sock.c; measured on 6.18). The datagram is freed and counted as `MemErrors` (`__udp_enqueue_schedule_skb` and
 //! `__udp_queue_rcv_skb`, net/ipv4/udp.c; the counter is there since 5.11). The limit is one for
-//! all namespaces.
+//! all namespaces. From 6.18 on the first of them frees in batches and counts nothing ("TODO:
+//! update SNMP values"): there the drops themselves, whose reason is this one's, are the evidence.
 
-use super::{Draft, Facts, udp_receive_buffer::FUNCTIONS};
+use super::{Draft, Facts, matters, udp_receive_buffer::FUNCTIONS};
 use crate::{
-    diagnose::facts::Changed,
-    report::finding::{Finding, Severity},
+    diagnose::facts::{Changed, Rows, name},
+    report::{
+        facts::Netns,
+        finding::{Finding, Severity},
+    },
 };
 
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    facts.spaces().filter_map(|space| exhausted(facts, space)).collect()
+    let rows = facts.rows(&["PROTO_MEM"], FUNCTIONS);
+    let counted: Vec<Finding> =
+        facts.spaces().filter_map(|space| exhausted(facts, space, &rows)).collect();
+    if !counted.is_empty() {
+        return counted;
+    }
+    // A row without a reason could be anything.
+    let told = Rows(rows.0.into_iter().filter(|row| row.reason.is_some()).collect());
+    let uncounted = told.by_netns().into_iter().filter(|(_, rows)| matters(rows.count(), facts));
+    uncounted.map(|(netns, rows)| out_of_memory(facts, netns, rows.count())).collect()
 }
 
-fn exhausted(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
+fn exhausted(facts: &Facts<'_>, space: Changed<'_>, rows: &Rows<'_>) -> Option<Finding> {
     let (ipv4, ipv6) = (space.delta("Udp.MemErrors"), space.delta("Udp6.MemErrors"));
     let lost = ipv4 + ipv6;
     if lost == 0 {
         return None;
     }
-    let rows = facts.rows(&["PROTO_MEM"], FUNCTIONS);
-    let title =
-        format!("UDP is out of memory (udp_mem): {lost} datagrams lost in {}", space.name());
-    let finding = Draft::new(facts, "udp_memory", Severity::Critical, title)
+    let draft = Draft::new(facts, "udp_memory", Severity::Critical, title(lost, &space.name()))
         .at(space)
         .explains(lost.min(rows.count()))
         .counted_too("Udp.MemErrors", ipv4, "snmp")
-        .counted_too("Udp6.MemErrors", ipv6, "snmp6")
+        .counted_too("Udp6.MemErrors", ipv6, "snmp6");
+    Some(raise_udp_mem(draft))
+}
+
+/// As the drops alone tell it.
+fn out_of_memory(facts: &Facts<'_>, netns: Option<&Netns>, lost: u64) -> Finding {
+    let draft = Draft::new(facts, "udp_memory", Severity::Critical, title(lost, &name(netns)))
+        .somewhere(netns)
+        .explains(lost)
+        .counted("PROTO_MEM", lost, "kfree_skb");
+    raise_udp_mem(draft)
+}
+
+fn title(lost: u64, place: &str) -> String {
+    format!("UDP is out of memory (udp_mem): {lost} datagrams lost in {place}")
+}
+
+fn raise_udp_mem(draft: Draft<'_>) -> Finding {
+    draft
         .setting("net.ipv4.udp_mem")
         .double("net.ipv4.udp_mem", 0, "in pages")
-        .run("ss -uamn", "Recv-Q: who holds the memory; a reader that stands still fills any");
-    Some(finding.done())
+        .run("ss -uamn", "Recv-Q: who holds the memory; a reader that stands still fills any")
+        .done()
 }
 
 #[cfg(test)]
@@ -53,7 +82,30 @@ mod tests {
         assert_eq!(finding.severity, Severity::Critical);
         assert_eq!(finding.explains.map(|e| e.drops), Some(20));
         assert_eq!(finding.actions[0].command, "sysctl -w net.ipv4.udp_mem='20 40 60'");
-        assert_eq!(host().counted("Udp.RcvbufErrors", 20).run(check), []);
+        let own = Host::new().row(20, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF");
+        assert_eq!(own.counted("Udp.RcvbufErrors", 20).run(check), []);
+    }
+
+    #[test]
+    fn where_the_kernel_counts_nothing_the_drops_are_the_evidence() {
+        let host = || {
+            Host::new()
+                .row(20, "__udp_enqueue_schedule_skb", "PROTO_MEM")
+                .host_setting("net.ipv4.udp_mem", "10 20 30")
+        };
+        let found = host().run(check);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(finding.title, "UDP is out of memory (udp_mem): 20 datagrams lost in gw");
+        assert_eq!(finding.explains.map(|e| e.drops), Some(20));
+        assert_eq!(finding.actions[0].command, "sysctl -w net.ipv4.udp_mem='20 40 60'");
+        let found = host().counted("Udp.MemErrors", 20).run(check);
+        assert_eq!(found.len(), 1, "once, not twice: {found:?}");
+        let few = Host::new().row(2, "__udp_enqueue_schedule_skb", "PROTO_MEM");
+        assert_eq!(few.run(check), []);
+        let untold = Host::new().row(20, "__udp_enqueue_schedule_skb", "");
+        assert_eq!(untold.run(check), []);
+        let others = Host::new().row(20, "tcp_data_queue", "PROTO_MEM");
+        assert_eq!(others.run(check), []);
     }
 
     #[test]

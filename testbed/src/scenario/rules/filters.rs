@@ -7,6 +7,7 @@ use crate::drops::{
     queue::Shaped,
     socket_filter::Refusing,
     tracking::{Collisions, NearlyFull, Table},
+    xdp::Xdp,
 };
 
 pub(super) const ALL: &[RuleScenario] = &[
@@ -79,5 +80,12 @@ pub(super) const ALL: &[RuleScenario] = &[
         rule: Some("program"),
         mended: false,
         make: || Ok(Box::new(Caused(Ingress::new()?, 50))),
+    },
+    RuleScenario {
+        name: "xdp",
+        about: "an XDP program drops what comes in",
+        rule: Some("program"),
+        mended: false,
+        make: || Ok(Box::new(Caused(Xdp::new()?, 50))),
     },
 ];

@@ -39,10 +39,12 @@ pub trait Trouble {
 }
 
 /// Scenarios whose cause shows in a drop reason alone, which older kernels lack.
-const REASONS: [(&str, &str); 4] = [
+const REASONS: [(&str, &str); 6] = [
     ("socket-filter", "SOCKET_FILTER"),
     ("slow-link", "QDISC_DROP"),
     ("tc-ingress", "TC_INGRESS"),
+    ("xdp", "XDP"),
+    ("udp-memory", "PROTO_MEM"),
     ("martian", "IP_LOCAL_SOURCE"),
 ];
 

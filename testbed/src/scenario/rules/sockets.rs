@@ -8,11 +8,13 @@ use self::busy::Busy;
 use super::{Caused, RuleScenario, Trouble};
 use crate::{
     drops::{
+        backlog::Stuck,
         closed::{Closed, Transport},
         cpu_backlog::ShortQueue,
         listen::Listening,
         receive_buffer::LateReader,
         receive_memory::Shrunk,
+        socket_memory::Hungry,
     },
     udp::Family,
 };
@@ -24,6 +26,13 @@ pub(super) const ALL: &[RuleScenario] = &[
         rule: Some("udp_receive_buffer"),
         mended: true,
         make: || Ok(Box::new(Late(LateReader::new()?))),
+    },
+    RuleScenario {
+        name: "udp-memory",
+        about: "the sockets of UDP hold all memory that they may have",
+        rule: Some("udp_memory"),
+        mended: true,
+        make: || Ok(Box::new(Hungering(Hungry::new()?))),
     },
     RuleScenario {
         name: "accept-queue",
@@ -45,6 +54,13 @@ pub(super) const ALL: &[RuleScenario] = &[
         rule: Some("tcp_receive_memory"),
         mended: false,
         make: || Ok(Box::new(Shrinking(Shrunk::new()?))),
+    },
+    RuleScenario {
+        name: "tcp-backlog",
+        about: "a program works inside its socket for too long",
+        rule: Some("tcp_backlog"),
+        mended: false,
+        make: || Ok(Box::new(Backlogged(Stuck::new()?))),
     },
     RuleScenario {
         name: "cpu-backlog",
@@ -116,6 +132,23 @@ struct Shrinking(Shrunk);
 impl Trouble for Shrinking {
     fn happen(&mut self) -> Result<()> {
         self.0.send(10)
+    }
+}
+
+/// A server that does not read while others send.
+struct Hungering(Hungry);
+
+impl Trouble for Hungering {
+    fn happen(&mut self) -> Result<()> {
+        self.0.burst()
+    }
+}
+
+struct Backlogged(Stuck);
+
+impl Trouble for Backlogged {
+    fn happen(&mut self) -> Result<()> {
+        self.0.send()
     }
 }
 
