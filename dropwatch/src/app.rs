@@ -1,119 +1,73 @@
-//! A live run: attach, report on every tick, end on a signal or when told to.
+//! A live run: attach, report on every tick, end on a signal, when told to, or with a command.
 
-use std::{future::pending, io, time::Duration};
+use std::{future::pending, time::Duration};
 
-use anyhow::{Context, anyhow};
-use caps::Capability;
-use jiff::Timestamp;
-use log::{debug, info};
-use tokio::{
-    runtime,
-    time::{sleep_until, timeout},
-};
+use anyhow::Context;
+use tokio::{runtime, time::sleep_until};
 
 use crate::{
-    capture::Capture,
-    cost::Meter,
-    diagnose::{self, knowledge},
-    doctor,
     exit::Failure,
-    kernel::{self, HostNames, HostRoot, evidence::Collector},
-    output::{Output, ended_by_reader},
-    pace::Pace,
-    privilege,
-    probe::{self, KernelLog, Prepared, Probe, Wanted},
-    render::{Format, Renderer, losses},
+    launch::Launcher,
+    outputs::Outputs,
+    probe::KernelLog,
     report::{
-        build::Reporter,
-        groups::By,
-        model::{Line, Report},
-        options::Options,
-        sample::{Clock, Sample},
-        snapshot::Snapshot,
+        model::{End, Line, Report},
+        summary::Summing,
     },
-    settings::{Pcap, Target, Watch},
-    stop::Stop,
+    session::Session,
+    settings::{Command, Limits, Watch},
+    signals::{Hangup, Stop},
+    supervise::{Event, Supervised},
     verbose,
-    wanted::wanted,
 };
-
-/// How long the end of a run waits for a reader that does not read.
-const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// Longer than any run: the end of one that has no set duration.
 const FOREVER: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
 /// Watches drops until a signal, the count or the duration ends the run.
+///
+/// # Errors
+/// Why it ended early, or a limit that was exceeded.
 pub fn watch(settings: &Watch) -> Result<(), Failure> {
-    if settings.verbose {
-        verbose::enable();
-    }
-    privilege::preflight()?;
-    // While the capabilities are there: the kernel decides what symbols show when they are opened.
-    let root = HostRoot::default();
-    let mut names = HostNames::open(&root);
-    // Meanwhile the kernel's types are read.
-    let prepared = Prepared::new()?;
-    let probe = attach(prepared, &wanted(settings, &mut names)?)?;
-    if settings.keys.need_reasons() && !probe.has_reason() {
-        return Err(Failure::Kernel(format!("--reason cannot work: {}", doctor::NO_REASONS)));
-    }
-    // While the capabilities are there, too: the file may lie in someone else's folder.
-    let capture = match &settings.pcap {
-        Some(_) if !probe.has_samples() => {
-            return Err(Failure::Kernel(
-                "--pcap cannot work: this kernel refuses the program that takes samples \
-                 (`dropwatch doctor` shows why)"
-                    .to_owned(),
-            ));
-        }
-        Some(pcap) => Some(Capture::open(pcap)?),
-        None => None,
-    };
-    let meter = if settings.verbose { Meter::start() } else { None };
-    let names_places = settings.by.iter().any(|by| matches!(by, By::Netns | By::Iface));
-    let kept = match settings.findings {
-        true => privilege::FOR_FINDINGS,
-        false if probe.has_samples() || names_places => privilege::FOR_PLACES,
-        false => &[],
-    };
-    privilege::keep_only(kept, || probe.is_readable())?;
-    // Who is permitted all needs no advice to be: what stays hidden then, no user can see.
-    let permitted = [&[Capability::CAP_SYS_PTRACE][..], privilege::FOR_PLACES]
-        .map(|needed| needed.iter().all(|capability| privilege::may_use(*capability)));
-    let host = kernel::host(&root);
-    // What was counted before the first interval is none of its business.
-    let evidence = settings.findings.then(|| Collector::new(&root, names.namespaces()));
+    let session = Session::attach(settings)?;
+    live(settings, session, None).map(drop)
+}
 
+/// Watches drops while a command runs; returns the status that stands for the command's.
+///
+/// # Errors
+/// Why dropwatch failed; a command that was started has ended by then. Or a limit that was exceeded.
+pub fn run(settings: &Watch, command: &Command) -> Result<u8, Failure> {
+    let session = Session::attach(settings)?;
+    // It keeps the privileges of this moment, to become another user with.
+    let launcher = Launcher::new(command)?;
+    let ended = live(settings, session, Some((command, launcher)))?;
+    Ok(ended.unwrap_or_default())
+}
+
+fn live(
+    settings: &Watch,
+    mut session: Session<'_>,
+    command: Option<(&Command, Launcher)>,
+) -> Result<Option<u8>, Failure> {
+    if settings.pcap.is_some() && !session.has_samples() {
+        return Err(Failure::Kernel(
+            "--pcap cannot work: this kernel refuses the program that takes samples \
+             (`dropwatch doctor` shows why)"
+                .to_owned(),
+        ));
+    }
+    // While the capabilities are there: files may lie in someone else's folder.
+    let outputs = Outputs::open(settings)?;
+    session.give_up_privileges()?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let options = Options {
-        addresses: settings.show.addresses,
-        stacks: settings.stacks,
-        keys: settings.keys.clone(),
-        packets_filtered: settings.packets.parts() != 0,
-        by: settings.by.clone(),
-    };
     let result = runtime.block_on(async {
-        let run = Run {
-            reporter: Reporter::new(host, options, knowledge::is_benign),
-            renderer: settings.show.renderer(),
-            output: match &settings.pcap {
-                Some(Pcap { target: Target::Stdout, .. }) => Output::stderr(),
-                _ => Output::stdout(),
-            }
-            .context("cannot use the output")?,
-            capture,
-            pace: Pace::new(settings.interval),
-            names,
-            told: permitted,
-            meter,
-            evidence,
-            probe,
-            settings,
-        };
+        let command = command.map(|(command, launcher)| Supervised::new(command, launcher));
+        let command = command.transpose().context("cannot listen to signals")?;
+        let run = Run { settings, session, outputs, command, sums: Sums::new(settings) };
         run.watch().await
     });
     // A write that a stalled reader holds up must not hold up the end.
@@ -121,266 +75,207 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     result
 }
 
-fn attach(prepared: Prepared, wanted: &Wanted) -> Result<Probe, Failure> {
-    let probe = prepared.attach(wanted)?;
-    for attempt in probe.attempts() {
-        match &attempt.refusal {
-            Some(refusal) => info!("attaching {}: {refusal}", attempt.candidate),
-            None => info!("attaching {}: attached", attempt.candidate),
-        }
-    }
-    Ok(probe)
-}
-
 /// Everything that a run holds.
 struct Run<'a> {
     settings: &'a Watch,
-    probe: Probe,
-    names: HostNames,
-    /// Which notices of [`HostNames::notices`] were given, or would help nobody.
-    told: [bool; 2],
-    /// With `-v`, where it is permitted.
-    meter: Option<Meter>,
-    /// Absent where nobody asks for findings.
-    evidence: Option<Collector>,
-    reporter: Reporter,
-    pace: Pace,
-    renderer: Box<dyn Renderer>,
-    output: Output,
-    capture: Option<Capture>,
+    session: Session<'a>,
+    outputs: Outputs<'a>,
+    command: Option<Supervised<'a>>,
+    sums: Sums,
 }
 
 /// What the loop woke up for.
 enum Wake {
     Tick,
     Stop,
-    Written(io::Result<()>),
+    Written(Result<(), Failure>),
+    Reopen,
+    Command(Event),
 }
 
 impl Run<'_> {
-    async fn watch(mut self) -> Result<(), Failure> {
+    async fn watch(mut self) -> Result<Option<u8>, Failure> {
         let mut stop = Stop::new().context("cannot listen to signals")?;
-        let mut log = self.probe.take_log().transpose().context("cannot read diagnostics")?;
-        let notices = self.notices();
-        self.start(notices).await?;
-        probe::give_back_memory();
+        let mut hangup = match self.settings.record {
+            Some(_) if self.command.is_none() => Some(Hangup::new()),
+            _ => None,
+        }
+        .transpose()
+        .context("cannot listen to signals")?;
+        let mut log = self.session.take_log()?;
+        let followed = self.follow(&mut stop, &mut hangup, &mut log).await;
+        if let Err(failure) = followed {
+            if let Some(command) = self.command {
+                verbose::to_stderr(&format!("{failure}; waiting for the command"));
+                command.outlive().await;
+            }
+            return Err(failure);
+        }
+        let status = self.command.as_ref().map(Supervised::code);
+        if status.is_some() {
+            // Signals so far were the command's; from here on they are for dropwatch.
+            stop = Stop::new().context("cannot listen to signals")?;
+        }
+        self.finish(&mut stop, log.as_mut()).await?;
+        self.sums.check(self.settings.limits)?;
+        Ok(status)
+    }
+
+    /// Reports on every tick until the end.
+    async fn follow(
+        &mut self,
+        stop: &mut Stop,
+        hangup: &mut Option<Hangup>,
+        log: &mut Option<KernelLog>,
+    ) -> Result<(), Failure> {
+        let start = self.session.start();
+        self.outputs.capture(&[Line::Start(start.clone())]).await;
+        self.outputs.write(vec![Line::Start(start)]).await?;
+        if self.command.as_ref().is_some_and(|command| command.baseline().is_none()) {
+            self.start_command().await;
+        }
         let ends_at = self.settings.duration.unwrap_or(FOREVER);
         let mut reports = 0;
-        // Whoever had enough packets ends the run, too; the reports end as always.
-        while !self.capture.as_ref().is_some_and(Capture::is_closed) {
+        loop {
+            match &self.command {
+                // Its output is what counts: nobody need read the reports.
+                Some(command) if command.is_over() => break,
+                None if self.outputs.are_over() => break,
+                _ => {}
+            }
             // A reader that has not taken the last report gets no new one before it has.
-            let busy = self.is_busy();
-            let due = if busy { ends_at } else { self.pace.due(self.now()).min(ends_at) };
-            let until = self.probe.attached() + due;
+            let busy = self.outputs.are_busy();
+            let next = self.command.as_ref().and_then(Supervised::starts_at);
+            let next = next.unwrap_or_else(|| self.session.due());
+            let due = if busy { ends_at } else { next.min(ends_at) };
+            let until = self.session.moment(due);
+            let alone = self.command.is_none();
             let wake = tokio::select! {
                 biased;
-                () = stop.requested() => Wake::Stop,
-                written = self.flushed(), if busy => Wake::Written(written),
-                () = sleep_until(until.into()) => Wake::Tick,
-                () = next_log(&mut log) => continue,
+                event = event_of(&mut self.command) => Wake::Command(event),
+                () = stop.requested(), if alone => Wake::Stop,
+                () = hung_up(hangup) => Wake::Reopen,
+                written = self.outputs.flushed(), if busy => Wake::Written(written),
+                () = sleep_until(until) => Wake::Tick,
+                () = next_log(log) => continue,
             };
             match wake {
-                Wake::Written(result) => match ended_by_reader(result)? {
-                    true => return self.captured(),
-                    false => continue,
-                },
+                Wake::Written(written) => written?,
+                Wake::Reopen => self.outputs.reopen(),
+                Wake::Command(event) => self.command.iter_mut().for_each(|it| it.heed(&event)),
                 Wake::Tick if due < ends_at && Some(reports + 1) != self.settings.count => {
                     reports += 1;
-                    let taken = self.samples()?;
-                    if let Some(capture) = &mut self.capture {
-                        capture.write(&taken.lines).await;
+                    let lines = self.report().await?;
+                    if self.command.as_ref().and_then(Supervised::starts_at).is_some() {
+                        self.start_command().await;
                     }
-                    let (mut lines, report) = self.report(taken)?;
-                    lines.push(Line::Report(report));
-                    if ended_by_reader(self.write(lines).await)? {
-                        return self.captured();
-                    }
+                    self.outputs.write(lines).await?;
                 }
                 Wake::Tick | Wake::Stop => break,
             }
         }
-        self.finish(&mut stop, log.as_mut()).await
-    }
-
-    /// Monotonic time since attach.
-    fn now(&self) -> Duration {
-        self.probe.attached().elapsed()
-    }
-
-    /// What this host cannot show.
-    fn notices(&mut self) -> Vec<String> {
-        let mut notices = Vec::new();
-        let has_reason = self.probe.has_reason();
-        if !has_reason {
-            notices.push(doctor::NO_REASONS.to_owned());
-        }
-        notices.extend(self.names.status().notices(has_reason));
-        notices
-    }
-
-    async fn start(&mut self, notices: Vec<String>) -> Result<(), Failure> {
-        let Watch { interval, filters, .. } = self.settings;
-        let start = self.reporter.start(Timestamp::now(), *interval, notices, filters.clone());
-        let lines = vec![Line::Start(start)];
-        if let Some(capture) = &mut self.capture {
-            capture.write(&lines).await;
-        }
-        self.write(lines).await.context("cannot write the output")?;
         Ok(())
     }
 
-    /// True while a reader has not taken what was last written for it.
-    fn is_busy(&self) -> bool {
-        self.output.is_busy() || self.capture.as_ref().is_some_and(Capture::is_busy)
+    /// Starts the command, and the grid of reports with it.
+    async fn start_command(&mut self) {
+        if let Some(command) = &mut self.command {
+            command.start().await;
+            self.session.restart_pace();
+        }
     }
 
-    /// Waits until the readers have taken it. May be dropped and called again.
-    async fn flushed(&mut self) -> io::Result<()> {
-        // Packets first: reports may end the run, and must not leave a part of a packet behind.
-        if let Some(capture) = &mut self.capture {
-            capture.flushed().await;
-        }
-        self.output.flushed().await
+    /// The lines of the time since the last report.
+    async fn report(&mut self) -> Result<Vec<Line>, Failure> {
+        let taken = self.session.samples(self.outputs.want_samples())?;
+        self.outputs.capture(&taken.lines).await;
+        let mut report = self.session.report(&taken.samples, self.outputs.not_captured())?;
+        self.count(&mut report);
+        Ok(self.lines(taken.lines, report))
     }
 
-    /// What was sampled since the last report.
-    fn samples(&mut self) -> Result<Taken, Failure> {
-        let mut samples = self.probe.samples().context("cannot read the samples")?;
-        self.names.begin_report();
-        samples.retain(|sample| self.reporter.wants(sample.key, &mut self.names));
-        self.names.find_owners(samples.iter().filter_map(|sample| sample.socket));
-        let clock = Clock {
-            attached: self.probe.attached_at(),
-            since_attach: self.now(),
-            wall: Timestamp::now(),
-        };
-        let wanted = self.settings.sample_lines || self.capture.is_some();
-        let told = if wanted { samples.as_slice() } else { &[] };
-        let sampled = |sample| self.reporter.sampled(sample, &clock, &mut self.names);
-        let lines = told.iter().map(sampled).map(Box::new).map(Line::Sample).collect();
-        Ok(Taken { samples, lines })
+    fn count(&mut self, report: &mut Report) {
+        if self.command.as_ref().is_some_and(|command| command.starts_at().is_some()) {
+            report.baseline = true;
+            report.intervals = 1;
+        }
+        self.sums.add(report);
     }
 
-    /// Reads the counters and reports the time since the last report: its samples, if they are to
-    /// be lines of their own, and the report. What is sampled is counted already.
-    fn report(&mut self, taken: Taken) -> Result<(Vec<Line>, Report), Failure> {
-        let since_attach = self.now();
-        let wall = Timestamp::now();
-        let mut counters = self.probe.read()?;
-        self.names.counted();
-        debug!("read {} counters in {:?}", counters.drops.len(), self.now() - since_attach);
-        if let Some(meter) = &mut self.meter {
-            meter.tell(&self.probe, since_attach);
-        }
-        counters.lost.pcap = self.capture.as_ref().map_or(0, Capture::lost);
-        // Next to each other: what is counted in between shows in one of them alone.
-        if let Some(evidence) = &mut self.evidence {
-            let sampled = taken.samples.iter().filter_map(|sample| sample.netns).collect();
-            evidence.read(self.names.namespaces(), &sampled);
-        }
-        let snapshot = Snapshot { since_attach, wall, counters };
-        let intervals = self.pace.advance(since_attach);
-        let fallen = self.reporter.fallen();
-        let mut report =
-            self.reporter.report(&snapshot, intervals, &taken.samples, &mut self.names);
-        if let Some(evidence) = &self.evidence {
-            report.findings = diagnose::findings(&report, evidence.before(), evidence.now());
-        }
-        if self.reporter.fallen() > fallen {
-            return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
-        }
-        for (notice, told) in self.names.notices().into_iter().zip(&mut self.told) {
-            // Once: it holds for the whole run.
-            if let (Some(notice), false) = (notice, *told) {
-                verbose::to_stderr(&notice);
-                *told = true;
-            }
-        }
-        let lines = if self.settings.sample_lines { taken.lines } else { Vec::new() };
-        Ok((lines, report))
-    }
-
-    /// Renders lines and hands them to the writer, as one write.
-    async fn write(&mut self, lines: Vec<Line>) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        for line in lines {
-            if self.settings.show.format == Format::Classic {
-                self.aside(&line);
-            }
-            self.renderer.render(&self.settings.show.view.line(line), &mut bytes)?;
-        }
-        self.output.write(bytes).await
-    }
-
-    /// What the classic format has no line for goes to standard error.
-    fn aside(&self, line: &Line) {
-        let asides = match line {
-            Line::Start(start) => start.notices.clone(),
-            Line::Report(report) => losses(&report.lost).into_iter().collect(),
-            Line::Sample(_) | Line::End(_) => Vec::new(),
-        };
-        for aside in asides {
-            verbose::to_stderr(&aside);
-        }
+    fn lines(&self, samples: Vec<Line>, report: Report) -> Vec<Line> {
+        let mut lines = if self.settings.sample_lines { samples } else { Vec::new() };
+        lines.push(Line::Report(report));
+        lines
     }
 
     /// Detaches, reports what is left, and waits for the readers to take it.
-    async fn finish(mut self, stop: &mut Stop, log: Option<&mut KernelLog>) -> Result<(), Failure> {
-        self.probe.detach();
-        if let Some(log) = log {
-            log.flush();
-        }
-        if let Some(evidence) = &mut self.evidence {
-            evidence.look_everywhere();
-        }
-        let taken = self.samples()?;
+    async fn finish(
+        &mut self,
+        stop: &mut Stop,
+        log: Option<&mut KernelLog>,
+    ) -> Result<(), Failure> {
+        self.session.detach(log);
+        let taken = self.session.samples(self.outputs.want_samples())?;
         // Before the report, which says what is missing.
-        if let Some(capture) = &mut self.capture {
-            let last = async {
-                capture.write(&taken.lines).await;
-                capture.flushed().await;
-            };
-            let written = tokio::select! {
-                written = timeout(LAST_WRITE, last) => written.is_ok(),
-                () = stop.requested() => false,
-            };
-            if !written {
-                capture.give_up();
-            }
-        }
-        let (mut lines, report) = self.report(taken)?;
+        self.outputs.capture_last(&taken.lines, stop.requested()).await;
+        let mut report = self.session.report(&taken.samples, self.outputs.not_captured())?;
+        self.count(&mut report);
         let unread = format!("{} drops of the last {}s", report.drops, report.interval_s);
-        let end = self.reporter.end(Timestamp::now());
-        let last = async {
-            lines.extend([Line::Report(report), Line::End(end)]);
-            self.write(lines).await?;
-            self.output.flushed().await
-        };
-        let written = tokio::select! {
-            written = timeout(LAST_WRITE, last) => written.ok(),
-            () = stop.requested() => None,
-        };
-        match written {
-            Some(result) => ended_by_reader(result)?,
-            None => {
-                return Err(
-                    anyhow!("the reader of the output has stalled: {unread} not shown").into()
-                );
-            }
-        };
-        self.captured()
-    }
-
-    /// Fails if the capture lacks packets.
-    fn captured(&self) -> Result<(), Failure> {
-        self.capture.as_ref().map_or(Ok(()), Capture::end)
+        let mut end: End = self.session.end();
+        end.run = self.command.as_ref().map(|it| Box::new(it.ran(self.sums.summing.summary())));
+        let mut lines = self.lines(taken.lines, report);
+        lines.push(Line::End(end));
+        self.outputs.write_last(lines, &unread, stop.requested()).await?;
+        self.outputs.end()
     }
 }
 
-/// Samples, and their lines where anyone wants them.
-struct Taken {
-    samples: Vec<Sample>,
-    lines: Vec<Line>,
+/// The sums of a run, where anything rests on them.
+struct Sums {
+    wanted: bool,
+    summing: Summing,
+    interval: Duration,
+    /// The highest rate of what is not known to be harmless, in a full interval.
+    highest: f64,
+}
+
+impl Sums {
+    fn new(settings: &Watch) -> Self {
+        // A command needs them for the summary of its run.
+        let wanted = settings.limits.are_set() || settings.aside;
+        Self { wanted, summing: Summing::default(), interval: settings.interval, highest: 0.0 }
+    }
+
+    fn add(&mut self, report: &Report) {
+        if !self.wanted {
+            return;
+        }
+        let before = self.summing.harmful();
+        self.summing.add(report);
+        // The last interval of a run may be so short that a single drop makes a high rate.
+        if report.interval_s >= self.interval.as_secs_f64() * 0.9 {
+            let drops = self.summing.harmful() - before;
+            self.highest = self.highest.max(drops as f64 / report.interval_s);
+        }
+    }
+
+    fn check(&self, limits: Limits) -> Result<(), Failure> {
+        limits.check(&self.summing, self.highest)
+    }
+}
+
+async fn event_of(command: &mut Option<Supervised<'_>>) -> Event {
+    match command {
+        Some(command) => command.event().await,
+        None => pending().await,
+    }
+}
+
+async fn hung_up(hangup: &mut Option<Hangup>) {
+    match hangup {
+        Some(hangup) => hangup.received().await,
+        None => pending().await,
+    }
 }
 
 async fn next_log(log: &mut Option<KernelLog>) {

@@ -52,9 +52,10 @@ impl Capture {
     /// # Errors
     /// When it cannot be opened.
     pub fn open(pcap: &Pcap) -> Result<Self, Failure> {
+        let file = open(&pcap.target)?;
         Ok(Self {
             pcapng: Pcapng::new(pcap.snaplen),
-            output: Output::new(open(&pcap.target)?, append),
+            output: Output::new(move |bytes| append(&file, bytes)),
             name: pcap.target.to_string(),
             wanted: 0,
             under_way: 0,

@@ -3,6 +3,7 @@
 
 mod conntrack;
 mod filters;
+mod run;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,6 +14,7 @@ use dropwatch_common::sample::PACKET_BYTES;
 pub use self::{
     conntrack::Conntrack,
     filters::{Filtered, Filters},
+    run::Run,
 };
 use crate::{exit::Failure, render::pcapng::SNAPLEN};
 
@@ -30,6 +32,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 Examples:
   sudo dropwatch                       report every 5 seconds until Ctrl-C
   sudo dropwatch -i 1s -d 1m           every second, for one minute
+  sudo dropwatch run -- ab -n 1000 URL while a load test runs; then the sum of it
   sudo dropwatch --json >drops.ndjson  record; replay with `dropwatch replay drops.ndjson`
   sudo dropwatch --proto tcp --port 80 only packets of web traffic
   sudo dropwatch --by netns,cpu        also by namespace and CPU
@@ -39,7 +42,7 @@ Examples:
   sudo dropwatch conntrack             what fills the tables of connections
   dropwatch doctor                     what this kernel and your privileges allow
 
-Exit codes: 0 fine, 1 failure while running, also packets missing in FILE, 2 usage, 3 missing privilege, 4 kernel cannot.",
+Exit codes: 0 fine, 1 failure while running, also packets missing in FILE, 2 usage, 3 missing privilege, 4 kernel cannot, 5 more drops than --fail-over or --fail-rate allow.",
     args_conflicts_with_subcommands = true
 )]
 pub struct Cli {
@@ -53,6 +56,8 @@ pub struct Cli {
 pub enum Command {
     /// Show connection tracking: use, limit, memory, counters, and what fills the table
     Conntrack(Conntrack),
+    /// Watch while a command runs, then sum up; the exit status is the command's
+    Run(Box<Run>),
     /// Show what this kernel and these privileges allow, and what each lack costs
     Doctor {
         /// Measure instead what counting costs here, for 5 seconds unless told otherwise
@@ -85,6 +90,9 @@ shows another's. Needs no privileges.")]
     Replay {
         /// Recording to read; - is standard input
         file: PathBuf,
+        /// Compare with the run of an earlier recording: what is gone, what is new
+        #[arg(long, value_name = "BEFORE", conflicts_with_all = ["pcap", "classic"])]
+        diff: Option<PathBuf>,
         #[command(flatten)]
         pcap: Pcap,
         #[command(flatten)]
@@ -92,17 +100,32 @@ shows another's. Needs no privileges.")]
     },
 }
 
+/// A run that ends when told to.
 #[derive(Debug, Args)]
 pub struct Watch {
-    /// Time between reports: 5s, 500ms, 1m30s; a bare number is seconds
-    #[arg(short, long, value_name = "DURATION", default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
-    pub interval: Duration,
+    #[command(flatten)]
+    pub pace: Pace,
     /// Stop after N reports
     #[arg(short, long, value_name = "N", value_parser = at_least_one)]
     pub count: Option<u64>,
     /// Stop after this time; the last report covers what is left of it
     #[arg(short, long, value_name = "DURATION", value_parser = duration, allow_hyphen_values = true)]
     pub duration: Option<Duration>,
+    #[command(flatten)]
+    pub what: What,
+}
+
+/// When there is a report.
+#[derive(Debug, Args)]
+pub struct Pace {
+    /// Time between reports: 5s, 500ms, 1m30s; a bare number is seconds
+    #[arg(short, long, value_name = "DURATION", default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
+    pub interval: Duration,
+}
+
+/// What to count, and where to tell of it.
+#[derive(Debug, Args)]
+pub struct What {
     /// Show the call paths of sampled drops under each location
     #[arg(short = 'g', long, conflicts_with = "no_samples")]
     pub stacks: bool,
@@ -117,6 +140,18 @@ pub struct Watch {
     pub no_findings: bool,
     #[command(flatten)]
     pub pcap: Pcap,
+    /// Write JSON lines to FILE, while the reports stay where they are
+    ///
+    /// Lines are appended, each whole. SIGHUP opens FILE anew, for log rotation. While FILE cannot
+    /// be written, reports are held back; the counters stay in the kernel.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Exit with status 5 if more than N packets were dropped; harmless ones do not count
+    #[arg(long, value_name = "N", value_parser = whole)]
+    pub fail_over: Option<u64>,
+    /// Exit with status 5 if more than R packets a second were dropped in an interval or in all
+    #[arg(long, value_name = "R", value_parser = rate)]
+    pub fail_rate: Option<f64>,
     /// Count once more by KEY, several with commas between; what cannot be proved is `unknown`
     #[arg(long, value_name = "KEY", value_enum, value_delimiter = ',')]
     pub by: Vec<By>,
@@ -247,6 +282,18 @@ fn one_line(message: &str) -> String {
 
 fn whole_number(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "not a whole number".to_owned())
+}
+
+fn whole(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "not a whole number".to_owned())
+}
+
+/// Packets a second.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate >= 0.0 => Ok(rate),
+        _ => Err("not a number of packets a second".to_owned()),
+    }
 }
 
 fn at_least_one(text: &str) -> Result<u64, String> {

@@ -29,7 +29,7 @@ use crate::{
         model::Host,
     },
     settings,
-    stop::Stop,
+    signals::Stop,
     verbose,
 };
 

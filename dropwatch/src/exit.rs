@@ -14,6 +14,10 @@ pub const USAGE: u8 = 2;
 pub const PRIVILEGE: u8 = 3;
 /// The kernel lacks a feature; the message names it.
 pub const KERNEL: u8 = 4;
+/// More was dropped than `--fail-over` or `--fail-rate` allow.
+pub const THRESHOLD: u8 = 5;
+/// `dropwatch run` failed by itself; every other status may be its command's.
+pub const RUN: u8 = 125;
 
 /// Why a run ended early. Displays as one line: the thing, the cause, the way out.
 #[derive(Debug, thiserror::Error)]
@@ -24,16 +28,31 @@ pub enum Failure {
     Privilege(String),
     #[error("{0}")]
     Kernel(String),
+    #[error("{0}")]
+    Threshold(String),
+    /// While a command ran, whose status must not be taken for this.
+    #[error("{0}")]
+    Run(Box<Failure>),
     #[error("{0:#}")]
     Runtime(#[from] anyhow::Error),
 }
 
 impl Failure {
+    /// The same of a run with a command.
+    pub fn in_run(self) -> Self {
+        match self {
+            Self::Threshold(_) => self,
+            other => Self::Run(Box::new(other)),
+        }
+    }
+
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
             Self::Privilege(_) => PRIVILEGE,
             Self::Kernel(_) => KERNEL,
+            Self::Threshold(_) => THRESHOLD,
+            Self::Run(_) => RUN,
             Self::Runtime(_) => RUNTIME,
         }
     }

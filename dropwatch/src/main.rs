@@ -4,16 +4,16 @@ use std::process::ExitCode;
 
 use dropwatch::{
     app,
-    cli::{Cli, Command},
+    cli::{self, Cli, Command},
     conntrack, cost, doctor,
-    exit::Failure,
+    exit::{self, Failure},
     explain, render, replay,
-    settings::{Conntrack, Replay, Terminal, Watch},
+    settings::{self, Conntrack, Replay, Show, Terminal, Watch},
 };
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code.into(),
         Err(failure) => {
             eprintln!("dropwatch: {}", render::clean(&failure.to_string()));
             (&failure).into()
@@ -21,10 +21,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), Failure> {
+fn run_command(args: &cli::Run, terminal: Terminal) -> Result<u8, Failure> {
+    let (watch, command) = settings::Command::new(args, terminal)?;
+    app::run(&watch, &command)
+}
+
+fn run() -> Result<u8, Failure> {
     let cli = Cli::from_args()?;
     let terminal = Terminal::stdout();
-    match &cli.command {
+    let done = match &cli.command {
+        Some(Command::Run(args)) => return run_command(args, terminal).map_err(Failure::in_run),
         None => app::watch(&Watch::new(&cli.watch, terminal)?),
         Some(Command::Conntrack(args)) => conntrack::show(&Conntrack::new(args, terminal)),
         Some(Command::Doctor { cost: None }) => doctor::examine(terminal),
@@ -32,8 +38,12 @@ fn run() -> Result<(), Failure> {
         Some(Command::Explain { name, json, color }) => {
             explain::explain(name.as_deref(), *json, terminal.color(*color))
         }
-        Some(Command::Replay { file, pcap, show }) => {
+        Some(Command::Replay { file, diff: Some(before), show, .. }) => {
+            replay::compare(before, file, &Show::new(show, terminal)?)
+        }
+        Some(Command::Replay { file, pcap, show, .. }) => {
             replay::file(file, &Replay::new(show, pcap, terminal)?)
         }
-    }
+    };
+    done.map(|()| exit::OK)
 }

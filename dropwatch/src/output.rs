@@ -21,19 +21,18 @@ use crate::exit::Failure;
 /// shares it.
 const RETRY: Duration = Duration::from_millis(5);
 
-/// Writes all of some bytes to a file.
-pub type Write = fn(&File, &[u8]) -> io::Result<()>;
+/// Writes all of some bytes.
+type Write = dyn Fn(&[u8]) -> io::Result<()> + Send + Sync;
 
 pub struct Output {
-    file: Arc<File>,
-    write: Write,
+    write: Arc<Write>,
     pending: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Output {
-    /// Writes to `file` by `write`, unbuffered: one report is one write.
-    pub fn new(file: File, write: Write) -> Self {
-        Self { file: Arc::new(file), write, pending: None }
+    /// Writes by `write`, unbuffered: one report is one write.
+    pub fn new(write: impl Fn(&[u8]) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self { write: Arc::new(write), pending: None }
     }
 
     pub fn stdout() -> io::Result<Self> {
@@ -45,7 +44,8 @@ impl Output {
     }
 
     fn shared(descriptor: BorrowedFd<'_>) -> io::Result<Self> {
-        Ok(Self::new(descriptor.try_clone_to_owned()?.into(), write_all))
+        let file = File::from(descriptor.try_clone_to_owned()?);
+        Ok(Self::new(move |bytes| write_all(&file, bytes)))
     }
 
     /// True while the reader has not taken the last write.
@@ -59,8 +59,8 @@ impl Output {
     /// That of the previous write.
     pub async fn write(&mut self, bytes: Vec<u8>) -> io::Result<()> {
         self.flushed().await?;
-        let (file, write) = (Arc::clone(&self.file), self.write);
-        self.pending = Some(spawn_blocking(move || write(&file, &bytes)));
+        let write = Arc::clone(&self.write);
+        self.pending = Some(spawn_blocking(move || write(&bytes)));
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! When reports are due: a fixed grid from the moment of attaching, so that intervals never drift.
+//! When reports are due: a fixed grid, so that intervals never drift. It begins at the moment of
+//! attaching, or where a run begins in earnest.
 //!
 //! Pure: moments come in as values.
 
@@ -10,13 +11,20 @@ const NANOS: u128 = 1_000_000_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     interval: Duration,
+    /// Where the grid begins.
+    from: Duration,
     /// Grid points that reports have covered.
     done: u64,
 }
 
 impl Pace {
     pub fn new(interval: Duration) -> Self {
-        Self { interval, done: 0 }
+        Self::from(interval, Duration::ZERO)
+    }
+
+    /// A grid that begins at `from`.
+    pub fn from(interval: Duration, from: Duration) -> Self {
+        Self { interval, from, done: 0 }
     }
 
     /// When the next report is due. A grid point that has gone by unreported, because the reader
@@ -24,7 +32,7 @@ impl Pace {
     pub fn due(&self, now: Duration) -> Duration {
         let next = self.done.max(self.passed(now)) + 1;
         let nanos = self.interval.as_nanos() * u128::from(next);
-        Duration::new((nanos / NANOS) as u64, (nanos % NANOS) as u32)
+        self.from.saturating_add(Duration::new((nanos / NANOS) as u64, (nanos % NANOS) as u32))
     }
 
     /// Moves to `now` and returns how many intervals have ended since the last call: more than 1
@@ -37,7 +45,8 @@ impl Pace {
     }
 
     fn passed(&self, now: Duration) -> u64 {
-        u64::try_from(now.as_nanos() / self.interval.as_nanos().max(1)).unwrap_or(u64::MAX - 1)
+        let since = now.saturating_sub(self.from).as_nanos();
+        u64::try_from(since / self.interval.as_nanos().max(1)).unwrap_or(u64::MAX - 1)
     }
 }
 
@@ -64,6 +73,14 @@ mod tests {
         assert_eq!(pace.due(MS(450)), MS(500));
         assert_eq!(pace.advance(MS(501)), 4);
         assert_eq!(pace.due(MS(501)), MS(600));
+    }
+
+    #[test]
+    fn a_grid_may_begin_later() {
+        let mut pace = Pace::from(MS(100), MS(1030));
+        assert_eq!(pace.due(MS(1030)), MS(1130));
+        assert_eq!(pace.advance(MS(1131)), 1);
+        assert_eq!(pace.due(MS(1131)), MS(1230));
     }
 
     #[test]

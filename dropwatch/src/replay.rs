@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, BufWriter, Read, Write},
+    io::{self, BufRead, BufReader, BufWriter, Read as _, Write},
     path::Path,
 };
 
@@ -15,13 +15,16 @@ use thiserror::Error;
 use crate::{
     capture,
     exit::Failure,
-    render::{Renderer, clean, pcapng::Pcapng},
+    output::ended_by_reader,
+    render::{self, Format, Renderer, clean, json_line, pcapng::Pcapng},
     report::{
+        compare,
         decode::{DecodeError, decode},
         model::Line,
+        summary::Summing,
         view::View,
     },
-    settings::{Pcap, Replay, Target},
+    settings::{Pcap, Replay, Show, Target},
     verbose,
 };
 
@@ -50,11 +53,7 @@ pub enum ReplayError {
 /// capture where that is asked for.
 pub fn file(path: &Path, settings: &Replay) -> Result<(), Failure> {
     let name = path.display();
-    let recording: Box<dyn Read> = if path == Path::new("-") {
-        Box::new(io::stdin().lock())
-    } else {
-        Box::new(File::open(path).with_context(|| format!("cannot open the recording {name}"))?)
-    };
+    let recording = open(path)?;
     let Replay { pcap, show } = settings;
     let out: Box<dyn Write> = match pcap {
         Some(Pcap { target: Target::Stdout, .. }) => Box::new(io::stderr().lock()),
@@ -63,7 +62,7 @@ pub fn file(path: &Path, settings: &Replay) -> Result<(), Failure> {
     let mut out = BufWriter::new(out);
     let renderer = show.renderer();
     let mut packets = pcap.as_ref().map(Packets::open).transpose()?;
-    let replayed = each_line(BufReader::new(recording), |line| {
+    let replayed = each_line(recording, |line| {
         if let Some(packets) = &mut packets {
             packets.line(&line).map_err(ReplayError::Packets)?;
         }
@@ -85,6 +84,42 @@ pub fn file(path: &Path, settings: &Replay) -> Result<(), Failure> {
         Err(error) => Err(anyhow!("cannot replay {name}: {error}").into()),
         Ok(()) => Ok(()),
     }
+}
+
+/// Compares the runs of two recordings, on standard output.
+pub fn compare(before: &Path, after: &Path, show: &Show) -> Result<(), Failure> {
+    let summary = |path: &Path| {
+        let mut summing = Summing::default();
+        let read = each_line(open(path)?, |line| {
+            if let Line::Report(report) = line {
+                summing.add(&report);
+            }
+            Ok(())
+        });
+        read.map_err(|error| anyhow!("cannot compare {}: {error}", path.display()))?;
+        Ok::<_, Failure>(summing.summary())
+    };
+    let (was, is) = (summary(before)?, summary(after)?);
+    let names = [before, after].map(|path| path.display().to_string());
+    let comparison = compare::compare([&names[0], &names[1]], &was, &is);
+    let mut page = Vec::new();
+    let rendered = match show.format {
+        Format::Json => json_line(&comparison, &mut page),
+        Format::Text | Format::Classic => {
+            render::compare::text(&comparison, show.view.top, show.color, &mut page)
+        }
+    };
+    rendered.context("cannot render the comparison")?;
+    ended_by_reader(io::stdout().lock().write_all(&page)).map(drop)
+}
+
+fn open(path: &Path) -> Result<Box<dyn BufRead>, Failure> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let file = File::open(path);
+    let file = file.with_context(|| format!("cannot open the recording {}", path.display()))?;
+    Ok(Box::new(BufReader::new(file)))
 }
 
 /// Reads `recording` to its end and writes what `view` shows of it through `renderer`.

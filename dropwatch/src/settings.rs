@@ -1,5 +1,7 @@
 //! The command line, validated: what the program acts on.
 
+mod run;
+
 use std::{
     fmt::{self, Display},
     io::IsTerminal,
@@ -9,6 +11,7 @@ use std::{
 
 use jiff::tz::TimeZone;
 
+pub use self::run::{Command, Limits};
 use crate::{
     cli,
     exit::Failure,
@@ -31,6 +34,10 @@ pub struct Watch {
     pub sample_lines: bool,
     /// Write their packets to a capture.
     pub pcap: Option<Pcap>,
+    /// Write JSON lines to this file, too.
+    pub record: Option<PathBuf>,
+    /// How much may be dropped.
+    pub limits: Limits,
     /// Show their call paths.
     pub stacks: bool,
     /// Count only these packets.
@@ -47,6 +54,8 @@ pub struct Watch {
     /// Attach with reasons, or without, and no other way; `None` is what the kernel takes.
     pub reasons: Option<bool>,
     pub show: Show,
+    /// Reports go to standard error: standard output is somebody else's.
+    pub aside: bool,
 }
 
 /// A recording that is rendered again.
@@ -143,14 +152,9 @@ impl Terminal {
         }
     }
 
-    /// The same where `pcap` leaves standard error to the reports.
-    fn beside(self, pcap: Option<&Pcap>) -> Self {
-        match pcap {
-            Some(Pcap { target: Target::Stdout, .. }) => {
-                Self { is_terminal: self.stderr_is_terminal, ..self }
-            }
-            _ => self,
-        }
+    /// The same where reports go to standard error.
+    fn aside(self, aside: bool) -> Self {
+        if aside { Self { is_terminal: self.stderr_is_terminal, ..self } } else { self }
     }
 
     /// Whether to use colour where nobody said so.
@@ -170,20 +174,51 @@ impl Terminal {
 
 impl Watch {
     pub fn new(args: &cli::Watch, terminal: Terminal) -> Result<Self, Failure> {
+        let cli::Watch { pace, count, duration, what } = args;
+        let watch = Self::of(what, pace.interval, false, terminal)?;
+        Ok(Self { count: *count, duration: *duration, ..watch })
+    }
+
+    /// What runs of all kinds have in common; `aside` where standard output is a command's.
+    fn of(
+        args: &cli::What,
+        interval: Duration,
+        aside: bool,
+        terminal: Terminal,
+    ) -> Result<Self, Failure> {
         let pcap = Pcap::new(&args.pcap, terminal)?;
-        let show = Show::new(&args.show, terminal.beside(pcap.as_ref()))?;
-        if args.samples && show.format != Format::Json {
-            return Err(Failure::Usage("--samples writes JSON lines: add --json".to_owned()));
+        let packets_on_stdout = matches!(&pcap, Some(Pcap { target: Target::Stdout, .. }));
+        if aside && packets_on_stdout {
+            return Err(Failure::Usage(
+                "--pcap - does not go with a command, whose standard output it is: name a file"
+                    .to_owned(),
+            ));
         }
+        let aside = aside || packets_on_stdout;
+        let mut show = Show::new(&args.show, terminal.aside(aside))?;
+        if args.output.is_some() && args.show.json {
+            // The JSON lines are in the file; the reports stay for people.
+            show = Show::new(&args.show, terminal.aside(aside))?.for_people();
+        }
+        let lines = show.format == Format::Json || args.output.is_some();
+        if args.samples && !lines {
+            return Err(Failure::Usage(
+                "--samples writes JSON lines: add --json, or --output FILE".to_owned(),
+            ));
+        }
+        // The classic format has no place for details.
+        let details = show.format != Format::Classic || args.output.is_some();
         Ok(Self {
-            interval: args.interval,
-            count: args.count,
-            duration: args.duration,
-            // The classic format has no place for details.
-            samples: !args.no_samples && (show.format != Format::Classic || pcap.is_some()),
+            interval,
+            count: None,
+            duration: None,
+            samples: !args.no_samples && (details || pcap.is_some()),
             pcap,
+            record: args.output.clone(),
+            limits: Limits { drops: args.fail_over, rate: args.fail_rate },
             sample_lines: args.samples,
-            findings: !args.no_findings && show.format != Format::Classic,
+            findings: !args.no_findings && details,
+            aside,
             stacks: args.stacks,
             by: by(args, show.format)?,
             packets: args.filters.packets(),
@@ -197,7 +232,7 @@ impl Watch {
 }
 
 /// What to count by, each once.
-fn by(args: &cli::Watch, format: Format) -> Result<Vec<By>, Failure> {
+fn by(args: &cli::What, format: Format) -> Result<Vec<By>, Failure> {
     let mut by: Vec<By> = Vec::new();
     for key in &args.by {
         let key = match key {
@@ -224,7 +259,8 @@ fn by(args: &cli::Watch, format: Format) -> Result<Vec<By>, Failure> {
 impl Replay {
     pub fn new(show: &cli::Show, pcap: &cli::Pcap, terminal: Terminal) -> Result<Self, Failure> {
         let pcap = Pcap::new(pcap, terminal)?;
-        let show = Show::new(show, terminal.beside(pcap.as_ref()))?;
+        let aside = matches!(&pcap, Some(Pcap { target: Target::Stdout, .. }));
+        let show = Show::new(show, terminal.aside(aside))?;
         Ok(Self { pcap, show })
     }
 }
@@ -271,6 +307,12 @@ impl Show {
         })
     }
 
+    /// The same as text.
+    fn for_people(self) -> Self {
+        let view = Format::Text.view(self.view.top, false);
+        Self { format: Format::Text, view, ..self }
+    }
+
     /// What renders the lines, with clock times of this machine's zone.
     pub fn renderer(&self) -> Box<dyn Renderer> {
         self.format.renderer(Style { color: self.color, time_zone: TimeZone::system() })
@@ -299,7 +341,7 @@ mod tests {
 
     fn show(args: &[&str], terminal: Terminal) -> Result<Show, Failure> {
         let cli = cli::Cli::try_parse_from(["dropwatch"].iter().chain(args)).expect("parses");
-        Show::new(&cli.watch.show, terminal)
+        Show::new(&cli.watch.what.show, terminal)
     }
 
     #[test]

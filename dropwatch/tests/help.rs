@@ -20,6 +20,11 @@ fn help_of_a_live_run() {
 }
 
 #[test]
+fn help_of_run() {
+    insta::assert_snapshot!(help(&["run"]));
+}
+
+#[test]
 fn help_of_replay() {
     insta::assert_snapshot!(help(&["replay"]));
 }

@@ -29,17 +29,8 @@ const MOST_ACTIONS: usize = 3;
 
 /// The lines of one finding.
 pub(super) fn lines(finding: &Finding, color: bool) -> impl Iterator<Item = String> {
-    let (word, paint) = match finding.severity {
-        Severity::Critical => ("critical", Paint::Red),
-        Severity::Warning => ("warning", Paint::Yellow),
-        Severity::Notice => ("notice", Paint::Cyan),
-    };
-    let mut lines = Vec::new();
     let room = WIDTH - INDENT;
-    for (index, text) in wrap(&clean(&finding.title), room).into_iter().enumerate() {
-        let head = if index == 0 { format!("{word:<INDENT$}") } else { " ".repeat(INDENT) };
-        lines.push(paint.on(head + &unlike_a_row(text), color));
-    }
+    let mut lines = title(finding.severity, &finding.title, color);
     let mut indented = |indent: usize, paint: Option<Paint>, text: String| {
         let text = unlike_a_row(text);
         let text = paint.map_or_else(|| text.clone(), |paint| paint.on(&text, color));
@@ -61,6 +52,20 @@ pub(super) fn lines(finding: &Finding, color: bool) -> impl Iterator<Item = Stri
         }
     }
     lines.into_iter()
+}
+
+/// The severity and the cause.
+pub(super) fn title(severity: Severity, title: &str, color: bool) -> Vec<String> {
+    let (word, paint) = match severity {
+        Severity::Critical => ("critical", Paint::Red),
+        Severity::Warning => ("warning", Paint::Yellow),
+        Severity::Notice => ("notice", Paint::Cyan),
+    };
+    let line = |(index, text): (usize, String)| {
+        let head = if index == 0 { format!("{word:<INDENT$}") } else { " ".repeat(INDENT) };
+        paint.on(head + &unlike_a_row(text), color)
+    };
+    wrap(&clean(title), WIDTH - INDENT).into_iter().enumerate().map(line).collect()
 }
 
 /// Text that begins with a number could be taken for a row: the space after it is one that does

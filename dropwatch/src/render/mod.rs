@@ -6,6 +6,7 @@
 
 mod classic;
 mod clean;
+pub mod compare;
 mod conntrack;
 mod details;
 pub mod doctor;
@@ -15,6 +16,7 @@ mod groups;
 mod json;
 mod paint;
 pub mod pcapng;
+mod summary;
 mod text;
 mod tree;
 mod words;

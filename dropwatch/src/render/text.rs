@@ -25,7 +25,7 @@ use super::{
     clean::clean,
     details, findings, groups,
     paint::Paint,
-    tree,
+    summary, tree,
     words::{PerSecond, Percent, count, drops_in, losses, symbol},
 };
 use crate::report::model::{Address, End, Line, Location, Lost, Report, Start, share};
@@ -107,6 +107,9 @@ impl Text {
         if report.location_count() > 0 {
             write!(page, " at {}", count(report.location_count(), "location"))?;
         }
+        if report.baseline {
+            write!(page, ", before the command")?;
+        }
         writeln!(page, ", {}{}", self.lost(&report.lost), undecided(report.filter_undecided))?;
         if report.intervals > 1 {
             let late = format!("covers {} intervals: it was held back", report.intervals);
@@ -150,7 +153,12 @@ impl Text {
     }
 
     fn end(&self, end: &End, page: &mut Vec<u8>) -> io::Result<()> {
-        if end.reports > 1 {
+        if let Some(ran) = &end.run {
+            writeln!(page)?;
+            summary::lines(ran, self.style.color, |time| self.clock(time))
+                .iter()
+                .try_for_each(|line| writeln!(page, "{line}"))?;
+        } else if end.reports > 1 {
             let drops = drops_in(end.drops, end.duration_s);
             let undecided = undecided(end.filter_undecided);
             writeln!(page, "\nTotal: {drops}, {}{undecided}", self.lost(&end.lost))?;

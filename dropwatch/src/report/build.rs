@@ -134,6 +134,7 @@ impl Reporter {
             end,
             interval_s: seconds(interval),
             intervals: nominal_intervals.max(1),
+            baseline: false,
             drops,
             rate: rate(drops, interval),
             locations,
@@ -186,6 +187,7 @@ impl Reporter {
             drops: self.drops,
             lost: self.seen.lost,
             filter_undecided: self.options.is_filtered().then_some(self.undecided),
+            run: None,
         }
     }
 

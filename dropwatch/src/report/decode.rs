@@ -13,7 +13,9 @@ use super::{
     finding::{Finding, Value},
     flow::Flow,
     groups::Groups,
-    model::{End, Host, Line, Location, Lost, Other, Report, SCHEMA_VERSION, Sampled, Start},
+    model::{
+        End, Host, Line, Location, Lost, Other, RanCommand, Report, SCHEMA_VERSION, Sampled, Start,
+    },
 };
 
 /// Longest text in a field, bytes. Kernel symbols end at `KSYM_NAME_LEN`
@@ -138,7 +140,39 @@ fn check_end(end: &End) -> Result<(), String> {
     if unknown > end.drops {
         return Err(format!("{unknown} drops lost their location, of {} in all", end.drops));
     }
-    Ok(())
+    end.run.as_ref().map_or(Ok(()), |ran| check_ran(ran))
+}
+
+fn check_ran(ran: &RanCommand) -> Result<(), String> {
+    let RanCommand { command, duration_s, summary, .. } = ran;
+    check_length("words of a command", command.len())?;
+    command.iter().try_for_each(|word| check_text(word))?;
+    check_number("duration_s", *duration_s, MAX_SECONDS)?;
+    check_number("duration_s", summary.duration_s, MAX_SECONDS)?;
+    check_number("rate", summary.rate, MAX_RATE)?;
+    let rows = &summary.locations;
+    let sum = rows.iter().try_fold(summary.other, |sum, row| sum.checked_add(row.count));
+    if sum != Some(summary.drops) {
+        return Err(format!("the summary's rows do not sum to its {} drops", summary.drops));
+    }
+    for row in rows {
+        let texts = [&row.symbol, &row.module, &row.reason, &row.subsystem];
+        texts.into_iter().flatten().try_for_each(|text| check_text(text))?;
+        check_number("rate", row.rate, MAX_RATE)?;
+        check_number("share", row.share, 1.0)?;
+    }
+    for found in &summary.findings {
+        let name = found.netns.as_ref().and_then(|netns| netns.name.as_ref());
+        [&found.rule, &found.title]
+            .into_iter()
+            .chain(name)
+            .try_for_each(|text| check_text(text))?;
+    }
+    if let Some(worst) = summary.worst {
+        check_number("interval_s", worst.interval_s, MAX_SECONDS)?;
+        check_number("rate", worst.rate, MAX_RATE)?;
+    }
+    summary.before.map_or(Ok(()), |it| check_number("duration_s", it.duration_s, MAX_SECONDS))
 }
 
 fn check_groups(groups: &Groups) -> Result<(), String> {

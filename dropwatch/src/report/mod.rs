@@ -7,6 +7,7 @@
 mod address;
 pub mod build;
 pub mod cgroup;
+pub mod compare;
 pub mod conntrack;
 pub mod decode;
 pub mod delta;
@@ -26,6 +27,7 @@ pub mod protocol;
 pub mod sample;
 pub mod shell;
 pub mod snapshot;
+pub mod summary;
 mod timestamp;
 pub mod view;
 

@@ -15,6 +15,7 @@ use super::{
     flow::Flow,
     groups::Groups,
     hex,
+    summary::Summary,
 };
 
 /// Version of the line format, in every line as `v`.
@@ -110,6 +111,9 @@ pub struct Report {
     pub interval_s: f64,
     /// Nominal intervals covered: more than 1 when a stalled reader held reports back.
     pub intervals: u64,
+    /// Of the time before the command of `dropwatch run` was started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub baseline: bool,
     pub drops: u64,
     /// Drops per second.
     pub rate: f64,
@@ -262,6 +266,23 @@ pub struct End {
     /// Sum of the reports' `filter_undecided`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter_undecided: Option<u64>,
+    /// The command of `dropwatch run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Box<RanCommand>>,
+}
+
+/// The command of `dropwatch run`, and what was dropped meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RanCommand {
+    /// As typed.
+    pub command: Vec<String>,
+    /// Its exit status; null if it was never started, or ended by a signal.
+    pub status: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Monotonic time from its start to its end, seconds.
+    pub duration_s: f64,
+    pub summary: Summary,
 }
 
 /// A named place in the kernel's text.

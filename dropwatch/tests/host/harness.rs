@@ -69,6 +69,12 @@ impl Run {
     }
 }
 
+/// Lines of JSON, each checked against the schema.
+pub(crate) fn decoded<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Line> {
+    let lines = lines.inspect(|line| validate(line));
+    lines.map(|line| decode(line).unwrap()).collect()
+}
+
 /// The lines of one run that ended well.
 #[derive(Debug)]
 pub(crate) struct Recording {

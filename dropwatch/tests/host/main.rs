@@ -26,5 +26,6 @@ mod nat;
 mod output;
 mod pcapng;
 mod privileges;
+mod run;
 mod selecting;
 mod several;

@@ -8,4 +8,5 @@ mod errors;
 mod golden;
 mod properties;
 mod schema;
+mod summary;
 mod support;

@@ -174,6 +174,7 @@ impl Host {
             end: Timestamp::UNIX_EPOCH,
             interval_s: 1.0,
             intervals: 1,
+            baseline: false,
             drops,
             rate: drops as f64,
             locations: self.rows,

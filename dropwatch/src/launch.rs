@@ -1,0 +1,229 @@
+//! The command of `dropwatch run`: started when dropwatch has attached, as the user who asked.
+//!
+//! Starting it as another user takes capabilities that the rest of the program has given up by
+//! then. They are per thread, so the command is started by one that was there before, and that
+//! waits for it.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    process::{self, ExitStatus},
+    sync::mpsc,
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, anyhow};
+use nix::unistd::{Gid, Uid, User, getgrouplist, setgid, setgroups, setuid};
+use tokio::sync::oneshot;
+
+use crate::{exit::Failure, settings};
+
+/// A command that is not started yet.
+pub struct Launcher {
+    go: mpsc::Sender<()>,
+    started: oneshot::Receiver<io::Result<OwnedFd>>,
+    ended: oneshot::Receiver<io::Result<ExitStatus>>,
+}
+
+/// A command that was started.
+pub struct Running {
+    /// Stands for the process, also when another has its number.
+    pidfd: OwnedFd,
+    started: Instant,
+    ended: oneshot::Receiver<io::Result<ExitStatus>>,
+}
+
+impl Launcher {
+    /// Takes the privileges of the calling thread.
+    ///
+    /// # Errors
+    /// When the user is not known.
+    pub fn new(command: &settings::Command) -> Result<Self, Failure> {
+        let user = match &command.user {
+            Some(name) => Some(named(name)?),
+            None => invoking_user()?,
+        };
+        let mut child = process::Command::new(&command.program);
+        child.args(&command.arguments);
+        if let Some(user) = user {
+            become_user(&mut child, &user)?;
+        }
+        let (go, wait) = mpsc::channel();
+        let (tell_started, started) = oneshot::channel();
+        let (tell_ended, ended) = oneshot::channel();
+        let work = move || {
+            // Nobody says so: the run has ended before.
+            if wait.recv().is_err() {
+                return;
+            }
+            let spawned = child.spawn().and_then(|child| Ok((pidfd(child.id())?, child)));
+            match spawned {
+                Ok((pidfd, mut child)) => {
+                    let _gone = tell_started.send(Ok(pidfd));
+                    let _gone = tell_ended.send(child.wait());
+                }
+                Err(error) => {
+                    let _gone = tell_started.send(Err(error));
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("command".to_owned());
+        thread.spawn(work).context("cannot start a thread for the command")?;
+        Ok(Self { go, started, ended })
+    }
+
+    /// Starts the command.
+    ///
+    /// # Errors
+    /// The kernel's, when it cannot be executed.
+    pub async fn start(self) -> io::Result<Running> {
+        let Self { go, started, ended } = self;
+        // The thread waits for this, or has panicked, which the next line tells.
+        let _waiting = go.send(());
+        let pidfd = started.await.map_err(io::Error::other)??;
+        Ok(Running { pidfd, started: Instant::now(), ended })
+    }
+}
+
+impl Running {
+    /// Waits for its end. May be dropped and called again, until it has told.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
+        (&mut self.ended).await.map_err(io::Error::other)?
+    }
+
+    /// Hands a signal on. One that has ended needs none.
+    pub fn signal(&self, number: i32) {
+        // SAFETY: there is no pointer in it but null, which stands for the usual information.
+        unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                number,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            );
+        }
+    }
+
+    pub fn since_start(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+}
+
+/// What a shell would say of the end of a command: its status, or 128 and the signal.
+pub fn code(status: ExitStatus) -> u8 {
+    let signalled = || status.signal().map_or(128, |signal| 128 + signal);
+    (status.code().unwrap_or_else(signalled) & 0xff) as u8
+}
+
+/// What a shell would say where a command could not be started.
+pub fn cannot_start(error: &io::Error) -> u8 {
+    if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }
+}
+
+/// Whether the terminal gives its signals (Ctrl-C, Ctrl-\, a hangup) to the command as well, as it
+/// does to all that is in its foreground.
+pub fn shares_terminal() -> bool {
+    let foreground = File::open("/dev/tty").ok().and_then(|tty| nix::unistd::tcgetpgrp(tty).ok());
+    foreground.is_some_and(|group| group == nix::unistd::getpgrp())
+}
+
+fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: there is no pointer in it.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened it for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as libc::c_int) })
+}
+
+fn named(name: &str) -> Result<User, Failure> {
+    let found = User::from_name(name).map_err(io::Error::from);
+    let found = found.with_context(|| format!("cannot look up the user {name}"))?;
+    found.ok_or_else(|| Failure::Usage(format!("--user {name}: there is no such user")))
+}
+
+/// Who called sudo; `None` where nobody did.
+fn invoking_user() -> Result<Option<User>, Failure> {
+    let uid = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).map(Uid::from_raw);
+    let Some(uid) = uid.filter(|uid| !uid.is_root() && Uid::effective().is_root()) else {
+        return Ok(None);
+    };
+    let found = User::from_uid(uid).map_err(io::Error::from);
+    let found = found.with_context(|| format!("cannot look up the user {uid}"))?;
+    match found {
+        Some(user) => Ok(Some(user)),
+        None => Err(anyhow!(
+            "sudo was called by user {uid}, who has no name: say whom the command is to run as \
+             (--user NAME)"
+        )
+        .into()),
+    }
+}
+
+/// Has `child` run as `user`, with the groups and the home of that user.
+fn become_user(child: &mut process::Command, user: &User) -> Result<(), Failure> {
+    let name = std::ffi::CString::new(user.name.as_str()).context("a user's name holds a zero")?;
+    let groups = getgrouplist(&name, user.gid).map_err(io::Error::from);
+    let groups = groups.with_context(|| format!("cannot look up the groups of {}", user.name))?;
+    child.env("HOME", &user.dir).env("USER", &user.name).env("LOGNAME", &user.name);
+    let (uid, gid): (Uid, Gid) = (user.uid, user.gid);
+    let change = move || {
+        setgroups(&groups)?;
+        setgid(gid)?;
+        Ok(setuid(uid)?)
+    };
+    // SAFETY: between fork and exec it makes three system calls, and allocates nothing.
+    unsafe { child.pre_exec(change) };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(line: &[&str]) -> settings::Command {
+        settings::Command {
+            program: line[0].into(),
+            arguments: line[1..].iter().map(Into::into).collect(),
+            user: None,
+            baseline: None,
+        }
+    }
+
+    fn run(line: &[&str], signal: Option<i32>) -> io::Result<ExitStatus> {
+        let launcher = Launcher::new(&command(line)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut running = launcher.start().await?;
+            if let Some(signal) = signal {
+                running.signal(signal);
+            }
+            running.ended().await
+        })
+    }
+
+    #[test]
+    fn the_status_is_the_commands_own_or_a_shells() {
+        assert_eq!(code(run(&["sh", "-c", "exit 7"], None).unwrap()), 7);
+        assert_eq!(code(run(&["sleep", "30"], Some(libc::SIGTERM)).unwrap()), 128 + 15);
+        assert_eq!(cannot_start(&run(&["/nonexistent/command"], None).unwrap_err()), 127);
+        assert_eq!(cannot_start(&run(&["/dev/null"], None).unwrap_err()), 126);
+    }
+
+    #[test]
+    fn a_user_that_is_not_there_is_told() {
+        let unknown = settings::Command { user: Some("no-such-user".into()), ..command(&["true"]) };
+        let Err(failure) = Launcher::new(&unknown) else { panic!("there is no such user") };
+        assert_eq!(failure.to_string(), "--user no-such-user: there is no such user");
+    }
+}

@@ -1,0 +1,194 @@
+//! Everyone who reads what a run tells: whoever looks at the reports, a recording, a capture.
+//!
+//! While one of them has not taken the last lines no new report is made; see [`output`](crate::output).
+
+use std::{io, time::Duration};
+
+use anyhow::Context;
+use tokio::time::timeout;
+
+use crate::{
+    capture::Capture,
+    exit::Failure,
+    output::{Output, ended_by_reader},
+    record::Record,
+    render::{Format, Renderer, losses},
+    report::model::Line,
+    settings::Watch,
+    verbose,
+};
+
+/// How long the end of a run waits for a reader that does not read.
+const LAST_WRITE: Duration = Duration::from_secs(2);
+
+pub struct Outputs<'a> {
+    settings: &'a Watch,
+    renderer: Box<dyn Renderer>,
+    reports: Output,
+    /// Whoever read the reports has gone.
+    unread: bool,
+    record: Option<Record>,
+    capture: Option<Capture>,
+}
+
+impl<'a> Outputs<'a> {
+    /// Opens what `settings` name. To be called while the capabilities are there: files may lie in
+    /// someone else's folder.
+    ///
+    /// # Errors
+    /// What cannot be opened.
+    pub fn open(settings: &'a Watch) -> Result<Self, Failure> {
+        let reports = if settings.aside { Output::stderr() } else { Output::stdout() };
+        let record = settings.record.as_deref();
+        let record = record.map(|path| Record::open(path, settings.sample_lines)).transpose()?;
+        Ok(Self {
+            settings,
+            renderer: settings.show.renderer(),
+            reports: reports.context("cannot use the output")?,
+            unread: false,
+            record,
+            capture: settings.pcap.as_ref().map(Capture::open).transpose()?,
+        })
+    }
+
+    /// Whether anyone wants each sample as a line of its own.
+    pub fn want_samples(&self) -> bool {
+        self.settings.sample_lines || self.capture.is_some()
+    }
+
+    /// True once nobody reads the reports, or whoever had enough packets has gone.
+    pub fn are_over(&self) -> bool {
+        self.unread || self.capture.as_ref().is_some_and(Capture::is_closed)
+    }
+
+    /// Packets that a capture lacks.
+    pub fn not_captured(&self) -> u64 {
+        self.capture.as_ref().map_or(0, Capture::lost)
+    }
+
+    /// True while a reader has not taken what was last written for it.
+    pub fn are_busy(&self) -> bool {
+        self.reports.is_busy()
+            || self.record.as_ref().is_some_and(Record::is_busy)
+            || self.capture.as_ref().is_some_and(Capture::is_busy)
+    }
+
+    /// Has the recording go on in a new file.
+    pub fn reopen(&self) {
+        self.record.iter().for_each(Record::reopen);
+    }
+
+    /// Waits until the readers have taken what was written. May be dropped and called again.
+    ///
+    /// # Errors
+    /// When reports cannot be written.
+    pub async fn flushed(&mut self) -> Result<(), Failure> {
+        // Packets first: reports may end the run, and must not leave a part of a packet behind.
+        if let Some(capture) = &mut self.capture {
+            capture.flushed().await;
+        }
+        if let Some(record) = &mut self.record {
+            record.flushed().await.context("cannot write the recording")?;
+        }
+        let flushed = self.reports.flushed().await;
+        self.heed(flushed)
+    }
+
+    /// Hands sampled packets to the capture.
+    pub async fn capture(&mut self, lines: &[Line]) {
+        if let Some(capture) = &mut self.capture {
+            capture.write(lines).await;
+        }
+    }
+
+    /// The same at the end of a run; the report that follows says what is missing. Gives up where
+    /// the reader does not read, or when `hurry` ends.
+    pub async fn capture_last(&mut self, lines: &[Line], hurry: impl Future<Output = ()>) {
+        let Some(capture) = &mut self.capture else { return };
+        let last = async {
+            capture.write(lines).await;
+            capture.flushed().await;
+        };
+        let written = tokio::select! {
+            written = timeout(LAST_WRITE, last) => written.is_ok(),
+            () = hurry => false,
+        };
+        if !written {
+            capture.give_up();
+        }
+    }
+
+    /// Starts to write lines, as one write for each reader; waits for the previous ones first.
+    ///
+    /// # Errors
+    /// When reports cannot be written.
+    pub async fn write(&mut self, lines: Vec<Line>) -> Result<(), Failure> {
+        if let Some(record) = &mut self.record {
+            record.write(&lines).await.context("cannot write the recording")?;
+        }
+        if self.unread {
+            return Ok(());
+        }
+        let mut page = Vec::new();
+        for line in lines {
+            if self.settings.show.format == Format::Classic {
+                aside(&line);
+            }
+            let shown = self.settings.show.view.line(line);
+            self.renderer.render(&shown, &mut page).context("cannot render a report")?;
+        }
+        let written = self.reports.write(page).await;
+        self.heed(written)
+    }
+
+    /// The last lines of a run. `unread` says what is not shown if a reader does not take them.
+    ///
+    /// # Errors
+    /// When they cannot be written, or a reader has stalled.
+    pub async fn write_last(
+        &mut self,
+        lines: Vec<Line>,
+        unread: &str,
+        hurry: impl Future<Output = ()>,
+    ) -> Result<(), Failure> {
+        let last = async {
+            self.write(lines).await?;
+            self.flushed().await
+        };
+        let written = tokio::select! {
+            written = timeout(LAST_WRITE, last) => written.ok(),
+            () = hurry => None,
+        };
+        written.unwrap_or_else(|| {
+            let record = self.record.as_ref().filter(|record| record.is_busy());
+            let whose = record.map_or("the output", Record::name);
+            Err(anyhow::anyhow!("the reader of {whose} has stalled: {unread} not shown").into())
+        })
+    }
+
+    /// Fails if the capture lacks packets.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn end(&self) -> Result<(), Failure> {
+        self.capture.as_ref().map_or(Ok(()), Capture::end)
+    }
+
+    /// A reader that went away is no failure.
+    fn heed(&mut self, result: io::Result<()>) -> Result<(), Failure> {
+        self.unread |= ended_by_reader(result)?;
+        Ok(())
+    }
+}
+
+/// What the classic format has no line for goes to standard error.
+fn aside(line: &Line) {
+    let asides = match line {
+        Line::Start(start) => start.notices.clone(),
+        Line::Report(report) => losses(&report.lost).into_iter().collect(),
+        Line::Sample(_) | Line::End(_) => Vec::new(),
+    };
+    for aside in asides {
+        verbose::to_stderr(&aside);
+    }
+}

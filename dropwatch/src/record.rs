@@ -1,0 +1,208 @@
+//! The file of `--output`: JSON lines, for log collectors and for `replay`.
+//!
+//! A line is in the file whole or not at all. While it cannot be written (a full disk, a pipe that
+//! nobody reads) no new report is made, as with every reader that stalls: the counters stay in the
+//! kernel, and the next report covers the longer time.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context;
+
+use crate::{
+    capture::append,
+    exit::Failure,
+    output::Output,
+    render::{Json, Renderer},
+    report::model::Line,
+    verbose,
+};
+
+/// How long to wait before trying again to write.
+const RETRY: Duration = Duration::from_millis(500);
+/// Mode of a new file with packets in it: they are their owner's business.
+const PRIVATE: u32 = 0o600;
+/// Mode of others, less what the umask takes away.
+const USUAL: u32 = 0o666;
+
+/// A recording under way.
+pub struct Record {
+    name: String,
+    output: Output,
+    /// Set by log rotation, cleared by the writer.
+    reopen: Arc<AtomicBool>,
+}
+
+impl Record {
+    /// Opens `path` to append to it. Waits for the reader of a FIFO.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(path: &Path, with_packets: bool) -> Result<Self, Failure> {
+        let name = path.display().to_string();
+        let mode = if with_packets { PRIVATE } else { USUAL };
+        let file = open(path, mode).with_context(|| format!("cannot write to {name}"))?;
+        let reopen = Arc::new(AtomicBool::new(false));
+        let writer = Writer {
+            path: path.to_owned(),
+            mode,
+            file: Mutex::new(file),
+            reopen: Arc::clone(&reopen),
+        };
+        Ok(Self { name, output: Output::new(move |bytes| writer.write(bytes)), reopen })
+    }
+
+    /// Has the next lines go to a new file of the same name, since this one was moved away.
+    pub fn reopen(&self) {
+        self.reopen.store(true, Ordering::Relaxed);
+    }
+
+    /// True while the last lines are not written.
+    pub fn is_busy(&self) -> bool {
+        self.output.is_busy()
+    }
+
+    /// Starts to write lines; waits for the previous ones first.
+    ///
+    /// # Errors
+    /// Never, but while the program is ending.
+    pub async fn write(&mut self, lines: &[Line]) -> io::Result<()> {
+        let mut page = Vec::new();
+        lines.iter().try_for_each(|line| Json.render(line, &mut page))?;
+        self.output.write(page).await
+    }
+
+    /// Waits until the last lines are written. May be dropped and called again.
+    ///
+    /// # Errors
+    /// As [`Record::write`].
+    pub async fn flushed(&mut self) -> io::Result<()> {
+        self.output.flushed().await
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Writes until it succeeds.
+struct Writer {
+    path: PathBuf,
+    mode: u32,
+    file: Mutex<File>,
+    reopen: Arc<AtomicBool>,
+}
+
+impl Writer {
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = false;
+        loop {
+            if self.reopen.swap(false, Ordering::Relaxed) {
+                match open(&self.path, self.mode) {
+                    Ok(new) => *file = new,
+                    Err(error) => self.tell(&format!("{error}; the old file is written on")),
+                }
+            }
+            let Err(error) = append(&file, bytes) else {
+                if told {
+                    self.tell("it works again");
+                }
+                return Ok(());
+            };
+            if !told {
+                self.tell(&format!("{error}; reports are held back until it works"));
+                told = true;
+            }
+            // The reader of a pipe has gone: the next one reads what is opened anew.
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                self.reopen.store(true, Ordering::Relaxed);
+            }
+            thread::sleep(RETRY);
+        }
+    }
+
+    fn tell(&self, what: &str) {
+        verbose::to_stderr(&format!("cannot write to {}: {what}", self.path.display()));
+    }
+}
+
+fn open(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(mode).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::report::model::Start;
+
+    fn block_on(future: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(future);
+        runtime.shutdown_background();
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("record-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    fn lines(path: &Path) -> usize {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.ends_with('\n'), "{text}");
+        text.lines().count()
+    }
+
+    #[test]
+    fn rotation_begins_a_new_file_and_loses_no_line() {
+        let folder = folder("rotation");
+        let (path, old) = (folder.join("a.ndjson"), folder.join("a.ndjson.1"));
+        block_on(async {
+            let mut record = Record::open(&path, false).unwrap();
+            record.write(&[Line::Start(Start::default())]).await.unwrap();
+            record.flushed().await.unwrap();
+            fs::rename(&path, &old).unwrap();
+            record.write(&[Line::Start(Start::default())]).await.unwrap();
+            record.flushed().await.unwrap();
+            record.reopen();
+            record.write(&[Line::Start(Start::default())]).await.unwrap();
+            record.flushed().await.unwrap();
+        });
+        assert_eq!((lines(&old), lines(&path)), (2, 1));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_stalls_like_any_reader() {
+        block_on(async {
+            let mut record = Record::open(Path::new("/dev/full"), false).unwrap();
+            record.write(&[Line::Start(Start::default())]).await.unwrap();
+            let waited = tokio::time::timeout(RETRY * 3, record.flushed()).await;
+            assert!(waited.is_err() && record.is_busy());
+        });
+        assert!(Record::open(Path::new("/nonexistent/x"), false).is_err());
+    }
+
+    #[test]
+    fn packets_are_their_owners_business() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = folder("mode");
+        let path = folder.join("p.ndjson");
+        Record::open(&path, true).map(drop).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

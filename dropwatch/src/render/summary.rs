@@ -1,0 +1,165 @@
+//! The sum of a run, below its last report.
+//!
+//! ```text
+//! ab -c 900 http://gw/: exit status 0 after 12.3s
+//! 10707 drops in 12.3s (870/s) at 2 locations, none lost
+//!   10031 at nf_hook_slow+0x7d (NETFILTER_DROP) 93.7%, new
+//!     676 at tcp_v4_rcv+0x91 (NO_SOCKET) 6.3%, 55/s; 3.0/s before
+//! worst: 5023 drops in 5.0s (1005/s) until 07:35:10
+//! before: 3 drops in 1.0s
+//! critical  conntrack table full in gw: 1000 of 1000 entries, 10001 packets refused
+//!           in 2 reports from 07:35:10 to 07:35:15; explains 10001 drops
+//! ```
+//!
+//! None of these lines can be taken for a row of a report, so that sums over rows stay right.
+
+use jiff::Timestamp;
+
+use super::{
+    TEXT_TOP,
+    clean::clean,
+    details::WIDTH,
+    findings,
+    paint::Paint,
+    words::{PerSecond, Percent, count, drops_in, losses, wrap},
+};
+use crate::report::{
+    model::{Lost, RanCommand},
+    summary::{Before, Found, Row, Summary, Worst},
+};
+
+/// Columns of a severity and the space behind it.
+const INDENT: usize = 10;
+/// Letters of the command that are shown.
+const MOST_LETTERS: usize = 100;
+/// Findings that are shown; JSON has all.
+const MOST_FINDINGS: usize = 16;
+
+/// The lines of a summary; `clock` shows a time of day.
+pub(super) fn lines(
+    ran: &RanCommand,
+    color: bool,
+    clock: impl Fn(Timestamp) -> String,
+) -> Vec<String> {
+    let RanCommand { summary, .. } = ran;
+    let mut lines = wrap(&command(ran), WIDTH);
+    if let Some(first) = lines.first_mut() {
+        *first = Paint::Bold.on(&*first, color);
+    }
+    lines.push(totals(summary, color));
+    lines.extend(rows(summary, color));
+    if let Some(Worst { end, interval_s, drops, rate, .. }) = summary.worst {
+        let drops = drops_in(drops, interval_s);
+        lines.push(format!("worst: {drops} ({}) until {}", PerSecond(rate), clock(end)));
+    }
+    if let Some(Before { drops, duration_s }) = summary.before {
+        lines.push(format!("before: {}", drops_in(drops, duration_s)));
+    }
+    for found in summary.findings.iter().take(MOST_FINDINGS) {
+        lines.extend(finding(found, color, &clock));
+    }
+    if let Some(more) = summary.findings.len().checked_sub(MOST_FINDINGS).filter(|n| *n > 0) {
+        lines.push(format!("{:INDENT$}and {} more", "", count(more as u64, "finding")));
+    }
+    lines
+}
+
+fn command(ran: &RanCommand) -> String {
+    let words: Vec<&str> = ran.command.iter().flat_map(|word| word.split_whitespace()).collect();
+    let mut line = clean(&words.join(" ")).into_owned();
+    if let Some((end, _)) = line.char_indices().nth(MOST_LETTERS) {
+        line.truncate(end);
+        line.push('…');
+    }
+    let after = format!("after {:.1}s", ran.duration_s);
+    match (ran.status, ran.signal) {
+        (Some(status), _) => format!("{line}: exit status {status} {after}"),
+        (None, Some(signal)) => format!("{line}: ended by signal {signal} {after}"),
+        (None, None) => format!("{line}: not run"),
+    }
+}
+
+fn totals(summary: &Summary, color: bool) -> String {
+    let mut line = Paint::Bold.on(drops_in(summary.drops, summary.duration_s), color);
+    if summary.drops > 0 {
+        line += &format!(" ({})", PerSecond(summary.rate));
+    }
+    let places = summary.locations.len() as u64;
+    if places > 0 {
+        line += &format!(" at {}", count(places, "location"));
+    }
+    line += ", ";
+    line += &lost(&summary.lost, color);
+    match summary.filter_undecided {
+        Some(0) => line += ", none undecided",
+        Some(drops) => line += &format!(", {drops} undecided"),
+        None => {}
+    }
+    line
+}
+
+fn lost(lost: &Lost, color: bool) -> String {
+    losses(lost).map_or_else(|| "none lost".to_owned(), |losses| Paint::Red.on(losses, color))
+}
+
+fn rows(summary: &Summary, color: bool) -> Vec<String> {
+    let harmful = summary.locations.iter().filter(|row| !row.benign);
+    let shown: Vec<&Row> = harmful.clone().take(TEXT_TOP).collect();
+    let below: u64 = harmful.skip(TEXT_TOP).fold(0, |sum, row| sum.saturating_add(row.count));
+    let below = below.saturating_add(summary.other);
+    let counts = shown.iter().map(|row| row.count).chain([below, summary.benign]);
+    let width = counts.max().unwrap_or(0).to_string().len();
+    let mut lines: Vec<String> = shown
+        .iter()
+        .map(|row| format!("  {:>width$} {}", row.count, place(row, summary)))
+        .collect();
+    let dim = |line: String| Paint::Dim.on(line, color);
+    if below > 0 {
+        lines.push(dim(format!("  {below:>width$} elsewhere")));
+    }
+    if summary.benign > 0 {
+        lines.push(dim(format!("  {:>width$} benign", summary.benign)));
+    }
+    lines
+}
+
+/// Where, which part, and what is new about it.
+fn place(row: &Row, summary: &Summary) -> String {
+    let symbol = row.symbol.as_deref().map(|name| clean(name).replace(char::is_whitespace, "?"));
+    let mut line = format!("at {}", symbol.as_deref().unwrap_or("[unknown]"));
+    if let (Some(_), Some(offset)) = (&row.symbol, row.offset) {
+        line += &format!("+{offset:#x}");
+    }
+    if let Some(module) = &row.module {
+        line += &format!(" [{}]", clean(module));
+    }
+    if let Some(reason) = &row.reason {
+        line += &format!(" ({})", clean(reason));
+    }
+    line += &format!(" {}", Percent(row.share));
+    match summary.before {
+        Some(_) if row.before == 0 => line += ", new",
+        Some(Before { duration_s, .. }) if duration_s > 0.0 => {
+            let before = row.before as f64 / duration_s;
+            line += &format!(", {}; {} before", PerSecond(row.rate), PerSecond(before));
+        }
+        _ => {}
+    }
+    line
+}
+
+fn finding(found: &Found, color: bool, clock: &impl Fn(Timestamp) -> String) -> Vec<String> {
+    let mut lines = findings::title(found.severity, &found.title, color);
+    let reports = count(found.reports, "report");
+    let when = match found.first == found.last {
+        true => format!("in the report of {}", clock(found.last)),
+        false => format!("in {reports} from {} to {}", clock(found.first), clock(found.last)),
+    };
+    let explains = match found.explains {
+        0 => String::new(),
+        drops => format!("; explains {drops} drops"),
+    };
+    let before = if found.before { "; before the command, too" } else { "" };
+    lines.push(Paint::Dim.on(format!("{:INDENT$}{when}{explains}{before}", ""), color));
+    lines
+}

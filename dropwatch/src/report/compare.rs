@@ -1,0 +1,225 @@
+//! Two runs side by side: what has gone, what is new, what has changed.
+//!
+//! Runs of different lengths are compared by their rates. Places are compared by function and
+//! reason, not by offset, since another build of the kernel has other offsets.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{
+    facts::Netns,
+    finding::Severity,
+    model::{SCHEMA_VERSION, round},
+    summary::{Found, Row, Summary},
+};
+
+/// What two runs differ in.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    pub v: u32,
+    pub r#type: &'static str,
+    pub before: Side,
+    pub after: Side,
+    /// The largest change of rate first.
+    pub locations: Vec<Change>,
+    /// Those of the second run first, then those that it no longer has.
+    pub findings: Vec<ChangedFinding>,
+}
+
+/// One of the runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Side {
+    /// Its recording.
+    pub name: String,
+    pub drops: u64,
+    pub duration_s: f64,
+    /// Drops per second.
+    pub rate: f64,
+}
+
+/// Drops of one function, for one reason, in both runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    pub symbol: Option<String>,
+    pub module: Option<String>,
+    pub reason: Option<String>,
+    pub benign: bool,
+    pub before: Amount,
+    pub after: Amount,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Amount {
+    pub count: u64,
+    /// Per second.
+    pub rate: f64,
+}
+
+/// A finding of either run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ChangedFinding {
+    pub what: What,
+    pub rule: String,
+    pub severity: Severity,
+    pub netns: Option<Netns>,
+    pub title: String,
+}
+
+/// What has become of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    New,
+    Still,
+    Gone,
+}
+
+/// Compares the run of the recording `names[0]` with that of `names[1]`.
+pub fn compare(names: [&str; 2], before: &Summary, after: &Summary) -> Comparison {
+    Comparison {
+        v: SCHEMA_VERSION,
+        r#type: "comparison",
+        before: side(names[0], before),
+        after: side(names[1], after),
+        locations: locations(before, after),
+        findings: findings(before, after),
+    }
+}
+
+fn side(name: &str, summary: &Summary) -> Side {
+    let Summary { drops, duration_s, rate, .. } = *summary;
+    Side { name: name.to_owned(), drops, duration_s, rate }
+}
+
+fn locations(before: &Summary, after: &Summary) -> Vec<Change> {
+    type Place<'a> = (Option<&'a str>, Option<&'a str>, Option<&'a str>);
+    fn place(row: &Row) -> Place<'_> {
+        (row.symbol.as_deref(), row.module.as_deref(), row.reason.as_deref())
+    }
+    let mut places: BTreeMap<Place<'_>, Change> = BTreeMap::new();
+    let rows = before.locations.iter().map(|row| (row, false));
+    for (row, is_after) in rows.chain(after.locations.iter().map(|row| (row, true))) {
+        let change = places.entry(place(row)).or_insert_with(|| Change {
+            symbol: row.symbol.clone(),
+            module: row.module.clone(),
+            reason: row.reason.clone(),
+            benign: row.benign,
+            before: Amount::default(),
+            after: Amount::default(),
+        });
+        let amount = if is_after { &mut change.after } else { &mut change.before };
+        amount.count = amount.count.saturating_add(row.count);
+    }
+    let rate = |count: u64, run: &Summary| match run.duration_s > 0.0 {
+        true => round(count as f64 / run.duration_s, 1),
+        false => 0.0,
+    };
+    let mut changes: Vec<Change> = places.into_values().collect();
+    for change in &mut changes {
+        change.before.rate = rate(change.before.count, before);
+        change.after.rate = rate(change.after.count, after);
+    }
+    // By name where the change is the same, as the map has them: this sort is stable.
+    let size = |change: &Change| (change.after.rate - change.before.rate).abs();
+    changes.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    changes
+}
+
+fn findings(before: &Summary, after: &Summary) -> Vec<ChangedFinding> {
+    // The number of a namespace is another one in the next test; its name is not.
+    let same = |a: &Found, b: &Found| {
+        let name = |found: &Found| found.netns.as_ref().and_then(|netns| netns.name.clone());
+        a.rule == b.rule && name(a) == name(b)
+    };
+    let told = |found: &Found, what| ChangedFinding {
+        what,
+        rule: found.rule.clone(),
+        severity: found.severity,
+        netns: found.netns.clone(),
+        title: found.title.clone(),
+    };
+    let now = after.findings.iter().map(|found| {
+        let known = before.findings.iter().any(|other| same(found, other));
+        told(found, if known { What::Still } else { What::New })
+    });
+    let gone = before
+        .findings
+        .iter()
+        .filter(|found| after.findings.iter().all(|other| !same(found, other)));
+    let mut all: Vec<ChangedFinding> =
+        now.chain(gone.map(|found| told(found, What::Gone))).collect();
+    all.sort_by_key(|finding| (finding.what, finding.severity));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(symbol: &str, offset: u64, count: u64) -> Row {
+        Row {
+            symbol: Some(symbol.into()),
+            offset: Some(offset),
+            module: None,
+            reason: None,
+            subsystem: None,
+            count,
+            share: 1.0,
+            rate: 0.0,
+            benign: false,
+            before: 0,
+        }
+    }
+
+    fn found(rule: &str, inum: u32) -> Found {
+        Found {
+            rule: rule.into(),
+            severity: Severity::Critical,
+            netns: Some(Netns { name: Some("gw".into()), inum }),
+            title: rule.into(),
+            explains: 1,
+            first: jiff::Timestamp::UNIX_EPOCH,
+            last: jiff::Timestamp::UNIX_EPOCH,
+            reports: 1,
+            before: false,
+        }
+    }
+
+    #[test]
+    fn runs_of_different_lengths_are_compared_by_rate() {
+        let before = Summary {
+            drops: 1000,
+            duration_s: 10.0,
+            locations: vec![row("f", 1, 900), row("f", 7, 50), row("g", 1, 50)],
+            findings: vec![found("full", 7), found("closed", 7)],
+            ..Summary::default()
+        };
+        let after = Summary {
+            drops: 25,
+            duration_s: 5.0,
+            locations: vec![row("g", 3, 25)],
+            findings: vec![found("closed", 8), found("other", 8)],
+            ..Summary::default()
+        };
+        let comparison = compare(["a", "b"], &before, &after);
+        let rates: Vec<_> = comparison
+            .locations
+            .iter()
+            .map(|change| {
+                (change.symbol.as_deref().unwrap(), change.before.rate, change.after.rate)
+            })
+            .collect();
+        assert_eq!(rates, [("f", 95.0, 0.0), ("g", 5.0, 5.0)], "offsets do not matter");
+        let findings: Vec<_> = comparison
+            .findings
+            .iter()
+            .map(|finding| (finding.what, finding.rule.as_str()))
+            .collect();
+        assert_eq!(
+            findings,
+            [(What::New, "other"), (What::Still, "closed"), (What::Gone, "full")],
+            "another number of the same namespace is the same namespace"
+        );
+    }
+}

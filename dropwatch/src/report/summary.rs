@@ -1,0 +1,295 @@
+//! The sums of a run: where, how much and when, what was found, and what was so before.
+//!
+//! Pure: made of reports alone, so a run and its replay cannot differ.
+
+use std::{cmp::Reverse, collections::HashMap};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    facts::Netns,
+    finding::{Finding, Severity},
+    model::{Location, Lost, Report, round, share},
+    timestamp,
+};
+
+/// Rows and findings that are remembered; more are summed. A recording is foreign input.
+const MOST: usize = 65_536;
+
+/// What a run came to. Reports of the time before the command are not in it, but in `before`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Sum of the reports' drops.
+    pub drops: u64,
+    /// Those of them that are known to be harmless.
+    pub benign: u64,
+    /// Seconds that the reports cover.
+    pub duration_s: f64,
+    /// Drops per second.
+    pub rate: f64,
+    pub lost: Lost,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter_undecided: Option<u64>,
+    /// Highest count first.
+    pub locations: Vec<Row>,
+    /// Drops that no row counts.
+    pub other: u64,
+    /// The report with the most drops.
+    pub worst: Option<Worst>,
+    /// The most severe first.
+    pub findings: Vec<Found>,
+    /// What was dropped before the command was started; null where nobody looked.
+    pub before: Option<Before>,
+}
+
+/// Drops at one call site, for one reason, in the whole run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub symbol: Option<String>,
+    pub offset: Option<u64>,
+    pub module: Option<String>,
+    pub reason: Option<String>,
+    pub subsystem: Option<String>,
+    pub count: u64,
+    /// Of the run's drops, as [`share`] rounds it.
+    pub share: f64,
+    pub rate: f64,
+    pub benign: bool,
+    /// Drops here before the command was started.
+    pub before: u64,
+}
+
+/// The worst interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Worst {
+    pub seq: u64,
+    #[serde(with = "timestamp")]
+    pub start: Timestamp,
+    #[serde(with = "timestamp")]
+    pub end: Timestamp,
+    pub interval_s: f64,
+    pub drops: u64,
+    pub rate: f64,
+}
+
+/// A cause that was found, in one report or in several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    pub rule: String,
+    pub severity: Severity,
+    pub netns: Option<Netns>,
+    /// As it was in the report where it explained the most.
+    pub title: String,
+    /// Drops that it explains, in all reports.
+    pub explains: u64,
+    /// End of the first report that has it.
+    #[serde(with = "timestamp")]
+    pub first: Timestamp,
+    /// End of the last report that has it.
+    #[serde(with = "timestamp")]
+    pub last: Timestamp,
+    /// Reports that have it.
+    pub reports: u64,
+    /// It was there before the command was started, too.
+    pub before: bool,
+}
+
+/// The time before the command was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Before {
+    pub drops: u64,
+    pub duration_s: f64,
+}
+
+/// What tells rows apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    symbol: Option<String>,
+    offset: Option<u64>,
+    module: Option<String>,
+    reason: Option<String>,
+    subsystem: Option<String>,
+    /// An unnamed place is told apart by this alone, where it is known.
+    address: Option<u64>,
+}
+
+impl Place {
+    fn of(row: &Location) -> Self {
+        let Location { symbol, offset, module, reason, subsystem, address, .. } = row.clone();
+        let address = address.known().filter(|_| symbol.is_none());
+        Self { symbol, offset, module, reason, subsystem, address }
+    }
+}
+
+/// Counts at one place.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    during: u64,
+    before: u64,
+    benign: bool,
+}
+
+/// Sums up reports as they come.
+#[derive(Clone, Debug, Default)]
+pub struct Summing {
+    rows: HashMap<Place, Counts>,
+    found: HashMap<(String, Option<u32>), (Found, u64)>,
+    sums: Summary,
+    reports: u64,
+}
+
+impl Summing {
+    pub fn add(&mut self, report: &Report) {
+        if report.baseline {
+            let before = self.sums.before.get_or_insert_default();
+            before.drops = before.drops.saturating_add(report.drops);
+            before.duration_s += report.interval_s;
+        } else {
+            self.reports += 1;
+            self.sum(report);
+        }
+        for row in &report.locations {
+            self.row(row, report.baseline);
+        }
+        for finding in &report.findings {
+            self.finding(finding, report);
+        }
+    }
+
+    /// Reports of the command's time so far.
+    pub fn reports(&self) -> u64 {
+        self.reports
+    }
+
+    /// Drops of the command's time so far that are not known to be harmless.
+    pub fn harmful(&self) -> u64 {
+        self.sums.drops.saturating_sub(self.sums.benign)
+    }
+
+    /// Seconds of the command's time so far.
+    pub fn duration_s(&self) -> f64 {
+        self.sums.duration_s
+    }
+
+    pub fn summary(&self) -> Summary {
+        let mut summary = self.sums.clone();
+        summary.duration_s = round(summary.duration_s, 3);
+        summary.rate = per_second(summary.drops, summary.duration_s);
+        if let Some(before) = &mut summary.before {
+            before.duration_s = round(before.duration_s, 3);
+        }
+        summary.locations =
+            self.rows.iter().filter(|(_, counts)| counts.during > 0).map(row(&summary)).collect();
+        summary.locations.sort_by(|a, b| {
+            let name = |row: &Row| (row.symbol.clone(), row.offset, row.reason.clone());
+            Reverse(a.count).cmp(&Reverse(b.count)).then_with(|| name(a).cmp(&name(b)))
+        });
+        let told = summary.locations.iter().fold(0_u64, |sum, row| sum.saturating_add(row.count));
+        summary.other = summary.drops.saturating_sub(told);
+        summary.findings = self.found.values().map(|(found, _)| found.clone()).collect();
+        summary.findings.retain(|found| found.reports > 0);
+        summary.findings.sort_by(|a, b| {
+            let rank = |it: &Found| (it.severity, Reverse(it.explains), it.first);
+            let name = |it: &Found| (it.rule.clone(), it.netns.as_ref().map(|netns| netns.inum));
+            rank(a).cmp(&rank(b)).then_with(|| name(a).cmp(&name(b)))
+        });
+        summary
+    }
+
+    fn sum(&mut self, report: &Report) {
+        let sums = &mut self.sums;
+        sums.drops = sums.drops.saturating_add(report.drops);
+        let benign = report.locations.iter().filter(|row| row.benign);
+        sums.benign = benign.fold(sums.benign, |sum, row| sum.saturating_add(row.count));
+        sums.duration_s += report.interval_s;
+        sums.lost = sums.lost.zip(&report.lost, u64::saturating_add);
+        if let Some(undecided) = report.filter_undecided {
+            let sum = sums.filter_undecided.get_or_insert(0);
+            *sum = sum.saturating_add(undecided);
+        }
+        let worse = sums.worst.is_none_or(|worst| report.drops > worst.drops);
+        if report.drops > 0 && worse {
+            sums.worst = Some(Worst {
+                seq: report.seq,
+                start: report.start,
+                end: report.end,
+                interval_s: report.interval_s,
+                drops: report.drops,
+                rate: report.rate,
+            });
+        }
+    }
+
+    fn row(&mut self, row: &Location, before: bool) {
+        let place = Place::of(row);
+        // What finds no room is in the sum, and so in `other`.
+        if self.rows.len() >= MOST && !self.rows.contains_key(&place) {
+            return;
+        }
+        let counts = self.rows.entry(place).or_default();
+        let count = if before { &mut counts.before } else { &mut counts.during };
+        *count = count.saturating_add(row.count);
+        counts.benign = row.benign;
+    }
+
+    fn finding(&mut self, finding: &Finding, report: &Report) {
+        let key = (finding.rule.clone(), finding.netns.as_ref().map(|netns| netns.inum));
+        if self.found.len() >= MOST && !self.found.contains_key(&key) {
+            return;
+        }
+        let explains = finding.explains.map_or(0, |explains| explains.drops);
+        let (found, most) = self.found.entry(key).or_insert_with(|| {
+            let found = Found {
+                rule: finding.rule.clone(),
+                severity: finding.severity,
+                netns: finding.netns.clone(),
+                title: finding.title.clone(),
+                explains: 0,
+                first: report.end,
+                last: report.end,
+                reports: 0,
+                before: false,
+            };
+            (found, explains)
+        });
+        if report.baseline {
+            found.before = true;
+            return;
+        }
+        if found.reports == 0 {
+            found.first = report.end;
+        }
+        found.last = report.end;
+        found.reports += 1;
+        found.severity = found.severity.min(finding.severity);
+        found.explains = found.explains.saturating_add(explains);
+        if explains >= *most {
+            *most = explains;
+            found.title.clone_from(&finding.title);
+        }
+    }
+}
+
+fn row(summary: &Summary) -> impl Fn((&Place, &Counts)) -> Row + '_ {
+    |(place, counts)| {
+        let Place { symbol, offset, module, reason, subsystem, .. } = place.clone();
+        Row {
+            symbol,
+            offset,
+            module,
+            reason,
+            subsystem,
+            count: counts.during,
+            share: share(counts.during, summary.drops),
+            rate: per_second(counts.during, summary.duration_s),
+            benign: counts.benign,
+            before: counts.before,
+        }
+    }
+}
+
+/// To one decimal; 0 for a time without length.
+fn per_second(count: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { round(count as f64 / seconds, 1) } else { 0.0 }
+}

@@ -1,0 +1,252 @@
+//! What is attached to the kernel, and what is read from it for each report.
+//!
+//! Knows nothing of where reports go: the loops that own one do.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use caps::Capability;
+use jiff::Timestamp;
+use log::{debug, info};
+
+use crate::{
+    cost::Meter,
+    diagnose::{self, knowledge},
+    doctor,
+    exit::Failure,
+    kernel::{self, HostNames, HostRoot, evidence::Collector},
+    pace::Pace,
+    privilege,
+    probe::{self, KernelLog, Prepared, Probe, Wanted},
+    report::{
+        build::Reporter,
+        groups::By,
+        model::{End, Line, Report, Start},
+        options::Options,
+        sample::{Clock, Sample},
+        snapshot::Snapshot,
+    },
+    settings::Watch,
+    verbose,
+    wanted::wanted,
+};
+
+/// A program in the kernel that counts, and the names and the evidence of this host.
+pub struct Session<'a> {
+    settings: &'a Watch,
+    probe: Probe,
+    names: HostNames,
+    /// Which notices of [`HostNames::notices`] were given, or would help nobody.
+    told: [bool; 2],
+    /// With `-v`, where it is permitted.
+    meter: Option<Meter>,
+    /// Absent where nobody asks for findings.
+    evidence: Option<Collector>,
+    reporter: Reporter,
+    pace: Pace,
+}
+
+/// Samples of one interval, and their lines where anyone wants them.
+pub struct Taken {
+    pub samples: Vec<Sample>,
+    pub lines: Vec<Line>,
+}
+
+impl<'a> Session<'a> {
+    /// Attaches. What else needs the capabilities of the caller comes next, then
+    /// [`Session::give_up_privileges`].
+    ///
+    /// # Errors
+    /// Why nothing can be counted.
+    pub fn attach(settings: &'a Watch) -> Result<Self, Failure> {
+        if settings.verbose {
+            verbose::enable();
+        }
+        privilege::preflight()?;
+        // While the capabilities are there: the kernel decides what symbols show when they are
+        // opened.
+        let root = HostRoot::default();
+        let mut names = HostNames::open(&root);
+        // Meanwhile the kernel's types are read.
+        let prepared = Prepared::new()?;
+        let probe = attach(prepared, &wanted(settings, &mut names)?)?;
+        if settings.keys.need_reasons() && !probe.has_reason() {
+            return Err(Failure::Kernel(format!("--reason cannot work: {}", doctor::NO_REASONS)));
+        }
+        let options = Options {
+            addresses: settings.show.addresses,
+            stacks: settings.stacks,
+            keys: settings.keys.clone(),
+            packets_filtered: settings.packets.parts() != 0,
+            by: settings.by.clone(),
+        };
+        Ok(Self {
+            settings,
+            probe,
+            names,
+            told: [false; 2],
+            meter: if settings.verbose { Meter::start() } else { None },
+            evidence: None,
+            reporter: Reporter::new(kernel::host(&root), options, knowledge::is_benign),
+            pace: Pace::new(settings.interval),
+        })
+    }
+
+    /// Keeps what the reports to come need, of the calling thread; call it before other threads
+    /// are started. Then looks at the host for the first time: what was counted before the first
+    /// interval is none of its business.
+    ///
+    /// # Errors
+    /// When they cannot be given up.
+    pub fn give_up_privileges(&mut self) -> Result<(), Failure> {
+        let names_places = self.settings.by.iter().any(|by| matches!(by, By::Netns | By::Iface));
+        let kept = match self.settings.findings {
+            true => privilege::FOR_FINDINGS,
+            false if self.probe.has_samples() || names_places => privilege::FOR_PLACES,
+            false => &[],
+        };
+        privilege::keep_only(kept, || self.probe.is_readable())?;
+        // Who is permitted all needs no advice to be: what stays hidden then, no user can see.
+        self.told = [&[Capability::CAP_SYS_PTRACE][..], privilege::FOR_PLACES]
+            .map(|needed| needed.iter().all(|capability| privilege::may_use(*capability)));
+        if self.settings.findings {
+            let root = HostRoot::default();
+            self.evidence = Some(Collector::new(&root, self.names.namespaces()));
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel gives samples.
+    pub fn has_samples(&self) -> bool {
+        self.probe.has_samples()
+    }
+
+    /// Messages of the kernel side, with `-v`.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn take_log(&mut self) -> Result<Option<KernelLog>, Failure> {
+        Ok(self.probe.take_log().transpose().context("cannot read diagnostics")?)
+    }
+
+    /// Monotonic time since attach.
+    pub fn now(&self) -> Duration {
+        self.probe.attached().elapsed()
+    }
+
+    /// The moment that is so long after attaching.
+    pub fn moment(&self, since_attach: Duration) -> tokio::time::Instant {
+        (self.probe.attached() + since_attach).into()
+    }
+
+    /// When, since attach, the next report is due.
+    pub fn due(&self) -> Duration {
+        self.pace.due(self.now())
+    }
+
+    /// Begins the grid of reports anew, now.
+    pub fn restart_pace(&mut self) {
+        self.pace = Pace::from(self.settings.interval, self.now());
+    }
+
+    /// The first line of the run.
+    pub fn start(&mut self) -> Start {
+        let mut notices = Vec::new();
+        let has_reason = self.probe.has_reason();
+        if !has_reason {
+            notices.push(doctor::NO_REASONS.to_owned());
+        }
+        notices.extend(self.names.status().notices(has_reason));
+        let Watch { interval, filters, .. } = self.settings;
+        let start = self.reporter.start(Timestamp::now(), *interval, notices, filters.clone());
+        probe::give_back_memory();
+        start
+    }
+
+    /// What was sampled since the last report; with `lines`, each as a line of its own, too.
+    ///
+    /// # Errors
+    /// When the samples cannot be read.
+    pub fn samples(&mut self, lines: bool) -> Result<Taken, Failure> {
+        let mut samples = self.probe.samples().context("cannot read the samples")?;
+        self.names.begin_report();
+        samples.retain(|sample| self.reporter.wants(sample.key, &mut self.names));
+        self.names.find_owners(samples.iter().filter_map(|sample| sample.socket));
+        let clock = Clock {
+            attached: self.probe.attached_at(),
+            since_attach: self.now(),
+            wall: Timestamp::now(),
+        };
+        let told = if lines { samples.as_slice() } else { &[] };
+        let sampled = |sample| self.reporter.sampled(sample, &clock, &mut self.names);
+        let lines = told.iter().map(sampled).map(Box::new).map(Line::Sample).collect();
+        Ok(Taken { samples, lines })
+    }
+
+    /// Reads the counters and reports the time since the last report. `samples` are counted
+    /// already; `not_captured` is how many of their packets a capture lacks, since the run began.
+    ///
+    /// # Errors
+    /// When the counters cannot be read, or make no sense.
+    pub fn report(&mut self, samples: &[Sample], not_captured: u64) -> Result<Report, Failure> {
+        let since_attach = self.now();
+        let wall = Timestamp::now();
+        let mut counters = self.probe.read()?;
+        self.names.counted();
+        debug!("read {} counters in {:?}", counters.drops.len(), self.now() - since_attach);
+        if let Some(meter) = &mut self.meter {
+            meter.tell(&self.probe, since_attach);
+        }
+        counters.lost.pcap = not_captured;
+        // Next to each other: what is counted in between shows in one of them alone.
+        if let Some(evidence) = &mut self.evidence {
+            let sampled = samples.iter().filter_map(|sample| sample.netns).collect();
+            evidence.read(self.names.namespaces(), &sampled);
+        }
+        let snapshot = Snapshot { since_attach, wall, counters };
+        let intervals = self.pace.advance(since_attach);
+        let fallen = self.reporter.fallen();
+        let mut report = self.reporter.report(&snapshot, intervals, samples, &mut self.names);
+        if let Some(evidence) = &self.evidence {
+            report.findings = diagnose::findings(&report, evidence.before(), evidence.now());
+        }
+        if self.reporter.fallen() > fallen {
+            return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
+        }
+        for (notice, told) in self.names.notices().into_iter().zip(&mut self.told) {
+            // Once: it holds for the whole run.
+            if let (Some(notice), false) = (notice, *told) {
+                verbose::to_stderr(&notice);
+                *told = true;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Detaches, and waits for programs that are under way. The last report comes next.
+    pub fn detach(&mut self, log: Option<&mut KernelLog>) {
+        self.probe.detach();
+        if let Some(log) = log {
+            log.flush();
+        }
+        if let Some(evidence) = &mut self.evidence {
+            evidence.look_everywhere();
+        }
+    }
+
+    /// The last line of the run.
+    pub fn end(&self) -> End {
+        self.reporter.end(Timestamp::now())
+    }
+}
+
+fn attach(prepared: Prepared, wanted: &Wanted) -> Result<Probe, Failure> {
+    let probe = prepared.attach(wanted)?;
+    for attempt in probe.attempts() {
+        match &attempt.refusal {
+            Some(refusal) => info!("attaching {}: {refusal}", attempt.candidate),
+            None => info!("attaching {}: attached", attempt.candidate),
+        }
+    }
+    Ok(probe)
+}

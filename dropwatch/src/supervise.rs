@@ -1,0 +1,162 @@
+//! The command of `dropwatch run`, from before its start to after its end.
+
+use std::{
+    future::pending, io, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration,
+};
+
+use crate::{
+    launch::{self, Launcher, Running},
+    report::{model::RanCommand, summary::Summary},
+    settings::Command,
+    signals::ForCommand,
+    verbose,
+};
+
+/// A command, its state, and the signals that are meant for it.
+pub struct Supervised<'a> {
+    command: &'a Command,
+    state: State,
+    signals: ForCommand,
+    /// The terminal gives its own signals to the command, too.
+    shares_terminal: bool,
+}
+
+/// What may happen to a command.
+pub enum Event {
+    /// A signal came that is meant for it.
+    Signal(i32),
+    Ended(io::Result<ExitStatus>),
+}
+
+enum State {
+    Waiting(Launcher),
+    Running(Running),
+    /// The status that a shell would give, what the kernel said, and how long it ran.
+    Over {
+        code: u8,
+        status: Option<ExitStatus>,
+        ran: Duration,
+    },
+}
+
+impl<'a> Supervised<'a> {
+    pub fn new(command: &'a Command, launcher: Launcher) -> io::Result<Self> {
+        Ok(Self {
+            command,
+            state: State::Waiting(launcher),
+            signals: ForCommand::new()?,
+            shares_terminal: launch::shares_terminal(),
+        })
+    }
+
+    /// How long to count before it starts.
+    pub fn baseline(&self) -> Option<Duration> {
+        self.command.baseline
+    }
+
+    /// When it is to start, since attach; `None` once it was started, or was to be.
+    pub fn starts_at(&self) -> Option<Duration> {
+        matches!(self.state, State::Waiting(_)).then_some(self.command.baseline).flatten()
+    }
+
+    /// Whether nothing more is to come of it.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over { .. })
+    }
+
+    pub async fn start(&mut self) {
+        let over = |code| State::Over { code, status: None, ran: Duration::ZERO };
+        // While it is being started there is nobody to ask for its status.
+        let State::Waiting(launcher) = std::mem::replace(&mut self.state, over(0)) else { return };
+        self.state = match launcher.start().await {
+            Ok(running) => State::Running(running),
+            Err(error) => {
+                let program = self.command.program.to_string_lossy();
+                verbose::to_stderr(&format!("cannot run {program}: {error}"));
+                over(launch::cannot_start(&error))
+            }
+        };
+    }
+
+    /// Waits for the next thing that happens to it. May be dropped and called again.
+    pub async fn event(&mut self) -> Event {
+        let ended = async {
+            match &mut self.state {
+                State::Running(running) => running.ended().await,
+                State::Waiting(_) | State::Over { .. } => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            number = self.signals.received() => Event::Signal(number),
+            status = ended => Event::Ended(status),
+        }
+    }
+
+    /// Acts on what has happened.
+    pub fn heed(&mut self, event: &Event) {
+        match event {
+            Event::Signal(number) => self.signal(*number),
+            Event::Ended(status) => self.has_ended(status),
+        }
+    }
+
+    /// Hands a signal on; one that comes before the start ends the run.
+    fn signal(&mut self, number: i32) {
+        let from_terminal = [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP].contains(&number);
+        match &self.state {
+            State::Waiting(_) => {
+                let code = (128 + number) as u8;
+                self.state = State::Over { code, status: None, ran: Duration::ZERO };
+            }
+            State::Running(_) if from_terminal && self.shares_terminal => {}
+            State::Running(running) => running.signal(number),
+            State::Over { .. } => {}
+        }
+    }
+
+    fn has_ended(&mut self, status: &io::Result<ExitStatus>) {
+        let ran = match &self.state {
+            State::Running(running) => running.since_start(),
+            State::Waiting(_) | State::Over { .. } => Duration::ZERO,
+        };
+        self.state = match status {
+            Ok(status) => State::Over { code: launch::code(*status), status: Some(*status), ran },
+            Err(error) => {
+                verbose::to_stderr(&format!("cannot learn how the command ended: {error}"));
+                State::Over { code: crate::exit::RUN, status: None, ran }
+            }
+        };
+    }
+
+    /// Waits for its end where nothing else is left to do.
+    pub async fn outlive(mut self) {
+        while let State::Running(_) = self.state {
+            let event = self.event().await;
+            self.heed(&event);
+        }
+    }
+
+    /// The status that a shell would give.
+    pub fn code(&self) -> u8 {
+        match self.state {
+            State::Over { code, .. } => code,
+            State::Waiting(_) | State::Running(_) => 0,
+        }
+    }
+
+    /// What is to be told of it at the end.
+    pub fn ran(&self, summary: Summary) -> RanCommand {
+        let (status, ran) = match &self.state {
+            State::Over { status, ran, .. } => (*status, *ran),
+            State::Waiting(_) | State::Running(_) => (None, Duration::ZERO),
+        };
+        RanCommand {
+            command: self.command.words(),
+            status: status.and_then(|status| status.code()),
+            signal: status.and_then(|status| status.signal()),
+            duration_s: (ran.as_secs_f64() * 1e3).round() / 1e3,
+            summary,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! `dropwatch run`: a command, what was dropped meanwhile, and the status that comes out of it.
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use dropwatch::report::model::{End, Line, Report};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use testbed::{
+    drops::{
+        Cause,
+        closed::{Closed, Transport},
+    },
+    machine::longer,
+    udp::Family,
+};
+
+use crate::harness::{binary, decoded};
+
+/// A file that is removed with its test.
+struct Recording(PathBuf);
+
+impl Recording {
+    fn new(name: &str) -> Self {
+        let name = format!("dropwatch-run-{name}-{}.ndjson", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _absent = fs::remove_file(&path);
+        Self(path)
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        decoded(fs::read_to_string(&self.0).unwrap().lines())
+    }
+
+    fn reports_and_end(&self) -> (Vec<Report>, End) {
+        let (mut reports, mut end) = (Vec::new(), None);
+        for line in self.lines() {
+            match line {
+                Line::Report(report) => reports.push(report),
+                Line::End(line) => end = Some(line),
+                Line::Start(_) | Line::Sample(_) => {}
+            }
+        }
+        (reports, end.unwrap())
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        let _absent = fs::remove_file(&self.0);
+    }
+}
+
+fn run(options: &[&str], command: &[&str]) -> Output {
+    let mut dropwatch = Command::new(binary());
+    dropwatch.arg("run").args(options).arg("--").args(command);
+    dropwatch.stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Sends datagrams to a closed port of the loopback link.
+const SENDER: &str = "exec python3 -c '
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for i in range(int(sys.argv[1])):
+    s.sendto(b\"x\", (\"127.0.0.1\", 9))
+' ";
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_threshold_decides_and_the_summary_has_the_drops() {
+    let recording = Recording::new("threshold");
+    let send = format!("{SENDER} 1000");
+    let file = recording.0.to_str().unwrap();
+    let output = run(&["--fail-over", "100", "-o", file], &["sh", "-c", &send]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{told}");
+    assert_eq!(text(&output.stdout), "", "the command's own, which says nothing");
+    assert!(told.contains("packets dropped, more than --fail-over 100"), "{told}");
+    assert!(told.contains("exit status 0 after"), "{told}");
+
+    let (reports, end) = recording.reports_and_end();
+    let sum: u64 = reports.iter().map(|report| report.drops).sum();
+    assert_eq!(end.drops, sum);
+    assert!(reports[0].baseline && reports.iter().filter(|report| report.baseline).count() == 1);
+    let ran = end.run.unwrap();
+    assert_eq!((ran.status, ran.signal), (Some(0), None));
+    assert_eq!(ran.summary.drops + ran.summary.before.unwrap().drops, sum);
+    let refused: u64 = ran
+        .summary
+        .locations
+        .iter()
+        .filter(|row| row.symbol.as_deref().is_some_and(|symbol| symbol.contains("udp")))
+        .map(|row| row.count)
+        .sum();
+    assert_eq!(refused, 1000);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_status_is_the_commands_own() {
+    let status = |command: &[&str]| run(&["--no-baseline"], command).status.code();
+    assert_eq!(status(&["sh", "-c", "exit 7"]), Some(7));
+    assert_eq!(status(&["sh", "-c", "kill -9 $$"]), Some(128 + 9));
+    assert_eq!(status(&["/nonexistent/command"]), Some(127));
+    assert_eq!(status(&["/dev/null"]), Some(126));
+    let output = run(&["--no-baseline", "--user", "no-such-user"], &["true"]);
+    assert_eq!(output.status.code(), Some(125), "{}", text(&output.stderr));
+    let output = run(&["--no-baseline", "--fail-over", "0"], &["true"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_commands_output_is_untouched() {
+    let output = run(&["--no-baseline", "-i", "100ms"], &["sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!(text(&output.stdout), "out\n");
+    let told = text(&output.stderr);
+    assert!(told.lines().any(|line| line == "err"), "{told}");
+    assert!(told.contains("Stopping dropped packet monitor"), "{told}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn signals_are_the_commands() {
+    // Without a terminal, so each of them has to be handed on.
+    let trap = "trap 'exit 42' TERM; trap 'exit 43' INT; echo ready; while :; do sleep 0.05; done";
+    for (signal, status) in [(Signal::SIGTERM, 42), (Signal::SIGINT, 43)] {
+        let mut dropwatch = Command::new(binary());
+        dropwatch.args(["run", "--no-baseline", "--", "sh", "-c", trap]);
+        let mut child = dropwatch
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut ready = [0; 6];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+        let deadline = Instant::now() + longer(Duration::from_secs(10));
+        let ended = loop {
+            if let Some(ended) = child.try_wait().unwrap() {
+                break ended;
+            }
+            assert!(Instant::now() < deadline, "{signal} does not end the command");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!((ended.code(), ended.signal()), (Some(status), None), "{signal}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn under_sudo_the_command_is_the_callers() {
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let output = Command::new(binary())
+        .args(["run", "--no-baseline", "--", "sh", "-c", "id -u; id -G; echo $USER"])
+        .env("SUDO_UID", nobody.uid.to_string())
+        .output()
+        .unwrap();
+    let told = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let expected = format!("{}\n{}\nnobody\n", nobody.uid, nobody.gid);
+    assert_eq!(told, expected, "no group of root's is left");
+    let root = run(&["--no-baseline", "--user", "root"], &["id", "-u"]);
+    assert_eq!(text(&root.stdout), "0\n");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_was_so_before_is_not_new() {
+    // Drops before and after the start of the command, at the same place.
+    let recording = Recording::new("baseline");
+    let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
+    let file = recording.0.to_str().unwrap();
+    let mut dropwatch = Command::new(binary());
+    dropwatch.args(["run", "--baseline", "2s", "-o", file, "--", "sleep", "0.1"]);
+    let child = dropwatch.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + longer(Duration::from_secs(10));
+    while recording.0.metadata().map_or(0, |file| file.len()) == 0 {
+        assert!(Instant::now() < deadline, "it does not begin");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    closed.send(20).unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
+    let (reports, end) = recording.reports_and_end();
+    assert!(reports[0].baseline && reports[0].drops >= 20, "{:?}", reports[0].drops);
+    let summary = end.run.unwrap().summary;
+    assert!(summary.before.is_some_and(|before| before.drops >= 20));
+    assert_eq!(summary.drops + summary.before.unwrap().drops, end.drops);
+}
