@@ -14,6 +14,7 @@ use crate::{
         model::{End, Line, Report},
         summary::Summing,
     },
+    serve::Exporter,
     session::Session,
     settings::{Command, Limits, Watch},
     signals::{Hangup, Stop},
@@ -57,8 +58,10 @@ fn live(
                 .to_owned(),
         ));
     }
-    // While the capabilities are there: files may lie in someone else's folder.
+    // While the capabilities are there: files may lie in someone else's folder, ports may be low.
     let outputs = Outputs::open(settings)?;
+    let bind = |address| Exporter::bind(address, settings.interval);
+    let exporter = settings.metrics.map(bind).transpose()?;
     session.give_up_privileges()?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -67,7 +70,11 @@ fn live(
     let result = runtime.block_on(async {
         let command = command.map(|(command, launcher)| Supervised::new(command, launcher));
         let command = command.transpose().context("cannot listen to signals")?;
-        let run = Run { settings, session, outputs, command, sums: Sums::new(settings) };
+        if let Some(exporter) = &exporter {
+            exporter.serve()?;
+        }
+        let sums = Sums::new(settings);
+        let run = Run { settings, session, outputs, exporter, command, sums };
         run.watch().await
     });
     // A write that a stalled reader holds up must not hold up the end.
@@ -80,6 +87,7 @@ struct Run<'a> {
     settings: &'a Watch,
     session: Session<'a>,
     outputs: Outputs<'a>,
+    exporter: Option<Exporter>,
     command: Option<Supervised<'a>>,
     sums: Sums,
 }
@@ -200,6 +208,10 @@ impl Run<'_> {
             report.intervals = 1;
         }
         self.sums.add(report);
+        if let Some(exporter) = &self.exporter {
+            let tracked = self.session.tracked();
+            exporter.update(|totals| totals.add(report, tracked));
+        }
     }
 
     fn lines(&self, samples: Vec<Line>, report: Report) -> Vec<Line> {

@@ -5,7 +5,11 @@ mod conntrack;
 mod filters;
 mod run;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 
@@ -93,6 +97,9 @@ shows another's. Needs no privileges.")]
         /// Compare with the run of an earlier recording: what is gone, what is new
         #[arg(long, value_name = "BEFORE", conflicts_with_all = ["pcap", "classic"])]
         diff: Option<PathBuf>,
+        /// Serve its metrics at http://ADDR/metrics, each report as late as it was in the run
+        #[arg(long, value_name = "ADDR", value_parser = address, conflicts_with_all = ["diff", "pcap"])]
+        metrics: Option<SocketAddr>,
         #[command(flatten)]
         pcap: Pcap,
         #[command(flatten)]
@@ -146,6 +153,9 @@ pub struct What {
     /// be written, reports are held back; the counters stay in the kernel.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Serve metrics for Prometheus at http://ADDR/metrics; a bare port is one of this host alone
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub metrics: Option<SocketAddr>,
     /// Exit with status 5 if more than N packets were dropped; harmless ones do not count
     #[arg(long, value_name = "N", value_parser = whole)]
     pub fail_over: Option<u64>,
@@ -286,6 +296,16 @@ fn whole_number(text: &str) -> Result<usize, String> {
 
 fn whole(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "not a whole number".to_owned())
+}
+
+/// `127.0.0.1:9435`, `[::]:9435`; `9435` is the loopback address's.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(port) = text.parse() {
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    text.parse().map_err(|_| {
+        "not a port, and not an address with one such as 127.0.0.1:9435 or [::]:9435".to_owned()
+    })
 }
 
 /// Packets a second.

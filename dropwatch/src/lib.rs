@@ -24,6 +24,7 @@ mod record;
 pub mod render;
 pub mod replay;
 pub mod report;
+mod serve;
 mod session;
 pub mod settings;
 mod signals;

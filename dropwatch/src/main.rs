@@ -41,6 +41,7 @@ fn run() -> Result<u8, Failure> {
         Some(Command::Replay { file, diff: Some(before), show, .. }) => {
             replay::compare(before, file, &Show::new(show, terminal)?)
         }
+        Some(Command::Replay { file, metrics: Some(address), .. }) => replay::serve(file, *address),
         Some(Command::Replay { file, pcap, show, .. }) => {
             replay::file(file, &Replay::new(show, pcap, terminal)?)
         }

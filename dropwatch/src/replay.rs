@@ -5,12 +5,16 @@
 
 use std::{
     fs::File,
+    future::pending,
     io::{self, BufRead, BufReader, BufWriter, Read as _, Write},
+    net::SocketAddr,
     path::Path,
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow};
 use thiserror::Error;
+use tokio::{runtime::Builder, time::sleep};
 
 use crate::{
     capture,
@@ -20,11 +24,13 @@ use crate::{
     report::{
         compare,
         decode::{DecodeError, decode},
-        model::Line,
+        model::{Line, Start},
         summary::Summing,
         view::View,
     },
+    serve::Exporter,
     settings::{Pcap, Replay, Show, Target},
+    signals::Stop,
     verbose,
 };
 
@@ -111,6 +117,45 @@ pub fn compare(before: &Path, after: &Path, show: &Show) -> Result<(), Failure> 
     };
     rendered.context("cannot render the comparison")?;
     ended_by_reader(io::stdout().lock().write_all(&page)).map(drop)
+}
+
+/// Serves the metrics of a recording until Ctrl-C, each report as late as it was in the run.
+///
+/// # Errors
+/// When the recording is not one, or the address is taken.
+pub fn serve(path: &Path, address: SocketAddr) -> Result<(), Failure> {
+    let mut reports = Vec::new();
+    let mut start = Start::default();
+    let read = each_line(open(path)?, |line| {
+        match line {
+            Line::Start(line) => start = line,
+            Line::Report(report) => reports.push(report),
+            Line::Sample(_) | Line::End(_) => {}
+        }
+        Ok(())
+    });
+    read.map_err(|error| anyhow!("cannot replay {}: {error}", path.display()))?;
+    let exporter = Exporter::bind(address, Duration::from_secs_f64(start.interval_s))?;
+    exporter.update(|totals| {
+        totals.host = start.host;
+        totals.version = start.dropwatch;
+    });
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the event loop")?.block_on(async {
+        let mut stop = Stop::new().context("cannot listen to signals")?;
+        exporter.serve()?;
+        let play = async {
+            for report in reports {
+                sleep(Duration::from_secs_f64(report.interval_s)).await;
+                exporter.update(|totals| totals.add(&report, Vec::new()));
+            }
+            pending::<()>().await;
+        };
+        tokio::select! {
+            () = stop.requested() => Ok(()),
+            () = play => Ok(()),
+        }
+    })
 }
 
 fn open(path: &Path) -> Result<Box<dyn BufRead>, Failure> {

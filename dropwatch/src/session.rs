@@ -20,11 +20,13 @@ use crate::{
     probe::{self, KernelLog, Prepared, Probe, Wanted},
     report::{
         build::Reporter,
+        conntrack::Stats,
         groups::By,
         model::{End, Line, Report, Start},
         options::Options,
         sample::{Clock, Sample},
         snapshot::Snapshot,
+        totals::Tracked,
     },
     settings::Watch,
     verbose,
@@ -221,6 +223,17 @@ impl<'a> Session<'a> {
             }
         }
         Ok(report)
+    }
+
+    /// Connection tracking at the end of the last report; nothing without findings.
+    pub fn tracked(&self) -> Vec<Tracked> {
+        let spaces = self.evidence.iter().flat_map(|evidence| evidence.now().spaces.values());
+        let tracked = spaces.filter_map(|space| {
+            let (netns, stats) = (space.netns.clone()?, space.conntrack.as_ref()?);
+            let Stats { entries, limit, counters, .. } = *stats;
+            Some(Tracked { netns, entries, limit, counters })
+        });
+        tracked.collect()
     }
 
     /// Detaches, and waits for programs that are under way. The last report comes next.

@@ -5,6 +5,7 @@ mod run;
 use std::{
     fmt::{self, Display},
     io::IsTerminal,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -36,6 +37,8 @@ pub struct Watch {
     pub pcap: Option<Pcap>,
     /// Write JSON lines to this file, too.
     pub record: Option<PathBuf>,
+    /// Serve metrics here.
+    pub metrics: Option<SocketAddr>,
     /// How much may be dropped.
     pub limits: Limits,
     /// Show their call paths.
@@ -215,6 +218,7 @@ impl Watch {
             samples: !args.no_samples && (details || pcap.is_some()),
             pcap,
             record: args.output.clone(),
+            metrics: args.metrics,
             limits: Limits { drops: args.fail_over, rate: args.fail_rate },
             sample_lines: args.samples,
             findings: !args.no_findings && details,

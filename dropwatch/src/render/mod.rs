@@ -14,6 +14,7 @@ pub mod explain;
 mod findings;
 mod groups;
 mod json;
+pub mod metrics;
 mod paint;
 pub mod pcapng;
 mod summary;

@@ -29,6 +29,7 @@ pub mod shell;
 pub mod snapshot;
 pub mod summary;
 mod timestamp;
+pub mod totals;
 pub mod view;
 
 use facts::Owner;

@@ -21,6 +21,7 @@ mod guest;
 mod harness;
 mod input;
 mod lifecycle;
+mod metrics;
 mod names;
 mod nat;
 mod output;

@@ -6,6 +6,7 @@
 mod details;
 mod errors;
 mod golden;
+mod metrics;
 mod properties;
 mod schema;
 mod summary;

@@ -1,0 +1,153 @@
+//! The exporter: what it serves is what the reports say, whoever else asks for it.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+use testbed::{
+    drops::{
+        Cause,
+        closed::{Closed, Transport},
+    },
+    machine::longer,
+    udp::Family,
+};
+
+use crate::harness::{Run, binary, output};
+
+/// A port that nobody has at the moment.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Status line and body of an answer.
+fn get(address: SocketAddr, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(longer(Duration::from_secs(10)))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+/// Whether a row is about the datagrams; the scrapers' own connections drop things, too.
+fn is_ours(symbol: &str) -> bool {
+    symbol.contains("udp")
+}
+
+/// Our drops by symbol and reason.
+fn drops(page: &str) -> BTreeMap<(String, String), u64> {
+    let label = |line: &str, name: &str| {
+        let (_, rest) = line.split_once(&format!("{name}=\"")).unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    };
+    let samples = page.lines().filter(|line| line.starts_with("dropwatch_drops_total{"));
+    let counted = samples.map(|line| {
+        let count: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+        ((label(line, "symbol"), label(line, "reason")), count)
+    });
+    counted.filter(|((symbol, _), _)| is_ours(symbol)).collect()
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + longer(Duration::from_secs(10));
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn totals_are_those_of_the_reports() {
+    let address = free_address();
+    let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
+    let run = Run::start(&["-i", "200ms", "--metrics", &address.to_string()]);
+    closed.send(300).unwrap();
+    let refused = |page: &str| drops(page).values().sum::<u64>() >= 300;
+    wait_until("no metrics of it", || refused(&get(address, "/metrics").1));
+    // No client may hold up another: these say nothing, or never end.
+    let silent: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut endless = TcpStream::connect(address).unwrap();
+    endless.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
+    let mut nonsense = TcpStream::connect(address).unwrap();
+    nonsense.write_all(&[0xff; 64]).unwrap();
+    assert_eq!(get(address, "/healthz"), ("HTTP/1.1 200 OK".into(), "ok\n".into()));
+    assert_eq!(get(address, "/nothing").0, "HTTP/1.1 404 Not Found");
+    drop(silent);
+    closed.send(40).unwrap();
+    let (_, page) = get(address, "/metrics");
+    assert!(refused(&page), "counters never fall: {page}");
+    // The last drops are in a report, and nothing else drops meanwhile.
+    wait_until("no metrics of the last", || {
+        drops(&get(address, "/metrics").1).values().sum::<u64>() >= 340
+    });
+    std::thread::sleep(longer(Duration::from_millis(300)));
+    let served = drops(&get(address, "/metrics").1);
+
+    let recording = run.stop();
+    let mut told: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for row in recording.reports.iter().flat_map(|report| &report.locations) {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        if row.symbol.as_deref().is_some_and(is_ours) {
+            *told.entry((text(&row.symbol), text(&row.reason))).or_default() += row.count;
+        }
+    }
+    assert_eq!(served, told, "metrics and JSON are one truth");
+    assert!(TcpStream::connect(address).is_err(), "it ends with the run");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn more_clients_than_there_is_room_for_are_served_in_turn() {
+    let address = free_address();
+    let run = Run::start(&["-i", "200ms", "--metrics", &address.to_string()]);
+    // They hold all places until their time to ask is over.
+    let crowd: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let (status, page) = get(address, "/metrics");
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert!(page.contains("dropwatch_reports_total"), "{page}");
+    drop(crowd);
+    let recording = run.stop();
+    let late = recording.reports.iter().map(|report| report.intervals).max();
+    // Waiting for those who say nothing would take ten.
+    assert!(late < Some(8), "reports did not go on: {late:?}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_address_that_is_taken_is_told() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ended = output(&["-d", "1s", "--metrics", &address]);
+    assert_eq!(ended.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(told.contains(&format!("cannot serve metrics at {address}: ")), "{told}");
+}
+
+/// A recording is served as it was made, without root; not here, where all tests of runs are.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_recording_is_served_in_its_own_time() {
+    let file = std::env::temp_dir().join(format!("dropwatch-served-{}.ndjson", std::process::id()));
+    let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
+    let run = Run::start(&["-i", "200ms", "-o", file.to_str().unwrap()]);
+    closed.send(30).unwrap();
+    let lines = run.0.stop().unwrap();
+    assert!(lines.status.success(), "{}", lines.stderr);
+    let address = free_address();
+    let mut replay = std::process::Command::new(binary())
+        .args(["replay", file.to_str().unwrap(), "--metrics", &address.to_string()])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("it does not serve", || TcpStream::connect(address).is_ok());
+    wait_until("not all of it", || drops(&get(address, "/metrics").1).values().sum::<u64>() >= 30);
+    replay.kill().unwrap();
+    replay.wait().unwrap();
+    std::fs::remove_file(file).unwrap();
+}
