@@ -4,6 +4,7 @@
 mod conntrack;
 mod filters;
 mod run;
+mod top;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -19,6 +20,7 @@ pub use self::{
     conntrack::Conntrack,
     filters::{Filtered, Filters},
     run::Run,
+    top::Top,
 };
 use crate::{exit::Failure, render::pcapng::SNAPLEN};
 
@@ -36,6 +38,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 Examples:
   sudo dropwatch                       report every 5 seconds until Ctrl-C
   sudo dropwatch -i 1s -d 1m           every second, for one minute
+  sudo dropwatch top                   the same as a live table
   sudo dropwatch run -- ab -n 1000 URL while a load test runs; then the sum of it
   sudo dropwatch --json >drops.ndjson  record; replay with `dropwatch replay drops.ndjson`
   sudo dropwatch --proto tcp --port 80 only packets of web traffic
@@ -62,6 +65,8 @@ pub enum Command {
     Conntrack(Conntrack),
     /// Watch while a command runs, then sum up; the exit status is the command's
     Run(Box<Run>),
+    /// Show a live table on the whole screen: rates, trends, all about a row
+    Top(Top),
     /// Show what this kernel and these privileges allow, and what each lack costs
     Doctor {
         /// Measure instead what counting costs here, for 5 seconds unless told otherwise

@@ -29,5 +29,6 @@ mod session;
 pub mod settings;
 mod signals;
 mod supervise;
+pub mod top;
 mod verbose;
 mod wanted;

@@ -9,6 +9,7 @@ use dropwatch::{
     exit::{self, Failure},
     explain, render, replay,
     settings::{self, Conntrack, Replay, Show, Terminal, Watch},
+    top,
 };
 
 fn main() -> ExitCode {
@@ -35,6 +36,7 @@ fn run() -> Result<u8, Failure> {
         Some(Command::Conntrack(args)) => conntrack::show(&Conntrack::new(args, terminal)),
         Some(Command::Doctor { cost: None }) => doctor::examine(terminal),
         Some(Command::Doctor { cost: Some(duration) }) => cost::measure(*duration, terminal),
+        Some(Command::Top(args)) => top::watch(&Watch::top(args, terminal)?),
         Some(Command::Explain { name, json, color }) => {
             explain::explain(name.as_deref(), *json, terminal.color(*color))
         }

@@ -1,6 +1,7 @@
 //! The command line, validated: what the program acts on.
 
 mod run;
+mod top;
 
 use std::{
     fmt::{self, Display},

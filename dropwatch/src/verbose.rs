@@ -1,11 +1,17 @@
 //! Lines on standard error, beside the output: with `-v`, what happens while loading and in the
 //! kernel; otherwise only what the output's format has no place for.
 
-use std::io::Write;
+use std::{
+    io::Write,
+    sync::{Mutex, PoisonError},
+};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::render::clean;
+
+/// Most lines that are kept back.
+const MOST_HELD: usize = 1_000;
 
 struct Stderr;
 
@@ -19,9 +25,31 @@ pub fn enable() {
     }
 }
 
+/// Lines that wait for the end of a full-screen view.
+static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+/// Keeps lines back until [`release`].
+pub fn hold() {
+    *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+}
+
+/// Writes what was kept back.
+pub fn release() {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
+    held.into_iter().flatten().for_each(|line| write(&line));
+}
+
 /// Writes one line, marked as this program's.
 pub fn to_stderr(text: &str) {
     let line = format!("dropwatch: {}\n", clean(text));
+    match &mut *HELD.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(held) if held.len() < MOST_HELD => held.push(line),
+        Some(_) => {}
+        None => write(&line),
+    }
+}
+
+fn write(line: &str) {
     // What cannot be written here has nowhere else to go.
     let _unwritable = std::io::stderr().write_all(line.as_bytes());
 }

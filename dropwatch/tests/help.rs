@@ -25,6 +25,11 @@ fn help_of_run() {
 }
 
 #[test]
+fn help_of_top() {
+    insta::assert_snapshot!(help(&["top"]));
+}
+
+#[test]
 fn help_of_replay() {
     insta::assert_snapshot!(help(&["replay"]));
 }

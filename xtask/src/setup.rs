@@ -30,7 +30,7 @@ const COMPILER_PACKAGES: [&str; 4] =
     ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
 /// Programs that the host tests run, and the packages that bring them.
-const TEST_PROGRAMS: [(&str, &str); 14] = [
+const TEST_PROGRAMS: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("iptables", "iptables"),
@@ -45,6 +45,7 @@ const TEST_PROGRAMS: [(&str, &str); 14] = [
     ("ethtool", "ethtool"),
     ("sysctl", "procps"),
     ("tshark", "tshark"),
+    ("tmux", "tmux"),
 ];
 
 /// Programs that boot guests and pack what they boot, and the packages that bring them.

@@ -20,6 +20,7 @@ pub mod pcapng;
 mod summary;
 mod text;
 mod tree;
+pub mod tui;
 mod words;
 
 use std::io::{self, Write};

@@ -55,7 +55,7 @@ impl Lost {
     }
 
     /// Combines two blocks cause by cause.
-    pub(super) fn zip(&self, other: &Self, mut with: impl FnMut(u64, u64) -> u64) -> Self {
+    pub fn zip(&self, other: &Self, mut with: impl FnMut(u64, u64) -> u64) -> Self {
         Self {
             map_full: with(self.map_full, other.map_full),
             map_busy: with(self.map_busy, other.map_busy),

@@ -30,3 +30,4 @@ mod privileges;
 mod run;
 mod selecting;
 mod several;
+mod top;

@@ -50,13 +50,14 @@ const JOBS: usize = 4;
 const COMMAND_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Tests that a guest leaves out, and why.
-const NOT_IN_GUESTS: [(&str, &str); 2] = [
+const NOT_IN_GUESTS: [(&str, &str); 3] = [
     ("nat::the_story_of_nginx_and_ab", "guests have neither nginx nor ab"),
     ("pcapng::", "guests have no tshark"),
+    ("top::", "guests have no tmux"),
 ];
 /// Groups of tests about the program itself, which no kernel changes. They wait a lot, so one
 /// guest runs them, that of the oldest kernel, which is the fastest.
-const ONCE: [&str; 4] = ["capture::", "input::", "lifecycle::", "output::"];
+const ONCE: [&str; 6] = ["capture::", "input::", "lifecycle::", "metrics::", "output::", "run::"];
 
 /// Groups that take long, and that the oldest and the newest kernel prove for those between.
 const AT_THE_ENDS: [&str; 1] = ["findings::"];

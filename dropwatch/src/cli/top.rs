@@ -1,0 +1,39 @@
+//! The options of `dropwatch top`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Color, Filters, duration};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sudo dropwatch top                   every second, until q
+  sudo dropwatch top -i 250ms          faster
+  sudo dropwatch top --netns gw        one network namespace, filtered in the kernel
+
+Keys: q quit, up and down select, enter shows all about a row, space freezes, s sorts,
+n shows one namespace, b shows harmless drops, ? tells them all.")]
+pub struct Top {
+    /// Time between pictures: 1s, 250ms; a bare number is seconds
+    #[arg(short, long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub interval: Duration,
+    /// Show the call paths of sampled drops on a row's page
+    #[arg(short = 'g', long)]
+    pub stacks: bool,
+    /// Do not look for causes: no counters of the host are read
+    #[arg(long)]
+    pub no_findings: bool,
+    /// Show drops that are known to be harmless from the start
+    #[arg(long)]
+    pub all: bool,
+    /// Explain what happens while loading and in the kernel, after the end
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Colours: auto uses them unless NO_COLOR is set
+    #[arg(long, value_enum, default_value = "auto")]
+    pub color: Color,
+    #[command(flatten)]
+    pub filters: Filters,
+}

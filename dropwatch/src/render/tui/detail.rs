@@ -1,0 +1,122 @@
+//! All that is known about one row: who and on which path, what was found, what it means.
+
+use ratatui::text::{Line, Span};
+
+use super::{
+    state::{Row, State},
+    view::{BOLD, DIM, place},
+};
+use crate::{
+    diagnose::knowledge::{CORE, Check, Entry, NOT_SPECIFIED, Table, function_name},
+    render::{
+        clean::clean,
+        details,
+        words::{PerSecond, wrap},
+    },
+    report::{finding::Finding, model::Location},
+};
+
+/// Columns that text is set in from.
+const INDENT: usize = 2;
+/// Call paths shown.
+const MOST_PATHS: usize = 3;
+
+/// The lines about `row`, at most `width` columns wide where words allow it.
+pub(super) fn lines(
+    row: &Row,
+    state: &State,
+    table: Option<&Table>,
+    width: u16,
+) -> Vec<Line<'static>> {
+    let room = usize::from(width).saturating_sub(INDENT);
+    let mut page = Page { lines: vec![Line::default()], room };
+    page.lines.push(Line::styled(place(&row.last), BOLD));
+    let rate =
+        if row.rate == 0.0 { "none now".to_owned() } else { PerSecond(row.rate).to_string() };
+    page.text(&format!("{rate}, {} since the view began", row.total));
+    if let Some(told) = &row.last.details {
+        page.head("Who (samples)");
+        for line in details::lines(told, room, row.last.stacks.is_empty()) {
+            page.line(line);
+        }
+    }
+    page.paths(&row.last);
+    for finding in about(&row.last, &state.findings) {
+        page.head("Found");
+        page.finding(finding);
+    }
+    if let Some(entry) = table.and_then(|table| known(table, &row.last)) {
+        page.head("What it means");
+        page.entry(entry);
+    }
+    page.lines
+}
+
+struct Page {
+    lines: Vec<Line<'static>>,
+    room: usize,
+}
+
+impl Page {
+    fn head(&mut self, text: &'static str) {
+        self.lines.push(Line::default());
+        self.lines.push(Line::styled(text, DIM));
+    }
+
+    fn line(&mut self, text: String) {
+        self.lines.push(Line::from(vec![" ".repeat(INDENT).into(), Span::raw(text)]));
+    }
+
+    fn text(&mut self, text: &str) {
+        for line in wrap(&clean(text), self.room) {
+            self.line(line);
+        }
+    }
+
+    fn paths(&mut self, row: &Location) {
+        for path in row.stacks.iter().take(MOST_PATHS) {
+            let frames: Vec<String> = path
+                .frames
+                .iter()
+                .map(|frame| details::function(frame.symbol.as_deref()))
+                .collect();
+            self.text(&frames.join(" ← "));
+        }
+    }
+
+    fn finding(&mut self, finding: &Finding) {
+        self.text(&finding.title);
+        for action in &finding.actions {
+            self.line(format!("$ {}", clean(&action.command)));
+            self.text(&action.note);
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry) {
+        self.text(&format!("{}: {}", entry.title, entry.meaning));
+        let commands = entry.check.iter().filter_map(|check| match check {
+            Check::Command(command) => Some(command),
+            Check::Number(_) => None,
+        });
+        for command in commands {
+            self.line(format!("$ {command}"));
+        }
+    }
+}
+
+/// Findings that have to do with a row: of its namespace, or of none.
+fn about<'a>(row: &Location, findings: &'a [Finding]) -> Vec<&'a Finding> {
+    let here = row.details.as_ref().and_then(|details| details.netns.as_ref());
+    let inum = here.map(|fact| fact.is.inum);
+    let near = |finding: &&Finding| {
+        finding.explains.is_some_and(|explains| explains.drops > 0)
+            && finding.netns.as_ref().is_none_or(|netns| Some(netns.inum) == inum)
+    };
+    findings.iter().filter(near).collect()
+}
+
+fn known<'a>(table: &'a Table, row: &Location) -> Option<&'a Entry> {
+    let function = row.symbol.as_deref().map(function_name);
+    let subsystem = row.subsystem.as_deref().unwrap_or(CORE);
+    table.lookup(function, subsystem, row.reason.as_deref().unwrap_or(NOT_SPECIFIED))
+}

@@ -1,0 +1,8 @@
+//! The full-screen live view: what it knows ([`state`]), and how that looks ([`view`]).
+//!
+//! Pure: reports, keys and the size of the screen come in as values.
+
+pub mod state;
+pub mod view;
+
+mod detail;

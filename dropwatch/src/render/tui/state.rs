@@ -1,0 +1,313 @@
+//! What the live view knows: the rows since it began, and what the user wants to see of them.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, VecDeque},
+};
+
+use crate::report::{
+    finding::Finding,
+    model::{Host, Location, Lost, Report},
+};
+
+/// Intervals that a row's history holds: the most that a wide screen shows.
+pub const HISTORY: usize = 60;
+/// Rows that are remembered; beyond them, those at rest the longest are forgotten.
+const MOST_ROWS: usize = 1_000;
+
+/// What tells rows apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    symbol: Option<String>,
+    offset: Option<u64>,
+    module: Option<String>,
+    reason: Option<String>,
+    subsystem: Option<String>,
+    address: Option<u64>,
+}
+
+impl Place {
+    fn of(row: &Location) -> Self {
+        let Location { symbol, offset, module, reason, subsystem, address, .. } = row.clone();
+        Self { symbol, offset, module, reason, subsystem, address: address.known() }
+    }
+}
+
+/// One place, now and before.
+#[derive(Clone, Debug)]
+pub struct Row {
+    place: Place,
+    /// As the last report with drops here has it; its rate and count are of that report.
+    pub last: Location,
+    /// Drops a second now.
+    pub rate: f64,
+    /// Drops since the view began.
+    pub total: u64,
+    /// Drops a second in the last intervals, the newest at the end.
+    pub history: VecDeque<f64>,
+}
+
+/// What rows are sorted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sort {
+    #[default]
+    Rate,
+    Total,
+    Name,
+}
+
+impl Sort {
+    fn next(self) -> Self {
+        match self {
+            Self::Rate => Self::Total,
+            Self::Total => Self::Name,
+            Self::Name => Self::Rate,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Total => "total",
+            Self::Name => "name",
+        }
+    }
+}
+
+/// What a user asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    Up,
+    Down,
+    PageUp,
+    PageDown,
+    Home,
+    End,
+    Enter,
+    /// Back to the table; there, the end.
+    Escape,
+    Quit,
+    Sort,
+    Freeze,
+    /// The next network namespace.
+    Netns,
+    /// Harmless drops, too.
+    Benign,
+    Help,
+}
+
+/// What is on the screen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Screen {
+    #[default]
+    Table,
+    /// All that is known about one row.
+    Detail,
+    Help,
+}
+
+/// How many rows a page key moves.
+const PAGE: usize = 10;
+
+/// What the view knows.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub host: Host,
+    /// The last report, without its rows.
+    pub header: Option<Header>,
+    rows: Vec<Row>,
+    pub findings: Vec<Finding>,
+    /// Drops since the view began.
+    pub total: u64,
+    pub lost: Lost,
+    pub sort: Sort,
+    pub screen: Screen,
+    /// Show benign rows.
+    pub benign: bool,
+    /// Show rows of this network namespace alone.
+    pub netns: Option<String>,
+    selected: Option<Place>,
+    /// What is shown while the world goes on.
+    frozen: Option<Box<State>>,
+    pub over: bool,
+}
+
+/// The sums of a report.
+#[derive(Clone, Debug)]
+pub struct Header {
+    pub end: jiff::Timestamp,
+    pub interval_s: f64,
+    pub drops: u64,
+    pub rate: f64,
+    pub intervals: u64,
+}
+
+impl State {
+    pub fn new(host: Host, benign: bool) -> Self {
+        Self { host, benign, ..Self::default() }
+    }
+
+    /// Takes a report in. While frozen, what is shown stays.
+    pub fn report(&mut self, report: Report) {
+        self.header = Some(Header {
+            end: report.end,
+            interval_s: report.interval_s,
+            drops: report.drops,
+            rate: report.rate,
+            intervals: report.intervals,
+        });
+        self.total = self.total.saturating_add(report.drops);
+        self.lost = self.lost.zip(&report.lost, u64::saturating_add);
+        self.findings = report.findings;
+        for row in &mut self.rows {
+            row.rate = 0.0;
+        }
+        for location in report.locations {
+            let place = Place::of(&location);
+            let known = self.rows.iter_mut().find(|row| row.place == place);
+            match known {
+                Some(row) => {
+                    row.rate = location.rate;
+                    row.total = row.total.saturating_add(location.count);
+                    // An interval without samples does not take away what is known.
+                    let details = location.details.clone().or_else(|| row.last.details.take());
+                    row.last = Location { details, ..location };
+                }
+                None => self.rows.push(Row {
+                    place,
+                    rate: location.rate,
+                    total: location.count,
+                    history: VecDeque::new(),
+                    last: location,
+                }),
+            }
+        }
+        for row in &mut self.rows {
+            row.history.push_back(row.rate);
+            if row.history.len() > HISTORY {
+                row.history.pop_front();
+            }
+        }
+        if self.rows.len() > MOST_ROWS {
+            let quiet =
+                |row: &Row| row.history.iter().rev().take_while(|rate| **rate == 0.0).count();
+            self.rows.sort_by_key(|row| (quiet(row), Reverse(row.total)));
+            self.rows.truncate(MOST_ROWS);
+        }
+    }
+
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// What is to be drawn.
+    pub fn shown(&self) -> &State {
+        self.frozen.as_deref().unwrap_or(self)
+    }
+
+    /// Rows to be listed, in their order.
+    pub fn rows(&self) -> Vec<&Row> {
+        let mut rows: Vec<&Row> = self.rows.iter().filter(|row| self.wants(row)).collect();
+        let name = |row: &Row| (row.last.symbol.clone(), row.last.offset, row.last.reason.clone());
+        match self.sort {
+            // A row that has just stopped stays above those that stopped before.
+            Sort::Rate => rows.sort_by(|a, b| {
+                b.rate
+                    .total_cmp(&a.rate)
+                    .then_with(|| b.total.cmp(&a.total))
+                    .then_with(|| name(a).cmp(&name(b)))
+            }),
+            Sort::Total => {
+                rows.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| name(a).cmp(&name(b))));
+            }
+            Sort::Name => rows.sort_by_key(|row| name(row)),
+        }
+        rows
+    }
+
+    /// The selected one among `rows`, or the first.
+    pub fn selected(&self, rows: &[&Row]) -> usize {
+        let place = self.selected.as_ref();
+        rows.iter().position(|row| Some(&row.place) == place).unwrap_or(0)
+    }
+
+    /// How many benign drops are not shown.
+    pub fn folded(&self) -> u64 {
+        let benign = self.rows.iter().filter(|row| row.last.benign && !self.benign);
+        benign.fold(0, |sum, row| sum.saturating_add(row.total))
+    }
+
+    fn wants(&self, row: &Row) -> bool {
+        let netns = self.netns.as_deref();
+        (self.benign || !row.last.benign) && (netns.is_none() || netns_of(row) == netns)
+    }
+
+    /// Acts on a key.
+    pub fn key(&mut self, key: Key) {
+        if key == Key::Freeze {
+            let frozen = self.frozen.take();
+            if frozen.is_none() {
+                self.frozen = Some(Box::new(self.clone()));
+            }
+            return;
+        }
+        if let Some(frozen) = &mut self.frozen {
+            frozen.act(key);
+            self.over = frozen.over;
+            // What was chosen meanwhile holds afterwards.
+            let Self { sort, screen, benign, netns, selected, .. } = (**frozen).clone();
+            (self.sort, self.screen, self.benign) = (sort, screen, benign);
+            (self.netns, self.selected) = (netns, selected);
+            return;
+        }
+        self.act(key);
+    }
+
+    fn act(&mut self, key: Key) {
+        match (self.screen, key) {
+            (_, Key::Quit) | (Screen::Table, Key::Escape) => self.over = true,
+            (Screen::Help, _) | (_, Key::Escape) => self.screen = Screen::Table,
+            (_, Key::Help) => self.screen = Screen::Help,
+            (Screen::Detail, Key::Enter) => self.screen = Screen::Table,
+            (Screen::Table, Key::Enter) => {
+                if !self.rows().is_empty() {
+                    self.step(0, true);
+                    self.screen = Screen::Detail;
+                }
+            }
+            (_, Key::Sort) => self.sort = self.sort.next(),
+            (_, Key::Netns) => self.next_netns(),
+            (_, Key::Benign) => self.benign = !self.benign,
+            (_, Key::Up) => self.step(1, false),
+            (_, Key::Down) => self.step(1, true),
+            (_, Key::PageUp) => self.step(PAGE, false),
+            (_, Key::PageDown) => self.step(PAGE, true),
+            (_, Key::Home) => self.step(usize::MAX, false),
+            (_, Key::End) => self.step(usize::MAX, true),
+            (_, Key::Freeze) => {}
+        }
+    }
+
+    fn step(&mut self, by: usize, down: bool) {
+        let rows = self.rows();
+        let Some(last) = rows.len().checked_sub(1) else { return };
+        let now = self.selected(&rows);
+        let next = if down { now.saturating_add(by).min(last) } else { now.saturating_sub(by) };
+        self.selected = Some(rows[next].place.clone());
+    }
+
+    /// All, then each one that rows name, then all again.
+    fn next_netns(&mut self) {
+        let names: BTreeSet<&str> = self.rows.iter().filter_map(netns_of).collect();
+        let next = match self.netns.as_deref() {
+            None => names.first(),
+            Some(now) => names.iter().find(|name| **name > now),
+        };
+        self.netns = next.map(|name| (*name).to_owned());
+    }
+}
+
+/// The network namespace of most of a row's sampled drops.
+fn netns_of(row: &Row) -> Option<&str> {
+    row.last.details.as_ref()?.netns.as_ref()?.is.name.as_deref()
+}

@@ -1,0 +1,305 @@
+//! How the live view looks.
+//!
+//! Names come from kernels, packets and processes: all of them are cleaned on the way here.
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::{Color, Modifier, Style},
+    text::{Line, Span},
+    widgets::{Paragraph, Wrap},
+};
+
+use super::{
+    detail,
+    state::{HISTORY, Row, Screen, State},
+};
+use crate::{
+    diagnose::knowledge::Table,
+    render::{
+        self,
+        clean::clean,
+        words::{PerSecond, count, losses},
+    },
+    report::{
+        finding::{Finding, Severity},
+        model::Location,
+    },
+};
+
+/// Columns of a rate, of a total, and of the history on a narrow screen.
+const RATE: usize = 9;
+const TOTAL: usize = 11;
+const NARROW_HISTORY: usize = 12;
+/// A screen from this on has room for a long history.
+const WIDE: u16 = 120;
+/// A screen from this on shows all about the selected row below the table.
+const TALL: u16 = 40;
+/// Findings below the table.
+const MOST_FINDINGS: usize = 6;
+/// The smallest screen that anything can be told on.
+const LEAST: (u16, u16) = (40, 8);
+
+/// How to write to a terminal.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// Use colours; else brightness alone.
+    pub color: bool,
+    pub time_zone: jiff::tz::TimeZone,
+    /// Nominal interval, seconds.
+    pub interval_s: f64,
+}
+
+impl Look {
+    fn paint(&self, color: Color) -> Style {
+        if self.color { Style::new().fg(color) } else { Style::new() }
+    }
+
+    fn severity(&self, severity: Severity) -> Style {
+        match severity {
+            Severity::Critical => self.paint(Color::Red).add_modifier(Modifier::BOLD),
+            Severity::Warning => self.paint(Color::Yellow),
+            Severity::Notice => self.paint(Color::Cyan),
+        }
+    }
+}
+
+pub(super) const DIM: Style = Style::new().add_modifier(Modifier::DIM);
+pub(super) const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
+
+/// Draws what is to be seen.
+pub fn draw(state: &State, table: Option<&Table>, look: &Look, frame: &mut Frame<'_>) {
+    let area = frame.area();
+    if area.width < LEAST.0 || area.height < LEAST.1 {
+        frame.render_widget(Paragraph::new("too small"), area);
+        return;
+    }
+    let shown = state.shown();
+    let findings: Vec<&Finding> = match shown.screen {
+        Screen::Table => shown.findings.iter().take(MOST_FINDINGS).collect(),
+        Screen::Detail | Screen::Help => Vec::new(),
+    };
+    let below = match findings.len() as u16 {
+        0 => 0,
+        lines => (lines + 1).min(area.height / 3),
+    };
+    let parts = [
+        Constraint::Length(2),
+        Constraint::Min(3),
+        Constraint::Length(below),
+        Constraint::Length(1),
+    ];
+    let [head, body, foot, keys] = Layout::vertical(parts).areas(area);
+    frame.render_widget(Paragraph::new(header(shown, state.is_frozen(), look, head.width)), head);
+    match shown.screen {
+        Screen::Table if area.height >= TALL => both(shown, table, look, frame, body),
+        Screen::Table => rows(shown, look, frame, body),
+        Screen::Help => frame.render_widget(Paragraph::new(help()), body),
+        Screen::Detail => about_row(shown, table, frame, body),
+    }
+    if below > 0 {
+        let lines: Vec<Line<'_>> = std::iter::once(Line::default())
+            .chain(findings.into_iter().map(|it| finding(it, look)))
+            .collect();
+        frame.render_widget(Paragraph::new(lines), foot);
+    }
+    frame.render_widget(Paragraph::new(footer(shown)), keys);
+}
+
+/// The table, and below it what is known about the selected row.
+fn both(state: &State, table: Option<&Table>, look: &Look, frame: &mut Frame<'_>, area: Rect) {
+    let half = Constraint::Fill(1);
+    let [above, below] = Layout::vertical([half, half]).areas(area);
+    rows(state, look, frame, above);
+    about_row(state, table, frame, below);
+}
+
+fn about_row(state: &State, table: Option<&Table>, frame: &mut Frame<'_>, area: Rect) {
+    let rows = state.rows();
+    if let Some(row) = rows.get(state.selected(&rows)) {
+        let lines = detail::lines(row, state, table, area.width);
+        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
+    }
+}
+
+/// Who and when; how much and how complete.
+fn header(state: &State, frozen: bool, look: &Look, width: u16) -> Vec<Line<'static>> {
+    let host = format!("{} · Linux {}", clean(&state.host.host), clean(&state.host.kernel));
+    let mut first = vec![Span::styled("dropwatch", BOLD), format!(" · {host}").into()];
+    let Some(header) = &state.header else {
+        return vec![Line::from(first), Line::styled("the first report is under way…", DIM)];
+    };
+    let local = look.time_zone.to_datetime(header.end);
+    let clock = format!("{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
+    let every = format!(" · every {}", jiff::SignedDuration::from_secs_f64(look.interval_s));
+    let every = every.replace("PT", "").to_lowercase();
+    let right = if frozen { format!("FROZEN at {clock}") } else { clock };
+    first.push(Span::styled(every, DIM));
+    let used: usize = first.iter().map(Span::width).sum();
+    let gap = usize::from(width).saturating_sub(used + right.chars().count()).max(1);
+    first.push(" ".repeat(gap).into());
+    let style = if frozen { look.paint(Color::Yellow).patch(BOLD) } else { Style::new() };
+    first.push(Span::styled(right, style));
+
+    let rate =
+        if header.rate == 0.0 { "0/s".to_owned() } else { PerSecond(header.rate).to_string() };
+    let mut second = vec![
+        Span::styled(format!("{rate} now"), BOLD),
+        format!(" · {} in all · ", count(state.total, "drop")).into(),
+        match losses(&state.lost) {
+            Some(losses) => Span::styled(losses, look.paint(Color::Red)),
+            None => "none lost".into(),
+        },
+    ];
+    if header.intervals > 1 {
+        second.push(Span::styled(format!(" · {} intervals at once", header.intervals), DIM));
+    }
+    if let Some(netns) = &state.netns {
+        let only = format!(" · only {}", clean(netns));
+        second.push(Span::styled(only, look.paint(Color::Yellow)));
+    }
+    vec![Line::from(first), Line::from(second)]
+}
+
+fn rows(state: &State, look: &Look, frame: &mut Frame<'_>, area: Rect) {
+    let history =
+        if area.width >= WIDE { HISTORY.min(usize::from(area.width) / 5) } else { NARROW_HISTORY };
+    let rows = state.rows();
+    let selected = state.selected(&rows);
+    let mark = |name: &str| if state.sort.name() == name { "▼" } else { "" };
+    let head = format!(
+        "{:>RATE$} {:>TOTAL$}  {:history$}  LOCATION (REASON){}",
+        format!("RATE{}", mark("rate")),
+        format!("TOTAL{}", mark("total")),
+        "TREND",
+        mark("name"),
+    );
+    let mut lines = vec![Line::default(), Line::styled(head, DIM)];
+    let room = usize::from(area.height).saturating_sub(3).max(1);
+    // The selected row is always on the screen.
+    let first = (selected + 1).saturating_sub(room);
+    for (index, row) in rows.iter().enumerate().skip(first).take(room) {
+        lines.push(line(row, history, index == selected, look));
+    }
+    let below = rows.len().saturating_sub(first + room);
+    let folded = state.folded();
+    let mut rest: Vec<String> = Vec::new();
+    if rows.is_empty() && folded == 0 {
+        rest.push("nothing was dropped".to_owned());
+    }
+    if below > 0 {
+        rest.push(format!("{} below", count(below as u64, "row")));
+    }
+    if folded > 0 {
+        rest.push(format!("{} not shown (b shows them)", count(folded, "benign drop")));
+    }
+    if !rest.is_empty() {
+        lines.push(Line::styled(format!("{:>RATE$} {}", "", rest.join(" · ")), DIM));
+    }
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn line(row: &Row, history: usize, selected: bool, look: &Look) -> Line<'static> {
+    let rate = if row.rate == 0.0 { "–".to_owned() } else { PerSecond(row.rate).to_string() };
+    let style = match (selected, row.rate == 0.0 || row.last.benign) {
+        (true, _) => Style::new().add_modifier(Modifier::REVERSED),
+        (false, true) => DIM,
+        (false, false) => Style::new(),
+    };
+    let trend = Span::styled(sparkline(row, history), look.paint(Color::Cyan));
+    Line::from(vec![
+        format!("{rate:>RATE$} {:>TOTAL$}  ", row.total).into(),
+        trend,
+        format!("  {}", place(&row.last)).into(),
+    ])
+    .style(style)
+}
+
+/// `nf_hook_slow+0x7d [module] (NETFILTER_DROP)`.
+pub(super) fn place(row: &Location) -> String {
+    let mut text = render::words::symbol(row);
+    if let (Some(_), Some(offset)) = (&row.symbol, row.offset) {
+        text += &format!("+{offset:#x}");
+    }
+    if let Some(module) = &row.module {
+        text += &format!(" [{}]", clean(module));
+    }
+    if let Some(reason) = &row.reason {
+        text += &format!(" ({})", clean(reason));
+    }
+    text
+}
+
+/// The last intervals of a row, each as high as it is compared with its own highest.
+fn sparkline(row: &Row, width: usize) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let shown = row.history.iter().rev().take(width).rev();
+    let highest = shown.clone().copied().fold(0.0, f64::max);
+    let bar = |rate: &f64| match *rate {
+        0.0 => ' ',
+        rate => BARS[((rate / highest * 7.0).round() as usize).min(7)],
+    };
+    let bars: String = shown.map(bar).collect();
+    format!("{bars:>width$}")
+}
+
+fn finding(finding: &Finding, look: &Look) -> Line<'static> {
+    let word = match finding.severity {
+        Severity::Critical => "critical",
+        Severity::Warning => "warning",
+        Severity::Notice => "notice",
+    };
+    Line::from(vec![
+        Span::styled(format!("{word:<9} "), look.severity(finding.severity)),
+        clean(&finding.title).into_owned().into(),
+    ])
+}
+
+fn footer(state: &State) -> Line<'static> {
+    let keys: &[(&str, &str)] = match state.screen {
+        Screen::Table => &[
+            ("q", "quit"),
+            ("↑↓", "select"),
+            ("⏎", "details"),
+            ("space", "freeze"),
+            ("s", "sort"),
+            ("n", "netns"),
+            ("b", "benign"),
+            ("?", "help"),
+        ],
+        Screen::Detail => {
+            &[("esc", "back"), ("↑↓", "other rows"), ("space", "freeze"), ("q", "quit")]
+        }
+        Screen::Help => &[("any key", "back"), ("q", "quit")],
+    };
+    let pair = |(key, what): &(&'static str, &'static str)| {
+        [Span::styled(*key, BOLD), Span::styled(format!(" {what}  "), DIM)]
+    };
+    keys.iter().flat_map(pair).collect()
+}
+
+fn help() -> Vec<Line<'static>> {
+    const KEYS: [(&str, &str); 9] = [
+        ("q, Ctrl-C", "quit; esc does, too, from the table"),
+        ("up, down, k, j", "select a row; page up, page down, home, end"),
+        ("enter", "all that is known about it: who, path, cause, what to do"),
+        ("esc", "back"),
+        ("space", "freeze the picture; counting goes on"),
+        ("s", "sort by rate, total, name"),
+        ("n", "only the next network namespace of the samples; then all again"),
+        ("b", "show harmless drops, too"),
+        ("?", "this page"),
+    ];
+    let mut lines = vec![Line::default()];
+    for (key, what) in KEYS {
+        lines.push(Line::from(vec![Span::styled(format!("  {key:<16}"), BOLD), what.into()]));
+    }
+    let notes = [
+        "RATE: drops a second in the last interval. TOTAL: since the view began.",
+        "TREND: the last intervals, compared with the row's own highest.",
+        "Namespaces, flows and paths come from samples.",
+    ];
+    lines.push(Line::default());
+    lines.extend(notes.map(|note| Line::styled(format!("  {note}"), DIM)));
+    lines
+}

@@ -1,0 +1,153 @@
+//! `dropwatch top`: the same counts as a picture that changes.
+
+use std::{io, thread};
+
+use anyhow::{Context, anyhow};
+use jiff::tz::TimeZone;
+use ratatui::{
+    DefaultTerminal,
+    crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
+};
+use tokio::{
+    runtime,
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::sleep_until,
+};
+
+use crate::{
+    diagnose::knowledge,
+    exit::Failure,
+    probe::KernelLog,
+    render::tui::{
+        state::{Key, State},
+        view::{self, Look},
+    },
+    session::Session,
+    settings::Watch,
+    signals::Stop,
+    verbose,
+};
+
+/// Watches drops on the whole screen until the user has seen enough.
+///
+/// # Errors
+/// Why nothing can be counted or shown. The terminal is as it was before, whatever happens.
+pub fn watch(settings: &Watch) -> Result<(), Failure> {
+    let mut session = Session::attach(settings)?;
+    session.give_up_privileges()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    // What is told on standard error would spoil the picture: it comes after it.
+    verbose::hold();
+    // Restores the terminal in a panic, too.
+    let terminal = ratatui::try_init().context("cannot use the terminal");
+    let result = match terminal {
+        Ok(terminal) => runtime.block_on(follow(session, terminal, settings)),
+        Err(error) => Err(error.into()),
+    };
+    ratatui::restore();
+    verbose::release();
+    // The thread that waits for keys does not end by itself.
+    runtime.shutdown_background();
+    result
+}
+
+async fn follow(
+    mut session: Session<'_>,
+    mut terminal: DefaultTerminal,
+    settings: &Watch,
+) -> Result<(), Failure> {
+    let mut stop = Stop::new().context("cannot listen to signals")?;
+    let mut keys = keys();
+    let mut log: Option<KernelLog> = session.take_log()?;
+    let start = session.start();
+    for notice in &start.notices {
+        verbose::to_stderr(notice);
+    }
+    let mut state = State::new(start.host, !settings.show.view.fold_benign);
+    let look = Look {
+        color: settings.show.color,
+        time_zone: TimeZone::system(),
+        interval_s: settings.interval.as_secs_f64(),
+    };
+    // The whole of what is known, for the page about a row.
+    let table = knowledge::table().ok();
+    while !state.over {
+        terminal
+            .draw(|frame| view::draw(&state, table, &look, frame))
+            .context("cannot draw on the terminal")?;
+        let due = session.moment(session.due());
+        tokio::select! {
+            biased;
+            () = stop.requested() => break,
+            event = keys.recv() => match event {
+                Some(Ok(event)) => event.into_iter().for_each(|key| state.key(key)),
+                Some(Err(error)) => {
+                    return Err(anyhow!(error).context("cannot read the terminal").into());
+                }
+                None => break,
+            },
+            () = sleep_until(due) => {
+                let taken = session.samples(false)?;
+                state.report(session.report(&taken.samples, 0)?);
+            }
+        }
+    }
+    session.detach(log.as_mut());
+    Ok(())
+}
+
+/// Keys as they are pressed; `None` stands for a new size of the screen.
+fn keys() -> UnboundedReceiver<io::Result<Option<Key>>> {
+    let (tell, keys) = unbounded_channel();
+    // Reading a terminal cannot be waited for together with other things.
+    thread::spawn(move || {
+        loop {
+            let told = match event::read() {
+                Ok(event) => match meaning(&event) {
+                    Some(meaning) => tell.send(Ok(meaning)),
+                    None => continue,
+                },
+                Err(error) => {
+                    let _gone = tell.send(Err(error));
+                    return;
+                }
+            };
+            if told.is_err() {
+                return;
+            }
+        }
+    });
+    keys
+}
+
+/// What an event asks for: a key, a new picture, or nothing.
+fn meaning(event: &Event) -> Option<Option<Key>> {
+    let key = match event {
+        Event::Resize(..) => return Some(None),
+        Event::Key(key) if key.kind != KeyEventKind::Release => key,
+        _ => return None,
+    };
+    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+    let key = match key.code {
+        KeyCode::Char('c' | 'd') if control => Key::Quit,
+        KeyCode::Char('q') => Key::Quit,
+        KeyCode::Esc => Key::Escape,
+        KeyCode::Enter => Key::Enter,
+        KeyCode::Up | KeyCode::Char('k') => Key::Up,
+        KeyCode::Down | KeyCode::Char('j') => Key::Down,
+        KeyCode::PageUp => Key::PageUp,
+        KeyCode::PageDown => Key::PageDown,
+        KeyCode::Home | KeyCode::Char('g') => Key::Home,
+        KeyCode::End | KeyCode::Char('G') => Key::End,
+        KeyCode::Char('s') => Key::Sort,
+        KeyCode::Char(' ') => Key::Freeze,
+        KeyCode::Char('n') => Key::Netns,
+        KeyCode::Char('b') => Key::Benign,
+        KeyCode::Char('?' | 'h') => Key::Help,
+        _ => return None,
+    };
+    Some(Some(key))
+}

@@ -1,0 +1,241 @@
+//! The full-screen view: how it looks on two sizes of screen, and what its keys do. Drawn on
+//! ratatui's test terminal; `host::top` drives the real one.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use dropwatch::{
+    diagnose::knowledge,
+    render::tui::{
+        state::{HISTORY, Key, Screen, Sort, State},
+        view::{Look, draw},
+    },
+    report::{
+        facts::{Callers, Details, Fact, Interface, Netns},
+        finding::{Action, Evidence, Explains, Finding, Severity},
+        model::{Address, Host, Location, Lost, Other, Report},
+    },
+};
+use jiff::tz::TimeZone;
+use ratatui::{Terminal, backend::TestBackend};
+
+fn look() -> Look {
+    Look { color: false, time_zone: TimeZone::UTC, interval_s: 1.0 }
+}
+
+fn location(symbol: &str, reason: &str, count: u64, netns: &str) -> Location {
+    let inum = 7;
+    Location {
+        symbol: Some(symbol.to_owned()),
+        offset: Some(0x7d),
+        module: (symbol == "nft_do_chain").then(|| "nf_tables".to_owned()),
+        reason: Some(reason.to_owned()),
+        subsystem: Some("CORE".to_owned()),
+        address: Address::default(),
+        count,
+        rate: count as f64,
+        share: 0.0,
+        total: count,
+        benign: reason == "QUEUE_PURGE",
+        new: false,
+        details: Some(Details {
+            samples: 16,
+            weight: count,
+            netns: Some(Fact { is: Netns { name: Some(netns.to_owned()), inum }, share: 1.0 }),
+            interface: Some(Fact {
+                is: Interface { name: Some("eth0".to_owned()), index: 2 },
+                share: 1.0,
+            }),
+            path: Some(Fact {
+                is: Callers { callers: vec![Some("ip_rcv".to_owned())] },
+                share: 1.0,
+            }),
+            ..Details::default()
+        }),
+        stacks: Vec::new(),
+    }
+}
+
+fn report(seq: u64, rows: Vec<Location>) -> Report {
+    let drops: u64 = rows.iter().map(|row| row.count).sum();
+    let end: jiff::Timestamp = "2026-11-22T07:35:00Z".parse().unwrap();
+    let full = rows.iter().any(|row| row.symbol.as_deref() == Some("nf_hook_slow"));
+    let finding = Finding {
+        rule: "conntrack_table_full".to_owned(),
+        severity: Severity::Critical,
+        netns: Some(Netns { name: Some("gw".to_owned()), inum: 7 }),
+        title: "conntrack table full in gw: 1000 of 1000 entries, 900 packets refused".to_owned(),
+        explains: Some(Explains::of(drops / 2, drops)),
+        evidence: vec![Evidence {
+            name: "drop".to_owned(),
+            value: 900.into(),
+            delta: true,
+            source: "ctnetlink".to_owned(),
+        }],
+        actions: vec![Action {
+            command: "sysctl -w net.netfilter.nf_conntrack_max=65536".to_owned(),
+            note: "16.5 MiB when full".to_owned(),
+        }],
+    };
+    Report {
+        seq,
+        host: host(),
+        start: end,
+        end: end + std::time::Duration::from_secs(seq),
+        interval_s: 1.0,
+        intervals: 1,
+        baseline: false,
+        drops,
+        rate: drops as f64,
+        locations: rows,
+        other: Other::default(),
+        lost: Lost::default(),
+        filter_undecided: None,
+        groups: None,
+        findings: if full { vec![finding] } else { Vec::new() },
+    }
+}
+
+fn host() -> Host {
+    Host { host: "gw".to_owned(), boot_id: String::new(), kernel: "6.18.44".to_owned() }
+}
+
+/// A load test through a gateway, for so many seconds.
+fn story(seconds: u64) -> State {
+    let mut state = State::new(host(), false);
+    for second in 1..=seconds {
+        let mut rows = vec![
+            location("nf_hook_slow", "NETFILTER_DROP", 900 + second % 5 * 40, "gw"),
+            location("inet_sock_destruct", "QUEUE_PURGE", 12, "gw"),
+        ];
+        if second % 3 == 0 {
+            rows.push(location("tcp_v4_rcv", "NO_SOCKET", 20 * second, "web\u{1b}[2J"));
+        }
+        if second == 2 {
+            rows.push(location("nft_do_chain", "NETFILTER_DROP", 5_000, "web\u{1b}[2J"));
+        }
+        state.report(report(second, rows));
+    }
+    state
+}
+
+fn screen(state: &State, width: u16, height: u16) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    let table = knowledge::table().ok();
+    terminal.draw(|frame| draw(state, table, &look(), frame)).unwrap();
+    let lines = terminal.backend().to_string();
+    lines.lines().map(|line| line.trim_matches('"').trim_end().to_owned() + "\n").collect()
+}
+
+/// Symbols of the rows in their order.
+fn order(state: &State) -> Vec<String> {
+    state.rows().iter().map(|row| row.last.symbol.clone().unwrap()).collect()
+}
+
+#[test]
+fn a_small_and_a_large_screen() {
+    let state = story(14);
+    let small = screen(&state, 80, 24);
+    let readme = include_str!("../../README.md");
+    assert!(readme.contains(small.trim()), "the README shows another picture:\n{small}");
+    insta::assert_snapshot!("small", small);
+    insta::assert_snapshot!("large", screen(&state, 200, 50));
+    assert!(!screen(&state, 80, 24).contains('\u{1b}'), "names are anyone's choice");
+}
+
+#[test]
+fn all_that_is_known_about_a_row() {
+    let mut state = story(14);
+    state.key(Key::Enter);
+    insta::assert_snapshot!("detail", screen(&state, 80, 24));
+    state.key(Key::Help);
+    insta::assert_snapshot!("help", screen(&state, 80, 24));
+    state.key(Key::Down);
+    assert_eq!(state.screen, Screen::Table);
+}
+
+#[test]
+fn every_size_of_screen_is_drawn() {
+    let mut state = story(3);
+    for screen_of in [Screen::Table, Screen::Detail, Screen::Help] {
+        state.screen = screen_of;
+        for (width, height) in [(1, 1), (39, 24), (40, 8), (41, 9), (300, 5), (300, 100)] {
+            let drawn = screen(&state, width, height);
+            assert_eq!(drawn.lines().count(), usize::from(height));
+        }
+    }
+    let empty = State::new(host(), false);
+    assert!(screen(&empty, 80, 24).contains("the first report is under way"));
+}
+
+#[test]
+fn rows_are_sorted_as_asked() {
+    let mut state = story(14);
+    assert_eq!(state.sort, Sort::Rate);
+    assert_eq!(order(&state), ["nf_hook_slow", "nft_do_chain", "tcp_v4_rcv"]);
+    state.key(Key::Sort);
+    assert_eq!(order(&state), ["nf_hook_slow", "nft_do_chain", "tcp_v4_rcv"]);
+    state.key(Key::Sort);
+    assert_eq!(order(&state), ["nf_hook_slow", "nft_do_chain", "tcp_v4_rcv"]);
+    state.report(report(15, vec![location("tcp_v4_rcv", "NO_SOCKET", 9_999_999, "web")]));
+    state.key(Key::Sort);
+    assert_eq!(order(&state)[0], "tcp_v4_rcv");
+}
+
+#[test]
+fn a_selection_stays_with_its_row() {
+    let mut state = story(14);
+    state.key(Key::Down);
+    let rows = state.rows();
+    assert_eq!(rows[state.selected(&rows)].last.symbol.as_deref(), Some("nft_do_chain"));
+    state.report(report(15, vec![location("nft_do_chain", "NETFILTER_DROP", 9_999, "web")]));
+    let rows = state.rows();
+    assert_eq!(state.selected(&rows), 0, "the row has moved to the top");
+    state.key(Key::End);
+    state.key(Key::PageDown);
+    let rows = state.rows();
+    assert_eq!(state.selected(&rows), rows.len() - 1);
+}
+
+#[test]
+fn a_frozen_picture_stays_while_counting_goes_on() {
+    let mut state = story(2);
+    state.key(Key::Freeze);
+    let before = screen(&state, 80, 24);
+    assert!(before.contains("FROZEN at 07:35:02"), "{before}");
+    state.report(report(3, vec![location("ip_forward", "IP_INADDRERRORS", 77, "gw")]));
+    assert_eq!(screen(&state, 80, 24), before);
+    state.key(Key::Sort);
+    assert!(screen(&state, 80, 24).contains("TOTAL▼"));
+    state.key(Key::Freeze);
+    let after = screen(&state, 80, 24);
+    assert!(after.contains("ip_forward") && after.contains("TOTAL▼"), "{after}");
+    state.key(Key::Freeze);
+    state.key(Key::Quit);
+    assert!(state.over);
+}
+
+#[test]
+fn one_namespace_after_the_other() {
+    let mut state = story(14);
+    state.key(Key::Netns);
+    assert_eq!(state.netns.as_deref(), Some("gw"));
+    assert_eq!(order(&state), ["nf_hook_slow"]);
+    state.key(Key::Benign);
+    assert_eq!(order(&state), ["nf_hook_slow", "inet_sock_destruct"]);
+    state.key(Key::Netns);
+    assert_eq!(order(&state), ["nft_do_chain", "tcp_v4_rcv"]);
+    assert!(screen(&state, 80, 24).contains("only web"));
+    state.key(Key::Netns);
+    assert_eq!(state.netns, None);
+}
+
+#[test]
+fn a_row_that_is_no_more_keeps_its_total_and_history_has_a_bound() {
+    let mut state = story(2);
+    for second in 3..100 {
+        state.report(report(second, Vec::new()));
+    }
+    let rows = state.rows();
+    let row = rows.iter().find(|row| row.last.symbol.as_deref() == Some("nft_do_chain")).unwrap();
+    assert_eq!((row.total, row.rate, row.history.len()), (5_000, 0.0, HISTORY));
+}
