@@ -96,6 +96,9 @@ impl Wire {
         self.sender.enter(|| PacketSocket::open(OUT)?.send(&mut frame(source), frames))
     }
 
+    /// The link where the frames arrive.
+    pub const RECEIVER_LINK: &str = IN;
+
     /// The namespace where the frames arrive.
     pub fn receiver(&self) -> &Netns {
         &self.receiver

@@ -27,6 +27,7 @@ mod nat;
 mod output;
 mod pcapng;
 mod privileges;
+mod recipes;
 mod run;
 mod selecting;
 mod several;
