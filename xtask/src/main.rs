@@ -4,6 +4,7 @@ mod bench;
 mod bless;
 mod build_ebpf;
 mod ci;
+mod dist;
 mod figures;
 mod measure;
 mod object;
@@ -40,6 +41,7 @@ enum Task {
     Bench(bench::Args),
     Vm(vm::Args),
     Ci(ci::Args),
+    Dist(dist::Args),
     /// Accept what the program prints now as what it should print (golden files)
     Bless,
 }
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&project, &args),
         Task::Vm(args) => vm::run(&project, &args),
         Task::Ci(args) => ci::run(&project, &args),
+        Task::Dist(args) => dist::run(&project, &args),
         Task::Bless => bless::run(&project),
     });
     result.unwrap_or_else(|error| {

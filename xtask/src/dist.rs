@@ -1,0 +1,85 @@
+//! `cargo xtask dist`: the packages, `docs/packages.md`.
+//!
+//! All are made of one static binary, its manual pages and its completions, and of nothing that
+//! another machine, folder or day would make otherwise.
+
+mod archive;
+mod binary;
+mod control;
+mod debian;
+mod epoch;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    process::CommandExt,
+    project::{Project, cargo, find_command},
+};
+use binary::Binary;
+use epoch::Epoch;
+
+/// What the program is called where nothing else has that name.
+const NAME: &str = "dropwatch";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What packing runs, and the Debian packages that bring it.
+const PROGRAMS: [(&str, &str); 3] = [("dpkg-deb", "dpkg"), ("gzip", "gzip"), ("tar", "tar")];
+
+/// Build the packages: a static binary, a tar.gz and a .deb with manual pages and completions.
+///
+/// They are in target/dist, with SHA256SUMS, and the same bytes whoever builds them where, with the
+/// same compiler and C library. Needs no root.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(project: &Project, _: &Args) -> Result<ExitCode> {
+    let made = build(project, &project.target().join("dist"), &project.target())?;
+    for file in &made.files {
+        println!("{}", file.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a build has made, in the order of `SHA256SUMS`, itself last.
+struct Made {
+    files: Vec<PathBuf>,
+}
+
+/// Builds everything into `folder`; cargo makes the binary in `build` below it, what writes the
+/// pages in `target`.
+fn build(project: &Project, folder: &Path, target: &Path) -> Result<Made> {
+    for (program, package) in PROGRAMS {
+        ensure!(find_command(program).is_some(), "no program `{program}` (Debian: {package})");
+    }
+    let epoch = Epoch::find(project)?;
+    let binary = Binary::build(project, &folder.join("build"), epoch)?;
+
+    // Packed from a folder of its own, so that nothing of an earlier build gets in.
+    let work = folder.join("work");
+    archive::empty(&work)?;
+    eprintln!("==> manual pages and completions");
+    for name in [NAME, debian::NAME] {
+        pages(project, target, name, epoch, &work.join("pages").join(name))?;
+    }
+    let files = vec![
+        archive::build(project, &binary, &work, folder, epoch)?,
+        debian::build(project, &binary, &work, folder, epoch)?,
+    ];
+    fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
+    let sums = archive::sums(&files, folder)?;
+    Ok(Made { files: files.into_iter().chain([sums]).collect() })
+}
+
+/// Has `manual` write the pages and completions of a command called `name`.
+fn pages(project: &Project, target: &Path, name: &str, epoch: Epoch, folder: &Path) -> Result<()> {
+    let mut command = Command::new(cargo());
+    command.current_dir(&project.root);
+    command.args(["run", "--quiet", "--locked", "--package", "manual", "--target-dir"]);
+    command.arg(target).args(["--", "--name", name, "--date", &epoch.date()]).arg(folder);
+    command.check()
+}

@@ -1,0 +1,88 @@
+//! The Debian package.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use super::{VERSION, archive, binary::Binary, control, epoch::Epoch};
+use crate::{process::CommandExt, project::Project};
+
+/// Of the package, its command and its pages: Debian has another program called dropwatch, and the
+/// two install side by side (`docs/packages.md`).
+pub(super) const NAME: &str = "dropwatch-ebpf";
+/// Of the packaging; the part before is the program's.
+const REVISION: &str = "1";
+
+/// Builds the package into `folder`.
+pub(super) fn build(
+    project: &Project,
+    binary: &Binary,
+    work: &Path,
+    folder: &Path,
+    epoch: Epoch,
+) -> Result<PathBuf> {
+    let version = format!("{VERSION}-{REVISION}");
+    let architecture = Command::new("dpkg").arg("--print-architecture").read()?;
+    let architecture = architecture.trim();
+    let file = format!("{NAME}_{version}_{architecture}.deb");
+    eprintln!("==> {file}");
+
+    let root = work.join("deb");
+    fill(project, binary, &work.join("pages").join(NAME), &root)?;
+    documents(project, &root.join("usr/share/doc").join(NAME), &version, epoch)?;
+    let installed = control::installed(&root)?;
+    let sums = control::sums(&installed)?;
+    let control = control::control(&version, architecture, &installed);
+    archive::write(&root.join("DEBIAN/md5sums"), sums.as_bytes(), 0o644)?;
+    archive::write(&root.join("DEBIAN/control"), control.as_bytes(), 0o644)?;
+    archive::folders(&root)?;
+
+    let output = folder.join(file);
+    let mut command = Command::new("dpkg-deb");
+    // More than one thread cuts the data elsewhere; the name of the format is the oldest's that is
+    // in use, and that all can read.
+    command.env("DPKG_DEB_THREADS_MAX", "1").arg("-Zxz");
+    command.env(super::epoch::VARIABLE, epoch.seconds().to_string());
+    command.args(["--root-owner-group", "--build"]).arg(&root).arg(&output);
+    command.read()?;
+    Ok(output)
+}
+
+/// Program, pages and completions, where Debian's policy and the shells want them.
+fn fill(project: &Project, binary: &Binary, pages: &Path, root: &Path) -> Result<()> {
+    archive::place(&binary.path, &root.join("usr/bin").join(NAME), 0o755)?;
+    for page in archive::files(&pages.join("man1"))? {
+        let to = root.join("usr/share/man/man1").join(page.name);
+        archive::place(&page.path, &to, 0o644)?;
+        archive::gzip(&to)?;
+    }
+    for (file, to) in [
+        (format!("{NAME}.bash"), format!("bash-completion/completions/{NAME}")),
+        (format!("_{NAME}"), format!("zsh/vendor-completions/_{NAME}")),
+        (format!("{NAME}.fish"), format!("fish/vendor_completions.d/{NAME}.fish")),
+    ] {
+        let to = root.join("usr/share").join(to);
+        archive::place(&pages.join("completions").join(file), &to, 0o644)?;
+    }
+    let readme = root.join("usr/share/doc").join(NAME).join("README.md");
+    archive::place(&project.root.join("README.md"), &readme, 0o644)?;
+    archive::gzip(&readme)
+}
+
+/// Licences and changelogs.
+fn documents(project: &Project, folder: &Path, version: &str, epoch: Epoch) -> Result<()> {
+    let mit = project.root.join("LICENSE-MIT");
+    let mit = fs::read_to_string(&mit).with_context(|| format!("cannot read {}", mit.display()))?;
+    let copyright = control::copyright(&mit);
+    archive::write(&folder.join("copyright"), copyright.as_bytes(), 0o644)?;
+    let debian = folder.join("changelog.Debian");
+    archive::write(&debian, control::changelog(version, epoch).as_bytes(), 0o644)?;
+    archive::gzip(&debian)?;
+    let upstream = folder.join("changelog");
+    archive::place(&project.root.join("CHANGELOG.md"), &upstream, 0o644)?;
+    archive::gzip(&upstream)
+}
