@@ -10,10 +10,28 @@ pub(crate) fn all(command: &Command) -> Vec<(String, Vec<u8>)> {
     let name = command.get_name();
     let files = SHELLS.iter().map(|shell| {
         let mut content = Vec::new();
-        generate(*shell, &mut visible(command), name, &mut content);
+        if *shell == Shell::Bash {
+            content = bash(command, name);
+        } else {
+            generate(*shell, &mut visible(command), name, &mut content);
+        }
         (shell.file_name(name), content)
     });
     files.collect()
+}
+
+/// Clap's script does not find its own subcommands if the name has a hyphen, so it is made for a
+/// name without, and registered for the right one.
+fn bash(command: &Command, name: &str) -> Vec<u8> {
+    let plain = name.replace('-', "_");
+    let mut content = Vec::new();
+    generate(Shell::Bash, &mut visible(command).name(plain.clone()), plain.as_str(), &mut content);
+    let content = String::from_utf8_lossy(&content);
+    let last = |line: &str| match line.strip_suffix(&format!(" {plain}")) {
+        Some(line) if line.trim_start().starts_with("complete ") => format!("{line} {name}\n"),
+        _ => format!("{line}\n"),
+    };
+    content.lines().map(last).collect::<String>().into_bytes()
 }
 
 /// What help shows of a command: completions of clap offer what is hidden, too, and there is no
@@ -28,7 +46,6 @@ fn visible(command: &Command) -> Command {
     if let Some(version) = command.get_version() {
         shown = shown.version(version.to_owned());
     }
-    // Without subcommands there is nothing that it could help with.
     shown.visible_aliases(command.get_visible_aliases().map(str::to_owned).collect::<Vec<_>>())
 }
 
@@ -57,6 +74,30 @@ mod tests {
             for option in ["interval", "pcap", "netns", "snaplen"] {
                 assert!(content.contains(option), "{option} in {name}");
             }
+        }
+    }
+
+    /// The words that bash offers for the last of `words`.
+    fn offered(script: &str, words: &[&str]) -> String {
+        let call = r#"
+            COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+            [[ $(complete -p "$1") =~ -F\ ([^ ]+) ]]
+            "${BASH_REMATCH[1]}" "$1" "${!#}" "${COMP_WORDS[COMP_CWORD - 1]}"
+            echo "${COMPREPLY[*]}""#;
+        let mut bash = std::process::Command::new("bash");
+        let output = bash.args(["-c", &format!("{script}\n{call}"), "bash"]).args(words).output();
+        String::from_utf8(output.unwrap().stdout).unwrap().trim().to_owned()
+    }
+
+    #[test]
+    fn bash_completes_whatever_the_name() {
+        for name in ["dropwatch", "dropwatch-ebpf"] {
+            let command = crate::name::rename(Cli::command(), name);
+            let script = &text(&command)[0].1;
+            assert_eq!(offered(script, &[name, "--interv"]), "--interval");
+            assert_eq!(offered(script, &[name, "--format", "c"]), "classic");
+            assert_eq!(offered(script, &[name, "conntrack", "--wat"]), "--watch");
+            assert_eq!(offered(script, &[name, "repl"]), "replay");
         }
     }
 
