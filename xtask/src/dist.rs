@@ -5,9 +5,11 @@
 
 mod archive;
 mod binary;
+mod check;
 mod control;
 mod debian;
 mod epoch;
+mod licences;
 
 use std::{
     fs,
@@ -20,25 +22,35 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     process::CommandExt,
     project::{Project, cargo, find_command},
+    setup,
 };
 use binary::Binary;
 use epoch::Epoch;
 
 /// What the program is called where nothing else has that name.
 const NAME: &str = "dropwatch";
+/// Whose work else is in the binary.
+const THIRD_PARTY: &str = "THIRD-PARTY.txt";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// What packing runs, and the Debian packages that bring it.
-const PROGRAMS: [(&str, &str); 3] = [("dpkg-deb", "dpkg"), ("gzip", "gzip"), ("tar", "tar")];
 
 /// Build the packages: a static binary, a tar.gz and a .deb with manual pages and completions.
 ///
 /// They are in target/dist, with SHA256SUMS, and the same bytes whoever builds them where, with the
 /// same compiler and C library. Needs no root.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Hold them against what they promise, too: build again elsewhere, install in a clean Debian,
+    /// remove (ten minutes)
+    #[arg(long)]
+    check: bool,
+}
 
-pub(crate) fn run(project: &Project, _: &Args) -> Result<ExitCode> {
-    let made = build(project, &project.target().join("dist"), &project.target())?;
+pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
+    let folder = project.target().join("dist");
+    if args.check {
+        return check::run(project, &folder);
+    }
+    let made = build(project, &folder, &project.target(), Epoch::find(project)?)?;
     for file in &made.files {
         println!("{}", file.display());
     }
@@ -50,13 +62,18 @@ struct Made {
     files: Vec<PathBuf>,
 }
 
+impl Made {
+    fn deb(&self) -> Option<&PathBuf> {
+        self.files.iter().find(|path| path.extension().is_some_and(|ending| ending == "deb"))
+    }
+}
+
 /// Builds everything into `folder`; cargo makes the binary in `build` below it, what writes the
 /// pages in `target`.
-fn build(project: &Project, folder: &Path, target: &Path) -> Result<Made> {
-    for (program, package) in PROGRAMS {
+fn build(project: &Project, folder: &Path, target: &Path, epoch: Epoch) -> Result<Made> {
+    for (program, package) in setup::PACKING_PROGRAMS {
         ensure!(find_command(program).is_some(), "no program `{program}` (Debian: {package})");
     }
-    let epoch = Epoch::find(project)?;
     let binary = Binary::build(project, &folder.join("build"), epoch)?;
 
     // Packed from a folder of its own, so that nothing of an earlier build gets in.
@@ -66,6 +83,8 @@ fn build(project: &Project, folder: &Path, target: &Path) -> Result<Made> {
     for name in [NAME, debian::NAME] {
         pages(project, target, name, epoch, &work.join("pages").join(name))?;
     }
+    let licences = licences::third_party(project, &binary.target)?;
+    archive::write(&work.join(THIRD_PARTY), licences.as_bytes(), 0o644)?;
     let files = vec![
         archive::build(project, &binary, &work, folder, epoch)?,
         debian::build(project, &binary, &work, folder, epoch)?,

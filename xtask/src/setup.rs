@@ -61,6 +61,16 @@ const GUEST_PROGRAMS: [(&str, &str); 9] = [
     ("mount", "mount"),
 ];
 
+/// Programs that pack what is built, and what looks whether it installs.
+pub(crate) const PACKING_PROGRAMS: [(&str, &str); 5] = [
+    ("dpkg", "dpkg"),
+    ("dpkg-deb", "dpkg"),
+    ("gzip", "gzip"),
+    ("md5sum", "coreutils"),
+    ("tar", "tar"),
+];
+const PACKAGE_TESTERS: [(&str, &str); 1] = [("mmdebstrap", "mmdebstrap")];
+
 /// Install what the kernel side's build and the host tests need (Debian, Ubuntu).
 ///
 /// Packages come from apt, through sudo where needed; bpf-linker goes into the project's own
@@ -80,7 +90,9 @@ pub(crate) enum For {
     Tests,
     /// Those, in guests (`cargo xtask vm`).
     Guests,
-    /// All those, and `cargo xtask build-ebpf`.
+    /// `cargo xtask dist --check`, and nothing of the above.
+    Packages,
+    /// All of tests and guests, and `cargo xtask build-ebpf`.
     All,
 }
 
@@ -179,7 +191,7 @@ struct Missing {
     linker: bool,
     /// LLVM's development files, which the linker is built with.
     llvm: bool,
-    /// Of [`TEST_PROGRAMS`] and [`GUEST_PROGRAMS`].
+    /// Of [`TEST_PROGRAMS`], [`GUEST_PROGRAMS`] and those of packages.
     programs: Vec<(&'static str, &'static str)>,
     /// In words.
     reasons: Vec<String>,
@@ -187,11 +199,15 @@ struct Missing {
 
 impl Missing {
     fn find(project: &Project, purpose: For) -> Self {
-        let guests: &[_] = if purpose == For::Tests { &[] } else { &GUEST_PROGRAMS };
+        let (programs, more): (&[_], &[_]) = match purpose {
+            For::Tests => (&TEST_PROGRAMS, &[]),
+            For::Guests | For::All => (&TEST_PROGRAMS, &GUEST_PROGRAMS),
+            For::Packages => (&PACKING_PROGRAMS, &PACKAGE_TESTERS),
+        };
         let mut missing = Self {
-            programs: TEST_PROGRAMS
+            programs: programs
                 .iter()
-                .chain(guests)
+                .chain(more)
                 .copied()
                 .filter(|(program, _)| find_command(program).is_none())
                 .collect(),

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use super::{NAME, VERSION, binary::Binary, epoch::Epoch};
+use super::{NAME, THIRD_PARTY, VERSION, binary::Binary, epoch::Epoch};
 use crate::{process::CommandExt, project::Project};
 
 /// Text files of the project that go along.
@@ -38,6 +38,7 @@ pub(super) fn build(
     for text in TEXTS {
         place(&project.root.join(text), &root.join(text), 0o644)?;
     }
+    place(&work.join(THIRD_PARTY), &root.join(THIRD_PARTY), 0o644)?;
     let mut tar = Command::new("tar");
     tar.current_dir(&tree).env("LC_ALL", "C");
     tar.args(["--create", "--format=gnu", "--sort=name", "--owner=0", "--group=0"]);

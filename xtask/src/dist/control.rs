@@ -14,8 +14,33 @@ use crate::process::CommandExt;
 /// Debian wants a name and an address; the project has no address.
 const MAINTAINER: &str = "the dropwatch authors <dropwatch@localhost>";
 
+/// `README.Debian`.
+pub(super) const README: &str = "\
+dropwatch-ebpf for Debian
+=========================
+
+The program calls itself dropwatch. Debian has another program of that name,
+in the package dropwatch, so the command is called dropwatch-ebpf here, its
+manual pages dropwatch-ebpf(1) and dropwatch-ebpf-COMMAND(1). README.md.gz
+and what the program itself advises say dropwatch: take dropwatch-ebpf.
+
+Whoever wants the short name puts it where the administrator's own commands
+are, which come first (completions stay those of dropwatch-ebpf):
+
+  ln -s /usr/bin/dropwatch-ebpf /usr/local/bin/dropwatch
+
+The binary is static. Whose work is in it is told in THIRD-PARTY.txt.gz.
+";
+
 /// `DEBIAN/control`.
-pub(super) fn control(version: &str, architecture: &str, installed: &Installed) -> String {
+pub(super) fn control(
+    version: &str,
+    architecture: &str,
+    c_library: Option<&str>,
+    installed: &Installed,
+) -> String {
+    let built_using =
+        c_library.map(|source| format!("Built-Using: {source}\n")).unwrap_or_default();
     format!(
         "\
 Package: {NAME}
@@ -25,6 +50,7 @@ Maintainer: {MAINTAINER}
 Installed-Size: {size}
 Recommends: iproute2
 Suggests: conntrack, tshark
+{built_using}\
 Section: net
 Priority: optional
 Description: tells where the Linux kernel drops packets, why, and how many
@@ -99,6 +125,13 @@ pub(super) fn copyright(mit: &str) -> String {
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: dropwatch
 
+Comment:
+ The binary is static. It has the GNU C library in it (the source package that
+ Built-Using names), which is under the LGPL, version 2.1 or later: see
+ /usr/share/common-licenses/LGPL-2.1. Built from its sources with `cargo xtask
+ dist`, it takes whichever version of that library is there. The other parts in
+ it are listed in THIRD-PARTY.txt.gz, with their licences.
+
 Files: *
 Copyright: {holder}
 License: MIT or Apache-2.0
@@ -129,11 +162,13 @@ mod tests {
     #[test]
     fn control_has_its_fields_and_no_empty_line() {
         let installed = Installed { root: PathBuf::new(), files: Vec::new(), kibibytes: 77 };
-        let text = control("1.2-3", "amd64", &installed);
+        let text = control("1.2-3", "amd64", Some("glibc (= 2)"), &installed);
         for line in ["Package: dropwatch-ebpf", "Version: 1.2-3", "Installed-Size: 77"] {
             assert!(text.lines().any(|found| found == line), "{line}");
         }
         assert!(text.lines().all(|line| !line.trim().is_empty() && line.len() <= 80));
+        assert!(text.contains("\nBuilt-Using: glibc (= 2)\nSection: net\n"), "{text}");
+        assert!(!control("1", "amd64", None, &installed).contains("Built-Using"));
         let description = text.split_once("\nDescription: ").unwrap().1;
         assert!(description.lines().skip(1).all(|line| line.starts_with(' ')));
         assert!(!text.contains("\nDepends:"), "it is static");

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{VERSION, archive, binary::Binary, control, epoch::Epoch};
+use super::{THIRD_PARTY, VERSION, archive, binary::Binary, control, epoch::Epoch};
 use crate::{process::CommandExt, project::Project};
 
 /// Of the package, its command and its pages: Debian has another program called dropwatch, and the
@@ -32,19 +32,20 @@ pub(super) fn build(
     eprintln!("==> {file}");
 
     let root = work.join("deb");
-    fill(project, binary, &work.join("pages").join(NAME), &root)?;
-    documents(project, &root.join("usr/share/doc").join(NAME), &version, epoch)?;
+    fill(binary, &work.join("pages").join(NAME), &root)?;
+    let documents = root.join("usr/share/doc").join(NAME);
+    texts(project, work, &documents, &version, epoch)?;
     let installed = control::installed(&root)?;
     let sums = control::sums(&installed)?;
-    let control = control::control(&version, architecture, &installed);
+    let control = control::control(&version, architecture, c_library().as_deref(), &installed);
     archive::write(&root.join("DEBIAN/md5sums"), sums.as_bytes(), 0o644)?;
     archive::write(&root.join("DEBIAN/control"), control.as_bytes(), 0o644)?;
     archive::folders(&root)?;
 
     let output = folder.join(file);
     let mut command = Command::new("dpkg-deb");
-    // More than one thread cuts the data elsewhere; the name of the format is the oldest's that is
-    // in use, and that all can read.
+    // More than one thread cuts the data elsewhere. All releases read xz, not all read zstd, which
+    // Ubuntu would take.
     command.env("DPKG_DEB_THREADS_MAX", "1").arg("-Zxz");
     command.env(super::epoch::VARIABLE, epoch.seconds().to_string());
     command.args(["--root-owner-group", "--build"]).arg(&root).arg(&output);
@@ -53,7 +54,7 @@ pub(super) fn build(
 }
 
 /// Program, pages and completions, where Debian's policy and the shells want them.
-fn fill(project: &Project, binary: &Binary, pages: &Path, root: &Path) -> Result<()> {
+fn fill(binary: &Binary, pages: &Path, root: &Path) -> Result<()> {
     archive::place(&binary.path, &root.join("usr/bin").join(NAME), 0o755)?;
     for page in archive::files(&pages.join("man1"))? {
         let to = root.join("usr/share/man/man1").join(page.name);
@@ -68,21 +69,34 @@ fn fill(project: &Project, binary: &Binary, pages: &Path, root: &Path) -> Result
         let to = root.join("usr/share").join(to);
         archive::place(&pages.join("completions").join(file), &to, 0o644)?;
     }
-    let readme = root.join("usr/share/doc").join(NAME).join("README.md");
-    archive::place(&project.root.join("README.md"), &readme, 0o644)?;
-    archive::gzip(&readme)
+    Ok(())
 }
 
-/// Licences and changelogs.
-fn documents(project: &Project, folder: &Path, version: &str, epoch: Epoch) -> Result<()> {
+/// What is to be read: licences, changelogs, why the command has another name here.
+fn texts(project: &Project, work: &Path, folder: &Path, version: &str, epoch: Epoch) -> Result<()> {
     let mit = project.root.join("LICENSE-MIT");
     let mit = fs::read_to_string(&mit).with_context(|| format!("cannot read {}", mit.display()))?;
     let copyright = control::copyright(&mit);
     archive::write(&folder.join("copyright"), copyright.as_bytes(), 0o644)?;
-    let debian = folder.join("changelog.Debian");
-    archive::write(&debian, control::changelog(version, epoch).as_bytes(), 0o644)?;
-    archive::gzip(&debian)?;
-    let upstream = folder.join("changelog");
-    archive::place(&project.root.join("CHANGELOG.md"), &upstream, 0o644)?;
-    archive::gzip(&upstream)
+    archive::write(&folder.join("README.Debian"), control::README.as_bytes(), 0o644)?;
+    let changelog = folder.join("changelog.Debian");
+    archive::write(&changelog, control::changelog(version, epoch).as_bytes(), 0o644)?;
+    archive::gzip(&changelog)?;
+    for (from, to) in [
+        (project.root.join("CHANGELOG.md"), "changelog"),
+        (project.root.join("README.md"), "README.md"),
+        (work.join(THIRD_PARTY), THIRD_PARTY),
+    ] {
+        let to = folder.join(to);
+        archive::place(&from, &to, 0o644)?;
+        archive::gzip(&to)?;
+    }
+    Ok(())
+}
+
+/// The source package of the C library that this machine links with, for `Built-Using`: whoever
+/// passes on what has its code in it owes that source, too.
+fn c_library() -> Option<String> {
+    let format = "--showformat=${source:Package} (= ${source:Version})";
+    Command::new("dpkg-query").args(["--show", format, "libc6-dev"]).read().ok()
 }
