@@ -71,6 +71,10 @@ pub(crate) const PACKING_PROGRAMS: [(&str, &str); 5] = [
 ];
 const PACKAGE_TESTERS: [(&str, &str); 1] = [("mmdebstrap", "mmdebstrap")];
 
+/// Programs that judge what stands in `packaging/`, and the packages that bring them.
+const PACKAGING_PROGRAMS: [(&str, &str); 3] =
+    [("prometheus", "prometheus"), ("promtool", "prometheus"), ("systemd-analyze", "systemd")];
+
 /// Install what the kernel side's build and the host tests need (Debian, Ubuntu).
 ///
 /// Packages come from apt, through sudo where needed; bpf-linker goes into the project's own
@@ -81,6 +85,9 @@ pub(crate) struct Args {
     /// Only tell what is missing; exit 1 if anything is
     #[arg(long)]
     check: bool,
+    /// What `cargo xtask packaging` needs, and nothing else; its services are not started
+    #[arg(long)]
+    packaging: bool,
 }
 
 /// What the setup is for.
@@ -90,19 +97,33 @@ pub(crate) enum For {
     Tests,
     /// Those, in guests (`cargo xtask vm`).
     Guests,
-    /// `cargo xtask dist --check`, and nothing of the above.
-    Packages,
-    /// All of tests and guests, and `cargo xtask build-ebpf`.
+    /// All those, and `cargo xtask build-ebpf`.
     All,
+    /// `cargo xtask dist --check`, and nothing of the above.
+    Dist,
+    /// `cargo xtask packaging`, and nothing of the above.
+    Packaging,
+}
+
+impl For {
+    fn programs(self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::Tests => TEST_PROGRAMS.to_vec(),
+            Self::Guests | Self::All => [&TEST_PROGRAMS[..], &GUEST_PROGRAMS].concat(),
+            Self::Dist => [&PACKING_PROGRAMS[..], &PACKAGE_TESTERS].concat(),
+            Self::Packaging => PACKAGING_PROGRAMS.to_vec(),
+        }
+    }
 }
 
 pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
+    let purpose = if args.packaging { For::Packaging } else { For::All };
     if !args.check {
-        install(project, For::All)?;
+        install(project, purpose)?;
         eprintln!("all is there");
         return Ok(ExitCode::SUCCESS);
     }
-    let missing = Missing::find(project, For::All);
+    let missing = Missing::find(project, purpose);
     if missing.is_empty() {
         eprintln!("all is there");
         return Ok(ExitCode::SUCCESS);
@@ -191,7 +212,7 @@ struct Missing {
     linker: bool,
     /// LLVM's development files, which the linker is built with.
     llvm: bool,
-    /// Of [`TEST_PROGRAMS`], [`GUEST_PROGRAMS`] and those of packages.
+    /// Of [`For::programs`].
     programs: Vec<(&'static str, &'static str)>,
     /// In words.
     reasons: Vec<String>,
@@ -199,18 +220,9 @@ struct Missing {
 
 impl Missing {
     fn find(project: &Project, purpose: For) -> Self {
-        let (programs, more): (&[_], &[_]) = match purpose {
-            For::Tests => (&TEST_PROGRAMS, &[]),
-            For::Guests | For::All => (&TEST_PROGRAMS, &GUEST_PROGRAMS),
-            For::Packages => (&PACKING_PROGRAMS, &PACKAGE_TESTERS),
-        };
+        let programs = purpose.programs().into_iter();
         let mut missing = Self {
-            programs: programs
-                .iter()
-                .chain(more)
-                .copied()
-                .filter(|(program, _)| find_command(program).is_none())
-                .collect(),
+            programs: programs.filter(|(program, _)| find_command(program).is_none()).collect(),
             ..Self::default()
         };
         for (program, _) in &missing.programs {
@@ -310,6 +322,13 @@ mod tests {
         assert_eq!(parse("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"), Some(Distribution::Ubuntu));
         assert_eq!(parse("ID=fedora\nID_LIKE=\"rhel\"\n"), None);
         assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn tests_of_packaging_bring_their_own_programs_alone() {
+        let missing = Missing { programs: For::Packaging.programs(), ..Missing::default() };
+        assert_eq!(missing.packages(Distribution::Debian), ["prometheus", "systemd"]);
+        assert!(!For::All.programs().contains(&("promtool", "prometheus")));
     }
 
     #[test]

@@ -23,7 +23,7 @@ const INCLUDED: &str = "--include=dropwatch,fish,man-db,zsh";
 
 /// Builds the packages and holds them against what they promise. Ends with `N passed, M failed`.
 pub(super) fn run(project: &Project, folder: &Path) -> Result<ExitCode> {
-    setup::install(project, setup::For::Packages)?;
+    setup::install(project, setup::For::Dist)?;
     let epoch = Epoch::find(project)?;
     let work = folder.join("check");
     archive::empty(&work)?;

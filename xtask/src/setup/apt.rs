@@ -23,12 +23,17 @@ then
     chmod 755 "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
-nginx=$(command -v nginx || true)
+new=
+for service in nginx prometheus; do
+    command -v "$service" >/dev/null || new="$new $service"
+done
 apt-get "$@"
-# A web server that was not there before must not start with the next boot either.
-if [ -z "$nginx" ] && command -v nginx >/dev/null && command -v systemctl >/dev/null; then
-    systemctl --quiet disable nginx.service || true
-fi
+# A server that was not there before must not start with the next boot either.
+for service in $new; do
+    if command -v "$service" >/dev/null && command -v systemctl >/dev/null; then
+        systemctl --quiet disable "$service.service" || true
+    fi
+done
 "#;
 
 /// Installs packages, after an update of the package lists only where they do not know them or
