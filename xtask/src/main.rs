@@ -8,6 +8,7 @@ mod dist;
 mod figures;
 mod measure;
 mod object;
+mod packaging;
 mod process;
 mod project;
 #[path = "../../dropwatch/bpf/provenance.rs"]
@@ -40,6 +41,7 @@ enum Task {
     Figures(figures::Args),
     Bench(bench::Args),
     Vm(vm::Args),
+    Packaging(packaging::Args),
     Ci(ci::Args),
     Dist(dist::Args),
     /// Accept what the program prints now as what it should print (golden files)
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Task::Figures(args) => figures::run(&project, &args),
         Task::Bench(args) => bench::run(&project, &args),
         Task::Vm(args) => vm::run(&project, &args),
+        Task::Packaging(args) => packaging::run(&project, &args),
         Task::Ci(args) => ci::run(&project, &args),
         Task::Dist(args) => dist::run(&project, &args),
         Task::Bless => bless::run(&project),

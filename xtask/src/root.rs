@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Names the dropwatch binary, for the run as root: cargo belongs to the user.
-const BINARY: &str = "DROPWATCH_BIN";
+pub(crate) const BINARY: &str = "DROPWATCH_BIN";
 
 /// Builds dropwatch, then runs `work` with its path as root: here, or in this same program under
 /// sudo with the same arguments.

@@ -1,0 +1,275 @@
+//! Twenty exporters under one Prometheus, each from a recording; and the questions that somebody asks
+//! who has twenty hosts: which of them, for which reason, since when.
+//!
+//! Needs a dropwatch with `--metrics`, as do the command lines of units, images and runbooks.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{
+    Packaging,
+    checks::{Checks, read},
+    http::{free_port, get},
+    prometheus::{PATIENCE, Prometheus, Series, Target},
+    recording::{Host, REPORTS},
+    rules::{RULES, runbooks},
+    yaml::{documents, items},
+};
+use crate::{process::CommandExt, project::cargo, root::BINARY, test::built};
+
+const NAME: &str = "fleet";
+const COMMANDS: &str = "commands: what is told to be run is understood";
+const HOSTS: u64 = 20;
+
+/// Metrics that an exporter has whatever happens on its host.
+const ALWAYS: [&str; 7] = [
+    "dropwatch_build_info",
+    "dropwatch_drops_total",
+    "dropwatch_findings",
+    "dropwatch_interval_seconds",
+    "dropwatch_last_report_timestamp_seconds",
+    "dropwatch_lost_total",
+    "dropwatch_reports_total",
+];
+
+pub(super) fn check(packaging: &Packaging<'_>, checks: &mut Checks) {
+    if !checks.wants(NAME) && !checks.wants(COMMANDS) {
+        return;
+    }
+    let binary = match dropwatch(packaging) {
+        Ok(binary) => binary,
+        Err(error) => return checks.check("fleet: dropwatch", || Err(error)),
+    };
+    let has_metrics = Command::new(&binary)
+        .args(["replay", "--help"])
+        .read()
+        .is_ok_and(|help| help.contains("--metrics"));
+    if !has_metrics {
+        checks.skip(COMMANDS, "this dropwatch has no option --metrics");
+        return checks.skip(NAME, "this dropwatch has no option --metrics");
+    }
+    checks.check(COMMANDS, || commands(packaging, &binary));
+    let Some(prometheus) = checks.program(NAME, "prometheus") else { return };
+    let hosts: Vec<Host> = (0..HOSTS).map(Host::number).collect();
+    let running = Fleet::start(packaging, &binary, &hosts).and_then(|fleet| {
+        let server = Prometheus::start(packaging, &prometheus, "fleet-server", &fleet.targets)?;
+        Ok((fleet, server))
+    });
+    let (_fleet, server) = match running {
+        Ok(running) => running,
+        Err(error) => return checks.check(NAME, || Err(error)),
+    };
+    for (question, ask) in QUESTIONS {
+        checks.check(&format!("{NAME}: {question}"), || ask(&server, &hosts));
+    }
+}
+
+/// The dropwatch of the tree, or another one that `DROPWATCH_BIN` names.
+fn dropwatch(packaging: &Packaging<'_>) -> Result<PathBuf> {
+    if let Some(binary) = env::var_os(BINARY) {
+        return Ok(binary.into());
+    }
+    let mut command = Command::new(cargo());
+    command.current_dir(&packaging.project.root);
+    command.args(["build", "--package", "dropwatch", "--bin", "dropwatch"]);
+    built(command, "dropwatch")
+}
+
+/// Every command line of dropwatch that this folder holds, with `--help` behind it: options that are
+/// not there are refused before it is reached.
+fn commands(packaging: &Packaging<'_>, binary: &Path) -> Result<()> {
+    let mut lines = runbooks(&packaging.path(RULES[1]))?;
+    for file in ["systemd/dropwatch.service", "systemd/listen.conf"] {
+        let unit = read(packaging.path(file))?;
+        let starts = unit.lines().filter_map(|line| line.strip_prefix("ExecStart=/usr/bin/"));
+        lines.extend(starts.map(str::to_owned));
+    }
+    let image = read(packaging.path("container/Containerfile"))?;
+    let words = image.lines().find_map(|line| line.strip_prefix("CMD ")).context("no CMD")?;
+    let words: Vec<String> = serde_json::from_str(words).context("CMD is no list")?;
+    lines.push(format!("dropwatch {}", words.join(" ")));
+    let set = documents(&packaging.path("kubernetes/daemonset.yml"))?;
+    let container = &set[1]["spec"]["template"]["spec"]["containers"][0];
+    let words: Vec<&str> = items(&container["args"]).filter_map(|word| word.as_str()).collect();
+    lines.push(format!("dropwatch {}", words.join(" ").replace("$(NODE_IP)", "192.0.2.1")));
+    let mut understood = 0;
+    for line in &lines {
+        let line = line.strip_prefix("sudo ").unwrap_or(line);
+        if let Some(arguments) = line.strip_prefix("dropwatch ") {
+            let arguments = arguments.split(' ').map(|word| word.trim_matches('\''));
+            Command::new(binary).args(arguments).arg("--help").read().context(line.to_owned())?;
+            understood += 1;
+        }
+    }
+    ensure!(understood > 5, "only {understood} command lines found");
+    Ok(())
+}
+
+/// Exporters from recordings; end with this value.
+struct Fleet {
+    children: Vec<Child>,
+    targets: Vec<Target>,
+}
+
+impl Fleet {
+    fn start(packaging: &Packaging<'_>, binary: &Path, hosts: &[Host]) -> Result<Self> {
+        let folder = packaging.scratch(NAME)?;
+        let mut fleet = Self { children: Vec::new(), targets: Vec::new() };
+        for host in hosts {
+            let recording = folder.join(format!("{}.ndjson", host.name));
+            fs::write(&recording, host.record()).context("cannot write a recording")?;
+            let address = free_port()?;
+            let child = Command::new(binary)
+                .arg("replay")
+                .arg(&recording)
+                .arg("--metrics")
+                .arg(address.to_string())
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .context("cannot run dropwatch")?;
+            fleet.children.push(child);
+            fleet.targets.push(Target { instance: host.name.clone(), address });
+        }
+        fleet.wait_until_healthy()?;
+        Ok(fleet)
+    }
+
+    fn wait_until_healthy(&mut self) -> Result<()> {
+        let start = Instant::now();
+        for (child, target) in self.children.iter_mut().zip(&self.targets) {
+            while !get(target.address, "/healthz").is_ok_and(|(status, _)| status == 200) {
+                if let Some(status) = child.try_wait().context("cannot ask for dropwatch")? {
+                    bail!("dropwatch replay of {} ended: {status}", target.instance);
+                }
+                ensure!(start.elapsed() < PATIENCE, "{} is not healthy", target.instance);
+                thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            // Nothing can be done about one that is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+type Question = (&'static str, fn(&Prometheus, &[Host]) -> Result<()>);
+
+const QUESTIONS: [Question; 9] = [
+    ("does every host answer", |server, hosts| {
+        let all = sums(hosts.iter().map(|host| (host.name.clone(), 1)));
+        expect(server, "up == 1", "instance", &all)
+    }),
+    ("does every host have the metrics", |server, hosts| {
+        for metric in ALWAYS.into_iter().filter(|name| *name != "dropwatch_findings") {
+            let query = format!("count(count by (instance) ({metric}))");
+            server.wait_for(&query, |answer| first(answer) == Some(hosts.len() as f64))?;
+        }
+        let metrics = server.label_values("{__name__=~\"dropwatch_.+\"}", "__name__")?;
+        match ALWAYS.into_iter().find(|name| !metrics.iter().any(|metric| metric == name)) {
+            Some(missing) => bail!("no {missing} among {metrics:?}"),
+            None => Ok(()),
+        }
+    }),
+    ("have all hosts told all of their reports", |server, hosts| {
+        let all = sums(hosts.iter().map(|host| (host.name.clone(), REPORTS)));
+        expect(server, "dropwatch_reports_total", "instance", &all)
+    }),
+    ("which hosts drop, and how much", |server, hosts| {
+        let drops = sums(hosts.iter().map(|host| (host.name.clone(), host.drops())));
+        expect(server, "sum by (instance) (dropwatch_drops_total)", "instance", &drops)
+    }),
+    ("which hosts drop most", |server, hosts| {
+        let most = sums(hosts.iter().rev().take(3).map(|host| (host.name.clone(), host.drops())));
+        expect(server, "topk(3, sum by (instance) (dropwatch_drops_total))", "instance", &most)
+    }),
+    ("for which reason", |server, hosts| {
+        let reasons = sums(hosts.iter().map(|host| (host.reason.to_owned(), REPORTS * host.count)));
+        let query = r#"sum by (reason) (dropwatch_drops_total{symbol!="unknown"})"#;
+        expect(server, query, "reason", &reasons)
+    }),
+    ("which hosts, for this reason", |server, hosts| {
+        let here = hosts.iter().filter(|host| host.reason == "SOCKET_RCVBUFF");
+        let here = sums(here.map(|host| (host.name.clone(), REPORTS * host.count)));
+        expect(server, r#"dropwatch_drops_total{reason="SOCKET_RCVBUFF"}"#, "instance", &here)
+    }),
+    ("whose numbers are incomplete", |server, hosts| {
+        let lost = hosts.iter().filter(|host| host.unknown > 0);
+        let lost = sums(lost.map(|host| (host.name.clone(), REPORTS * host.unknown)));
+        expect(server, r#"dropwatch_lost_total{cause="map_full"} > 0"#, "instance", &lost)?;
+        let query = r#"dropwatch_drops_total{symbol="unknown"} > 0"#;
+        expect(server, query, "instance", &lost)
+    }),
+    ("which hosts are at a limit, where, since when", |server, hosts| {
+        let full: Vec<&Host> = hosts.iter().filter(|host| host.is_full).collect();
+        let ones = sums(full.iter().map(|host| (host.name.clone(), 1)));
+        let query = r#"dropwatch_findings{rule="conntrack_table_full",netns="nat"} == 1"#;
+        expect(server, query, "instance", &ones)?;
+        // The alert remembers when its condition first held.
+        let query = r#"time() - ALERTS_FOR_STATE{alertname="DropwatchFindingCritical"}"#;
+        let since = server.wait_for(query, |answer| answer.len() == full.len())?;
+        let names: BTreeSet<&String> =
+            since.iter().filter_map(|series| series.labels.get("instance")).collect();
+        ensure!(names == ones.keys().collect(), "{since:?}");
+        match since.iter().find(|series| !(0.0..600.0).contains(&series.value)) {
+            Some(wrong) => bail!("{wrong:?} is no time since the beginning of this test"),
+            None => Ok(()),
+        }
+    }),
+];
+
+fn sums(rows: impl Iterator<Item = (String, u64)>) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for (name, count) in rows {
+        *sums.entry(name).or_default() += count;
+    }
+    sums
+}
+
+/// That a query gives exactly these values, by the label that tells them apart.
+fn expect(
+    server: &Prometheus,
+    query: &str,
+    label: &str,
+    wanted: &BTreeMap<String, u64>,
+) -> Result<()> {
+    let is_right = |answer: &[Series]| {
+        answer.len() == wanted.len()
+            && answer.iter().all(|series| {
+                let wanted = series.labels.get(label).and_then(|name| wanted.get(name));
+                wanted.is_some_and(|&wanted| series.value == wanted as f64)
+            })
+    };
+    server.wait_for(query, is_right).map(drop).with_context(|| format!("wanted {wanted:?}"))
+}
+
+fn first(answer: &[Series]) -> Option<f64> {
+    answer.first().map(|series| series.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_at_a_limit_are_some_and_not_all() {
+        let hosts: Vec<Host> = (0..HOSTS).map(Host::number).collect();
+        assert_eq!(hosts.iter().filter(|host| host.is_full).count(), 3);
+        assert_eq!(hosts.iter().filter(|host| host.unknown > 0).count(), 5);
+    }
+}
