@@ -26,6 +26,7 @@ use super::{
 use crate::{process::CommandExt, project::cargo, root::BINARY, test::built};
 
 const NAME: &str = "fleet";
+const RECORDINGS: &str = "recordings: dropwatch takes those of the tests";
 const COMMANDS: &str = "commands: what is told to be run is understood";
 const HOSTS: u64 = 20;
 
@@ -41,13 +42,15 @@ const ALWAYS: [&str; 7] = [
 ];
 
 pub(super) fn check(packaging: &Packaging<'_>, checks: &mut Checks) {
-    if !checks.wants(NAME) && !checks.wants(COMMANDS) {
+    if ![NAME, COMMANDS, RECORDINGS].iter().any(|name| checks.wants(name)) {
         return;
     }
     let binary = match dropwatch(packaging) {
         Ok(binary) => binary,
         Err(error) => return checks.check("fleet: dropwatch", || Err(error)),
     };
+    let hosts: Vec<Host> = (0..HOSTS).map(Host::number).collect();
+    checks.check(RECORDINGS, || recordings(packaging, &binary, &hosts));
     let has_metrics = Command::new(&binary)
         .args(["replay", "--help"])
         .read()
@@ -58,7 +61,6 @@ pub(super) fn check(packaging: &Packaging<'_>, checks: &mut Checks) {
     }
     checks.check(COMMANDS, || commands(packaging, &binary));
     let Some(prometheus) = checks.program(NAME, "prometheus") else { return };
-    let hosts: Vec<Host> = (0..HOSTS).map(Host::number).collect();
     let running = Fleet::start(packaging, &binary, &hosts).and_then(|fleet| {
         let server = Prometheus::start(packaging, &prometheus, "fleet-server", &fleet.targets)?;
         Ok((fleet, server))
@@ -81,6 +83,17 @@ fn dropwatch(packaging: &Packaging<'_>) -> Result<PathBuf> {
     command.current_dir(&packaging.project.root);
     command.args(["build", "--package", "dropwatch", "--bin", "dropwatch"]);
     built(command, "dropwatch")
+}
+
+/// That they are what `docs/json.md` says: one file, since recordings may be appended to each other.
+fn recordings(packaging: &Packaging<'_>, binary: &Path, hosts: &[Host]) -> Result<()> {
+    let file = packaging.scratch("recordings")?.join("all.ndjson");
+    let all: String = hosts.iter().map(Host::record).collect();
+    fs::write(&file, all).context("cannot write a recording")?;
+    let report = Command::new(binary).arg("replay").arg(&file).read()?;
+    let missing = hosts.iter().find(|host| !report.contains(host.reason));
+    ensure!(missing.is_none(), "the replay does not show {missing:?}");
+    Ok(())
 }
 
 /// Every command line of dropwatch that this folder holds, with `--help` behind it: options that are
