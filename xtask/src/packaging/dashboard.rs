@@ -12,7 +12,7 @@ use super::{
     prometheus::{Prometheus, Series},
 };
 
-const FILE: &str = "grafana/dropwatch.json";
+pub(super) const FILE: &str = "grafana/dropwatch.json";
 const NAME: &str = "dashboard";
 
 /// A question of the dashboard.

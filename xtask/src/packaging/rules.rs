@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 
 use super::{
     Packaging,
-    checks::Checks,
+    checks::{Checks, read},
+    dashboard,
     yaml::{document, items, text},
 };
 use crate::process::CommandExt;
@@ -40,9 +41,30 @@ pub(super) fn check(packaging: &Packaging<'_>, checks: &mut Checks) {
             Err(error) => checks.check("rules: tests", || Err(error)),
         }
     }
+    checks.check("rules: metrics that are asked for are documented", || {
+        let documented = read(packaging.project.root.join("docs/metrics.md"))?;
+        let documented = metrics(&documented);
+        for file in RULES.into_iter().chain([dashboard::FILE, "README.md"]) {
+            let asked = metrics(&read(packaging.path(file))?);
+            if let Some(unknown) = asked.difference(&documented).next() {
+                bail!("{file} asks for {unknown}, which docs/metrics.md does not know");
+            }
+        }
+        Ok(())
+    });
     checks.check("rules: each alert has a runbook, and is tested both ways", || {
         covered(&packaging.path(RULES[1]), &tests(packaging)?)
     });
+}
+
+/// The metrics of dropwatch that a text names; not those that rules record, whose names have colons.
+fn metrics(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':')
+        .filter(|word| word.starts_with("dropwatch_") && !word.contains(':'))
+        // As in `dropwatch_conntrack_*`.
+        .filter(|word| !word.ends_with('_'))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The files of promtool's unit tests.
@@ -125,6 +147,12 @@ fn covered(alerts: &Path, tests: &[PathBuf]) -> Result<()> {
 mod tests {
     use super::*;
     use crate::project::Project;
+
+    #[test]
+    fn metrics_of_a_text() {
+        let text = "sum(dropwatch_drops_total{a=\"b\"}) instance:dropwatch_drops:sum dropwatch_x_*";
+        assert_eq!(metrics(text).into_iter().collect::<Vec<_>>(), ["dropwatch_drops_total"]);
+    }
 
     #[test]
     fn every_alert_has_a_runbook_and_both_tests() {
