@@ -7,10 +7,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build_ebpf, process::CommandExt, project, project::Project, setup, test, vm};
+use crate::{
+    build_ebpf, dist, packaging, process::CommandExt, project, project::Project, setup, test, vm,
+};
 
 /// Run all that must hold before a change goes in: setup, formatting, the kernel object, clippy,
-/// tests here and on other kernels
+/// packages, tests here and on other kernels
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Leave out the other kernels (cargo xtask vm)
@@ -41,15 +43,22 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
         }
         Ok(())
     })?;
+    step("packages", || dist::build_all(project))?;
     let host = test::all(project);
+    eprintln!("==> packaging");
+    setup::install(project, setup::For::Packaging)?;
+    let packaging = packaging::strict(project);
+    println!("host: {} passed, {} failed", host.passed, host.failed);
+    println!("packaging: {} passed, {} failed", packaging.passed, packaging.failed);
+    let here =
+        Sum { passed: host.passed + packaging.passed, failed: host.failed + packaging.failed };
     if args.without_vm {
-        return Ok(conclude(host));
+        return Ok(conclude(here));
     }
     eprintln!("==> other kernels");
     let guests = vm::all(project)?;
-    println!("host: {} passed, {} failed", host.passed, host.failed);
     println!("other kernels: {} passed, {} failed", guests.passed, guests.failed);
-    Ok(conclude(Sum { passed: host.passed + guests.passed, failed: host.failed + guests.failed }))
+    Ok(conclude(Sum { passed: here.passed + guests.passed, failed: here.failed + guests.failed }))
 }
 
 /// Tests that passed and failed.

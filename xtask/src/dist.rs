@@ -50,11 +50,21 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
     if args.check {
         return check::run(project, &folder);
     }
+    build_all(project)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds all packages into target/dist, and names them.
+///
+/// # Errors
+/// When one cannot be built.
+pub(crate) fn build_all(project: &Project) -> Result<()> {
+    let folder = project.target().join("dist");
     let made = build(project, &folder, &project.target(), Epoch::find(project)?)?;
     for file in &made.files {
         println!("{}", file.display());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// What a build has made, in the order of `SHA256SUMS`, itself last.

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::project::find_command;
+use crate::{ci::Sum, project::find_command};
 
 /// What to do where a program is missing.
 const INSTALL: &str = "cargo xtask setup --packaging";
@@ -67,6 +67,11 @@ impl Checks {
             self.skip(name, &format!("no program `{program}`; {INSTALL} installs it"));
         }
         found
+    }
+
+    /// What passed and what failed.
+    pub(super) fn sum(&self) -> Sum {
+        Sum { passed: self.passed.into(), failed: self.failed.into() }
     }
 
     /// Something passed, and nothing failed.

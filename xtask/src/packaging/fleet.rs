@@ -75,7 +75,7 @@ pub(super) fn check(packaging: &Packaging<'_>, checks: &mut Checks) {
 }
 
 /// The dropwatch of the tree, or another one that `DROPWATCH_BIN` names.
-fn dropwatch(packaging: &Packaging<'_>) -> Result<PathBuf> {
+pub(super) fn dropwatch(packaging: &Packaging<'_>) -> Result<PathBuf> {
     if let Some(binary) = env::var_os(BINARY) {
         return Ok(binary.into());
     }
