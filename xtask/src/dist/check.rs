@@ -157,7 +157,8 @@ fn clean_root(made: &Made, work: &Path, checks: &mut Checks) -> Result<()> {
     command.args(["--quiet", "--variant=essential", INCLUDED]);
     command.arg(format!("--components={}", source.components.join(",")));
     command.arg(format!("--customize-hook=copy-in {} /tmp", quote(place.as_os_str())));
-    command.arg(format!("--customize-hook={SCRIPT}"));
+    // With a line feed at its end, mmdebstrap takes it for a file name gone wrong, and says so.
+    command.arg(format!("--customize-hook={}", SCRIPT.trim_end()));
     // Nothing is kept of it.
     command.args([&source.suite, "/dev/null", &source.mirror]);
     // Standard output is for the archive that it makes at other times; hooks have the other.
