@@ -4,6 +4,7 @@
 //! whatever else provides them serves as well. Nothing is touched when all is there.
 
 mod apt;
+mod unpacked;
 
 use std::{
     env, fs,
@@ -29,7 +30,8 @@ const LLVM: &str = "22";
 const COMPILER_PACKAGES: [&str; 4] =
     ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
-/// Programs that the host tests run, and the packages that bring them.
+/// Programs that the host tests run, and the packages that bring them. Log collectors are in
+/// [`unpacked`].
 const TEST_PROGRAMS: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
@@ -77,9 +79,9 @@ const PACKAGING_PROGRAMS: [(&str, &str); 3] =
 
 /// Install what the kernel side's build and the host tests need (Debian, Ubuntu).
 ///
-/// Packages come from apt, through sudo where needed; bpf-linker goes into the project's own
-/// folder .tools, or where DROPWATCH_TOOLS points. Touches nothing when all is there. Elsewhere
-/// than on Debian and Ubuntu it prints what is missing and how to get it.
+/// Packages come from apt, through sudo where needed; bpf-linker and log collectors go into the
+/// project's own folder .tools, or where DROPWATCH_TOOLS points. Touches nothing when all is there.
+/// Elsewhere than on Debian and Ubuntu it prints what is missing and how to get it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Only tell what is missing; exit 1 if anything is
@@ -147,6 +149,7 @@ pub(crate) fn install(project: &Project, purpose: For) -> Result<()> {
     if !packages.is_empty() {
         apt::install(&packages)?;
     }
+    unpacked::install(project, &missing.unpacked)?;
     if missing.compiler && distribution == Distribution::Ubuntu {
         eprintln!("==> rustup: {NIGHTLY} with rust-src");
         let arguments = ["toolchain", "install", NIGHTLY, "--profile", "minimal"];
@@ -214,6 +217,8 @@ struct Missing {
     llvm: bool,
     /// Of [`For::programs`].
     programs: Vec<(&'static str, &'static str)>,
+    /// Programs that are not installed, but unpacked.
+    unpacked: Vec<unpacked::Program>,
     /// In words.
     reasons: Vec<String>,
 }
@@ -223,9 +228,14 @@ impl Missing {
         let programs = purpose.programs().into_iter();
         let mut missing = Self {
             programs: programs.filter(|(program, _)| find_command(program).is_none()).collect(),
+            unpacked: match purpose {
+                For::Tests | For::All => unpacked::missing(project),
+                // Guests run none of them.
+                For::Guests | For::Dist | For::Packaging => Vec::new(),
+            },
             ..Self::default()
         };
-        for (program, _) in &missing.programs {
+        for (program, _) in missing.programs.iter().chain(&missing.unpacked) {
             missing.reasons.push(format!("no program `{program}`, which the tests need"));
         }
         if purpose == For::All {
@@ -294,6 +304,10 @@ impl Missing {
         let packages = self.packages(Distribution::Debian);
         if !packages.is_empty() {
             text += &format!("\nDebian packages that bring it: {}", packages.join(" "));
+        }
+        let unpacked: Vec<&str> = self.unpacked.iter().map(|(_, package)| *package).collect();
+        if !unpacked.is_empty() {
+            text += &format!("\nunpacked, not installed: {}", unpacked.join(" "));
         }
         if self.compiler {
             text += &format!(

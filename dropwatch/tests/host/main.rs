@@ -12,6 +12,7 @@
 
 mod capture;
 mod captured;
+mod collectors;
 mod conntrack;
 mod counting;
 mod details;

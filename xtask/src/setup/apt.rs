@@ -71,7 +71,11 @@ fn install_known(packages: &[String]) -> Result<()> {
         .context("apt-get could not install what is missing")
 }
 
-fn update() -> Result<()> {
+/// Reads the package lists again.
+///
+/// # Errors
+/// When that fails, or needs root and there is no sudo.
+pub(super) fn update() -> Result<()> {
     eprintln!("==> apt-get update");
     root("apt-get")?.args(["update", "-qq"]).check()
 }
