@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write as _},
+    io,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     thread,
@@ -86,7 +86,10 @@ pub fn ended_by_reader(result: io::Result<()>) -> Result<bool, Failure> {
 }
 
 /// Writes all of `bytes`, and waits where `file` has no room for them.
-pub fn write_all(mut file: &File, mut bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// When not all could be written.
+pub fn write_all(mut file: impl io::Write, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -4,10 +4,12 @@
 //! nobody reads) no new report is made, as with every reader that stalls: the counters stay in the
 //! kernel, and the next report covers the longer time.
 
+mod fifo;
+
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -19,6 +21,7 @@ use std::{
 
 use anyhow::Context;
 
+use self::fifo::Sent;
 use crate::{
     capture::append,
     exit::Failure,
@@ -51,12 +54,12 @@ impl Record {
     pub fn open(path: &Path, with_packets: bool) -> Result<Self, Failure> {
         let name = path.display().to_string();
         let mode = if with_packets { PRIVATE } else { USUAL };
-        let file = open(path, mode).with_context(|| format!("cannot write to {name}"))?;
+        let file = Target::open(path, mode).with_context(|| format!("cannot write to {name}"))?;
         let reopen = Arc::new(AtomicBool::new(false));
         let writer = Writer {
             path: path.to_owned(),
             mode,
-            file: Mutex::new(file),
+            target: Mutex::new(Some(file)),
             reopen: Arc::clone(&reopen),
         };
         Ok(Self { name, output: Output::new(move |bytes| writer.write(bytes)), reopen })
@@ -95,50 +98,87 @@ impl Record {
     }
 }
 
+/// What is open for writing.
+struct Target {
+    file: File,
+    /// What a FIFO may hold; nothing for other files.
+    sent: Option<Sent>,
+}
+
+impl Target {
+    fn open(path: &Path, mode: u32) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(mode).open(path)?;
+        let sent = file.metadata()?.file_type().is_fifo().then(Sent::default);
+        Ok(Self { file, sent })
+    }
+
+    /// Writes `page`, or leaves in it what is still to be written.
+    fn write(&mut self, page: &mut Vec<u8>) -> io::Result<()> {
+        match &mut self.sent {
+            Some(sent) => sent.write(&self.file, page),
+            None => append(&self.file, page),
+        }
+    }
+}
+
 /// Writes until it succeeds.
 struct Writer {
     path: PathBuf,
     mode: u32,
-    file: Mutex<File>,
+    /// Nothing while the reader of a FIFO has gone.
+    target: Mutex<Option<Target>>,
     reopen: Arc<AtomicBool>,
 }
 
 impl Writer {
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut page = bytes.to_vec();
         let mut told = false;
-        loop {
-            if self.reopen.swap(false, Ordering::Relaxed) {
-                match open(&self.path, self.mode) {
-                    Ok(new) => *file = new,
-                    Err(error) => self.tell(&format!("{error}; the old file is written on")),
-                }
-            }
-            let Err(error) = append(&file, bytes) else {
-                if told {
-                    self.tell("it works again");
-                }
-                return Ok(());
-            };
+        while let Err(error) = self.attempt(&mut target, &mut page) {
             if !told {
                 self.tell(&format!("{error}; reports are held back until it works"));
                 told = true;
             }
-            // The reader of a pipe has gone: the next one reads what is opened anew.
-            if error.kind() == io::ErrorKind::BrokenPipe {
-                self.reopen.store(true, Ordering::Relaxed);
-            }
             thread::sleep(RETRY);
+        }
+        if told {
+            self.tell("it works again");
+        }
+        Ok(())
+    }
+
+    fn attempt(&self, target: &mut Option<Target>, page: &mut Vec<u8>) -> io::Result<()> {
+        let asked = self.reopen.swap(false, Ordering::Relaxed);
+        let current = match target.take() {
+            Some(old) if asked => target.insert(self.renew(old)),
+            Some(old) => target.insert(old),
+            None => target.insert(Target::open(&self.path, self.mode)?),
+        };
+        let result = current.write(page);
+        // The reader of a pipe has gone: the next one reads what is opened anew. The pipe must be
+        // closed first: only then does the kernel forget what is in it, and `page` has that.
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            *target = None;
+        }
+        result
+    }
+
+    /// What the path stands for now, or the old file where it cannot be opened.
+    fn renew(&self, old: Target) -> Target {
+        match Target::open(&self.path, self.mode) {
+            // A FIFO that is still the same has lines in it that nobody has read.
+            Ok(new) => Target { sent: new.sent.map(|sent| old.sent.unwrap_or(sent)), ..new },
+            Err(error) => {
+                self.tell(&format!("{error}; the old file is written on"));
+                old
+            }
         }
     }
 
     fn tell(&self, what: &str) {
         verbose::to_stderr(&format!("cannot write to {}: {what}", self.path.display()));
     }
-}
-
-fn open(path: &Path, mode: u32) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(mode).open(path)
 }
 
 #[cfg(test)]

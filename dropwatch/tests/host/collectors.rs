@@ -3,6 +3,7 @@
 //! The configurations are those of docs/logging.md, with other paths. The truth is what dropwatch
 //! printed meanwhile, which its own end line sums up.
 
+mod fifo;
 mod setting;
 
 use std::{collections::BTreeSet, fs};
