@@ -21,7 +21,7 @@ use anyhow::{Context, anyhow};
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgid, setgroups, setuid};
 use tokio::sync::oneshot;
 
-use crate::{exit::Failure, settings};
+use crate::{exit::Failure, privilege, settings};
 
 /// A command that is not started yet.
 pub struct Launcher {
@@ -62,6 +62,9 @@ impl Launcher {
                 return;
             }
             let spawned = child.spawn().and_then(|child| Ok((pidfd(child.id())?, child)));
+            // They have served their purpose. What cannot be given up stays with a thread that
+            // only waits.
+            let _kept = privilege::keep_only(&[], || true);
             match spawned {
                 Ok((pidfd, mut child)) => {
                     let _gone = tell_started.send(Ok(pidfd));

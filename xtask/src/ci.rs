@@ -43,7 +43,13 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
         }
         Ok(())
     })?;
-    step("packages", || dist::build_all(project))?;
+    // What ships is what is tested.
+    let mut packaged = None;
+    step("packages", || {
+        packaged = Some(dist::build_all(project)?);
+        Ok(())
+    })?;
+    let project = &Project { root: project.root.clone(), packaged };
     let host = test::all(project);
     eprintln!("==> packaging");
     setup::install(project, setup::For::Packaging)?;

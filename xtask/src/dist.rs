@@ -54,21 +54,22 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds all packages into target/dist, and names them.
+/// Builds all packages into target/dist, and names them; returns the program that is in them.
 ///
 /// # Errors
 /// When one cannot be built.
-pub(crate) fn build_all(project: &Project) -> Result<()> {
+pub(crate) fn build_all(project: &Project) -> Result<PathBuf> {
     let folder = project.target().join("dist");
     let made = build(project, &folder, &project.target(), Epoch::find(project)?)?;
     for file in &made.files {
         println!("{}", file.display());
     }
-    Ok(())
+    Ok(made.binary)
 }
 
 /// What a build has made, in the order of `SHA256SUMS`, itself last.
 struct Made {
+    binary: PathBuf,
     files: Vec<PathBuf>,
 }
 
@@ -101,7 +102,7 @@ fn build(project: &Project, folder: &Path, target: &Path, epoch: Epoch) -> Resul
     ];
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
     let sums = archive::sums(&files, folder)?;
-    Ok(Made { files: files.into_iter().chain([sums]).collect() })
+    Ok(Made { binary: binary.path, files: files.into_iter().chain([sums]).collect() })
 }
 
 /// Has `manual` write the pages and completions of a command called `name`.

@@ -11,6 +11,8 @@ use anyhow::{Context, Result};
 /// The repository at hand.
 pub(crate) struct Project {
     pub(crate) root: PathBuf,
+    /// The dropwatch to be tested, where there is one already: static, so good for guests, too.
+    pub(crate) packaged: Option<PathBuf>,
 }
 
 impl Project {
@@ -19,7 +21,7 @@ impl Project {
         let package = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = package.parent().context("xtask has no folder above it")?;
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { root: root.to_owned(), packaged: None })
     }
 
     pub(crate) fn package(&self) -> PathBuf {

@@ -100,12 +100,13 @@ fn host(
     tally: &mut Tally,
 ) -> Result<()> {
     eprintln!("==> tests on this kernel, as root");
-    let program = build(
-        project,
-        &["build", "--release", "--package", "dropwatch", "--bin", "dropwatch"],
-        "dropwatch",
-        object,
-    )?;
+    let program = match (&project.packaged, object) {
+        (Some(packaged), None) => packaged.clone(),
+        _ => {
+            let release = ["build", "--release", "--package", "dropwatch", "--bin", "dropwatch"];
+            build(project, &release, "dropwatch", object)?
+        }
+    };
     let tests = build(project, &["test", "--workspace", "--no-run", "--test", HOST], HOST, object)?;
     let mut variables = vec![("DROPWATCH_BIN", OsString::from(program))];
     variables.push(("CARGO_MANIFEST_DIR", project.package().into()));

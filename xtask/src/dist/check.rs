@@ -106,7 +106,12 @@ fn twice(project: &Project, made: &Made, work: &Path, epoch: Epoch, checks: &mut
         copy(&project.root, &sources, &project.target())?;
         let folder = work.join("again");
         let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-        let again = super::build(&Project { root: sources }, &folder, &work.join("target"), epoch);
+        let again = super::build(
+            &Project { root: sources, packaged: None },
+            &folder,
+            &work.join("target"),
+            epoch,
+        );
         nix::sys::stat::umask(umask);
         again
     });

@@ -14,6 +14,9 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The release build, as users have it.
 pub(super) fn dropwatch(project: &Project) -> Result<PathBuf> {
+    if let Some(packaged) = &project.packaged {
+        return Ok(packaged.clone());
+    }
     eprintln!("==> dropwatch, static");
     let mut command = cargo_for_guests(project);
     command.args(["build", "--release", "--package", "dropwatch", "--bin", "dropwatch"]);
