@@ -18,10 +18,10 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use nix::unistd::{Gid, Uid, User, getgrouplist, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use tokio::sync::oneshot;
 
-use crate::{exit::Failure, privilege, settings};
+use crate::{exit::Failure, privilege, settings, user::User};
 
 /// A command that is not started yet.
 pub struct Launcher {
@@ -51,7 +51,7 @@ impl Launcher {
         let mut child = process::Command::new(&command.program);
         child.args(&command.arguments);
         if let Some(user) = user {
-            become_user(&mut child, &user)?;
+            become_user(&mut child, &user);
         }
         let (go, wait) = mpsc::channel();
         let (tell_started, started) = oneshot::channel();
@@ -150,18 +150,17 @@ fn pidfd(pid: u32) -> io::Result<OwnedFd> {
 }
 
 fn named(name: &str) -> Result<User, Failure> {
-    let found = User::from_name(name).map_err(io::Error::from);
-    let found = found.with_context(|| format!("cannot look up the user {name}"))?;
+    let found = User::named(name).with_context(|| format!("cannot look up the user {name}"))?;
     found.ok_or_else(|| Failure::Usage(format!("--user {name}: there is no such user")))
 }
 
 /// Who called sudo; `None` where nobody did.
 fn invoking_user() -> Result<Option<User>, Failure> {
-    let uid = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse().ok()).map(Uid::from_raw);
-    let Some(uid) = uid.filter(|uid| !uid.is_root() && Uid::effective().is_root()) else {
+    let uid = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse::<u32>().ok());
+    let Some(uid) = uid.filter(|uid| *uid != 0 && Uid::effective().is_root()) else {
         return Ok(None);
     };
-    let found = User::from_uid(uid).map_err(io::Error::from);
+    let found = User::numbered(uid);
     let found = found.with_context(|| format!("cannot look up the user {uid}"))?;
     match found {
         Some(user) => Ok(Some(user)),
@@ -174,12 +173,10 @@ fn invoking_user() -> Result<Option<User>, Failure> {
 }
 
 /// Has `child` run as `user`, with the groups and the home of that user.
-fn become_user(child: &mut process::Command, user: &User) -> Result<(), Failure> {
-    let name = std::ffi::CString::new(user.name.as_str()).context("a user's name holds a zero")?;
-    let groups = getgrouplist(&name, user.gid).map_err(io::Error::from);
-    let groups = groups.with_context(|| format!("cannot look up the groups of {}", user.name))?;
-    child.env("HOME", &user.dir).env("USER", &user.name).env("LOGNAME", &user.name);
-    let (uid, gid): (Uid, Gid) = (user.uid, user.gid);
+fn become_user(child: &mut process::Command, user: &User) {
+    let groups: Vec<Gid> = user.groups().into_iter().map(Gid::from_raw).collect();
+    child.env("HOME", &user.home).env("USER", &user.name).env("LOGNAME", &user.name);
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     let change = move || {
         setgroups(&groups)?;
         setgid(gid)?;
@@ -187,7 +184,6 @@ fn become_user(child: &mut process::Command, user: &User) -> Result<(), Failure>
     };
     // SAFETY: between fork and exec it makes three system calls, and allocates nothing.
     unsafe { child.pre_exec(change) };
-    Ok(())
 }
 
 #[cfg(test)]

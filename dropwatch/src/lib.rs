@@ -30,5 +30,6 @@ pub mod settings;
 mod signals;
 mod supervise;
 pub mod top;
+mod user;
 mod verbose;
 mod wanted;

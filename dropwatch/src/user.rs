@@ -1,0 +1,124 @@
+//! Users as this host knows them.
+//!
+//! Not by the C library: that of a static binary loads what knows users elsewhere (NSS: LDAP,
+//! systemd), which was built for another one, and crashes. `getent` and `id` are the host's own.
+
+use std::{fs, io, path::PathBuf, process};
+
+/// What running a command as somebody takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: PathBuf,
+}
+
+impl User {
+    /// The user of this name; `None` where the host knows none.
+    ///
+    /// # Errors
+    /// When `/etc/passwd` cannot be read.
+    pub fn named(name: &str) -> io::Result<Option<Self>> {
+        Self::find(name, |user| user.name == name)
+    }
+
+    /// The user of this number; `None` where the host knows none.
+    ///
+    /// # Errors
+    /// When `/etc/passwd` cannot be read.
+    pub fn numbered(uid: u32) -> io::Result<Option<Self>> {
+        Self::find(&uid.to_string(), |user| user.uid == uid)
+    }
+
+    fn find(key: &str, is_wanted: impl Fn(&Self) -> bool) -> io::Result<Option<Self>> {
+        let local = fs::read_to_string("/etc/passwd")?;
+        Ok(among(&local, &is_wanted).or_else(|| {
+            let elsewhere = told("getent", &["passwd", "--", key])?;
+            among(&elsewhere, &is_wanted)
+        }))
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?.to_owned();
+        let mut fields = fields.skip(1);
+        let uid = fields.next()?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        let home = fields.nth(1)?.into();
+        Some(Self { name, uid, gid, home })
+    }
+
+    /// The groups that the user is in.
+    pub fn groups(&self) -> Vec<u32> {
+        let numbers = told("id", &["-G", "--", &self.name]);
+        let numbers = numbers.and_then(|line| {
+            line.split_whitespace().map(|number| number.parse().ok()).collect::<Option<Vec<u32>>>()
+        });
+        numbers.filter(|numbers| !numbers.is_empty()).unwrap_or_else(|| {
+            let local = fs::read_to_string("/etc/group").unwrap_or_default();
+            self.groups_among(&local)
+        })
+    }
+
+    /// The groups among lines as group(5) has them, with the user's own first.
+    fn groups_among(&self, lines: &str) -> Vec<u32> {
+        let member = |line: &str| {
+            let mut fields = line.split(':').skip(2);
+            let gid: u32 = fields.next()?.parse().ok()?;
+            let members = fields.next()?;
+            members.split(',').any(|name| name == self.name).then_some(gid)
+        };
+        let others = lines.lines().filter_map(member).filter(|gid| *gid != self.gid);
+        std::iter::once(self.gid).chain(others).collect()
+    }
+}
+
+/// The user among lines as passwd(5) has them. A name may look like a number.
+fn among(lines: &str, is_wanted: impl Fn(&User) -> bool) -> Option<User> {
+    lines.lines().filter_map(User::parse).find(is_wanted)
+}
+
+/// What a program of the host says, if it is there and succeeds.
+fn told(program: &str, arguments: &[&str]) -> Option<String> {
+    let mut command = process::Command::new(program);
+    let output = command.args(arguments).stdin(process::Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nbroken:x:y\n:x:5:5::/:/bin/sh\n\
+        1000:x:7:7::/home/number:/bin/sh\nalice:x:1000:1001:Alice,,,:/home/alice:/bin/zsh\n";
+
+    #[test]
+    fn users_are_found_by_name_and_by_number() {
+        let alice = User { name: "alice".into(), uid: 1000, gid: 1001, home: "/home/alice".into() };
+        let named = |name: &str| among(PASSWD, |user| user.name == name);
+        let numbered = |uid: u32| among(PASSWD, |user| user.uid == uid);
+        assert_eq!(named("alice").as_ref(), Some(&alice));
+        assert_eq!(numbered(1000), Some(alice), "and not who is called 1000");
+        assert_eq!(named("1000").map(|user| user.uid), Some(7));
+        assert_eq!(named("bob"), None);
+        assert_eq!(named(""), None);
+    }
+
+    #[test]
+    fn groups_are_those_that_name_the_user() {
+        let alice = among(PASSWD, |user| user.name == "alice").unwrap();
+        let group = "root:x:0:\nalice:x:1001:\nwww:x:33:bob,alice\nsudo:x:27:alicey\nbroken\n\
+            docker:x:999:alice\n";
+        assert_eq!(alice.groups_among(group), [1001, 33, 999]);
+        assert_eq!(alice.groups_among(""), [1001]);
+    }
+
+    #[test]
+    fn the_host_knows_root_and_not_everybody() {
+        let root = User::named("root").unwrap().unwrap();
+        assert_eq!((root.uid, root.groups().contains(&root.gid)), (0, true));
+        assert_eq!(User::numbered(0).unwrap().map(|user| user.name), Some("root".into()));
+        assert_eq!(User::named("no-such-user").unwrap(), None);
+    }
+}
