@@ -149,7 +149,8 @@ fn packets_without_a_device_cannot_be_decided_by_place() {
     std::thread::sleep(longer(Duration::from_millis(100)));
     let server = network.server().name();
     let by_place = Run::start(&["--iface", LINK, "--netns", server]);
-    let by_port = Run::start(&["--port", "9"]);
+    // With the protocol, or whatever has no port is undecided: a host drops other things, too.
+    let by_port = Run::start(&["--proto", "udp", "--port", "9"]);
     let mut groups = Run::start(&["--by", "netns,iface", "-i", "100ms"]);
     drop(reader);
     // The socket goes, and its queue with it, after an RCU grace period (SOCK_RCU_FREE).
