@@ -73,7 +73,7 @@ fn live(
         if let Some(exporter) = &exporter {
             exporter.serve()?;
         }
-        let sums = Sums::new(settings);
+        let sums = Sums::new(settings, command.is_some());
         let run = Run { settings, session, outputs, exporter, command, sums };
         run.watch().await
     });
@@ -252,9 +252,8 @@ struct Sums {
 }
 
 impl Sums {
-    fn new(settings: &Watch) -> Self {
-        // A command needs them for the summary of its run.
-        let wanted = settings.limits.are_set() || settings.aside;
+    fn new(settings: &Watch, of_command: bool) -> Self {
+        let wanted = settings.limits.are_set() || of_command;
         Self { wanted, summing: Summing::default(), interval: settings.interval, highest: 0.0 }
     }
 

@@ -6,7 +6,7 @@
 use std::{
     convert::Infallible,
     net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -72,7 +72,7 @@ impl Exporter {
 
     /// What is served, to be changed.
     pub fn update(&self, change: impl FnOnce(&mut Totals)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         change(&mut state.totals);
         state.last = Instant::now();
     }
@@ -91,6 +91,10 @@ impl Exporter {
         Ok(())
     }
 
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refused = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET or HEAD, please\n");
@@ -103,7 +107,7 @@ impl Exporter {
             "/metrics" => {
                 let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
                 let exposition = Exposition::of_accept(accept);
-                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let state = self.state();
                 let metrics = metrics::page(&state.totals, exposition);
                 page(StatusCode::OK, exposition.content_type(), metrics)
             }
@@ -114,7 +118,7 @@ impl Exporter {
     }
 
     fn health(&self) -> Response<Full<Bytes>> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
         let (age, bound) =
             (state.last.elapsed(), (state.interval * STANDSTILL).max(LEAST_STANDSTILL));
         match age > bound {

@@ -202,7 +202,7 @@ impl Watch {
         let mut show = Show::new(&args.show, terminal.aside(aside))?;
         if args.output.is_some() && args.show.json {
             // The JSON lines are in the file; the reports stay for people.
-            show = Show::new(&args.show, terminal.aside(aside))?.for_people();
+            show = show.for_people();
         }
         let lines = show.format == Format::Json || args.output.is_some();
         if args.samples && !lines {

@@ -17,12 +17,9 @@ use super::{
     clean::clean,
     details::WIDTH,
     paint::Paint,
-    words::{PerSecond, count, drops_in, wrap},
+    words::{self, PerSecond, count, drops_in, wrap},
 };
-use crate::report::{
-    compare::{Amount, Change, ChangedFinding, Comparison, Side, What},
-    finding::Severity,
-};
+use crate::report::compare::{Amount, Change, ChangedFinding, Comparison, Side, What};
 
 /// Columns of a rate.
 const RATE: usize = 9;
@@ -41,8 +38,8 @@ pub fn text(
 ) -> io::Result<()> {
     let sides = [("before", &comparison.before), ("after", &comparison.after)];
     for (word, Side { name, drops, duration_s, rate }) in sides {
+        let rate = amount(Amount { count: *drops, rate: *rate });
         let drops = drops_in(*drops, *duration_s);
-        let rate = zero_or(*rate);
         writeln!(out, "{word:<7} {drops} ({rate})  {}", clean(name))?;
     }
     let top = top.unwrap_or(usize::MAX);
@@ -65,10 +62,6 @@ pub fn text(
     comparison.findings.iter().try_for_each(|found| finding(found, color, out))
 }
 
-fn zero_or(rate: f64) -> String {
-    if rate == 0.0 { "0/s".to_owned() } else { PerSecond(rate).to_string() }
-}
-
 fn amount(amount: Amount) -> String {
     match amount {
         Amount { count: 0, .. } => "0/s".to_owned(),
@@ -77,15 +70,10 @@ fn amount(amount: Amount) -> String {
 }
 
 fn row(change: &Change, color: bool) -> String {
-    let symbol = change.symbol.as_deref().map_or("[unknown]".into(), clean);
+    let name = words::function(change.symbol.as_deref());
+    let place = words::place(&name, None, change.module.as_deref(), change.reason.as_deref());
     let mut line =
-        format!("{:>RATE$} {:>RATE$}  {symbol}", amount(change.before), amount(change.after));
-    if let Some(module) = &change.module {
-        line += &format!(" [{}]", clean(module));
-    }
-    if let Some(reason) = &change.reason {
-        line += &format!(" ({})", clean(reason));
-    }
+        format!("{:>RATE$} {:>RATE$}  {place}", amount(change.before), amount(change.after));
     let paint = match (change.before.count, change.after.count) {
         _ if change.benign => {
             line += ": benign";
@@ -101,7 +89,10 @@ fn row(change: &Change, color: bool) -> String {
         }
         _ => None,
     };
-    paint.map_or_else(|| line.clone(), |paint| paint.on(line.clone(), color))
+    match paint {
+        Some(paint) => paint.on(line, color),
+        None => line,
+    }
 }
 
 fn finding(found: &ChangedFinding, color: bool, out: &mut dyn Write) -> io::Result<()> {
@@ -110,11 +101,7 @@ fn finding(found: &ChangedFinding, color: bool, out: &mut dyn Write) -> io::Resu
         What::Still => ("still", Paint::Yellow),
         What::Gone => ("gone", Paint::Dim),
     };
-    let severity = match found.severity {
-        Severity::Critical => "critical",
-        Severity::Warning => "warning",
-        Severity::Notice => "notice",
-    };
+    let severity = found.severity.name();
     for (index, text) in wrap(&clean(&found.title), WIDTH - INDENT).into_iter().enumerate() {
         let head = match index {
             0 => format!("{word:<6} {severity:<9} "),

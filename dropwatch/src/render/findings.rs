@@ -56,10 +56,11 @@ pub(super) fn lines(finding: &Finding, color: bool) -> impl Iterator<Item = Stri
 
 /// The severity and the cause.
 pub(super) fn title(severity: Severity, title: &str, color: bool) -> Vec<String> {
-    let (word, paint) = match severity {
-        Severity::Critical => ("critical", Paint::Red),
-        Severity::Warning => ("warning", Paint::Yellow),
-        Severity::Notice => ("notice", Paint::Cyan),
+    let word = severity.name();
+    let paint = match severity {
+        Severity::Critical => Paint::Red,
+        Severity::Warning => Paint::Yellow,
+        Severity::Notice => Paint::Cyan,
     };
     let line = |(index, text): (usize, String)| {
         let head = if index == 0 { format!("{word:<INDENT$}") } else { " ".repeat(INDENT) };

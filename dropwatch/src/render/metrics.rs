@@ -7,10 +7,7 @@
 use std::fmt::Write as _;
 
 use super::clean::clean;
-use crate::report::{
-    finding::Severity,
-    totals::{Place, Totals},
-};
+use crate::report::{place::Place, totals::Totals};
 
 /// What a scraper takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +66,7 @@ impl Page {
         let name = "dropwatch_drops";
         self.family(name, Kind::Counter, None, "Packets that the kernel dropped.");
         for (place, count) in &totals.places {
-            let Place { symbol, module, reason, subsystem } = place;
+            let Place { symbol, module, reason, subsystem, .. } = place;
             self.place(symbol.as_deref().unwrap_or("unknown"), [module, reason, subsystem], *count);
         }
         self.place("other", [&None, &None, &None], totals.other);
@@ -121,12 +118,7 @@ impl Page {
         let help = "Causes of drops and losses that the last report found.";
         self.family("dropwatch_findings", Kind::Gauge, None, help);
         for ((rule, severity, netns), count) in &totals.findings {
-            let severity = match severity {
-                Severity::Critical => "critical",
-                Severity::Warning => "warning",
-                Severity::Notice => "notice",
-            };
-            let labels = [("rule", rule.as_str()), ("severity", severity), ("netns", netns)];
+            let labels = [("rule", rule.as_str()), ("severity", severity.name()), ("netns", netns)];
             self.sample("dropwatch_findings", &labels, *count);
         }
     }

@@ -21,7 +21,7 @@ use super::{
     details::WIDTH,
     findings,
     paint::Paint,
-    words::{PerSecond, Percent, count, drops_in, losses, wrap},
+    words::{self, PerSecond, Percent, count, drops_in, losses, wrap},
 };
 use crate::report::{
     model::{Lost, RanCommand},
@@ -125,18 +125,11 @@ fn rows(summary: &Summary, color: bool) -> Vec<String> {
 
 /// Where, which part, and what is new about it.
 fn place(row: &Row, summary: &Summary) -> String {
-    let symbol = row.symbol.as_deref().map(|name| clean(name).replace(char::is_whitespace, "?"));
-    let mut line = format!("at {}", symbol.as_deref().unwrap_or("[unknown]"));
-    if let (Some(_), Some(offset)) = (&row.symbol, row.offset) {
-        line += &format!("+{offset:#x}");
-    }
-    if let Some(module) = &row.module {
-        line += &format!(" [{}]", clean(module));
-    }
-    if let Some(reason) = &row.reason {
-        line += &format!(" ({})", clean(reason));
-    }
-    line += &format!(" {}", Percent(row.share));
+    let Row { symbol, offset, module, reason, .. } = row;
+    let offset = symbol.as_ref().and(*offset);
+    let name = words::function(symbol.as_deref());
+    let place = words::place(&name, offset, module.as_deref(), reason.as_deref());
+    let mut line = format!("at {place} {}", Percent(row.share));
     match summary.before {
         Some(_) if row.before == 0 => line += ", new",
         Some(Before { duration_s, .. }) if duration_s > 0.0 => {

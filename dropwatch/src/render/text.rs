@@ -26,7 +26,7 @@ use super::{
     details, findings, groups,
     paint::Paint,
     summary, tree,
-    words::{PerSecond, Percent, count, drops_in, losses, symbol},
+    words::{PerSecond, Percent, count, drops_in, location, losses},
 };
 use crate::report::model::{Address, End, Line, Location, Lost, Report, Start, share};
 
@@ -119,17 +119,8 @@ impl Text {
     }
 
     fn location(&self, row: &Location, width: usize, page: &mut Vec<u8>) -> io::Result<()> {
-        let mut line = format!("{:>width$} packets dropped at {}", row.count, symbol(row));
-        if let (Some(_), Some(offset)) = (&row.symbol, row.offset) {
-            line += &format!("+{offset:#x}");
-        }
-        if let Some(module) = &row.module {
-            line += &format!(" [{}]", clean(module));
-        }
-        if let Some(reason) = &row.reason {
-            line += &format!(" ({})", clean(reason));
-        }
-        line += &format!(" {}", Percent(row.share));
+        let (place, percent) = (location(row), Percent(row.share));
+        let mut line = format!("{:>width$} packets dropped at {place} {percent}", row.count);
         // An unnamed location shows its address already, in place of the name.
         if let (Some(_), Some(raw)) = (&row.symbol, row.address.public()) {
             line += &format!(" {}", Address::hex(raw));

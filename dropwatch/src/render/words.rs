@@ -101,12 +101,46 @@ pub(super) fn wrap_pieces<'a>(
     lines
 }
 
+/// `nf_hook_slow+0x7d [module] (NETFILTER_DROP)`, of the name that [`symbol`] gives. What has no name
+/// has no offset either.
+pub(super) fn place(
+    symbol: &str,
+    offset: Option<u64>,
+    module: Option<&str>,
+    reason: Option<&str>,
+) -> String {
+    let mut place = symbol.to_owned();
+    if let Some(offset) = offset {
+        place += &format!("+{offset:#x}");
+    }
+    if let Some(module) = module {
+        place += &format!(" [{}]", clean(module));
+    }
+    if let Some(reason) = reason {
+        place += &format!(" ({})", clean(reason));
+    }
+    place
+}
+
+/// The same of a row.
+pub(super) fn location(row: &Location) -> String {
+    let offset = row.symbol.as_ref().and(row.offset);
+    place(&symbol(row), offset, row.module.as_deref(), row.reason.as_deref())
+}
+
 /// The function's name without offset; an unnamed location's raw address.
 pub(super) fn symbol(row: &Location) -> String {
     match (&row.symbol, row.address.known()) {
-        (Some(symbol), _) => clean(symbol).replace(char::is_whitespace, "\u{fffd}"),
         (None, Some(raw)) => Address::hex(raw),
-        (None, None) => "[unknown]".to_owned(),
+        (name, _) => function(name.as_deref()),
+    }
+}
+
+/// A function's name as one word.
+pub(super) fn function(name: Option<&str>) -> String {
+    match name {
+        Some(name) => clean(name).replace(char::is_whitespace, "\u{fffd}"),
+        None => "[unknown]".to_owned(),
     }
 }
 

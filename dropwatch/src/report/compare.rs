@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::{
     facts::Netns,
     finding::Severity,
-    model::{SCHEMA_VERSION, round},
-    summary::{Found, Row, Summary},
+    model::SCHEMA_VERSION,
+    summary::{Found, Row, Summary, per_second},
 };
 
 /// What two runs differ in.
@@ -111,14 +111,10 @@ fn locations(before: &Summary, after: &Summary) -> Vec<Change> {
         let amount = if is_after { &mut change.after } else { &mut change.before };
         amount.count = amount.count.saturating_add(row.count);
     }
-    let rate = |count: u64, run: &Summary| match run.duration_s > 0.0 {
-        true => round(count as f64 / run.duration_s, 1),
-        false => 0.0,
-    };
     let mut changes: Vec<Change> = places.into_values().collect();
     for change in &mut changes {
-        change.before.rate = rate(change.before.count, before);
-        change.after.rate = rate(change.after.count, after);
+        change.before.rate = per_second(change.before.count, before.duration_s);
+        change.after.rate = per_second(change.after.count, after.duration_s);
     }
     // By name where the change is the same, as the map has them: this sort is stable.
     let size = |change: &Change| (change.after.rate - change.before.rate).abs();

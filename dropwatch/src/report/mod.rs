@@ -23,6 +23,7 @@ pub mod model;
 pub mod options;
 pub mod path;
 pub mod pattern;
+pub mod place;
 pub mod protocol;
 pub mod sample;
 pub mod shell;

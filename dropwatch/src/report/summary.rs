@@ -11,6 +11,7 @@ use super::{
     facts::Netns,
     finding::{Finding, Severity},
     model::{Location, Lost, Report, round, share},
+    place::Place,
     timestamp,
 };
 
@@ -102,25 +103,8 @@ pub struct Before {
     pub duration_s: f64,
 }
 
-/// What tells rows apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Place {
-    symbol: Option<String>,
-    offset: Option<u64>,
-    module: Option<String>,
-    reason: Option<String>,
-    subsystem: Option<String>,
-    /// An unnamed place is told apart by this alone, where it is known.
-    address: Option<u64>,
-}
-
-impl Place {
-    fn of(row: &Location) -> Self {
-        let Location { symbol, offset, module, reason, subsystem, address, .. } = row.clone();
-        let address = address.known().filter(|_| symbol.is_none());
-        Self { symbol, offset, module, reason, subsystem, address }
-    }
-}
+/// What tells rows apart: an unnamed place by its address alone, where that is known.
+type Key = (Place, Option<u64>);
 
 /// Counts at one place.
 #[derive(Clone, Copy, Debug, Default)]
@@ -133,7 +117,7 @@ struct Counts {
 /// Sums up reports as they come.
 #[derive(Clone, Debug, Default)]
 pub struct Summing {
-    rows: HashMap<Place, Counts>,
+    rows: HashMap<Key, Counts>,
     found: HashMap<(String, Option<u32>), (Found, u64)>,
     sums: Summary,
     reports: u64,
@@ -222,12 +206,13 @@ impl Summing {
     }
 
     fn row(&mut self, row: &Location, before: bool) {
-        let place = Place::of(row);
+        let address = row.address.known().filter(|_| row.symbol.is_none());
+        let key = (Place::of(row), address);
         // What finds no room is in the sum, and so in `other`.
-        if self.rows.len() >= MOST && !self.rows.contains_key(&place) {
+        if self.rows.len() >= MOST && !self.rows.contains_key(&key) {
             return;
         }
-        let counts = self.rows.entry(place).or_default();
+        let counts = self.rows.entry(key).or_default();
         let count = if before { &mut counts.before } else { &mut counts.during };
         *count = count.saturating_add(row.count);
         counts.benign = row.benign;
@@ -271,9 +256,9 @@ impl Summing {
     }
 }
 
-fn row(summary: &Summary) -> impl Fn((&Place, &Counts)) -> Row + '_ {
-    |(place, counts)| {
-        let Place { symbol, offset, module, reason, subsystem, .. } = place.clone();
+fn row(summary: &Summary) -> impl Fn((&Key, &Counts)) -> Row + '_ {
+    |((place, _), counts)| {
+        let Place { symbol, offset, module, reason, subsystem } = place.clone();
         Row {
             symbol,
             offset,
@@ -290,6 +275,6 @@ fn row(summary: &Summary) -> impl Fn((&Place, &Counts)) -> Row + '_ {
 }
 
 /// To one decimal; 0 for a time without length.
-fn per_second(count: u64, seconds: f64) -> f64 {
+pub(super) fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { round(count as f64 / seconds, 1) } else { 0.0 }
 }

@@ -9,22 +9,13 @@ use super::{
     facts::Netns,
     finding::Severity,
     model::{Host, Report},
+    place::Place,
     snapshot::Lost,
 };
 
 /// Places that have a sum of their own; the drops of later ones are in [`Totals::other`]. A metrics
 /// database keeps a series for each.
 pub const MOST_PLACES: usize = 1_000;
-
-/// What tells sums of drops apart. Offsets are not part of it: other builds have others.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// `None` for a location without a name, and for drops whose location is unknown.
-    pub symbol: Option<String>,
-    pub module: Option<String>,
-    pub reason: Option<String>,
-    pub subsystem: Option<String>,
-}
 
 /// A rule that found something in the last report, how bad, and where.
 pub type Found = (String, Severity, String);
@@ -58,6 +49,7 @@ pub struct Totals {
     pub reports: u64,
     /// End of the last report.
     pub last: Option<Timestamp>,
+    /// Without offsets: other builds have others. Drops whose location is unknown have no name.
     pub places: BTreeMap<Place, u64>,
     /// Drops at places beyond the bound.
     pub other: u64,
@@ -84,12 +76,7 @@ impl Totals {
         self.reports += 1;
         self.last = Some(report.end);
         for row in &report.locations {
-            let place = Place {
-                symbol: row.symbol.clone(),
-                module: row.module.clone(),
-                reason: row.reason.clone(),
-                subsystem: row.subsystem.clone(),
-            };
+            let place = Place { offset: None, ..Place::of(row) };
             let has_room = self.places.len() < MOST_PLACES || self.places.contains_key(&place);
             let sum = match has_room {
                 true => self.places.entry(place).or_default(),

@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
     process::{Command, Output},
     sync::OnceLock,
+    time::{Duration, Instant},
 };
 
 use dropwatch::report::{
@@ -39,6 +40,20 @@ pub(crate) fn dropwatch(args: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(args);
     command
+}
+
+/// Polls until `done`, and fails when that takes longer than `patience`.
+pub(crate) fn wait_until(patience: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What a program wrote.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Runs dropwatch to its end, for runs that do not attach.

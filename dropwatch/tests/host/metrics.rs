@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use testbed::{
@@ -16,7 +16,7 @@ use testbed::{
     udp::Family,
 };
 
-use crate::harness::{Run, binary, output};
+use crate::harness::{Run, binary, output, wait_until};
 
 /// A port that nobody has at the moment.
 fn free_address() -> SocketAddr {
@@ -53,12 +53,9 @@ fn drops(page: &str) -> BTreeMap<(String, String), u64> {
     counted.filter(|((symbol, _), _)| is_ours(symbol)).collect()
 }
 
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + longer(Duration::from_secs(10));
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+/// Far more than anything here takes.
+fn patience() -> Duration {
+    longer(Duration::from_secs(10))
 }
 
 #[test]
@@ -69,7 +66,7 @@ fn totals_are_those_of_the_reports() {
     let run = Run::start(&["-i", "200ms", "--metrics", &address.to_string()]);
     closed.send(300).unwrap();
     let refused = |page: &str| drops(page).values().sum::<u64>() >= 300;
-    wait_until("no metrics of it", || refused(&get(address, "/metrics").1));
+    wait_until(patience(), "no metrics of it", || refused(&get(address, "/metrics").1));
     // No client may hold up another: these say nothing, or never end.
     let silent: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
     let mut endless = TcpStream::connect(address).unwrap();
@@ -83,7 +80,7 @@ fn totals_are_those_of_the_reports() {
     let (_, page) = get(address, "/metrics");
     assert!(refused(&page), "counters never fall: {page}");
     // The last drops are in a report, and nothing else drops meanwhile.
-    wait_until("no metrics of the last", || {
+    wait_until(patience(), "no metrics of the last", || {
         drops(&get(address, "/metrics").1).values().sum::<u64>() >= 340
     });
     std::thread::sleep(longer(Duration::from_millis(300)));
@@ -145,8 +142,10 @@ fn a_recording_is_served_in_its_own_time() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    wait_until("it does not serve", || TcpStream::connect(address).is_ok());
-    wait_until("not all of it", || drops(&get(address, "/metrics").1).values().sum::<u64>() >= 30);
+    wait_until(patience(), "it does not serve", || TcpStream::connect(address).is_ok());
+    wait_until(patience(), "not all of it", || {
+        drops(&get(address, "/metrics").1).values().sum::<u64>() >= 30
+    });
     replay.kill().unwrap();
     replay.wait().unwrap();
     std::fs::remove_file(file).unwrap();

@@ -8,12 +8,14 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use caps::{CapSet, Capability, CapsHashSet};
 use dropwatch::kernel::{HostRoot, Namespaces, Owners, Process};
 use testbed::{link::veth, netns::Netns};
+
+use crate::harness::wait_until;
 
 /// `nobody`, on every distribution.
 const USER: &str = "65534";
@@ -33,14 +35,6 @@ fn with<T: Send>(capabilities: &[Capability], work: impl FnOnce() -> T + Send) -
     })
 }
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// A child process that ends with the test.
 struct Resident(Child);
 
@@ -48,7 +42,7 @@ impl Resident {
     /// Starts `command`, which becomes `sleep`.
     fn start(command: &mut Command) -> Self {
         let child = Self(command.spawn().unwrap());
-        wait_until("sleep runs", || child.comm() == "sleep\n");
+        wait_until(PATIENCE, "sleep runs", || child.comm() == "sleep\n");
         child
     }
 
@@ -162,7 +156,7 @@ fn a_namespace_that_was_looked_into_can_die() {
     let index = index.expect("the far end");
     let name = far.name().to_owned();
     drop(far);
-    wait_until("the near end goes with the far one", || {
+    wait_until(PATIENCE, "the near end goes with the far one", || {
         !near.ip("link show").unwrap().contains("eth0")
     });
     namespaces.begin_report();

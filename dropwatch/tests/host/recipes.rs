@@ -17,7 +17,7 @@ use testbed::{
     udp::Family,
 };
 
-use crate::harness::binary;
+use crate::harness::{binary, text, wait_until};
 
 /// A folder of its own, in which a recipe is followed.
 struct Kitchen(PathBuf);
@@ -64,17 +64,9 @@ fn recipe(heading: &str, changes: &[(&str, &str)]) -> String {
     commands
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Waits until `done`, or fails.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + longer(Duration::from_secs(20));
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+/// Far more than anything here takes.
+fn patience() -> Duration {
+    longer(Duration::from_secs(20))
 }
 
 fn told(mut child: Child) -> String {
@@ -102,7 +94,7 @@ fn a_load_test_before_and_after_a_change() {
     let recipe = recipe("A load test, before and after a change", &[(load, wait)]);
     let child =
         kitchen.shell(&recipe).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until("the load test does not begin", || kitchen.0.join("running").exists());
+    wait_until(patience(), "the load test does not begin", || kitchen.0.join("running").exists());
     closed.send(400).unwrap();
     fs::write(kitchen.0.join("sent"), "").unwrap();
     let told = told(child);
@@ -146,7 +138,9 @@ fn one_container() {
     let child =
         kitchen.shell(&recipe).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let drops = kitchen.0.join("drops.ndjson");
-    wait_until("it does not begin", || drops.metadata().is_ok_and(|file| file.len() > 0));
+    wait_until(patience(), "it does not begin", || {
+        drops.metadata().is_ok_and(|file| file.len() > 0)
+    });
     inside.send(70).unwrap();
     outside.send(90).unwrap();
     let shown = told(child);
@@ -175,10 +169,14 @@ fn the_nic_says_dropped() {
     let child =
         kitchen.shell(&recipe).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let drops = kitchen.0.join("drops.ndjson");
-    wait_until("it does not begin", || drops.metadata().is_ok_and(|file| file.len() > 0));
+    wait_until(patience(), "it does not begin", || {
+        drops.metadata().is_ok_and(|file| file.len() > 0)
+    });
     let before = wire.received().unwrap().rx_dropped;
     let sent = wire.flood(500, None).unwrap().accepted;
-    wait_until("frames are under way", || wire.received().unwrap().rx_dropped >= before + sent);
+    wait_until(patience(), "frames are under way", || {
+        wire.received().unwrap().rx_dropped >= before + sent
+    });
     let shown = told(child);
     assert!(shown.contains("dropped"), "{shown}");
     let rose = wire.received().unwrap().rx_dropped - before;
@@ -200,9 +198,9 @@ fn a_gate_for_ci() {
     let wait = "sh -c 'touch running; while [ ! -e sent ]; do sleep 0.05; done'";
     let dropping = recipe("A gate for CI", &[("make integration-test", wait)]);
     let mut child = kitchen.shell(&dropping).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("the test does not begin", || kitchen.0.join("running").exists());
+    wait_until(patience(), "the test does not begin", || kitchen.0.join("running").exists());
     closed.send(1).unwrap();
     fs::write(kitchen.0.join("sent"), "").unwrap();
-    wait_until("it does not end", || child.try_wait().unwrap().is_some());
+    wait_until(patience(), "it does not end", || child.try_wait().unwrap().is_some());
     assert_eq!(child.wait().unwrap().code(), Some(5));
 }

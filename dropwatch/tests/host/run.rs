@@ -6,7 +6,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{Command, Output, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use dropwatch::report::model::{End, Line, Report};
@@ -23,7 +23,7 @@ use testbed::{
     udp::Family,
 };
 
-use crate::harness::{binary, decoded};
+use crate::harness::{binary, decoded, text, wait_until};
 
 /// A file that is removed with its test.
 struct Recording(PathBuf);
@@ -65,8 +65,9 @@ fn run(options: &[&str], command: &[&str]) -> Output {
     dropwatch.stdin(Stdio::null()).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+/// Far more than anything here takes.
+fn patience() -> Duration {
+    longer(Duration::from_secs(10))
 }
 
 #[test]
@@ -163,14 +164,8 @@ fn signals_are_the_commands() {
         let mut ready = [0; 6];
         child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
-        let deadline = Instant::now() + longer(Duration::from_secs(10));
-        let ended = loop {
-            if let Some(ended) = child.try_wait().unwrap() {
-                break ended;
-            }
-            assert!(Instant::now() < deadline, "{signal} does not end the command");
-            std::thread::sleep(Duration::from_millis(20));
-        };
+        wait_until(patience(), "the command ends", || child.try_wait().unwrap().is_some());
+        let ended = child.wait().unwrap();
         assert_eq!((ended.code(), ended.signal()), (Some(status), None), "{signal}");
     }
 }
@@ -202,11 +197,7 @@ fn what_was_so_before_is_not_new() {
     let mut dropwatch = Command::new(binary());
     dropwatch.args(["run", "--baseline", "2s", "-o", file, "--", "sleep", "0.1"]);
     let child = dropwatch.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let deadline = Instant::now() + longer(Duration::from_secs(10));
-    while recording.0.metadata().map_or(0, |file| file.len()) == 0 {
-        assert!(Instant::now() < deadline, "it does not begin");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until(patience(), "it begins", || recording.0.metadata().is_ok_and(|file| file.len() > 0));
     closed.send(20).unwrap();
     assert!(child.wait_with_output().unwrap().status.success());
     let (reports, end) = recording.reports_and_end();

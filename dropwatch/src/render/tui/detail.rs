@@ -4,14 +4,14 @@ use ratatui::text::{Line, Span};
 
 use super::{
     state::{Row, State},
-    view::{BOLD, DIM, place},
+    view::{BOLD, DIM},
 };
 use crate::{
     diagnose::knowledge::{CORE, Check, Entry, NOT_SPECIFIED, Table, function_name},
     render::{
         clean::clean,
         details,
-        words::{PerSecond, wrap},
+        words::{PerSecond, location, wrap},
     },
     report::{finding::Finding, model::Location},
 };
@@ -30,7 +30,7 @@ pub(super) fn lines(
 ) -> Vec<Line<'static>> {
     let room = usize::from(width).saturating_sub(INDENT);
     let mut page = Page { lines: vec![Line::default()], room };
-    page.lines.push(Line::styled(place(&row.last), BOLD));
+    page.lines.push(Line::styled(location(&row.last), BOLD));
     let rate =
         if row.rate == 0.0 { "none now".to_owned() } else { PerSecond(row.rate).to_string() };
     page.text(&format!("{rate}, {} since the view began", row.total));

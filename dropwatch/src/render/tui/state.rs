@@ -8,6 +8,7 @@ use std::{
 use crate::report::{
     finding::Finding,
     model::{Host, Location, Lost, Report},
+    place::Place,
 };
 
 /// Intervals that a row's history holds: the most that a wide screen shows.
@@ -15,28 +16,17 @@ pub const HISTORY: usize = 60;
 /// Rows that are remembered; beyond them, those at rest the longest are forgotten.
 const MOST_ROWS: usize = 1_000;
 
-/// What tells rows apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    symbol: Option<String>,
-    offset: Option<u64>,
-    module: Option<String>,
-    reason: Option<String>,
-    subsystem: Option<String>,
-    address: Option<u64>,
-}
+/// What tells rows apart: two functions of one name lie at two addresses.
+type Identity = (Place, Option<u64>);
 
-impl Place {
-    fn of(row: &Location) -> Self {
-        let Location { symbol, offset, module, reason, subsystem, address, .. } = row.clone();
-        Self { symbol, offset, module, reason, subsystem, address: address.known() }
-    }
+fn identity(row: &Location) -> Identity {
+    (Place::of(row), row.address.known())
 }
 
 /// One place, now and before.
 #[derive(Clone, Debug)]
 pub struct Row {
-    place: Place,
+    identity: Identity,
     /// As the last report with drops here has it; its rate and count are of that report.
     pub last: Location,
     /// Drops a second now.
@@ -126,7 +116,7 @@ pub struct State {
     pub benign: bool,
     /// Show rows of this network namespace alone.
     pub netns: Option<String>,
-    selected: Option<Place>,
+    selected: Option<Identity>,
     /// What is shown while the world goes on.
     frozen: Option<Box<State>>,
     pub over: bool,
@@ -163,18 +153,19 @@ impl State {
             row.rate = 0.0;
         }
         for location in report.locations {
-            let place = Place::of(&location);
-            let known = self.rows.iter_mut().find(|row| row.place == place);
+            let identity = identity(&location);
+            let known = self.rows.iter_mut().find(|row| row.identity == identity);
             match known {
                 Some(row) => {
                     row.rate = location.rate;
                     row.total = row.total.saturating_add(location.count);
                     // An interval without samples does not take away what is known.
-                    let details = location.details.clone().or_else(|| row.last.details.take());
-                    row.last = Location { details, ..location };
+                    let details = row.last.details.take();
+                    row.last = location;
+                    row.last.details = row.last.details.take().or(details);
                 }
                 None => self.rows.push(Row {
-                    place,
+                    identity,
                     rate: location.rate,
                     total: location.count,
                     history: VecDeque::new(),
@@ -227,8 +218,8 @@ impl State {
 
     /// The selected one among `rows`, or the first.
     pub fn selected(&self, rows: &[&Row]) -> usize {
-        let place = self.selected.as_ref();
-        rows.iter().position(|row| Some(&row.place) == place).unwrap_or(0)
+        let identity = self.selected.as_ref();
+        rows.iter().position(|row| Some(&row.identity) == identity).unwrap_or(0)
     }
 
     /// How many benign drops are not shown.
@@ -293,7 +284,7 @@ impl State {
         let Some(last) = rows.len().checked_sub(1) else { return };
         let now = self.selected(&rows);
         let next = if down { now.saturating_add(by).min(last) } else { now.saturating_sub(by) };
-        self.selected = Some(rows[next].place.clone());
+        self.selected = Some(rows[next].identity.clone());
     }
 
     /// All, then each one that rows name, then all again.

@@ -17,14 +17,10 @@ use super::{
 use crate::{
     diagnose::knowledge::Table,
     render::{
-        self,
         clean::clean,
-        words::{PerSecond, count, losses},
+        words::{PerSecond, count, location, losses},
     },
-    report::{
-        finding::{Finding, Severity},
-        model::Location,
-    },
+    report::finding::{Finding, Severity},
 };
 
 /// Columns of a rate, of a total, and of the history on a narrow screen.
@@ -210,24 +206,9 @@ fn line(row: &Row, history: usize, selected: bool, look: &Look) -> Line<'static>
     Line::from(vec![
         format!("{rate:>RATE$} {:>TOTAL$}  ", row.total).into(),
         trend,
-        format!("  {}", place(&row.last)).into(),
+        format!("  {}", location(&row.last)).into(),
     ])
     .style(style)
-}
-
-/// `nf_hook_slow+0x7d [module] (NETFILTER_DROP)`.
-pub(super) fn place(row: &Location) -> String {
-    let mut text = render::words::symbol(row);
-    if let (Some(_), Some(offset)) = (&row.symbol, row.offset) {
-        text += &format!("+{offset:#x}");
-    }
-    if let Some(module) = &row.module {
-        text += &format!(" [{}]", clean(module));
-    }
-    if let Some(reason) = &row.reason {
-        text += &format!(" ({})", clean(reason));
-    }
-    text
 }
 
 /// The last intervals of a row, each as high as it is compared with its own highest.
@@ -244,11 +225,7 @@ fn sparkline(row: &Row, width: usize) -> String {
 }
 
 fn finding(finding: &Finding, look: &Look) -> Line<'static> {
-    let word = match finding.severity {
-        Severity::Critical => "critical",
-        Severity::Warning => "warning",
-        Severity::Notice => "notice",
-    };
+    let word = finding.severity.name();
     Line::from(vec![
         Span::styled(format!("{word:<9} "), look.severity(finding.severity)),
         clean(&finding.title).into_owned().into(),

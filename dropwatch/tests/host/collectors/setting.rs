@@ -13,6 +13,8 @@ use nix::{
 };
 use testbed::{command::die_with_parent, machine::longer};
 
+use crate::harness::wait_until;
+
 /// More than any of them takes to start, to see what is new in a file, or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -21,12 +23,8 @@ pub(super) fn soon(milliseconds: u64) -> Duration {
 }
 
 /// Polls until `done`.
-pub(super) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + longer(PATIENCE);
-    while !done() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+pub(super) fn wait_for(what: &str, done: impl FnMut() -> bool) {
+    wait_until(longer(PATIENCE), what, done);
 }
 
 /// The block of docs/logging.md that is to become the file named.
