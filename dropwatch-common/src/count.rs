@@ -22,9 +22,12 @@ use crate::{Counter, DropKey, Lost};
 /// Slots of one CPU.
 pub const SLOTS: usize = 256;
 /// Set in the tag of every slot that has a key.
-pub const TAKEN: u64 = 1 << 32;
+pub const TAKEN: u64 = 1 << 0;
 /// Set in the tag while the slot's counter is being changed.
-pub const BUSY: u64 = 1 << 33;
+pub const BUSY: u64 = 1 << 1;
+/// Where in the tag the reason begins: above the flags, so that one shift both puts it there and
+/// clears what a register may have beyond its 32 bits.
+const REASON_SHIFT: u32 = 32;
 
 /// One counter of the front cache: a line of the CPU's cache, however the kernel aligns them.
 #[repr(C)]
@@ -32,7 +35,7 @@ pub const BUSY: u64 = 1 << 33;
 pub struct Slot {
     /// [`DropKey::location`]; zero until claimed.
     pub location: u64,
-    /// [`DropKey::reason`], [`TAKEN`] and sometimes [`BUSY`]; zero until claimed.
+    /// [`tag`] of its key, and sometimes [`BUSY`]; zero until claimed.
     pub tag: u64,
     pub counter: Counter,
     pub spare: [u64; 2],
@@ -56,8 +59,14 @@ impl Slot {
         if self.location == 0 || self.tag & TAKEN == 0 {
             return None;
         }
-        Some(DropKey::new(self.location, self.tag as u32))
+        Some(DropKey::new(self.location, (self.tag >> REASON_SHIFT) as u32))
     }
+}
+
+/// The tag of a slot that has a key with this reason and is not [`BUSY`].
+#[inline(always)]
+pub const fn tag(reason: u32) -> u64 {
+    (reason as u64) << REASON_SHIFT | TAKEN
 }
 
 /// A word of [`Front`].
@@ -88,22 +97,49 @@ pub trait Steps {
     fn count(&self, counter: Self::Place) -> u64;
 }
 
-/// Counts a drop in the first slot of its key, if that has the key already, and does `then` with the
-/// counter before an interruption can come to that slot. This is all that a drop costs in a flood.
+/// What came of [`hit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hit {
+    /// Counted, and that was all.
+    Counted,
+    /// Counted. The slot stays [`BUSY`] until [`release`].
+    Held,
+    /// Not counted yet: [`miss`] does.
+    Missed,
+}
+
+/// Counts a drop in the first slot of its key, if that has the key already. The slot is held if
+/// `more`, which looks at the counter and the new count, says that there is more to do with it. This
+/// is all that a drop costs in a flood: whatever is rare is not done here, and needs no register
+/// that this code would have to save.
 #[inline(always)]
-pub fn hit<S: Steps, R>(
+pub fn hit<S: Steps>(
+    steps: &S,
+    location: u64,
+    reason: u32,
+    more: impl Fn(S::Place, u64) -> bool,
+) -> Hit {
+    let slot = home(location, reason);
+    if !has_key(steps, slot, location, reason) {
+        return Hit::Missed;
+    }
+    let count = count_in(steps, slot, reason);
+    if more(steps.slot(slot), count) {
+        return Hit::Held;
+    }
+    steps.store(Word::Tag(slot), tag(reason));
+    Hit::Counted
+}
+
+/// Does `then` with a counter that [`hit`] has held, and lets it go.
+#[inline(always)]
+pub fn release<S: Steps, R>(
     steps: &S,
     location: u64,
     reason: u32,
     then: impl Fn(S::Place, u64) -> R,
-) -> Option<R> {
-    let slot = home(location, reason);
-    if steps.load(Word::Tag(slot)) == TAKEN | reason as u64
-        && steps.load(Word::Location(slot)) == location
-    {
-        return Some(count_in(steps, slot, reason, then));
-    }
-    None
+) -> R {
+    follow(steps, home(location, reason), reason, then)
 }
 
 /// Counts a drop for which [`hit`] was of no use: in the other slot of its key, in one that it
@@ -120,17 +156,20 @@ pub fn miss<S: Steps, R>(
     then: impl Fn(S::Place, u64) -> R,
 ) -> Result<R, Lost> {
     let first = home(location, reason);
-    if claim(steps, first, location, reason) {
-        return Ok(count_in(steps, first, reason, then));
-    }
     let second = first ^ 1;
-    // A busy slot may be this key's: then the map has room for both.
-    if steps.load(Word::Tag(first)) & BUSY == 0 {
-        let has_key = steps.load(Word::Tag(second)) == TAKEN | reason as u64
-            && steps.load(Word::Location(second)) == location;
-        if has_key || claim(steps, second, location, reason) {
-            return Ok(count_in(steps, second, reason, then));
-        }
+    let slot = if claim(steps, first, location, reason) {
+        Some(first)
+    } else if steps.load(Word::Tag(first)) & BUSY != 0 {
+        // It may be this key's: then the map has room for both.
+        None
+    } else if has_key(steps, second, location, reason) || claim(steps, second, location, reason) {
+        Some(second)
+    } else {
+        None
+    };
+    if let Some(slot) = slot {
+        count_in(steps, slot, reason);
+        return Ok(follow(steps, slot, reason, then));
     }
     let place = count_in_map(steps, &DropKey::new(location, reason))?;
     Ok(then(place, steps.count(place)))
@@ -140,24 +179,35 @@ pub fn miss<S: Steps, R>(
 /// of the CPU's cache. Fibonacci hashing: locations differ in their low bits, reasons in a few.
 #[inline(always)]
 pub fn home(location: u64, reason: u32) -> usize {
-    let mixed = (location ^ (reason as u64) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (location ^ tag(reason)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> (u64::BITS - SLOTS.ilog2())) as usize
 }
 
-/// Counts in a slot that has the key and is not busy.
+/// Whether a slot has the key and is not busy.
 #[inline(always)]
-fn count_in<S: Steps, R>(
+fn has_key<S: Steps>(steps: &S, slot: usize, location: u64, reason: u32) -> bool {
+    steps.load(Word::Tag(slot)) == tag(reason) && steps.load(Word::Location(slot)) == location
+}
+
+/// Counts in a slot that has the key and is not busy, and leaves it busy.
+#[inline(always)]
+fn count_in<S: Steps>(steps: &S, slot: usize, reason: u32) -> u64 {
+    steps.store(Word::Tag(slot), tag(reason) | BUSY);
+    let count = steps.load(Word::Count(slot)) + 1;
+    steps.store(Word::Count(slot), count);
+    count
+}
+
+/// Does `then` with the counter of a slot that this drop made busy, which it is no longer then.
+#[inline(always)]
+fn follow<S: Steps, R>(
     steps: &S,
     slot: usize,
     reason: u32,
     then: impl Fn(S::Place, u64) -> R,
 ) -> R {
-    let tag = TAKEN | reason as u64;
-    steps.store(Word::Tag(slot), tag | BUSY);
-    let count = steps.load(Word::Count(slot)) + 1;
-    steps.store(Word::Count(slot), count);
-    let result = then(steps.slot(slot), count);
-    steps.store(Word::Tag(slot), tag);
+    let result = then(steps.slot(slot), steps.load(Word::Count(slot)));
+    steps.store(Word::Tag(slot), tag(reason));
     result
 }
 
@@ -172,7 +222,7 @@ fn claim<S: Steps>(steps: &S, slot: usize, location: u64, reason: u32) -> bool {
     let free = steps.load(Word::Tag(slot)) == 0;
     if free {
         steps.store(Word::Location(slot), location);
-        steps.store(Word::Tag(slot), TAKEN | reason as u64);
+        steps.store(Word::Tag(slot), tag(reason));
     }
     steps.store(Word::Claiming, 0);
     free

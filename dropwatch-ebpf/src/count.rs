@@ -1,17 +1,17 @@
 //! Exact counting: every drop ends in exactly one counter, at its location or under a cause of loss.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
+use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
 use dropwatch_common::{
-    Counter, DropKey, Lost,
-    count::{self, Front, Slot, Steps, Word},
+    Counter, DropKey, Lost, NO_REASON,
+    count::{self, Front, Hit, Slot, Steps, Word},
     mode,
 };
 
 use crate::{
     MODE,
     maps::{DROPS, FRONT, LOST},
-    sample::due,
+    sample::{self, is_due, schedule},
 };
 
 /// `E2BIG` (include/uapi/asm-generic/errno-base.h): what a full map answers.
@@ -21,38 +21,68 @@ pub const EEXIST: i32 = -17;
 
 const ZERO: Counter = Counter { count: 0, next: 0, sampled: 0, epoch: 0, taken: 0 };
 
-/// Counts one drop, and returns for how many drops a sample of it stands; 0 if none is due, or if
-/// the drop had to be counted as lost.
+/// Counts one drop, and takes a sample of it if one is due.
+///
+/// What is rare has functions of its own that end the program, so that nothing has to be kept across
+/// their calls: this one then saves no registers but the context's.
 #[inline(always)]
-pub fn drop_at(ctx: &RawTracePointContext, mode: u32, location: u64, reason: u32) -> u64 {
+pub fn drop_at(ctx: &RawTracePointContext, mode: u32) {
     let Some(front) = FRONT.get_ptr_mut(0) else {
         // An array with one entry: it is there. If it were not, that would be counted.
-        lost(Lost::MapBusy);
-        return 0;
+        return lost(Lost::MapBusy);
     };
-    let due = |counter, count| if mode & mode::SAMPLES == 0 { 0 } else { due(counter, count) };
-    match count::hit(&Maps { ctx, front }, location, reason, due) {
-        Some(weight) => weight,
-        None => beside(ctx, front, location, reason),
+    let more = |counter, count| mode & mode::SAMPLES != 0 && is_due(counter, count);
+    match count::hit(&Maps { ctx, front }, location(ctx), reason(ctx, mode), more) {
+        Hit::Counted => {}
+        Hit::Held => sampled(same(ctx), front),
+        Hit::Missed => missed(same(ctx), front),
     }
 }
 
-/// The same for drops that the first look does not find. A function of its own, so that the others
-/// do not pay for it.
+#[inline(always)]
+fn location(ctx: &RawTracePointContext) -> u64 {
+    ctx.arg(1)
+}
+
+#[inline(always)]
+fn reason(ctx: &RawTracePointContext, mode: u32) -> u32 {
+    if mode & mode::REASON == 0 { NO_REASON } else { ctx.arg(2) }
+}
+
+/// The context for a function of its own: by value, since a reference would be one to the stack.
+#[inline(always)]
+pub fn same(ctx: &RawTracePointContext) -> RawTracePointContext {
+    RawTracePointContext::new(ctx.as_ptr())
+}
+
+/// Takes the sample that is due of a drop that [`drop_at`] has counted.
 #[inline(never)]
-fn beside(ctx: &RawTracePointContext, front: *mut Front, location: u64, reason: u32) -> u64 {
-    let due = |counter, count| {
+fn sampled(ctx: RawTracePointContext, front: *mut Front) {
+    let ctx = &ctx;
+    let (location, reason) = (location(ctx), reason(ctx, MODE.load()));
+    let weight = count::release(&Maps { ctx, front }, location, reason, schedule);
+    sample::take(ctx, location, reason, weight);
+}
+
+/// Counts a drop that the first look does not find, and takes a sample of it if one is due.
+#[inline(never)]
+fn missed(ctx: RawTracePointContext, front: *mut Front) {
+    let ctx = &ctx;
+    let mode = MODE.load();
+    let (location, reason) = (location(ctx), reason(ctx, mode));
+    let weight = |counter, count| {
         if count == 1 {
             debug!(ctx, "first drop at {:x}, reason {}", location, reason);
         }
-        if MODE.load() & mode::SAMPLES == 0 { 0 } else { due(counter, count) }
-    };
-    match count::miss(&Maps { ctx, front }, location, reason, due) {
-        Ok(weight) => weight,
-        Err(cause) => {
-            lost(cause);
-            0
+        if mode & mode::SAMPLES == 0 || !is_due(counter, count) {
+            return 0;
         }
+        schedule(counter, count)
+    };
+    match count::miss(&Maps { ctx, front }, location, reason, weight) {
+        Ok(0) => {}
+        Ok(weight) => sample::take(ctx, location, reason, weight),
+        Err(cause) => lost(cause),
     }
 }
 

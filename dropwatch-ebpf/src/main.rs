@@ -18,7 +18,7 @@ mod sample;
 mod skb;
 
 use aya_ebpf::{Global, macros::raw_tracepoint, programs::RawTracePointContext};
-use dropwatch_common::{Lost, NO_REASON, mode};
+use dropwatch_common::{Lost, mode};
 
 /// Bits of [`mode`]. Whether the tracepoint carries a drop reason as its third argument (Linux 5.17,
 /// and stable kernels that took it back), the loader finds out by trying: the kernel refuses to
@@ -30,22 +30,27 @@ static MODE: Global<u32> = Global::new(0);
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 fn dropwatch_kfree_skb(ctx: RawTracePointContext) -> i32 {
     let mode = MODE.load();
-    match filter::wants(&ctx, mode >> mode::FILTER_SHIFT & mode::PARTS) {
-        Some(true) => {}
-        Some(false) => return 0,
-        None => {
-            count::lost(Lost::Undecided);
-            return 0;
-        }
+    if mode >> mode::FILTER_SHIFT == 0 {
+        count::drop_at(&ctx, mode);
+    } else {
+        by_packet(ctx);
     }
-    let location = ctx.arg(1);
-    let reason = if mode & mode::REASON == 0 { NO_REASON } else { ctx.arg(2) };
-    let weight = count::drop_at(&ctx, mode, location, reason);
-    if weight != 0 {
-        sample::take(&ctx, location, reason, weight);
-    }
-    group::count(&ctx, mode >> mode::GROUP_SHIFT & mode::PARTS);
     0
+}
+
+/// The same where a filter or a group needs to know more of the packet.
+#[inline(never)]
+fn by_packet(ctx: RawTracePointContext) {
+    let ctx = &ctx;
+    let mode = MODE.load();
+    match filter::wants(ctx, mode >> mode::FILTER_SHIFT & mode::PARTS) {
+        Some(true) => {
+            count::drop_at(ctx, mode);
+            group::count(ctx, mode >> mode::GROUP_SHIFT & mode::PARTS);
+        }
+        Some(false) => {}
+        None => count::lost(Lost::Undecided),
+    }
 }
 
 /// The verifier refuses a program that could reach this; the linker drops it.

@@ -26,19 +26,17 @@ const WHOLE: u32 = 16;
 /// Widest mean gap between later ones, as a power of two.
 const WIDEST: u32 = 24;
 
-/// Whether the drop that was just counted, as the `count`th, is to be sampled: for how many drops it
-/// stands then, else 0.
+/// Whether the drop that was just counted, as the `count`th, is to be sampled.
 #[inline(always)]
-pub fn due(counter: *mut Counter, count: u64) -> u64 {
-    // SAFETY: a checked pointer to a counter of this CPU; EPOCH is one aligned word that user space
-    // replaces.
-    unsafe {
-        let epoch = (&raw const EPOCH).read_volatile();
-        if count < (*counter).next && (*counter).epoch == epoch {
-            return 0;
-        }
-        schedule(&mut *counter, count, epoch)
-    }
+pub fn is_due(counter: *mut Counter, count: u64) -> bool {
+    // SAFETY: a checked pointer to a counter of this CPU.
+    unsafe { count >= (*counter).next || (*counter).epoch != epoch() }
+}
+
+#[inline(always)]
+fn epoch() -> u32 {
+    // SAFETY: one aligned word that user space replaces.
+    unsafe { (&raw const EPOCH).read_volatile() }
 }
 
 /// Sets when the next sample of this key is due, and returns how many drops this one stands for.
@@ -46,7 +44,10 @@ pub fn due(counter: *mut Counter, count: u64) -> u64 {
 /// In the hash map, a drop that interrupts this one (before Linux 6.0) may schedule at the same time:
 /// a weight can then be a little off, a count never.
 #[inline(always)]
-fn schedule(counter: &mut Counter, count: u64, epoch: u32) -> u64 {
+pub fn schedule(counter: *mut Counter, count: u64) -> u64 {
+    // SAFETY: a checked pointer to a counter of this CPU.
+    let counter = unsafe { &mut *counter };
+    let epoch = epoch();
     if counter.epoch != epoch {
         counter.epoch = epoch;
         counter.taken = 0;

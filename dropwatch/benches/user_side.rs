@@ -34,7 +34,7 @@ use dropwatch::{
 };
 use dropwatch_common::{
     Counter, DropKey,
-    count::{Front, SLOTS, Slot, TAKEN},
+    count::{Front, SLOTS, Slot, tag},
 };
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -185,7 +185,7 @@ fn front() -> Front {
     for (number, slot) in (0..).zip(slots.iter_mut().step_by(2)) {
         let DropKey { location, reason, .. } = key(number);
         let counter = Counter { count: 9, ..Counter::default() };
-        *slot = Slot { location, tag: TAKEN | u64::from(reason), counter, ..Slot::default() };
+        *slot = Slot { location, tag: tag(reason), counter, ..Slot::default() };
     }
     Front { slots, claiming: 0 }
 }

@@ -79,7 +79,7 @@ fn count_in(groups: &mut Groups, group: (Group, Option<u32>), count: u64) {
 
 #[cfg(test)]
 mod tests {
-    use dropwatch_common::count::{BUSY, SLOTS, Slot, TAKEN};
+    use dropwatch_common::count::{BUSY, SLOTS, Slot, tag};
 
     use super::*;
 
@@ -97,7 +97,7 @@ mod tests {
                 Slot { location: KEY.location, tag, counter: counter(count), ..Slot::default() };
             Front { slots, claiming: 0 }
         };
-        vec![front(7, 1, TAKEN | 2), front(9, 2, TAKEN | BUSY | 2)]
+        vec![front(7, 1, tag(KEY.reason)), front(9, 2, tag(KEY.reason) | BUSY)]
     }
 
     #[test]

@@ -50,7 +50,7 @@ const ATTACHING: Duration = Duration::from_millis(1_500);
 const SETTLING: Duration = Duration::from_millis(100);
 /// Floods by the clock, and as many by the kernel's statistics, for each tool in a round: the more,
 /// the likelier is one that nothing disturbed.
-const FLOODS: usize = 4;
+const FLOODS: usize = 24;
 /// How long the end of a tool is waited for.
 const ENDING: Duration = Duration::from_secs(20);
 
@@ -67,7 +67,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 6)]
     rounds: usize,
     /// Frames of one flood, of which there are several for each tool in a round
-    #[arg(long, default_value_t = 50_000)]
+    #[arg(long, default_value_t = 10_000)]
     frames: u64,
     /// Write the table as JSON, too
     #[arg(long, value_name = "FILE")]
