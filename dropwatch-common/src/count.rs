@@ -8,8 +8,8 @@
 //! **Interruptions.** A drop in process context can be interrupted by a softirq that drops on the
 //! same CPU, and before Linux 6.0 the program then runs within itself. The inner run ends before the
 //! outer one goes on. So plain words are enough to keep both apart: a slot whose counter is being
-//! changed has [`BUSY`] in its tag, and whoever claims a slot sets one word for all. Whoever finds
-//! either set counts in the map, where the kernel and an atomic addition keep order. The steps are
+//! changed has [`BUSY`] in its tag, and a slot that is being claimed says so in a word of its own.
+//! Whoever finds either set counts elsewhere, at last in the map, where the kernel and an atomic addition keep order. The steps are
 //! a trait, so that a test (`tests/nesting.rs`) runs this very code with an interruption between any
 //! two of them.
 //!
@@ -29,7 +29,7 @@ pub const BUSY: u64 = 1 << 1;
 /// clears what a register may have beyond its 32 bits.
 const REASON_SHIFT: u32 = 32;
 
-/// One counter of the front cache: a line of the CPU's cache, however the kernel aligns them.
+/// One counter of the front cache: a line of the CPU's cache.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot {
@@ -38,20 +38,19 @@ pub struct Slot {
     /// [`tag`] of its key, and sometimes [`BUSY`]; zero until claimed.
     pub tag: u64,
     pub counter: Counter,
-    pub spare: [u64; 2],
+    /// Not zero while a key claims the slot.
+    pub claiming: u64,
+    pub spare: u64,
 }
 
-/// The front cache of one CPU.
+/// The front cache of one CPU: pages of its own.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Front {
     pub slots: [Slot; SLOTS],
-    /// Not zero while a slot is being claimed.
-    pub claiming: u64,
 }
 
-// The kernel's per-CPU allocator gives 32 KiB at most (`PCPU_MIN_UNIT_SIZE`, include/linux/percpu.h).
-const _: () = assert!(size_of::<Slot>() == 64 && size_of::<Front>() == 64 * SLOTS + 8);
+const _: () = assert!(size_of::<Slot>() == 64 && size_of::<Front>() == 16 << 10);
 
 impl Slot {
     /// Its key, once both words of it have arrived.
@@ -72,7 +71,7 @@ pub const fn tag(reason: u32) -> u64 {
 /// A word of [`Front`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    Claiming,
+    Claiming(usize),
     Location(usize),
     Tag(usize),
     Count(usize),
@@ -214,17 +213,17 @@ fn follow<S: Steps, R>(
 /// Makes a slot the key's, if it is nobody's.
 #[inline(always)]
 fn claim<S: Steps>(steps: &S, slot: usize, location: u64, reason: u32) -> bool {
-    if location == 0 || steps.load(Word::Tag(slot)) != 0 || steps.load(Word::Claiming) != 0 {
+    if location == 0 || steps.load(Word::Tag(slot)) != 0 || steps.load(Word::Claiming(slot)) != 0 {
         return false;
     }
-    steps.store(Word::Claiming, 1);
+    steps.store(Word::Claiming(slot), 1);
     // An interruption may have claimed it since. From here on none can.
     let free = steps.load(Word::Tag(slot)) == 0;
     if free {
         steps.store(Word::Location(slot), location);
         steps.store(Word::Tag(slot), tag(reason));
     }
-    steps.store(Word::Claiming, 0);
+    steps.store(Word::Claiming(slot), 0);
     free
 }
 

@@ -11,10 +11,20 @@ pub mod filter;
 pub mod offsets;
 pub mod sample;
 
-/// What the program is to do: bits of one word, which it loads once.
+/// What the loader tells the program.
 ///
-/// The map behind it is read-only and frozen, so the verifier knows the word, and drops the code of
-/// what is not asked for.
+/// The map behind it is read-only and frozen, so the verifier knows the words, and drops the code of
+/// what is not asked for. Eight bytes in one line of the CPU's cache, since every drop reads them.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// What to do: bits of [`mode`].
+    pub mode: u32,
+    /// CPUs that there is a front cache for ([`count::Front`]): those with lower numbers.
+    pub cpus: u32,
+}
+
+/// What the program is to do.
 pub mod mode {
     /// Read the drop reason, the tracepoint's third argument.
     pub const REASON: u32 = 1 << 0;
@@ -104,6 +114,8 @@ mod pod {
     unsafe impl aya::Pod for super::Counter {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::count::Front {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Settings {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::offsets::Offsets {}
     // SAFETY: as above.

@@ -89,9 +89,8 @@ struct Cpu {
     left: Cell<usize>,
     blind: Blind,
     room: usize,
-    claiming: Cell<u64>,
-    /// The two slots that all keys share.
-    slots: [[Cell<u64>; 3]; 2],
+    /// The two slots that all keys share: location, tag, count, claiming.
+    slots: [[Cell<u64>; 4]; 2],
     /// What `then` keeps for each slot, in two steps.
     followed: [Cell<u64>; 2],
     map: [Cell<Option<u64>>; 3],
@@ -117,7 +116,6 @@ impl Cpu {
             left: Cell::new(most),
             blind,
             room,
-            claiming: Cell::default(),
             slots: Default::default(),
             followed: Default::default(),
             map: Default::default(),
@@ -157,7 +155,10 @@ impl Cpu {
         };
         let counted = match count::hit(self, location, reason, more) {
             Hit::Counted => Ok(()),
-            Hit::Held => Ok(count::release(self, location, reason, then)),
+            Hit::Held => {
+                count::release(self, location, reason, then);
+                Ok(())
+            }
             Hit::Missed => count::miss(self, location, reason, then),
         };
         if counted.is_err() {
@@ -185,9 +186,10 @@ impl Cpu {
     /// What is counted for each key, as a reader on another CPU adds it up.
     fn sums(&self) -> [u64; 3] {
         let mut sums = [0, 1, 2].map(|key| self.map[key].get().unwrap_or(0));
-        for [location, tag, count] in &self.slots {
+        for [location, tag, count, _] in &self.slots {
             let counter = Counter { count: count.get(), ..Counter::default() };
-            let slot = Slot { location: location.get(), tag: tag.get(), counter, spare: [0; 2] };
+            let slot =
+                Slot { location: location.get(), tag: tag.get(), counter, ..Slot::default() };
             let Some(key) = slot.key() else { continue };
             match KEYS.iter().position(|known| *known == key) {
                 Some(key) => sums[key] += count.get(),
@@ -213,20 +215,20 @@ impl Cpu {
                 return Err("a count is lost, or another key's");
             }
         }
-        for ([.., count], followed) in self.slots.iter().zip(&self.followed) {
+        for ([_, _, count, claiming], followed) in self.slots.iter().zip(&self.followed) {
             if count.get() != followed.get() {
                 return Err("what follows a count was interrupted on its slot");
             }
-        }
-        if self.claiming.get() != 0 {
-            return Err("a claim does not end");
+            if claiming.get() != 0 {
+                return Err("a claim does not end");
+            }
         }
         self.fault.get().map_or(Ok(()), Err)
     }
 
     fn word(&self, word: Word) -> &Cell<u64> {
         match word {
-            Word::Claiming => &self.claiming,
+            Word::Claiming(slot) => &self.slots[slot % 2][3],
             Word::Location(slot) => &self.slots[slot % 2][0],
             Word::Tag(slot) => &self.slots[slot % 2][1],
             Word::Count(slot) => &self.slots[slot % 2][2],
@@ -240,7 +242,7 @@ impl Steps for Cpu {
     fn load(&self, word: Word) -> u64 {
         self.step();
         match word {
-            Word::Claiming if self.blind == Blind::ToClaims => 0,
+            Word::Claiming(_) if self.blind == Blind::ToClaims => 0,
             Word::Tag(_) if self.blind == Blind::ToBusySlots => self.word(word).get() & !BUSY,
             _ => self.word(word).get(),
         }

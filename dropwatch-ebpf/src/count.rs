@@ -1,16 +1,18 @@
 //! Exact counting: every drop ends in exactly one counter, at its location or under a cause of loss.
 
+use core::mem::transmute;
+
 use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
 use dropwatch_common::{
     Counter, DropKey, Lost, NO_REASON,
     count::{self, Front, Hit, Slot, Steps, Word},
-    mode,
 };
 
 use crate::{
-    MODE,
-    maps::{DROPS, FRONT, LOST},
+    cpus,
+    maps::{DROPS, FRONTS, LOST},
+    mode,
     sample::{self, is_due, schedule},
 };
 
@@ -26,9 +28,9 @@ const ZERO: Counter = Counter { count: 0, next: 0, sampled: 0, epoch: 0, taken: 
 /// What is rare has functions of its own that end the program, so that nothing has to be kept across
 /// their calls: this one then saves no registers but the context's.
 #[inline(always)]
-pub fn drop_at(ctx: &RawTracePointContext, mode: u32) {
-    let Some(front) = FRONT.get_ptr_mut(0) else {
-        // An array with one entry: it is there. If it were not, that would be counted.
+pub fn drop_at(ctx: &RawTracePointContext, mode: u32, front: Option<*mut Front>) {
+    let Some(front) = front else {
+        // There is one for every possible CPU. If there were not, that would be counted.
         return lost(Lost::MapBusy);
     };
     let more = |counter, count| mode & mode::SAMPLES != 0 && is_due(counter, count);
@@ -37,6 +39,22 @@ pub fn drop_at(ctx: &RawTracePointContext, mode: u32) {
         Hit::Held => sampled(same(ctx), front),
         Hit::Missed => missed(same(ctx), front),
     }
+}
+
+/// This CPU's front cache.
+#[inline(always)]
+pub fn front() -> Option<*mut Front> {
+    // `bpf_get_smp_processor_id` (include/uapi/linux/bpf.h). The crate's own binding answers with 32
+    // bits, which takes two instructions to make sure of; the kernel's function returns 64.
+    // SAFETY: the helper of that number takes no argument.
+    let number = unsafe { transmute::<usize, unsafe extern "C" fn() -> u64>(8) };
+    // SAFETY: touches no memory.
+    let cpu = unsafe { number() };
+    if cpu >= u64::from(cpus()) {
+        return None;
+    }
+    // Wrapping, because the compiler knows of one only.
+    Some((&raw mut FRONTS).cast::<Front>().wrapping_add(cpu as usize))
 }
 
 #[inline(always)]
@@ -59,7 +77,7 @@ pub fn same(ctx: &RawTracePointContext) -> RawTracePointContext {
 #[inline(never)]
 fn sampled(ctx: RawTracePointContext, front: *mut Front) {
     let ctx = &ctx;
-    let (location, reason) = (location(ctx), reason(ctx, MODE.load()));
+    let (location, reason) = (location(ctx), reason(ctx, mode()));
     let weight = count::release(&Maps { ctx, front }, location, reason, schedule);
     sample::take(ctx, location, reason, weight);
 }
@@ -68,7 +86,7 @@ fn sampled(ctx: RawTracePointContext, front: *mut Front) {
 #[inline(never)]
 fn missed(ctx: RawTracePointContext, front: *mut Front) {
     let ctx = &ctx;
-    let mode = MODE.load();
+    let mode = mode();
     let (location, reason) = (location(ctx), reason(ctx, mode));
     let weight = |counter, count| {
         if count == 1 {
@@ -96,11 +114,11 @@ impl Maps<'_> {
     #[inline(always)]
     fn word(&self, word: Word) -> *mut u64 {
         let front = self.front;
-        // SAFETY: `front` is the array's entry, which the verifier has checked, and `count` names
+        // SAFETY: `front` is within the map's value, which the verifier has checked, and `count` names
         // slots below SLOTS, which the verifier checks, too.
         unsafe {
             match word {
-                Word::Claiming => &raw mut (*front).claiming,
+                Word::Claiming(slot) => &raw mut (*slot_of(front, slot)).claiming,
                 Word::Location(slot) => &raw mut (*slot_of(front, slot)).location,
                 Word::Tag(slot) => &raw mut (*slot_of(front, slot)).tag,
                 Word::Count(slot) => &raw mut (*slot_of(front, slot)).counter.count,

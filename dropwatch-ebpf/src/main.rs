@@ -17,21 +17,35 @@ mod packet;
 mod sample;
 mod skb;
 
-use aya_ebpf::{Global, macros::raw_tracepoint, programs::RawTracePointContext};
-use dropwatch_common::{Lost, mode};
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use dropwatch_common::{Lost, Settings, mode};
 
-/// Bits of [`mode`]. Whether the tracepoint carries a drop reason as its third argument (Linux 5.17,
+/// Set by the loader. Whether the tracepoint carries a drop reason as its third argument (Linux 5.17,
 /// and stable kernels that took it back), the loader finds out by trying: the kernel refuses to
 /// attach a program that reads an argument which the tracepoint lacks, but has dropped the branch
 /// not taken before that check.
 #[unsafe(no_mangle)]
-static MODE: Global<u32> = Global::new(0);
+static SETTINGS: Settings = Settings { mode: 0, cpus: 0 };
+
+#[inline(always)]
+fn mode() -> u32 {
+    // SAFETY: a field of a static. Volatile, because the loader replaces it after compilation.
+    unsafe { (&raw const SETTINGS.mode).read_volatile() }
+}
+
+#[inline(always)]
+fn cpus() -> u32 {
+    // SAFETY: as above.
+    unsafe { (&raw const SETTINGS.cpus).read_volatile() }
+}
 
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 fn dropwatch_kfree_skb(ctx: RawTracePointContext) -> i32 {
-    let mode = MODE.load();
+    // First, so that nothing but the context has to be kept across the helper's call.
+    let front = count::front();
+    let mode = mode();
     if mode >> mode::FILTER_SHIFT == 0 {
-        count::drop_at(&ctx, mode);
+        count::drop_at(&ctx, mode, front);
     } else {
         by_packet(ctx);
     }
@@ -42,10 +56,10 @@ fn dropwatch_kfree_skb(ctx: RawTracePointContext) -> i32 {
 #[inline(never)]
 fn by_packet(ctx: RawTracePointContext) {
     let ctx = &ctx;
-    let mode = MODE.load();
+    let mode = mode();
     match filter::wants(ctx, mode >> mode::FILTER_SHIFT & mode::PARTS) {
         Some(true) => {
-            count::drop_at(ctx, mode);
+            count::drop_at(ctx, mode, count::front());
             group::count(ctx, mode >> mode::GROUP_SHIFT & mode::PARTS);
         }
         Some(false) => {}

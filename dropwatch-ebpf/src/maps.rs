@@ -7,9 +7,13 @@ use aya_ebpf::{
 };
 use dropwatch_common::{Counter, DropKey, LOST_SLOTS, count::Front, filter::Group};
 
-/// Drops by location and reason since attach, at the places that came first: one entry.
-#[map]
-pub static FRONT: PerCpuArray<Front> = PerCpuArray::with_max_entries(1, 0);
+/// Drops by location and reason since attach, at the places that came first: a front cache for each
+/// CPU. All of them are one value, whose address the program has in its code: so none takes a look-up.
+/// The loader gives the value its true length, and shares it with user space.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.fronts")]
+// SAFETY: integers only.
+pub static mut FRONTS: [Front; 1] = unsafe { core::mem::zeroed() };
 
 /// The others, one counter for each CPU; entries are never removed.
 #[map]

@@ -21,7 +21,7 @@ use dropwatch::{
     kernel::{
         btf::Btf, modules::Modules, offsets::offsets, reasons::Reasons, symbols::SymbolTable,
     },
-    probe::{plan::Grouping, sums::Sums},
+    probe::{cpus::Cpus, plan::Grouping, sums::Sums},
     render::{Format, Style},
     report::{
         Names,
@@ -162,10 +162,13 @@ fn reading(criterion: &mut Criterion) {
         let keys: Vec<DropKey> = (0..keys).map(key).collect();
         let counters = vec![Counter { count: 7, ..Counter::default() }; cpus];
         let fronts = vec![front(); cpus];
+        let numbers = Cpus::first(cpus as u32);
         group.bench_function(name, |bench| {
             bench.iter(|| {
-                let mut sums = Sums::new(Grouping::default());
-                sums.add_fronts(black_box(&fronts));
+                let mut sums = Sums::new(Grouping::default(), &numbers);
+                for (cpu, front) in (0..).zip(black_box(&fronts)) {
+                    front.slots.iter().for_each(|slot| sums.add_slot(cpu, slot));
+                }
                 for key in &keys {
                     sums.add_drops(*key, black_box(&counters));
                 }
@@ -187,7 +190,7 @@ fn front() -> Front {
         let counter = Counter { count: 9, ..Counter::default() };
         *slot = Slot { location, tag: tag(reason), counter, ..Slot::default() };
     }
-    Front { slots, claiming: 0 }
+    Front { slots }
 }
 
 fn counters(keys: u64, count: u64) -> Counters {

@@ -8,15 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::{maps::MapType, sys::is_map_supported, util::nr_cpus};
+use aya::{maps::MapType, sys::is_map_supported};
 use aya_log::EbpfLogger;
-use dropwatch_common::{filter::Filter, mode, offsets::Offsets};
+use dropwatch_common::{self as common, count::Front, filter::Filter, mode, offsets::Offsets};
 
 use super::{
     KernelLog,
-    counters::Maps,
+    counters::{FRONTS, Maps},
+    cpus::Cpus,
     info,
-    load::{self, Loaded, Loader, Settings},
+    load::{self, Loaded, Loader, Settings, Size},
     plan::{self, Candidate, Grouping, Refusal, Step},
     samples::Samples,
     sys::{self, bytes_of},
@@ -109,6 +110,7 @@ pub struct Probe {
     /// Attached while this is open.
     link: Option<OwnedFd>,
     pub(super) maps: Maps,
+    pub(super) cpus: Cpus,
     pub(super) grouping: Grouping,
     /// Holds the maps, and answers what the kernel skipped.
     pub(super) program: OwnedFd,
@@ -133,7 +135,7 @@ pub fn give_back_memory() {
 /// kernel's types, so callers do both at a time.
 pub struct Prepared {
     loader: Result<Loader, load::Error>,
-    cpus: usize,
+    cpus: Cpus,
 }
 
 impl Prepared {
@@ -145,8 +147,14 @@ impl Prepared {
             return Err(Error::TooOld);
         }
         raise_memory_limit();
-        let cpus = nr_cpus().map_err(|(_, error)| Error::Cpus(error))?;
-        let loader = Loader::new(OBJECT, &[("DROPS", plan::map_entries(cpus))]);
+        let cpus = Cpus::possible().map_err(Error::Cpus)?;
+        let loader = Loader::new(
+            OBJECT,
+            &[
+                ("DROPS", Size::Entries(plan::map_entries(cpus.count()))),
+                (FRONTS, Size::Shared(cpus.end() * size_of::<Front>() as u32)),
+            ],
+        );
         Ok(Self { loader, cpus })
     }
 
@@ -185,7 +193,9 @@ impl Prepared {
             true => Some(Samples::take_from(&mut maps).ok_or_else(unexpected)?),
             false => None,
         };
-        let maps = Maps::take_from(&mut maps, self.cpus).ok_or_else(unexpected)?;
+        let maps = Maps::take_from(&mut maps, &self.cpus)
+            .map_err(|error| refused(Step::Maps, &error))?
+            .ok_or_else(unexpected)?;
         let log = if candidate.log { diagnostics(&program) } else { None };
         // Before attaching: the first drop must not precede the interval that reports it.
         let (attached, attached_at) = (Instant::now(), monotonic());
@@ -194,6 +204,7 @@ impl Prepared {
         Ok(Probe {
             link: Some(link),
             maps,
+            cpus: self.cpus.clone(),
             grouping: wanted.grouping,
             program,
             samples,
@@ -220,6 +231,7 @@ impl Prepared {
         if candidate.samples {
             mode |= mode::SAMPLES;
         }
+        let told = common::Settings { mode, cpus: self.cpus.end() };
         let level = if candidate.log { LOG_DEBUG } else { LOG_OFF };
         // Where the verifier drops all code that writes to a ring buffer: the least it can have.
         let least = sys::page_size();
@@ -227,13 +239,13 @@ impl Prepared {
             PROGRAM,
             Settings {
                 globals: HashMap::from([
-                    ("MODE", bytes_of(&mode)),
+                    ("SETTINGS", bytes_of(&told)),
                     ("OFFSETS", bytes_of(&wanted.offsets)),
                     ("FILTER", bytes_of(filter)),
                     (aya_log::LEVEL, bytes_of(&level)),
                 ]),
                 entries: HashMap::from([
-                    ("GROUPS", wanted.grouping.map_entries(self.cpus)),
+                    ("GROUPS", wanted.grouping.map_entries(self.cpus.count())),
                     ("SAMPLES", if candidate.samples { SAMPLES_BYTES } else { least }),
                     ("AYA_LOGS", if candidate.log { LOG_BYTES } else { least }),
                 ]),

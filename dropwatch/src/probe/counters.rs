@@ -1,20 +1,26 @@
 //! Reading what the kernel has counted.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io};
 
 use anyhow::{Context, Result};
-use dropwatch_common::{Counter, DropKey, Lost as Cause, count::Front, filter::Group};
+use dropwatch_common::{Counter, DropKey, Lost as Cause, filter::Group};
 
 use super::{
-    Probe, info,
+    Probe,
+    cpus::Cpus,
+    fronts::Fronts,
+    info,
     maps::{Map, PerCpuMap},
     sums::Sums,
 };
 use crate::report::snapshot::{Counters, Lost};
 
+/// The section of the kernel side's front caches, which is the name of their map.
+pub(super) const FRONTS: &str = ".bss.fronts";
+
 /// The maps that have counts.
 pub(super) struct Maps {
-    front: PerCpuMap<u32, Front>,
+    fronts: Fronts,
     drops: PerCpuMap<DropKey, Counter>,
     groups: PerCpuMap<Group, u64>,
     lost: PerCpuMap<u32, u64>,
@@ -22,13 +28,21 @@ pub(super) struct Maps {
 
 impl Maps {
     /// `None` where one is missing, or has another layout.
-    pub(super) fn take_from(maps: &mut HashMap<String, Map>, cpus: usize) -> Option<Self> {
-        Some(Self {
-            front: PerCpuMap::new(maps.remove("FRONT")?, cpus)?,
-            drops: PerCpuMap::new(maps.remove("DROPS")?, cpus)?,
-            groups: PerCpuMap::new(maps.remove("GROUPS")?, cpus)?,
-            lost: PerCpuMap::new(maps.remove("LOST")?, cpus)?,
-        })
+    pub(super) fn take_from(
+        maps: &mut HashMap<String, Map>,
+        cpus: &Cpus,
+    ) -> io::Result<Option<Self>> {
+        let Some(fronts) = maps.remove(FRONTS) else { return Ok(None) };
+        let Some(fronts) = Fronts::new(&fronts, cpus.end() as usize)? else { return Ok(None) };
+        let rest = || {
+            Some(Self {
+                fronts,
+                drops: PerCpuMap::new(maps.remove("DROPS")?, cpus.count())?,
+                groups: PerCpuMap::new(maps.remove("GROUPS")?, cpus.count())?,
+                lost: PerCpuMap::new(maps.remove("LOST")?, cpus.count())?,
+            })
+        };
+        Ok(rest())
     }
 }
 
@@ -39,9 +53,8 @@ impl Probe {
     /// not be in it; whatever is not will be in the next one, because counters only grow.
     pub fn read(&self) -> Result<Counters> {
         let maps = &self.maps;
-        let mut sums = Sums::new(self.grouping);
-        let fronts = maps.front.entry(0).context("cannot read the drop counters")?;
-        sums.add_fronts(&fronts);
+        let mut sums = Sums::new(self.grouping, &self.cpus);
+        maps.fronts.each(|cpu, slot| sums.add_slot(cpu, slot));
         let read = maps.drops.each(|key, counters| sums.add_drops(key, counters));
         read.context("cannot read the drop counters")?;
         let read = maps.groups.each(|group, counts| sums.add_group(group, counts));

@@ -50,22 +50,37 @@ impl Error {
     }
 }
 
+/// What the object cannot know of a map: how large it is to be on this host.
+pub(super) enum Size {
+    /// Entries.
+    Entries(u32),
+    /// Bytes of the only value, whose memory is shared with user space.
+    Shared(u32),
+}
+
 /// The object, and maps that no setting changes.
 pub(super) struct Loader {
     object: Object,
-    early: HashMap<String, OwnedFd>,
+    early: HashMap<String, Map>,
 }
 
 impl Loader {
-    /// Reads `object` and creates some of its maps, by name and number of entries.
-    pub(super) fn new(object: &[u8], early: &[(&str, u32)]) -> Result<Self, Error> {
+    /// Reads `object` and creates some of its maps, by name and size.
+    pub(super) fn new(object: &[u8], early: &[(&str, Size)]) -> Result<Self, Error> {
         let object = Object::parse(object).map_err(Error::object)?;
         let mut maps = HashMap::new();
-        for (name, entries) in early {
+        for (name, size) in early {
             let definition = object.maps.get(*name);
             let definition = definition.ok_or_else(|| Error::object("it lacks a map"))?;
-            let map = create(name, definition, Some(*entries)).map_err(Error::map)?;
-            maps.insert((*name).to_owned(), map.fd);
+            let mut spec = spec(name, definition);
+            match *size {
+                Size::Entries(entries) => spec.max_entries = entries,
+                Size::Shared(bytes) => {
+                    spec.value_size = bytes;
+                    spec.flags |= sys::F_MMAPABLE;
+                }
+            }
+            maps.insert((*name).to_owned(), Map::create(&spec).map_err(Error::map)?);
         }
         Ok(Self { object, early: maps })
     }
@@ -84,8 +99,8 @@ impl Loader {
         let mut maps = HashMap::new();
         for (name, definition) in &definitions {
             let map = match self.early.get(name) {
-                Some(fd) => fd.try_clone().map(|fd| Map::new(fd, definition)),
-                None => create(name, definition, settings.entries.get(name.as_str()).copied()),
+                Some(map) => map.try_clone(),
+                None => create(name, definition, settings.entries.get(name.as_str())),
             };
             maps.insert(name.clone(), map.map_err(Error::map)?);
         }
@@ -108,16 +123,22 @@ impl Loader {
     }
 }
 
-fn create(name: &str, definition: &aya_obj::Map, entries: Option<u32>) -> io::Result<Map> {
-    let fd = sys::create_map(&MapSpec {
+/// A map as the object has it.
+fn spec<'a>(name: &'a str, definition: &aya_obj::Map) -> MapSpec<'a> {
+    MapSpec {
         name,
         kind: definition.map_type(),
         key_size: definition.key_size(),
         value_size: definition.value_size(),
-        max_entries: entries.unwrap_or(definition.max_entries()),
+        max_entries: definition.max_entries(),
         flags: definition.map_flags(),
-    })?;
-    let map = Map::new(fd, definition);
+    }
+}
+
+fn create(name: &str, definition: &aya_obj::Map, entries: Option<&u32>) -> io::Result<Map> {
+    let mut spec = spec(name, definition);
+    spec.max_entries = entries.copied().unwrap_or(spec.max_entries);
+    let map = Map::create(&spec)?;
     // Sections of global variables.
     let data = definition.data();
     if !data.is_empty() && data.len() == map.value_size {

@@ -8,7 +8,7 @@ use std::{
 
 use aya::Pod;
 
-use super::sys;
+use super::sys::{self, MapSpec};
 
 /// Memory for the values of one batch, bytes.
 const BATCH_BYTES: usize = 1 << 20;
@@ -27,9 +27,13 @@ pub(super) struct Map {
 }
 
 impl Map {
-    pub(super) fn new(fd: OwnedFd, definition: &aya_obj::Map) -> Self {
-        let (key_size, value_size) = (definition.key_size(), definition.value_size());
-        Self { fd, key_size: key_size as usize, value_size: value_size as usize }
+    pub(super) fn create(spec: &MapSpec<'_>) -> io::Result<Self> {
+        let (key_size, value_size) = (spec.key_size as usize, spec.value_size as usize);
+        Ok(Self { fd: sys::create_map(spec)?, key_size, value_size })
+    }
+
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()?, ..*self })
     }
 }
 

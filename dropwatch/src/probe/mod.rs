@@ -6,6 +6,8 @@
 mod attach;
 mod cost;
 mod counters;
+pub mod cpus;
+mod fronts;
 mod info;
 mod load;
 mod log;

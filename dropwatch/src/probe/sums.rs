@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use dropwatch_common::{Counter, DropKey, count::Front, filter::Group};
+use dropwatch_common::{Counter, DropKey, count::Slot, filter::Group};
 
-use super::plan::Grouping;
+use super::{cpus::Cpus, plan::Grouping};
 
 type Groups = HashMap<(Group, Option<u32>), u64>;
 
@@ -12,33 +12,30 @@ type Groups = HashMap<(Group, Option<u32>), u64>;
 const EVERY: Group = Group { known: 1, netns: 0, ifindex: 0, network: 0, transport: 0 };
 
 /// Sums of one reading. Pure; slices are in the order of the CPUs.
-#[derive(Debug, Default)]
-pub struct Sums {
+#[derive(Debug)]
+pub struct Sums<'a> {
     grouping: Grouping,
+    cpus: &'a Cpus,
     drops: HashMap<DropKey, u64>,
     groups: Groups,
 }
 
-impl Sums {
-    pub fn new(grouping: Grouping) -> Self {
-        Self { grouping, ..Self::default() }
+impl<'a> Sums<'a> {
+    pub fn new(grouping: Grouping, cpus: &'a Cpus) -> Self {
+        Self { grouping, cpus, drops: HashMap::new(), groups: Groups::new() }
     }
 
-    /// Adds what the front caches have. The map may have more of the same keys.
-    pub fn add_fronts(&mut self, fronts: &[Front]) {
-        for (cpu, front) in (0..).zip(fronts) {
-            for slot in &front.slots {
-                if let Some(key) = slot.key() {
-                    self.add(key, cpu, slot.counter.count);
-                }
-            }
+    /// Adds what a slot of a CPU's front cache has. The map may have more of the same key.
+    pub fn add_slot(&mut self, cpu: u32, slot: &Slot) {
+        if let Some(key) = slot.key() {
+            self.add(key, cpu, slot.counter.count);
         }
     }
 
     /// Adds one entry of the map of drops.
     pub fn add_drops(&mut self, key: DropKey, counters: &[Counter]) {
         if self.grouping.of_places() {
-            for (cpu, counter) in (0..).zip(counters) {
+            for (cpu, counter) in self.cpus.numbers().zip(counters) {
                 self.add(key, cpu, counter.count);
             }
         } else {
@@ -48,7 +45,7 @@ impl Sums {
 
     /// Adds one entry of the map of groups.
     pub fn add_group(&mut self, group: Group, counts: &[u64]) {
-        for (cpu, count) in (0..).zip(counts) {
+        for (cpu, count) in self.cpus.numbers().zip(counts) {
             let cpu = self.grouping.by_cpu.then_some(cpu);
             count_in(&mut self.groups, (group, cpu), *count);
         }
@@ -79,7 +76,7 @@ fn count_in(groups: &mut Groups, group: (Group, Option<u32>), count: u64) {
 
 #[cfg(test)]
 mod tests {
-    use dropwatch_common::count::{BUSY, SLOTS, Slot, tag};
+    use dropwatch_common::count::{BUSY, tag};
 
     use super::*;
 
@@ -89,21 +86,25 @@ mod tests {
         Counter { count, ..Counter::default() }
     }
 
-    /// Two CPUs that have counted 1 and 2 drops in a slot; the second is at it.
-    fn fronts() -> Vec<Front> {
-        let front = |slot, count, tag| {
-            let mut slots = [Slot::default(); SLOTS];
-            slots[slot] =
-                Slot { location: KEY.location, tag, counter: counter(count), ..Slot::default() };
-            Front { slots, claiming: 0 }
+    /// Two CPUs that have counted 1 and 2 drops in a slot; the second is at it, and at claiming
+    /// another.
+    fn add_slots(sums: &mut Sums<'_>) {
+        let slot = |location, count, tag| Slot {
+            location,
+            tag,
+            counter: counter(count),
+            ..Slot::default()
         };
-        vec![front(7, 1, tag(KEY.reason)), front(9, 2, tag(KEY.reason) | BUSY)]
+        sums.add_slot(0, &slot(KEY.location, 1, tag(KEY.reason)));
+        sums.add_slot(1, &slot(KEY.location, 2, tag(KEY.reason) | BUSY));
+        sums.add_slot(1, &slot(0x3000, 0, 0));
     }
 
     #[test]
     fn the_caches_and_the_map_are_added_up() {
-        let mut sums = Sums::new(Grouping::default());
-        sums.add_fronts(&fronts());
+        let cpus = Cpus::first(2);
+        let mut sums = Sums::new(Grouping::default(), &cpus);
+        add_slots(&mut sums);
         sums.add_drops(KEY, &[counter(10), counter(0)]);
         sums.add_drops(DropKey::new(0x2000, 2), &[counter(0), counter(0)]);
         let (drops, groups) = sums.into_parts();
@@ -112,8 +113,9 @@ mod tests {
 
     #[test]
     fn drops_by_cpu_are_in_the_groups_too() {
-        let mut sums = Sums::new(Grouping { parts: 0, by_cpu: true });
-        sums.add_fronts(&fronts());
+        let cpus = Cpus::first(2);
+        let mut sums = Sums::new(Grouping { parts: 0, by_cpu: true }, &cpus);
+        add_slots(&mut sums);
         sums.add_drops(KEY, &[counter(10), counter(0)]);
         let (_, groups) = sums.into_parts();
         assert_eq!(groups, HashMap::from([((EVERY, Some(0)), 11), ((EVERY, Some(1)), 2)]));
@@ -121,11 +123,13 @@ mod tests {
 
     #[test]
     fn groups_are_added_up_unless_they_are_by_cpu() {
+        // Whose place among the values is not their number.
+        let cpus = Cpus::parse("0,2,4").unwrap();
         let group = Group { known: 1, netns: 7, ..EVERY };
         for (by_cpu, expected) in
-            [(false, vec![(None, 5)]), (true, vec![(Some(0), 2), (Some(2), 3)])]
+            [(false, vec![(None, 5)]), (true, vec![(Some(0), 2), (Some(4), 3)])]
         {
-            let mut sums = Sums::new(Grouping { parts: 1, by_cpu });
+            let mut sums = Sums::new(Grouping { parts: 1, by_cpu }, &cpus);
             sums.add_group(group, &[2, 0, 3]);
             let expected = expected.into_iter().map(|(cpu, count)| ((group, cpu), count)).collect();
             assert_eq!(sums.into_parts(), (HashMap::new(), expected));

@@ -8,6 +8,7 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ptr::{self, NonNull},
 };
 
 use aya::Pod;
@@ -19,6 +20,9 @@ const PROG_LOAD: c_long = 5;
 const RAW_TRACEPOINT_OPEN: c_long = 17;
 const MAP_FREEZE: c_long = 22;
 const MAP_LOOKUP_BATCH: c_long = 24;
+
+/// Memory of an array's values can be shared with user space (Linux 5.5).
+pub(super) const F_MMAPABLE: u32 = 1 << 10;
 
 const PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
 
@@ -172,6 +176,55 @@ pub(super) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: no pointers.
     unsafe { bpf(MAP_FREEZE, &mut map) }.map(drop)
 }
+
+/// Memory of a map that the kernel shares: some values of one type, which it may change at any time.
+pub(super) struct Shared<T> {
+    address: NonNull<T>,
+    count: usize,
+}
+
+impl<T: Pod> Shared<T> {
+    /// # Safety
+    ///
+    /// The map is an array of one value that is as long as `count` of this type.
+    pub(super) unsafe fn new(map: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
+        // SAFETY: a new place in memory, which the kernel chooses.
+        let address = unsafe {
+            let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED);
+            libc::mmap(
+                ptr::null_mut(),
+                size_of::<T>() * count,
+                protection,
+                flags,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let address = NonNull::new(address.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { address, count })
+    }
+
+    /// Where the values are: readable as long as this lives, and changing.
+    pub(super) fn each(&self) -> impl Iterator<Item = *const T> {
+        // SAFETY: within the memory.
+        (0..self.count).map(|index| unsafe { self.address.add(index) }.as_ptr().cast_const())
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with that length; who had an address had it from here.
+        unsafe { libc::munmap(self.address.as_ptr().cast(), size_of::<T>() * self.count) };
+    }
+}
+
+// SAFETY: only reads memory, which no thread of this process changes.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
 
 /// What a batch has read.
 pub(super) struct Batch {

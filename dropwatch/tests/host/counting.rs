@@ -1,13 +1,14 @@
 //! Counts that are exact, against the kernel's own.
 
-use std::{process::Stdio, thread, time::Duration};
+use std::{num::NonZero, process::Stdio, thread, time::Duration};
 
-use aya::maps::{Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues, loaded_maps};
+use aya::maps::{Map, MapData, PerCpuHashMap, loaded_maps};
 use dropwatch::report::model::Lost;
 use dropwatch_common::{
     Counter, DropKey,
-    count::{Front, TAKEN},
+    count::{Slot, TAKEN},
 };
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use testbed::{
     flood::Wire,
     machine::fewer,
@@ -87,15 +88,21 @@ fn a_full_front_cache_leaves_the_map() {
 
 /// Claims every free slot of the newest dropwatch for a key of its own, at which nothing drops.
 fn fill_front_cache() {
-    let map = newest_map("FRONT").unwrap();
-    let mut front = PerCpuArray::<_, Front>::try_from(Map::PerCpuArray(map)).unwrap();
-    let mut values = front.get(&0, 0).unwrap().to_vec();
-    for (number, slot) in (1..).zip(values.iter_mut().flat_map(|front| &mut front.slots)) {
+    let map = newest_map(".bss.fronts").unwrap();
+    let length = map.info().unwrap().value_size() as usize;
+    let (protection, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
+    let size = NonZero::new(length).unwrap();
+    // SAFETY: a new place in memory, as long as the map's value.
+    let slots = unsafe { mmap(None, size, protection, flags, map.fd(), 0) }.unwrap();
+    for index in 0..length / size_of::<Slot>() {
+        // SAFETY: within that memory, of which any bytes are valid; nothing drops meanwhile.
+        let slot = unsafe { slots.cast::<Slot>().add(index).as_mut() };
         if slot.key().is_none() {
-            (slot.location, slot.tag) = (number, TAKEN);
+            (slot.location, slot.tag) = (index as u64 + 1, TAKEN);
         }
     }
-    front.set(0, PerCpuValues::try_from(values).unwrap(), 0).unwrap();
+    // SAFETY: the same memory, which nothing has an address of any more.
+    unsafe { munmap(slots, length) }.unwrap();
 }
 
 fn entries_in_map() -> usize {

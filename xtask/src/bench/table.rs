@@ -7,11 +7,13 @@ use serde::Serialize;
 /// All tools, measured in turn.
 #[derive(Serialize)]
 pub(super) struct Table {
-    /// Of one flood.
+    /// Of one flood by the clock.
     pub(super) frames: u64,
     pub(super) rounds: usize,
-    /// Of each kind, for each tool in a round.
-    pub(super) floods: usize,
+    /// Floods by the clock, for each tool in a round.
+    pub(super) clocked: usize,
+    /// Floods by the kernel's statistics.
+    pub(super) timed: usize,
     /// The first is nobody, the second an empty program.
     pub(super) rows: Vec<Row>,
 }
@@ -22,7 +24,7 @@ pub(super) struct Row {
     name: &'static str,
     /// Wall-clock time of a flood by its frames, nanoseconds.
     pub(super) wall_ns: Vec<f64>,
-    /// Run time of its program by its runs, nanoseconds; empty where there is none.
+    /// Run time of its program by its runs, nanoseconds; empty where there is none. Of shorter floods.
     pub(super) run_ns: Vec<f64>,
     /// Whether it counted every frame; null where it was not asked.
     pub(super) exact: Option<bool>,
@@ -39,8 +41,10 @@ impl Table {
         let nobody = self.rows.first().map_or(0.0, |row| least(&row.wall_ns));
         let empty = self.rows.get(1).map_or(&[][..], |row| &row.run_ns);
         let mut text = format!(
-            "{} rounds, {} floods of {} frames each; ns for each dropped frame, least (median)\n\n",
-            self.rounds, self.floods, self.frames
+            "{} rounds; ns for each dropped frame: least (median) of {} floods of {} frames\n\n",
+            self.rounds,
+            self.clocked * self.rounds,
+            self.frames
         );
         // Writing to a String cannot fail.
         let _infallible = writeln!(
@@ -75,7 +79,7 @@ impl Table {
     /// How much more one costs than another: the median of what each round says, of its least
     /// disturbed floods. A machine is faster in one minute than in the next.
     fn ratio(&self, of: &[f64], to: &[f64]) -> f64 {
-        let rounds = of.chunks(self.floods.max(1)).zip(to.chunks(self.floods.max(1)));
+        let rounds = of.chunks(self.timed.max(1)).zip(to.chunks(self.timed.max(1)));
         median(&rounds.map(|(of, to)| least(of) / least(to)).collect::<Vec<_>>())
     }
 }
@@ -120,7 +124,7 @@ mod tests {
             row("an empty program", &[760.0, 790.0], &[40.0, 60.0]),
             row("dropwatch", &[800.0, 810.0], &[60.0, 60.0]),
         ];
-        let text = Table { frames: 10, rounds: 2, floods: 1, rows }.text();
+        let text = Table { frames: 10, rounds: 2, clocked: 1, timed: 1, rows }.text();
         let last = text.lines().last().unwrap();
         assert_eq!(
             last.split_whitespace().collect::<Vec<_>>(),
