@@ -19,7 +19,10 @@ use crate::{
     output::ended_by_reader,
     privilege,
     probe::{Prepared, Probe, RunTime, Wanted, measure_run_time},
-    render::doctor::{Check, Mark, Section, doctor},
+    render::{
+        doctor::{Check, Mark, Section, doctor},
+        words::Bytes,
+    },
     settings::Terminal,
     verbose,
 };
@@ -56,17 +59,20 @@ pub fn measure(duration: Duration, terminal: Terminal) -> Result<(), Failure> {
     }
     let cost = probe.run_time().context("cannot read run times")?.since(before);
     let elapsed = start.elapsed();
+    let memory = probe.kernel_memory();
     drop(measuring);
     probe.detach();
 
-    let section = Section { title: "What counting costs here", checks: checks(cost, elapsed) };
+    let section =
+        Section { title: "What counting costs here", checks: checks(cost, elapsed, memory) };
     let title = title(&kernel::host(&root));
     let out = &mut io::stdout().lock();
     let written = doctor(&title, &[section], verdict(cost), terminal.wants_color(), out);
     ended_by_reader(written).map(drop)
 }
 
-fn checks(cost: RunTime, elapsed: Duration) -> Vec<Check> {
+/// `memory` is what the maps take in the kernel, bytes.
+fn checks(cost: RunTime, elapsed: Duration, memory: Option<u64>) -> Vec<Check> {
     let seconds = elapsed.as_secs_f64();
     let rate = cost.runs as f64 / seconds;
     let mut checks = vec![Check::new(
@@ -78,6 +84,9 @@ fn checks(cost: RunTime, elapsed: Duration) -> Vec<Check> {
         checks.push(Check::new(Mark::Note, "to count one", format!("{each:.0} ns")));
         let share = share_of_a_core(cost, elapsed);
         checks.push(Check::new(Mark::Note, "all of them", format!("{share} of a core")));
+    }
+    if let Some(memory) = memory {
+        checks.push(Check::new(Mark::Note, "memory in the kernel", Bytes(memory).to_string()));
     }
     checks
 }
@@ -142,7 +151,7 @@ mod tests {
     fn page(cost: RunTime) -> String {
         let section = Section {
             title: "What counting costs here",
-            checks: checks(cost, Duration::from_secs(5)),
+            checks: checks(cost, Duration::from_secs(5), Some(1_572_864)),
         };
         let mut page = Vec::new();
         doctor("dropwatch", &[section], verdict(cost), false, &mut page).unwrap();
@@ -153,7 +162,7 @@ mod tests {
     fn a_flood_is_told_in_nanoseconds_and_shares() {
         let page = page(RunTime { runs: 4_000_000, time: Duration::from_millis(160) });
         assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
-        for line in ["4000000 in 5.0 s (800000/s)", "40 ns", "3.20 % of a core"] {
+        for line in ["4000000 in 5.0 s (800000/s)", "40 ns", "3.20 % of a core", "1.5 MiB"] {
             assert!(page.contains(line), "{page}");
         }
     }

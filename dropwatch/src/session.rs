@@ -18,6 +18,7 @@ use crate::{
     pace::Pace,
     privilege,
     probe::{self, KernelLog, Prepared, Probe, Wanted},
+    render::words::Bytes,
     report::{
         build::Reporter,
         conntrack::Stats,
@@ -260,6 +261,9 @@ fn attach(prepared: Prepared, wanted: &Wanted) -> Result<Probe, Failure> {
             Some(refusal) => info!("attaching {}: {refusal}", attempt.candidate),
             None => info!("attaching {}: attached", attempt.candidate),
         }
+    }
+    if let Some(memory) = probe.kernel_memory() {
+        debug!("the counters take {} in the kernel", Bytes(memory));
     }
     Ok(probe)
 }

@@ -111,6 +111,7 @@ pub struct Probe {
     link: Option<OwnedFd>,
     pub(super) maps: Maps,
     pub(super) cpus: Cpus,
+    memory: Option<u64>,
     pub(super) grouping: Grouping,
     /// Holds the maps, and answers what the kernel skipped.
     pub(super) program: OwnedFd,
@@ -183,7 +184,7 @@ impl Prepared {
         };
         let failed = |error: &load::Error| refused(error.step, &error.cause);
         let loader = self.loader.as_ref().map_err(failed)?;
-        let Loaded { program, mut maps } =
+        let Loaded { program, mut maps, memory } =
             self.program(loader, candidate, wanted).map_err(|error| failed(&error))?;
         let unexpected = || Refusal::Other {
             step: Step::Maps.words(),
@@ -205,6 +206,7 @@ impl Prepared {
             link: Some(link),
             maps,
             cpus: self.cpus.clone(),
+            memory,
             grouping: wanted.grouping,
             program,
             samples,
@@ -268,6 +270,12 @@ impl Probe {
     /// Whether drops are sampled.
     pub fn has_samples(&self) -> bool {
         self.samples.is_some()
+    }
+
+    /// Bytes that the maps take in the kernel, for all CPUs that can be; `None` where it does not
+    /// tell.
+    pub fn kernel_memory(&self) -> Option<u64> {
+        self.memory
     }
 
     /// When counting began.

@@ -1,18 +1,19 @@
-//! What the kernel says about a loaded program.
+//! What the kernel says about a loaded program, and about a map.
 
 use std::{
     fs, io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd},
     time::Duration,
 };
 
 use super::RunTime;
 
-/// The lines behind a program's descriptor (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c).
+/// The lines behind a descriptor (`bpf_prog_show_fdinfo` and `bpf_map_show_fdinfo`,
+/// kernel/bpf/syscall.c).
 pub(super) struct Info(String);
 
-pub(super) fn read(program: &OwnedFd) -> io::Result<Info> {
-    fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).map(Info)
+pub(super) fn read(of: impl AsFd) -> io::Result<Info> {
+    fs::read_to_string(format!("/proc/self/fdinfo/{}", of.as_fd().as_raw_fd())).map(Info)
 }
 
 impl Info {
@@ -35,6 +36,12 @@ impl Info {
         Some(RunTime { runs, time: Duration::from_nanos(nanos) })
     }
 
+    /// Bytes that a map takes in the kernel, for all CPUs (`memlock`; Linux 6.4 counts them, older
+    /// kernels estimate).
+    pub(super) fn memory(&self) -> Option<u64> {
+        self.value("memlock:")
+    }
+
     fn value(&self, name: &str) -> Option<u64> {
         self.0.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
     }
@@ -53,6 +60,7 @@ mod tests {
         let measured = info("run_time_ns:\t9000\nrun_cnt:\t300\n").run_time();
         assert_eq!(measured, Some(RunTime { runs: 300, time: Duration::from_nanos(9_000) }));
         assert_eq!(newer.run_time(), None);
+        assert_eq!(info("map_type:\t27\nmemlock:\t1057760\n").memory(), Some(1_057_760));
         let older = info("pos:\t0\nprog_type:\t17\n");
         assert_eq!((older.recursion_misses(), older.id()), (0, None));
     }

@@ -13,6 +13,7 @@ use std::{
 use aya_obj::{EbpfSectionKind, Object};
 
 use super::{
+    info,
     maps::Map,
     plan::Step,
     sys::{self, MapSpec},
@@ -30,6 +31,8 @@ pub(super) struct Settings<'a> {
 pub(super) struct Loaded {
     pub(super) program: OwnedFd,
     pub(super) maps: HashMap<String, Map>,
+    /// Bytes that the maps take in the kernel, where it tells.
+    pub(super) memory: Option<u64>,
 }
 
 /// What went wrong, while doing what.
@@ -119,7 +122,8 @@ impl Loader {
         let code: Vec<sys::Instruction> = function.instructions.iter().map(encode).collect();
         let program = sys::load_raw_tracepoint(program, &code, &definition.license)
             .map_err(|cause| Error { step: Step::Load, cause })?;
-        Ok(Loaded { program, maps })
+        let memory = maps.values().map(|map| info::read(&map.fd).ok()?.memory()).sum();
+        Ok(Loaded { program, maps, memory })
     }
 }
 

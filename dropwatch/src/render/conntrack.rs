@@ -26,7 +26,7 @@ use super::{
     clean::clean,
     details::label,
     paint::Paint,
-    words::{PerSecond, Percent, count},
+    words::{Bytes, PerSecond, Percent, count},
 };
 use crate::report::{
     conntrack::{BUCKET_BYTES, Conntrack, Counter, Ranking, Row, StateRow, Stats},
@@ -238,25 +238,5 @@ fn ranking<T>(
     for row in rows {
         let percent = Percent(row.share).to_string();
         lines.push(format!("{ROW}{:>digits$}  {percent:>6}  {}", row.count, clean(&named(row))));
-    }
-}
-
-/// `376 B`, `1.4 MiB`: bytes in words.
-struct Bytes(u64);
-
-impl Display for Bytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut value = self.0 as f64;
-        if self.0 < 1024 {
-            return write!(f, "{} B", self.0);
-        }
-        for unit in ["KiB", "MiB", "GiB", "TiB"] {
-            value /= 1024.0;
-            // What would round to 1024.0 is 1.0 of the next.
-            if value < 1023.95 {
-                return write!(f, "{value:.1} {unit}");
-            }
-        }
-        write!(f, "{:.1} PiB", value / 1024.0)
     }
 }

@@ -21,7 +21,7 @@ mod summary;
 mod text;
 mod tree;
 pub mod tui;
-mod words;
+pub mod words;
 
 use std::io::{self, Write};
 

@@ -33,6 +33,26 @@ pub fn losses(lost: &Lost) -> Option<String> {
     }
 }
 
+/// `376 B`, `1.4 MiB`: bytes in words.
+pub struct Bytes(pub u64);
+
+impl Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut value = self.0 as f64;
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        for unit in ["KiB", "MiB", "GiB", "TiB"] {
+            value /= 1024.0;
+            // What would round to 1024.0 is 1.0 of the next.
+            if value < 1023.95 {
+                return write!(f, "{value:.1} {unit}");
+            }
+        }
+        write!(f, "{:.1} PiB", value / 1024.0)
+    }
+}
+
 /// `1 location`, `2 locations`.
 pub(super) fn count(n: u64, noun: &str) -> impl Display {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
@@ -175,6 +195,20 @@ mod tests {
         assert_eq!(PerSecond(2141.4).to_string(), "2141/s");
         assert_eq!(drops_in(0, 0.1), "no drops in 100ms");
         assert_eq!(drops_in(1, 5.0), "1 drop in 5.0s");
+    }
+
+    #[test]
+    fn bytes_have_the_unit_that_fits() {
+        for (bytes, words) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1024 * 1024 - 1, "1.0 MiB"),
+            (3 << 29, "1.5 GiB"),
+            (u64::MAX, "16384.0 PiB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), words);
+        }
     }
 
     #[test]

@@ -251,7 +251,8 @@ fn packets_refused_by_a_full_table_are_counted_and_have_a_rate() {
         let line = watch.next_line(machine::longer(Duration::from_secs(10))).unwrap().unwrap();
         let line: Value = serde_json::from_str(line).unwrap();
         let interval = &line["interval"];
-        assert!(interval["interval_s"].as_f64().unwrap() > 0.2, "{line}");
+        // After a stall the next one is shorter.
+        assert!(interval["interval_s"].as_f64().unwrap() > 0.0, "{line}");
         counted += interval["counters"]["drop"].as_u64().unwrap();
         assert!(Instant::now() < deadline, "{counted} of {REFUSED}");
     }

@@ -38,7 +38,7 @@ use testbed::{
 
 use self::{
     empty::Empty,
-    table::{Row, Table},
+    table::{BPFTRACE, DROPWATCH, DROPWATCH_STACKS, EMPTY, NOBODY, PERF, PERF_STACKS, Row, Table},
 };
 use crate::{
     project::{Project, find_command},
@@ -48,13 +48,9 @@ use crate::{
 /// What a tool without a line to say so takes to attach, and what settles after it has.
 const ATTACHING: Duration = Duration::from_millis(1_500);
 const SETTLING: Duration = Duration::from_millis(100);
-/// Floods by the clock, for each tool in a round.
-const CLOCKED: usize = 2;
-/// Floods by the kernel's statistics. They need no long flood, as the clock does: so there are many,
-/// and the likelier is one that nothing disturbed.
-const TIMED: usize = 20;
-/// How much shorter they are.
-const SHORTER: u64 = 10;
+/// Floods by the clock, and as many by the kernel's statistics, for each tool in a round. Many short
+/// ones: the likelier is one that nothing disturbed.
+const FLOODS: usize = 20;
 /// How long the end of a tool is waited for.
 const ENDING: Duration = Duration::from_secs(20);
 
@@ -70,8 +66,8 @@ pub(crate) struct Args {
     /// Rounds, in each of which every tool is measured once
     #[arg(long, default_value_t = 12)]
     rounds: usize,
-    /// Frames of one flood by the clock; those by the kernel's statistics have a tenth
-    #[arg(long, default_value_t = 50_000)]
+    /// Frames of one flood, of which there are many for each tool in a round
+    #[arg(long, default_value_t = 10_000)]
     frames: u64,
     /// Write the table as JSON, too
     #[arg(long, value_name = "FILE")]
@@ -96,11 +92,15 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
         // What perf and bpftrace know of tracepoints.
         mount_private_tracefs()?;
         let table = measure(&binary, args)?;
-        print!("{}", table.text());
+        let goals = table.goals();
+        println!("{}", table.text());
+        goals.iter().for_each(|goal| println!("{goal}"));
         if let Some(path) = &args.json {
             let json = serde_json::to_vec_pretty(&table)?;
             fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
         }
+        let missed = goals.iter().filter(|goal| !goal.is_reached()).count();
+        ensure!(missed == 0, "{missed} of {} goals missed; is this machine busy?", goals.len());
         Ok(())
     })
 }
@@ -124,18 +124,18 @@ enum Kind {
 }
 
 const TOOLS: [Tool; 10] = [
-    Tool { name: "nobody", kind: Kind::Nobody },
-    Tool { name: "an empty program", kind: Kind::Empty },
+    Tool { name: NOBODY, kind: Kind::Nobody },
+    Tool { name: EMPTY, kind: Kind::Empty },
     Tool {
         name: "dropwatch --no-samples",
         kind: Kind::Dropwatch(&["--no-samples", "--no-findings"]),
     },
-    Tool { name: "dropwatch", kind: Kind::Dropwatch(&[]) },
-    Tool { name: "dropwatch -g", kind: Kind::Dropwatch(&["-g"]) },
+    Tool { name: DROPWATCH, kind: Kind::Dropwatch(&[]) },
+    Tool { name: DROPWATCH_STACKS, kind: Kind::Dropwatch(&["-g"]) },
     Tool { name: "dropwatch --proto (filter)", kind: Kind::Dropwatch(&["--proto", "0x88b5"]) },
     Tool { name: "dropwatch --by netns", kind: Kind::Dropwatch(&["--by", "netns"]) },
     Tool {
-        name: "bpftrace",
+        name: BPFTRACE,
         kind: Kind::Speaking(&[
             "bpftrace",
             "-e",
@@ -143,7 +143,7 @@ const TOOLS: [Tool; 10] = [
         ]),
     },
     Tool {
-        name: "perf record",
+        name: PERF,
         kind: Kind::Silent(&[
             "perf",
             "record",
@@ -156,7 +156,7 @@ const TOOLS: [Tool; 10] = [
         ]),
     },
     Tool {
-        name: "perf record -g",
+        name: PERF_STACKS,
         kind: Kind::Silent(&[
             "perf",
             "record",
@@ -200,8 +200,7 @@ fn measure(binary: &Path, args: &Args) -> Result<Table> {
     Ok(Table {
         frames: args.frames,
         rounds: args.rounds,
-        clocked: CLOCKED,
-        timed: TIMED,
+        floods: FLOODS,
         rows: tools.into_iter().map(|(_, row)| row).collect(),
     })
 }
@@ -213,16 +212,14 @@ fn once(tool: &Tool, row: &mut Row, binary: &Path, wire: &Wire, frames: u64) -> 
     thread::sleep(SETTLING);
     let programs = programs_beside(&others);
 
-    for _ in 0..CLOCKED {
-        let start = Instant::now();
-        wire.flood(frames, Some(0))?;
-        row.wall_ns.push(start.elapsed().as_nanos() as f64 / frames as f64);
+    for _ in 0..FLOODS {
+        let sent = wire.flood(frames, Some(0))?;
+        row.wall_ns.push(sent.elapsed.as_nanos() as f64 / frames as f64);
     }
-    let mut sent = CLOCKED as u64 * frames;
+    let mut sent = FLOODS as u64 * frames;
     if !programs.is_empty() {
         let _enabled = enable_stats(Stats::RunTime).context("cannot enable statistics")?;
-        let frames = (frames / SHORTER).max(1);
-        for _ in 0..TIMED {
+        for _ in 0..FLOODS {
             let before = run_times(&programs)?;
             wire.flood(frames, Some(0))?;
             let after = run_times(&programs)?;
@@ -230,7 +227,7 @@ fn once(tool: &Tool, row: &mut Row, binary: &Path, wire: &Wire, frames: u64) -> 
             ensure!(runs >= frames, "its program ran {runs} times in {frames} drops");
             row.run_ns.push(time as f64 / runs as f64);
         }
-        sent += TIMED as u64 * frames;
+        sent *= 2;
     }
     if let Some(counted) = watcher.end()? {
         ensure!(counted == sent, "{counted} counted of {sent}");
