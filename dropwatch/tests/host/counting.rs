@@ -1,8 +1,11 @@
 //! Counts that are exact, against the kernel's own.
 
-use std::{num::NonZero, process::Stdio, thread, time::Duration};
+use std::{collections::BTreeMap, num::NonZero, process::Stdio, thread, time::Duration};
 
-use aya::maps::{Map, MapData, PerCpuHashMap, loaded_maps};
+use aya::{
+    maps::{Map, MapData, PerCpuHashMap, PerCpuValues, loaded_maps},
+    util::nr_cpus,
+};
 use dropwatch::report::model::Lost;
 use dropwatch_common::{
     Counter, DropKey,
@@ -103,6 +106,37 @@ fn fill_front_cache() {
     }
     // SAFETY: the same memory, which nothing has an address of any more.
     unsafe { munmap(slots, length) }.unwrap();
+}
+
+/// No host drops packets at a thousand places at will, and few have hundreds of CPUs: so keys are
+/// counted from outside, with another count on each CPU that can be (`possible_cpus=256` gives a kernel
+/// more than it has).
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn every_cpu_of_every_key_is_added_up() {
+    const KEYS: u64 = 1_000;
+    const FIRST: u64 = 0x1000;
+    let run = Run::start(&["-i", "1s", "-n", "0", "--addresses", "--no-findings"]);
+    let map = newest_map("DROPS").unwrap();
+    let mut drops =
+        PerCpuHashMap::<_, DropKey, Counter>::try_from(Map::PerCpuHashMap(map)).unwrap();
+    let cpus = nr_cpus().unwrap() as u64;
+    let counters: Vec<Counter> =
+        (1..=cpus).map(|count| Counter { count, ..Counter::default() }).collect();
+    for number in 0..KEYS {
+        let values = PerCpuValues::try_from(counters.clone()).unwrap();
+        drops.insert(DropKey::new(FIRST + number, 2), values, 0).unwrap();
+    }
+    let recording = run.stop();
+    let mut counted = BTreeMap::<u64, u64>::new();
+    for location in recording.locations() {
+        let Some(address) = location.address.known() else { continue };
+        if (FIRST..FIRST + KEYS).contains(&address) {
+            *counted.entry(address).or_default() += location.count;
+        }
+    }
+    let expected = (FIRST..FIRST + KEYS).map(|address| (address, (1..=cpus).sum()));
+    assert_eq!(counted, expected.collect());
 }
 
 fn entries_in_map() -> usize {
