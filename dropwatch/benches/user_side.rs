@@ -22,7 +22,7 @@ use dropwatch::{
         btf::Btf, modules::Modules, offsets::offsets, reasons::Reasons, symbols::SymbolTable,
     },
     probe::{cpus::Cpus, plan::Grouping, sums::Sums},
-    render::{Format, Style},
+    render::{Format, Medium, Style},
     report::{
         Names,
         build::Reporter,
@@ -238,7 +238,8 @@ fn report(criterion: &mut Criterion) {
     for (name, format) in
         [("100 locations as text", Format::Text), ("100 locations as JSON", Format::Json)]
     {
-        let renderer = format.renderer(Style { color: false, time_zone: TimeZone::UTC });
+        let renderer =
+            format.renderer(Style { medium: Medium::default(), time_zone: TimeZone::UTC });
         let view = format.view(Some(0), true);
         group.bench_function(name, |bench| {
             bench.iter_batched(

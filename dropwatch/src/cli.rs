@@ -7,12 +7,16 @@ mod run;
 mod top;
 
 use std::{
+    io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{
+    ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    error::ErrorKind,
+};
 
 use dropwatch_common::sample::PACKET_BYTES;
 
@@ -22,7 +26,10 @@ pub use self::{
     run::Run,
     top::Top,
 };
-use crate::{exit::Failure, render::pcapng::SNAPLEN};
+use crate::{
+    exit::{self, Failure},
+    render::{Medium, pcapng::SNAPLEN},
+};
 
 /// Shortest interval: reading the counters has a cost, and a report takes a moment to read.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -268,13 +275,20 @@ pub enum Color {
 impl Cli {
     /// Reads the command line of this process.
     ///
-    /// `--help` and `--version` print and exit here.
+    /// `--help` and `--version` print to `medium`, standard output, and exit here.
     ///
     /// # Errors
     /// What is wrong with the command line, in one line.
-    pub fn from_args() -> Result<Self, Failure> {
-        Self::try_parse().map_err(|error| match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
+    pub fn from_args(medium: Medium) -> Result<Self, Failure> {
+        let command = Self::command().term_width(medium.width());
+        let parsed = command.try_get_matches().and_then(|matches| Self::from_arg_matches(&matches));
+        parsed.map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                let page = error.render().ansi().to_string();
+                // Nobody is left to be told that nobody reads it.
+                let _unread = medium.write(&page, &mut io::stdout());
+                std::process::exit(exit::OK.into())
+            }
             _ => Failure::Usage(one_line(&error.render().to_string())),
         })
     }
@@ -357,8 +371,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -112,10 +112,12 @@ impl Viewer<'_> {
         }
         notices.extend(notices_of(&failures));
         if !self.settings.json {
-            let style = Style { color: self.settings.color, time_zone: TimeZone::system() };
-            let page = ConntrackText::new(style).page(time, &notices, &spaces);
-            let apart = if before.is_empty() { "" } else { "\n" };
-            return Ok(Some(format!("{apart}{page}").into_bytes()));
+            let style = Style { medium: self.settings.medium, time_zone: TimeZone::system() };
+            let mut page = ConntrackText::new(style).page(time, &notices, &spaces);
+            if !before.is_empty() {
+                page.insert(0, b'\n');
+            }
+            return Ok(Some(page));
         }
         notices.iter().for_each(|notice| verbose::to_stderr(notice));
         let mut page = Vec::new();

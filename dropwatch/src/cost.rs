@@ -13,6 +13,7 @@ use dropwatch_common::offsets::Offsets;
 use log::debug;
 
 use crate::{
+    cli::Color,
     doctor::title,
     exit::Failure,
     kernel::{self, HostNames, HostRoot},
@@ -67,7 +68,7 @@ pub fn measure(duration: Duration, terminal: Terminal) -> Result<(), Failure> {
         Section { title: "What counting costs here", checks: checks(cost, elapsed, memory) };
     let title = title(&kernel::host(&root));
     let out = &mut io::stdout().lock();
-    let written = doctor(&title, &[section], verdict(cost), terminal.wants_color(), out);
+    let written = doctor(&title, &[section], verdict(cost), terminal.medium(Color::Auto), out);
     ended_by_reader(written).map(drop)
 }
 
@@ -147,6 +148,7 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::render::Medium;
 
     fn page(cost: RunTime) -> String {
         let section = Section {
@@ -154,7 +156,7 @@ mod tests {
             checks: checks(cost, Duration::from_secs(5), Some(1_572_864)),
         };
         let mut page = Vec::new();
-        doctor("dropwatch", &[section], verdict(cost), false, &mut page).unwrap();
+        doctor("dropwatch", &[section], verdict(cost), Medium::default(), &mut page).unwrap();
         String::from_utf8(page).unwrap()
     }
 

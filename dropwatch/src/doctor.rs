@@ -9,6 +9,7 @@ use caps::Capability;
 use dropwatch_common::offsets::Offsets;
 
 use crate::{
+    cli::Color,
     exit::Failure,
     kernel::{
         self, HostNames, HostRoot, Status,
@@ -61,7 +62,7 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
         Err(_) => "dropwatch cannot run here: see FAIL above.".to_owned(),
     };
     let out = &mut io::stdout().lock();
-    let written = doctor(&title, &sections, &verdict, terminal.wants_color(), out);
+    let written = doctor(&title, &sections, &verdict, terminal.medium(Color::Auto), out);
     ended_by_reader(written).and(outcome)
 }
 

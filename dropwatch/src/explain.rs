@@ -10,23 +10,26 @@ use crate::{
     exit::Failure,
     kernel::{HostRoot, counters},
     output::ended_by_reader,
-    render::explain::{self, Page, Value},
+    render::{
+        Medium,
+        explain::{self, Page, Value},
+    },
 };
 
 /// Prints what is known about `name`, or a list of everything.
 ///
 /// # Errors
 /// Nothing is known about `name`: a wrong command line, with suggestions.
-pub fn explain(name: Option<&str>, json: bool, color: bool) -> Result<(), Failure> {
+pub fn explain(name: Option<&str>, json: bool, medium: Medium) -> Result<(), Failure> {
     let table =
         knowledge::table().map_err(|error| anyhow!("the knowledge table is damaged: {error}"))?;
     let out = &mut io::stdout().lock();
     let written = match name {
         None if json => explain::json(&table.entries, out),
-        None => explain::list(table, color, out),
+        None => explain::list(table, medium, out),
         Some(name) => {
             let page = page(table, name, &HostRoot::default())?;
-            if json { explain::json(&page, out) } else { explain::page(&page, color, out) }
+            if json { explain::json(&page, out) } else { explain::page(&page, medium, out) }
         }
     };
     ended_by_reader(written).map(drop)

@@ -31,5 +31,5 @@ mod signals;
 mod supervise;
 pub mod top;
 mod user;
-mod verbose;
+pub mod verbose;
 mod wanted;

@@ -7,16 +7,16 @@ use dropwatch::{
     cli::{self, Cli, Command},
     conntrack, cost, doctor,
     exit::{self, Failure},
-    explain, render, replay,
+    explain, replay,
     settings::{self, Conntrack, Replay, Show, Terminal, Watch},
-    top,
+    top, verbose,
 };
 
 fn main() -> ExitCode {
     match run() {
         Ok(code) => code.into(),
         Err(failure) => {
-            eprintln!("dropwatch: {}", render::clean(&failure.to_string()));
+            verbose::to_stderr(&failure.to_string());
             (&failure).into()
         }
     }
@@ -28,8 +28,8 @@ fn run_command(args: &cli::Run, terminal: Terminal) -> Result<u8, Failure> {
 }
 
 fn run() -> Result<u8, Failure> {
-    let cli = Cli::from_args()?;
-    let terminal = Terminal::stdout();
+    let terminal = Terminal::detect();
+    let cli = Cli::from_args(terminal.medium(cli::Color::Auto))?;
     let done = match &cli.command {
         Some(Command::Run(args)) => return run_command(args, terminal).map_err(Failure::in_run),
         None => app::watch(&Watch::new(&cli.watch, terminal)?),
@@ -38,7 +38,7 @@ fn run() -> Result<u8, Failure> {
         Some(Command::Doctor { cost: Some(duration) }) => cost::measure(*duration, terminal),
         Some(Command::Top(args)) => top::watch(&Watch::top(args, terminal)?),
         Some(Command::Explain { name, json, color }) => {
-            explain::explain(name.as_deref(), *json, terminal.color(*color))
+            explain::explain(name.as_deref(), *json, terminal.medium(*color))
         }
         Some(Command::Replay { file, diff: Some(before), show, .. }) => {
             replay::compare(before, file, &Show::new(show, terminal)?)

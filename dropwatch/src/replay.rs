@@ -112,7 +112,7 @@ pub fn compare(before: &Path, after: &Path, show: &Show) -> Result<(), Failure> 
     let rendered = match show.format {
         Format::Json => json_line(&comparison, &mut page),
         Format::Text | Format::Classic => {
-            render::compare::text(&comparison, show.view.top, show.color, &mut page)
+            render::compare::text(&comparison, show.view.top, show.medium, &mut page)
         }
     };
     rendered.context("cannot render the comparison")?;

@@ -1,11 +1,11 @@
 //! The command line, validated: what the program acts on.
 
 mod run;
+mod terminal;
 mod top;
 
 use std::{
     fmt::{self, Display},
-    io::IsTerminal,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -13,12 +13,15 @@ use std::{
 
 use jiff::tz::TimeZone;
 
-pub use self::run::{Command, Limits};
+pub use self::{
+    run::{Command, Limits},
+    terminal::{Stream, Terminal},
+};
 use crate::{
     cli,
     exit::Failure,
     filter::Packets,
-    render::{Format, Renderer, Style, pcapng::SNAPLEN},
+    render::{Format, Medium, Renderer, Style, pcapng::SNAPLEN},
     report::{groups::By, keys::Keys, view::View},
 };
 
@@ -103,7 +106,7 @@ pub struct Show {
     pub view: View,
     /// Show raw kernel addresses.
     pub addresses: bool,
-    pub color: bool,
+    pub medium: Medium,
 }
 
 /// What to show of connection tracking.
@@ -116,7 +119,7 @@ pub struct Conntrack {
     /// Time between pages; `None` for a single one.
     pub watch: Option<Duration>,
     pub json: bool,
-    pub color: bool,
+    pub medium: Medium,
 }
 
 impl Conntrack {
@@ -126,52 +129,7 @@ impl Conntrack {
             top: if args.top == 0 { usize::MAX } else { args.top },
             watch: args.watch,
             json: args.json,
-            color: terminal.color(args.color),
-        }
-    }
-}
-
-/// What decides about colour besides the option.
-#[derive(Clone, Copy, Debug)]
-pub struct Terminal {
-    /// Reports go to a terminal.
-    pub is_terminal: bool,
-    /// Standard error is one.
-    pub stderr_is_terminal: bool,
-    /// `NO_COLOR` is set and not empty (<https://no-color.org>).
-    pub no_color: bool,
-    /// `TERM` is `dumb`.
-    pub dumb: bool,
-}
-
-impl Terminal {
-    /// Of standard output.
-    pub fn stdout() -> Self {
-        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        Self {
-            is_terminal: std::io::stdout().is_terminal(),
-            stderr_is_terminal: std::io::stderr().is_terminal(),
-            no_color: set("NO_COLOR"),
-            dumb: std::env::var_os("TERM").is_some_and(|term| term == "dumb"),
-        }
-    }
-
-    /// The same where reports go to standard error.
-    fn aside(self, aside: bool) -> Self {
-        if aside { Self { is_terminal: self.stderr_is_terminal, ..self } } else { self }
-    }
-
-    /// Whether to use colour where nobody said so.
-    pub fn wants_color(self) -> bool {
-        self.is_terminal && !self.no_color && !self.dumb
-    }
-
-    /// Whether to use colour as told.
-    pub fn color(self, told: cli::Color) -> bool {
-        match told {
-            cli::Color::Always => true,
-            cli::Color::Never => false,
-            cli::Color::Auto => self.wants_color(),
+            medium: terminal.medium(args.color),
         }
     }
 }
@@ -275,7 +233,7 @@ impl Pcap {
         let Some(path) = &args.pcap else { return Ok(None) };
         let target =
             if path == Path::new("-") { Target::Stdout } else { Target::File(path.clone()) };
-        if target == Target::Stdout && terminal.is_terminal {
+        if target == Target::Stdout && terminal.stdout.is_terminal {
             return Err(Failure::Usage(
                 "--pcap - writes binary data, and standard output is a terminal: name a file, or \
                  pipe it into `tshark -r -`"
@@ -308,7 +266,7 @@ impl Show {
             format,
             view: format.view(args.top, args.all),
             addresses: args.addresses,
-            color: terminal.color(args.color),
+            medium: terminal.medium(args.color),
         })
     }
 
@@ -320,7 +278,7 @@ impl Show {
 
     /// What renders the lines, with clock times of this machine's zone.
     pub fn renderer(&self) -> Box<dyn Renderer> {
-        self.format.renderer(Style { color: self.color, time_zone: TimeZone::system() })
+        self.format.renderer(Style { medium: self.medium, time_zone: TimeZone::system() })
     }
 }
 
@@ -340,9 +298,10 @@ mod tests {
 
     use super::*;
 
-    const TTY: Terminal =
-        Terminal { is_terminal: true, stderr_is_terminal: true, no_color: false, dumb: false };
-    const PIPE: Terminal = Terminal { is_terminal: false, ..TTY };
+    const SCREEN: Stream = Stream { is_terminal: true, color: true, columns: Some(100) };
+    const FILE: Stream = Stream { is_terminal: false, color: false, columns: None };
+    const TTY: Terminal = Terminal { stdout: SCREEN, stderr: SCREEN, dumb: false, ascii: false };
+    const PIPE: Terminal = Terminal { stdout: FILE, ..TTY };
 
     fn show(args: &[&str], terminal: Terminal) -> Result<Show, Failure> {
         let cli = cli::Cli::try_parse_from(["dropwatch"].iter().chain(args)).expect("parses");
@@ -386,9 +345,10 @@ mod tests {
         assert!(matches!(watch(&["--pcap", "-"], TTY), Err(Failure::Usage(_))));
         let pipe = watch(&["--pcap", "-"], PIPE).unwrap();
         assert_eq!(pipe.pcap, Some(Pcap { target: Target::Stdout, snaplen: SNAPLEN }));
-        assert!(pipe.show.color, "reports go to standard error, which is a terminal");
-        let logged = Terminal { stderr_is_terminal: false, ..PIPE };
-        assert!(!watch(&["--pcap", "-"], logged).unwrap().show.color);
+        assert!(pipe.show.medium.color, "reports go to standard error, which is a terminal");
+        assert_eq!(pipe.show.medium.columns, Some(100));
+        let logged = Terminal { stderr: FILE, ..PIPE };
+        assert_eq!(watch(&["--pcap", "-"], logged).unwrap().show.medium, Medium::default());
     }
 
     #[test]
@@ -417,11 +377,10 @@ mod tests {
 
     #[test]
     fn colour_is_for_terminals_that_want_it() {
-        assert!(show(&[], TTY).unwrap().color);
-        assert!(!show(&[], PIPE).unwrap().color);
-        assert!(!show(&[], Terminal { no_color: true, ..TTY }).unwrap().color);
-        assert!(!show(&[], Terminal { dumb: true, ..TTY }).unwrap().color);
-        assert!(show(&["--color", "always"], PIPE).unwrap().color);
-        assert!(!show(&["--color", "never"], TTY).unwrap().color);
+        let color = |args: &[&str], terminal| show(args, terminal).unwrap().medium.color;
+        assert!(color(&[], TTY));
+        assert!(!color(&[], PIPE));
+        assert!(color(&["--color", "always"], PIPE));
+        assert!(!color(&["--color", "never"], TTY));
     }
 }

@@ -68,7 +68,7 @@ async fn follow(
     }
     let mut state = State::new(start.host, !settings.show.view.fold_benign);
     let look = Look {
-        color: settings.show.color,
+        medium: settings.show.medium,
         time_zone: TimeZone::system(),
         interval_s: settings.interval.as_secs_f64(),
     };
@@ -135,7 +135,7 @@ fn meaning(event: &Event) -> Option<Option<Key>> {
         KeyCode::Char('c' | 'd') if control => Key::Quit,
         KeyCode::Char('q') => Key::Quit,
         KeyCode::Esc => Key::Escape,
-        KeyCode::Enter => Key::Enter,
+        KeyCode::Enter | KeyCode::Right | KeyCode::Char('>') => Key::Enter,
         KeyCode::Up | KeyCode::Char('k') => Key::Up,
         KeyCode::Down | KeyCode::Char('j') => Key::Down,
         KeyCode::PageUp => Key::PageUp,

@@ -8,7 +8,7 @@ use std::{
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::render::clean;
+use crate::{cli::Color, render::Medium, settings::Terminal};
 
 /// Most lines that are kept back.
 const MOST_HELD: usize = 1_000;
@@ -41,12 +41,17 @@ pub fn release() {
 
 /// Writes one line, marked as this program's.
 pub fn to_stderr(text: &str) {
-    let line = format!("dropwatch: {}\n", clean(text));
+    let line = medium().message(text);
     match &mut *HELD.lock().unwrap_or_else(PoisonError::into_inner) {
         Some(held) if held.len() < MOST_HELD => held.push(line),
         Some(_) => {}
         None => write(&line),
     }
+}
+
+/// What standard error is written to.
+fn medium() -> Medium {
+    Terminal::detect().aside(true).medium(Color::Never)
 }
 
 fn write(line: &str) {

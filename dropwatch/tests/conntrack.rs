@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use dropwatch::{
-    render::{ConntrackText, Style, json_line},
+    render::{ConntrackText, Medium, Style, json_line},
     report::{
         conntrack::{Conntrack, Counter, Counters, Endpoint, Entry, Interval, Stats, Tally},
         facts::Netns,
@@ -96,9 +96,13 @@ fn empty() -> Conntrack {
 }
 
 fn page(spaces: &[Conntrack], color: bool) -> String {
+    page_on(Medium { color, ..Medium::default() }, spaces)
+}
+
+fn page_on(medium: Medium, spaces: &[Conntrack]) -> String {
     let notices = ["web: missing \u{1b}CAP_NET_ADMIN".to_owned()];
-    let style = Style { color, time_zone: TimeZone::UTC };
-    ConntrackText::new(style).page(time(), &notices, spaces)
+    let style = Style { medium, time_zone: TimeZone::UTC };
+    String::from_utf8(ConntrackText::new(style).page(time(), &notices, spaces)).unwrap()
 }
 
 #[test]
@@ -107,6 +111,19 @@ fn page_of_a_full_table_beside_an_empty_one() {
     let page = page(&[gateway(Some(before)), empty()], false);
     insta::assert_snapshot!(page);
     assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
+}
+
+#[test]
+fn a_narrow_screen_breaks_between_words_and_ascii_is_ascii() {
+    for columns in 40..=120 {
+        let medium = Medium { columns: Some(columns), ascii: columns % 2 == 0, color: false };
+        let text = page_on(medium, &[gateway(None), empty()]);
+        assert_eq!(text.is_ascii(), medium.ascii, "{text}");
+        for line in text.lines() {
+            let fits = line.chars().count() <= columns || !line.trim().contains(' ');
+            assert!(fits, "{columns} columns: {line}");
+        }
+    }
 }
 
 #[test]
@@ -119,8 +136,8 @@ fn the_first_page_has_no_rates() {
 #[test]
 fn colours_point_at_what_is_lost_and_nothing_else_is_marked() {
     let coloured = page(&[gateway(None)], true);
-    assert!(coloured.contains("\u{1b}[31m1000 of 1000 entries (100.0%), full\u{1b}[0m"));
-    assert!(coloured.contains("\u{1b}[31m     10031  drop   \u{1b}[0m"), "{coloured:?}");
+    assert!(coloured.contains("\u{1b}[1m\u{1b}[31m1000 of 1000 entries (100.0%), full\u{1b}[0m"));
+    assert!(coloured.contains("\u{1b}[1m\u{1b}[31m     10031  drop   \u{1b}[0m"), "{coloured:?}");
     assert!(!page(&[gateway(None), empty()], false).contains('\u{1b}'));
 }
 

@@ -5,7 +5,11 @@ use dropwatch::cli::Cli;
 
 /// Help of the command named by `path`, 80 columns wide.
 fn help(path: &[&str]) -> String {
-    let mut command = Cli::command().term_width(80);
+    help_on(80, path)
+}
+
+fn help_on(columns: usize, path: &[&str]) -> String {
+    let mut command = Cli::command().term_width(columns);
     command.build();
     let mut found = &mut command;
     for name in path {

@@ -5,9 +5,12 @@
 
 use dropwatch::{
     diagnose::knowledge,
-    render::tui::{
-        state::{HISTORY, Key, Screen, Sort, State},
-        view::{Look, draw},
+    render::{
+        Medium,
+        tui::{
+            state::{HISTORY, Key, Screen, Sort, State},
+            view::{Look, draw},
+        },
     },
     report::{
         facts::{Callers, Details, Fact, Interface, Netns},
@@ -19,7 +22,7 @@ use jiff::tz::TimeZone;
 use ratatui::{Terminal, backend::TestBackend};
 
 fn look() -> Look {
-    Look { color: false, time_zone: TimeZone::UTC, interval_s: 1.0 }
+    Look { medium: Medium::default(), time_zone: TimeZone::UTC, interval_s: 1.0 }
 }
 
 fn location(symbol: &str, reason: &str, count: u64, netns: &str) -> Location {
@@ -119,9 +122,13 @@ fn story(seconds: u64) -> State {
 }
 
 fn screen(state: &State, width: u16, height: u16) -> String {
+    screen_on(Medium::default(), state, width, height)
+}
+
+fn screen_on(medium: Medium, state: &State, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     let table = knowledge::table().ok();
-    terminal.draw(|frame| draw(state, table, &look(), frame)).unwrap();
+    terminal.draw(|frame| draw(state, table, &Look { medium, ..look() }, frame)).unwrap();
     let lines = terminal.backend().to_string();
     lines.lines().map(|line| line.trim_matches('"').trim_end().to_owned() + "\n").collect()
 }
@@ -140,6 +147,46 @@ fn a_small_and_a_large_screen() {
     insta::assert_snapshot!("small", small);
     insta::assert_snapshot!("large", screen(&state, 200, 50));
     assert!(!screen(&state, 80, 24).contains('\u{1b}'), "names are anyone's choice");
+}
+
+#[test]
+fn nothing_but_ascii_where_the_locale_has_no_more() {
+    let ascii = Medium { ascii: true, ..Medium::default() };
+    let mut state = story(14);
+    for _ in 0..3 {
+        for (width, height) in [(80, 24), (200, 50), (40, 8)] {
+            let screen = screen_on(ascii, &state, width, height);
+            assert!(screen.is_ascii(), "{screen}");
+            let columns =
+                |text: String| text.lines().map(|line| line.chars().count()).collect::<Vec<_>>();
+            let unicode = screen_on(Medium::default(), &state, width, height);
+            assert_eq!(columns(screen), columns(unicode), "the same columns");
+        }
+        state.screen = if state.screen == Screen::Table { Screen::Detail } else { Screen::Help };
+    }
+    state.screen = Screen::Table;
+    let screen = screen_on(ascii, &state, 80, 24);
+    assert!(screen.contains("RATEv") && screen.contains("@##"), "{screen}");
+}
+
+/// Warnings among them: only the hues that are legible on black and on white.
+#[test]
+fn colours_are_those_of_the_printed_lines() {
+    let hues = |color| {
+        let mut state = story(14);
+        let mut findings = state.findings.clone();
+        findings.push(Finding { severity: Severity::Warning, ..findings[0].clone() });
+        findings.push(Finding { severity: Severity::Notice, ..findings[0].clone() });
+        state.findings = findings;
+        state.key(Key::Netns);
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        let medium = Medium { color, ..Medium::default() };
+        terminal.draw(|frame| draw(&state, None, &Look { medium, ..look() }, frame)).unwrap();
+        let cells = terminal.backend().buffer().content.clone();
+        cells.iter().map(|cell| cell.fg.to_string()).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(hues(true), ["Magenta", "Red", "Reset"].map(str::to_owned).into());
+    assert_eq!(hues(false), ["Reset"].map(str::to_owned).into());
 }
 
 #[test]

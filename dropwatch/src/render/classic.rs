@@ -12,27 +12,35 @@
 //! where it has no symbol, it prints the bare address. It has no place for notices and losses, which
 //! the caller reports elsewhere, nor for what samples tell.
 
-use std::io::{self, Write};
+use std::io;
 
-use super::{BEGIN, Renderer, STOP, words::symbol};
-use crate::report::model::Line;
+use super::{BEGIN, Medium, Renderer, STOP, words::symbol};
+use crate::report::model::{Line, Location};
 
 /// Renders reports as the SystemTap script does. Wants a view that merges reasons.
 #[derive(Clone, Copy, Debug)]
-pub struct Classic;
+pub struct Classic {
+    medium: Medium,
+}
+
+impl Classic {
+    pub fn new(medium: Medium) -> Self {
+        Self { medium }
+    }
+}
 
 impl Renderer for Classic {
     fn render(&self, line: &Line, page: &mut Vec<u8>) -> io::Result<()> {
-        match line {
-            Line::Start(_) => writeln!(page, "{BEGIN}"),
+        let text = match line {
+            Line::Start(_) => format!("{BEGIN}\n"),
             Line::Report(report) => {
-                writeln!(page)?;
-                report.locations.iter().try_for_each(|row| {
-                    writeln!(page, "{} packets dropped at {}", row.count, symbol(row))
-                })
+                let row =
+                    |row: &Location| format!("{} packets dropped at {}\n", row.count, symbol(row));
+                format!("\n{}", report.locations.iter().map(row).collect::<String>())
             }
-            Line::Sample(_) => Ok(()),
-            Line::End(_) => writeln!(page, "{STOP}"),
-        }
+            Line::Sample(_) => return Ok(()),
+            Line::End(_) => format!("{STOP}\n"),
+        };
+        self.medium.write(&text, page)
     }
 }

@@ -13,11 +13,14 @@
 
 use std::io::{self, Write};
 
+use anstyle::Style;
+
 use super::{
     clean::clean,
-    details::WIDTH,
-    paint::Paint,
-    words::{self, PerSecond, count, drops_in, wrap},
+    medium::Medium,
+    palette::{ALARM, CAUTION, WEAK, paint},
+    words::{self, PerSecond, count, drops_in},
+    wrap::wrap,
 };
 use crate::report::compare::{Amount, Change, ChangedFinding, Comparison, Side, What};
 
@@ -33,33 +36,34 @@ const INDENT: usize = 17;
 pub fn text(
     comparison: &Comparison,
     top: Option<usize>,
-    color: bool,
+    medium: Medium,
     out: &mut dyn Write,
 ) -> io::Result<()> {
+    let mut lines = Vec::new();
     let sides = [("before", &comparison.before), ("after", &comparison.after)];
     for (word, Side { name, drops, duration_s, rate }) in sides {
         let rate = amount(Amount { count: *drops, rate: *rate });
         let drops = drops_in(*drops, *duration_s);
-        writeln!(out, "{word:<7} {drops} ({rate})  {}", clean(name))?;
+        lines.extend(medium.row(format!("{word:<7} {drops} ({rate})  {}", clean(name)), 8));
     }
     let top = top.unwrap_or(usize::MAX);
     let (shown, hidden) = comparison.locations.split_at(top.min(comparison.locations.len()));
     if !shown.is_empty() {
-        let head = format!("{:>RATE$} {:>RATE$}", "before", "after");
-        writeln!(out, "\n{}", Paint::Dim.on(head, color))?;
+        lines.push(String::new());
+        lines.push(paint(WEAK, format!("{:>RATE$} {:>RATE$}", "before", "after")));
     }
-    for change in shown {
-        writeln!(out, "{}", row(change, color))?;
-    }
+    lines.extend(shown.iter().flat_map(|change| row(change, medium)));
     if !hidden.is_empty() {
         let more =
             format!("{:>RATE$} {:>RATE$}  {} more", "", "", count(hidden.len() as u64, "row"));
-        writeln!(out, "{}", Paint::Dim.on(more, color))?;
+        lines.push(paint(WEAK, more));
     }
     if !comparison.findings.is_empty() {
-        writeln!(out)?;
+        lines.push(String::new());
     }
-    comparison.findings.iter().try_for_each(|found| finding(found, color, out))
+    lines.extend(comparison.findings.iter().flat_map(|found| finding(found, medium)));
+    let page: String = lines.into_iter().map(|line| line + "\n").collect();
+    medium.write(&page, out)
 }
 
 fn amount(amount: Amount) -> String {
@@ -69,45 +73,43 @@ fn amount(amount: Amount) -> String {
     }
 }
 
-fn row(change: &Change, color: bool) -> String {
+fn row(change: &Change, medium: Medium) -> Vec<String> {
     let name = words::function(change.symbol.as_deref());
     let place = words::place(&name, None, change.module.as_deref(), change.reason.as_deref());
     let mut line =
         format!("{:>RATE$} {:>RATE$}  {place}", amount(change.before), amount(change.after));
-    let paint = match (change.before.count, change.after.count) {
+    let style = match (change.before.count, change.after.count) {
         _ if change.benign => {
             line += ": benign";
-            Some(Paint::Dim)
+            WEAK
         }
         (0, _) => {
             line += ": new";
-            Some(Paint::Yellow)
+            CAUTION
         }
         (_, 0) => {
             line += ": gone";
-            Some(Paint::Dim)
+            WEAK
         }
-        _ => None,
+        _ => Style::new(),
     };
-    match paint {
-        Some(paint) => paint.on(line, color),
-        None => line,
-    }
+    medium.row(line, 2 * RATE + 5).iter().map(|line| paint(style, line)).collect()
 }
 
-fn finding(found: &ChangedFinding, color: bool, out: &mut dyn Write) -> io::Result<()> {
-    let (word, paint) = match found.what {
-        What::New => ("new", Paint::Red),
-        What::Still => ("still", Paint::Yellow),
-        What::Gone => ("gone", Paint::Dim),
+fn finding(found: &ChangedFinding, medium: Medium) -> Vec<String> {
+    let (word, style) = match found.what {
+        What::New => ("new", ALARM),
+        What::Still => ("still", CAUTION),
+        What::Gone => ("gone", WEAK),
     };
     let severity = found.severity.name();
-    for (index, text) in wrap(&clean(&found.title), WIDTH - INDENT).into_iter().enumerate() {
+    let line = |(index, text): (usize, String)| {
         let head = match index {
             0 => format!("{word:<6} {severity:<9} "),
             _ => " ".repeat(INDENT),
         };
-        writeln!(out, "{}", paint.on(head + &text, color))?;
-    }
-    Ok(())
+        paint(style, head + &text)
+    };
+    let room = medium.width().saturating_sub(INDENT);
+    wrap(&clean(&found.title), room).into_iter().enumerate().map(line).collect()
 }

@@ -17,16 +17,15 @@
 //! web: no entries, room for 16384
 //! ```
 
-use std::fmt::Display;
-
 use jiff::Timestamp;
 
 use super::{
     Style,
     clean::clean,
     details::label,
-    paint::Paint,
+    palette::{ALARM, CAUTION, STRONG, WEAK, paint},
     words::{Bytes, PerSecond, Percent, count},
+    wrap::columns,
 };
 use crate::report::{
     conntrack::{BUCKET_BYTES, Conntrack, Counter, Ranking, Row, StateRow, Stats},
@@ -38,6 +37,8 @@ use crate::report::{
 const NEARLY_FULL: f64 = 0.9;
 /// How far in the rows of a namespace are.
 const ROW: &str = "     ";
+/// How far in goes on what a screen has no room for, columns.
+const REST: usize = 7;
 /// What the names of all its settings begin with; told once.
 const PREFIX: &str = "nf_conntrack_";
 
@@ -54,7 +55,7 @@ impl ConntrackText {
 
     /// One moment: what could not be read, then every namespace. Those without entries that never
     /// lost a packet are a line each.
-    pub fn page(&self, time: Timestamp, notices: &[String], spaces: &[Conntrack]) -> String {
+    pub fn page(&self, time: Timestamp, notices: &[String], spaces: &[Conntrack]) -> Vec<u8> {
         let local = self.style.time_zone.to_datetime(time);
         let clock = format!("{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
         let namespaces = count(spaces.len() as u64, "network namespace");
@@ -62,18 +63,20 @@ impl ConntrackText {
         lines.extend(notices.iter().map(|notice| format!("Note: {}", clean(notice))));
         for space in spaces {
             lines.push(String::new());
-            self.namespace(space, &mut lines);
+            Self::namespace(space, &mut lines);
         }
-        lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+        let medium = self.style.medium;
+        let lines = lines.into_iter().flat_map(|line| medium.row(line.trim_end().to_owned(), REST));
+        let text: String = lines.map(|line| line + "\n").collect();
+        let mut page = Vec::new();
+        // Writing to a Vec cannot fail.
+        let _infallible = medium.write(&text, &mut page);
+        page
     }
 
-    fn namespace(&self, space: &Conntrack, lines: &mut Vec<String>) {
+    fn namespace(space: &Conntrack, lines: &mut Vec<String>) {
         let stats = &space.stats;
-        lines.push(format!(
-            "{}: {}",
-            self.paint(Paint::Bold, name(&space.netns)),
-            self.usage(stats)
-        ));
+        lines.push(format!("{}: {}", paint(STRONG, name(&space.netns)), Self::usage(stats)));
         if stats.entries == 0
             && space.table.entries == 0
             && !stats.counters.iter().any(|(_, n)| n > 0)
@@ -81,8 +84,8 @@ impl ConntrackText {
             return;
         }
         lines.extend(memory(stats).into_iter().map(|line| format!("   {line}")));
-        self.counters(space, lines);
-        self.states(space, lines);
+        Self::counters(space, lines);
+        Self::states(space, lines);
         let table = &space.table;
         let service = |row: &Row<_>| format!("{}", row.is);
         ranking("sources", &table.sources, |row| row.is.address.to_string(), lines);
@@ -93,7 +96,7 @@ impl ConntrackText {
         }
     }
 
-    fn usage(&self, stats: &Stats) -> String {
+    fn usage(stats: &Stats) -> String {
         let entries = stats.entries;
         let Some(limit) = stats.limit else { return format!("{entries} entries, limit unknown") };
         if entries == 0 {
@@ -102,14 +105,14 @@ impl ConntrackText {
         let used = share(entries, limit);
         let text = format!("{entries} of {limit} entries ({})", Percent(used));
         match used {
-            used if used >= 1.0 => self.paint(Paint::Red, format!("{text}, full")),
-            used if used >= NEARLY_FULL => self.paint(Paint::Yellow, text),
+            used if used >= 1.0 => paint(ALARM, format!("{text}, full")),
+            used if used >= NEARLY_FULL => paint(CAUTION, text),
             _ => text,
         }
     }
 
     /// Counters that have counted something; that no packet was dropped is said, too.
-    fn counters(&self, space: &Conntrack, lines: &mut Vec<String>) {
+    fn counters(space: &Conntrack, lines: &mut Vec<String>) {
         let counters = space.stats.counters;
         let shown: Vec<_> = counters
             .iter()
@@ -136,21 +139,21 @@ impl ConntrackText {
             let name = counter.name();
             let line = format!("{ROW}{count:>digits$}{rate}  {name:names$}");
             let line = match counter {
-                Counter::Drop | Counter::InsertFailed if count > 0 => self.paint(Paint::Red, line),
+                Counter::Drop | Counter::InsertFailed if count > 0 => paint(ALARM, line),
                 _ => line,
             };
-            lines.push(format!("{line}  {}", self.paint(Paint::Dim, meaning(counter))));
+            lines.push(format!("{line}  {}", paint(WEAK, meaning(counter))));
         }
     }
 
-    fn states(&self, space: &Conntrack, lines: &mut Vec<String>) {
+    fn states(space: &Conntrack, lines: &mut Vec<String>) {
         let rows = &space.table.states;
         if rows.is_empty() {
             return;
         }
         lines.push(format!("   states, and how long each is kept (net.netfilter.{PREFIX}*)"));
         let width = |text: fn(&StateRow) -> String| {
-            rows.iter().map(|row| text(row).chars().count()).max().unwrap_or(0)
+            rows.iter().map(|row| columns(&text(row))).max().unwrap_or(0)
         };
         let counts = width(|row| row.count.to_string());
         let names = width(|row| format!("{} {}", row.protocol, row.state));
@@ -165,14 +168,8 @@ impl ConntrackText {
             let setting = row.timeout_setting.unwrap_or_default();
             let setting = setting.strip_prefix(PREFIX).unwrap_or(setting);
             let kept = format!("{:>seconds$}  {setting}", kept(row));
-            lines.push(format!("{line}  {}", self.paint(Paint::Dim, kept.trim_end())));
+            lines.push(format!("{line}  {}", paint(WEAK, kept.trim_end())));
         }
-    }
-
-    fn paint(&self, paint: Paint, text: impl Display) -> String {
-        let text = text.to_string();
-        let color = self.style.color && !text.is_empty();
-        paint.on(text, color)
     }
 }
 

@@ -10,15 +10,15 @@
 
 use std::net::IpAddr;
 
-use super::{clean, words::wrap_pieces};
+use super::{
+    clean,
+    wrap::{columns, wrap, wrap_pieces},
+};
 use crate::report::{
     cgroup::unit,
     facts::{Details, Fact, Field, Owner, Pattern},
     flow::Flow,
 };
-
-/// Columns that the lines fit, unless a single piece is longer.
-pub(super) const WIDTH: usize = 80;
 
 /// Longest name shown of a namespace, an interface or a process, characters.
 const NAME: usize = 40;
@@ -32,7 +32,7 @@ const NEARLY_ALL: f64 = 0.95;
 pub(super) fn lines(details: &Details, width: usize, path: bool) -> Vec<String> {
     let mut lines = wrap_pieces(facts(details), width);
     match &details.path {
-        Some(callers) if path => lines.push(callers_line(callers, width)),
+        Some(callers) if path => lines.extend(wrap(&callers_line(callers, width), width)),
         Some(_) | None => {}
     }
     lines
@@ -180,8 +180,4 @@ fn with_share(text: String, share: f64) -> String {
 /// A share of samples deserves no decimals.
 fn percent(share: f64) -> String {
     if share > 0.0 && share < 0.005 { "<1%".to_owned() } else { format!("{:.0}%", share * 100.0) }
-}
-
-fn columns(text: &str) -> usize {
-    text.chars().count()
 }

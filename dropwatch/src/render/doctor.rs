@@ -1,8 +1,15 @@
 //! `dropwatch doctor`: findings about a host, as a page.
 
-use std::{fmt::Write as _, io};
+use std::io;
 
-use super::{clean, paint::Paint, words::wrap};
+use anstyle::Style;
+
+use super::{
+    clean,
+    medium::Medium,
+    palette::{ALARM, CAUTION, STRONG, WEAK, paint},
+    wrap::{wrap, wrap_hanging},
+};
 
 /// How one check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,47 +56,44 @@ pub struct Section {
 /// Width of the column that names the checks.
 const WHAT: usize = 27;
 
-/// Width of the lines that tell a cost, so that the page fits 80 columns.
-const COST: usize = 70;
+/// How far in details are, and the lines that tell a cost.
+const DETAIL: usize = 2 + 4 + 2 + WHAT + 1;
+const COST: usize = 10;
 
 /// Writes the page: title, sections, verdict.
 pub fn doctor(
     title: &str,
     sections: &[Section],
     verdict: &str,
-    color: bool,
+    medium: Medium,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
-    let mut page = format!("{}\n", clean(title));
+    let width = medium.width();
+    let mut lines = wrap(&clean(title), width);
     for section in sections {
-        // Writing to a String cannot fail.
-        let _infallible = write!(page, "\n{}\n", section.title);
+        lines.push(String::new());
+        lines.push(paint(STRONG, section.title));
         for check in &section.checks {
-            let (word, paint) = match check.mark {
-                Mark::Fine => ("ok  ", Paint::Green),
-                Mark::Lack => ("lack", Paint::Yellow),
-                Mark::Fatal => ("FAIL", Paint::Red),
-                Mark::Note => ("-   ", Paint::Dim),
+            let (word, style) = match check.mark {
+                Mark::Fine => ("ok  ", Style::new()),
+                Mark::Lack => ("lack", CAUTION),
+                Mark::Fatal => ("FAIL", ALARM),
+                Mark::Note => ("-   ", WEAK),
             };
-            let mark = paint.on(word, color);
+            let mark = paint(style, word);
             let what = clean(&check.what);
             let line = format!("  {mark}  {what:WHAT$} {}", clean(&check.detail));
-            page.push_str(line.trim_end());
-            page.push('\n');
+            lines.extend(wrap_hanging(line.trim_end(), DETAIL, width));
             if !check.cost.is_empty() {
-                for (index, line) in wrap(&clean(&check.cost), COST).into_iter().enumerate() {
-                    let arrow = if index == 0 { "→" } else { " " };
-                    let _infallible = writeln!(page, "        {arrow} {line}");
-                }
+                let cost = format!("        → {}", clean(&check.cost));
+                lines.extend(wrap_hanging(&cost, COST, width));
             }
         }
     }
-    page.push('\n');
-    for line in wrap(&clean(verdict), COST + 10) {
-        page.push_str(&line);
-        page.push('\n');
-    }
-    out.write_all(page.as_bytes())?;
+    lines.push(String::new());
+    lines.extend(wrap(&clean(verdict), width));
+    let page: String = lines.into_iter().map(|line| line + "\n").collect();
+    medium.write(&page, out)?;
     out.flush()
 }
 
@@ -104,7 +108,8 @@ mod tests {
         ];
         let mut out = Vec::new();
         let sections = [Section { title: "kernel", checks }];
-        doctor("dropwatch on gw", &sections, "works", color, &mut out).expect("writes");
+        let medium = Medium { color, ..Medium::default() };
+        doctor("dropwatch on gw", &sections, "works", medium, &mut out).expect("writes");
         String::from_utf8(out).expect("UTF-8")
     }
 
@@ -120,7 +125,7 @@ mod tests {
 
     #[test]
     fn colours_mark_the_outcome() {
-        assert!(page(true).contains("\u{1b}[33mlack\u{1b}[0m"));
+        assert!(page(true).contains("\u{1b}[35mlack\u{1b}[0m"));
         assert!(!page(false).contains('\u{1b}'));
     }
 }

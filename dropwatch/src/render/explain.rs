@@ -2,13 +2,17 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, io};
 
+use anstyle::Style;
 use serde::Serialize;
 
-use super::{clean, paint::Paint, words::wrap};
+use super::{
+    clean,
+    medium::Medium,
+    palette::{STRONG, WEAK, paint},
+    wrap::{columns, wrap, wrap_command, wrap_hanging},
+};
 use crate::diagnose::knowledge::{Action, Benign, Check, Entry, Table};
 
-/// Widest line of the page, in characters.
-const WIDTH: usize = 80;
 /// Indent of what stands beside the labels.
 const BESIDE: usize = 10;
 /// Width of the names of numbers, so that their values stand in a column.
@@ -40,8 +44,8 @@ pub enum Value {
 }
 
 /// Writes what is known about one name.
-pub fn page(page: &Page<'_>, color: bool, out: &mut dyn io::Write) -> io::Result<()> {
-    let mut text = Text { page: String::new(), color };
+pub fn page(page: &Page<'_>, medium: Medium, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut text = Text { page: String::new(), medium };
     for (index, entry) in page.explained.iter().enumerate() {
         if index > 0 {
             text.line("");
@@ -58,14 +62,14 @@ pub fn page(page: &Page<'_>, color: bool, out: &mut dyn io::Write) -> io::Result
     if !page.values.is_empty() {
         text.line("");
         let now = "Now, in this process's network namespace (softnet: all CPUs of the host).";
-        text.wrapped(now, 0, Some(Paint::Dim));
+        text.wrapped(now, 0, WEAK);
     }
     text.flush(out)
 }
 
 /// Writes a list of all that is known.
-pub fn list(table: &Table, color: bool, out: &mut dyn io::Write) -> io::Result<()> {
-    let mut text = Text { page: String::new(), color };
+pub fn list(table: &Table, medium: Medium, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut text = Text { page: String::new(), medium };
     let mut topic = "";
     for entry in &table.entries {
         if entry.topic != topic {
@@ -80,7 +84,7 @@ pub fn list(table: &Table, color: bool, out: &mut dyn io::Write) -> io::Result<(
     if !table.not_yet_explained.is_empty() {
         text.line("");
         text.heading("Not explained yet");
-        text.wrapped(&table.not_yet_explained.join(" "), 2, None);
+        text.wrapped(&table.not_yet_explained.join(" "), 2, Style::new());
     }
     text.line("");
     text.line("dropwatch explain NAME tells more.");
@@ -98,24 +102,24 @@ pub fn json(value: &impl Serialize, out: &mut dyn io::Write) -> io::Result<()> {
 /// A page under construction.
 struct Text {
     page: String,
-    color: bool,
+    medium: Medium,
 }
 
 impl Text {
     fn entry(&mut self, entry: &Entry, values: &BTreeMap<String, Value>) {
-        for line in wrap(&entry.name(), WIDTH) {
+        for line in wrap(&entry.name(), self.medium.width()) {
             self.heading(&line);
         }
-        self.line(&format!("  {}", entry.title));
+        self.wrapped(&entry.title, 2, Style::new());
         self.line("");
-        self.wrapped(&entry.meaning, 2, None);
+        self.wrapped(&entry.meaning, 2, Style::new());
         self.line("");
         let benign = match &entry.benign {
             Benign::Never => "never".to_owned(),
             Benign::When(when) => format!("when {when}"),
             Benign::Always(why) => format!("always: {why}"),
         };
-        self.labelled("Benign", |text| text.wrapped(&benign, BESIDE, None));
+        self.labelled("Benign", |text| text.wrapped(&benign, BESIDE, Style::new()));
         if !entry.check.is_empty() {
             self.labelled("Check", |text| {
                 for check in &entry.check {
@@ -133,15 +137,15 @@ impl Text {
                         Action::Set(sysctl) => text.number(sysctl, values),
                         Action::Run(command) => text.command(command),
                     }
-                    text.wrapped(&knob.effect, BESIDE + 4, None);
+                    text.wrapped(&knob.effect, BESIDE + 4, Style::new());
                     if let Some(cost) = &knob.cost {
-                        text.wrapped(&format!("cost: {cost}"), BESIDE + 4, None);
+                        text.wrapped(&format!("cost: {cost}"), BESIDE + 4, Style::new());
                     }
                 }
             });
         }
         self.labelled("Source", |text| {
-            text.wrapped(&entry.source.join(" "), BESIDE, Some(Paint::Dim));
+            text.wrapped(&entry.source.join(" "), BESIDE, WEAK);
         });
     }
 
@@ -150,7 +154,7 @@ impl Text {
         let start = self.page.len();
         beside(self);
         let blank = format!("  {label}").len();
-        let label = format!("  {}", self.painted(label, Paint::Cyan));
+        let label = format!("  {}", paint(STRONG, label));
         self.page.replace_range(start..start + blank, &label);
     }
 
@@ -161,29 +165,28 @@ impl Text {
             Some(Value::Absent { needs: Some(needs) }) => format!("absent (needs {needs})"),
             Some(Value::Absent { needs: None }) | None => "absent here".to_owned(),
         };
-        let value = self.painted(&value, Paint::Bold);
-        self.line(&format!("{:BESIDE$}{name:NAME$} {value}", ""));
+        let line = format!("{:BESIDE$}{name:NAME$} {}", "", paint(STRONG, value));
+        self.hanging(&line, BESIDE + NAME + 1);
     }
 
     /// A command, with its remark; what does not fit goes on as a shell would read it.
     fn command(&mut self, command: &str) {
         let (command, remark) = command.split_once("  # ").unwrap_or((command, ""));
-        let lines = wrap(command, WIDTH - BESIDE - 10);
-        let last = lines.len().saturating_sub(1);
-        for (index, line) in lines.into_iter().enumerate() {
-            let (prompt, more) = (if index == 0 { "$ " } else { "        " }, index < last);
-            self.line(&format!("{:BESIDE$}{prompt}{line}{}", "", if more { " \\" } else { "" }));
+        let room = self.medium.width().saturating_sub(BESIDE + 2);
+        let lines = wrap_command(&self.medium.command(command), 6, room);
+        for (index, line) in lines.iter().enumerate() {
+            let prompt = if index == 0 { "$ " } else { "  " };
+            self.line(&format!("{:BESIDE$}{prompt}{line}", ""));
         }
         if remark.is_empty() {
             return;
         }
-        let width = self.page.lines().last().map_or(0, |line| line.chars().count());
-        if width + 4 + remark.chars().count() <= WIDTH {
+        let used = self.page.lines().last().map_or(0, columns);
+        if used + 4 + columns(remark) <= self.medium.width() {
             self.page.pop();
-            let remark = self.painted(&format!("# {remark}"), Paint::Dim);
-            self.line(&format!("  {remark}"));
+            self.line(&format!("  {}", paint(WEAK, format!("# {remark}"))));
         } else {
-            self.wrapped(&format!("# {remark}"), BESIDE + 4, Some(Paint::Dim));
+            self.wrapped(&format!("# {remark}"), BESIDE + 4, WEAK);
         }
     }
 
@@ -193,21 +196,24 @@ impl Text {
         for entry in entries {
             let names = entry.at.get(..1).unwrap_or(&entry.reasons);
             for name in names {
-                self.line(&format!("  {name:LISTED$} {}", entry.title));
+                self.hanging(&format!("  {name:LISTED$} {}", entry.title), LISTED + 3);
             }
         }
     }
 
-    fn wrapped(&mut self, text: &str, indent: usize, paint: Option<Paint>) {
-        for line in wrap(text, WIDTH - indent) {
-            let line = paint.map_or(line.clone(), |paint| self.painted(&line, paint));
-            self.line(&format!("{:indent$}{line}", ""));
+    fn wrapped(&mut self, text: &str, indent: usize, style: Style) {
+        for line in wrap(text, self.medium.width().saturating_sub(indent)) {
+            self.line(&format!("{:indent$}{}", "", paint(style, line)));
         }
     }
 
+    /// A line of a list, `indent` columns in where it goes on.
+    fn hanging(&mut self, line: &str, indent: usize) {
+        wrap_hanging(line, indent, self.medium.width()).iter().for_each(|line| self.line(line));
+    }
+
     fn heading(&mut self, text: &str) {
-        let text = self.painted(text, Paint::Bold);
-        self.line(&text);
+        self.line(&paint(STRONG, text));
     }
 
     fn line(&mut self, line: &str) {
@@ -215,12 +221,8 @@ impl Text {
         let _infallible = writeln!(self.page, "{line}");
     }
 
-    fn painted(&self, text: &str, paint: Paint) -> String {
-        paint.on(text, self.color)
-    }
-
     fn flush(self, out: &mut dyn io::Write) -> io::Result<()> {
-        out.write_all(self.page.as_bytes())?;
+        self.medium.write(&self.page, out)?;
         out.flush()
     }
 }

@@ -9,11 +9,16 @@
 //!
 //! None of these lines can be taken for a row.
 
+use std::borrow::Cow;
+
+use anstyle::Style;
+
 use super::{
     clean,
-    details::WIDTH,
-    paint::Paint,
-    words::{Percent, wrap, wrap_pieces},
+    medium::Medium,
+    palette::{ALARM, CAUTION, STRONG, WEAK, paint},
+    words::Percent,
+    wrap::{wrap, wrap_pieces},
 };
 use crate::report::finding::{Evidence, Finding, Severity, Value};
 
@@ -21,62 +26,71 @@ use crate::report::finding::{Evidence, Finding, Severity, Value};
 const INDENT: usize = 10;
 /// How much further in a note stands than its command.
 const NOTE: usize = 2;
-/// Pieces of evidence and lines of notes that are shown; JSON has all.
+/// Pieces of evidence and columns of notes that are shown; JSON has all.
 const MOST_EVIDENCE: usize = 6;
-const MOST_NOTE_LINES: usize = 4;
+const MOST_NOTE: usize = 4 * 68;
 /// Actions shown.
 const MOST_ACTIONS: usize = 3;
 
 /// The lines of one finding.
-pub(super) fn lines(finding: &Finding, color: bool) -> impl Iterator<Item = String> {
-    let room = WIDTH - INDENT;
-    let mut lines = title(finding.severity, &finding.title, color);
-    let mut indented = |indent: usize, paint: Option<Paint>, text: String| {
-        let text = unlike_a_row(text);
-        let text = paint.map_or_else(|| text.clone(), |paint| paint.on(&text, color));
-        lines.push(format!("{:indent$}{text}", ""));
+pub(super) fn lines(finding: &Finding, medium: Medium) -> Vec<String> {
+    let room = medium.width().saturating_sub(INDENT);
+    let mut lines = title(finding.severity, &finding.title, medium);
+    let mut indented = |indent: usize, style: Style, text: &str| {
+        lines.push(format!("{:indent$}{}", "", paint(style, unlike_a_row(text))));
     };
     let explains = finding.explains.filter(|explains| explains.drops > 0).map(|explains| {
         format!("explains {} of the drops", Percent(explains.share).to_string().trim())
     });
     let pieces = explains.into_iter().chain(finding.evidence.iter().take(MOST_EVIDENCE).map(piece));
     for line in wrap_pieces(pieces.map(|piece| (" · ", piece)), room) {
-        indented(INDENT, Some(Paint::Dim), line);
+        indented(INDENT, WEAK, &line);
     }
     for action in finding.actions.iter().take(MOST_ACTIONS) {
         // A command is never broken: it is there to be copied.
-        indented(INDENT, None, clean(&action.command).into_owned());
-        let note = wrap(&clean(&action.note), room - NOTE);
-        for line in note.into_iter().take(MOST_NOTE_LINES).filter(|line| !line.is_empty()) {
-            indented(INDENT + NOTE, Some(Paint::Dim), line);
+        indented(INDENT, Style::new(), &medium.command(&clean(&action.command)));
+        let room = room.saturating_sub(NOTE);
+        let most = MOST_NOTE.div_ceil(room.max(1));
+        for line in
+            wrap(&clean(&action.note), room).iter().take(most).filter(|line| !line.is_empty())
+        {
+            indented(INDENT + NOTE, WEAK, line);
         }
     }
-    lines.into_iter()
+    lines
 }
 
 /// The severity and the cause.
-pub(super) fn title(severity: Severity, title: &str, color: bool) -> Vec<String> {
+pub(super) fn title(severity: Severity, title: &str, medium: Medium) -> Vec<String> {
     let word = severity.name();
-    let paint = match severity {
-        Severity::Critical => Paint::Red,
-        Severity::Warning => Paint::Yellow,
-        Severity::Notice => Paint::Cyan,
-    };
+    let style = style(severity);
     let line = |(index, text): (usize, String)| {
         let head = if index == 0 { format!("{word:<INDENT$}") } else { " ".repeat(INDENT) };
-        paint.on(head + &unlike_a_row(text), color)
+        paint(style, head + &unlike_a_row(&text))
     };
-    wrap(&clean(title), WIDTH - INDENT).into_iter().enumerate().map(line).collect()
+    let room = medium.width().saturating_sub(INDENT);
+    wrap(&clean(title), room).into_iter().enumerate().map(line).collect()
 }
 
-/// Text that begins with a number could be taken for a row: the space after it is one that does
-/// not break.
-fn unlike_a_row(text: String) -> String {
+/// How a severity stands out.
+pub(super) fn style(severity: Severity) -> Style {
+    match severity {
+        Severity::Critical => ALARM,
+        Severity::Warning => CAUTION,
+        Severity::Notice => STRONG,
+    }
+}
+
+/// Text that has a row's words, which are a name that somebody chose, is made to differ.
+fn unlike_a_row(text: &str) -> Cow<'_, str> {
     match text.split_once(' ') {
-        Some((number, rest)) if number.starts_with(|c: char| c.is_numeric()) => {
-            format!("{number}\u{a0}{rest}")
+        Some((number, rest))
+            if number.bytes().all(|digit| digit.is_ascii_digit())
+                && rest.starts_with("packets dropped at") =>
+        {
+            Cow::Owned(format!("{number}\u{fffd}{rest}"))
         }
-        _ => text,
+        _ => Cow::Borrowed(text),
     }
 }
 
@@ -121,7 +135,11 @@ mod tests {
     }
 
     fn text(finding: &Finding) -> String {
-        lines(finding, false).map(|line| line + "\n").collect()
+        let mut page = Vec::new();
+        let lines: String =
+            lines(finding, Medium::default()).into_iter().map(|line| line + "\n").collect();
+        Medium::default().write(&lines, &mut page).expect("writes");
+        String::from_utf8(page).expect("text")
     }
 
     #[test]
@@ -146,9 +164,18 @@ critical  UDP receive buffer of port 53 full in gw: 91 datagrams lost
         let mut finding = finding(&long, &long);
         finding.actions[0].command = row.to_owned();
         for line in text(&finding).lines() {
-            assert!(line.chars().count() <= WIDTH, "{line}");
-            let first = line.trim_start().split(' ').next().unwrap_or_default();
-            assert!(!first.chars().all(char::is_numeric), "{line}");
+            assert!(line.chars().count() <= 80, "{line}");
+            let is_row = line.trim_start().split_once(' ').is_some_and(|(first, rest)| {
+                first.chars().all(char::is_numeric) && rest.starts_with("packets dropped at ")
+            });
+            assert!(!is_row, "{line}");
         }
+    }
+
+    #[test]
+    fn amounts_are_found_by_those_who_search_for_them() {
+        let text = text(&finding("cause", "16.5 MiB when full; 8 B each"));
+        assert!(text.contains("            16.5 MiB when full"), "{text}");
+        assert!(!text.contains('\u{a0}'), "{text}");
     }
 }

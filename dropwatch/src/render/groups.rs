@@ -9,7 +9,7 @@
 //!
 //! None of these lines can be taken for a row of a location: none has its words.
 
-use super::{details::label, words::Percent};
+use super::{details::label, medium::Medium, words::Percent, wrap::columns};
 use crate::report::{
     groups::{By, GroupRow, Groups},
     model::share,
@@ -17,9 +17,11 @@ use crate::report::{
 
 /// How far in the rows are, columns.
 const INDENT: usize = 3;
+/// Columns from the counts to the names, and a bit.
+const REST: usize = 12;
 
 /// The lines about `groups`: what they are by, then one for each.
-pub(super) fn lines(groups: &Groups) -> Vec<String> {
+pub(super) fn lines(groups: &Groups, medium: Medium) -> Vec<String> {
     let words: Vec<_> = groups.by.iter().map(|by| by.word()).collect();
     let mut lines = vec![format!("by {}", words.join(", "))];
     let mut rows: Vec<(u64, Vec<String>)> =
@@ -33,7 +35,7 @@ pub(super) fn lines(groups: &Groups) -> Vec<String> {
     let digits = rows.iter().map(|(count, _)| count.to_string().len()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..groups.by.len())
         .map(|column| {
-            rows.iter().filter_map(|(_, cells)| cells.get(column)).map(|cell| width(cell)).max()
+            rows.iter().filter_map(|(_, cells)| cells.get(column)).map(|cell| columns(cell)).max()
         })
         .map(|widest| widest.unwrap_or(0))
         .collect();
@@ -44,16 +46,12 @@ pub(super) fn lines(groups: &Groups) -> Vec<String> {
         };
         let mut line = format!("{:INDENT$}{count:>digits$}  {percent:>6}", "");
         for (cell, column) in cells.iter().zip(&widths) {
-            let pad = column.saturating_sub(width(cell));
+            let pad = column.saturating_sub(columns(cell));
             line += &format!("  {cell}{:pad$}", "");
         }
-        lines.push(line.trim_end().to_owned());
+        lines.extend(medium.row(line.trim_end().to_owned(), INDENT + digits + REST));
     }
     lines
-}
-
-fn width(cell: &str) -> usize {
-    cell.chars().count()
 }
 
 fn cells(by: &[By], row: &GroupRow) -> Vec<String> {
@@ -114,7 +112,7 @@ mod tests {
     #[test]
     fn columns_line_up_and_unknown_is_always_said() {
         assert_eq!(
-            lines(&groups(&[By::Netns, By::Iface, By::Protocol])),
+            lines(&groups(&[By::Netns, By::Iface, By::Protocol]), Medium::default()),
             [
                 "by netns, iface, protocol",
                 "   4500   90.0%  gw\u{fffd}[31m           eth0  tcp",
@@ -123,12 +121,15 @@ mod tests {
             ]
         );
         let none = Groups { by: vec![By::Cpu], other: 7, drops: 7, ..Groups::default() };
-        assert_eq!(lines(&none), ["by cpu", "   0      0%  unknown", "   7  100.0%  other"]);
+        assert_eq!(
+            lines(&none, Medium::default()),
+            ["by cpu", "   0      0%  unknown", "   7  100.0%  other"]
+        );
     }
 
     #[test]
     fn an_interface_alone_says_whose_it_is() {
-        let lines = lines(&groups(&[By::Iface, By::Cpu]));
+        let lines = lines(&groups(&[By::Iface, By::Cpu]), Medium::default());
         assert_eq!(lines[2], "    490    9.8%  eth0 (netns 4026532246)  cpu 1");
     }
 }

@@ -1,9 +1,10 @@
 //! Each line of a run → bytes. Renderers print what the line holds and compute nothing, so live
 //! output and replayed output cannot differ; they do not know each other.
 //!
-//! No clock, no files: the time zone and the decision to use colour come in as values. Text that
+//! No clock, no files: the time zone and what the reader can show come in as values. Text that
 //! came from a kernel or a recording passes [`clean()`] before a terminal sees it.
 
+mod ascii;
 mod classic;
 mod clean;
 pub mod compare;
@@ -14,14 +15,16 @@ pub mod explain;
 mod findings;
 mod groups;
 mod json;
+mod medium;
 pub mod metrics;
-mod paint;
+mod palette;
 pub mod pcapng;
 mod summary;
 mod text;
 mod tree;
 pub mod tui;
 pub mod words;
+mod wrap;
 
 use std::io::{self, Write};
 
@@ -32,6 +35,7 @@ pub use self::{
     clean::clean,
     conntrack::ConntrackText,
     json::{Json, json_line},
+    medium::Medium,
     text::Text,
     words::losses,
 };
@@ -71,11 +75,10 @@ pub enum Format {
     Json,
 }
 
-/// How a terminal is to be written to.
+/// How text is written.
 #[derive(Clone, Debug)]
 pub struct Style {
-    /// Use ANSI colours.
-    pub color: bool,
+    pub medium: Medium,
     /// Zone of the printed clock times.
     pub time_zone: TimeZone,
 }
@@ -94,7 +97,7 @@ impl Format {
     pub fn renderer(self, style: Style) -> Box<dyn Renderer> {
         match self {
             Self::Text => Box::new(Text::new(style)),
-            Self::Classic => Box::new(Classic),
+            Self::Classic => Box::new(Classic::new(style.medium)),
             Self::Json => Box::new(Json),
         }
     }

@@ -18,18 +18,22 @@ use jiff::Timestamp;
 use super::{
     TEXT_TOP,
     clean::clean,
-    details::WIDTH,
     findings,
-    paint::Paint,
-    words::{self, PerSecond, Percent, count, drops_in, losses, wrap},
+    medium::Medium,
+    palette::{STRONG, WEAK, paint},
+    text::lost,
+    words::{self, PerSecond, Percent, count, drops_in},
+    wrap::{wrap, wrap_hanging},
 };
 use crate::report::{
-    model::{Lost, RanCommand},
+    model::RanCommand,
     summary::{Before, Found, Row, Summary, Worst},
 };
 
 /// Columns of a severity and the space behind it.
 const INDENT: usize = 10;
+/// How much further in than a row's count goes on what a screen has no room for, columns.
+const REST: usize = 5;
 /// Letters of the command that are shown.
 const MOST_LETTERS: usize = 100;
 /// Findings that are shown; JSON has all.
@@ -38,25 +42,26 @@ const MOST_FINDINGS: usize = 16;
 /// The lines of a summary; `clock` shows a time of day.
 pub(super) fn lines(
     ran: &RanCommand,
-    color: bool,
+    medium: Medium,
     clock: impl Fn(Timestamp) -> String,
 ) -> Vec<String> {
     let RanCommand { summary, .. } = ran;
-    let mut lines = wrap(&command(ran), WIDTH);
+    let mut lines = wrap(&command(ran), medium.width());
     if let Some(first) = lines.first_mut() {
-        *first = Paint::Bold.on(&*first, color);
+        *first = paint(STRONG, &first);
     }
-    lines.push(totals(summary, color));
-    lines.extend(rows(summary, color));
+    lines.extend(medium.row(totals(summary), 2));
+    lines.extend(rows(summary, medium));
     if let Some(Worst { end, interval_s, drops, rate, .. }) = summary.worst {
         let drops = drops_in(drops, interval_s);
-        lines.push(format!("worst: {drops} ({}) until {}", PerSecond(rate), clock(end)));
+        let worst = format!("worst: {drops} ({}) until {}", PerSecond(rate), clock(end));
+        lines.extend(medium.row(worst, 7));
     }
     if let Some(Before { drops, duration_s }) = summary.before {
         lines.push(format!("before: {}", drops_in(drops, duration_s)));
     }
     for found in summary.findings.iter().take(MOST_FINDINGS) {
-        lines.extend(finding(found, color, &clock));
+        lines.extend(finding(found, medium, &clock));
     }
     if let Some(more) = summary.findings.len().checked_sub(MOST_FINDINGS).filter(|n| *n > 0) {
         lines.push(format!("{:INDENT$}and {} more", "", count(more as u64, "finding")));
@@ -79,8 +84,8 @@ fn command(ran: &RanCommand) -> String {
     }
 }
 
-fn totals(summary: &Summary, color: bool) -> String {
-    let mut line = Paint::Bold.on(drops_in(summary.drops, summary.duration_s), color);
+fn totals(summary: &Summary) -> String {
+    let mut line = paint(STRONG, drops_in(summary.drops, summary.duration_s));
     if summary.drops > 0 {
         line += &format!(" ({})", PerSecond(summary.rate));
     }
@@ -89,7 +94,7 @@ fn totals(summary: &Summary, color: bool) -> String {
         line += &format!(" at {}", count(places, "location"));
     }
     line += ", ";
-    line += &lost(&summary.lost, color);
+    line += &lost(&summary.lost);
     match summary.filter_undecided {
         Some(0) => line += ", none undecided",
         Some(drops) => line += &format!(", {drops} undecided"),
@@ -98,11 +103,7 @@ fn totals(summary: &Summary, color: bool) -> String {
     line
 }
 
-fn lost(lost: &Lost, color: bool) -> String {
-    losses(lost).map_or_else(|| "none lost".to_owned(), |losses| Paint::Red.on(losses, color))
-}
-
-fn rows(summary: &Summary, color: bool) -> Vec<String> {
+fn rows(summary: &Summary, medium: Medium) -> Vec<String> {
     let harmful = summary.locations.iter().filter(|row| !row.benign);
     let shown: Vec<&Row> = harmful.clone().take(TEXT_TOP).collect();
     let below: u64 = harmful.skip(TEXT_TOP).fold(0, |sum, row| sum.saturating_add(row.count));
@@ -112,8 +113,9 @@ fn rows(summary: &Summary, color: bool) -> Vec<String> {
     let mut lines: Vec<String> = shown
         .iter()
         .map(|row| format!("  {:>width$} {}", row.count, place(row, summary)))
+        .flat_map(|line| medium.row(line, width + REST))
         .collect();
-    let dim = |line: String| Paint::Dim.on(line, color);
+    let dim = |line: String| paint(WEAK, line);
     if below > 0 {
         lines.push(dim(format!("  {below:>width$} elsewhere")));
     }
@@ -141,8 +143,8 @@ fn place(row: &Row, summary: &Summary) -> String {
     line
 }
 
-fn finding(found: &Found, color: bool, clock: &impl Fn(Timestamp) -> String) -> Vec<String> {
-    let mut lines = findings::title(found.severity, &found.title, color);
+fn finding(found: &Found, medium: Medium, clock: &impl Fn(Timestamp) -> String) -> Vec<String> {
+    let mut lines = findings::title(found.severity, &found.title, medium);
     let reports = count(found.reports, "report");
     let when = match found.first == found.last {
         true => format!("in the report of {}", clock(found.last)),
@@ -153,6 +155,7 @@ fn finding(found: &Found, color: bool, clock: &impl Fn(Timestamp) -> String) -> 
         drops => format!("; explains {drops} drops"),
     };
     let before = if found.before { "; before the command, too" } else { "" };
-    lines.push(Paint::Dim.on(format!("{:INDENT$}{when}{explains}{before}", ""), color));
+    let told = format!("{:INDENT$}{when}{explains}{before}", "");
+    lines.extend(wrap_hanging(&told, INDENT, medium.width()).iter().map(|line| paint(WEAK, line)));
     lines
 }

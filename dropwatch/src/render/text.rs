@@ -16,7 +16,7 @@
 //!
 //! Only rows of known locations match `^\s*([0-9]+) packets dropped at (\S+)`.
 
-use std::io::{self, Write};
+use std::io;
 
 use jiff::Timestamp;
 
@@ -24,7 +24,8 @@ use super::{
     BEGIN, Renderer, STOP, Style,
     clean::clean,
     details, findings, groups,
-    paint::Paint,
+    medium::Medium,
+    palette::{ALARM, STRONG, WEAK, paint},
     summary, tree,
     words::{PerSecond, Percent, count, drops_in, location, losses},
 };
@@ -32,6 +33,10 @@ use crate::report::model::{Address, End, Line, Location, Lost, Report, Start, sh
 
 /// How much further in than a row's count the lines of its details begin, columns.
 const DETAILS: usize = 3;
+/// How much further in than a row's count goes on what a screen has no room for, columns.
+const REST: usize = 5;
+/// Columns of the clock at the head of a report.
+const CLOCK: usize = 10;
 
 /// Renders reports as tables.
 #[derive(Debug)]
@@ -41,13 +46,15 @@ pub struct Text {
 
 impl Renderer for Text {
     fn render(&self, line: &Line, page: &mut Vec<u8>) -> io::Result<()> {
-        match line {
-            Line::Start(start) => self.start(start, page),
-            Line::Report(report) => self.report(report, page),
+        let lines = match line {
+            Line::Start(start) => self.start(start),
+            Line::Report(report) => self.report(report),
             // Details of the row that it belongs to, in the report that follows.
-            Line::Sample(_) => Ok(()),
-            Line::End(end) => self.end(end, page),
-        }
+            Line::Sample(_) => Vec::new(),
+            Line::End(end) => self.end(end),
+        };
+        let text: String = lines.into_iter().map(|line| line + "\n").collect();
+        self.medium().write(&text, page)
     }
 }
 
@@ -56,112 +63,112 @@ impl Text {
         Self { style }
     }
 
-    fn start(&self, start: &Start, page: &mut Vec<u8>) -> io::Result<()> {
-        writeln!(page, "{BEGIN}")?;
-        if !start.filters.is_empty() {
-            writeln!(page, "Only: {}", clean(&start.filters.join(" ")))?;
-        }
-        start.notices.iter().try_for_each(|notice| writeln!(page, "Note: {}", clean(notice)))
+    fn medium(&self) -> Medium {
+        self.style.medium
     }
 
-    fn report(&self, report: &Report, page: &mut Vec<u8>) -> io::Result<()> {
-        writeln!(page)?;
-        self.header(report, page)?;
+    fn start(&self, start: &Start) -> Vec<String> {
+        let told =
+            |word: &str, text: &str| self.row(format!("{word}: {}", clean(text)), word.len() + 2);
+        let mut lines = vec![BEGIN.to_owned()];
+        if !start.filters.is_empty() {
+            lines.extend(told("Only", &start.filters.join(" ")));
+        }
+        lines.extend(start.notices.iter().flat_map(|notice| told("Note", notice)));
+        lines
+    }
+
+    fn report(&self, report: &Report) -> Vec<String> {
+        let mut lines = vec![String::new()];
+        lines.extend(self.header(report));
         let (benign, below_top) = (report.other.benign, report.other.below_top());
         let counts = report.locations.iter().map(|row| row.count);
         let width =
             counts.chain([benign.count, below_top.count]).max().unwrap_or(0).to_string().len();
         for row in &report.locations {
-            self.location(row, width, page)?;
+            lines.extend(self.location(row, width));
         }
+        let mut sum = |line: String| lines.extend(self.row(paint(WEAK, line), width + REST));
         if below_top.locations > 0 {
             let places = count(below_top.locations, "other location");
             let percent = Percent(share(below_top.count, report.drops));
-            let rest = format!("{:>width$} more at {places} {percent}", below_top.count);
-            writeln!(page, "{}", self.paint(Paint::Dim, rest))?;
+            sum(format!("{:>width$} more at {places} {percent}", below_top.count));
         }
         if benign.locations > 0 {
             let drops = if benign.count == 1 { "drop" } else { "drops" };
             let places = count(benign.locations, "location");
             let them = if benign.locations == 1 { "it" } else { "them" };
-            let folded = format!(
+            sum(format!(
                 "{:>width$} benign {drops} at {places} not shown (--all shows {them})",
                 benign.count
-            );
-            writeln!(page, "{}", self.paint(Paint::Dim, folded))?;
+            ));
         }
-        for finding in &report.findings {
-            findings::lines(finding, self.style.color)
-                .try_for_each(|line| writeln!(page, "{line}"))?;
-        }
+        let medium = self.medium();
+        lines.extend(report.findings.iter().flat_map(|finding| findings::lines(finding, medium)));
         let groups = report.groups.iter().filter(|groups| groups.drops > 0);
-        groups.flat_map(groups::lines).try_for_each(|line| writeln!(page, "{line}"))
+        lines.extend(groups.flat_map(|groups| groups::lines(groups, medium)));
+        lines
     }
 
-    fn header(&self, report: &Report, page: &mut Vec<u8>) -> io::Result<()> {
-        let drops = self.paint(Paint::Bold, drops_in(report.drops, report.interval_s));
-        write!(page, "{}  {drops}", self.clock(report.end))?;
+    fn header(&self, report: &Report) -> Vec<String> {
+        let drops = paint(STRONG, drops_in(report.drops, report.interval_s));
+        let mut head = format!("{}  {drops}", self.clock(report.end));
         if report.drops > 0 && report.interval_s > 0.0 {
-            write!(page, " ({})", PerSecond(report.rate))?;
+            head += &format!(" ({})", PerSecond(report.rate));
         }
         if report.location_count() > 0 {
-            write!(page, " at {}", count(report.location_count(), "location"))?;
+            head += &format!(" at {}", count(report.location_count(), "location"));
         }
         if report.baseline {
-            write!(page, ", before the command")?;
+            head += ", before the command";
         }
-        writeln!(page, ", {}{}", self.lost(&report.lost), undecided(report.filter_undecided))?;
+        head += &format!(", {}{}", lost(&report.lost), undecided(report.filter_undecided));
+        let mut lines = self.row(head, CLOCK);
         if report.intervals > 1 {
             let late = format!("covers {} intervals: it was held back", report.intervals);
-            writeln!(page, "{:10}{}", "", self.paint(Paint::Dim, late))?;
+            lines.extend(self.row(format!("{:CLOCK$}{}", "", paint(WEAK, late)), CLOCK));
         }
-        Ok(())
+        lines
     }
 
-    fn location(&self, row: &Location, width: usize, page: &mut Vec<u8>) -> io::Result<()> {
+    fn location(&self, row: &Location, width: usize) -> Vec<String> {
         let (place, percent) = (location(row), Percent(row.share));
         let mut line = format!("{:>width$} packets dropped at {place} {percent}", row.count);
         // An unnamed location shows its address already, in place of the name.
         if let (Some(_), Some(raw)) = (&row.symbol, row.address.public()) {
             line += &format!(" {}", Address::hex(raw));
         }
-        let line = if row.benign { self.paint(Paint::Dim, line) } else { line };
-        writeln!(page, "{line}")?;
-        self.details(row, width + DETAILS, page)
+        let mut lines = self.row(line, width + REST);
+        if row.benign {
+            lines.iter_mut().for_each(|line| *line = paint(WEAK, &line));
+        }
+        lines.extend(self.details(row, width + DETAILS));
+        lines
     }
 
     /// What samples tell, `indent` columns in.
-    fn details(&self, row: &Location, indent: usize, page: &mut Vec<u8>) -> io::Result<()> {
-        let room = details::WIDTH.saturating_sub(indent);
+    fn details(&self, row: &Location, indent: usize) -> Vec<String> {
+        let room = self.medium().width().saturating_sub(indent);
         let told = row.details.as_ref();
         let facts = told.map(|told| details::lines(told, room, row.stacks.is_empty()));
-        let tree = tree::lines(&row.stacks, told);
-        facts
-            .unwrap_or_default()
-            .into_iter()
-            .chain(tree)
-            .try_for_each(|line| writeln!(page, "{:indent$}{}", "", self.paint(Paint::Dim, line)))
+        let tree = tree::lines(&row.stacks, told, room);
+        let lines = facts.unwrap_or_default().into_iter().chain(tree);
+        lines.map(|line| format!("{:indent$}{}", "", paint(WEAK, line))).collect()
     }
 
-    fn end(&self, end: &End, page: &mut Vec<u8>) -> io::Result<()> {
+    fn end(&self, end: &End) -> Vec<String> {
+        let mut lines = Vec::new();
         if let Some(ran) = &end.run {
-            writeln!(page)?;
-            summary::lines(ran, self.style.color, |time| self.clock(time))
-                .iter()
-                .try_for_each(|line| writeln!(page, "{line}"))?;
+            lines.push(String::new());
+            lines.extend(summary::lines(ran, self.medium(), |time| self.clock(time)));
         } else if end.reports > 1 {
             let drops = drops_in(end.drops, end.duration_s);
             let undecided = undecided(end.filter_undecided);
-            writeln!(page, "\nTotal: {drops}, {}{undecided}", self.lost(&end.lost))?;
+            lines.push(String::new());
+            lines.extend(self.row(format!("Total: {drops}, {}{undecided}", lost(&end.lost)), 7));
         }
-        writeln!(page, "{STOP}")
-    }
-
-    fn lost(&self, lost: &Lost) -> String {
-        match losses(lost) {
-            Some(losses) => self.paint(Paint::Red, losses),
-            None => "none lost".to_owned(),
-        }
+        lines.push(STOP.to_owned());
+        lines
     }
 
     fn clock(&self, time: Timestamp) -> String {
@@ -169,9 +176,14 @@ impl Text {
         format!("{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second())
     }
 
-    fn paint(&self, paint: Paint, text: String) -> String {
-        paint.on(text, self.style.color)
+    fn row(&self, line: String, indent: usize) -> Vec<String> {
+        self.medium().row(line, indent)
     }
+}
+
+/// What was lost, made to stand out.
+pub(super) fn lost(lost: &Lost) -> String {
+    losses(lost).map_or_else(|| "none lost".to_owned(), |losses| paint(ALARM, losses))
 }
 
 /// What filters could not decide; nothing without filters.

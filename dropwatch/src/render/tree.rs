@@ -14,14 +14,14 @@
 
 use std::cmp::Reverse;
 
-use super::{details::function, words::Percent};
+use super::{details::function, words::Percent, wrap::wrap};
 use crate::report::{
     facts::{CallPath, Details, Frame},
     model::share,
 };
 
-/// Deepest place that a branch is drawn at, columns: what is deeper goes on at the same place.
-const DEEPEST: usize = 60;
+/// Columns that a name has at least: branches that leave less go on at the same place.
+const NAME: usize = 20;
 
 /// A function, reached on paths of `weight`, with those that called it.
 #[derive(Default)]
@@ -69,8 +69,9 @@ fn name(frame: &Frame) -> String {
     }
 }
 
-/// The lines of the tree; what is not in it is told in the last one. Empty without paths.
-pub(super) fn lines(paths: &[CallPath], details: Option<&Details>) -> Vec<String> {
+/// The lines of the tree, `width` columns wide unless a name is longer; what is not in it is told in
+/// the last one. Empty without paths.
+pub(super) fn lines(paths: &[CallPath], details: Option<&Details>, width: usize) -> Vec<String> {
     let mut root = Node::default();
     paths.iter().for_each(|path| root.add(path));
     root.sort();
@@ -79,6 +80,7 @@ pub(super) fn lines(paths: &[CallPath], details: Option<&Details>) -> Vec<String
         return lines;
     }
     let total = details.map_or(root.weight, |details| details.weight).max(root.weight);
+    let deepest = width.saturating_sub(NAME);
     lines.push("|".to_owned());
     let chain = match root.callers.as_slice() {
         [only] if only.weight == total => Some(only),
@@ -87,23 +89,24 @@ pub(super) fn lines(paths: &[CallPath], details: Option<&Details>) -> Vec<String
     match chain {
         Some(only) => {
             lines.push(format!("---{}", only.name));
-            below(only, "   ", total, &mut lines);
+            below(only, "   ", total, deepest, &mut lines);
         }
-        None => branches(&root.callers, "", total, &mut lines),
+        None => branches(&root.callers, "", total, deepest, &mut lines),
     }
     let drawn = paths.iter().fold(0, |sum: u64, path| sum.saturating_add(path.samples));
     if let Some(all) = details.map(|details| details.samples)
         && all > drawn
     {
         let (rest, plural) = (all - drawn, if all == 1 { "" } else { "s" });
-        lines.push(format!("({rest} of {all} sample{plural} on other paths, or unreadable ones)"));
+        let told = format!("({rest} of {all} sample{plural} on other paths, or unreadable ones)");
+        lines.extend(wrap(&told, width));
     }
     lines
 }
 
 /// What called `node`: a chain goes straight on, and parts where there is more than one caller or
 /// where some paths end.
-fn below(mut node: &Node, indent: &str, total: u64, lines: &mut Vec<String>) {
+fn below(mut node: &Node, indent: &str, total: u64, deepest: usize, lines: &mut Vec<String>) {
     while let [only] = node.callers.as_slice() {
         if only.weight != node.weight {
             break;
@@ -113,19 +116,19 @@ fn below(mut node: &Node, indent: &str, total: u64, lines: &mut Vec<String>) {
     }
     if !node.callers.is_empty() {
         lines.push(format!("{indent}|"));
-        branches(&node.callers, indent, total, lines);
+        branches(&node.callers, indent, total, deepest, lines);
     }
 }
 
-fn branches(callers: &[Node], indent: &str, total: u64, lines: &mut Vec<String>) {
+fn branches(callers: &[Node], indent: &str, total: u64, deepest: usize, lines: &mut Vec<String>) {
     for (index, caller) in callers.iter().enumerate() {
         let last = index + 1 == callers.len();
         let (fork, rail) = if last { (" --", "   ") } else { ("|--", "|  ") };
         let percent = Percent(share(caller.weight, total)).to_string();
         lines.push(format!("{indent}{fork}{percent}--{}", caller.name));
         let deeper = format!("{indent}{rail}{:width$}", "", width = percent.len() + 2);
-        let deeper = if deeper.len() > DEEPEST { indent } else { &deeper };
-        below(caller, deeper, total, lines);
+        let deeper = if deeper.len() > deepest { indent } else { &deeper };
+        below(caller, deeper, total, deepest, lines);
         if !last {
             lines.push(format!("{indent}|"));
         }

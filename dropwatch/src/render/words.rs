@@ -95,32 +95,6 @@ impl Display for Percent {
     }
 }
 
-/// Splits text between words into lines of at most `width` characters, where words allow it.
-pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
-    wrap_pieces(text.split(' ').map(|word| (" ", word)), width)
-}
-
-/// Joins pieces, each with what separates it from the one before, to lines of at most `width`
-/// characters, where pieces allow it.
-pub(super) fn wrap_pieces<'a>(
-    pieces: impl IntoIterator<Item = (&'a str, impl AsRef<str>)>,
-    width: usize,
-) -> Vec<String> {
-    let columns = |text: &str| text.chars().count();
-    let mut lines: Vec<String> = Vec::new();
-    for (separator, piece) in pieces {
-        let piece = piece.as_ref();
-        match lines.last_mut() {
-            Some(line) if columns(line) + columns(separator) + columns(piece) <= width => {
-                line.push_str(separator);
-                line.push_str(piece);
-            }
-            _ => lines.push(piece.to_owned()),
-        }
-    }
-    lines
-}
-
 /// `nf_hook_slow+0x7d [module] (NETFILTER_DROP)`, of the name that [`symbol`] gives. What has no name
 /// has no offset either.
 pub(super) fn place(
@@ -209,11 +183,5 @@ mod tests {
         ] {
             assert_eq!(Bytes(bytes).to_string(), words);
         }
-    }
-
-    #[test]
-    fn long_text_wraps_between_words() {
-        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
-        assert_eq!(wrap("unbreakable word", 4), ["unbreakable", "word"]);
     }
 }

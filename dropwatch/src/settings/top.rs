@@ -7,7 +7,7 @@ impl Watch {
     /// # Errors
     /// Usage, where there is no terminal to draw on.
     pub fn top(args: &cli::Top, terminal: Terminal) -> Result<Self, Failure> {
-        if !terminal.is_terminal || terminal.dumb {
+        if !terminal.stdout.is_terminal || terminal.dumb {
             return Err(Failure::Usage(
                 "`dropwatch top` draws on a terminal, and this is none that it can draw on: \
                  `dropwatch -i 1s` prints the same as lines"
@@ -36,7 +36,7 @@ impl Watch {
                 format: Format::Text,
                 view: Format::Text.view(Some(0), args.all),
                 addresses: false,
-                color: terminal.color(args.color),
+                medium: terminal.medium(args.color),
             },
             aside: false,
         })

@@ -1,19 +1,30 @@
 //! What the pages look like. `cargo xtask bless` accepts changes.
 
-use dropwatch::{exit, explain, render::explain as render};
+use dropwatch::{
+    exit, explain,
+    render::{Medium, explain as render},
+};
 
 use crate::{host, known};
 
 fn page(name: &str, color: bool) -> String {
+    page_on(Medium { color, ..Medium::default() }, name)
+}
+
+fn page_on(medium: Medium, name: &str) -> String {
     let page = explain::page(known(), name, &host("6.18")).expect("known");
     let mut out = Vec::new();
-    render::page(&page, color, &mut out).expect("writes");
+    render::page(&page, medium, &mut out).expect("writes");
     String::from_utf8(out).expect("UTF-8")
 }
 
 fn list() -> String {
+    list_on(Medium::default())
+}
+
+fn list_on(medium: Medium) -> String {
     let mut out = Vec::new();
-    render::list(known(), false, &mut out).expect("writes");
+    render::list(known(), medium, &mut out).expect("writes");
     String::from_utf8(out).expect("UTF-8")
 }
 
@@ -58,14 +69,69 @@ fn colours_are_asked_for() {
 
 #[test]
 fn every_page_fits_eighty_columns() {
-    let names = known().entries.iter().flat_map(|entry| &entry.reasons).map(String::as_str);
-    for name in names.chain(known().functions()) {
-        for line in page(name, false).lines() {
+    for (name, text) in all_on(Medium::default()) {
+        for line in text.lines() {
             assert!(line.chars().count() <= 80, "{name}: {line}");
         }
     }
-    for line in list().lines() {
-        assert!(line.chars().count() <= 80, "{line}");
+}
+
+/// Every page and the list, by name.
+fn all_on(medium: Medium) -> Vec<(String, String)> {
+    let names = known().entries.iter().flat_map(|entry| &entry.reasons).map(String::as_str);
+    let pages =
+        names.chain(known().functions()).map(|name| (name.to_owned(), page_on(medium, name)));
+    pages.chain([("the list".to_owned(), list_on(medium))]).collect()
+}
+
+#[test]
+fn pages_use_the_screen_and_break_no_word() {
+    for columns in [40, 60, 100, 120] {
+        let pages = all_on(Medium { columns: Some(columns), ..Medium::default() });
+        for (name, text) in &pages {
+            for line in text.lines() {
+                // A number with its name, or a command's word with the sign that it goes on.
+                let labels = ["  Benign", "  Check ", "  Change", "  Source"];
+                let word = labels.iter().find_map(|label| line.strip_prefix(label)).unwrap_or(line);
+                let word = word.trim_start_matches(['$', '#', ' ']).trim_end_matches(" \\");
+                let whole = !word.contains(' ') || word.contains('\'') || word.contains('`');
+                assert!(line.chars().count() <= columns || whole, "{name}, {columns}: {line}");
+            }
+        }
+        let widest =
+            pages.iter().flat_map(|(_, text)| text.lines()).map(|line| line.chars().count());
+        assert!(widest.max() >= Some(columns - 2), "{columns}");
+    }
+}
+
+#[test]
+fn pages_are_ascii_where_the_locale_is() {
+    let unicode = all_on(Medium::default());
+    assert!(unicode.iter().any(|(_, text)| !text.is_ascii()), "nothing here needs it");
+    for (name, text) in all_on(Medium { ascii: true, ..Medium::default() }) {
+        assert!(text.is_ascii(), "{name}: {text}");
+    }
+}
+
+/// Commands are copied: on any screen, a shell reads the same words.
+#[test]
+fn commands_are_one_command_on_every_screen() {
+    let commands = |columns| {
+        let pages = all_on(Medium { columns: Some(columns), ..Medium::default() });
+        let mut commands = Vec::new();
+        for (_, text) in pages {
+            let joined = text.replace(" \\\n", " ");
+            let lines = joined.lines().filter_map(|line| line.trim_start().strip_prefix("$ "));
+            let command = |line: &str| line.split("  # ").next().unwrap_or_default().to_owned();
+            commands.extend(lines.map(command));
+        }
+        let one_space = |command: String| command.split_whitespace().collect::<Vec<_>>().join(" ");
+        commands.into_iter().map(one_space).collect::<Vec<_>>()
+    };
+    let whole = commands(120);
+    assert!(whole.len() > 100);
+    for columns in [40, 60, 80] {
+        assert_eq!(commands(columns), whole, "{columns} columns");
     }
 }
 
@@ -84,7 +150,7 @@ fn every_name_is_found_and_listed() {
 fn a_host_without_the_numbers_says_so() {
     let page = explain::page(known(), "NETFILTER_DROP", &host("5.10")).expect("known");
     let mut out = Vec::new();
-    render::page(&page, false, &mut out).expect("writes");
+    render::page(&page, Medium::default(), &mut out).expect("writes");
     let text = String::from_utf8(out).expect("UTF-8");
     assert!(text.contains("absent (needs nf_conntrack)"), "{text}");
 }

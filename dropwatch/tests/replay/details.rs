@@ -58,7 +58,7 @@ fn samples() -> Vec<Sample> {
     samples
 }
 
-fn story(stacks: bool) -> Vec<Line> {
+pub(crate) fn story(stacks: bool) -> Vec<Line> {
     let drops = [(0, 2, 4480), (1, 1, 100), (4, 0, 3), (5, 1, 1), (6, 2, 1)];
     let step = Step {
         snapshot: snapshot(5_000, &drops, Lost::default()),

@@ -1,7 +1,7 @@
 //! What users see, character by character.
 
 use dropwatch::{
-    render::{Format, Renderer, Style, Text},
+    render::{Format, Medium, Renderer, Style, Text},
     report::{
         model::{Line, Lost},
         options::Options,
@@ -17,7 +17,7 @@ use crate::support::{UNNAMED, again, render, run, show, snapshot};
 const NONE: Lost = Lost { map_full: 0, map_busy: 0, recursion: 0, samples: 0, stacks: 0, pcap: 0 };
 
 /// The load test through a full connection-tracking table.
-fn story(options: Options) -> Vec<Line> {
+pub(crate) fn story(options: Options) -> Vec<Line> {
     let first = [(0, 2, 10_031), (1, 1, 676)];
     let second = [
         (0, 2, 10_031),
@@ -43,7 +43,7 @@ fn story(options: Options) -> Vec<Line> {
 }
 
 /// One report with more rows than the text format shows.
-fn crowd() -> Vec<Line> {
+pub(crate) fn crowd() -> Vec<Line> {
     let drops: Vec<_> = (0..14).map(|n| (n % 8, n as u32 % 6, 1 << (n * 2))).collect();
     run(Options::default(), &[], &[(snapshot(500, &drops, NONE), 1)])
 }
@@ -129,7 +129,7 @@ fn text_in_colour() {
 
     07:35:10  ESC[1mno drops in 5.0sESC[0m, none lost
 
-    07:35:25  ESC[1m9235 drops in 15.0sESC[0m (616/s) at 8 locations, ESC[31m12 not located: 12 nestedESC[0m
+    07:35:25  ESC[1m9235 drops in 15.0sESC[0m (616/s) at 8 locations, ESC[1mESC[31m12 not located: 12 nestedESC[0m
               ESC[2mcovers 3 intervals: it was held backESC[0m
     9000 packets dropped at ovs_dp_process_packet+0x1c4 [openvswitch] (OVS_DROP_LAST_ACTION) 97.5%
       90 packets dropped at ip_rcv_finish_core.constprop.0+0xbf (IP_RPFILTER) 1.0%
@@ -137,7 +137,7 @@ fn text_in_colour() {
     ESC[2m   8 more at 3 other locations 0.1%ESC[0m
     ESC[2m 120 benign drops at 2 locations not shown (--all shows them)ESC[0m
 
-    Total: 19942 drops in 25.0s, ESC[31m12 not located: 12 nestedESC[0m
+    Total: 19942 drops in 25.0s, ESC[1mESC[31m12 not located: 12 nestedESC[0m
     Stopping dropped packet monitor
     ");
 }
@@ -169,7 +169,7 @@ fn text_shows_local_time() {
     let [_, report, ..] = &story(Options::default())[..] else { panic!("no report") };
     let time_zone = TimeZone::fixed(Offset::constant(-5));
     let mut page = Vec::new();
-    Text::new(Style { color: false, time_zone }).render(report, &mut page).unwrap();
+    Text::new(Style { medium: Medium::default(), time_zone }).render(report, &mut page).unwrap();
     let page = String::from_utf8(page).unwrap();
     assert!(page.starts_with("\n02:35:05  10707 drops"), "{page}");
 }

@@ -6,6 +6,7 @@
 mod details;
 mod errors;
 mod golden;
+mod media;
 mod metrics;
 mod properties;
 mod schema;

@@ -184,7 +184,7 @@ proptest! {
     ) {
         let view = Format::Text.view(Some(0), true);
         let shown = render(&lines, Format::Text, &view, color);
-        let paint = ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m"];
+        let paint = ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m", "\u{1b}[35m"];
         let plain = paint.iter().fold(shown, |text, paint| text.replace(paint, ""));
         let rows = plain.lines().filter(|line| is_location_line(line)).count();
         prop_assert_eq!(rows, reports(&lines).map(|report| report.locations.len()).sum::<usize>());

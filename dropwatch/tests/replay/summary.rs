@@ -1,7 +1,7 @@
 //! What is told at the end of `dropwatch run`, and of two recordings side by side.
 
 use dropwatch::{
-    render::{Format, compare::text},
+    render::{Format, Medium, compare::text},
     report::{
         compare::compare,
         finding::{Evidence, Explains, Finding, Severity},
@@ -61,7 +61,7 @@ fn find(report: &mut Report, drops: u64, title: &str) {
     });
 }
 
-fn summary(lines: &[Line]) -> Summary {
+pub(crate) fn summary(lines: &[Line]) -> Summary {
     let mut summing = Summing::default();
     for line in lines {
         if let Line::Report(report) = line {
@@ -71,7 +71,7 @@ fn summary(lines: &[Line]) -> Summary {
     summing.summary()
 }
 
-fn ran() -> Vec<Line> {
+pub(crate) fn ran() -> Vec<Line> {
     let mut lines = reports();
     let summary = summary(&lines);
     let Some(Line::End(end)) = lines.last_mut() else { panic!("no end") };
@@ -175,7 +175,7 @@ fn two_recordings_are_compared_by_rate() {
     after.findings[0].title = "nobody listens at TCP port 80 in gw".into();
     let comparison = compare(["before.ndjson", "after.ndjson"], &before, &after);
     let mut page = Vec::new();
-    text(&comparison, Some(3), false, &mut page).unwrap();
+    text(&comparison, Some(3), Medium::default(), &mut page).unwrap();
     assert_snapshot!(String::from_utf8(page).unwrap(), @"
     before  10119 drops in 10.0s (1012/s)  before.ndjson
     after   67 drops in 10.0s (6.7/s)  after.ndjson

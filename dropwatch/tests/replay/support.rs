@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dropwatch::{
     diagnose::knowledge::is_benign,
-    render::{Format, Style},
+    render::{Format, Medium, Style},
     replay::{ReplayError, replay},
     report::{
         Names,
@@ -223,7 +223,11 @@ pub(crate) fn sample(
 }
 
 pub(crate) fn render(lines: &[Line], format: Format, view: &View, color: bool) -> String {
-    let renderer = format.renderer(Style { color, time_zone: TimeZone::UTC });
+    render_on(Medium { color, ..Medium::default() }, lines, format, view)
+}
+
+pub(crate) fn render_on(medium: Medium, lines: &[Line], format: Format, view: &View) -> String {
+    let renderer = format.renderer(Style { medium, time_zone: TimeZone::UTC });
     let mut out = Vec::new();
     for line in lines {
         renderer.line(&view.line(line.clone()), &mut out).unwrap();
@@ -242,7 +246,7 @@ pub(crate) fn again(
     format: Format,
     view: &View,
 ) -> (String, Result<(), ReplayError>) {
-    let renderer = format.renderer(Style { color: false, time_zone: TimeZone::UTC });
+    let renderer = format.renderer(Style { medium: Medium::default(), time_zone: TimeZone::UTC });
     let mut out = Vec::new();
     let result = replay(recording, view, &*renderer, &mut out);
     (String::from_utf8(out).unwrap(), result)

@@ -9,9 +9,11 @@ use super::{
 use crate::{
     diagnose::knowledge::{CORE, Check, Entry, NOT_SPECIFIED, Table, function_name},
     render::{
+        Medium,
         clean::clean,
         details,
-        words::{PerSecond, location, wrap},
+        words::{PerSecond, location},
+        wrap::{wrap, wrap_command, wrap_hanging},
     },
     report::{finding::Finding, model::Location},
 };
@@ -26,11 +28,14 @@ pub(super) fn lines(
     row: &Row,
     state: &State,
     table: Option<&Table>,
+    medium: Medium,
     width: u16,
 ) -> Vec<Line<'static>> {
     let room = usize::from(width).saturating_sub(INDENT);
-    let mut page = Page { lines: vec![Line::default()], room };
-    page.lines.push(Line::styled(location(&row.last), BOLD));
+    let mut page = Page { lines: vec![Line::default()], medium, room };
+    for line in wrap_hanging(&location(&row.last), INDENT, usize::from(width)) {
+        page.lines.push(Line::styled(line, BOLD));
+    }
     let rate =
         if row.rate == 0.0 { "none now".to_owned() } else { PerSecond(row.rate).to_string() };
     page.text(&format!("{rate}, {} since the view began", row.total));
@@ -54,6 +59,7 @@ pub(super) fn lines(
 
 struct Page {
     lines: Vec<Line<'static>>,
+    medium: Medium,
     room: usize,
 }
 
@@ -73,6 +79,14 @@ impl Page {
         }
     }
 
+    /// A command, in as many lines as it takes; a shell reads them as one.
+    fn command(&mut self, command: &str) {
+        let lines = wrap_command(&self.medium.command(command), 4, self.room.saturating_sub(2));
+        for (index, line) in lines.into_iter().enumerate() {
+            self.line(format!("{}{line}", if index == 0 { "$ " } else { "  " }));
+        }
+    }
+
     fn paths(&mut self, row: &Location) {
         for path in row.stacks.iter().take(MOST_PATHS) {
             let frames: Vec<String> = path
@@ -87,7 +101,7 @@ impl Page {
     fn finding(&mut self, finding: &Finding) {
         self.text(&finding.title);
         for action in &finding.actions {
-            self.line(format!("$ {}", clean(&action.command)));
+            self.command(&clean(&action.command));
             self.text(&action.note);
         }
     }
@@ -99,7 +113,7 @@ impl Page {
             Check::Number(_) => None,
         });
         for command in commands {
-            self.line(format!("$ {command}"));
+            self.command(command);
         }
     }
 }

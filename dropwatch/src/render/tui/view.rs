@@ -2,10 +2,13 @@
 //!
 //! Names come from kernels, packets and processes: all of them are cleaned on the way here.
 
+use std::borrow::Cow;
+
 use ratatui::{
     Frame,
+    buffer::Buffer,
     layout::{Constraint, Layout, Rect},
-    style::{Color, Modifier, Style},
+    style::{Modifier, Style},
     text::{Line, Span},
     widgets::{Paragraph, Wrap},
 };
@@ -17,7 +20,11 @@ use super::{
 use crate::{
     diagnose::knowledge::Table,
     render::{
+        Medium,
+        ascii::ascii,
         clean::clean,
+        findings,
+        palette::{ALARM, CAUTION},
         words::{PerSecond, count, location, losses},
     },
     report::finding::{Finding, Severity},
@@ -39,24 +46,22 @@ const LEAST: (u16, u16) = (40, 8);
 /// How to write to a terminal.
 #[derive(Clone, Debug)]
 pub struct Look {
-    /// Use colours; else brightness alone.
-    pub color: bool,
+    /// What the screen shows. Without colours, brightness alone.
+    pub medium: Medium,
     pub time_zone: jiff::tz::TimeZone,
     /// Nominal interval, seconds.
     pub interval_s: f64,
 }
 
 impl Look {
-    fn paint(&self, color: Color) -> Style {
-        if self.color { Style::new().fg(color) } else { Style::new() }
+    /// A style of the lines that are printed elsewhere.
+    fn paint(&self, style: anstyle::Style) -> Style {
+        let style = Style::from(style);
+        if self.medium.color { style } else { Style { fg: None, bg: None, ..style } }
     }
 
     fn severity(&self, severity: Severity) -> Style {
-        match severity {
-            Severity::Critical => self.paint(Color::Red).add_modifier(Modifier::BOLD),
-            Severity::Warning => self.paint(Color::Yellow),
-            Severity::Notice => self.paint(Color::Cyan),
-        }
+        self.paint(findings::style(severity))
     }
 }
 
@@ -89,9 +94,9 @@ pub fn draw(state: &State, table: Option<&Table>, look: &Look, frame: &mut Frame
     frame.render_widget(Paragraph::new(header(shown, state.is_frozen(), look, head.width)), head);
     match shown.screen {
         Screen::Table if area.height >= TALL => both(shown, table, look, frame, body),
-        Screen::Table => rows(shown, look, frame, body),
+        Screen::Table => rows(shown, frame, body),
         Screen::Help => frame.render_widget(Paragraph::new(help()), body),
-        Screen::Detail => about_row(shown, table, frame, body),
+        Screen::Detail => about_row(shown, table, look, frame, body),
     }
     if below > 0 {
         let lines: Vec<Line<'_>> = std::iter::once(Line::default())
@@ -100,20 +105,32 @@ pub fn draw(state: &State, table: Option<&Table>, look: &Look, frame: &mut Frame
         frame.render_widget(Paragraph::new(lines), foot);
     }
     frame.render_widget(Paragraph::new(footer(shown)), keys);
+    if look.medium.ascii {
+        plain(frame.buffer_mut());
+    }
+}
+
+/// Leaves nothing on the screen but ASCII.
+fn plain(screen: &mut Buffer) {
+    for cell in &mut screen.content {
+        if let Cow::Owned(symbol) = ascii(cell.symbol()) {
+            cell.set_symbol(&symbol);
+        }
+    }
 }
 
 /// The table, and below it what is known about the selected row.
 fn both(state: &State, table: Option<&Table>, look: &Look, frame: &mut Frame<'_>, area: Rect) {
     let half = Constraint::Fill(1);
     let [above, below] = Layout::vertical([half, half]).areas(area);
-    rows(state, look, frame, above);
-    about_row(state, table, frame, below);
+    rows(state, frame, above);
+    about_row(state, table, look, frame, below);
 }
 
-fn about_row(state: &State, table: Option<&Table>, frame: &mut Frame<'_>, area: Rect) {
+fn about_row(state: &State, table: Option<&Table>, look: &Look, frame: &mut Frame<'_>, area: Rect) {
     let rows = state.rows();
     if let Some(row) = rows.get(state.selected(&rows)) {
-        let lines = detail::lines(row, state, table, area.width);
+        let lines = detail::lines(row, state, table, look.medium, area.width);
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
     }
 }
@@ -134,7 +151,7 @@ fn header(state: &State, frozen: bool, look: &Look, width: u16) -> Vec<Line<'sta
     let used: usize = first.iter().map(Span::width).sum();
     let gap = usize::from(width).saturating_sub(used + right.chars().count()).max(1);
     first.push(" ".repeat(gap).into());
-    let style = if frozen { look.paint(Color::Yellow).patch(BOLD) } else { Style::new() };
+    let style = if frozen { look.paint(CAUTION).patch(BOLD) } else { Style::new() };
     first.push(Span::styled(right, style));
 
     let rate =
@@ -143,7 +160,7 @@ fn header(state: &State, frozen: bool, look: &Look, width: u16) -> Vec<Line<'sta
         Span::styled(format!("{rate} now"), BOLD),
         format!(" · {} in all · ", count(state.total, "drop")).into(),
         match losses(&state.lost) {
-            Some(losses) => Span::styled(losses, look.paint(Color::Red)),
+            Some(losses) => Span::styled(losses, look.paint(ALARM)),
             None => "none lost".into(),
         },
     ];
@@ -152,12 +169,12 @@ fn header(state: &State, frozen: bool, look: &Look, width: u16) -> Vec<Line<'sta
     }
     if let Some(netns) = &state.netns {
         let only = format!(" · only {}", clean(netns));
-        second.push(Span::styled(only, look.paint(Color::Yellow)));
+        second.push(Span::styled(only, look.paint(CAUTION)));
     }
     vec![Line::from(first), Line::from(second)]
 }
 
-fn rows(state: &State, look: &Look, frame: &mut Frame<'_>, area: Rect) {
+fn rows(state: &State, frame: &mut Frame<'_>, area: Rect) {
     let history =
         if area.width >= WIDE { HISTORY.min(usize::from(area.width) / 5) } else { NARROW_HISTORY };
     let rows = state.rows();
@@ -175,7 +192,7 @@ fn rows(state: &State, look: &Look, frame: &mut Frame<'_>, area: Rect) {
     // The selected row is always on the screen.
     let first = (selected + 1).saturating_sub(room);
     for (index, row) in rows.iter().enumerate().skip(first).take(room) {
-        lines.push(line(row, history, index == selected, look));
+        lines.push(line(row, history, index == selected));
     }
     let below = rows.len().saturating_sub(first + room);
     let folded = state.folded();
@@ -195,20 +212,16 @@ fn rows(state: &State, look: &Look, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn line(row: &Row, history: usize, selected: bool, look: &Look) -> Line<'static> {
+fn line(row: &Row, history: usize, selected: bool) -> Line<'static> {
     let rate = if row.rate == 0.0 { "–".to_owned() } else { PerSecond(row.rate).to_string() };
     let style = match (selected, row.rate == 0.0 || row.last.benign) {
         (true, _) => Style::new().add_modifier(Modifier::REVERSED),
         (false, true) => DIM,
         (false, false) => Style::new(),
     };
-    let trend = Span::styled(sparkline(row, history), look.paint(Color::Cyan));
-    Line::from(vec![
-        format!("{rate:>RATE$} {:>TOTAL$}  ", row.total).into(),
-        trend,
-        format!("  {}", location(&row.last)).into(),
-    ])
-    .style(style)
+    let trend = sparkline(row, history);
+    let line = format!("{rate:>RATE$} {:>TOTAL$}  {trend}  {}", row.total, location(&row.last));
+    Line::styled(line, style)
 }
 
 /// The last intervals of a row, each as high as it is compared with its own highest.
