@@ -83,7 +83,7 @@ pub fn doctor(
             let mark = paint(style, word);
             let what = clean(&check.what);
             let line = format!("  {mark}  {what:WHAT$} {}", clean(&check.detail));
-            lines.extend(wrap_hanging(line.trim_end(), DETAIL, width));
+            lines.extend(medium.row(line.trim_end().to_owned(), DETAIL));
             if !check.cost.is_empty() {
                 let cost = format!("        → {}", clean(&check.cost));
                 lines.extend(wrap_hanging(&cost, COST, width));
