@@ -8,6 +8,7 @@ use tokio::{runtime, time::sleep_until};
 use crate::{
     exit::Failure,
     launch::Launcher,
+    notify,
     outputs::Outputs,
     probe::KernelLog,
     report::{
@@ -139,8 +140,10 @@ impl Run<'_> {
         let start = self.session.start();
         self.outputs.capture(&[Line::Start(start.clone())]).await;
         self.outputs.write(vec![Line::Start(start)]).await?;
-        if self.command.as_ref().is_some_and(|command| command.baseline().is_none()) {
-            self.start_command().await;
+        match &self.command {
+            Some(command) if command.baseline().is_none() => self.start_command().await,
+            Some(_) => {}
+            None => notify::ready(),
         }
         let ends_at = self.settings.duration.unwrap_or(FOREVER);
         let mut reports = 0;
@@ -161,8 +164,9 @@ impl Run<'_> {
             let wake = tokio::select! {
                 biased;
                 event = event_of(&mut self.command) => Wake::Command(event),
-                () = stop.requested(), if alone => Wake::Stop,
+                // Before the end: the last lines belong into the new file then.
                 () = hung_up(hangup) => Wake::Reopen,
+                () = stop.requested(), if alone => Wake::Stop,
                 written = self.outputs.flushed(), if busy => Wake::Written(written),
                 () = sleep_until(until) => Wake::Tick,
                 () = next_log(log) => continue,
@@ -190,6 +194,9 @@ impl Run<'_> {
         if let Some(command) = &mut self.command {
             command.start().await;
             self.session.restart_pace();
+            if !command.is_over() {
+                notify::ready();
+            }
         }
     }
 
@@ -226,6 +233,7 @@ impl Run<'_> {
         stop: &mut Stop,
         log: Option<&mut KernelLog>,
     ) -> Result<(), Failure> {
+        notify::stopping();
         self.session.detach(log);
         let taken = self.session.samples(self.outputs.want_samples())?;
         // Before the report, which says what is missing.

@@ -20,6 +20,7 @@ use crate::{
         self, HostRoot, Namespaces, Place,
         conntrack::{Error, Reading, read},
     },
+    notify,
     output::{Output, ended_by_reader},
     pace::Pace,
     privilege,
@@ -72,8 +73,14 @@ impl Viewer<'_> {
         };
         let mut stop = Stop::new().context("cannot listen to signals")?;
         let (begin, mut pace) = (Instant::now(), Pace::new(interval));
+        let mut before_first = true;
         while let Some(page) = self.page()? {
             output.write(page).await.context("cannot write the output")?;
+            // The first page says that the tables can be read. Later ones say nothing new.
+            if before_first {
+                notify::ready();
+                before_first = false;
+            }
             tokio::select! {
                 biased;
                 () = stop.requested() => return Ok(()),

@@ -21,7 +21,7 @@ use anyhow::{Context, anyhow};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use tokio::sync::oneshot;
 
-use crate::{exit::Failure, privilege, settings, user::User};
+use crate::{exit::Failure, notify, privilege, settings, user::User};
 
 /// A command that is not started yet.
 pub struct Launcher {
@@ -50,6 +50,9 @@ impl Launcher {
         };
         let mut child = process::Command::new(&command.program);
         child.args(&command.arguments);
+        for variable in notify::VARIABLES {
+            child.env_remove(variable);
+        }
         if let Some(user) = user {
             become_user(&mut child, &user);
         }

@@ -15,6 +15,7 @@ pub mod explain;
 pub mod filter;
 pub mod kernel;
 mod launch;
+mod notify;
 mod output;
 mod outputs;
 mod pace;

@@ -19,6 +19,7 @@ use tokio::{runtime::Builder, time::sleep};
 use crate::{
     capture,
     exit::Failure,
+    notify,
     output::ended_by_reader,
     render::{self, Format, Renderer, clean, json_line, pcapng::Pcapng},
     report::{
@@ -144,6 +145,7 @@ pub fn serve(path: &Path, address: SocketAddr) -> Result<(), Failure> {
     runtime.context("cannot start the event loop")?.block_on(async {
         let mut stop = Stop::new().context("cannot listen to signals")?;
         exporter.serve()?;
+        notify::ready();
         let play = async {
             for report in reports {
                 sleep(Duration::from_secs_f64(report.interval_s)).await;

@@ -27,6 +27,8 @@ use crate::{
 use binary::Binary;
 use epoch::Epoch;
 
+pub(crate) use debian::NAME as PACKAGED;
+
 /// What the program is called where nothing else has that name.
 const NAME: &str = "dropwatch";
 /// Whose work else is in the binary.

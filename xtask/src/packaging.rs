@@ -1,5 +1,7 @@
 //! `cargo xtask packaging`: whether what stands in `packaging/` works with the programs it is for.
 
+mod booted;
+mod cgroups;
 mod checks;
 mod dashboard;
 mod exporter;
@@ -23,8 +25,8 @@ use checks::Checks;
 /// Test what stands in packaging/: alerts, dashboard, unit, manifests.
 ///
 /// Rules are tested by promtool, queries are asked of a Prometheus server of its own on a loopback
-/// port, the unit is judged by systemd-analyze. Only what counts real drops needs root. Ends with
-/// one line, `N passed, M failed`.
+/// port, the unit is judged by systemd-analyze and run by a systemd in a container. Only what counts
+/// real drops needs root. Ends with one line, `N passed, M failed`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What cannot be tested here is a failure, not a skip
@@ -50,6 +52,7 @@ fn all(project: &Project, mut checks: Checks) -> Checks {
     rules::check(&packaging, &mut checks);
     dashboard::check(&packaging, &mut checks);
     unit::check(&packaging, &mut checks);
+    booted::check(&packaging, &mut checks);
     manifests::check(&packaging, &mut checks);
     fleet::check(&packaging, &mut checks);
     live::check(&packaging, &mut checks);

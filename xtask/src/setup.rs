@@ -74,8 +74,12 @@ pub(crate) const PACKING_PROGRAMS: [(&str, &str); 5] = [
 const PACKAGE_TESTERS: [(&str, &str); 1] = [("mmdebstrap", "mmdebstrap")];
 
 /// Programs that judge what stands in `packaging/`, and the packages that bring them.
-const PACKAGING_PROGRAMS: [(&str, &str); 3] =
-    [("prometheus", "prometheus"), ("promtool", "prometheus"), ("systemd-analyze", "systemd")];
+const PACKAGING_PROGRAMS: [(&str, &str); 4] = [
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
+    ("systemd-analyze", "systemd"),
+    ("systemd-nspawn", "systemd-container"),
+];
 
 /// Install what the kernel side's build and the host tests need (Debian, Ubuntu).
 ///
@@ -341,7 +345,10 @@ mod tests {
     #[test]
     fn tests_of_packaging_bring_their_own_programs_alone() {
         let missing = Missing { programs: For::Packaging.programs(), ..Missing::default() };
-        assert_eq!(missing.packages(Distribution::Debian), ["prometheus", "systemd"]);
+        assert_eq!(
+            missing.packages(Distribution::Debian),
+            ["prometheus", "systemd", "systemd-container"]
+        );
         assert!(!For::All.programs().contains(&("promtool", "prometheus")));
     }
 

@@ -53,7 +53,7 @@ impl<'a> Story<'a> {
         let (file, old) =
             (self.folder.path("dropwatch.ndjson"), self.folder.path("dropwatch.ndjson.1"));
         let text = self.folder.place(&recipe("/etc/logrotate.d/dropwatch"));
-        let hangup = "systemctl kill --signal=HUP dropwatch.service || true";
+        let hangup = "systemctl reload dropwatch.service || true";
         assert!(text.contains(hangup), "{text}");
         let text = text.replace(hangup, &format!("kill -HUP {}", self.run.0.pid()));
         let configuration = self.folder.write("logrotate.conf", &text);

@@ -31,5 +31,6 @@ mod privileges;
 mod recipes;
 mod run;
 mod selecting;
+mod service;
 mod several;
 mod top;

@@ -13,7 +13,7 @@ use crate::{process::CommandExt, project::Project};
 
 /// Of the package, its command and its pages: Debian has another program called dropwatch, and the
 /// two install side by side (`docs/packages.md`).
-pub(super) const NAME: &str = "dropwatch-ebpf";
+pub(crate) const NAME: &str = "dropwatch-ebpf";
 /// Of the packaging; the part before is the program's.
 const REVISION: &str = "1";
 

@@ -22,6 +22,7 @@ use super::{
     prometheus::{PATIENCE, Prometheus, Series, Target},
     recording::{Host, REPORTS},
     rules::{RULES, runbooks},
+    unit,
     yaml::{documents, items},
 };
 use crate::{process::CommandExt, project::cargo, root::BINARY, test::built};
@@ -100,11 +101,7 @@ fn recordings(packaging: &Packaging<'_>, binary: &Path, hosts: &[Host]) -> Resul
 /// not there are refused before it is reached.
 fn commands(packaging: &Packaging<'_>, binary: &Path) -> Result<()> {
     let mut lines = runbooks(&packaging.path(RULES[1]))?;
-    for file in ["systemd/dropwatch.service", "systemd/listen.conf"] {
-        let unit = read(packaging.path(file))?;
-        let starts = unit.lines().filter_map(|line| line.strip_prefix("ExecStart=/usr/bin/"));
-        lines.extend(starts.map(str::to_owned));
-    }
+    lines.extend(unit::commands(packaging)?);
     let image = read(packaging.path("container/Containerfile"))?;
     let words = image.lines().find_map(|line| line.strip_prefix("CMD ")).context("no CMD")?;
     let words: Vec<String> = serde_json::from_str(words).context("CMD is no list")?;

@@ -77,6 +77,10 @@ fn kubernetes(packaging: &Packaging<'_>) -> Result<()> {
     let (number, port_name) = (&port["containerPort"], &port["name"]);
     ensure!(&port["hostPort"] == number, "in the host's network, both ports are one");
     ensure!(&container["livenessProbe"]["httpGet"]["port"] == port_name, "the probe's port");
+    ensure!(&container["readinessProbe"]["httpGet"]["port"] == port_name, "the other probe's port");
+    // Where a pod's users look when it does not start; the default is a file that nobody writes.
+    let told = container["terminationMessagePolicy"].as_str();
+    ensure!(told == Some("FallbackToLogsOnError"), "errors are told by {told:?}");
     let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
     ensure!(&endpoint["port"] == port_name, "the monitor's port");
     let annotated = &template["metadata"]["annotations"]["prometheus.io/port"];

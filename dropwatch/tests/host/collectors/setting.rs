@@ -95,7 +95,9 @@ impl Folder {
 
     /// A recipe with this folder's paths.
     pub(super) fn place(&self, recipe: &str) -> String {
-        recipe.replace("/var/log/", &format!("{}/", self.0.display()))
+        let folder = format!("{}/", self.0.display());
+        // The service's own folder, then the collectors'.
+        recipe.replace("/var/log/dropwatch/", &folder).replace("/var/log/", &folder)
     }
 
     pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
