@@ -51,11 +51,13 @@ pub(crate) fn cargo() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// The folders of PATH, and those where distributions keep what root runs.
+/// The folders of PATH, those where distributions keep what root runs, and last the one for what
+/// could not be installed.
 pub(crate) fn path_folders() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin"].map(PathBuf::from);
-    env::split_paths(&path).chain(system).collect()
+    let own = Project::find().map(|project| project.tools().join("bin"));
+    env::split_paths(&path).chain(system).chain(own).collect()
 }
 
 pub(crate) fn find_command(name: &str) -> Option<PathBuf> {

@@ -4,7 +4,8 @@
 //! whatever else provides them serves as well. Nothing is touched when all is there.
 
 mod apt;
-mod unpacked;
+mod plan;
+pub(crate) mod unpacked;
 
 use std::{
     env, fs,
@@ -83,8 +84,9 @@ const PACKAGING_PROGRAMS: [(&str, &str); 4] = [
 
 /// Install what the kernel side's build and the host tests need (Debian, Ubuntu).
 ///
-/// Packages come from apt, through sudo where needed; bpf-linker and log collectors go into the
-/// project's own folder .tools, or where DROPWATCH_TOOLS points. Touches nothing when all is there.
+/// Packages come from apt, through sudo where needed; bpf-linker, log collectors and what cannot be
+/// installed without removing something go into the project's own folder .tools, or where
+/// DROPWATCH_TOOLS points. Removes nothing, and touches nothing when all is there.
 /// Elsewhere than on Debian and Ubuntu it prints what is missing and how to get it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -149,23 +151,36 @@ pub(crate) fn install(project: &Project, purpose: For) -> Result<()> {
         bail!("this is neither Debian nor Ubuntu.\n{}", missing.advice());
     };
     eprintln!("{}", missing.advice());
+    // What fails is kept for the end: it must not keep the rest away.
+    let mut failed: Vec<String> = Vec::new();
+    let mut unpacked = missing.unpacked.clone();
     let packages = missing.packages(distribution);
     if !packages.is_empty() {
-        apt::install(&packages)?;
+        for plan::Impossible { package, why } in apt::install(&packages) {
+            failed.push(format!("{package} cannot be installed: {why}"));
+            unpacked.extend(missing.programs_of(&package, distribution));
+        }
     }
-    unpacked::install(project, &missing.unpacked)?;
+    for (package, why) in unpacked::install(project, &unpacked) {
+        failed.push(format!("{package} cannot be unpacked: {why}"));
+    }
     if missing.compiler && distribution == Distribution::Ubuntu {
         eprintln!("==> rustup: {NIGHTLY} with rust-src");
         let arguments = ["toolchain", "install", NIGHTLY, "--profile", "minimal"];
         let components = ["--component", "rust-src,clippy", "--no-self-update"];
-        Command::new("rustup").args(arguments).args(components).check()?;
+        let result = Command::new("rustup").args(arguments).args(components).check();
+        failed.extend(result.err().map(|error| format!("{error:#}")));
     }
     if missing.linker {
-        install_linker(project)?;
+        failed.extend(install_linker(project).err().map(|error| format!("{error:#}")));
     }
     let left = Missing::find(project, purpose);
+    let failed: String = failed.iter().map(|failure| format!("  {failure}\n")).collect();
     if !left.is_empty() {
-        bail!("still missing after the installation:\n{}", left.advice());
+        bail!("still missing after the installation:\n{failed}{}", left.advice());
+    }
+    if !failed.is_empty() {
+        eprint!("done without installing everything:\n{failed}");
     }
     Ok(())
 }
@@ -205,6 +220,14 @@ impl Distribution {
             Some(Self::Ubuntu)
         } else {
             names().any(|name| name == "debian").then_some(Self::Debian)
+        }
+    }
+
+    /// What Debian's package is called here.
+    fn name(self, package: &'static str) -> &'static str {
+        match (self, package) {
+            (Self::Ubuntu, "linux-perf") => "linux-tools-generic",
+            _ => package,
         }
     }
 }
@@ -280,12 +303,8 @@ impl Missing {
 
     fn packages(&self, distribution: Distribution) -> Vec<String> {
         let mut packages: Vec<String> = Vec::new();
-        for (_, package) in &self.programs {
-            packages.push(match (distribution, *package) {
-                (Distribution::Ubuntu, "linux-perf") => "linux-tools-generic".to_owned(),
-                (_, package) => package.to_owned(),
-            });
-        }
+        packages
+            .extend(self.programs.iter().map(|(_, package)| distribution.name(package).to_owned()));
         if self.compiler && distribution == Distribution::Debian {
             packages.extend(COMPILER_PACKAGES.map(str::to_owned));
         } else if self.clippy {
@@ -297,6 +316,12 @@ impl Missing {
         packages.sort();
         packages.dedup();
         packages
+    }
+
+    /// The programs that a package would have brought, each with its package here.
+    fn programs_of(&self, package: &str, distribution: Distribution) -> Vec<unpacked::Program> {
+        let named = self.programs.iter().map(|(name, of)| (*name, distribution.name(of)));
+        named.filter(|(_, of)| *of == package).collect()
     }
 
     /// What is missing, and where it comes from.
@@ -365,6 +390,10 @@ mod tests {
         let ubuntu = missing.packages(Distribution::Ubuntu);
         assert!(ubuntu.contains(&"linux-tools-generic".to_owned()));
         assert!(!ubuntu.contains(&"rustc-web".to_owned()));
+        let perf = missing.programs_of("linux-tools-generic", Distribution::Ubuntu);
+        assert_eq!(perf, [("perf", "linux-tools-generic")]);
+        let iproute = missing.programs_of("iproute2", Distribution::Debian);
+        assert_eq!(iproute, [("ip", "iproute2"), ("tc", "iproute2")]);
         let advice = missing.advice();
         for part in ["no bpf-linker 0.13 with LLVM 22", "rustup toolchain install", "llvm-22"] {
             assert!(advice.contains(part), "{part} in {advice}");

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Made, NAME, VERSION, archive, epoch::Epoch};
 use crate::{
     process::{CommandExt, quote},
-    project::{Project, cargo},
+    project::{Project, cargo, find_command},
     setup,
 };
 
@@ -158,7 +158,8 @@ fn clean_root(made: &Made, work: &Path, checks: &mut Checks) -> Result<()> {
     fs::copy(package, &place).with_context(|| format!("cannot copy {}", package.display()))?;
     let source = Source::find()?;
 
-    let mut command = Command::new("mmdebstrap");
+    let program = find_command("mmdebstrap").context("no program `mmdebstrap`")?;
+    let mut command = Command::new(program);
     command.args(["--quiet", "--variant=essential", INCLUDED]);
     command.arg(format!("--components={}", source.components.join(",")));
     command.arg(format!("--customize-hook=copy-in {} /tmp", quote(place.as_os_str())));

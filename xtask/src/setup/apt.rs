@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use super::plan::{self, Impossible};
 use crate::{
     process::CommandExt,
     project::{find_command, is_root},
@@ -36,29 +37,43 @@ for service in $new; do
 done
 "#;
 
-/// Installs packages, after an update of the package lists only where they do not know them or
-/// have gone stale. Removes no package.
-pub(super) fn install(packages: &[String]) -> Result<()> {
+/// Installs those packages that can be installed beside what is there, and returns the others with
+/// the reason. Removes no package. The package lists are updated only where they do not know a
+/// package, or a plan or an installation fails with them.
+pub(super) fn install(packages: &[String]) -> Vec<Impossible> {
+    let mut plan = plan::split(packages, &mut plan::simulate);
     let mut updated = false;
-    if !unknown(packages)?.is_empty() {
-        update()?;
+    if !plan.impossible.is_empty() {
+        try_update();
         updated = true;
-        let unknown = unknown(packages)?;
-        if !unknown.is_empty() {
-            bail!(
-                "apt knows no package {}; the package source that has it is not configured here",
-                unknown.join(", ")
-            );
+        plan = plan::split(packages, &mut plan::simulate);
+    }
+    if plan.possible.is_empty() {
+        return plan.impossible;
+    }
+    eprintln!("==> apt-get install {}", plan.possible.join(" "));
+    if let Err(error) = root("apt-get") {
+        let why = format!("{error:#}");
+        let all = plan.possible.into_iter().map(|package| Impossible { package, why: why.clone() });
+        return plan.impossible.into_iter().chain(all).collect();
+    }
+    if install_known(&plan.possible).is_ok() {
+        return plan.impossible;
+    }
+    if !updated {
+        try_update();
+        if install_known(&plan.possible).is_ok() {
+            return plan.impossible;
         }
     }
-    eprintln!("==> apt-get install {}", packages.join(" "));
-    match install_known(packages) {
-        Err(_) if !updated => {
-            update()?;
-            install_known(packages)
+    // One of them is at fault, and must not keep the others away.
+    for package in &plan.possible {
+        if let Err(error) = install_known(std::slice::from_ref(package)) {
+            plan.impossible
+                .push(Impossible { package: package.clone(), why: format!("{error:#}") });
         }
-        result => result,
     }
+    plan.impossible
 }
 
 fn install_known(packages: &[String]) -> Result<()> {
@@ -68,16 +83,23 @@ fn install_known(packages: &[String]) -> Result<()> {
         .args(options)
         .args(packages)
         .check()
-        .context("apt-get could not install what is missing")
+        .with_context(|| format!("apt-get could not install {}", packages.join(" ")))
 }
 
 /// Reads the package lists again.
 ///
 /// # Errors
 /// When that fails, or needs root and there is no sudo.
-pub(super) fn update() -> Result<()> {
+fn update() -> Result<()> {
     eprintln!("==> apt-get update");
     root("apt-get")?.args(["update", "-qq"]).check()
+}
+
+/// Old lists may do: one source out of reach must not keep the others' packages away.
+pub(super) fn try_update() {
+    if let Err(error) = update() {
+        eprintln!("{error:#}; going on with the lists that are there");
+    }
 }
 
 /// A command that runs as root, through sudo where needed.
@@ -92,50 +114,9 @@ fn root(program: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// The packages that apt's lists have no version of.
-fn unknown(packages: &[String]) -> Result<Vec<&str>> {
-    let policy =
-        Command::new("apt-cache").env("LC_ALL", "C").arg("policy").args(packages).read()?;
-    Ok(packages.iter().map(String::as_str).filter(|name| !has_candidate(&policy, name)).collect())
-}
-
-/// Reads `apt-cache policy`: a line `NAME:`, below it `  Candidate: VERSION` or `(none)`.
-fn has_candidate(policy: &str, package: &str) -> bool {
-    policy
-        .lines()
-        .skip_while(|line| line.strip_suffix(':') != Some(package))
-        .skip(1)
-        .take_while(|line| line.starts_with(' '))
-        .find_map(|line| line.trim().strip_prefix("Candidate: "))
-        .is_some_and(|version| version != "(none)")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const POLICY: &str = "\
-nginx-light:
-  Installed: (none)
-  Candidate: 1.22.1-9
-  Version table:
-     1.22.1-9 500
-gone:
-  Installed: 1.0
-  Candidate: (none)
-ab:
-  Installed: (none)
-  Candidate: 2
-";
-
-    #[test]
-    fn candidates() {
-        assert!(has_candidate(POLICY, "nginx-light"));
-        assert!(has_candidate(POLICY, "ab"));
-        assert!(!has_candidate(POLICY, "gone"));
-        assert!(!has_candidate(POLICY, "nginx"));
-        assert!(!has_candidate("", "ab"));
-    }
 
     #[test]
     fn the_script_is_valid_shell() {

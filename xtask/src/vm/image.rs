@@ -13,9 +13,13 @@ use sha2::{Digest, Sha256};
 
 use super::{
     cpio::Cpio,
-    libraries::{add_program, add_program_of},
+    libraries::{add_program, add_program_of, installed},
 };
-use crate::{process::CommandExt, project::find_command};
+use crate::{
+    process::CommandExt,
+    project::{Project, find_command},
+    setup::unpacked,
+};
 
 const INIT: &str = include_str!("init.sh");
 
@@ -174,7 +178,7 @@ fn plain_module(path: &Path) -> Result<Vec<u8>> {
         Some("zst") => "zstd",
         _ => return fs::read(path).with_context(|| format!("cannot read {}", path.display())),
     };
-    let mut command = Command::new(program);
+    let mut command = Command::new(find_command(program).unwrap_or_else(|| program.into()));
     command.arg("-dc").arg(path);
     let output = command.output().with_context(|| format!("cannot run `{}`", command.quoted()))?;
     if !output.status.success() {
@@ -207,7 +211,7 @@ pub(super) struct Contents<'a> {
 }
 
 /// Writes the initramfs that all guests share.
-pub(super) fn pack_tools(contents: &Contents<'_>, to: &Path) -> Result<()> {
+pub(super) fn pack_tools(project: &Project, contents: &Contents<'_>, to: &Path) -> Result<()> {
     let mut cpio = Cpio::default();
     for folder in ["proc", "sys", "dev", "run", "tmp", "root", "etc", "project"] {
         cpio.folder(folder);
@@ -226,30 +230,54 @@ pub(super) fn pack_tools(contents: &Contents<'_>, to: &Path) -> Result<()> {
             peer,
         )?;
     }
-    let busybox = find_command("busybox").context("no program `busybox`: cargo xtask setup")?;
-    cpio.copy("bin/busybox", &busybox)?;
+    let busybox = Program::find(project, "busybox")?;
+    cpio.copy("bin/busybox", &busybox.path)?;
     // busybox's own shell runs its own `ip` and `mount` whatever PATH says.
-    let shell = find_command("dash").context("no program `dash`: cargo xtask setup")?;
-    add_program(&mut cpio, &shell)?;
-    cpio.link("bin/sh", &shell.to_string_lossy());
+    let shell = Program::find(project, "dash")?;
+    shell.add(&mut cpio)?;
+    cpio.link("bin/sh", &installed(&shell.path, shell.root.as_deref()));
     // Where the kernel looks for it, to load what iptables and nft ask for.
     cpio.link("sbin/modprobe", "/bin/busybox");
     for program in PROGRAMS {
-        let path = find_command(program)
-            .with_context(|| format!("no program `{program}`: cargo xtask setup"))?;
-        add_program(&mut cpio, &path)?;
+        let program = Program::find(project, program)?;
+        program.add(&mut cpio)?;
+        if program.path.ends_with("iptables-legacy") {
+            add_iptables_extensions(&mut cpio, program.root.as_deref())?;
+        }
     }
-    add_iptables_extensions(&mut cpio)?;
     write_whole(to, &cpio.finish())
 }
 
+/// A program of this machine that guests get, too.
+struct Program {
+    path: PathBuf,
+    /// What stands for `/` where it is unpacked, not installed.
+    root: Option<PathBuf>,
+}
+
+impl Program {
+    fn find(project: &Project, name: &str) -> Result<Self> {
+        let path = find_command(name).filter(|path| !path.starts_with(project.tools()));
+        if let Some(path) = path {
+            return Ok(Self { path, root: None });
+        }
+        let (path, root) = unpacked::find(project, name)
+            .with_context(|| format!("no program `{name}`: cargo xtask setup"))?;
+        Ok(Self { path, root: Some(root) })
+    }
+
+    fn add(&self, cpio: &mut Cpio) -> Result<()> {
+        add_program(cpio, &self.path, self.root.as_deref())
+    }
+}
+
 /// iptables loads them by name.
-fn add_iptables_extensions(cpio: &mut Cpio) -> Result<()> {
-    let folder = Path::new("/usr/lib/x86_64-linux-gnu/xtables");
-    let entries = fs::read_dir(folder)
+fn add_iptables_extensions(cpio: &mut Cpio, root: Option<&Path>) -> Result<()> {
+    let folder = root.unwrap_or(Path::new("/")).join("usr/lib/x86_64-linux-gnu/xtables");
+    let entries = fs::read_dir(&folder)
         .with_context(|| format!("no iptables extensions in {}", folder.display()))?;
     for entry in entries.flatten() {
-        cpio.copy(&entry.path().to_string_lossy(), &entry.path())?;
+        cpio.copy(&installed(&entry.path(), root), &entry.path())?;
     }
     Ok(())
 }

@@ -10,13 +10,20 @@ use anyhow::{Context, Result, bail};
 use super::cpio::Cpio;
 use crate::process::CommandExt;
 
-/// Adds a program of this machine at its own path, with its libraries at theirs.
-pub(super) fn add_program(cpio: &mut Cpio, path: &Path) -> Result<()> {
-    cpio.copy(&path.to_string_lossy(), path)?;
-    for library in libraries(path, None)? {
-        cpio.copy(&library.to_string_lossy(), &library)?;
+/// Adds a program of this machine at its own path, with its libraries at theirs. One that is
+/// unpacked below `root` comes to where it would have been installed.
+pub(super) fn add_program(cpio: &mut Cpio, path: &Path, root: Option<&Path>) -> Result<()> {
+    cpio.copy(&installed(path, root), path)?;
+    for library in libraries(path, root)? {
+        cpio.copy(&installed(&library, root), &library)?;
     }
     Ok(())
+}
+
+/// The path of a file in a guest.
+pub(super) fn installed(path: &Path, root: Option<&Path>) -> String {
+    let below = root.and_then(|root| path.strip_prefix(root).ok());
+    below.map_or_else(|| path.to_string_lossy().into(), |path| format!("/{}", path.display()))
 }
 
 /// Adds a program that is unpacked below `root` as `name`. Libraries that came with it go into
@@ -66,6 +73,14 @@ fn parse(text: &str) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_unpacked_comes_to_where_it_belongs() {
+        let (root, path) = (Path::new("/t/unpacked/x"), Path::new("/t/unpacked/x/usr/bin/x"));
+        assert_eq!(installed(path, Some(root)), "/usr/bin/x");
+        assert_eq!(installed(Path::new("/lib/libc.so.6"), Some(root)), "/lib/libc.so.6");
+        assert_eq!(installed(path, None), "/t/unpacked/x/usr/bin/x");
+    }
 
     #[test]
     fn ldd_lines() {

@@ -170,7 +170,7 @@ impl<'a> Bench<'a> {
             tests: tests.as_deref(),
             peer: peer.as_deref(),
         };
-        image::pack_tools(&contents, &tools)?;
+        image::pack_tools(project, &contents, &tools)?;
         Ok(Self { args, archive, unpacked, folder, tools, _lock: lock })
     }
 

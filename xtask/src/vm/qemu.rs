@@ -14,9 +14,9 @@ use anyhow::{Context, Result};
 use testbed::command::die_with_parent;
 
 use super::image;
-use crate::process::CommandExt;
+use crate::{process::CommandExt, project::find_command};
 
-pub(super) const QEMU: &str = "qemu-system-x86_64";
+const QEMU: &str = "qemu-system-x86_64";
 const CPUS: &str = "2";
 const MEMORY: &str = "1024M";
 /// An old processor, which is less work to emulate. With a random number generator, or whoever
@@ -232,7 +232,8 @@ impl Guest<'_> {
         // call would throw its translations away.
         let append =
             format!("console=ttyS0 loglevel=4 oops=panic panic=-1 mitigations=off {}", self.append);
-        let mut command = Command::new(QEMU);
+        let qemu = find_command(QEMU).unwrap_or_else(|| QEMU.into());
+        let mut command = Command::new(qemu);
         command
             .args(["-accel", self.accelerator.option(), "-cpu", self.accelerator.processor()])
             .args(["-smp", CPUS, "-m", MEMORY])
