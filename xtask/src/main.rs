@@ -6,6 +6,7 @@ mod build_ebpf;
 mod ci;
 mod dist;
 mod figures;
+mod locks;
 mod measure;
 mod object;
 mod packaging;

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    locks::Machine,
     process::CommandExt,
     project::{Project, cargo, find_command, is_root},
 };
@@ -18,7 +19,7 @@ use crate::{
 pub(crate) const BINARY: &str = "DROPWATCH_BIN";
 
 /// Builds dropwatch, then runs `work` with its path as root: here, or in this same program under
-/// sudo with the same arguments.
+/// sudo with the same arguments. No other run of tests or measurements goes on meanwhile.
 pub(crate) fn with_dropwatch(
     project: &Project,
     work: impl FnOnce(PathBuf) -> Result<()>,
@@ -28,6 +29,8 @@ pub(crate) fn with_dropwatch(
         None => build(project)?,
     };
     if is_root() {
+        // Not before sudo: that starts this program once more.
+        let _machine = Machine::take()?;
         work(binary)?;
         return Ok(ExitCode::SUCCESS);
     }

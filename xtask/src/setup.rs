@@ -3,7 +3,7 @@
 //! What is missing is found by looking for the programs themselves, not for packages, so that
 //! whatever else provides them serves as well. Nothing is touched when all is there.
 
-mod apt;
+pub(crate) mod apt;
 mod plan;
 pub(crate) mod unpacked;
 
@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    locks,
     process::CommandExt,
     project::{Project, cargo, find_command},
     toolchain::{Facts, choose_linker, choose_rustc},
@@ -142,6 +143,11 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
 
 /// Installs what is missing, or fails with what to do by hand.
 pub(crate) fn install(project: &Project, purpose: For) -> Result<()> {
+    if Missing::find(project, purpose).is_empty() {
+        return Ok(());
+    }
+    // Somebody else may be filling the same folder, and be done by then.
+    let _lock = locks::folder(&project.tools())?;
     let missing = Missing::find(project, purpose);
     if missing.is_empty() {
         return Ok(());

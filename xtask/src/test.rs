@@ -12,9 +12,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use testbed::command::die_with_parent;
 
 use crate::{
     ci::Sum,
+    locks::Machine,
     process::CommandExt,
     project::{Project, cargo, find_command, is_root, path_folders},
     setup,
@@ -60,6 +62,14 @@ fn tally(project: &Project, args: &Args) -> Tally {
     } else {
         tally.expect_elsewhere(&[HOST_REASON, GUEST_REASON]);
         tally.attempt(|_| setup::install(project, setup::For::Tests));
+        let mut machine = None;
+        tally.attempt(|_| {
+            machine = Some(Machine::take()?);
+            Ok(())
+        });
+        if machine.is_none() {
+            return tally;
+        }
         tally.attempt(|tally| workspace(project, filter, tally));
         tally.attempt(|tally| host(project, filter, None, tally));
     }
@@ -69,6 +79,7 @@ fn tally(project: &Project, args: &Args) -> Tally {
 /// The host tests alone, on another kernel object than the shipped one.
 pub(crate) fn host_alone(project: &Project, object: &Path) -> Result<ExitCode> {
     setup::install(project, setup::For::Tests)?;
+    let _machine = Machine::take()?;
     let mut tally = Tally::default();
     tally.attempt(|tally| host(project, None, Some(object), tally));
     Ok(conclude(&tally))
@@ -122,6 +133,8 @@ fn as_root(program: &Path, variables: &[(&str, OsString)]) -> Result<Command> {
     if is_root() {
         let mut command = Command::new(program);
         command.envs(variables.iter().map(|(name, value)| (name, value)));
+        // The next run may begin when this program is gone, killed or not.
+        die_with_parent(&mut command);
         return Ok(command);
     }
     let sudo = find_command("sudo")

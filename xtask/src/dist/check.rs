@@ -194,6 +194,8 @@ impl Source {
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
         let suite = suite.context("/etc/os-release names no release")?.trim_matches('"');
+        // The lists are not whole while another apt reads them.
+        setup::apt::wait()?;
         let format = "$(CODENAME) $(COMPONENT) $(REPO_URI)";
         let mut command = Command::new("apt-get");
         let listed =

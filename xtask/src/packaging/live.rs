@@ -25,6 +25,7 @@ use super::{
     http::{free_port, get},
     prometheus::{Prometheus, Series, Target},
 };
+use crate::locks::Machine;
 
 const LIVE: &str = "live: Prometheus and JSON have the same drops, by reason";
 const LINT: &str = "live: promtool check metrics";
@@ -44,6 +45,7 @@ pub(super) fn check(packaging: &Packaging<'_>, checks: &mut Checks) {
     let mut page = String::new();
     checks.check(LIVE, || {
         let binary = dropwatch(packaging)?;
+        let _machine = Machine::take()?;
         page = watch(packaging, &binary, &prometheus)?;
         Ok(())
     });

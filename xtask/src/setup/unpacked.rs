@@ -122,6 +122,7 @@ fn unpack(project: &Project, package: &str, programs: &[&str]) -> Result<()> {
     }
     let packages = root.join("packages");
     fs::create_dir_all(&packages).with_context(|| format!("cannot make {}", packages.display()))?;
+    apt::wait()?;
     let needed = needed(package, &packages)?;
     Command::new("apt-get")
         .current_dir(&packages)

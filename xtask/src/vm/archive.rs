@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use super::pins::{Package, Set};
-use crate::{process::CommandExt, project::Project};
+use crate::{locks, process::CommandExt, project::Project, setup::apt};
 
 /// Names a mirror where the machine's own package sources have none of Debian.
 const MIRROR: &str = "DROPWATCH_DEBIAN_MIRROR";
@@ -43,8 +43,8 @@ impl Archive {
     /// # Errors
     /// When neither is to be had; the message says why for both.
     pub(super) fn obtain(&self, set: &Set) -> Result<Obtained> {
-        fs::create_dir_all(&self.cache)
-            .with_context(|| format!("cannot make {}", self.cache.display()))?;
+        // Clones may share the folder, and the lists of apt in it.
+        let _lock = locks::folder(&self.cache)?;
         let pinned: Result<Vec<_>> =
             set.packages.iter().map(|package| self.fetch(package)).collect();
         let gone = match pinned {
@@ -190,6 +190,8 @@ fn mirror() -> Result<String> {
     if let Ok(mirror) = env::var(MIRROR) {
         return Ok(mirror);
     }
+    // The lists are not whole while another apt reads them.
+    apt::wait()?;
     let format = "$(ORIGIN) $(REPO_URI)";
     let targets = Command::new("apt-get")
         .args(["indextargets", "--format", format, "Created-By: Packages"])

@@ -20,9 +20,9 @@ mod qemu;
 mod results;
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{Write, stdout},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
@@ -32,10 +32,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use nix::fcntl::{Flock, FlockArg};
+use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::Flock;
 
-use crate::{ci::Sum, process, project::Project, setup};
+use crate::{
+    ci::Sum,
+    locks::{self, Machine},
+    process,
+    project::Project,
+    setup,
+};
 use archive::Archive;
 use pins::{Kernel, Pins};
 use qemu::{Accelerator, End, Guest};
@@ -112,6 +118,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
     setup::install(project, setup::For::Guests)?;
     let bench = Bench::new(project, &pins, args)?;
     if args.command.is_empty() {
+        let _machine = Machine::take()?;
         let matrix = bench.matrix(&kernels)?;
         return conclude(project, args, &matrix);
     }
@@ -132,18 +139,6 @@ struct Bench<'a> {
     _lock: Flock<File>,
 }
 
-/// Waits until no other run uses the guests' files.
-fn lock(folder: &Path) -> Result<Flock<File>> {
-    let path = folder.join("lock");
-    let open = || File::create(&path).with_context(|| format!("cannot write {}", path.display()));
-    if let Ok(lock) = Flock::lock(open()?, FlockArg::LockExclusiveNonblock) {
-        return Ok(lock);
-    }
-    eprintln!("==> waiting for another `cargo xtask vm` to end");
-    Flock::lock(open()?, FlockArg::LockExclusive)
-        .map_err(|(_, error)| anyhow!("cannot lock {}: {error}", path.display()))
-}
-
 /// A kernel that is ready to boot.
 struct Ready {
     kernel: image::Kernel,
@@ -154,8 +149,7 @@ impl<'a> Bench<'a> {
     fn new(project: &Project, pins: &Pins, args: &'a Args) -> Result<Self> {
         let archive = Archive::new(project);
         let (unpacked, folder) = (project.tools().join("kernels"), project.target().join("vm"));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let lock = lock(&folder)?;
+        let lock = locks::folder(&folder)?;
         let dropwatch = build::dropwatch(project)?;
         // A command may want the tests as well, but must not wait for their build.
         let (tests, peer) = if args.command.is_empty() {
@@ -396,7 +390,9 @@ pub(crate) fn all(project: &Project) -> Result<Sum> {
     let pins = Pins::read()?;
     let kernels = pins.choose(&[], &[])?;
     setup::install(project, setup::For::Guests)?;
-    let matrix = Bench::new(project, &pins, &args)?.matrix(&kernels)?;
+    let bench = Bench::new(project, &pins, &args)?;
+    let _machine = Machine::take()?;
+    let matrix = bench.matrix(&kernels)?;
     conclude(project, &args, &matrix)?;
     Ok(Sum { passed: matrix.passed() as u64, failed: matrix.failed() as u64 })
 }
