@@ -10,6 +10,7 @@ mod locks;
 mod measure;
 mod object;
 mod packaging;
+mod picture;
 mod process;
 mod project;
 #[path = "../../dropwatch/bpf/provenance.rs"]
@@ -40,6 +41,7 @@ enum Task {
     Test(test::Args),
     Scenario(scenario::Args),
     Figures(figures::Args),
+    Picture(picture::Args),
     Bench(bench::Args),
     Vm(vm::Args),
     Packaging(packaging::Args),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&project, &args),
         Task::Scenario(args) => scenario::run(&project, &args),
         Task::Figures(args) => figures::run(&project, &args),
+        Task::Picture(args) => picture::run(&project, &args),
         Task::Bench(args) => bench::run(&project, &args),
         Task::Vm(args) => vm::run(&project, &args),
         Task::Packaging(args) => packaging::run(&project, &args),
