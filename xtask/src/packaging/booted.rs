@@ -102,20 +102,27 @@ struct System {
     root: PathBuf,
     /// Programs that this machine's /usr/bin has not.
     programs: PathBuf,
+    /// Folders of this machine that it sees, read-only.
+    seen: Vec<PathBuf>,
 }
 
 impl System {
     fn prepare(packaging: &Packaging<'_>, folder: &Path, binary: &Path) -> Result<Self> {
-        let system = Self { root: folder.join("root"), programs: folder.join("programs") };
+        let (root, programs) = (folder.join("root"), folder.join("programs"));
+        let mut system = Self { root, programs, seen: vec!["/usr".into()] };
         for below in ["dev", "etc/systemd/system", "out", "proc", "recipes", "root", "run", "sys"] {
             system.make(below)?;
         }
         for below in ["tmp", "usr", "var/lib", "var/log"] {
             system.make(below)?;
         }
-        for link in ["bin", "lib", "lib64", "sbin"] {
-            if let Ok(target) = fs::read_link(Path::new("/").join(link)) {
-                symlink(target, system.root.join(link)).context("cannot make a link")?;
+        for name in ["bin", "lib", "lib64", "sbin"] {
+            let here = Path::new("/").join(name);
+            if let Ok(target) = fs::read_link(&here) {
+                symlink(target, system.root.join(name)).context("cannot make a link")?;
+            } else if here.is_dir() {
+                system.make(name)?;
+                system.seen.push(here);
             }
         }
         system.write("etc/machine-id", MACHINE_ID)?;
@@ -169,7 +176,8 @@ impl System {
         command.arg("--private-network");
         // The unit's own limits are the subject, not those of the container.
         command.args(["--capability=all", "--system-call-filter=@keyring bpf"]);
-        command.arg("--directory").arg(&self.root).arg("--bind-ro=/usr");
+        command.arg("--directory").arg(&self.root);
+        command.args(self.seen.iter().map(|path| format!("--bind-ro={}", path.display())));
         command.arg(format!("--overlay-ro=/usr/bin:{}:/usr/bin", self.programs.display()));
         command.arg("systemd.unit=check.service");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
