@@ -258,7 +258,7 @@ pub enum By {
     Cpu,
 }
 
-/// Ways to attach, named for [`Watch::candidate`].
+/// Ways to attach, for [`What::candidate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Candidate {
     WithReasons,

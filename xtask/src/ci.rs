@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Run all that must hold before a change goes in: setup, formatting, the kernel object, clippy,
-/// packages, tests here and on other kernels
+/// crates and their documentation, packages, tests here and on other kernels
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Leave out the other kernels (cargo xtask vm)
@@ -43,6 +43,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
         }
         Ok(())
     })?;
+    step("crates", || dist::check_crates(project))?;
     // What ships is what is tested.
     let mut packaged = None;
     step("packages", || {

@@ -7,6 +7,7 @@ mod archive;
 mod binary;
 mod check;
 mod control;
+mod crates;
 mod debian;
 mod epoch;
 mod licences;
@@ -27,6 +28,7 @@ use crate::{
 use binary::Binary;
 use epoch::Epoch;
 
+pub(crate) use crates::check as check_crates;
 pub(crate) use debian::NAME as PACKAGED;
 
 /// What the program is called where nothing else has that name.

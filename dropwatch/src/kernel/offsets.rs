@@ -64,7 +64,7 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
 }
 
 /// The first field that is missing of those that tell `parts` of a packet (bits of
-/// [`part`](dropwatch_common::filter::part)).
+/// [`dropwatch_common::filter::part`]).
 pub fn missing(offsets: &Offsets, parts: u32) -> Option<&'static str> {
     let namespace = [
         (offsets.skb_dev, "sk_buff.dev"),

@@ -2,7 +2,7 @@
 
 use super::{groups::By, keys::Keys, snapshot::Lost};
 
-/// What a [`Reporter`] puts into its reports.
+/// What a [`Reporter`](super::build::Reporter) puts into its reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Record raw kernel addresses.

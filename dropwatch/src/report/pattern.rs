@@ -1,9 +1,9 @@
 //! The most specific flow pattern that covers a clear majority.
 //!
 //! A pattern is a flow in which some fields vary. Of all sets of fields that could vary, the one
-//! that says the most wins, among those that leave one pattern with [`CLEAR`] majority of the
-//! weight. Where only the protocol would be left of it, a plain majority is enough: half of the
-//! drops by name, with their share, help more than all of them as `*`.
+//! that says the most wins, among those that leave one pattern a clear majority of the weight. Where
+//! only the protocol would be left of it, a plain majority is enough: half of the drops by name, with
+//! their share, help more than all of them as `*`.
 
 use std::collections::{BTreeMap, HashMap};
 

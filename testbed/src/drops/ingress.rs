@@ -24,7 +24,7 @@ impl Ingress {
         Self::of("ip", None)
     }
 
-    /// The same for datagrams with the tag of [`VLAN`]: the kernel has taken it off and keeps it
+    /// The same for datagrams with the tag of a VLAN: the kernel has taken it off and keeps it
     /// beside the packet.
     ///
     /// # Errors

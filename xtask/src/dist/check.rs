@@ -36,6 +36,7 @@ pub(super) fn run(project: &Project, folder: &Path) -> Result<ExitCode> {
             eprintln!("error: {error:#}");
         }
     }
+    checks.attempt("crates could be published", || super::crates::check(project));
     checks.attempt("cargo install", || install(project, &work));
     fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
     println!("{checks}");

@@ -3,7 +3,7 @@
 //! A rule speaks only of what was counted in the interval, and only where it can show the counter,
 //! the table or the rows that it rests on. Where two causes look alike (a full conntrack table and
 //! an iptables rule, say), each takes what its own counter proves and leaves the rest. What packets
-//! are refused in small numbers on every healthy host is [`matters`]' business.
+//! are refused in small numbers on every healthy host is the business of `matters`.
 //!
 //! What to change and what that costs comes from the knowledge table, so that findings and
 //! `dropwatch explain` never differ.

@@ -1,0 +1,125 @@
+//! The crates: what a registry and docs.rs ask of them.
+
+use std::{collections::BTreeSet, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    process::CommandExt,
+    project::{Project, cargo},
+};
+
+/// The crates that are published, and no others.
+const PUBLISHED: [&str; 2] = ["dropwatch", "dropwatch-common"];
+/// Fields of a manifest that a registry shows.
+const FIELDS: [&str; 7] =
+    ["description", "documentation", "homepage", "license", "readme", "repository", "rust_version"];
+const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
+
+/// That every published crate can be published: fields, licences, documentation without a warning,
+/// and cargo's own verdict, which builds each from what is packed.
+///
+/// # Errors
+/// With the crate and what it lacks.
+pub(crate) fn check(project: &Project) -> Result<()> {
+    let mut metadata = command(project);
+    let told = metadata.args(["metadata", "--no-deps", "--format-version=1", "--locked"]).read()?;
+    let told: Metadata = serde_json::from_str(&told).context("cargo tells what nobody knows")?;
+    told.check()?;
+    for name in PUBLISHED {
+        let mut list = command(project);
+        let files = list.args(["package", "--list", "--allow-dirty", "--package", name]).read()?;
+        for licence in LICENCES {
+            ensure!(files.lines().any(|file| file == licence), "crate {name} lacks {licence}");
+        }
+    }
+    let mut documentation = command(project);
+    documentation.args(["doc", "--workspace", "--no-deps", "--locked"]);
+    documentation.env("RUSTDOCFLAGS", "-D warnings").check()?;
+    // In the order of their dependencies: one finds the other in a registry of cargo's own.
+    let mut publish = command(project);
+    publish.args(["publish", "--dry-run", "--workspace", "--locked", "--allow-dirty"]).check()
+}
+
+fn command(project: &Project) -> Command {
+    let mut command = Command::new(cargo());
+    command.current_dir(&project.root);
+    command
+}
+
+/// What `cargo metadata` tells of this repository's packages.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    /// The registries that it may go to; none at all where the manifest says `publish = false`.
+    publish: Option<Vec<String>>,
+    #[serde(flatten)]
+    fields: serde_json::Map<String, Value>,
+}
+
+impl Metadata {
+    fn check(&self) -> Result<()> {
+        let published =
+            |package: &&Package| package.publish.as_ref().is_none_or(|to| !to.is_empty());
+        let published: Vec<&Package> = self.packages.iter().filter(published).collect();
+        let names: BTreeSet<&str> = published.iter().map(|package| package.name.as_str()).collect();
+        ensure!(names == BTreeSet::from(PUBLISHED), "{names:?} would be published");
+        for Package { name, fields, .. } in published {
+            for field in FIELDS {
+                let value = fields.get(field).and_then(Value::as_str).unwrap_or_default();
+                ensure!(!value.is_empty(), "crate {name} says nothing of its {field}");
+            }
+        }
+        // One of them is no member of the other's workspace everywhere, and repeats its fields.
+        for field in ["homepage", "license", "repository", "rust_version", "version"] {
+            let values =
+                self.packages.iter().filter(|package| names.contains(package.name.as_str()));
+            let values: BTreeSet<String> =
+                values.filter_map(|package| Some(package.fields.get(field)?.to_string())).collect();
+            ensure!(values.len() == 1, "the crates differ in their {field}: {values:?}");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(change: impl Fn(&mut Value)) -> Result<()> {
+        let package = |name: &str| {
+            serde_json::json!({
+                "name": name, "publish": null, "version": "1", "description": "d",
+                "documentation": "https://docs", "homepage": "https://home", "license": "MIT",
+                "readme": "README.md", "repository": "https://home", "rust_version": "1.88",
+            })
+        };
+        let mut all = serde_json::json!({"packages": [
+            package("dropwatch"),
+            package("dropwatch-common"),
+            {"name": "xtask", "publish": [], "version": "7", "homepage": null},
+        ]});
+        change(&mut all["packages"]);
+        serde_json::from_value::<Metadata>(all)?.check()
+    }
+
+    #[test]
+    fn what_a_registry_asks_for_is_there() {
+        metadata(|_| ()).unwrap();
+        for field in FIELDS {
+            let error = metadata(|all| all[1][field] = Value::Null).unwrap_err().to_string();
+            assert_eq!(error, format!("crate dropwatch-common says nothing of its {field}"));
+        }
+        metadata(|all| all[0]["version"] = "2".into()).unwrap_err();
+        metadata(|all| all[0]["repository"] = "https://elsewhere".into()).unwrap_err();
+        metadata(|all| all[2]["publish"] = Value::Null).unwrap_err();
+        metadata(|all| all[0]["publish"] = serde_json::json!([])).unwrap_err();
+    }
+}
