@@ -11,6 +11,7 @@ mod crates;
 mod debian;
 mod epoch;
 mod licences;
+mod name;
 
 use std::{
     fs,

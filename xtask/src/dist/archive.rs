@@ -39,6 +39,9 @@ pub(super) fn build(
         place(&project.root.join(text), &root.join(text), 0o644)?;
     }
     place(&work.join(THIRD_PARTY), &root.join(THIRD_PARTY), 0o644)?;
+    for below in ["docs", "packaging"] {
+        tree_of(&project.root.join(below), &root.join(below))?;
+    }
     let mut tar = Command::new("tar");
     tar.current_dir(&tree).env("LC_ALL", "C");
     tar.args(["--create", "--format=gnu", "--sort=name", "--owner=0", "--group=0"]);
@@ -48,6 +51,19 @@ pub(super) fn build(
     tar.arg("--file").arg(&output).arg(&top).check()?;
     gzip(&output)?;
     Ok(output.with_extension("tar.gz"))
+}
+
+/// Copies the files of a folder and of those in it.
+fn tree_of(from: &Path, to: &Path) -> Result<()> {
+    for Entry { name, path } in files(from)? {
+        let to = to.join(name);
+        if path.is_dir() {
+            tree_of(&path, &to)?;
+        } else {
+            place(&path, &to, 0o644)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes `SHA256SUMS` into `folder`, as sha256sum(1) checks it.

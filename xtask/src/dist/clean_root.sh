@@ -6,6 +6,8 @@
 set -u
 root=$1
 name=dropwatch-ebpf
+unit=dropwatch.service
+log=dropwatch
 package=/tmp/package.deb
 kept=$(mktemp -d) || exit 1
 trap 'rm -rf "$kept"' EXIT
@@ -77,6 +79,52 @@ fish_completes() {
     return $result
 }
 
+# What an administrator may have done before purging: enabled it, and recorded.
+is_used() {
+    wants=/etc/systemd/system/multi-user.target.wants
+    inside mkdir -p $wants /var/log/private/$log || return
+    inside ln -s /usr/lib/systemd/system/$unit $wants/$unit &&
+        inside ln -s private/$log /var/log/$log && inside touch /var/log/$log/$log.ndjson
+}
+
+# Folders that systemd makes, not the package.
+was_used() {
+    inside rmdir --ignore-fail-on-non-empty /var/log/private
+    inside sh -c '[ ! -d $1 ] || rmdir --ignore-fail-on-non-empty $1' - \
+        /etc/systemd/system/multi-user.target.wants
+}
+
+unit_starts_what_is_there() {
+    start=$(inside sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' /usr/lib/systemd/system/$unit)
+    says $name: inside dpkg -S "$start" && inside test -x "$start"
+}
+
+unit_is_not_enabled() {
+    found=$(inside find /etc/systemd /run -name "*$unit*" 2>/dev/null)
+    [ -z "$found" ] || { echo "$found"; return 1; }
+}
+
+brings() {
+    for file in lib/systemd/system/$unit share/$name/prometheus/alerts.yml \
+        share/$name/prometheus/recording.yml share/$name/grafana/dropwatch.json \
+        share/$name/report.schema.json share/doc/$name/docs/logging.md.gz \
+        share/doc/$name/docs/json.md.gz share/doc/$name/docs/metrics.md.gz \
+        share/doc/$name/packaging/README.md.gz share/doc/$name/examples/listen.conf; do
+        inside test -s /usr/$file || { echo "no /usr/$file"; return 1; }
+    done
+}
+
+# A command that the other package has is another program.
+texts_name_the_command() {
+    texts=$(inside dpkg -L $name | grep -e "^/usr/share/$name/.*[ln]$" -e "^/usr/share/doc/$name/.*\.md\.gz$")
+    [ -n "$texts" ] || return
+    for text in $texts; do
+        # Not what the administrator may call it in /usr/local/bin.
+        found=$(inside zgrep -n -E '(sudo|`|; |runbook: |\$ )dropwatch( |`|;|$)' "$text")
+        [ -z "$found" ] || { echo "$text: $found"; return 1; }
+    done
+}
+
 nothing_left() {
     list >"$kept/after" && diff "$kept/before" "$kept/after"
 }
@@ -94,7 +142,13 @@ step 'zsh reads its completions' inside zsh -n /usr/share/zsh/vendor-completions
 step 'fish reads its completions' \
     inside fish --no-execute /usr/share/fish/vendor_completions.d/$name.fish
 step 'fish completes options of a subcommand' fish_completes
+step 'brings unit, alerts, dashboard, schema and documents' brings
+step 'its texts name its command' texts_name_the_command
+step 'the unit starts what the package has' unit_starts_what_is_there
+step 'the unit is not enabled' unit_is_not_enabled
 step 'installs over itself' inside dpkg --install $package
+step 'is used' is_used
 step 'is purged' inside dpkg --purge $name
+was_used
 step 'leaves nothing behind' nothing_left
 echo end

@@ -21,13 +21,24 @@ dropwatch-ebpf for Debian
 
 The program calls itself dropwatch. Debian has another program of that name,
 in the package dropwatch, so the command is called dropwatch-ebpf here, its
-manual pages dropwatch-ebpf(1) and dropwatch-ebpf-COMMAND(1). README.md.gz
-and what the program itself advises say dropwatch: take dropwatch-ebpf.
+manual pages dropwatch-ebpf(1) and dropwatch-ebpf-COMMAND(1), and the texts
+below say so. What the program itself advises says dropwatch: take
+dropwatch-ebpf.
 
 Whoever wants the short name puts it where the administrator's own commands
 are, which come first (completions stay those of dropwatch-ebpf):
 
   ln -s /usr/bin/dropwatch-ebpf /usr/local/bin/dropwatch
+
+As a service it counts from boot on and answers Prometheus on loopback. It is
+neither enabled nor started by the installation:
+
+  systemctl enable --now dropwatch
+  curl -s http://127.0.0.1:9435/metrics
+
+What goes with that is in packaging/README.md.gz. Alerts, recording rules and
+dashboard are in /usr/share/dropwatch-ebpf, with the schema of its JSON lines;
+examples/ has a drop-in for another address, and a scrape configuration.
 
 The binary is static. Whose work is in it is told in THIRD-PARTY.txt.gz.
 ";
@@ -53,6 +64,7 @@ Suggests: conntrack, tshark
 {built_using}\
 Section: net
 Priority: optional
+Homepage: {homepage}
 Description: tells where the Linux kernel drops packets, why, and how many
  An eBPF program counts every packet that the kernel drops, by function and
  reason, exactly and at next to no cost; samples say whose packets they were.
@@ -65,6 +77,7 @@ Description: tells where the Linux kernel drops packets, why, and how many
  It is another program than the one in Debian's package dropwatch, and can be
  installed beside it: its command is {NAME}.
 ",
+        homepage = env!("CARGO_PKG_HOMEPAGE"),
         size = installed.kibibytes
     )
 }

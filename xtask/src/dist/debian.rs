@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{THIRD_PARTY, VERSION, archive, binary::Binary, control, epoch::Epoch};
+use super::{THIRD_PARTY, VERSION, archive, binary::Binary, control, epoch::Epoch, name};
 use crate::{process::CommandExt, project::Project};
 
 /// Of the package, its command and its pages: Debian has another program called dropwatch, and the
@@ -16,6 +16,24 @@ use crate::{process::CommandExt, project::Project};
 pub(crate) const NAME: &str = "dropwatch-ebpf";
 /// Of the packaging; the part before is the program's.
 const REVISION: &str = "1";
+
+/// What dpkg runs before and after; each file says what for.
+const SCRIPTS: [(&str, &str); 3] = [
+    ("postinst", include_str!("maintainer/postinst")),
+    ("prerm", include_str!("maintainer/prerm")),
+    ("postrm", include_str!("maintainer/postrm")),
+];
+/// Files that other programs read, of the project and below `/usr/share/NAME`: not in the folder of
+/// documents, which minimal systems leave out.
+const SHARED: [(&str, &str); 4] = [
+    ("packaging/grafana/dropwatch.json", "grafana/dropwatch.json"),
+    ("packaging/prometheus/alerts.yml", "prometheus/alerts.yml"),
+    ("packaging/prometheus/recording.yml", "prometheus/recording.yml"),
+    ("docs/report.schema.json", "report.schema.json"),
+];
+/// Files to copy and change, in the folder of documents.
+const EXAMPLES: [&str; 2] =
+    ["packaging/prometheus/prometheus.yml", "packaging/systemd/listen.conf"];
 
 /// Builds the package into `folder`.
 pub(super) fn build(
@@ -33,6 +51,7 @@ pub(super) fn build(
 
     let root = work.join("deb");
     fill(binary, &work.join("pages").join(NAME), &root)?;
+    service(project, &root)?;
     let documents = root.join("usr/share/doc").join(NAME);
     texts(project, work, &documents, &version, epoch)?;
     let installed = control::installed(&root)?;
@@ -40,6 +59,9 @@ pub(super) fn build(
     let control = control::control(&version, architecture, c_library().as_deref(), &installed);
     archive::write(&root.join("DEBIAN/md5sums"), sums.as_bytes(), 0o644)?;
     archive::write(&root.join("DEBIAN/control"), control.as_bytes(), 0o644)?;
+    for (script, text) in SCRIPTS {
+        archive::write(&root.join("DEBIAN").join(script), text.as_bytes(), 0o755)?;
+    }
     archive::folders(&root)?;
 
     let output = folder.join(file);
@@ -72,6 +94,24 @@ fn fill(binary: &Binary, pages: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What runs it for good: unit, alerts, dashboard, the schema of its lines.
+fn service(project: &Project, root: &Path) -> Result<()> {
+    let unit = project.root.join("packaging/systemd/dropwatch.service");
+    archive::place(&unit, &root.join("usr/lib/systemd/system/dropwatch.service"), 0o644)?;
+    for (from, to) in SHARED {
+        renamed(project, from, &root.join("usr/share").join(NAME).join(to))?;
+    }
+    Ok(())
+}
+
+/// Places a text of the project, with the command's name in the package.
+fn renamed(project: &Project, from: &str, to: &Path) -> Result<()> {
+    let path = project.root.join(from);
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    archive::write(to, name::commands(&text, NAME).as_bytes(), 0o644)
+}
+
 /// What is to be read: licences, changelogs, why the command has another name here.
 fn texts(project: &Project, work: &Path, folder: &Path, version: &str, epoch: Epoch) -> Result<()> {
     let mit = project.root.join("LICENSE-MIT");
@@ -82,14 +122,28 @@ fn texts(project: &Project, work: &Path, folder: &Path, version: &str, epoch: Ep
     let changelog = folder.join("changelog.Debian");
     archive::write(&changelog, control::changelog(version, epoch).as_bytes(), 0o644)?;
     archive::gzip(&changelog)?;
-    for (from, to) in [
-        (project.root.join("CHANGELOG.md"), "changelog"),
-        (project.root.join("README.md"), "README.md"),
-        (work.join(THIRD_PARTY), THIRD_PARTY),
-    ] {
+    for (from, to) in
+        [(project.root.join("CHANGELOG.md"), "changelog"), (work.join(THIRD_PARTY), THIRD_PARTY)]
+    {
         let to = folder.join(to);
         archive::place(&from, &to, 0o644)?;
         archive::gzip(&to)?;
+    }
+    let mut pages = vec!["README.md".to_owned(), "packaging/README.md".to_owned()];
+    for entry in archive::files(&project.root.join("docs"))? {
+        if entry.name.ends_with(".md") {
+            pages.push(format!("docs/{}", entry.name));
+        }
+    }
+    for page in pages {
+        let to = folder.join(&page);
+        renamed(project, &page, &to)?;
+        archive::gzip(&to)?;
+    }
+    for example in EXAMPLES {
+        let path = project.root.join(example);
+        let name = path.file_name().context("an example without a name")?;
+        renamed(project, example, &folder.join("examples").join(name))?;
     }
     Ok(())
 }
