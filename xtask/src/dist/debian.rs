@@ -154,3 +154,22 @@ fn c_library() -> Option<String> {
     let format = "--showformat=${source:Package} (= ${source:Version})";
     Command::new("dpkg-query").args(["--show", format, "libc6-dev"]).read().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::project::Project;
+
+    #[test]
+    fn scripts_are_valid_shell_and_know_the_unit() {
+        let project = Project::find().unwrap();
+        assert!(project.root.join("packaging/systemd/dropwatch.service").is_file());
+        for (script, text) in SCRIPTS {
+            Command::new("sh").args(["-n", "-c", text]).check().unwrap();
+            assert!(text.contains(" dropwatch.service "), "{script}");
+        }
+        let recipes = fs::read_to_string(project.root.join("docs/logging.md")).unwrap();
+        assert!(recipes.contains("\nLogsDirectory=dropwatch\n"));
+        assert!(SCRIPTS[2].1.contains("/var/log/dropwatch\""), "its recordings are purged");
+    }
+}
