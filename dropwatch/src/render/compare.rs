@@ -41,10 +41,10 @@ pub fn text(
 ) -> io::Result<()> {
     let mut lines = Vec::new();
     let sides = [("before", &comparison.before), ("after", &comparison.after)];
-    for (word, Side { name, drops, duration_s, rate }) in sides {
+    for (word, Side { name, drops, benign, duration_s, rate }) in sides {
         let rate = amount(Amount { count: *drops, rate: *rate });
-        let drops = drops_in(*drops, *duration_s);
-        lines.extend(medium.row(format!("{word:<7} {drops} ({rate})  {}", clean(name)), 8));
+        let (drops, benign) = (drops_in(*drops, *duration_s), words::of_them_benign(*benign));
+        lines.extend(medium.row(format!("{word:<7} {drops} ({rate}){benign}  {}", clean(name)), 8));
     }
     let top = top.unwrap_or(usize::MAX);
     let (shown, hidden) = comparison.locations.split_at(top.min(comparison.locations.len()));

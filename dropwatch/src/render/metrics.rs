@@ -4,10 +4,13 @@
 //! Both are written here, as no library writes both: they differ in what a counter's family is
 //! called and in the last line.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::clean::clean;
-use crate::report::{place::Place, totals::Totals};
+use crate::report::{
+    place::Place,
+    totals::{Found, Totals},
+};
 
 /// What a scraper takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,86 +66,110 @@ struct Page {
 
 impl Page {
     fn drops(&mut self, totals: &Totals) {
-        let name = "dropwatch_drops";
-        self.family(name, Kind::Counter, None, "Packets that the kernel dropped.");
-        for (place, count) in &totals.places {
-            let Place { symbol, module, reason, subsystem, .. } = place;
-            self.place(symbol.as_deref().unwrap_or("unknown"), [module, reason, subsystem], *count);
-        }
-        self.place("other", [&None, &None, &None], totals.other);
-    }
-
-    fn place(&mut self, symbol: &str, rest: [&Option<String>; 3], count: u64) {
-        let [module, reason, subsystem] = rest.map(|text| text.as_deref().unwrap_or_default());
-        let labels =
-            [("symbol", symbol), ("module", module), ("reason", reason), ("subsystem", subsystem)];
-        self.sample("dropwatch_drops_total", &labels, count);
+        let other = |count, benign| (place("other", [&None, &None, &None], benign), count);
+        let others = [other(totals.other, false), other(totals.other_benign, true)];
+        let places = totals.places.iter().map(|((it, benign), count)| {
+            let Place { symbol, module, reason, subsystem, .. } = it;
+            let symbol = symbol.as_deref().unwrap_or("unknown");
+            (place(symbol, [module, reason, subsystem], *benign), *count)
+        });
+        let help = "Packets that the kernel dropped, and whether that is known to be harmless.";
+        self.counter("dropwatch_drops", help, places.chain(others));
     }
 
     fn rest(&mut self, totals: &Totals) {
         let lost = totals.lost;
-        let help = "What could not be counted at its place, or shown in detail, by cause.";
-        self.family("dropwatch_lost", Kind::Counter, None, help);
-        for (cause, count) in [
+        let causes = [
             ("map_full", lost.map_full),
             ("map_busy", lost.map_busy),
             ("recursion", lost.recursion),
             ("samples", lost.samples),
             ("stacks", lost.stacks),
             ("pcap", lost.pcap),
-        ] {
-            self.sample("dropwatch_lost_total", &[("cause", cause)], count);
-        }
+        ];
+        let help = "What could not be counted at its place, or shown in detail, by cause.";
+        let causes = causes.into_iter().map(|(cause, count)| (labels(&[("cause", cause)]), count));
+        self.counter("dropwatch_lost", help, causes);
         if let Some(undecided) = totals.undecided {
             let help = "Drops of which the filters could not be decided; in no other metric.";
-            self.family("dropwatch_filter_undecided", Kind::Counter, None, help);
-            self.sample("dropwatch_filter_undecided_total", &[], undecided);
+            self.counter("dropwatch_filter_undecided", help, [(String::new(), undecided)]);
         }
-        self.family("dropwatch_reports", Kind::Counter, None, "Reports made.");
-        self.sample("dropwatch_reports_total", &[], totals.reports);
+        self.counter("dropwatch_reports", "Reports made.", [(String::new(), totals.reports)]);
         let help = "Nominal time between reports, which all of these come from.";
         self.family("dropwatch_interval_seconds", Kind::Gauge, Some("seconds"), help);
-        self.sample("dropwatch_interval_seconds", &[], totals.interval_s);
+        self.sample("dropwatch_interval_seconds", "", totals.interval_s);
         if let Some(last) = totals.last {
             let name = "dropwatch_last_report_timestamp_seconds";
             let help = "End of the last report, in Unix time.";
             self.family(name, Kind::Gauge, Some("seconds"), help);
-            self.sample(name, &[], last.as_millisecond() as f64 / 1e3);
+            self.sample(name, "", last.as_millisecond() as f64 / 1e3);
         }
         self.family("dropwatch_build", Kind::Info, None, "What counts, and what is counted on.");
-        let kernel = ("kernel", totals.host.kernel.as_str());
-        self.sample("dropwatch_build_info", &[("version", &totals.version), kernel], 1);
+        let kernel = totals.host.kernel.as_str();
+        let build = labels(&[("version", &totals.version), ("kernel", kernel)]);
+        self.sample("dropwatch_build_info", &build, 1);
     }
 
     fn findings(&mut self, totals: &Totals) {
         let help = "Causes of drops and losses that the last report found.";
-        self.family("dropwatch_findings", Kind::Gauge, None, help);
-        for ((rule, severity, netns), count) in &totals.findings {
-            let labels = [("rule", rule.as_str()), ("severity", severity.name()), ("netns", netns)];
-            self.sample("dropwatch_findings", &labels, *count);
-        }
+        let last = totals.findings.iter().map(|(it, count)| (found(it), *count));
+        self.gauge("dropwatch_findings", help, last, u64::saturating_add);
+        let help = "Reports in which a cause of drops and losses was found.";
+        let reports = totals.found.iter().map(|(it, sums)| (found(it), sums.reports));
+        self.counter("dropwatch_finding_reports", help, reports);
+        let help = "Drops that a cause explains.";
+        let drops = totals.found.iter().map(|(it, sums)| (found(it), sums.drops));
+        self.counter("dropwatch_finding_drops", help, drops);
     }
 
     fn conntrack(&mut self, totals: &Totals) {
-        if totals.conntrack.is_empty() {
-            return;
+        let netns = |netns: &String| labels(&[("netns", netns)]);
+        if !totals.conntrack.is_empty() {
+            let help = "Connections that a network namespace tracks.";
+            let entries = totals.conntrack.iter().map(|(name, it)| (netns(name), it.entries));
+            self.gauge("dropwatch_conntrack_entries", help, entries, u64::saturating_add);
+            let help = "Connections that a network namespace may track (nf_conntrack_max).";
+            let limits = totals.conntrack.iter();
+            let limits = limits.filter_map(|(name, it)| Some((netns(name), it.limit?)));
+            self.gauge("dropwatch_conntrack_limit", help, limits, u64::max);
         }
-        let help = "Connections that a network namespace tracks.";
-        self.family("dropwatch_conntrack_entries", Kind::Gauge, None, help);
-        for (netns, it) in &totals.conntrack {
-            self.sample("dropwatch_conntrack_entries", &[("netns", netns)], it.entries);
+        if !totals.refused.is_empty() {
+            let help = "Packets that connection tracking refused.";
+            let refused = totals.refused.iter().map(|(name, sum)| (netns(name), *sum));
+            self.counter("dropwatch_conntrack_drops", help, refused);
         }
-        let help = "Connections that a network namespace may track (nf_conntrack_max).";
-        self.family("dropwatch_conntrack_limit", Kind::Gauge, None, help);
-        for (netns, it) in &totals.conntrack {
-            if let Some(limit) = it.limit {
-                self.sample("dropwatch_conntrack_limit", &[("netns", netns)], limit);
-            }
+    }
+
+    fn counter(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (String, u64)>) {
+        self.family(name, Kind::Counter, None, help);
+        self.samples(&format!("{name}_total"), series, u64::saturating_add);
+    }
+
+    fn gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (String, u64)>,
+        merge: fn(u64, u64) -> u64,
+    ) {
+        self.family(name, Kind::Gauge, None, help);
+        self.samples(name, series, merge);
+    }
+
+    /// One sample for each set of labels: names that differ only in what is cleaned away, or that
+    /// are spelled as `other` is, come to the same set, and a scraper takes no set twice.
+    fn samples(
+        &mut self,
+        name: &str,
+        series: impl IntoIterator<Item = (String, u64)>,
+        merge: fn(u64, u64) -> u64,
+    ) {
+        let mut merged: BTreeMap<String, u64> = BTreeMap::new();
+        for (labels, value) in series {
+            merged.entry(labels).and_modify(|it| *it = merge(*it, value)).or_insert(value);
         }
-        let help = "Packets that connection tracking refused.";
-        self.family("dropwatch_conntrack_drops", Kind::Counter, None, help);
-        for (netns, it) in &totals.conntrack {
-            self.sample("dropwatch_conntrack_drops_total", &[("netns", netns)], it.drops);
+        for (labels, value) in merged {
+            self.sample(name, &labels, value);
         }
     }
 
@@ -161,19 +188,37 @@ impl Page {
         }
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        let labels: Vec<String> =
-            labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-        match labels.is_empty() {
-            true => self.line(format_args!("{name} {value}")),
-            false => self.line(format_args!("{name}{{{}}} {value}", labels.join(","))),
-        }
+    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        self.line(format_args!("{name}{labels} {value}"));
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         // Writing to a string cannot fail.
         let _done = writeln!(self.text, "{line}");
     }
+}
+
+fn place(symbol: &str, rest: [&Option<String>; 3], benign: bool) -> String {
+    let [module, reason, subsystem] = rest.map(|text| text.as_deref().unwrap_or_default());
+    let benign = if benign { "true" } else { "false" };
+    labels(&[
+        ("symbol", symbol),
+        ("module", module),
+        ("reason", reason),
+        ("subsystem", subsystem),
+        ("benign", benign),
+    ])
+}
+
+fn found((rule, severity, netns): &Found) -> String {
+    labels(&[("rule", rule), ("severity", severity.name()), ("netns", netns)])
+}
+
+/// Labels as they stand behind a metric's name.
+fn labels(labels: &[(&str, &str)]) -> String {
+    let labels: Vec<String> =
+        labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+    format!("{{{}}}", labels.join(","))
 }
 
 /// A label's value: names are anyone's choice.

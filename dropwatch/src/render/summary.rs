@@ -52,13 +52,14 @@ pub(super) fn lines(
     }
     lines.extend(medium.row(totals(summary), 2));
     lines.extend(rows(summary, medium));
-    if let Some(Worst { end, interval_s, drops, rate, .. }) = summary.worst {
-        let drops = drops_in(drops, interval_s);
-        let worst = format!("worst: {drops} ({}) until {}", PerSecond(rate), clock(end));
+    if let Some(Worst { end, interval_s, drops, benign, rate, .. }) = summary.worst {
+        let (drops, benign) = (drops_in(drops, interval_s), words::of_them_benign(benign));
+        let worst = format!("worst: {drops} ({}) until {}{benign}", PerSecond(rate), clock(end));
         lines.extend(medium.row(worst, 7));
     }
-    if let Some(Before { drops, duration_s }) = summary.before {
-        lines.push(format!("before: {}", drops_in(drops, duration_s)));
+    if let Some(Before { drops, benign, duration_s }) = summary.before {
+        let (drops, benign) = (drops_in(drops, duration_s), words::of_them_benign(benign));
+        lines.push(format!("before: {drops}{benign}"));
     }
     for found in summary.findings.iter().take(MOST_FINDINGS) {
         lines.extend(finding(found, medium, &clock));

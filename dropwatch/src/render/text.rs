@@ -27,7 +27,7 @@ use super::{
     medium::Medium,
     palette::{ALARM, STRONG, WEAK, paint},
     summary, tree,
-    words::{PerSecond, Percent, count, drops_in, location, losses},
+    words::{PerSecond, Percent, count, drops_in, location, losses, of_them_benign},
 };
 use crate::report::model::{Address, End, Line, Location, Lost, Report, Start, share};
 
@@ -164,8 +164,10 @@ impl Text {
         } else if end.reports > 1 {
             let drops = drops_in(end.drops, end.duration_s);
             let undecided = undecided(end.filter_undecided);
+            let benign = of_them_benign(end.benign);
             lines.push(String::new());
-            lines.extend(self.row(format!("Total: {drops}, {}{undecided}", lost(&end.lost)), 7));
+            let total = format!("Total: {drops}{benign}, {}{undecided}", lost(&end.lost));
+            lines.extend(self.row(total, 7));
         }
         lines.push(STOP.to_owned());
         lines

@@ -64,6 +64,14 @@ pub(super) fn drops_in(drops: u64, seconds: f64) -> String {
     format!("{drops} in {}", Span(seconds))
 }
 
+/// `, 12 of them benign`, behind a number of drops; nothing where none is.
+pub(super) fn of_them_benign(benign: u64) -> String {
+    match benign {
+        0 => String::new(),
+        benign => format!(", {benign} of them benign"),
+    }
+}
+
 /// Seconds: `5.0s`; milliseconds where they would not round to one: `250ms`.
 struct Span(f64);
 

@@ -35,6 +35,7 @@ pub struct Reporter {
     until: Duration,
     reports: u64,
     drops: u64,
+    benign_drops: u64,
     undecided: u64,
     fallen: u64,
 }
@@ -50,6 +51,7 @@ impl Reporter {
             until: Duration::ZERO,
             reports: 0,
             drops: 0,
+            benign_drops: 0,
             undecided: 0,
             fallen: 0,
         }
@@ -112,6 +114,9 @@ impl Reporter {
                 self.detailed(row, key, &mut samples, names)
             })
             .collect();
+        let benign = locations.iter().filter(|row| row.benign);
+        self.benign_drops =
+            benign.fold(self.benign_drops, |sum, row| sum.saturating_add(row.count));
         // Unnamed rows after named ones; the address settles what would depend on hashing.
         locations.sort_by(|a, b| {
             let rank = |row: &Location| (Reverse(row.count), row.symbol.is_none());
@@ -185,6 +190,7 @@ impl Reporter {
             duration_s: seconds(self.until),
             reports: self.reports,
             drops: self.drops,
+            benign: self.benign_drops,
             lost: self.seen.lost,
             filter_undecided: self.options.is_filtered().then_some(self.undecided),
             run: None,

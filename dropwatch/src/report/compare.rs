@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     facts::Netns,
     finding::Severity,
-    model::SCHEMA_VERSION,
+    model::{SCHEMA_VERSION, is_zero},
     summary::{Found, Row, Summary, per_second},
 };
 
@@ -21,7 +21,7 @@ pub struct Comparison {
     pub r#type: &'static str,
     pub before: Side,
     pub after: Side,
-    /// The largest change of rate first.
+    /// The largest change of rate first; behind them what is known to be harmless.
     pub locations: Vec<Change>,
     /// Those of the second run first, then those that it no longer has.
     pub findings: Vec<ChangedFinding>,
@@ -33,6 +33,9 @@ pub struct Side {
     /// Its recording.
     pub name: String,
     pub drops: u64,
+    /// Those of them that are known to be harmless; absent where there are none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub benign: u64,
     pub duration_s: f64,
     /// Drops per second.
     pub rate: f64,
@@ -88,8 +91,8 @@ pub fn compare(names: [&str; 2], before: &Summary, after: &Summary) -> Compariso
 }
 
 fn side(name: &str, summary: &Summary) -> Side {
-    let Summary { drops, duration_s, rate, .. } = *summary;
-    Side { name: name.to_owned(), drops, duration_s, rate }
+    let Summary { drops, benign, duration_s, rate, .. } = *summary;
+    Side { name: name.to_owned(), drops, benign, duration_s, rate }
 }
 
 fn locations(before: &Summary, after: &Summary) -> Vec<Change> {
@@ -108,6 +111,8 @@ fn locations(before: &Summary, after: &Summary) -> Vec<Change> {
             before: Amount::default(),
             after: Amount::default(),
         });
+        // Harmless is what is known to be so in both runs: another version knows more or less.
+        change.benign &= row.benign;
         let amount = if is_after { &mut change.after } else { &mut change.before };
         amount.count = amount.count.saturating_add(row.count);
     }
@@ -118,7 +123,7 @@ fn locations(before: &Summary, after: &Summary) -> Vec<Change> {
     }
     // By name where the change is the same, as the map has them: this sort is stable.
     let size = |change: &Change| (change.after.rate - change.before.rate).abs();
-    changes.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    changes.sort_by(|a, b| a.benign.cmp(&b.benign).then(size(b).total_cmp(&size(a))));
     changes
 }
 

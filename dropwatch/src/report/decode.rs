@@ -140,6 +140,7 @@ fn check_end(end: &End) -> Result<(), String> {
     if unknown > end.drops {
         return Err(format!("{unknown} drops lost their location, of {} in all", end.drops));
     }
+    check_benign(end.benign, end.drops)?;
     end.run.as_ref().map_or(Ok(()), |ran| check_ran(ran))
 }
 
@@ -155,6 +156,7 @@ fn check_ran(ran: &RanCommand) -> Result<(), String> {
     if sum != Some(summary.drops) {
         return Err(format!("the summary's rows do not sum to its {} drops", summary.drops));
     }
+    check_benign(summary.benign, summary.drops)?;
     for row in rows {
         let texts = [&row.symbol, &row.module, &row.reason, &row.subsystem];
         texts.into_iter().flatten().try_for_each(|text| check_text(text))?;
@@ -169,10 +171,20 @@ fn check_ran(ran: &RanCommand) -> Result<(), String> {
             .try_for_each(|text| check_text(text))?;
     }
     if let Some(worst) = summary.worst {
+        check_benign(worst.benign, worst.drops)?;
         check_number("interval_s", worst.interval_s, MAX_SECONDS)?;
         check_number("rate", worst.rate, MAX_RATE)?;
     }
-    summary.before.map_or(Ok(()), |it| check_number("duration_s", it.duration_s, MAX_SECONDS))
+    let Some(before) = summary.before else { return Ok(()) };
+    check_benign(before.benign, before.drops)?;
+    check_number("duration_s", before.duration_s, MAX_SECONDS)
+}
+
+fn check_benign(benign: u64, drops: u64) -> Result<(), String> {
+    match benign > drops {
+        true => Err(format!("{benign} of {drops} drops are benign")),
+        false => Ok(()),
+    }
 }
 
 fn check_groups(groups: &Groups) -> Result<(), String> {
@@ -203,7 +215,7 @@ fn check_report(report: &Report) -> Result<(), String> {
     check_length("findings", report.findings.len())?;
     report.findings.iter().try_for_each(|finding| check_finding(finding, report.drops))?;
 
-    let Other { locations, count, unknown_location: unknown, .. } = report.other;
+    let Other { locations, count, unknown_location: unknown, known_benign, .. } = report.other;
     let sum = report.locations.iter().try_fold(count, |sum, row| sum.checked_add(row.count));
     match sum {
         Some(sum) if sum == report.drops => {}
@@ -221,6 +233,9 @@ fn check_report(report: &Report) -> Result<(), String> {
         ));
     }
     let located = count - unknown;
+    if known_benign > located {
+        return Err(format!("other counts {located} drops, {known_benign} of them benign"));
+    }
     if located < locations || (located > 0 && locations == 0) {
         return Err(format!("other counts {located} drops at {locations} locations"));
     }

@@ -138,6 +138,17 @@ impl Report {
     pub fn location_count(&self) -> u64 {
         self.other.locations.saturating_add(self.locations.len() as u64)
     }
+
+    /// Those of the drops that are known to be harmless.
+    pub fn benign(&self) -> u64 {
+        let rows = self.locations.iter().filter(|row| row.benign);
+        rows.fold(self.other.known_benign, |sum, row| sum.saturating_add(row.count))
+    }
+
+    /// Those of the drops that are not.
+    pub fn harmful(&self) -> u64 {
+        self.drops.saturating_sub(self.benign())
+    }
 }
 
 /// Drops at one call site, for one reason.
@@ -226,6 +237,9 @@ pub struct Other {
     pub count: u64,
     /// Drops whose location is unknown (`lost.map_full + lost.map_busy + lost.recursion`).
     pub unknown_location: u64,
+    /// Those of `count` that are known to be harmless; absent where there are none.
+    #[serde(default, rename = "benign", skip_serializing_if = "is_zero")]
+    pub known_benign: u64,
     /// How much of `locations` and `count` was folded away as benign. JSON never folds.
     #[serde(skip)]
     pub benign: Hidden,
@@ -261,6 +275,9 @@ pub struct End {
     pub reports: u64,
     /// Sum of the reports' drops.
     pub drops: u64,
+    /// Those of them that are known to be harmless; absent where there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub benign: u64,
     /// What was lost in the whole run.
     pub lost: Lost,
     /// Sum of the reports' `filter_undecided`.
@@ -312,6 +329,11 @@ pub fn share(part: u64, whole: u64) -> f64 {
     } else {
         round(part as f64 / whole as f64, 3).min(0.999)
     }
+}
+
+/// For fields that are absent where there is nothing to count.
+pub(super) fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Rounds to `decimals` places. Integers beyond 2^53 are left as they are.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     facts::Netns,
     finding::{Finding, Severity},
-    model::{Location, Lost, Report, round, share},
+    model::{Location, Lost, Report, is_zero, round, share},
     place::Place,
     timestamp,
 };
@@ -36,7 +36,8 @@ pub struct Summary {
     pub locations: Vec<Row>,
     /// Drops that no row counts.
     pub other: u64,
-    /// The report with the most drops.
+    /// The report with the most drops that are not known to be harmless; of those with as many, that
+    /// with the most drops.
     pub worst: Option<Worst>,
     /// The most severe first.
     pub findings: Vec<Found>,
@@ -71,6 +72,9 @@ pub struct Worst {
     pub end: Timestamp,
     pub interval_s: f64,
     pub drops: u64,
+    /// Those of them that are known to be harmless; absent where there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub benign: u64,
     pub rate: f64,
 }
 
@@ -100,18 +104,21 @@ pub struct Found {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Before {
     pub drops: u64,
+    /// Those of them that are known to be harmless; absent where there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub benign: u64,
     pub duration_s: f64,
 }
 
-/// What tells rows apart: an unnamed place by its address alone, where that is known.
-type Key = (Place, Option<u64>);
+/// What tells rows apart: an unnamed place by its address alone, where that is known; and whether
+/// the drops are known to be harmless, which need not be so of all at a place.
+type Key = (Place, Option<u64>, bool);
 
 /// Counts at one place.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     during: u64,
     before: u64,
-    benign: bool,
 }
 
 /// Sums up reports as they come.
@@ -128,6 +135,7 @@ impl Summing {
         if report.baseline {
             let before = self.sums.before.get_or_insert_default();
             before.drops = before.drops.saturating_add(report.drops);
+            before.benign = before.benign.saturating_add(report.benign());
             before.duration_s += report.interval_s;
         } else {
             self.reports += 1;
@@ -184,15 +192,18 @@ impl Summing {
     fn sum(&mut self, report: &Report) {
         let sums = &mut self.sums;
         sums.drops = sums.drops.saturating_add(report.drops);
-        let benign = report.locations.iter().filter(|row| row.benign);
-        sums.benign = benign.fold(sums.benign, |sum, row| sum.saturating_add(row.count));
+        let benign = report.benign();
+        sums.benign = sums.benign.saturating_add(benign);
         sums.duration_s += report.interval_s;
         sums.lost = sums.lost.zip(&report.lost, u64::saturating_add);
         if let Some(undecided) = report.filter_undecided {
             let sum = sums.filter_undecided.get_or_insert(0);
             *sum = sum.saturating_add(undecided);
         }
-        let worse = sums.worst.is_none_or(|worst| report.drops > worst.drops);
+        let rank = |drops: u64, benign: u64| (drops.saturating_sub(benign), drops);
+        let worse = sums
+            .worst
+            .is_none_or(|worst| rank(report.drops, benign) > rank(worst.drops, worst.benign));
         if report.drops > 0 && worse {
             sums.worst = Some(Worst {
                 seq: report.seq,
@@ -200,6 +211,7 @@ impl Summing {
                 end: report.end,
                 interval_s: report.interval_s,
                 drops: report.drops,
+                benign,
                 rate: report.rate,
             });
         }
@@ -207,7 +219,7 @@ impl Summing {
 
     fn row(&mut self, row: &Location, before: bool) {
         let address = row.address.known().filter(|_| row.symbol.is_none());
-        let key = (Place::of(row), address);
+        let key = (Place::of(row), address, row.benign);
         // What finds no room is in the sum, and so in `other`.
         if self.rows.len() >= MOST && !self.rows.contains_key(&key) {
             return;
@@ -215,7 +227,6 @@ impl Summing {
         let counts = self.rows.entry(key).or_default();
         let count = if before { &mut counts.before } else { &mut counts.during };
         *count = count.saturating_add(row.count);
-        counts.benign = row.benign;
     }
 
     fn finding(&mut self, finding: &Finding, report: &Report) {
@@ -257,7 +268,7 @@ impl Summing {
 }
 
 fn row(summary: &Summary) -> impl Fn((&Key, &Counts)) -> Row + '_ {
-    |((place, _), counts)| {
+    |((place, _, benign), counts)| {
         let Place { symbol, offset, module, reason, subsystem } = place.clone();
         Row {
             symbol,
@@ -268,7 +279,7 @@ fn row(summary: &Summary) -> impl Fn((&Key, &Counts)) -> Row + '_ {
             count: counts.during,
             share: share(counts.during, summary.drops),
             rate: per_second(counts.during, summary.duration_s),
-            benign: counts.benign,
+            benign: *benign,
             before: counts.before,
         }
     }

@@ -1,24 +1,42 @@
 //! Sums since the run began, as metrics have them: exact, and with a bound on how many there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use super::{
     conntrack::{Counter, Counters},
     facts::Netns,
-    finding::Severity,
-    model::{Host, Report},
+    finding::{Finding, Severity},
+    model::{Host, Other, Report},
     place::Place,
     snapshot::Lost,
 };
 
-/// Places that have a sum of their own; the drops of later ones are in [`Totals::other`]. A metrics
-/// database keeps a series for each.
+/// Places that have a sum of their own; the drops of later ones are summed. A metrics database keeps
+/// a series for each.
 pub const MOST_PLACES: usize = 1_000;
+/// Findings that have sums of their own: what a rule finds in later namespaces is summed for all of
+/// these.
+pub const MOST_FINDINGS: usize = 1_000;
+/// Such sums of rules; a recording may hold any number of names.
+pub const MOST_RULES: usize = 100;
+/// Ended namespaces whose refused packets have a sum of their own.
+pub const MOST_ENDED: usize = 1_000;
+/// What labels call all that has no sum of its own.
+pub const OTHER: &str = "other";
 
-/// A rule that found something in the last report, how bad, and where.
+/// A rule that found something, how bad, and where.
 pub type Found = (String, Severity, String);
+
+/// What a rule has found since the run began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Reports that have it, however often.
+    pub reports: u64,
+    /// Drops that it explains, in all reports.
+    pub drops: u64,
+}
 
 /// Connection tracking of a namespace at the end of a report.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,13 +47,11 @@ pub struct Tracked {
     pub counters: Counters,
 }
 
-/// Connection tracking, by the name of a namespace.
+/// Connection tracking at the end of the last report, by the name of a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Conntrack {
     pub entries: u64,
     pub limit: Option<u64>,
-    /// Packets refused since the run began.
-    pub drops: u64,
 }
 
 /// Everything that metrics tell.
@@ -49,24 +65,34 @@ pub struct Totals {
     pub reports: u64,
     /// End of the last report.
     pub last: Option<Timestamp>,
-    /// Without offsets: other builds have others. Drops whose location is unknown have no name.
-    pub places: BTreeMap<Place, u64>,
-    /// Drops at places beyond the bound.
+    /// Drops by place, and whether they are known to be harmless. Without offsets: other builds have
+    /// others. Drops whose location is unknown have no name.
+    pub places: BTreeMap<(Place, bool), u64>,
+    /// Drops at places beyond the bound that are not known to be harmless.
     pub other: u64,
+    /// Harmless drops at places beyond the bound.
+    pub other_benign: u64,
     pub lost: Lost,
     pub undecided: Option<u64>,
     /// How many findings of a kind the last report has.
     pub findings: BTreeMap<Found, u64>,
+    /// What was found since the run began: a finding is of one report, and most of them are made
+    /// between two looks at these totals.
+    pub found: BTreeMap<Found, Findings>,
+    /// Of the namespaces that the last report knows.
     pub conntrack: BTreeMap<String, Conntrack>,
-    /// By inode number: what was counted last, and what was refused since the run began.
-    refused: BTreeMap<u32, (Counters, u64)>,
+    /// Packets that connection tracking refused since the run began, by the name of a namespace,
+    /// those that have ended included.
+    pub refused: BTreeMap<String, u64>,
+    /// What a namespace had counted at the end of the last report, by its inode number.
+    counted: BTreeMap<u32, Counters>,
 }
 
 impl Totals {
     /// Nothing counted yet, by this version of dropwatch.
     pub fn new(version: String, interval_s: f64) -> Self {
         // So that there is a zero to be seen.
-        let places = [(Place::default(), 0)].into();
+        let places = [((Place::default(), false), 0)].into();
         Self { version, interval_s, places, ..Self::default() }
     }
 
@@ -76,56 +102,108 @@ impl Totals {
         self.reports += 1;
         self.last = Some(report.end);
         for row in &report.locations {
-            let place = Place { offset: None, ..Place::of(row) };
-            let has_room = self.places.len() < MOST_PLACES || self.places.contains_key(&place);
-            let sum = match has_room {
-                true => self.places.entry(place).or_default(),
-                false => &mut self.other,
-            };
-            *sum = sum.saturating_add(row.count);
+            self.drop((Place { offset: None, ..Place::of(row) }, row.benign), row.count);
         }
         // Rows that a recording left out are not at an unknown place.
-        let unknown = report.other.unknown_location;
-        let nowhere = self.places.entry(Place::default()).or_default();
-        *nowhere = nowhere.saturating_add(unknown);
-        self.other = self.other.saturating_add(report.other.count.saturating_sub(unknown));
+        let Other { count, unknown_location: unknown, known_benign, .. } = report.other;
+        self.drop((Place::default(), false), unknown);
+        let benign = known_benign.min(count.saturating_sub(unknown));
+        self.other_benign = self.other_benign.saturating_add(benign);
+        self.other =
+            self.other.saturating_add(count.saturating_sub(unknown).saturating_sub(benign));
         self.lost = self.lost.zip(&report.lost, u64::saturating_add);
         if let Some(undecided) = report.filter_undecided {
             let sum = self.undecided.get_or_insert(0);
             *sum = sum.saturating_add(undecided);
         }
-        self.findings.clear();
-        for finding in &report.findings {
-            let netns = finding.netns.as_ref().map(name).unwrap_or_default();
-            let found = (finding.rule.clone(), finding.severity, netns);
-            *self.findings.entry(found).or_default() += 1;
-        }
+        self.find(&report.findings);
         self.track(tracked);
     }
 
     /// Drops of all places: those of all reports.
     pub fn drops(&self) -> u64 {
-        self.places.values().fold(self.other, |sum, count| sum.saturating_add(*count))
+        let others = self.other.saturating_add(self.other_benign);
+        self.places.values().fold(others, |sum, count| sum.saturating_add(*count))
+    }
+
+    fn drop(&mut self, place: (Place, bool), count: u64) {
+        let has_room = self.places.len() < MOST_PLACES || self.places.contains_key(&place);
+        let sum = match (has_room, place.1) {
+            (true, _) => self.places.entry(place).or_default(),
+            (false, true) => &mut self.other_benign,
+            (false, false) => &mut self.other,
+        };
+        *sum = sum.saturating_add(count);
+    }
+
+    fn find(&mut self, findings: &[Finding]) {
+        self.findings.clear();
+        let mut made = BTreeSet::new();
+        for finding in findings {
+            let netns = finding.netns.as_ref().map(name).unwrap_or_default();
+            let found = (finding.rule.clone(), finding.severity, netns);
+            *self.findings.entry(found.clone()).or_default() += 1;
+            let found = self.room(found);
+            let sums = self.found.entry(found.clone()).or_default();
+            let drops = finding.explains.map_or(0, |explains| explains.drops);
+            sums.drops = sums.drops.saturating_add(drops);
+            if made.insert(found) {
+                sums.reports += 1;
+            }
+        }
+    }
+
+    /// What a finding is summed as: itself, else all of its rule, else all of its severity.
+    fn room(&self, found: Found) -> Found {
+        let (rule, severity, _) = &found;
+        let of_rule = (rule.clone(), *severity, OTHER.to_owned());
+        let of_severity = (OTHER.to_owned(), *severity, OTHER.to_owned());
+        let has_room =
+            |found: &Found, most: usize| self.found.len() < most || self.found.contains_key(found);
+        if has_room(&found, MOST_FINDINGS) {
+            found
+        } else if has_room(&of_rule, MOST_FINDINGS + MOST_RULES) {
+            of_rule
+        } else {
+            of_severity
+        }
     }
 
     fn track(&mut self, tracked: Vec<Tracked>) {
-        let mut before = std::mem::take(&mut self.refused);
+        let before = std::mem::take(&mut self.counted);
         self.conntrack.clear();
         for Tracked { netns, entries, limit, counters } in tracked {
-            let sum = match before.remove(&netns.inum) {
-                Some((then, sum)) => {
-                    let since = counters.since(&then).and_then(|since| since.get(Counter::Drop));
-                    sum.saturating_add(since.unwrap_or(0))
-                }
-                // What it counted before it was known is none of this run's.
-                None => 0,
-            };
+            // What it counted before it was known is none of this run's.
+            let since = before.get(&netns.inum).and_then(|then| counters.since(then));
+            let refused = since.and_then(|since| since.get(Counter::Drop)).unwrap_or(0);
+            self.counted.insert(netns.inum, counters);
             // Names need not be unique.
-            let all = self.conntrack.entry(name(&netns)).or_default();
+            let name = name(&netns);
+            let sum = self.refused.entry(name.clone()).or_default();
+            *sum = sum.saturating_add(refused);
+            let all = self.conntrack.entry(name).or_default();
             all.entries = all.entries.saturating_add(entries);
             all.limit = all.limit.max(limit);
-            all.drops = all.drops.saturating_add(sum);
-            self.refused.insert(netns.inum, (counters, sum));
+        }
+        self.forget_ended();
+    }
+
+    /// A namespace that has ended takes nothing back of what it counted: a sum that fell would be
+    /// taken for one that began anew.
+    fn forget_ended(&mut self) {
+        let living = &self.conntrack;
+        self.refused.retain(|name, sum| *sum > 0 || living.contains_key(name));
+        let ended: Vec<String> = self
+            .refused
+            .keys()
+            .filter(|name| !living.contains_key(*name) && *name != OTHER)
+            .skip(MOST_ENDED)
+            .cloned()
+            .collect();
+        for name in ended {
+            let sum = self.refused.remove(&name).unwrap_or(0);
+            let other = self.refused.entry(OTHER.to_owned()).or_default();
+            *other = other.saturating_add(sum);
         }
     }
 }

@@ -110,5 +110,7 @@ fn hide(report: &mut Report, rows: &[Location]) -> (u64, u64) {
     let other = &mut report.other;
     other.locations = other.locations.saturating_add(locations);
     other.count = other.count.saturating_add(count);
+    let benign = rows.iter().filter(|row| row.benign);
+    other.known_benign = benign.fold(other.known_benign, |sum, row| sum.saturating_add(row.count));
     (locations, count)
 }

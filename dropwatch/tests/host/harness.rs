@@ -124,6 +124,8 @@ impl Recording {
         };
         assert_eq!(lines.next(), None, "the end line is the last");
 
+        let benign: u64 = reports.iter().map(Report::benign).sum();
+        assert_eq!(end.benign, benign, "harmless drops of all reports");
         for (report, seq) in reports.iter().zip(1..) {
             assert_eq!(report.seq, seq);
             let rows: u64 = report.locations.iter().map(|location| location.count).sum();

@@ -7,10 +7,12 @@ use std::{
     time::Duration,
 };
 
+use dropwatch::report::model::Report;
 use testbed::{
     drops::{
         Cause,
         closed::{Closed, Transport},
+        unread::Unread,
     },
     machine::longer,
     udp::Family,
@@ -96,6 +98,45 @@ fn totals_are_those_of_the_reports() {
     }
     assert_eq!(served, told, "metrics and JSON are one truth");
     assert!(TcpStream::connect(address).is_err(), "it ends with the run");
+}
+
+/// A socket that was closed with unread packets is no trouble: what alerts count does not rise.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn harmless_drops_are_labelled() {
+    const N: u64 = 60;
+    let address = free_address();
+    let (closed, unread) =
+        (Closed::new(Transport::Udp, Family::V4).unwrap(), Unread::new().unwrap());
+    let run = Run::start(&["-i", "200ms", "--metrics", &address.to_string()]);
+    let sum = |page: &str, symbol: &str, benign: bool| -> u64 {
+        let (symbol, benign) = (format!("symbol=\"{symbol}"), format!("benign=\"{benign}\""));
+        page.lines()
+            .filter(|line| line.contains(&symbol) && line.contains(&benign))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
+    };
+    let harm = |page: &str| sum(page, "__udp4_lib_rcv", false) + sum(page, "udp_rcv", false);
+    unread.send(N).unwrap();
+    closed.send(N).unwrap();
+    wait_until(patience(), "no metrics of it", || {
+        let (_, page) = get(address, "/metrics");
+        sum(&page, "inet_sock_destruct", true) >= N && harm(&page) >= N
+    });
+    let (_, page) = get(address, "/metrics");
+    assert_eq!(sum(&page, "inet_sock_destruct", false), 0, "{page}");
+    assert_eq!(sum(&page, "udp_rcv", true) + sum(&page, "__udp4_lib_rcv", true), 0, "{page}");
+    // To the drop: the page is the sum of as many reports as it says, whatever else this host drops.
+    let reports = page.lines().find_map(|line| line.strip_prefix("dropwatch_reports_total "));
+    let reports: usize = reports.unwrap().parse().unwrap();
+    let recording = run.stop();
+    let told = &recording.reports[..reports];
+    let told = |drops: fn(&Report) -> u64| told.iter().map(drops).sum::<u64>();
+    let drops = |benign| {
+        let samples = page.lines().filter(|line| line.starts_with("dropwatch_drops_total{"));
+        sum(&samples.collect::<Vec<_>>().join("\n"), "", benign)
+    };
+    assert_eq!((drops(true), drops(false)), (told(Report::benign), told(Report::harmful)));
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn text() {
        1 packets dropped at ovs_dp_process_packet+0x1c4 [openvswitch] (IP_RPFILTER) <0.1%
      120 benign drops at 2 locations not shown (--all shows them)
 
-    Total: 19942 drops in 25.0s, 12 not located: 12 nested
+    Total: 19942 drops in 25.0s, 120 of them benign, 12 not located: 12 nested
     Stopping dropped packet monitor
     ");
 }
@@ -109,7 +109,7 @@ fn text_with_everything() {
        2 packets dropped at unix_dgram_disconnected+0x40 (QUEUE_PURGE) <0.1% 0xffffffff81070040
        1 packets dropped at ovs_dp_process_packet+0x1c4 [openvswitch] (IP_RPFILTER) <0.1% 0xffffffff810301c4
 
-    Total: 19942 drops in 25.0s, 12 not located: 12 nested
+    Total: 19942 drops in 25.0s, 120 of them benign, 12 not located: 12 nested
     Stopping dropped packet monitor
     ");
 }
@@ -137,7 +137,7 @@ fn text_in_colour() {
     ESC[2m   8 more at 3 other locations 0.1%ESC[0m
     ESC[2m 120 benign drops at 2 locations not shown (--all shows them)ESC[0m
 
-    Total: 19942 drops in 25.0s, ESC[1mESC[31m12 not located: 12 nestedESC[0m
+    Total: 19942 drops in 25.0s, 120 of them benign, ESC[1mESC[31m12 not located: 12 nestedESC[0m
     Stopping dropped packet monitor
     ");
 }

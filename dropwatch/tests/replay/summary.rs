@@ -95,7 +95,7 @@ fn tail(lines: &[Line]) -> String {
 #[test]
 fn the_baseline_is_no_part_of_the_sums() {
     let summary = summary(&reports());
-    assert_eq!(summary.before, Some(Before { drops: 5, duration_s: 1.0 }));
+    assert_eq!(summary.before, Some(Before { drops: 5, benign: 1, duration_s: 1.0 }));
     assert_eq!((summary.drops, summary.benign, summary.other), (10_119, 10, 2));
     let rows: Vec<_> = summary
         .locations
@@ -130,7 +130,7 @@ fn the_end_of_a_command_is_told_with_its_sums() {
          2 elsewhere
         10 benign
     worst: 9109 drops in 5.0s (1822/s) until 07:35:11
-    before: 5 drops in 1.0s
+    before: 5 drops in 1.0s, 1 of them benign
     critical  conntrack table full in gw: 9000 packets refused
               in 2 reports from 07:35:06 to 07:35:11; explains 9900 drops
     Stopping dropped packet monitor
@@ -177,13 +177,13 @@ fn two_recordings_are_compared_by_rate() {
     let mut page = Vec::new();
     text(&comparison, Some(3), Medium::default(), &mut page).unwrap();
     assert_snapshot!(String::from_utf8(page).unwrap(), @"
-    before  10119 drops in 10.0s (1012/s)  before.ndjson
-    after   67 drops in 10.0s (6.7/s)  after.ndjson
+    before  10119 drops in 10.0s (1012/s), 10 of them benign  before.ndjson
+    after   67 drops in 10.0s (6.7/s), 10 of them benign  after.ndjson
 
        before     after
         990/s       0/s  nf_hook_slow (NETFILTER_DROP): gone
          20/s     5.0/s  tcp_v4_rcv (NO_SOCKET)
-        1.0/s     1.0/s  inet_sock_destruct (QUEUE_PURGE): benign
+        0.7/s     0.7/s  ovs_dp_process_packet [openvswitch] (OVS_DROP_LAST_ACTION)
                          1 row more
 
     new    critical  nobody listens at TCP port 80 in gw

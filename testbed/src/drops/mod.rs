@@ -23,6 +23,7 @@
 //! | [`receive_memory`] | TCP data that a buffer was promised for and has no room |
 //! | [`cpu_backlog`] | a burst that is longer than the input queue of a CPU |
 //! | [`neighbour`] | a next hop that does not answer; a table that is full |
+//! | [`unread`] | a socket that is closed with a full queue, which is harmless |
 
 pub mod backlog;
 pub mod broken;
@@ -42,6 +43,7 @@ pub mod routing;
 pub mod socket_filter;
 pub mod socket_memory;
 pub mod tracking;
+pub mod unread;
 pub mod xdp;
 
 use anyhow::Result;

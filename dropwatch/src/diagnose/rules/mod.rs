@@ -190,8 +190,8 @@ pub fn findings(report: &Report, before: &Evidence, now: &Evidence) -> Vec<Findi
 
 /// Whether so many drops are more than what is usual on a healthy host.
 fn matters(drops: u64, facts: &Facts<'_>) -> bool {
-    // What no drop event shows is part of no report's drops.
-    let all = facts.report.drops.max(drops);
+    // What no drop event shows is part of no report's drops, and what is harmless hides nothing.
+    let all = facts.report.harmful().max(drops);
     drops >= LEAST_DROPS && share(drops, all) >= LEAST_SHARE
 }
 

@@ -90,6 +90,13 @@ mod tests {
     }
 
     #[test]
+    fn harmless_drops_hide_nothing() {
+        let purged = |host: Host| host.row(100_000, "inet_sock_destruct", "QUEUE_PURGE");
+        assert_eq!(purged(host(50, 50)).benign().run(check).len(), 1);
+        assert_eq!(purged(host(50, 50)).run(check), [], "less than one in a hundred");
+    }
+
+    #[test]
     fn without_samples_the_device_is_the_one_that_counted() {
         let found = host(50, 60).unsampled().run(check);
         assert!(found[0].title.starts_with("50 frames came in by in0, where"), "{found:?}");
