@@ -104,7 +104,7 @@ shows another's. Needs no privileges.")]
     },
     /// Render recorded --json output again, in any format; needs no privileges
     Replay {
-        /// Recording to read; - is standard input
+        /// Recording to read, also compressed by gzip or zstd; - is standard input
         file: PathBuf,
         /// Compare with the run of an earlier recording: what is gone, what is new
         #[arg(long, value_name = "BEFORE", conflicts_with_all = ["pcap", "classic"])]

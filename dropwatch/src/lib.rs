@@ -22,6 +22,7 @@ mod pace;
 pub mod privilege;
 pub mod probe;
 mod record;
+pub mod recording;
 pub mod render;
 pub mod replay;
 pub mod report;

@@ -2,30 +2,33 @@
 //!
 //! A recording is foreign input: lines are bounded, every number is checked, and the first line that
 //! is not one of ours ends the replay with an error that names it. What came before it is rendered.
+//! None is ever held in memory as a whole: compressed, a small file may be a recording of any length.
 
 use std::{
     fs::File,
     future::pending,
-    io::{self, BufRead, BufReader, BufWriter, Read as _, Write},
+    io::{self, BufRead, BufWriter, Read as _, Write},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context, anyhow};
 use thiserror::Error;
-use tokio::{runtime::Builder, time::sleep};
+use tokio::{runtime::Builder, sync::mpsc, time::sleep};
 
 use crate::{
     capture,
     exit::Failure,
     notify,
     output::ended_by_reader,
+    recording::open,
     render::{self, Format, Renderer, clean, json_line, pcapng::Pcapng},
     report::{
         compare,
         decode::{DecodeError, decode},
-        model::{Line, Start},
+        model::Line,
         summary::Summing,
         view::View,
     },
@@ -123,23 +126,32 @@ pub fn compare(before: &Path, after: &Path, show: &Show) -> Result<(), Failure> 
 /// Serves the metrics of a recording until Ctrl-C, each report as late as it was in the run.
 ///
 /// # Errors
-/// When the recording is not one, or the address is taken.
+/// When the address is taken, or the recording is not one; where it holds something else further
+/// on, once what comes before that was served in its time.
 pub fn serve(path: &Path, address: SocketAddr) -> Result<(), Failure> {
-    let mut reports = Vec::new();
-    let mut start = Start::default();
-    let read = each_line(open(path)?, |line| {
-        match line {
-            Line::Start(line) => start = line,
-            Line::Report(report) => reports.push(report),
-            Line::Sample(_) | Line::End(_) => {}
+    let mut reader = Reader::start(path);
+    let (mut host, mut version, mut interval_s) = (None, String::new(), None);
+    // The next run of a file that a log rotation began has no start line.
+    let first = loop {
+        match reader.lines.blocking_recv() {
+            Some(Line::Start(start)) => {
+                (host, version) = (Some(start.host), start.dropwatch);
+                interval_s = Some(start.interval_s);
+            }
+            Some(Line::Report(report)) => break Some(report),
+            Some(Line::Sample(_) | Line::End(_)) => {}
+            None => break None,
         }
-        Ok(())
-    });
-    read.map_err(|error| anyhow!("cannot replay {}: {error}", path.display()))?;
-    let exporter = Exporter::bind(address, Duration::from_secs_f64(start.interval_s))?;
+    };
+    if first.is_none() {
+        reader.ended()?;
+    }
+    let nominal = first.as_ref().map(|report| report.interval_s / report.intervals as f64);
+    let interval = interval_s.or(nominal).unwrap_or_default();
+    let exporter = Exporter::bind(address, Duration::from_secs_f64(interval))?;
     exporter.update(|totals| {
-        totals.host = start.host;
-        totals.version = start.dropwatch;
+        totals.host = host.unwrap_or_default();
+        totals.version = version;
     });
     let runtime = Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the event loop")?.block_on(async {
@@ -147,26 +159,58 @@ pub fn serve(path: &Path, address: SocketAddr) -> Result<(), Failure> {
         exporter.serve()?;
         notify::ready();
         let play = async {
-            for report in reports {
-                sleep(Duration::from_secs_f64(report.interval_s)).await;
-                exporter.update(|totals| totals.add(&report, Vec::new()));
+            let mut next = first.map(Line::Report);
+            while let Some(line) = next {
+                if let Line::Report(report) = line {
+                    sleep(Duration::from_secs_f64(report.interval_s)).await;
+                    exporter.update(|totals| totals.add(&report, Vec::new()));
+                }
+                next = reader.lines.recv().await;
             }
-            pending::<()>().await;
+            reader.ended()?;
+            pending().await
         };
         tokio::select! {
             () = stop.requested() => Ok(()),
-            () = play => Ok(()),
+            played = play => played,
         }
     })
 }
 
-fn open(path: &Path) -> Result<Box<dyn BufRead>, Failure> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdin().lock()));
+/// A recording that is read on a thread of its own, no further ahead than a line.
+struct Reader {
+    path: PathBuf,
+    lines: mpsc::Receiver<Line>,
+    thread: Option<thread::JoinHandle<Result<(), Failure>>>,
+}
+
+impl Reader {
+    fn start(path: &Path) -> Self {
+        let (sender, lines) = mpsc::channel(1);
+        let (path, from) = (path.to_owned(), path.to_owned());
+        let thread = thread::spawn(move || {
+            let read = each_line(open(&from)?, |line| {
+                // Nobody is there to take it once the process ends.
+                sender
+                    .blocking_send(line)
+                    .map_err(|_| ReplayError::Write(io::ErrorKind::BrokenPipe.into()))
+            });
+            read.map_err(|error| anyhow!("cannot replay {}: {error}", from.display()).into())
+        });
+        Self { path, lines, thread: Some(thread) }
     }
-    let file = File::open(path);
-    let file = file.with_context(|| format!("cannot open the recording {}", path.display()))?;
-    Ok(Box::new(BufReader::new(file)))
+
+    /// Why there are no more lines.
+    ///
+    /// # Errors
+    /// When something else than the end of the recording comes next.
+    fn ended(&mut self) -> Result<(), Failure> {
+        match self.thread.take().map(thread::JoinHandle::join) {
+            Some(Ok(ended)) => ended,
+            Some(Err(_)) => Err(anyhow!("cannot replay {}", self.path.display()).into()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Reads `recording` to its end and writes what `view` shows of it through `renderer`.

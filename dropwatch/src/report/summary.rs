@@ -17,6 +17,8 @@ use super::{
 
 /// Rows and findings that are remembered; more are summed. A recording is foreign input.
 const MOST: usize = 65_536;
+/// Bytes of their names that are remembered: a few hundred for each, and they may be thousands.
+const MOST_TEXT: usize = 64 << 20;
 
 /// What a run came to. Reports of the time before the command are not in it, but in `before`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -126,6 +128,8 @@ struct Counts {
 pub struct Summing {
     rows: HashMap<Key, Counts>,
     found: HashMap<(String, Option<u32>), (Found, u64)>,
+    /// Bytes of the names in both.
+    text: usize,
     sums: Summary,
     reports: u64,
 }
@@ -221,7 +225,9 @@ impl Summing {
         let address = row.address.known().filter(|_| row.symbol.is_none());
         let key = (Place::of(row), address, row.benign);
         // What finds no room is in the sum, and so in `other`.
-        if self.rows.len() >= MOST && !self.rows.contains_key(&key) {
+        let Place { symbol, module, reason, subsystem, .. } = &key.0;
+        let text = [symbol, module, reason, subsystem].into_iter().flatten().map(String::len).sum();
+        if !self.rows.contains_key(&key) && !self.has_room(self.rows.len(), text) {
             return;
         }
         let counts = self.rows.entry(key).or_default();
@@ -229,9 +235,18 @@ impl Summing {
         *count = count.saturating_add(row.count);
     }
 
+    /// Whether one more is remembered, beside `count` of its kind, with so many bytes of names.
+    fn has_room(&mut self, count: usize, text: usize) -> bool {
+        let has_room = count < MOST && self.text.saturating_add(text) <= MOST_TEXT;
+        self.text += if has_room { text } else { 0 };
+        has_room
+    }
+
     fn finding(&mut self, finding: &Finding, report: &Report) {
         let key = (finding.rule.clone(), finding.netns.as_ref().map(|netns| netns.inum));
-        if self.found.len() >= MOST && !self.found.contains_key(&key) {
+        let name = finding.netns.as_ref().and_then(|netns| netns.name.as_ref());
+        let text = finding.rule.len() + finding.title.len() + name.map_or(0, String::len);
+        if !self.found.contains_key(&key) && !self.has_room(self.found.len(), text) {
             return;
         }
         let explains = finding.explains.map_or(0, |explains| explains.drops);

@@ -129,6 +129,11 @@ fn numbers_that_contradict_each_other_are_refused() {
         ),
         ("/locations/0/count", json!(0), "a location has count 0 and total 10"),
         ("/other/count", json!(u64::MAX), "the sum of locations and other overflows"),
+        (
+            "/other",
+            json!({"locations": 0, "count": 2, "unknown_location": 2, "benign": 1}),
+            "other counts 0 drops, 1 of them benign",
+        ),
         ("/other/locations", json!(1), "other counts 0 drops at 1 locations"),
         (
             "/other/unknown_location",

@@ -119,6 +119,42 @@ fn the_baseline_is_no_part_of_the_sums() {
     assert!(found.title.contains("9000"), "{}", found.title);
 }
 
+/// The worst interval is the one that lost the most, not the one with the most housekeeping.
+#[test]
+fn harmless_drops_do_not_make_an_interval_the_worst() {
+    let lines = run(
+        Options::default(),
+        &[],
+        &[
+            (snapshot(5_000, &[(1, 1, 40)], Lost::default()), 1),
+            (snapshot(10_000, &[(1, 1, 50), (2, 3, 9_000)], Lost::default()), 1),
+            (snapshot(15_000, &[(1, 1, 90), (2, 3, 9_003)], Lost::default()), 1),
+        ],
+    );
+    let summary = summary(&lines);
+    let worst = summary.worst.unwrap();
+    assert_eq!((worst.seq, worst.drops, worst.benign), (3, 43, 3), "of 40 and 40, the larger");
+    let Some(Line::End(end)) = lines.last() else { panic!("no end") };
+    assert_eq!((end.drops, end.benign, summary.benign), (9_093, 9_003, 9_003));
+    let text = show(&lines, Format::Text);
+    assert!(
+        text.contains("\nTotal: 9093 drops in 15.0s, 9003 of them benign, none lost\n"),
+        "{text}"
+    );
+    // Rows that were left out are known to be harmless all the same.
+    let view = Format::Json.view(Some(1), false);
+    let cut = crate::support::render(&lines, Format::Json, &view, false);
+    assert!(cut.contains("\"unknown_location\":0,\"benign\":3}"), "{cut}");
+    assert_valid(&cut);
+    let mut summing = Summing::default();
+    for line in cut.lines() {
+        if let Line::Report(report) = dropwatch::report::decode::decode(line).unwrap() {
+            summing.add(&report);
+        }
+    }
+    assert_eq!((summing.harmful(), summing.summary().worst), (90, summary.worst));
+}
+
 #[test]
 fn the_end_of_a_command_is_told_with_its_sums() {
     assert_snapshot!(tail(&ran()).trim_end(), @"
