@@ -32,9 +32,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use testbed::{
-    command::die_with_parent, flood::Wire, tracepoint::mount_private_tracefs, watch::Watch,
-};
+use testbed::{command::die_with_parent, flood::Wire, tracepoint::provide_tracefs, watch::Watch};
 
 use self::{
     empty::Empty,
@@ -90,7 +88,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
             return growth::run(&binary);
         }
         // What perf and bpftrace know of tracepoints.
-        mount_private_tracefs()?;
+        provide_tracefs()?;
         let table = measure(&binary, args)?;
         let goals = table.goals();
         println!("{}", table.text());
