@@ -56,6 +56,15 @@ impl Packets {
     }
 }
 
+/// Whether `rules` of one option let `value` through: none excludes it, and one includes it where any
+/// includes something.
+pub fn lets_through<T: PartialEq>(rules: &[Rule<T>], value: T) -> bool {
+    let of = |kind| rules.iter().filter(move |rule| rule.kind == kind);
+    let included =
+        of(kind::INCLUDE).next().is_none() || of(kind::INCLUDE).any(|r| r.value == value);
+    included && of(kind::EXCLUDE).all(|rule| rule.value != value)
+}
+
 fn fill<T: Copy>(
     rules: &mut [Rule<T>; MOST],
     choices: &[Choice<T>],
@@ -172,6 +181,21 @@ mod tests {
         let mut bytes = [0; NAME];
         bytes[..text.len()].copy_from_slice(text);
         bytes
+    }
+
+    #[test]
+    fn one_includes_and_none_excludes() {
+        let rule = |kind, value| Rule { kind, value };
+        let (unused, only, never) =
+            (rule(kind::UNUSED, 1), rule(kind::INCLUDE, 1), rule(kind::EXCLUDE, 2));
+        assert!([1, 2].iter().all(|&value| lets_through(&[unused], value)));
+        assert_eq!(
+            [1, 2, 3].map(|value| lets_through(&[only, unused], value)),
+            [true, false, false]
+        );
+        assert_eq!([1, 2, 3].map(|value| lets_through(&[never], value)), [true, false, true]);
+        let also = rule(kind::INCLUDE, 2);
+        assert_eq!([1, 2].map(|value| lets_through(&[only, also, never], value)), [true, false]);
     }
 
     #[test]

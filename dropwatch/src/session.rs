@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use caps::Capability;
+use dropwatch_common::filter::{MOST, Rule};
 use jiff::Timestamp;
 use log::{debug, info};
 
@@ -14,6 +15,7 @@ use crate::{
     diagnose::{self, knowledge},
     doctor,
     exit::Failure,
+    filter,
     kernel::{self, HostNames, HostRoot, evidence::Collector},
     pace::Pace,
     privilege,
@@ -45,6 +47,8 @@ pub struct Session<'a> {
     meter: Option<Meter>,
     /// Absent where nobody asks for findings.
     evidence: Option<Collector>,
+    /// Which network namespaces `--netns` asks for.
+    netns: [Rule<u32>; MOST],
     reporter: Reporter,
     pace: Pace,
 }
@@ -72,7 +76,8 @@ impl<'a> Session<'a> {
         let mut names = HostNames::open(&root);
         // Meanwhile the kernel's types are read.
         let prepared = Prepared::new()?;
-        let probe = attach(prepared, &wanted(settings, &mut names)?)?;
+        let wanted = wanted(settings, &mut names)?;
+        let probe = attach(prepared, &wanted)?;
         if settings.keys.need_reasons() && !probe.has_reason() {
             return Err(Failure::Kernel(format!("--reason cannot work: {}", doctor::NO_REASONS)));
         }
@@ -90,6 +95,7 @@ impl<'a> Session<'a> {
             told: [false; 2],
             meter: if settings.verbose { Meter::start() } else { None },
             evidence: None,
+            netns: wanted.filter.0.netns,
             reporter: Reporter::new(kernel::host(&root), options, knowledge::is_benign),
             pace: Pace::new(settings.interval),
         })
@@ -212,6 +218,14 @@ impl<'a> Session<'a> {
         let mut report = self.reporter.report(&snapshot, intervals, samples, &mut self.names);
         if let Some(evidence) = &self.evidence {
             report.findings = diagnose::findings(&report, evidence.before(), evidence.now());
+            // The counters of a namespace whose drops are left out would be held against those of
+            // others.
+            report.findings.retain(|finding| {
+                finding
+                    .netns
+                    .as_ref()
+                    .is_none_or(|netns| filter::lets_through(&self.netns, netns.inum))
+            });
         }
         if self.reporter.fallen() > fallen {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
