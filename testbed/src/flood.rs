@@ -84,7 +84,7 @@ impl Wire {
             if let Some(cpu) = cpu {
                 pin(cpu)?;
             }
-            PacketSocket::open(OUT)?.send(&mut frame(SOURCE), frames)
+            PacketSocket::open(OUT)?.send(&mut frame(SOURCE, ETHERTYPE), frames)
         })
     }
 
@@ -93,7 +93,7 @@ impl Wire {
     /// # Errors
     /// As [`Wire::flood`].
     pub fn flood_from(&self, source: [u8; 6], frames: u64) -> Result<Sent> {
-        self.sender.enter(|| PacketSocket::open(OUT)?.send(&mut frame(source), frames))
+        self.sender.enter(|| PacketSocket::open(OUT)?.send(&mut frame(source, ETHERTYPE), frames))
     }
 
     /// The link where the frames arrive.
@@ -141,6 +141,7 @@ pub(crate) fn pin(cpu: usize) -> Result<()> {
 }
 
 /// A raw packet socket that sends on one link and receives nothing.
+#[derive(Debug)]
 pub(crate) struct PacketSocket(OwnedFd);
 
 impl PacketSocket {
@@ -223,12 +224,12 @@ impl PacketSocket {
 /// A locally administered address.
 const SOURCE: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
 
-/// Broadcast, from `source`, then [`ETHERTYPE`] and zeros.
-fn frame(source: [u8; 6]) -> [u8; FRAME_LEN] {
+/// Broadcast, from `source`, then the ethertype and zeros.
+pub(crate) fn frame(source: [u8; 6], ethertype: u16) -> [u8; FRAME_LEN] {
     let mut frame = [0; FRAME_LEN];
     frame[..6].fill(0xff);
     frame[6..12].copy_from_slice(&source);
-    frame[12..14].copy_from_slice(&ETHERTYPE.to_be_bytes());
+    frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
     frame
 }
 
@@ -238,6 +239,6 @@ mod tests {
 
     #[test]
     fn frame_carries_the_ethertype_in_network_order() {
-        assert_eq!(frame(SOURCE)[12..14], [0x88, 0xb5]);
+        assert_eq!(frame(SOURCE, ETHERTYPE)[12..14], [0x88, 0xb5]);
     }
 }

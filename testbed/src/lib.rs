@@ -10,6 +10,7 @@
 //! | [`flood`] | millions of frames that no protocol handles | the receiving link's `rx_dropped` |
 //! | [`nested`] | two floods, one interrupting the other | both links' dropped counters |
 //! | [`udp`] | datagrams to a closed port | `Udp NoPorts`, `Udp6NoPorts` |
+//! | [`noise`] | what is dropped beside a test, for tests that must not mind | nobody |
 //! | [`drops`] | packets that die of one known cause each | the number sent |
 //! | [`scenario`] | a NAT gateway with a full conntrack table | conntrack's `drop` counter |
 //!
@@ -28,6 +29,7 @@ pub mod machine;
 mod missing_page;
 pub mod nested;
 pub mod netns;
+pub mod noise;
 pub mod pid1;
 pub mod scenario;
 mod socket;

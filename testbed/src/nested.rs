@@ -9,8 +9,8 @@
 use anyhow::{Result, bail};
 
 use crate::{
-    flood::{Sent, Wire},
-    pid1::Pid1Drops,
+    flood::{ETHERTYPE, Sent, Wire},
+    pid1::{OtherDrops, Pid1Drops},
 };
 
 /// The CPU that both floods end on, and the one the second starts on.
@@ -24,6 +24,9 @@ pub struct Nested {
     pub process: u64,
     /// Died in softirq: `rx_dropped` of the steered link.
     pub softirq: u64,
+    /// Drops of others on the CPU where both floods end. Those that the kernel skips, because they
+    /// interrupted the program while it handled a frame, are in `recursion_misses`, too.
+    pub others: u64,
     /// Of both, those that PID 1 happened to be interrupted for; see [`Pid1Drops`].
     pub in_pid1: u64,
 }
@@ -62,8 +65,8 @@ impl NestedFlood {
     /// When a socket fails, or frames got through that should have died.
     pub fn run(&self, frames: u64) -> Result<Nested> {
         let before = (self.cut.sent()?.tx_dropped, self.steered.received()?.rx_dropped);
-        // Softirq work alone is done in other tasks' contexts, and its drops have this reason.
-        let pid1 = Pid1Drops::of_reason("UNHANDLED_PROTO")?;
+        let pid1 = Pid1Drops::of_ethertype(ETHERTYPE)?;
+        let others = OtherDrops::start(MEETING, ETHERTYPE)?;
         let (process, softirq) = std::thread::scope(|scope| {
             let process = scope.spawn(|| self.cut.flood(frames, Some(MEETING)));
             let softirq = self.steered.flood(frames, Some(OTHER));
@@ -74,6 +77,7 @@ impl NestedFlood {
         let nested = Nested {
             process: self.cut.sent()?.tx_dropped - before.0,
             softirq: self.steered.received()?.rx_dropped - before.1,
+            others: others.sum()?,
             in_pid1: pid1.stop()?,
         };
         expect_all("without carrier", process, (0, nested.process))?;

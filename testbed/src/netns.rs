@@ -153,6 +153,23 @@ pub fn remove_leftovers() {
     }
 }
 
+/// Whether this process has made the namespace of this name.
+pub(crate) fn is_own(name: &str) -> bool {
+    owner(name) == Some(std::process::id())
+}
+
+/// Names of the namespaces that this process has made and not removed yet.
+///
+/// # Errors
+/// When they cannot be listed.
+pub(crate) fn own() -> Result<Vec<String>> {
+    let entries = fs::read_dir(FOLDER).with_context(|| format!("cannot list {FOLDER}"))?;
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut own: Vec<String> = names.filter(|name| is_own(name)).collect();
+    own.sort_unstable();
+    Ok(own)
+}
+
 /// The process that made the namespace, or `None` when it is not one of ours.
 fn owner(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()

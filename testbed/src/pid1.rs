@@ -6,6 +6,7 @@
 //! how many such drops there were, and a test of exactness takes them into account.
 
 use std::{
+    ffi::{CStr, CString},
     fs::{self, File},
     io::{self, Read},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
@@ -50,6 +51,14 @@ impl Pid1Drops {
         Self::of_threads(threads()?, None)
     }
 
+    /// Counts drops of one ethertype.
+    ///
+    /// # Errors
+    /// As [`Pid1Drops::start`].
+    pub fn of_ethertype(ethertype: u16) -> Result<Self> {
+        Self::open(&Tracepoint::read()?, threads()?, Some(format!("protocol=={ethertype}")))
+    }
+
     /// Counts drops of one reason, named as the kernel does; all of them where drops have none.
     ///
     /// # Errors
@@ -65,24 +74,29 @@ impl Pid1Drops {
     /// As [`Pid1Drops::of_reason`].
     pub fn of_threads(threads: Vec<u32>, reason: Option<&str>) -> Result<Self> {
         let tracepoint = Tracepoint::read()?;
+        let kind = match reason.filter(|_| tracepoint.has_reasons()) {
+            Some(reason) => {
+                let number = tracepoint
+                    .reason_number(reason)
+                    .with_context(|| format!("the kernel has no drop reason {reason}"))?;
+                Some(format!("reason=={number}"))
+            }
+            None => None,
+        };
+        Self::open(&tracepoint, threads, kind)
+    }
+
+    /// Of any kind of drops, as an event's filter says it (Documentation/trace/events.rst).
+    fn open(tracepoint: &Tracepoint, threads: Vec<u32>, kind: Option<String>) -> Result<Self> {
         let mut filter = threads
             .iter()
             .map(|thread| format!("common_pid=={thread}"))
             .collect::<Vec<_>>()
             .join("||");
-        if let Some(reason) = reason.filter(|_| tracepoint.has_reasons()) {
-            let number = tracepoint
-                .reason_number(reason)
-                .with_context(|| format!("the kernel has no drop reason {reason}"))?;
-            filter = format!("reason=={number}&&({filter})");
+        if let Some(kind) = kind {
+            filter = format!("{kind}&&({filter})");
         }
-        let filter = std::ffi::CString::new(filter)?;
-        let events = online_cpus()?
-            .into_iter()
-            .map(|cpu| {
-                open_event(tracepoint.id, cpu, &filter).with_context(|| format!("CPU {cpu}"))
-            })
-            .collect::<Result<_>>()
+        let events = open_events(tracepoint, &online_cpus()?, &filter)
             .context("cannot count drops in PID 1's context")?;
         Ok(Self { threads, events })
     }
@@ -102,14 +116,46 @@ impl Pid1Drops {
 
     /// What is counted so far.
     pub fn sum(&self) -> Result<u64> {
-        let mut sum = 0;
-        for mut event in &self.events {
-            let mut count = [0; 8];
-            event.read_exact(&mut count).context("cannot read a perf event")?;
-            sum += u64::from_ne_bytes(count);
-        }
-        Ok(sum)
+        sum(&self.events)
     }
+}
+
+/// Counts `skb:kfree_skb` on one CPU for packets of other ethertypes than one, from its start on:
+/// what a test of that ethertype has to do with there, and did not make.
+#[derive(Debug)]
+pub struct OtherDrops(Vec<File>);
+
+impl OtherDrops {
+    /// # Errors
+    /// As [`Pid1Drops::start`].
+    pub fn start(cpu: usize, than: u16) -> Result<Self> {
+        let filter = format!("protocol!={than}");
+        let events = open_events(&Tracepoint::read()?, &[i32::try_from(cpu)?], &filter);
+        Ok(Self(events.context("cannot count the drops of others")?))
+    }
+
+    /// What is counted so far.
+    pub fn sum(&self) -> Result<u64> {
+        sum(&self.0)
+    }
+}
+
+fn sum(events: &[File]) -> Result<u64> {
+    let mut sum = 0;
+    for mut event in events {
+        let mut count = [0; 8];
+        event.read_exact(&mut count).context("cannot read a perf event")?;
+        sum += u64::from_ne_bytes(count);
+    }
+    Ok(sum)
+}
+
+/// An event for each CPU.
+fn open_events(tracepoint: &Tracepoint, cpus: &[i32], filter: &str) -> Result<Vec<File>> {
+    let filter = CString::new(filter)?;
+    cpus.iter()
+        .map(|&cpu| open_event(tracepoint.id, cpu, &filter).with_context(|| format!("CPU {cpu}")))
+        .collect()
 }
 
 fn threads() -> Result<Vec<u32>> {
@@ -139,7 +185,7 @@ fn parse_cpus(text: &str) -> Option<Vec<i32>> {
 }
 
 /// Opens a counting event for all tasks on one CPU.
-fn open_event(id: u64, cpu: i32, filter: &std::ffi::CStr) -> Result<File> {
+fn open_event(id: u64, cpu: i32, filter: &CStr) -> Result<File> {
     let attr = PerfEventAttr {
         kind: PERF_TYPE_TRACEPOINT,
         size: size_of::<PerfEventAttr>() as u32,
@@ -159,7 +205,7 @@ fn open_event(id: u64, cpu: i32, filter: &std::ffi::CStr) -> Result<File> {
     // SAFETY: the request takes a C string, which outlives the call.
     let result =
         unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_FILTER, filter.as_ptr()) };
-    ensure!(result == 0, "cannot filter on PID 1: {}", io::Error::last_os_error());
+    ensure!(result == 0, "cannot filter an event: {}", io::Error::last_os_error());
     Ok(event.into())
 }
 

@@ -34,6 +34,11 @@ impl ClosedPort {
         Ok(Self { netns: Netns::new("udp")? })
     }
 
+    /// Where the datagrams are dropped.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
     /// Sends `n` datagrams over loopback and waits until the namespace has counted them: on a busy
     /// machine their receiving end is put off, and what is not dropped yet cannot be reported.
     ///

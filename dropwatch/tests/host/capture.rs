@@ -27,7 +27,7 @@ use testbed::{
 
 use crate::{
     captured::{Captured, packets},
-    harness::{Recording, Run, UDP4, UDP6, dropwatch, function, has_reasons, output},
+    harness::{Recording, Run, UDP4, UDP6, dropwatch, function, has_reasons, output, within},
 };
 
 /// Functions that refuse a segment to a closed port.
@@ -100,7 +100,7 @@ fn knock(netns: &Netns, from: SocketAddr, to: SocketAddr) {
 fn packets_are_those_that_were_sent() {
     let netns = Netns::new("pcap").unwrap();
     let file = Scratch::new("sent.pcapng");
-    let run = Run::start(&["--pcap", file.path(), "-i", "1h"]);
+    let run = Run::within(&[&netns], &["--pcap", file.path(), "-i", "1h"]);
     let mode = fs::metadata(file.path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "packets are private");
 
@@ -147,7 +147,7 @@ fn a_recording_makes_the_same_file() {
     let closed = ClosedPort::new().unwrap();
     let [file, recording, again] = ["live.pcapng", "run.ndjson", "again.pcapng"].map(Scratch::new);
     let args = ["--pcap", file.path(), "--snaplen", "42", "--samples", "-i", "1h"];
-    let run = Run::start(&args);
+    let run = Run::within(&[closed.netns()], &args);
     closed.send(Family::V4, 10).unwrap();
     let ended = run.0.stop().unwrap();
     fs::write(recording.path(), ended.lines.join("\n")).unwrap();
@@ -167,10 +167,14 @@ struct Piped {
 }
 
 impl Piped {
-    fn start(args: &[&str]) -> Self {
+    fn start(closed: &ClosedPort, args: &[&str]) -> Self {
         let mut command = dropwatch(&["--pcap", "-"]);
         die_with_parent(&mut command);
-        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(within(&[closed.netns()]))
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut first = String::new();
@@ -201,7 +205,7 @@ impl Piped {
 #[ignore = "needs root: cargo xtask test"]
 fn standard_output_is_a_capture_and_nothing_else() {
     let closed = ClosedPort::new().unwrap();
-    let run = Piped::start(&["--json", "-i", "1h"]);
+    let run = Piped::start(&closed, &["--json", "-i", "1h"]);
     closed.send(Family::V4, 10).unwrap();
     kill(Pid::from_raw(run.child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
     let (file, recording) = run.end();
@@ -215,7 +219,7 @@ fn standard_output_is_a_capture_and_nothing_else() {
 #[ignore = "needs root: cargo xtask test"]
 fn a_reader_that_has_enough_ends_the_run() {
     let closed = ClosedPort::new().unwrap();
-    let mut run = Piped::start(&["--json", "-i", "50ms"]);
+    let mut run = Piped::start(&closed, &["--json", "-i", "50ms"]);
     drop(run.child.stdout.take());
     let deadline = Instant::now() + longer(PATIENCE);
     while run.child.try_wait().unwrap().is_none() {
@@ -234,7 +238,7 @@ fn a_reader_that_has_enough_ends_the_run() {
 fn a_kill_leaves_a_whole_file() {
     let closed = ClosedPort::new().unwrap();
     let file = Scratch::new("killed.pcapng");
-    let mut run = Run::start(&["--pcap", file.path(), "-i", "50ms"]);
+    let mut run = Run::within(&[closed.netns()], &["--pcap", file.path(), "-i", "50ms"]);
     let mut reported = 0;
     while reported < 30 {
         closed.send(Family::V4, 10).unwrap();
@@ -259,7 +263,7 @@ fn a_full_disk_costs_packets_and_no_count() {
     let closed = ClosedPort::new().unwrap();
     let disk = Disk::new();
     let file = disk.0.join("full.pcapng");
-    let run = Run::start(&["--pcap", file.to_str().unwrap(), "-i", "20ms"]);
+    let run = Run::within(&[closed.netns()], &["--pcap", file.to_str().unwrap(), "-i", "20ms"]);
     for _ in 0..SENT / 10 {
         closed.send(Family::V4, 10).unwrap();
         thread::sleep(Duration::from_millis(20));

@@ -14,11 +14,12 @@ use testbed::{
         Cause,
         closed::{Closed, Transport},
     },
+    netns::Netns,
     udp::Family,
     watch::Watch,
 };
 
-use crate::harness::{Recording, Run, binary, dropwatch};
+use crate::harness::{Recording, Run, UDP4, binary, dropwatch, within};
 use setting::{Collector, Folder, Kind, recipe, run_to_end, soon, wait_for};
 
 /// How many packets are dropped at a time.
@@ -36,7 +37,7 @@ impl<'a> Story<'a> {
     fn begin(folder: &'a Folder) -> Self {
         let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
         let file = folder.path("dropwatch.ndjson");
-        let run = begin(&["--output", file.to_str().unwrap()]);
+        let run = begin(closed.netns(), &["--output", file.to_str().unwrap()]);
         Self { folder, closed, run, sent: 0 }
     }
 
@@ -72,8 +73,7 @@ impl<'a> Story<'a> {
     fn end(self) -> (Recording, Vec<String>) {
         let ended = self.run.0.stop().unwrap();
         let recording = Recording::of(&ended);
-        // Other traffic of the host may come on top.
-        assert!(recording.end.drops >= self.sent, "{:?}", recording.end);
+        assert_eq!(recording.count(UDP4), self.sent, "{:?}", recording.end);
         let mut written = Vec::new();
         for name in ["dropwatch.ndjson.1", "dropwatch.ndjson"] {
             let Ok(text) = fs::read_to_string(self.folder.path(name)) else { continue };
@@ -85,10 +85,11 @@ impl<'a> Story<'a> {
     }
 }
 
-/// A dropwatch that prints JSON beside what it writes to a file: with `--json`, it would not.
-fn begin(args: &[&str]) -> Run {
+/// A dropwatch that prints JSON of drops in `netns` beside what it writes to a file: with `--json`,
+/// it would not.
+fn begin(netns: &Netns, args: &[&str]) -> Run {
     let mut command = dropwatch(&["-i", "100ms", "--format", "json"]);
-    Run(Watch::start(command.args(args)).unwrap())
+    Run(Watch::start(command.args(within(&[netns])).args(args)).unwrap())
 }
 
 /// Fields of the reports, one line each, as `name=value`.

@@ -20,7 +20,9 @@ use testbed::{
     udp::{ClosedPort, Family},
 };
 
-use crate::harness::{RECEIVE_PATH, Run, UDP4, UDP6, dropwatch, has_reasons, skips_nested};
+use crate::harness::{
+    ETHERTYPE, RECEIVE_PATH, Run, UDP4, UDP6, dropwatch, has_reasons, is_in, skips_nested,
+};
 
 const FLOOD: u64 = 2_000_000;
 
@@ -29,16 +31,20 @@ const FLOOD: u64 = 2_000_000;
 fn flood_is_counted_to_the_packet() {
     let wire = Wire::new().unwrap();
     let before = wire.received().unwrap().rx_dropped;
-    let run = Run::start(&["-i", "200ms"]);
+    let whole_host = Run::start(&["-i", "200ms", "--by", "protocol"]);
+    let run = Run::start(&["-i", "200ms", "--proto", ETHERTYPE]);
     let frames = fewer(FLOOD);
     let sent = wire.flood(frames, None).unwrap();
-    let recording = run.stop();
+    let (whole_host, recording) = (whole_host.stop(), run.stop());
     let dropped = wire.received().unwrap().rx_dropped - before;
 
     assert_eq!((sent.accepted, sent.refused), (frames, 0));
     assert_eq!(dropped, frames, "every frame dies in the receive path");
-    assert_eq!(recording.count(RECEIVE_PATH), dropped);
-    assert_eq!(recording.lost(), Lost::default());
+    assert_eq!(whole_host.grouped(|row| row.protocol.as_deref() == Some(ETHERTYPE)), dropped);
+    assert_eq!((recording.count(RECEIVE_PATH), recording.end.drops), (dropped, dropped));
+    for recording in [&whole_host, &recording] {
+        assert_eq!(recording.lost(), Lost::default());
+    }
     assert!(recording.reports.len() > 2, "counted over several reports");
 }
 
@@ -78,7 +84,8 @@ fn doctor_tells_what_counting_costs() {
 #[ignore = "needs root: cargo xtask test"]
 fn a_full_front_cache_leaves_the_map() {
     let wire = Wire::new().unwrap();
-    let run = Run::start(&["-i", "200ms"]);
+    // Nothing but the flood claims a slot while they are filled.
+    let run = Run::start(&["-i", "200ms", "--proto", ETHERTYPE]);
     fill_front_cache();
     let frames = fewer(FLOOD / 4);
     let sent = wire.flood(frames, None).unwrap();
@@ -98,7 +105,7 @@ fn fill_front_cache() {
     // SAFETY: a new place in memory, as long as the map's value.
     let slots = unsafe { mmap(None, size, protection, flags, map.fd(), 0) }.unwrap();
     for index in 0..length / size_of::<Slot>() {
-        // SAFETY: within that memory, of which any bytes are valid; nothing drops meanwhile.
+        // SAFETY: within that memory, of which any bytes are valid; nothing is counted meanwhile.
         let slot = unsafe { slots.cast::<Slot>().add(index).as_mut() };
         if slot.key().is_none() {
             (slot.location, slot.tag) = (index as u64 + 1, TAKEN);
@@ -153,16 +160,28 @@ fn newest_map(name: &str) -> Option<MapData> {
 /// What the program is not run for, because it interrupts itself, is counted by the kernel. Older
 /// kernels (before 6.0) run it nested instead, and every drop is at its place.
 ///
+/// The kernel's count is of the program, not of a test: where others drop on the same CPU, one of
+/// those may have come in between, at most as many as there were. So the floods meet again until
+/// none has.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn nested_flood_is_counted_to_the_packet() {
+    const MEETINGS: u64 = 10;
+    let flood = NestedFlood::new().unwrap();
+    let skips = skips_nested();
+    let exact = (0..MEETINGS).any(|_| meet(&flood, fewer(FLOOD / 4), skips) == 0);
+    assert!(exact, "drops of others among the skipped, {MEETINGS} times in a row");
+}
+
+/// Has the floods meet once, and returns how many drops of others the kernel skipped.
+///
 /// Steered frames are handled in whatever task they interrupt, and there are hosts that hide those
 /// which interrupt PID 1 from every tracing program (see `testbed::pid1`). Whether this one does
 /// cannot be asked; so either all drops are there, or exactly those in PID 1's context are missing,
 /// which perf counts.
-#[test]
-#[ignore = "needs root: cargo xtask test"]
-fn nested_flood_is_counted_to_the_packet() {
-    let flood = NestedFlood::new().unwrap();
-    let run = Run::start(&["-i", "200ms"]);
-    let nested = flood.run(fewer(FLOOD)).unwrap();
+fn meet(flood: &NestedFlood, frames: u64, skips: bool) -> u64 {
+    let run = Run::start(&["-i", "200ms", "--proto", ETHERTYPE]);
+    let nested = flood.run(frames).unwrap();
     let recording = run.stop();
 
     let in_process = recording.count(&[
@@ -178,17 +197,17 @@ fn nested_flood_is_counted_to_the_packet() {
     let Lost { recursion, .. } = recording.lost();
     let counted = in_process + in_softirq + recursion;
     println!("{nested:?}, counted {in_process} + {in_softirq}, {recursion} nested");
-    assert!(
-        counted == nested.total() || counted + nested.in_pid1 == nested.total(),
-        "{counted} counted of {nested:?}: {:#?}",
-        recording.reports
-    );
     assert_eq!(recording.lost(), Lost { recursion, ..Lost::default() });
-    if skips_nested() {
+    if skips {
         assert!(recursion > 0, "the floods never met: nothing was proved");
     } else {
         assert_eq!(recursion, 0, "this kernel does not count what it does not skip");
     }
+    let missing = if counted < nested.total() { nested.in_pid1 } else { 0 };
+    let others = (counted + missing).checked_sub(nested.total());
+    others.filter(|others| *others <= nested.others.min(recursion)).unwrap_or_else(|| {
+        panic!("{counted} counted of {nested:?}: {:#?}", recording.reports);
+    })
 }
 
 #[test]
@@ -198,10 +217,16 @@ fn closed_port_is_counted_to_the_datagram() {
     let closed = ClosedPort::new().unwrap();
     for (family, places) in [(Family::V4, UDP4), (Family::V6, UDP6)] {
         let before = closed.counted(family).unwrap();
-        let run = Run::start(&["-i", "1s"]);
+        let whole_host = Run::start(&["-i", "1s", "--by", "netns"]);
+        let run = Run::within(&[closed.netns()], &["-i", "1s"]);
         closed.send(family, N).unwrap();
-        let recording = run.stop();
+        let (whole_host, recording) = (whole_host.stop(), run.stop());
         assert_eq!(closed.counted(family).unwrap() - before, N, "{family:?}");
+        assert_eq!(
+            whole_host.grouped(|row| is_in(row, closed.netns())),
+            recording.end.drops,
+            "{family:?}"
+        );
         assert_eq!(recording.count(places), N, "{family:?}: {recording:#?}");
         assert_eq!(recording.lost(), Lost::default());
     }

@@ -1,25 +1,37 @@
 //! Hosts that show less, or more, of themselves: each is said, and none stops the counting.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
+use dropwatch::report::model::Location;
 use testbed::{
+    drops::{Cause, routing::TimeToLive},
     host_value::HostValue,
+    tracepoint::{Tracepoint, provide_tracefs},
     udp::{ClosedPort, Family},
 };
 
-use crate::harness::{Recording, Run, UDP4, binary, has_reasons};
+use crate::harness::{Recording, Run, UDP4, binary, function, has_reasons, within};
 
 const N: u64 = 10;
 
-/// Ten drops, recorded by dropwatch in a mount namespace of its own that `mounts` has changed.
-fn ten_drops_after(mounts: &str) -> Recording {
-    let closed = ClosedPort::new().unwrap();
-    let script = format!("set -e; {mounts}; exec \"$0\" --json");
+/// dropwatch in a mount namespace of its own that `mounts` has changed.
+fn run_after(mounts: &str, args: &[&str]) -> Run {
+    let script = format!("set -e; {mounts}; exec \"$0\" --json \"$@\"");
     // Private by unshare's default: nothing outside sees these mounts.
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &script]).arg(binary());
-    let run = Run::of(&mut command);
-    closed.send(Family::V4, N).unwrap();
+    command.args(["--mount", "sh", "-c", &script]).arg(binary()).args(args);
+    Run::of(&mut command)
+}
+
+/// Without BTF dropwatch cannot tell whose a packet is. So these are of a kind that a host has which
+/// is a router in a loop: packets on their last hop.
+const LAST_HOP: &[(&str, &str)] = &[("ip_forward", "IP_INHDR")];
+
+/// Ten of them, recorded after `mounts`.
+fn ten_last_hops_after(mounts: &str) -> Recording {
+    let cause = TimeToLive::new().unwrap();
+    let run = run_after(mounts, &[]);
+    assert_eq!(cause.send(N).unwrap(), N);
     run.stop()
 }
 
@@ -28,33 +40,70 @@ fn notices(recording: &Recording) -> String {
 }
 
 const HIDE_BTF: &str = "mount -t tmpfs none /sys/kernel/btf";
-const TRACEFS: &str = "mount -t tracefs tracefs /sys/kernel/tracing";
-/// Also where something has mounted it before.
-const HIDE_TRACEFS: &str = "mount -t tmpfs none /sys/kernel/tracing";
+/// Where nothing has mounted it before: the kernel refuses a second mount at the same place.
+const TRACEFS: &str = "test -d /sys/kernel/tracing/events || \
+                       mount -t tracefs tracefs /sys/kernel/tracing";
+/// In both places where it can be; below debugfs the kernel mounts it by itself.
+const HIDE_TRACEFS: &str = "mount -t tmpfs none /sys/kernel/tracing; \
+                            test ! -d /sys/kernel/debug/tracing || \
+                            mount -t tmpfs none /sys/kernel/debug/tracing";
+
+/// Set in the process that looks for tracefs.
+const LOOKS: &str = "DROPWATCH_TEST_LOOKS_FOR_TRACEFS";
+
+/// What these tests know of tracefs they read where it is mounted, and mount it where it is not: the
+/// kernel refuses a second mount at the same place.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn tracefs_is_read_wherever_it_is_mounted() {
+    if std::env::var_os(LOOKS).is_some() {
+        assert_ne!(Tracepoint::read().unwrap().id, 0);
+        provide_tracefs().unwrap();
+        assert!(Path::new("/sys/kernel/tracing/events/skb/kfree_skb/id").exists());
+        return;
+    }
+    let elsewhere = format!(
+        "{HIDE_TRACEFS}; mkdir '/sys/kernel/tracing/else where'; \
+         mount -t tracefs none '/sys/kernel/tracing/else where'"
+    );
+    for mounts in [TRACEFS, HIDE_TRACEFS, &elsewhere] {
+        let script = format!("set -e; {mounts}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
+        command.args([
+            "--ignored",
+            "--exact",
+            "environment::tracefs_is_read_wherever_it_is_mounted",
+        ]);
+        let said = testbed::command::output(command.env(LOOKS, "1")).unwrap();
+        assert!(said.contains("1 passed"), "{mounts}: {said}");
+    }
+}
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn reasons_are_named_by_btf_alone() {
-    let recording = ten_drops_after(HIDE_TRACEFS);
+    let closed = ClosedPort::new().unwrap();
+    let run = run_after(HIDE_TRACEFS, &within(&[closed.netns()]));
+    closed.send(Family::V4, N).unwrap();
+    let recording = run.stop();
     assert_eq!(recording.count(UDP4), N, "{recording:#?}");
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn reasons_are_named_by_tracefs_where_there_is_no_btf() {
-    let recording = ten_drops_after(&format!("{HIDE_BTF}; {TRACEFS}"));
-    assert_eq!(recording.count(UDP4), N, "{recording:#?}");
+    let recording = ten_last_hops_after(&format!("{HIDE_BTF}; {TRACEFS}"));
+    assert_eq!(recording.count(LAST_HOP), N, "{recording:#?}");
     expect_notice_of_btf(&recording);
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn reasons_are_numbers_where_there_is_neither_and_counts_stay_exact() {
-    let recording = ten_drops_after(&format!("{HIDE_BTF}; {HIDE_TRACEFS}"));
-    let ten: Vec<_> = recording
-        .locations()
-        .filter(|row| UDP4.iter().any(|(name, _)| row.symbol.as_deref() == Some(name)))
-        .collect();
+    let recording = ten_last_hops_after(&format!("{HIDE_BTF}; {HIDE_TRACEFS}"));
+    let is_place = |row: &&Location| LAST_HOP.iter().any(|(name, _)| function(row) == *name);
+    let ten: Vec<_> = recording.locations().filter(is_place).collect();
     assert_eq!(ten.iter().map(|row| row.count).sum::<u64>(), N, "{recording:#?}");
     let reason = ten[0].reason.as_deref();
     assert_eq!(reason.is_some_and(|reason| reason.contains("0x")), has_reasons(), "{ten:#?}");
@@ -75,7 +124,7 @@ fn kptr_restrict_hides_names_but_no_counts() {
     let setting = HostValue::set("kernel/kptr_restrict", "0").unwrap();
     for value in ["0", "1", "2"] {
         setting.change(value).unwrap();
-        let run = Run::start(&[]);
+        let run = Run::within(&[closed.netns()], &[]);
         closed.send(Family::V4, N).unwrap();
         let recording = run.stop();
         if value == "2" {

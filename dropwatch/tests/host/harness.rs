@@ -10,13 +10,16 @@ use std::{
 
 use dropwatch::report::{
     decode::decode,
-    groups::Groups,
+    groups::{GroupRow, Groups},
     model::{End, Line, Location, Lost, Report, Start},
 };
 use testbed::{
+    netns::Netns,
     tracepoint::Tracepoint,
     watch::{Ended, Watch},
 };
+
+use crate::noise;
 
 /// Frees for an unhandled ethertype: the receive path proper, and the CPU's backlog before it.
 pub(crate) const RECEIVE_PATH: &[(&str, &str)] = &[
@@ -24,14 +27,18 @@ pub(crate) const RECEIVE_PATH: &[(&str, &str)] = &[
     ("enqueue_to_backlog", "CPU_BACKLOG"),
     ("netif_rx_internal", "CPU_BACKLOG"),
 ];
+/// The ethertype of a [`testbed::flood::Wire`]'s frames, as dropwatch calls it.
+pub(crate) const ETHERTYPE: &str = "0x88b5";
 /// Functions that refuse a datagram to a closed port; which one is a matter of inlining.
 pub(crate) const UDP4: &[(&str, &str)] =
     &[("__udp4_lib_rcv", "NO_SOCKET"), ("udp_rcv", "NO_SOCKET")];
 pub(crate) const UDP6: &[(&str, &str)] =
     &[("__udp6_lib_rcv", "NO_SOCKET"), ("udpv6_rcv", "NO_SOCKET")];
 
-/// The binary under test: the release build that `cargo xtask test` names, else cargo's own.
+/// The binary under test: the release build that `cargo xtask test` names, else cargo's own. It is
+/// to run beside the drops of others.
 pub(crate) fn binary() -> PathBuf {
+    noise::surround();
     std::env::var_os("DROPWATCH_BIN")
         .map_or_else(|| env!("CARGO_BIN_EXE_dropwatch").into(), PathBuf::from)
 }
@@ -61,12 +68,22 @@ pub(crate) fn output(args: &[&str]) -> Output {
     dropwatch(args).output().unwrap()
 }
 
+/// Options that leave out what is dropped elsewhere than in `netns`.
+pub(crate) fn within<'a>(netns: &[&'a Netns]) -> Vec<&'a str> {
+    netns.iter().flat_map(|netns| ["--netns", netns.name()]).collect()
+}
+
 /// A dropwatch that prints JSON and has attached.
 pub(crate) struct Run(pub(crate) Watch);
 
 impl Run {
     pub(crate) fn start(args: &[&str]) -> Self {
         Self::of(dropwatch(args).arg("--json"))
+    }
+
+    /// Counts what is dropped in `netns` and nothing else of the host's.
+    pub(crate) fn within(netns: &[&Netns], args: &[&str]) -> Self {
+        Self::of(dropwatch(args).args(within(netns)).arg("--json"))
     }
 
     pub(crate) fn of(command: &mut Command) -> Self {
@@ -144,15 +161,10 @@ impl Recording {
         recording
     }
 
-    /// Drops at any of the places; the reason is looked at where the kernel has any, and is null
-    /// where it has none.
+    /// Drops at any of the places.
     pub(crate) fn count(&self, places: &[(&str, &str)]) -> u64 {
-        let at = |location: &Location, (symbol, reason): (&str, &str)| {
-            let expected = has_reasons().then_some(reason);
-            function(location) == symbol && location.reason.as_deref() == expected
-        };
         self.locations()
-            .filter(|location| places.iter().any(|&place| at(location, place)))
+            .filter(|location| is_at(location, places))
             .map(|location| location.count)
             .sum()
     }
@@ -163,6 +175,20 @@ impl Recording {
 
     pub(crate) fn groups(&self) -> impl Iterator<Item = &Groups> {
         self.reports.iter().filter_map(|report| report.groups.as_ref())
+    }
+
+    /// Sum of the groups that are `own`; the rest of the run's drops are the part of others, which it
+    /// names.
+    pub(crate) fn grouped(&self, own: impl Fn(&GroupRow) -> bool) -> u64 {
+        let (mut sum, mut all) = (0, 0);
+        for groups in self.groups() {
+            all += groups.rows.iter().map(|row| row.count).sum::<u64>();
+            all += groups.unknown + groups.other;
+            sum += groups.rows.iter().filter(|row| own(row)).map(|row| row.count).sum::<u64>();
+        }
+        assert_eq!(all, self.end.drops, "groups are the drops once more");
+        println!("{sum} drops of this test, {} of others", all - sum);
+        sum
     }
 
     /// What the filters could not decide.
@@ -181,6 +207,15 @@ impl Recording {
             pcap: sum.pcap + lost.pcap,
         })
     }
+}
+
+/// Whether a row is one of the places; the reason is looked at where the kernel has any, and is null
+/// where it has none.
+pub(crate) fn is_at(location: &Location, places: &[(&str, &str)]) -> bool {
+    places.iter().any(|&(symbol, reason)| {
+        let expected = has_reasons().then_some(reason);
+        function(location) == symbol && location.reason.as_deref() == expected
+    })
 }
 
 /// The function's name as in the source: compilers mark their clones with a suffix.
@@ -205,6 +240,11 @@ fn validate(line: &str) {
     if let Err(error) = schema.validate(&value) {
         panic!("{error} at {}: {line}", error.instance_path());
     }
+}
+
+/// Whether a group is of drops in `netns`.
+pub(crate) fn is_in(row: &GroupRow, netns: &Netns) -> bool {
+    row.netns.as_ref().is_some_and(|it| it.name.as_deref() == Some(netns.name()))
 }
 
 /// Programs and links in the kernel, by number, that this project's programs could have left.

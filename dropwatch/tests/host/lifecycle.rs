@@ -57,7 +57,7 @@ fn milliseconds(duration: Duration) -> String {
 fn a_stalled_reader_loses_no_count() {
     const ROUNDS: u64 = 100;
     let closed = ClosedPort::new().unwrap();
-    let run = Run::start(&["-i", "10ms"]);
+    let run = Run::within(&[closed.netns()], &["-i", "10ms"]);
     run.0.pause();
     for _ in 0..ROUNDS {
         closed.send(Family::V4, 10).unwrap();
@@ -78,7 +78,7 @@ fn a_stalled_reader_loses_no_count() {
 fn signals_report_what_is_left() {
     let closed = ClosedPort::new().unwrap();
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let run = Run::start(&["-i", "1h"]);
+        let run = Run::within(&[closed.netns()], &["-i", "1h"]);
         closed.send(Family::V4, 10).unwrap();
         run.0.signal(signal).unwrap();
         expect_one_partial_report(&run.finish(), signal.as_str());
@@ -92,7 +92,7 @@ fn duration_and_count_report_what_is_left() {
     let length = pace(1_000);
     let argument = milliseconds(length);
     for args in [["-i", "1h", "-d", &argument], ["-i", &argument, "-c", "1"]] {
-        let run = Run::start(&args);
+        let run = Run::within(&[closed.netns()], &args);
         closed.send(Family::V4, 10).unwrap();
         let recording = run.finish();
         expect_one_partial_report(&recording, &args.join(" "));

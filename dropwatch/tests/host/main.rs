@@ -2,9 +2,10 @@
 //! counters say.
 //!
 //! dropwatch runs as its users run it, a child process that is driven by its command line and its
-//! signals. The drops happen in network namespaces that each test makes and removes. dropwatch
-//! counts for the whole host, so the tests run one at a time, and other traffic that is dropped
-//! at the same places would show: run them on a machine at rest.
+//! signals. The drops happen in network namespaces that each test makes and removes. Beside them
+//! the host drops what it always does, and what `noise` adds to that: so a test compares rows that
+//! are restricted to its own namespaces, addresses or ethertype, or groups of which one is its own.
+//! Some settings are the whole host's, so the tests run one at a time.
 //!
 //! What a test must not do to somebody's host is in `guest`, for machines of the tests' own.
 
@@ -25,6 +26,7 @@ mod lifecycle;
 mod metrics;
 mod names;
 mod nat;
+mod noise;
 mod output;
 mod pcapng;
 mod privileges;

@@ -65,7 +65,8 @@ fn patience() -> Duration {
 fn totals_are_those_of_the_reports() {
     let address = free_address();
     let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
-    let run = Run::start(&["-i", "200ms", "--metrics", &address.to_string()]);
+    let metrics = ["-i", "200ms", "--metrics", &address.to_string()];
+    let run = Run::within(&[closed.netns()], &metrics);
     closed.send(300).unwrap();
     let refused = |page: &str| drops(page).values().sum::<u64>() >= 300;
     wait_until(patience(), "no metrics of it", || refused(&get(address, "/metrics").1));
@@ -173,7 +174,7 @@ fn an_address_that_is_taken_is_told() {
 fn a_recording_is_served_in_its_own_time() {
     let file = std::env::temp_dir().join(format!("dropwatch-served-{}.ndjson", std::process::id()));
     let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
-    let run = Run::start(&["-i", "200ms", "-o", file.to_str().unwrap()]);
+    let run = Run::within(&[closed.netns()], &["-i", "200ms", "-o", file.to_str().unwrap()]);
     closed.send(30).unwrap();
     let lines = run.0.stop().unwrap();
     assert!(lines.status.success(), "{}", lines.stderr);

@@ -17,7 +17,10 @@ use testbed::{
     watch::{Ended, Watch},
 };
 
-use crate::harness::{binary, function};
+use crate::{
+    harness::{binary, function},
+    noise::MADE,
+};
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -138,7 +141,8 @@ fn interrupt(signal: Signal) -> (u32, Ended) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--ignored", "--exact", "nat::ctrl_c_puts_the_limit_back", "--nocapture"])
-        .env(HOLDER, "1");
+        .env(HOLDER, "1")
+        .env(MADE, "elsewhere");
     let mut watch = Watch::start(&mut command).unwrap();
     while watch.next_line(longer(Duration::from_secs(20))).unwrap().expect("it holds") != "holding"
     {

@@ -8,14 +8,15 @@ use testbed::{
     watch::Watch,
 };
 
-use crate::harness::{Run, UDP4, dropwatch, has_reasons, output};
+use crate::harness::{Run, UDP4, dropwatch, has_reasons, output, within};
 
 /// The SystemTap script's output: begin line, an empty line, rows, end line; nothing else.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn classic_has_the_scripts_shape() {
     let closed = ClosedPort::new().unwrap();
-    let watch = Watch::start(&mut dropwatch(&["--classic", "-i", "1h"])).unwrap();
+    let watch = Watch::start(dropwatch(&["--classic", "-i", "1h"]).args(within(&[closed.netns()])))
+        .unwrap();
     closed.send(Family::V4, 51).unwrap();
     let ended = watch.stop().unwrap();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
@@ -50,7 +51,8 @@ fn classic_has_the_scripts_shape() {
 #[ignore = "needs root: cargo xtask test"]
 fn text_shows_ten_drops_with_place_and_reason() {
     let closed = ClosedPort::new().unwrap();
-    let watch = Watch::start(&mut dropwatch(&["-i", "1s", "-n", "0"])).unwrap();
+    let watch =
+        Watch::start(dropwatch(&["-i", "1s", "-n", "0"]).args(within(&[closed.netns()]))).unwrap();
     closed.send(Family::V4, 10).unwrap();
     let ended = watch.stop().unwrap();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
@@ -75,9 +77,9 @@ fn text_shows_ten_drops_with_place_and_reason() {
 #[ignore = "needs root: cargo xtask test"]
 fn replay_prints_what_json_recorded() {
     let closed = ClosedPort::new().unwrap();
-    let watch = Watch::start(&mut dropwatch(&["--json", "-i", "1s"])).unwrap();
+    let run = Run::within(&[closed.netns()], &["-i", "1s"]);
     closed.send(Family::V4, 10).unwrap();
-    let ended = watch.stop().unwrap();
+    let ended = run.0.stop().unwrap();
     let recorded = ended.lines.join("\n") + "\n";
 
     let file = PathBuf::from(format!("/tmp/dropwatch-replay-{}", std::process::id()));
@@ -100,7 +102,7 @@ fn replay_prints_what_json_recorded() {
 fn addresses_appear_only_when_asked_for() {
     let closed = ClosedPort::new().unwrap();
     for (args, shown) in [(&[][..], false), (&["--addresses"], true)] {
-        let run = Run::start(args);
+        let run = Run::within(&[closed.netns()], args);
         closed.send(Family::V4, 1).unwrap();
         let recording = run.stop();
         assert_eq!(recording.count(UDP4), 1);

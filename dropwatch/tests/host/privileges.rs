@@ -8,7 +8,7 @@ use testbed::{
     undo::Undo,
 };
 
-use crate::harness::{Run, UDP4, binary, has_reasons};
+use crate::harness::{Run, UDP4, binary, has_reasons, within};
 
 /// `nobody`, on every distribution.
 const USER: &str = "65534";
@@ -65,7 +65,8 @@ fn counting_needs_bpf_and_perfmon_and_names_need_syslog() {
     let _hidden = HostValue::set("kernel/kptr_restrict", "1").unwrap();
     let (dropwatch, closed) = (Copy::new(), ClosedPort::new().unwrap());
 
-    let run = Run::of(&mut dropwatch.with(&["bpf", "perfmon"]));
+    let own = within(&[closed.netns()]);
+    let run = Run::of(dropwatch.with(&["bpf", "perfmon"]).args(&own));
     closed.send(Family::V4, 10).unwrap();
     let recording = run.stop();
     let ten: Vec<_> =
@@ -76,7 +77,7 @@ fn counting_needs_bpf_and_perfmon_and_names_need_syslog() {
     let notice = recording.start.notices.join(" ");
     assert!(notice.contains("CAP_SYSLOG"), "says what is missing: {notice}");
 
-    let run = Run::of(&mut dropwatch.with(&["bpf", "perfmon", "syslog"]));
+    let run = Run::of(dropwatch.with(&["bpf", "perfmon", "syslog"]).args(&own));
     closed.send(Family::V4, 10).unwrap();
     let recording = run.stop();
     assert_eq!(recording.count(UDP4), 10);

@@ -17,7 +17,7 @@ use testbed::{
     udp::Family,
 };
 
-use crate::harness::{binary, text, wait_until};
+use crate::harness::{binary, text, wait_until, within};
 
 /// A folder of its own, in which a recipe is followed.
 struct Kitchen(PathBuf);
@@ -91,7 +91,10 @@ fn a_load_test_before_and_after_a_change() {
     // The command says that it runs, and ends once the drops are made: in the first run alone.
     let wait = "sh -c 'touch running; while [ ! -e sent ]; do sleep 0.05; done'";
     let load = "ab -c 900 -n 100000 http://gw/";
-    let recipe = recipe("A load test, before and after a change", &[(load, wait)]);
+    // Of a host that has other tenants, the one that is tested.
+    let own = format!("dropwatch run {}", within(&[closed.netns()]).join(" "));
+    let changes = [(load, wait), ("dropwatch run", own.as_str())];
+    let recipe = recipe("A load test, before and after a change", &changes);
     let child =
         kitchen.shell(&recipe).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_until(patience(), "the load test does not begin", || kitchen.0.join("running").exists());
@@ -159,7 +162,8 @@ fn the_nic_says_dropped() {
     let show = "ip -s link show dev eth0";
     let inside =
         format!("ip -n {} -s link show dev {}", wire.receiver().name(), Wire::RECEIVER_LINK);
-    let link = format!("--iface {}", Wire::RECEIVER_LINK);
+    let own = within(&[wire.receiver()]).join(" ");
+    let link = format!("--iface {} {own}", Wire::RECEIVER_LINK);
     let changes = [
         (show, inside.as_str()),
         ("--iface eth0", link.as_str()),
@@ -188,15 +192,20 @@ fn the_nic_says_dropped() {
 #[ignore = "needs root: cargo xtask test"]
 fn a_gate_for_ci() {
     let kitchen = Kitchen::new("gate");
-    let quiet = recipe("A gate for CI", &[("make integration-test", "true")]);
+    let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
+    // Of a host that has other tenants, the one that is tested.
+    let own = format!("dropwatch run {}", within(&[closed.netns()]).join(" "));
+    let gate = |test: &str| {
+        recipe("A gate for CI", &[("make integration-test", test), ("dropwatch run", &own)])
+    };
+    let quiet = gate("true");
     let output = kitchen.follow(&quiet);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    let failing = recipe("A gate for CI", &[("make integration-test", "sh -c 'exit 2'")]);
+    let failing = gate("sh -c 'exit 2'");
     assert_eq!(kitchen.follow(&failing).status.code(), Some(2));
 
-    let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
     let wait = "sh -c 'touch running; while [ ! -e sent ]; do sleep 0.05; done'";
-    let dropping = recipe("A gate for CI", &[("make integration-test", wait)]);
+    let dropping = gate(wait);
     let mut child = kitchen.shell(&dropping).stderr(Stdio::null()).spawn().unwrap();
     wait_until(patience(), "the test does not begin", || kitchen.0.join("running").exists());
     closed.send(1).unwrap();

@@ -13,14 +13,15 @@ use testbed::{
     udp::{ClosedPort, Family},
 };
 
-use crate::harness::{RECEIVE_PATH, Run, UDP4, dropwatch, loaded};
+use crate::harness::{ETHERTYPE, RECEIVE_PATH, Run, UDP4, loaded};
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn three_at_once_count_the_same() {
     const N: u64 = 5_000;
     let closed = ClosedPort::new().unwrap();
-    let runs = ["100ms", "250ms", "1h"].map(|interval| Run::start(&["-i", interval]));
+    let runs =
+        ["100ms", "250ms", "1h"].map(|interval| Run::within(&[closed.netns()], &["-i", interval]));
     closed.send(Family::V4, N).unwrap();
     for recording in runs.map(Run::stop) {
         assert_eq!(recording.count(UDP4), N);
@@ -48,7 +49,7 @@ fn fifty_starts_and_stops_under_load_leave_nothing() {
         }
         // One that is surely up while frames are dropped.
         let before = wire.received().unwrap().rx_dropped;
-        let run = Run::start(&[]);
+        let run = Run::start(&["--proto", ETHERTYPE]);
         while wire.received().unwrap().rx_dropped < before + fewer(100_000) {
             assert!(!flood.is_finished(), "the flood has failed");
         }
@@ -72,7 +73,7 @@ fn a_killed_run_leaves_nothing() {
 
     // And the next one starts and counts as if nothing had been.
     let closed = ClosedPort::new().unwrap();
-    let run = Run::of(dropwatch(&[]).arg("--json"));
+    let run = Run::within(&[closed.netns()], &[]);
     closed.send(Family::V4, 10).unwrap();
     assert_eq!(run.stop().count(UDP4), 10);
 }

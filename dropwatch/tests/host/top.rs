@@ -14,17 +14,19 @@ use testbed::{
     udp::Family,
 };
 
-use crate::harness::{binary, output};
+use crate::harness::{binary, output, within};
 
 /// A terminal of its own, which ends with this.
 struct Terminal(String);
 
 impl Terminal {
-    fn start(columns: u32, lines: u32, environment: &str) -> Self {
+    fn start(columns: u32, lines: u32, environment: &str, options: &str) -> Self {
         let terminal = Self(format!("dropwatch-{}-{columns}", std::process::id()));
         let size = [columns.to_string(), lines.to_string()];
-        let command =
-            format!("{environment} {} top -i 200ms; echo ended $?; cat", binary().display());
+        let command = format!(
+            "{environment} {} top -i 200ms {options}; echo ended $?; cat",
+            binary().display()
+        );
         terminal.tmux(&[
             "-f/dev/null",
             "new-session",
@@ -76,8 +78,9 @@ impl Drop for Terminal {
 #[ignore = "needs root: cargo xtask test"]
 fn real_drops_on_two_sizes_of_terminal() {
     let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
+    let options = within(&[closed.netns()]).join(" ");
     for (columns, lines) in [(80, 24), (200, 50)] {
-        let terminal = Terminal::start(columns, lines, "TERM=screen-256color");
+        let terminal = Terminal::start(columns, lines, "TERM=screen-256color", &options);
         terminal.wait_for("none lost");
         closed.send(321).unwrap();
         let screen = terminal.wait_for("(NO_SOCKET)");
@@ -98,7 +101,7 @@ fn real_drops_on_two_sizes_of_terminal() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn ctrl_c_ends_it_and_leaves_a_usable_terminal() {
-    let terminal = Terminal::start(90, 24, "TERM=screen NO_COLOR=1");
+    let terminal = Terminal::start(90, 24, "TERM=screen NO_COLOR=1", "");
     terminal.wait_for("none lost");
     terminal.press("C-c");
     terminal.wait_for("ended 0");
@@ -115,6 +118,6 @@ fn without_a_terminal_the_way_out_is_told() {
     assert_eq!(ended.status.code(), Some(2));
     let told = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(told.contains("dropwatch -i 1s"), "{told}");
-    let terminal = Terminal::start(85, 24, "TERM=dumb");
+    let terminal = Terminal::start(85, 24, "TERM=dumb", "");
     terminal.wait_for("ended 2");
 }

@@ -3,13 +3,13 @@
 use std::net::SocketAddrV4;
 
 /// A frame with an empty UDP datagram.
-pub(super) struct Frame {
-    pub(super) source: [u8; 6],
-    pub(super) destination: [u8; 6],
+pub(crate) struct Frame {
+    pub(crate) source: [u8; 6],
+    pub(crate) destination: [u8; 6],
     /// Identifier of an 802.1Q tag.
-    pub(super) vlan: Option<u16>,
-    pub(super) from: SocketAddrV4,
-    pub(super) to: SocketAddrV4,
+    pub(crate) vlan: Option<u16>,
+    pub(crate) from: SocketAddrV4,
+    pub(crate) to: SocketAddrV4,
 }
 
 /// Bytes of a TCP header without options.
@@ -24,14 +24,14 @@ const UDP: u8 = 17;
 const MORE_FRAGMENTS: u16 = 0x2000;
 
 impl Frame {
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         // RFC 768: a checksum of 0 says that there is none.
         let fields = [self.from.port(), self.to.port(), 8, 0];
         self.around(UDP, &fields.map(u16::to_be_bytes).concat())
     }
 
     /// A connection attempt in place of the datagram.
-    pub(super) fn syn(&self) -> Vec<u8> {
+    pub(crate) fn syn(&self) -> Vec<u8> {
         let ports = [self.from.port(), self.to.port()].map(u16::to_be_bytes).concat();
         // RFC 9293: numbers, 5 words of header, SYN, a window.
         let rest = [0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, 2, 0xff, 0xff, 0, 0, 0, 0];
@@ -67,7 +67,7 @@ impl Frame {
     }
 
     /// The same as the first fragment of datagram number `id`; more are to come.
-    pub(super) fn first_fragment(&self, id: u16) -> Vec<u8> {
+    pub(crate) fn first_fragment(&self, id: u16) -> Vec<u8> {
         let mut bytes = self.bytes();
         let header = self.header();
         let ip = &mut bytes[header..][..20];
@@ -80,7 +80,7 @@ impl Frame {
     }
 
     /// The same with a UDP checksum that is wrong.
-    pub(super) fn damaged(&self) -> Vec<u8> {
+    pub(crate) fn damaged(&self) -> Vec<u8> {
         let mut bytes = self.bytes();
         let checksum = self.header() + 26;
         bytes[checksum..][..2].copy_from_slice(&self.wrong_checksum().to_be_bytes());
@@ -104,7 +104,7 @@ impl Frame {
 }
 
 /// RFC 1071, of an even number of bytes.
-pub(super) fn internet_checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn internet_checksum(bytes: &[u8]) -> u16 {
     let (words, _) = bytes.as_chunks();
     let mut sum: u32 = words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
     while sum > 0xffff {

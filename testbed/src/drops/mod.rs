@@ -30,7 +30,7 @@ pub mod broken;
 pub mod closed;
 pub mod cpu_backlog;
 pub mod filter;
-mod frame;
+pub(crate) mod frame;
 pub mod ingress;
 pub mod link_layer;
 pub mod listen;

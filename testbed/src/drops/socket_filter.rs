@@ -36,7 +36,7 @@ impl Refusing {
 }
 
 /// Attaches the classic BPF program `ret 0`.
-fn refuse_all(socket: &UdpSocket) -> Result<()> {
+pub(crate) fn refuse_all(socket: &UdpSocket) -> Result<()> {
     let mut instruction =
         libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
     let program = libc::sock_fprog { len: 1, filter: &raw mut instruction };

@@ -24,7 +24,7 @@ use testbed::{
     netns,
 };
 
-use crate::harness::{Recording, Run, function, has_reasons};
+use crate::harness::{Recording, Run, is_at};
 
 /// Packets of one cause: more than are sampled whole.
 const N: u64 = 100;
@@ -60,9 +60,9 @@ impl Expected<'_> {
     }
 }
 
-/// What dropwatch reports while the cause drops [`N`] packets.
+/// What dropwatch reports of the cause's namespace while that drops [`N`] packets.
 fn recording(cause: &impl Cause) -> Recording {
-    let run = Run::start(&[]);
+    let run = Run::within(&[cause.netns()], &[]);
     assert_eq!(cause.send(N).unwrap(), N);
     run.stop()
 }
@@ -93,21 +93,13 @@ fn details<'a>(
     recording: &'a Recording,
     places: &[(&str, &str)],
 ) -> impl Iterator<Item = &'a Details> {
-    recording
-        .locations()
-        .filter(|location| {
-            places.iter().any(|(symbol, reason)| {
-                function(location) == *symbol
-                    && location.reason.as_deref() == has_reasons().then_some(*reason)
-            })
-        })
-        .map(|location| {
-            let details = location.details.as_ref().expect("a few drops are always sampled");
-            // A sample stands for itself and those before it, never for more than there were.
-            assert!((1..=location.count).contains(&details.weight), "{location:#?}");
-            assert!((1..=details.weight).contains(&details.samples), "{location:#?}");
-            details
-        })
+    recording.locations().filter(|location| is_at(location, places)).map(|location| {
+        let details = location.details.as_ref().expect("a few drops are always sampled");
+        // A sample stands for itself and those before it, never for more than there were.
+        assert!((1..=location.count).contains(&details.weight), "{location:#?}");
+        assert!((1..=details.weight).contains(&details.samples), "{location:#?}");
+        details
+    })
 }
 
 fn expect_details(details: &Details, netns: &netns::Netns, expected: &Expected<'_>) {

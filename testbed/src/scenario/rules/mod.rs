@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, io::Write, path::Path, process::Command};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::{command, drops::Cause, tracepoint::Tracepoint, watch::Watch};
+use crate::{command, drops::Cause, netns, tracepoint::Tracepoint, watch::Watch};
 
 /// A host on which one thing is wrong, or nothing is.
 pub trait Trouble {
@@ -132,9 +132,15 @@ impl RuleScenario {
     }
 }
 
-/// What dropwatch finds while the trouble happens, each rule and namespace once.
+/// What dropwatch finds in the scenario's namespaces while the trouble happens, each rule and
+/// namespace once.
+///
+/// Of the drops, dropwatch counts those alone: other tenants of this host have drops at the same
+/// places, and a row is told as that of whoever has the most of them.
 fn watch(dropwatch: &Path, trouble: &mut dyn Trouble) -> Result<Vec<Found>> {
-    let watch = Watch::start(Command::new(dropwatch).args(["--json", "-i", "1s"]))?;
+    let mut command = Command::new(dropwatch);
+    command.args(["--json", "-i", "1s"]).args(within_own()?);
+    let watch = Watch::start(&mut command)?;
     trouble.happen()?;
     let ended = watch.stop()?;
     if !ended.status.success() {
@@ -143,7 +149,16 @@ fn watch(dropwatch: &Path, trouble: &mut dyn Trouble) -> Result<Vec<Found>> {
     findings(&ended.lines)
 }
 
-/// The findings in dropwatch's JSON lines, each rule and namespace once.
+/// Options of dropwatch that leave out drops of other namespaces than this process has made.
+///
+/// # Errors
+/// When those cannot be listed.
+pub(super) fn within_own() -> Result<Vec<String>> {
+    Ok(netns::own()?.into_iter().flat_map(|name| ["--netns".to_owned(), name]).collect())
+}
+
+/// The findings in dropwatch's JSON lines that are about the whole host or a namespace of this
+/// process, each rule and namespace once. What is wrong elsewhere on the host is not its business.
 ///
 /// # Errors
 /// When a line is none.
@@ -161,6 +176,9 @@ pub fn findings(lines: &[String]) -> Result<Vec<Found>> {
                 commands: actions.map(|action| text(&action["command"])).collect(),
                 netns: finding["netns"]["name"].as_str().map(str::to_owned),
             };
+            if found.netns.as_deref().is_some_and(|name| !netns::is_own(name)) {
+                continue;
+            }
             if !all.iter().any(|known| known.rule == found.rule && known.netns == found.netns) {
                 all.push(found);
             }
@@ -189,14 +207,23 @@ mod tests {
 
     #[test]
     fn findings_of_all_reports_are_told_once() {
-        let report = r#"{"findings":[{"rule":"a","severity":"critical","title":"t",
-            "netns":{"name":"gw","inum":1},"actions":[{"command":"c","note":""}]}]}"#;
-        let found = findings(&[report.to_owned(), "{}".to_owned(), report.to_owned()]).unwrap();
-        assert_eq!(found.len(), 1);
+        let report = |netns: &str| {
+            format!(
+                r#"{{"findings":[{{"rule":"a","severity":"critical","title":"t",
+                "netns":{netns},"actions":[{{"command":"c","note":""}}]}}]}}"#
+            )
+        };
+        let own = format!("dwt-{}-0-gw", std::process::id());
+        let ours = report(&format!(r#"{{"name":"{own}","inum":1}}"#));
+        let others = report(r#"{"name":"gw","inum":2}"#);
+        let lines = [ours.clone(), "{}".to_owned(), others, report("null"), ours];
+        let found = findings(&lines).unwrap();
+        assert_eq!(found.len(), 2);
         assert_eq!(
             (found[0].commands.as_slice(), found[0].netns.as_deref()),
-            (&["c".to_owned()][..], Some("gw"))
+            (&["c".to_owned()][..], Some(own.as_str()))
         );
+        assert_eq!(found[1].netns, None);
         assert!(findings(&["{".to_owned()]).is_err());
     }
 }
