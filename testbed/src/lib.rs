@@ -36,6 +36,7 @@ mod socket;
 pub mod tracepoint;
 pub mod udp;
 pub mod undo;
+pub mod unproved;
 pub mod watch;
 
 use anyhow::{Result, ensure};

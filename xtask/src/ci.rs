@@ -1,6 +1,8 @@
 //! `cargo xtask ci`: all that must hold before a change goes in.
 
 use std::{
+    fmt,
+    ops::Add,
     process::{Command, ExitCode},
     time::Instant,
 };
@@ -55,29 +57,52 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
     eprintln!("==> packaging");
     setup::install(project, setup::For::Packaging)?;
     let packaging = packaging::strict(project);
-    println!("host: {} passed, {} failed", host.passed, host.failed);
-    println!("packaging: {} passed, {} failed", packaging.passed, packaging.failed);
-    let here =
-        Sum { passed: host.passed + packaging.passed, failed: host.failed + packaging.failed };
+    println!("host: {host}");
+    println!("packaging: {packaging}");
+    let here = host + packaging;
     if args.without_vm {
         return Ok(conclude(here));
     }
     eprintln!("==> other kernels");
     let guests = vm::all(project)?;
-    println!("other kernels: {} passed, {} failed", guests.passed, guests.failed);
-    Ok(conclude(Sum { passed: here.passed + guests.passed, failed: here.failed + guests.failed }))
+    println!("other kernels: {guests}");
+    Ok(conclude(here + guests))
 }
 
-/// Tests that passed and failed.
+/// Tests that passed, failed, and did not run or proved nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sum {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
+    pub(crate) skipped: u64,
 }
 
-fn conclude(Sum { passed, failed }: Sum) -> ExitCode {
-    println!("{passed} passed, {failed} failed");
-    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+impl Add for Sum {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+        }
+    }
+}
+
+/// `12 passed, 0 failed`, and `, 1 skipped` where there is one.
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        match self.skipped {
+            0 => Ok(()),
+            skipped => write!(f, ", {skipped} skipped"),
+        }
+    }
+}
+
+fn conclude(sum: Sum) -> ExitCode {
+    println!("{sum}");
+    if sum.failed == 0 && sum.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {

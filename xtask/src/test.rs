@@ -1,10 +1,11 @@
 //! `cargo xtask test`: every test there is, the ones on the real kernel included.
 
-mod tally;
+pub(crate) mod tally;
 
 use std::{
     env,
     ffi::OsString,
+    fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
@@ -12,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use testbed::command::die_with_parent;
+use testbed::{command::die_with_parent, unproved};
 
 use crate::{
     ci::Sum,
@@ -51,7 +52,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
 pub(crate) fn all(project: &Project) -> Sum {
     let tally = tally(project, &Args::default());
     conclude(&tally);
-    Sum { passed: tally.passed(), failed: tally.failed() }
+    tally.sum()
 }
 
 fn tally(project: &Project, args: &Args) -> Tally {
@@ -90,6 +91,7 @@ fn conclude(tally: &Tally) -> ExitCode {
     for skipped in tally.skipped() {
         println!("skipped: {skipped}");
     }
+    tally.partly().iter().for_each(|line| println!("{line}"));
     println!("{tally}");
     if tally.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -100,7 +102,9 @@ fn workspace(project: &Project, filter: Option<&str>, tally: &mut Tally) -> Resu
     let mut command = Command::new(cargo());
     command.current_dir(&project.root);
     command.args(["test", "--workspace", "--locked", "--no-fail-fast"]).args(filter);
-    follow(&mut command, tally)
+    let unproved = Unproved::new(project)?;
+    command.env(unproved::FILE, &unproved.0);
+    follow(&mut command, &unproved, tally)
 }
 
 /// The host tests, as root, one at a time: they share the kernel.
@@ -123,10 +127,13 @@ fn host(
     variables.push(("CARGO_MANIFEST_DIR", project.package().into()));
     variables.push(("PATH", env::join_paths(path_folders())?));
 
+    let unproved = Unproved::new(project)?;
+    variables.push((unproved::FILE, unproved.0.clone().into()));
+
     let mut command = as_root(&tests, &variables)?;
     command.current_dir(project.package());
     command.args(filter).args(["--include-ignored", "--test-threads=1", "--skip", GUEST]);
-    follow(&mut command, tally)
+    follow(&mut command, &unproved, tally)
 }
 
 fn as_root(program: &Path, variables: &[(&str, OsString)]) -> Result<Command> {
@@ -150,9 +157,33 @@ fn as_root(program: &Path, variables: &[(&str, OsString)]) -> Result<Command> {
     Ok(command)
 }
 
+/// The file in which tests say that they prove nothing; it goes with this value.
+struct Unproved(PathBuf);
+
+impl Unproved {
+    fn new(project: &Project) -> Result<Self> {
+        let path = project.target().join(format!("unproved-{}", std::process::id()));
+        fs::create_dir_all(project.target())
+            .and_then(|()| fs::write(&path, ""))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn read(&self) -> Result<String> {
+        fs::read_to_string(&self.0).with_context(|| format!("cannot read {}", self.0.display()))
+    }
+}
+
+impl Drop for Unproved {
+    fn drop(&mut self) {
+        let _gone_or_never_there = fs::remove_file(&self.0);
+    }
+}
+
 /// Runs a test program, passes its output on and counts what it says. An exit status that no
 /// failed test explains (a crash, an error of the build) is an error.
-fn follow(command: &mut Command, tally: &mut Tally) -> Result<()> {
+fn follow(command: &mut Command, unproved: &Unproved, tally: &mut Tally) -> Result<()> {
+    tally.begin();
     let failed_before = tally.failed();
     let quoted = command.quoted();
     let mut child =
@@ -166,6 +197,7 @@ fn follow(command: &mut Command, tally: &mut Tally) -> Result<()> {
     }
     let status = child.wait().with_context(|| format!("cannot wait for `{quoted}`"))?;
     tally.end_of_output();
+    tally.unproved(&unproved.read()?);
     if !status.success() && tally.failed() == failed_before {
         bail!("`{quoted}` failed: {status}");
     }
@@ -218,6 +250,8 @@ fn executable(messages: &str, target: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     const MESSAGES: &str = r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"dropwatch"},"executable":null}
@@ -234,9 +268,27 @@ not JSON
     }
 
     fn follow_script(script: &str) -> (Result<()>, String) {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("xtask-unproved-{}-{number}", std::process::id());
+        let unproved = Unproved(env::temp_dir().join(name));
+        fs::write(&unproved.0, "").unwrap();
         let mut tally = Tally::default();
-        let result = follow(Command::new("sh").args(["-c", script]), &mut tally);
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).env(unproved::FILE, &unproved.0);
+        let result = follow(&mut command, &unproved, &mut tally);
         (result, tally.to_string())
+    }
+
+    #[test]
+    fn a_test_that_says_that_it_proves_nothing_is_skipped() {
+        let (result, tally) = follow_script(
+            "echo 'running 2 tests'; echo 'test a::b ... ok'; echo 'test a::c ... ok'\n\
+             echo 'unproved: a::c: no BTF' >>\"$DROPWATCH_TEST_UNPROVED\"\n\
+             echo 'test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out'",
+        );
+        result.unwrap();
+        assert_eq!(tally, "1 passed, 0 failed, 1 skipped");
     }
 
     #[test]

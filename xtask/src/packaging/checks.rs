@@ -69,9 +69,9 @@ impl Checks {
         found
     }
 
-    /// What passed and what failed.
+    /// What passed, failed and was skipped.
     pub(super) fn sum(&self) -> Sum {
-        Sum { passed: self.passed.into(), failed: self.failed.into() }
+        Sum { passed: self.passed.into(), failed: self.failed.into(), skipped: self.skipped.into() }
     }
 
     /// Something passed, and nothing failed.
@@ -80,14 +80,9 @@ impl Checks {
     }
 }
 
-/// `12 passed, 0 failed`, and `, 1 skipped` where there is one.
 impl fmt::Display for Checks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
-        match self.skipped {
-            0 => Ok(()),
-            skipped => write!(f, ", {skipped} skipped"),
-        }
+        self.sum().fmt(f)
     }
 }
 

@@ -1,15 +1,27 @@
 //! Adding up what test programs print.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use anyhow::Result;
+use testbed::unproved;
+
+use crate::ci::Sum;
 
 /// Counts over all test programs so far.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     passed: u64,
     failed: u64,
+    /// In words; those that ran and proved nothing among them.
     skipped: Vec<String>,
+    /// Groups of tests in which some proved nothing.
+    partly: Vec<String>,
+    /// Tests of each group that the current phase has run, and those that failed.
+    ran: BTreeMap<String, u64>,
+    failures: BTreeSet<String>,
     /// Tests ignored for these reasons run in another phase: they are not skipped.
     elsewhere: &'static [&'static str],
     /// Ignored tests that the current program has named, and whether it owes a summary.
@@ -22,8 +34,8 @@ impl Tally {
         self.elsewhere = reasons;
     }
 
-    pub(super) fn passed(&self) -> u64 {
-        self.passed
+    pub(super) fn sum(&self) -> Sum {
+        Sum { passed: self.passed, failed: self.failed, skipped: self.skipped.len() as u64 }
     }
 
     pub(super) fn failed(&self) -> u64 {
@@ -32,6 +44,35 @@ impl Tally {
 
     pub(super) fn skipped(&self) -> &[String] {
         &self.skipped
+    }
+
+    /// Lines such as `findings: 28 of 34 tests prove something here`.
+    pub(super) fn partly(&self) -> &[String] {
+        &self.partly
+    }
+
+    /// A phase begins: what ran before is of other programs.
+    pub(super) fn begin(&mut self) {
+        (self.ran, self.failures) = Default::default();
+    }
+
+    /// Takes the lines of the phase's tests that have proved nothing. libtest lists those that did
+    /// not fail as passed.
+    pub(super) fn unproved(&mut self, lines: &str) {
+        let mut groups = BTreeMap::<String, u64>::new();
+        for unproved::Unproved { test, why } in lines.lines().filter_map(unproved::parse) {
+            if self.failures.contains(&test) {
+                continue;
+            }
+            self.passed = self.passed.saturating_sub(1);
+            *groups.entry(group(&test).to_owned()).or_default() += 1;
+            self.skipped.push(format!("{test} proves nothing here: {why}"));
+        }
+        for (group, unproved) in groups {
+            let all = self.ran.get(&group).copied().unwrap_or_default().max(unproved);
+            let proved = all - unproved;
+            self.partly.push(format!("{group}: {proved} of {all} tests prove something here"));
+        }
     }
 
     /// All that ran passed, and something did.
@@ -63,6 +104,11 @@ impl Tally {
                 let reason = if reason.is_empty() { "no reason given" } else { reason };
                 self.skipped.push(format!("{name}: {reason}"));
             }
+        } else if let Some((name, passed)) = outcome(line) {
+            *self.ran.entry(group(name).to_owned()).or_default() += 1;
+            if !passed {
+                self.failures.insert(name.to_owned());
+            }
         } else if is_start(line) {
             self.end_of_output();
             self.owes_summary = true;
@@ -79,14 +125,9 @@ impl Tally {
     }
 }
 
-/// `12 passed, 0 failed`, and `, 1 skipped` where there is one.
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
-        match self.skipped.len() {
-            0 => Ok(()),
-            skipped => write!(f, ", {skipped} skipped"),
-        }
+        self.sum().fmt(f)
     }
 }
 
@@ -120,6 +161,24 @@ fn is_start(line: &str) -> bool {
     line.strip_prefix("running ")
         .and_then(|rest| rest.strip_suffix(" tests").or_else(|| rest.strip_suffix(" test")))
         .is_some_and(|count| count.parse::<u64>().is_ok())
+}
+
+/// `test NAME ... ok`, or `FAILED`.
+pub(crate) fn outcome(line: &str) -> Option<(&str, bool)> {
+    let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    // A test that is expected to panic has that behind its name.
+    let name = name.strip_suffix(" - should panic").unwrap_or(name);
+    match verdict {
+        "ok" => Some((name, true)),
+        "FAILED" => Some((name, false)),
+        _ => None,
+    }
+}
+
+/// The module that a test is in; of those for guests alone, which are in one, the module below.
+pub(crate) fn group(test: &str) -> &str {
+    let name = test.strip_prefix("guest::").unwrap_or(test);
+    name.split_once("::").map_or("", |(group, _)| group)
 }
 
 /// Name and reason out of `test NAME ... ignored, REASON`.
@@ -167,6 +226,36 @@ mod tests {
         assert_eq!(tally.skipped(), skipped);
         assert_eq!(tally.to_string(), "1 passed, 0 failed, 3 skipped");
         assert!(tally.is_success());
+    }
+
+    #[test]
+    fn what_proves_nothing_has_not_passed() {
+        let mut tally = tally(
+            "running 4 tests\ntest findings::xdp ... ok\ntest findings::mtu ... ok\n\
+             test findings::slow ... FAILED\ntest names::a ... ok\n\
+             test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s\n",
+        );
+        tally.unproved(
+            "unproved: findings::xdp: this kernel has no reason XDP\n\
+             unproved: findings::slow: this kernel has no reason QDISC_DROP\nother text\n",
+        );
+        assert_eq!(tally.to_string(), "2 passed, 1 failed, 1 skipped");
+        assert_eq!(
+            tally.skipped(),
+            ["findings::xdp proves nothing here: this kernel has no reason XDP"]
+        );
+        assert_eq!(tally.partly(), ["findings: 2 of 3 tests prove something here"]);
+    }
+
+    #[test]
+    fn nothing_but_unproved_is_no_success() {
+        let mut tally = tally(
+            "running 1 test\ntest a::b ... ok\n\
+             test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s\n",
+        );
+        tally.unproved("unproved: a::b: no BTF\n");
+        assert_eq!(tally.to_string(), "0 passed, 0 failed, 1 skipped");
+        assert!(!tally.is_success());
     }
 
     #[test]

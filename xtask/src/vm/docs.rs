@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs};
 
 use anyhow::{Context, Result, ensure};
 
-use super::results::{KernelRun, Matrix};
+use super::results::{Group, KernelRun, Matrix};
 use crate::project::Project;
 
 const PAGE: &str = "docs/kernels.md";
@@ -73,8 +73,9 @@ fn page(matrix: &Matrix) -> String {
         let about = GROUPS.iter().find(|(known, _)| *known == group);
         let about = about.map_or(group, |(_, about)| about);
         row(&mut page, about, matrix, |kernel| match kernel.groups().get(group) {
-            Some((passed, all)) if passed == all => "tested".to_owned(),
-            Some(_) => "fails".to_owned(),
+            Some(Group { failed: 1.., .. }) => "fails".to_owned(),
+            Some(Group { proved, all, .. }) if proved == all => "tested".to_owned(),
+            Some(Group { proved, all, .. }) => format!("{proved} of {all}"),
             None => "–".to_owned(),
         });
     }
@@ -121,6 +122,9 @@ the tracepoint offers, how reasons are numbered and what may be read is found by
 kernel between two columns, or one with features taken back, gets what it really has;
 `dropwatch doctor` says what that is.
 
+\"28 of 34\" means that the other six have nothing to prove on that kernel: it lacks what they are
+about, such as the drop reason that alone shows a cause.
+
 A dash means that the tests are left to other kernels: those about the program itself, which no
 kernel changes, run on the oldest one, and those that take long on the oldest and the newest.
 
@@ -157,16 +161,21 @@ Kernel
 
     #[test]
     fn the_page_says_what_doctor_said_and_what_passed() {
+        let test = |name: &str, unproved: Option<&str>| Test {
+            name: name.into(),
+            passed: true,
+            unproved: unproved.map(str::to_owned),
+            ..Test::default()
+        };
         let kernel = KernelRun {
             name: "5.10".into(),
             release: "5.10.0-30".into(),
             doctor: DOCTOR.into(),
-            tests: vec![Test {
-                name: "counting::flood".into(),
-                passed: true,
-                milliseconds: 9,
-                again: false,
-            }],
+            tests: vec![
+                test("counting::flood", None),
+                test("findings::xdp", Some("no reason XDP")),
+                test("findings::mtu", None),
+            ],
             ..KernelRun::default()
         };
         let page = page(&Matrix { kernels: vec![kernel] });
@@ -175,6 +184,7 @@ Kernel
             "| attaches | counts, samples |\n| drop reasons | none on this kernel |",
             "| TCP's own drops | invisible |\n| floods, nested floods and closed ports, to the \
              packet | tested |",
+            "silent otherwise | 1 of 2 |",
         ] {
             assert!(page.contains(line), "{line}\nis not in\n{page}");
         }

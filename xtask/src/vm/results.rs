@@ -7,6 +7,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use testbed::unproved;
+
+use crate::test::tally::{group, outcome};
 
 /// Every kernel of a run, in the order of the pins.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -33,7 +36,7 @@ pub(super) struct KernelRun {
     pub(super) broke: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Test {
     pub(super) name: String,
     pub(super) passed: bool,
@@ -42,42 +45,62 @@ pub(super) struct Test {
     /// It failed at first, and passed when it was run again, alone in a fresh guest.
     #[serde(default)]
     pub(super) again: bool,
+    /// It passed and proved nothing: why.
+    #[serde(default)]
+    pub(super) unproved: Option<String>,
 }
 
 impl Test {
-    /// The module it is in; of those for guests alone, which are in one, the module below.
     pub(super) fn group(&self) -> &str {
-        let name = self.name.strip_prefix("guest::").unwrap_or(&self.name);
-        name.split_once("::").map_or("", |(group, _)| group)
+        group(&self.name)
     }
+
+    fn proved(&self) -> bool {
+        self.passed && self.unproved.is_none()
+    }
+}
+
+/// What came of the tests of one group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) proved: usize,
+    pub(super) failed: usize,
+    pub(super) all: usize,
 }
 
 impl KernelRun {
     pub(super) fn passed(&self) -> usize {
-        self.tests.iter().filter(|test| test.passed).count()
+        self.tests.iter().filter(|test| test.proved()).count()
+    }
+
+    /// Those that ran and proved nothing.
+    pub(super) fn skipped(&self) -> usize {
+        self.tests.iter().filter(|test| test.passed && !test.proved()).count()
     }
 
     /// Takes over what passed when the tests that had failed were run again.
     pub(super) fn judge_again(&mut self, second: &Self) {
         self.seconds += second.seconds;
         for test in self.tests.iter_mut().filter(|test| !test.passed) {
-            let passed = second.tests.iter().any(|it| it.name == test.name && it.passed);
-            (test.passed, test.again) = (passed, passed);
+            let passed = second.tests.iter().find(|it| it.name == test.name && it.passed);
+            (test.passed, test.again) = (passed.is_some(), passed.is_some());
+            test.unproved = passed.and_then(|it| it.unproved.clone());
         }
     }
 
     /// A run that broke off is a failure of its own, besides its tests'.
     pub(super) fn failed(&self) -> usize {
-        self.tests.len() - self.passed() + usize::from(self.broke.is_some())
+        let failed = self.tests.iter().filter(|test| !test.passed).count();
+        failed + usize::from(self.broke.is_some())
     }
 
-    /// Passed and all tests of each group.
-    pub(super) fn groups(&self) -> BTreeMap<&str, (usize, usize)> {
+    pub(super) fn groups(&self) -> BTreeMap<&str, Group> {
         let mut groups = BTreeMap::new();
         for test in &self.tests {
-            let (passed, all) = groups.entry(test.group()).or_insert((0, 0));
-            *passed += usize::from(test.passed);
-            *all += 1;
+            let group: &mut Group = groups.entry(test.group()).or_default();
+            group.proved += usize::from(test.proved());
+            group.failed += usize::from(!test.passed);
+            group.all += 1;
         }
         groups
     }
@@ -90,6 +113,10 @@ impl Matrix {
 
     pub(super) fn failed(&self) -> usize {
         self.kernels.iter().map(KernelRun::failed).sum()
+    }
+
+    pub(super) fn skipped(&self) -> usize {
+        self.kernels.iter().map(KernelRun::skipped).sum()
     }
 
     pub(super) fn is_success(&self) -> bool {
@@ -114,8 +141,9 @@ impl Matrix {
         }
         for group in self.groups() {
             let cell = |kernel: &KernelRun| match kernel.groups().get(group) {
-                Some((passed, all)) if passed == all => format!("{all} ok"),
-                Some((passed, all)) => format!("{} FAILED", all - passed),
+                Some(Group { failed: failed @ 1.., .. }) => format!("{failed} FAILED"),
+                Some(Group { proved, all, .. }) if proved == all => format!("{all} ok"),
+                Some(Group { proved, all, .. }) => format!("{proved} of {all}"),
                 None => "-".to_owned(),
             };
             rows.push((group, self.kernels.iter().map(cell).collect()));
@@ -143,6 +171,12 @@ impl Matrix {
                     "unsteady: {} {} failed at first, and passed alone",
                     kernel.name, test.name
                 );
+            }
+            for test in kernel.tests.iter().filter(|test| test.passed) {
+                if let Some(why) = &test.unproved {
+                    let _infallible =
+                        writeln!(text, "skipped: {} {}: {why}", kernel.name, test.name);
+                }
             }
             for test in kernel.tests.iter().filter(|test| !test.passed) {
                 let _infallible = writeln!(text, "failed: {} {}", kernel.name, test.name);
@@ -203,7 +237,12 @@ impl Reader {
                 self.doctor.push('\n');
             }
             _ => {
-                if let Some((name, passed)) = outcome(line) {
+                if let Some(unproved) = unproved::parse(line) {
+                    let mut tests = self.tests.iter_mut();
+                    if let Some(test) = tests.find(|test| test.name == unproved.test) {
+                        test.unproved = Some(unproved.why);
+                    }
+                } else if let Some((name, passed)) = outcome(line) {
                     let began = self.began.replace(Instant::now());
                     let took = began.map_or(Duration::ZERO, |began| began.elapsed());
                     let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -212,22 +251,12 @@ impl Reader {
                         passed,
                         milliseconds,
                         again: false,
+                        unproved: None,
                     });
                 }
             }
         }
     }
-}
-
-/// `test NAME ... ok`, or `FAILED`.
-fn outcome(line: &str) -> Option<(&str, bool)> {
-    let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
-    let passed = match verdict {
-        "ok" => true,
-        "FAILED" => false,
-        _ => return None,
-    };
-    Some((name, passed))
 }
 
 #[cfg(test)]
@@ -262,9 +291,26 @@ mod tests {
     }
 
     #[test]
+    fn what_proves_nothing_has_not_passed() {
+        let reader = reader(
+            "--- tests\ntest findings::xdp ... ok\ntest findings::mtu ... ok\n\
+             test names::a ... ok\ntest result: ok. 3 passed; 0 failed\n\
+             unproved: findings::xdp: this kernel has no reason XDP\n",
+        );
+        let run = KernelRun { name: "6.1".into(), tests: reader.tests, ..KernelRun::default() };
+        assert_eq!((run.passed(), run.failed(), run.skipped()), (2, 0, 1));
+        let matrix = Matrix { kernels: vec![run] };
+        assert!(matrix.is_success());
+        let table = matrix.table();
+        assert!(table.contains("findings            1 of 2\n"), "{table}");
+        assert!(table.contains("names                 1 ok\n"), "{table}");
+        let skipped = "skipped: 6.1 findings::xdp: this kernel has no reason XDP\n";
+        assert!(table.ends_with(skipped), "{table}");
+    }
+
+    #[test]
     fn a_run_that_broke_off_fails_whatever_passed() {
-        let test =
-            |name: &str, passed| Test { name: name.into(), passed, milliseconds: 0, again: false };
+        let test = |name: &str, passed| Test { name: name.into(), passed, ..Test::default() };
         let fine = KernelRun {
             name: "6.1".into(),
             tests: vec![test("a::b", true), test("c::d", true)],
@@ -287,8 +333,7 @@ mod tests {
 
     #[test]
     fn what_passes_alone_has_passed_and_is_told() {
-        let test =
-            |name: &str, passed| Test { name: name.into(), passed, milliseconds: 0, again: false };
+        let test = |name: &str, passed| Test { name: name.into(), passed, ..Test::default() };
         let run =
             |tests: Vec<Test>| KernelRun { name: "5.10".into(), tests, ..KernelRun::default() };
         let mut first = run(vec![test("a::x", true), test("a::y", false), test("a::z", false)]);

@@ -65,6 +65,15 @@ impl<C: Cause> Trouble for Caused<C> {
     }
 }
 
+/// What came of a scenario that did not fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All went as it should.
+    Proved,
+    /// This kernel lacks what the scenario is about; the reason.
+    Unproved(String),
+}
+
 /// One scenario.
 #[derive(Debug)]
 pub struct RuleScenario {
@@ -93,7 +102,7 @@ impl RuleScenario {
     ///
     /// # Errors
     /// What dropwatch said and should not have, or did not say.
-    pub fn run(&self, dropwatch: &Path, out: &mut dyn Write) -> Result<()> {
+    pub fn run(&self, dropwatch: &Path, out: &mut dyn Write) -> Result<Outcome> {
         let mut trouble = (self.make)().context("cannot make the trouble")?;
         let before = watch(dropwatch, trouble.as_mut())?;
         tell(&before, out)?;
@@ -103,12 +112,13 @@ impl RuleScenario {
         {
             let others: Vec<_> = before.iter().filter(|it| it.severity == "critical").collect();
             ensure!(others.is_empty(), "nothing can be proved here, and it found {others:?}");
-            writeln!(out, "    this kernel has no reason {reason}: nothing can be proved")?;
-            return Ok(());
+            let why = format!("this kernel has no reason {reason}");
+            writeln!(out, "    {why}: nothing can be proved")?;
+            return Ok(Outcome::Unproved(why));
         }
         let Some(rule) = self.rule else {
             ensure!(before.is_empty(), "nothing is wrong, and it found {:?}", rules(&before));
-            return Ok(());
+            return Ok(Outcome::Proved);
         };
         let found = before.iter().find(|found| found.rule == rule);
         let found = found.with_context(|| format!("{rule} not found, but {:?}", rules(&before)))?;
@@ -117,7 +127,7 @@ impl RuleScenario {
         let critical: Vec<&Found> = critical.collect();
         ensure!(critical.is_empty(), "also critical: {critical:?}");
         if !self.mended {
-            return Ok(());
+            return Ok(Outcome::Proved);
         }
         let Some(fix) = trouble.choose(&found.commands) else {
             bail!("{rule} names no command that would end it: {:?}", found.commands);
@@ -128,7 +138,7 @@ impl RuleScenario {
         let after = watch(dropwatch, trouble.as_mut())?;
         ensure!(after.iter().all(|found| found.rule != rule), "{rule} is still found: {after:?}");
         writeln!(out, "    gone")?;
-        Ok(())
+        Ok(Outcome::Proved)
     }
 }
 
