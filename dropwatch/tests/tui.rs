@@ -78,6 +78,7 @@ fn report(seq: u64, rows: Vec<Location>) -> Report {
             command: "sysctl -w net.netfilter.nf_conntrack_max=65536".to_owned(),
             note: "16.5 MiB when full".to_owned(),
         }],
+        unreachable: None,
     };
     Report {
         seq,

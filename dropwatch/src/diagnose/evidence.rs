@@ -3,7 +3,7 @@
 //! Values alone: `kernel::evidence` reads them, [`Facts`](super::facts::Facts) subtracts two of
 //! them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::report::{
     conntrack::{Stats, Table},
@@ -46,6 +46,12 @@ pub struct Evidence {
     pub settings: Settings,
     /// By inode number.
     pub spaces: BTreeMap<u32, Space>,
+    /// Namespaces, by inode number, in which packets were dropped and which are proved to have ended
+    /// since.
+    pub ended: BTreeSet<u32>,
+    /// What a command starts with that is to run in the host's own namespace; `None` where nothing
+    /// leads there, as in a container.
+    pub host_prefix: Option<String>,
 }
 
 /// Settings by their name, `net.ipv4.ip_forward`; those that are not there are missing.
@@ -55,8 +61,12 @@ pub type Settings = BTreeMap<String, String>;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Space {
     pub netns: Option<Netns>,
-    /// What a command starts with that is to run there: `ip netns exec gw `, or nothing.
-    pub prefix: String,
+    /// What a command starts with that is to run there: `ip netns exec gw `, or nothing where
+    /// commands run anyway. `None` where only dropwatch itself keeps the namespace alive.
+    pub prefix: Option<String>,
+    /// Number that the kernel gives to no other namespace as long as it runs (`SO_NETNS_COOKIE`,
+    /// Linux 5.14); `None` on older kernels.
+    pub cookie: Option<u64>,
     /// Those that a rule looks at.
     pub counters: Counters,
     /// What rises and falls: `FRAG.memory`. Read only where drops or losses are.

@@ -9,6 +9,7 @@ use super::{
 use crate::report::{
     conntrack::{self, Stats},
     facts::{Details, Field, Netns, Owner},
+    finding::Unreachable,
     flow::Flow,
     model::{Location, Report},
 };
@@ -53,6 +54,52 @@ impl<'a> Facts<'a> {
     /// The namespace with this inode number.
     pub fn space(&self, inum: u32) -> Option<Changed<'a>> {
         self.spaces().find(|space| space.netns().is_some_and(|netns| netns.inum == inum))
+    }
+
+    /// What a command starts with that is to run in `netns`.
+    ///
+    /// A number alone proves nothing: the kernel gives it to another namespace as soon as one has
+    /// ended. Only what was the same namespace at the begin and at the end of the interval is the one
+    /// in which packets were dropped in between.
+    ///
+    /// # Errors
+    /// Why no command can be said to run there.
+    pub fn prefix(&self, netns: Option<&Netns>) -> Result<&'a str, Unreachable> {
+        let Self { before, now, .. } = *self;
+        let cannot = |why: &str| {
+            Err(Unreachable { ended: false, why: format!("no command for {}: {why}", name(netns)) })
+        };
+        let Some(Netns { inum, .. }) = netns else {
+            return cannot("samples do not tell where the packets were dropped");
+        };
+        let Some(space) = now.spaces.get(inum) else {
+            if now.ended.contains(inum) {
+                let why = format!("{} has ended: no command can be run there", name(netns));
+                return Err(Unreachable { ended: true, why });
+            }
+            return cannot("it has ended, or no way into it is known here");
+        };
+        match before.spaces.get(inum) {
+            Some(before) if restarted(before, space) => {
+                cannot("one of two that had the same number, of which the first has ended")
+            }
+            None => cannot("it began within the report, and its number may have been another's"),
+            Some(_) => match &space.prefix {
+                Some(prefix) => Ok(prefix),
+                None => cannot("it ends with dropwatch"),
+            },
+        }
+    }
+
+    /// What a command starts with that is to run in the host's own namespace.
+    ///
+    /// # Errors
+    /// Where nothing leads there.
+    pub fn host_prefix(&self) -> Result<&'a str, Unreachable> {
+        self.now.host_prefix.as_deref().ok_or_else(|| Unreachable {
+            ended: false,
+            why: "no command: it is for the host itself, outside this container".to_owned(),
+        })
     }
 
     /// Rows of the report that are about drops for one of `reasons`, at one of `functions`; either
@@ -279,8 +326,11 @@ fn delta(before: &Counters, now: &Counters, name: &str) -> u64 {
     }
 }
 
-/// Whether these are two namespaces: the kernel gives the number of one that has ended again, and
-/// no counter of one ever falls.
+/// Whether these are two namespaces: the kernel gives the number of one that has ended again. Each
+/// has a cookie of its own; on kernels without, no counter of one ever falls.
 fn restarted(before: &Space, now: &Space) -> bool {
+    if let (Some(before), Some(now)) = (before.cookie, now.cookie) {
+        return before != now;
+    }
     before.counters.iter().any(|(name, then)| now.counters.get(name).is_some_and(|now| now < then))
 }

@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{HostRoot, Namespaces, Place, conntrack, counters, links, listeners};
+use super::{HostRoot, Namespaces, Place, conntrack, counters, inside::cookie, links, listeners};
 use crate::{
     diagnose::{
         evidence::{Evidence, Settings, Space},
@@ -37,6 +37,9 @@ const MAX_SPACES: usize = 256;
 const QUIET: Duration = Duration::from_millis(4_500);
 /// Reports after which namespaces are searched for again; those that samples name are known at once.
 const SEARCH: u32 = 12;
+/// Most namespaces of a report of which it is proved that they have ended: each proof looks at every
+/// process.
+const MAX_LOST: usize = 16;
 /// Most devices of a namespace whose own settings are read.
 const MAX_DEVICES: usize = 32;
 /// How long what a full table holds is believed, and what it waits for that in a report.
@@ -102,7 +105,13 @@ impl Collector {
                 continue;
             }
             known.read = Some(Instant::now());
-            match read_space(&self.root, &known.place, before, sampled) {
+            let reading = read_space(&self.root, &known.place, before, sampled).or_else(|error| {
+                // What led there may be gone, and something else still lead there.
+                let other = namespaces.place(*inum).filter(|place| *place != known.place);
+                known.place = other.ok_or(error)?;
+                read_space(&self.root, &known.place, before, sampled)
+            });
+            match reading {
                 Ok(space) => {
                     spaces.insert(*inum, space);
                 }
@@ -110,13 +119,16 @@ impl Collector {
                 Err(error) => log::debug!("not looking into namespace {inum}: {error}"),
             }
         }
+        let lost = sampled.iter().filter(|inum| !spaces.contains_key(inum)).take(MAX_LOST);
+        let ended = lost.copied().filter(|inum| namespaces.has_ended(*inum)).collect();
         self.places.retain(|inum, _| spaces.contains_key(inum));
         let host = counters::of_host(&self.root);
         let lossy = spaces.values().any(|space| !space.settings.is_empty())
             || rules::HOST_LOSSES.iter().any(|loss| host.get(loss) != self.now.host.get(loss));
         let settings =
             if lossy { settings(&self.root, rules::HOST_SETTINGS) } else { Settings::new() };
-        let now = Evidence { host, settings, spaces };
+        let host_prefix = namespaces.host_prefix();
+        let now = Evidence { host, settings, spaces, ended, host_prefix };
         self.before = std::mem::replace(&mut self.now, now);
         self.read_tables();
     }
@@ -218,7 +230,8 @@ fn read_space(
         let counters = counters::of_namespace(root, rules::is_wanted);
         let mut space = Space {
             netns: Some(place.netns.clone()),
-            prefix: place.prefix(),
+            prefix: place.prefix.clone(),
+            cookie: cookie(),
             counters,
             conntrack: conntrack::stats_here(root).ok(),
             // Without them the rules about devices find nothing.
@@ -269,6 +282,10 @@ fn values(root: &HostRoot, names: impl Iterator<Item = String>) -> Settings {
 mod tests {
     use super::*;
 
+    fn is_own(space: &Space) -> bool {
+        space.prefix.as_deref() == Some("") && space.cookie == cookie()
+    }
+
     #[test]
     fn this_host_is_read_twice_and_lets_itself_be_compared() {
         let root = HostRoot::default();
@@ -278,7 +295,7 @@ mod tests {
         collector.read(&mut namespaces, &BTreeSet::new());
         let (before, now) = (collector.before(), collector.now());
         assert!(now.host.iter().next().is_some(), "no counter of the host");
-        let own = now.spaces.values().find(|space| space.prefix.is_empty()).expect("our own");
+        let own = now.spaces.values().find(|space| is_own(space)).expect("our own");
         let inum = own.netns.as_ref().expect("known").inum;
         assert!(before.spaces.contains_key(&inum));
         assert!(own.counters.get("Udp.NoPorts").is_some(), "{:?}", own.counters);
@@ -291,7 +308,7 @@ mod tests {
         let root = HostRoot::default();
         let mut namespaces = Namespaces::new(&root);
         let mut collector = Collector::new(&root, &mut namespaces);
-        let own = collector.now().spaces.iter().find(|(_, space)| space.prefix.is_empty());
+        let own = collector.now().spaces.iter().find(|(_, space)| is_own(space));
         let inum = *own.expect("our own").0;
         collector.read(&mut namespaces, &[inum].into());
         let own = &collector.now().spaces[&inum];

@@ -8,7 +8,10 @@
 use std::{
     fs::File,
     io,
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::{fs::MetadataExt, net::UnixDatagram},
+    },
     path::Path,
     thread,
 };
@@ -44,4 +47,25 @@ fn enter(path: &Path, inum: u32) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Number of the calling thread's network namespace that no other gets as long as the kernel runs,
+/// unlike that of its file; `None` before Linux 5.14 (`SO_NETNS_COOKIE`, net/core/sock.c).
+pub(super) fn cookie() -> Option<u64> {
+    /// Of include/uapi/asm-generic/socket.h.
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let socket = UnixDatagram::unbound().ok()?;
+    let mut cookie = 0_u64;
+    let mut size = size_of_val(&cookie) as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel writes no more than `size` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut size,
+        )
+    };
+    (result == 0 && size as usize == size_of_val(&cookie)).then_some(cookie)
 }

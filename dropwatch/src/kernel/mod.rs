@@ -30,6 +30,7 @@ pub mod processes;
 pub mod reasons;
 pub mod root;
 pub mod status;
+pub mod surroundings;
 pub mod symbols;
 pub mod tracefs;
 
@@ -39,6 +40,7 @@ pub use owner::Owners;
 pub use processes::Process;
 pub use root::HostRoot;
 pub use status::Status;
+pub use surroundings::Surroundings;
 
 use crate::report::model::Host;
 

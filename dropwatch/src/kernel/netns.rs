@@ -1,8 +1,9 @@
 //! Names of network namespaces and of the interfaces in them.
 //!
 //! A namespace has no name of its own, only the inode number of its file in nsfs. It is called
-//! after, in this order: the host, if it is the host's own; the file that `ip netns` or a container
-//! runtime keeps it mounted at; a process that lives there. What has neither has no name.
+//! after, in this order: the host, if it is proved to be the machine's first; the container that
+//! dropwatch runs in, if it is that one's; the file that `ip netns` or a container runtime keeps it
+//! mounted at; a process that lives there. What has none of these has no name.
 //!
 //! | looked up | needs |
 //! |---|---|
@@ -18,6 +19,7 @@
 //! given again once a namespace is gone, so no name outlives the report after the one that last
 //! proved it.
 
+mod ended;
 mod places;
 
 use std::{
@@ -29,7 +31,7 @@ use std::{
 
 pub use self::places::Place;
 use super::{
-    HostRoot, clean, interfaces,
+    HostRoot, Surroundings, clean, interfaces,
     processes::{self, Process},
 };
 
@@ -50,14 +52,22 @@ const MAX_NAMES: usize = 4096;
 const VAIN_REPORTS: u8 = 12;
 /// Name of the namespace that the host itself lives in.
 const HOST: &str = "host";
+/// Name of the namespace of the container's first process, where that hides the host.
+const CONTAINER: &str = "this container";
 
 /// The network namespaces of a host.
 pub struct Namespaces {
     root: HostRoot,
     /// That of dropwatch.
     own: Option<u32>,
-    /// That of PID 1, else of dropwatch.
+    /// The machine's first, where that is in sight.
     host: Option<u32>,
+    /// That of PID 1 of a container whose `/proc` hides the host, unless it is the host's.
+    container: Option<u32>,
+    /// Whether `/proc` shows every process of the machine.
+    all_processes: bool,
+    /// dropwatch's own number, as `/proc` counts.
+    own_pid: Option<u32>,
     /// A process found in each; may have moved or gone since.
     residents: HashMap<u32, u32>,
     /// Those in which none was found, with the reports until the next attempt.
@@ -101,10 +111,17 @@ impl Namespaces {
     /// here alone.
     pub fn new(root: &HostRoot) -> Self {
         let own = of_process(root, "self").ok();
+        let surroundings = Surroundings::look(root);
+        let first = of_process(root, "1").ok();
+        let host = places::host(root, own, first, &surroundings);
+        let own_pid = root.path("proc/self").read_link().ok();
         let mut namespaces = Self {
             root: root.clone(),
             own,
-            host: of_process(root, "1").ok().or(own),
+            host,
+            container: first.filter(|first| surroundings.is_container() && host != Some(*first)),
+            all_processes: surroundings.all_processes == Some(true),
+            own_pid: own_pid.and_then(|link| link.to_str()?.parse().ok()),
             residents: HashMap::new(),
             vain: HashMap::new(),
             hidden: 0,
@@ -136,6 +153,9 @@ impl Namespaces {
         if self.host == Some(inum) {
             return Some(HOST.to_owned());
         }
+        if self.container == Some(inum) {
+            return Some(CONTAINER.to_owned());
+        }
         let Found { proved, unproved, .. } = &self.now;
         if let Some(known) = proved.netns.get(&inum).or_else(|| unproved.netns.get(&inum)) {
             return known.clone();
@@ -164,6 +184,11 @@ impl Namespaces {
         {
             return Ok(host);
         }
+        if wanted == CONTAINER
+            && let Some(container) = self.container
+        {
+            return Ok(container);
+        }
         if wanted.contains('/')
             && let Ok(file) = Path::new(wanted).metadata()
         {
@@ -180,7 +205,8 @@ impl Namespaces {
             let mut names: Vec<_> = mounted.values().map(|mounted| mounted.name.as_str()).collect();
             names.sort_unstable();
             names.truncate(10);
-            let known = [&[HOST], names.as_slice()].concat().join(", ");
+            let first = if self.host.is_some() { HOST } else { CONTAINER };
+            let known = [&[first], names.as_slice()].concat().join(", ");
             format!(
                 "there is no network namespace {wanted}: there are {known}; for a process or a \
                  container use /proc/PID/ns/net"
@@ -274,8 +300,12 @@ impl Namespaces {
         self.hidden = 0;
         for pid in processes::pids(&self.root) {
             match of_process(&self.root, &pid.to_string()) {
+                // dropwatch itself speaks only where nobody else does: it ends with the run.
                 Ok(inum) => {
-                    self.residents.entry(inum).or_insert(pid);
+                    let known = self.residents.entry(inum).or_insert(pid);
+                    if self.own_pid == Some(*known) {
+                        *known = pid;
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.hidden += 1,
                 Err(_) => {} // gone
@@ -341,18 +371,37 @@ mod tests {
     /// A host whose own namespace is number 1, and whose nsfs is the real one.
     fn host() -> Host {
         let host = Host::new();
+        host.link("proc/1/ns/pid", "pid:[4026531836]");
         host.process(1, "init", 1);
         host.link("proc/self/ns/net", SELF);
         host
     }
 
     #[test]
-    fn the_host_is_where_pid_1_lives_else_where_dropwatch_does() {
-        let host = host();
-        assert_eq!(Namespaces::new(&host.root()).netns(1).as_deref(), Some("host"));
-        let host = Host::new();
-        host.link("proc/self/ns/net", "net:[9]");
-        assert_eq!(Namespaces::new(&host.root()).netns(9).as_deref(), Some("host"));
+    fn the_host_is_the_machines_first_namespace_where_that_is_proved() {
+        let name = |host: &Host, inum| Namespaces::new(&host.root()).netns(inum);
+        let shown = host();
+        assert_eq!(name(&shown, 1).as_deref(), Some("host"), "PID 1 of the machine");
+        let hidden = Host::new();
+        hidden.link("proc/self/ns/net", "net:[9]");
+        assert_eq!(name(&hidden, 9), None, "nothing proves it");
+        hidden.write("proc/sys/net/core/netdev_max_backlog", "1000");
+        assert_eq!(name(&hidden, 9).as_deref(), Some("host"));
+    }
+
+    #[test]
+    fn in_a_container_nothing_but_the_hosts_own_is_called_host() {
+        let container = Host::new();
+        container.process(1, "entry", 10);
+        container.link("proc/1/ns/pid", "pid:[4026532246]");
+        container.link("proc/self/ns/net", "net:[10]");
+        let namespaces = || Namespaces::new(&container.root());
+        assert_eq!(namespaces().netns(10).as_deref(), Some("this container"));
+        assert_eq!(namespaces().find("this container"), Ok(10));
+        let error = namespaces().find("host").unwrap_err();
+        assert!(error.contains("there are this container;"), "{error}");
+        container.write("proc/sys/net/core/netdev_max_backlog", "1000");
+        assert_eq!(namespaces().netns(10).as_deref(), Some("host"), "shared with the host");
     }
 
     #[test]

@@ -57,6 +57,11 @@ pub(super) fn lines(finding: &Finding, medium: Medium) -> Vec<String> {
             indented(INDENT + NOTE, WEAK, line);
         }
     }
+    if let Some(unreachable) = &finding.unreachable {
+        for line in wrap(&clean(&unreachable.why), room) {
+            indented(INDENT, WEAK, &line);
+        }
+    }
     lines
 }
 
@@ -107,7 +112,7 @@ fn piece(Evidence { name, value, delta, .. }: &Evidence) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::finding::{Action, Explains};
+    use crate::report::finding::{Action, Explains, Unreachable};
 
     fn finding(title: &str, note: &str) -> Finding {
         let evidence = |name: &str, value, delta| Evidence {
@@ -131,6 +136,7 @@ mod tests {
                 command: "sysctl -w net.core.rmem_default=212992".to_owned(),
                 note: note.to_owned(),
             }],
+            unreachable: None,
         }
     }
 
@@ -155,6 +161,19 @@ critical  UDP receive buffer of port 53 full in gw: 91 datagrams lost
 ";
         let finding = finding("UDP receive buffer of port 53 full in gw: 91 datagrams lost", note);
         assert_eq!(text(&finding).replace('\u{fffd}', "?"), expected);
+    }
+
+    #[test]
+    fn a_namespace_that_has_ended_is_said_to_have() {
+        let mut finding = finding("a rule drops packets in gw", "");
+        finding.actions.clear();
+        let why = "gw has ended: no command can be run there".to_owned();
+        finding.unreachable = Some(Unreachable { ended: true, why });
+        let text = text(&finding);
+        assert!(
+            text.ends_with("\n          gw has ended: no command can be run there\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -21,6 +21,20 @@ pub struct Finding {
     pub explains: Option<Explains>,
     pub evidence: Vec<Evidence>,
     pub actions: Vec<Action>,
+    /// Why there is no command for the network namespace that it is about; absent where commands
+    /// can be run there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<Unreachable>,
+}
+
+/// A network namespace that no command can be printed for: without a proved way into it, a command
+/// would change or show another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreachable {
+    /// The namespace is proved to have ended before the report.
+    pub ended: bool,
+    /// In words, for people.
+    pub why: String,
 }
 
 /// How much a finding matters. The most severe is the least.
@@ -101,7 +115,8 @@ impl From<&str> for Value {
 /// Something to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Action {
-    /// For a shell, as root. Words in capitals are to be filled in.
+    /// For a shell, as root, in the namespaces that dropwatch itself was started in. Complete:
+    /// nothing is to be filled in.
     pub command: String,
     /// What it does, and what it costs.
     pub note: String,

@@ -30,6 +30,7 @@ mod noise;
 mod output;
 mod pcapng;
 mod privileges;
+mod reach;
 mod recipes;
 mod run;
 mod selecting;

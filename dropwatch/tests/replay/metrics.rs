@@ -57,6 +57,7 @@ fn finding(rule: &str, netns: &str) -> Finding {
         explains: None,
         evidence: Vec::new(),
         actions: Vec::new(),
+        unreachable: None,
     }
 }
 

@@ -58,6 +58,7 @@ fn find(report: &mut Report, drops: u64, title: &str) {
             source: "ctnetlink".into(),
         }],
         actions: Vec::new(),
+        unreachable: None,
     });
 }
 

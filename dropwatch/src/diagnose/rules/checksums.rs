@@ -107,7 +107,10 @@ fn damaged(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     if let Some(link) = link {
         draft = draft.counted("rx_crc_errors", link.delta("rx_crc_errors"), "rtnetlink");
     }
-    let device = device.map_or("DEV".into(), quote);
+    let Some(device) = device.map(quote) else {
+        let note = "errors that a device saw: if one has some, look at cable, port and transceiver";
+        return Some(draft.run("ip -s -s link show", note).done());
+    };
     let finding = draft
         .run(
             &format!("ethtool -S {device}"),

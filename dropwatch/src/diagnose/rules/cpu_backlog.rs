@@ -5,7 +5,9 @@
 //! half of that on, a flow that has most of the queue is, too, where flow limits are on
 //! (`enqueue_to_backlog` and `skb_flow_limit`, net/core/dev.c). CPUs belong to no namespace.
 
-use super::{Draft, Facts, LEAST_DROPS, draft::quote};
+use std::borrow::Cow;
+
+use super::{Draft, Facts, LEAST_DROPS};
 use crate::report::finding::{Finding, Severity};
 
 const BACKLOG: &str = "net.core.netdev_max_backlog";
@@ -38,16 +40,14 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
     if by_flow {
         draft = draft.set(FLOW_LIMIT, 0, "0: on no CPU");
     }
-    draft = draft.double(BACKLOG, LEAST, "");
-    if let Some((device, _)) = rows.interfaces().first() {
-        let file = format!("/sys/class/net/{device}/queues/rx-0/rps_cpus");
-        draft = draft.run(
-            &format!("echo MASK > {}", quote(&file)),
-            "in the namespace of the device: spreads its flows over the CPUs of MASK (RPS), for \
-             one CPU that is alone at its limit; costs interrupts between CPUs",
-        );
-    }
-    vec![draft.done()]
+    let note = match rows.interfaces().first() {
+        Some((device, _)) => Cow::Owned(format!(
+            "where one CPU alone is at its limit, receive packet steering spreads the flows of \
+             {device} over more (rps_cpus)"
+        )),
+        None => Cow::Borrowed(""),
+    };
+    vec![draft.double(BACKLOG, LEAST, &note).done()]
 }
 
 #[cfg(test)]
@@ -73,13 +73,9 @@ mod tests {
         assert_eq!(finding.title, "input queue of a CPU full: 301 packets dropped");
         assert_eq!((finding.severity, &finding.netns), (Severity::Critical, &None));
         assert_eq!(finding.explains.map(|e| e.drops), Some(300));
-        assert_eq!(
-            commands(finding),
-            [
-                "sysctl -w net.core.netdev_max_backlog=2000",
-                "echo MASK > /sys/class/net/eth0/queues/rx-0/rps_cpus"
-            ]
-        );
+        let [action] = &finding.actions[..] else { panic!("{finding:?}") };
+        assert_eq!(action.command, "sysctl -w net.core.netdev_max_backlog=2000");
+        assert!(action.note.contains("the flows of eth0 over more (rps_cpus)"), "{}", action.note);
     }
 
     #[test]

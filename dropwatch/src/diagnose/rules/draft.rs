@@ -1,6 +1,6 @@
 //! Writes a finding, piece by piece.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use crate::{
     diagnose::{
@@ -9,7 +9,7 @@ use crate::{
     },
     report::{
         facts::Netns,
-        finding::{Action, Evidence, Explains, Finding, Severity, Value},
+        finding::{Action, Evidence, Explains, Finding, Severity, Unreachable, Value},
     },
 };
 
@@ -45,6 +45,8 @@ pub fn is_host_wide(name: &str) -> bool {
 pub(super) struct Draft<'a> {
     facts: &'a Facts<'a>,
     space: Option<Changed<'a>>,
+    /// Where commands are to run: what they start with, or why there are none.
+    prefix: Result<&'a str, Unreachable>,
     finding: Finding,
 }
 
@@ -64,20 +66,21 @@ impl<'a> Draft<'a> {
             explains: None,
             evidence: Vec::new(),
             actions: Vec::new(),
+            unreachable: None,
         };
-        Self { facts, space: None, finding }
+        Self { facts, space: None, prefix: facts.host_prefix(), finding }
     }
 
     /// In this namespace: its settings are quoted, and commands run there.
-    pub(super) fn at(mut self, space: Changed<'a>) -> Self {
-        self.finding.netns = space.netns().cloned();
-        self.space = Some(space);
-        self
+    pub(super) fn at(self, space: Changed<'a>) -> Self {
+        Self { space: Some(space), ..self.somewhere(space.netns()) }
     }
 
-    /// In a namespace that samples name, whether or not it could be looked into.
+    /// In a namespace that samples name, whether or not it could be looked into; `None` where they
+    /// name none.
     pub(super) fn somewhere(mut self, netns: Option<&Netns>) -> Self {
         self.finding.netns = netns.cloned();
+        self.prefix = self.facts.prefix(netns);
         self.space = netns.and_then(|netns| self.facts.space(netns.inum));
         self
     }
@@ -116,7 +119,7 @@ impl<'a> Draft<'a> {
 
     /// Another value for a setting. What that does and costs is in the knowledge table; `why` is
     /// what is to be said of this value.
-    pub(super) fn set(self, name: &str, value: impl std::fmt::Display, why: &str) -> Self {
+    pub(super) fn set(self, name: &str, value: impl fmt::Display, why: &str) -> Self {
         let known = knowledge::knob(general(name).as_ref());
         let texts = known.into_iter().flat_map(|knob| {
             [Some(knob.effect.as_str()), knob.cost.as_deref()].into_iter().flatten()
@@ -126,9 +129,9 @@ impl<'a> Draft<'a> {
         // A device's name may hold dots, which only the other notation keeps apart.
         let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
         let shown = if name.contains('/') { quote(&path).into_owned() } else { name.to_owned() };
-        let prefix = if is_host_wide(name) { "" } else { self.prefix() };
-        let command = format!("{prefix}sysctl -w {shown}={value}");
-        self.action(command, note.join("; "))
+        let prefix =
+            if is_host_wide(name) { self.facts.host_prefix() } else { self.prefix.clone() };
+        self.action(prefix, format_args!("sysctl -w {shown}={value}"), note.join("; "))
     }
 
     /// Twice the live value of a setting, of each of its numbers, and not less than `least`, which
@@ -146,10 +149,17 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A command to be run in the namespace.
+    /// A command to be run in the namespace, with nothing in it that is to be filled in.
     pub(super) fn run(self, command: &str, note: &str) -> Self {
-        let command = format!("{}{command}", self.prefix());
-        self.action(command, note.to_owned())
+        let prefix = self.prefix.clone();
+        self.action(prefix, format_args!("{command}"), note.to_owned())
+    }
+
+    /// A command that asks about the machine as a whole, whatever the namespace. `ip netns exec` would
+    /// even hide what it looks at: it mounts a `/sys` of its own, which has no control groups.
+    pub(super) fn run_on_host(self, command: &str, note: &str) -> Self {
+        let prefix = self.facts.host_prefix();
+        self.action(prefix, format_args!("{command}"), note.to_owned())
     }
 
     /// Live value of a setting: the namespace's, else the host's.
@@ -158,12 +168,15 @@ impl<'a> Draft<'a> {
         inside.and_then(|space| space.setting(name)).or_else(|| self.facts.setting(name))
     }
 
-    pub(super) fn done(self) -> Finding {
+    /// The finding. That its namespace is out of reach is said even where no command was to be run
+    /// there.
+    pub(super) fn done(mut self) -> Finding {
+        if self.finding.netns.is_some()
+            && let Err(unreachable) = self.prefix
+        {
+            self.finding.unreachable = Some(unreachable);
+        }
         self.finding
-    }
-
-    fn prefix(&self) -> &'a str {
-        self.space.map_or("", |space| space.now.prefix.as_str())
     }
 
     fn evidence(mut self, name: &str, value: Value, delta: bool, source: &str) -> Self {
@@ -172,8 +185,19 @@ impl<'a> Draft<'a> {
         self
     }
 
-    fn action(mut self, command: String, note: String) -> Self {
-        self.finding.actions.push(Action { command, note });
+    /// Adds `command` where it can be run as printed, else why it cannot.
+    fn action(
+        mut self,
+        prefix: Result<&str, Unreachable>,
+        command: fmt::Arguments<'_>,
+        note: String,
+    ) -> Self {
+        match prefix {
+            Ok(prefix) => {
+                self.finding.actions.push(Action { command: format!("{prefix}{command}"), note });
+            }
+            Err(unreachable) => self.finding.unreachable = Some(unreachable),
+        }
         self
     }
 }

@@ -40,14 +40,17 @@ fn used_up(
         "{drops} packets{what} had no hops left in {}: a routing loop, or traceroute",
         space.name()
     );
-    let to = to.as_deref().unwrap_or("ADDRESS");
-    let finding = Draft::new(facts, "ttl_expired", by_rate(drops, facts), title)
+    let draft = Draft::new(facts, "ttl_expired", by_rate(drops, facts), title)
         .at(space)
         .explains(drops)
         .counted(counter, counted, source)
-        .counted(&format!("IP_INHDR at {function}"), rows.count(), "kfree_skb")
-        .run(&format!("ip route get {to}"), "the next router; it must not send them back here")
-        .run(&format!("tracepath -n {to}"), "a router that comes again is part of a loop");
+        .counted(&format!("IP_INHDR at {function}"), rows.count(), "kfree_skb");
+    let finding = match to {
+        Some(to) => draft
+            .run(&format!("ip route get {to}"), "the next router; it must not send them back here")
+            .run(&format!("tracepath -n {to}"), "a router that comes again is part of a loop"),
+        None => draft.run("ip route show table all", "a router must not send them back here"),
+    };
     Some(finding.done())
 }
 

@@ -69,11 +69,11 @@ fn impossible(
         .explains(drops)
         .counted(kind.reason, drops, "kfree_skb")
         .run(
-            &format!("tcpdump -e -n -c 10 -i {}{filter}", device.map_or("DEV".into(), quote)),
+            &format!("tcpdump -e -n -c 10 -i {}{filter}", device.map_or("any".into(), quote)),
             "the link-layer address of who sends them: a loop if it is this host's own",
         );
-    if let Some((switch, why)) = kind.switch {
-        let switch = format!("net/ipv4/conf/{}/{switch}", device.unwrap_or("DEV"));
+    if let (Some((switch, why)), Some(device)) = (kind.switch, device) {
+        let switch = format!("net/ipv4/conf/{device}/{switch}");
         draft = draft.setting(&switch).set(&switch, 1, why);
     }
     Some(draft.done())

@@ -28,6 +28,8 @@ mod nic;
 mod no_route;
 mod program;
 mod qdisc;
+#[cfg(test)]
+mod reach;
 mod reverse_path;
 mod socket_filter;
 mod syn_queue;

@@ -67,8 +67,7 @@ fn too_big(facts: &Facts<'_>, space: Changed<'_>, family: &Family) -> Option<Fin
     if let (Some(from), Some(narrow)) = (from, narrow) {
         let command = format!("ip link set dev {} mtu {}", quote(&narrow.name), from.mtu);
         draft = draft.run(&command, "if every station on that link takes as much");
-    } else {
-        let to = to.as_deref().unwrap_or("ADDRESS");
+    } else if let Some(to) = to {
         draft = draft.run(&format!("ip route get {to}"), "the next link, and the route's own MTU");
     }
     let clamp = format!(
@@ -89,7 +88,7 @@ fn links<'a>(space: Changed<'a>, came_by: Option<&str>) -> (Option<&'a Link>, Op
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use crate::report::finding::Severity;
+    use crate::report::{finding::Severity, flow::Flow};
 
     fn router(drops: u64, counted: u64) -> Host {
         Host::new()
@@ -114,9 +113,10 @@ mod tests {
 
     #[test]
     fn of_several_narrow_links_none_is_blamed() {
-        let host = router(50, 50).device(3, "port1", 1280).device(4, "tun0", 1400);
-        assert_eq!(first(host), "ip netns exec gw ip route get ADDRESS");
-        assert_eq!(first(router(50, 50)), "ip netns exec gw ip route get ADDRESS");
+        let to = Flow { dst: Some([203, 0, 113, 9].into()), ..Flow::default() };
+        let host = router(50, 50).flow(to).device(3, "port1", 1280).device(4, "tun0", 1400);
+        assert_eq!(first(host), "ip netns exec gw ip route get 203.0.113.9");
+        assert!(first(router(50, 50)).starts_with("ip netns exec gw iptables -t mangle"));
     }
 
     #[test]

@@ -44,13 +44,15 @@ fn silent(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Option<F
             draft = draft.counted(name, failed, "all namespaces");
         }
     }
-    let to = to.as_deref().unwrap_or("ADDRESS");
-    let device = device.map_or("DEV".into(), quote);
-    let finding =
-        draft.run(&format!("ip route get {to}"), "the next hop: `via`, else the host itself").run(
-            &format!("ip neigh show dev {device}"),
-            "FAILED: down, in another VLAN, or not in the network that the address says",
-        );
+    if let Some(to) = to {
+        let hop = "the next hop: `via`, else the host itself";
+        draft = draft.run(&format!("ip route get {to}"), hop);
+    }
+    let on = device.map(|device| format!(" dev {}", quote(device))).unwrap_or_default();
+    let finding = draft.run(
+        &format!("ip neigh show{on}"),
+        "FAILED: down, in another VLAN, or not in the network that the address says",
+    );
     Some(finding.done())
 }
 
@@ -83,7 +85,8 @@ mod tests {
         let found = Host::new().row(50, "arp_error_report", "").unsampled().run(check);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.title, "a neighbour does not answer: 50 packets dropped");
-        assert_eq!(finding.actions[0].command, "ip route get ADDRESS");
+        assert_eq!(finding.actions, [], "nor is a command for somewhere");
+        assert!(finding.unreachable.is_some());
     }
 
     #[test]

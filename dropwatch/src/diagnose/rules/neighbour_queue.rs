@@ -41,23 +41,23 @@ fn full(
         return None;
     }
     let device = rows.interfaces().first().map(|(name, _)| *name);
-    let limit = format!("net/{family}/neigh/{}/unres_qlen_bytes", device.unwrap_or("DEV"));
     let name = netns.and_then(|netns| netns.name.as_deref());
     let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let on = device.map(|device| format!(" on {device}")).unwrap_or_default();
     let title = format!("{drops} packets too many waited for a neighbour's address{on}{at}");
-    let draft = Draft::new(facts, "neighbour_queue_full", Severity::Warning, title)
+    let mut draft = Draft::new(facts, "neighbour_queue_full", Severity::Warning, title)
         .somewhere(netns)
         .explains(drops)
         .counted(counter, counted, "all namespaces")
-        .counted("NEIGH_QUEUEFULL", rows.count(), "kfree_skb")
-        .setting(&limit);
-    let now: u64 = draft.value_of(&limit).and_then(|value| value.parse().ok()).unwrap_or(0);
-    let more = now.saturating_mul(2).max(USUAL_LIMIT);
-    let finding = draft
-        .set(&limit, more, "helps against bursts, not against a neighbour that is absent")
-        .run("ip neigh show nud incomplete", "who is being asked for");
-    Some(finding.done())
+        .counted("NEIGH_QUEUEFULL", rows.count(), "kfree_skb");
+    if let Some(device) = device {
+        let limit = format!("net/{family}/neigh/{device}/unres_qlen_bytes");
+        let now: u64 = draft.value_of(&limit).and_then(|value| value.parse().ok()).unwrap_or(0);
+        let more = now.saturating_mul(2).max(USUAL_LIMIT);
+        let note = "helps against bursts, not against a neighbour that is absent";
+        draft = draft.setting(&limit).set(&limit, more, note);
+    }
+    Some(draft.run("ip neigh show nud incomplete", "who is being asked for").done())
 }
 
 #[cfg(test)]

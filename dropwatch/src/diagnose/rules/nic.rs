@@ -38,11 +38,8 @@ fn no_room(facts: &Facts<'_>, space: Changed<'_>, link: ChangedLink<'_>) -> Opti
     let finding = draft
         .run(
             &format!("ethtool -g {device}"),
-            "size of the receive ring, and the most that it can be",
-        )
-        .run(
-            &format!("ethtool -G {device} rx MAXIMUM"),
-            "a larger ring takes longer bursts; some memory, and on many cards a short link down",
+            "size of the receive ring, and the most that it can be; a larger one (ethtool -G) takes \
+             longer bursts; some memory, and on many cards a short link down",
         )
         .run(&format!("ethtool -S {device}"), "the card's own counters, queue by queue")
         .done();

@@ -20,6 +20,8 @@ struct Way {
     source: &'static str,
     reason: &'static str,
     functions: &'static [&'static str],
+    /// What `ip` is to be asked with for this family's table.
+    option: &'static str,
 }
 
 const WAYS: [Way; 4] = [
@@ -29,6 +31,7 @@ const WAYS: [Way; 4] = [
         source: "netstat",
         reason: "IP_INNOROUTES",
         functions: &["ip_error"],
+        option: "",
     },
     Way {
         verb: "forward",
@@ -36,6 +39,7 @@ const WAYS: [Way; 4] = [
         source: "snmp6",
         reason: "IP_INNOROUTES",
         functions: &["ip6_pkt_drop"],
+        option: "-6 ",
     },
     Way {
         verb: "send",
@@ -43,6 +47,7 @@ const WAYS: [Way; 4] = [
         source: "snmp",
         reason: "IP_OUTNOROUTES",
         functions: &["__ip_queue_xmit", "ip_queue_xmit"],
+        option: "",
     },
     Way {
         verb: "send",
@@ -50,6 +55,7 @@ const WAYS: [Way; 4] = [
         source: "snmp6",
         reason: "IP_OUTNOROUTES",
         functions: &["ip6_pkt_drop"],
+        option: "-6 ",
     },
 ];
 
@@ -74,15 +80,18 @@ fn missing(facts: &Facts<'_>, space: Changed<'_>, way: &Way) -> Option<Finding> 
         space.name(),
         way.verb
     );
-    let address = address.as_deref().unwrap_or("ADDRESS");
-    let finding = Draft::new(facts, "no_route", Severity::Warning, title)
+    let draft = Draft::new(facts, "no_route", Severity::Warning, title)
         .at(space)
         .explains(drops)
         .counted(way.counter, counted, way.source)
-        .counted(way.reason, rows.count(), "kfree_skb")
-        .run(&format!("ip route get {address}"), "how this host answers the question")
-        .run("ip route add NETWORK via GATEWAY", "the missing route, if it should reach that");
-    Some(finding.done())
+        .counted(way.reason, rows.count(), "kfree_skb");
+    let note = "how this host answers the question; the missing route, if it should reach that, is \
+                added with `ip route add`";
+    let command = match address {
+        Some(address) => format!("ip route get {address}"),
+        None => format!("ip {}route show table all", way.option),
+    };
+    Some(draft.run(&command, note).done())
 }
 
 #[cfg(test)]
@@ -104,20 +113,14 @@ mod tests {
             "gw has no route to 203.0.113.9 for 50 packets that it should forward"
         );
         let commands: Vec<_> = finding.actions.iter().map(|a| a.command.as_str()).collect();
-        assert_eq!(
-            commands,
-            [
-                "ip netns exec gw ip route get 203.0.113.9",
-                "ip netns exec gw ip route add NETWORK via GATEWAY"
-            ]
-        );
+        assert_eq!(commands, ["ip netns exec gw ip route get 203.0.113.9"]);
     }
 
     #[test]
     fn many_destinations_are_nobodys_name() {
         let found = router(50, 50).run(check);
         assert_eq!(found[0].title, "gw has no route for 50 packets that it should forward");
-        assert_eq!(found[0].actions[0].command, "ip netns exec gw ip route get ADDRESS");
+        assert_eq!(found[0].actions[0].command, "ip netns exec gw ip route show table all");
     }
 
     #[test]

@@ -22,8 +22,18 @@ struct Kind {
     /// Drops without a reason at these functions are its doing, too.
     functions: &'static [&'static str],
     what: &'static str,
-    /// Shows it; `DEV` stands for the device.
-    show: &'static str,
+    show: Show,
+}
+
+/// The command that shows a program.
+enum Show {
+    /// Of one device, whose name comes between the two.
+    Device(&'static str, &'static str),
+    /// Of a device or, without one, of all.
+    AnyDevice(&'static str),
+    Namespace(&'static str),
+    /// Of the machine: control groups belong to no network namespace.
+    Machine(&'static str),
 }
 
 const KINDS: [Kind; 5] = [
@@ -31,32 +41,32 @@ const KINDS: [Kind; 5] = [
         reason: "TC_INGRESS",
         functions: &[],
         what: "a tc filter at the ingress",
-        show: "tc -s filter show dev DEV ingress",
+        show: Show::Device("tc -s filter show dev ", " ingress"),
     },
     Kind {
         reason: "TC_EGRESS",
         functions: &[],
         what: "a tc filter at the egress",
-        show: "tc -s filter show dev DEV egress",
+        show: Show::Device("tc -s filter show dev ", " egress"),
     },
     Kind {
         reason: "XDP",
         // The first is part of the second where compilers inline it.
         functions: &["netif_receive_generic_xdp", "do_xdp_generic"],
         what: "an XDP program",
-        show: "ip -details link show dev DEV",
+        show: Show::AnyDevice("ip -details link show"),
     },
     Kind {
         reason: "BPF_CGROUP_EGRESS",
         functions: &[],
         what: "a BPF program of a control group",
-        show: "bpftool cgroup tree",
+        show: Show::Machine("bpftool cgroup tree"),
     },
     Kind {
         reason: "TAP_FILTER",
         functions: &[],
         what: "the filter of a tap device",
-        show: "ip -details tuntap show",
+        show: Show::Namespace("ip -details tuntap show"),
     },
 ];
 
@@ -84,16 +94,27 @@ fn dropped(facts: &Facts<'_>, kind: &Kind, row: &Location) -> Finding {
     if let Some(name) = netns.and_then(|netns| netns.name.as_deref()) {
         title += &format!(" in {name}");
     }
-    let quoted = device.map(quote);
-    let command = kind.show.replace("DEV", quoted.as_deref().unwrap_or("DEV"));
     let told = row.reason.as_deref() == Some(kind.reason);
     let place = if told { kind.reason } else { row.symbol.as_deref().unwrap_or(kind.reason) };
-    Draft::new(facts, "program", Severity::Warning, title)
+    let draft = Draft::new(facts, "program", Severity::Warning, title)
         .somewhere(netns)
         .explains(row.count)
-        .counted(place, row.count, "kfree_skb")
-        .run(&command, "the program, and what it has counted; whoever attached it knows why")
-        .done()
+        .counted(place, row.count, "kfree_skb");
+    let note = "the program, and what it has counted; whoever attached it knows why";
+    let draft = match (&kind.show, device.map(quote)) {
+        (Show::Device(before, after), Some(device)) => {
+            draft.run(&format!("{before}{device}{after}"), note)
+        }
+        (Show::Device(..), None) => draft,
+        (Show::AnyDevice(command), Some(device)) => {
+            draft.run(&format!("{command} dev {device}"), note)
+        }
+        (Show::AnyDevice(command), None) | (Show::Namespace(command), _) => {
+            draft.run(command, note)
+        }
+        (Show::Machine(command), _) => draft.run_on_host(command, note),
+    };
+    draft.done()
 }
 
 #[cfg(test)]
@@ -115,11 +136,22 @@ mod tests {
     }
 
     #[test]
-    fn where_samples_tell_nothing_the_device_is_to_be_filled_in() {
+    fn where_samples_tell_nothing_there_is_no_command() {
         let found = Host::new().row(20, "do_xdp_generic", "XDP").unsampled().run(check);
         assert_eq!(found[0].title, "an XDP program dropped 20 packets");
-        assert_eq!(found[0].actions[0].command, "ip -details link show dev DEV");
+        assert_eq!(found[0].actions, []);
         assert_eq!(found[0].netns, None);
+        let unreachable = found[0].unreachable.as_ref().expect("said");
+        assert!(!unreachable.ended, "{unreachable:?}");
+    }
+
+    #[test]
+    fn control_groups_are_of_the_machine_and_not_of_a_namespace() {
+        let host = || Host::new().row(20, "ip_finish_output", "BPF_CGROUP_EGRESS");
+        for found in [host().run(check), host().unsampled().run(check)] {
+            let [action] = &found[0].actions[..] else { panic!("{found:?}") };
+            assert_eq!(action.command, "bpftool cgroup tree");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn refused(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     }
     let here = rows.of(space);
     let device = here.interfaces().first().map(|(name, _)| *name);
-    let own = format!("net/ipv4/conf/{}/rp_filter", device.unwrap_or("DEV"));
+    let own = device.map(|device| format!("net/ipv4/conf/{device}/rp_filter"));
     let source = here.flow().and_then(|flow| flow.src).map(|source| source.to_string());
     let by = device.map(|device| format!(" by {device}")).unwrap_or_default();
     let from = source.as_ref().map(|source| format!(" from {source}")).unwrap_or_default();
@@ -39,21 +39,25 @@ fn refused(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
         "reverse-path filter of {} refused {counted} packets{from} that came in{by}",
         space.name()
     );
-    let draft = Draft::new(facts, "reverse_path_filter", Severity::Warning, title)
+    let mut draft = Draft::new(facts, "reverse_path_filter", Severity::Warning, title)
         .at(space)
         .explains(drops)
         .counted(COUNTER, counted, "netstat")
-        .setting(ALL)
-        .setting(&own);
-    let is_loose = [ALL, &own].into_iter().any(|name| space.setting(name) == Some(LOOSE));
-    let source = source.as_deref().unwrap_or("SOURCE");
-    let draft = if is_loose {
-        let note = format!("no route at all leads back to {source}; NETWORK is where that is");
-        draft.run("ip route add NETWORK via GATEWAY", &note)
-    } else {
-        draft.set(&own, LOOSE, "loose, for this interface alone")
+        .setting(ALL);
+    if let Some(own) = &own {
+        draft = draft.setting(own);
+    }
+    let settings = [Some(ALL), own.as_deref()];
+    let is_loose = settings.into_iter().flatten().any(|name| space.setting(name) == Some(LOOSE));
+    if let Some(own) = own.filter(|_| !is_loose) {
+        draft = draft.set(&own, LOOSE, "loose, for this interface alone");
+    }
+    let missing = if is_loose { ": none does, so one is missing" } else { "" };
+    let (command, note) = match source {
+        Some(source) => (format!("ip route get {source}"), "where the way back leads"),
+        None => ("ip route show table all".to_owned(), "whether a way back to the senders leads"),
     };
-    Some(draft.run(&format!("ip route get {source}"), "where the way back leads").done())
+    Some(draft.run(&command, &format!("{note}{missing}")).done())
 }
 
 #[cfg(test)]
@@ -91,16 +95,17 @@ mod tests {
     fn a_loose_filter_refuses_only_what_has_no_route() {
         for name in [ALL, "net/ipv4/conf/eth0.100/rp_filter"] {
             let found = host(50, 50).setting(name, "2").run(check);
-            let command = &found[0].actions[0].command;
-            assert_eq!(command, "ip netns exec gw ip route add NETWORK via GATEWAY");
+            let [action] = &found[0].actions[..] else { panic!("{found:?}") };
+            assert_eq!(action.command, "ip netns exec gw ip route show table all");
+            assert!(action.note.ends_with("one is missing"), "{}", action.note);
         }
     }
 
     #[test]
-    fn where_samples_are_missing_the_device_is_to_be_filled_in() {
+    fn where_samples_are_missing_no_device_is_set() {
         let found = host(50, 50).unsampled().run(check);
-        let command = &found[0].actions[0].command;
-        assert_eq!(command, "ip netns exec gw sysctl -w net/ipv4/conf/DEV/rp_filter=2");
+        let [action] = &found[0].actions[..] else { panic!("{found:?}") };
+        assert_eq!(action.command, "ip netns exec gw ip route show table all");
     }
 
     #[test]

@@ -30,7 +30,10 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
     }
     vec![
         draft
-            .run("bpftool cgroup tree", "programs of cgroups; a program's own filters: its code")
+            .run_on_host(
+                "bpftool cgroup tree",
+                "programs of cgroups; a program's own filters: its code",
+            )
             .done(),
     ]
 }

@@ -18,20 +18,26 @@ use crate::report::{
 pub(super) const GW: u32 = 7;
 
 /// One host with one namespace, at the begin and at the end of an interval.
+#[derive(Clone)]
 pub(super) struct Host {
     rows: Vec<Location>,
-    before: Evidence,
-    now: Evidence,
+    pub(super) before: Evidence,
+    pub(super) now: Evidence,
 }
 
 impl Host {
     pub(super) fn new() -> Self {
         let gw = Space {
             netns: Some(Netns { name: Some("gw".into()), inum: GW }),
-            prefix: "ip netns exec gw ".into(),
+            prefix: Some("ip netns exec gw ".into()),
+            cookie: Some(70),
             ..Space::default()
         };
-        let host = Evidence { spaces: [(GW, gw)].into(), ..Evidence::default() };
+        let host = Evidence {
+            spaces: [(GW, gw)].into(),
+            host_prefix: Some(String::new()),
+            ..Evidence::default()
+        };
         Self { rows: Vec::new(), before: host.clone(), now: host }
     }
 
@@ -70,7 +76,7 @@ impl Host {
     }
 
     /// What samples of the last row tell.
-    fn details(mut self, tell: impl FnOnce(&mut Details)) -> Self {
+    pub(super) fn details(mut self, tell: impl FnOnce(&mut Details)) -> Self {
         tell(self.rows.last_mut().and_then(|row| row.details.as_mut()).expect("a row"));
         self
     }
@@ -96,6 +102,22 @@ impl Host {
     /// Samples tell nothing of the last row.
     pub(super) fn unsampled(mut self) -> Self {
         self.rows.last_mut().expect("a row").details = None;
+        self
+    }
+
+    /// Samples tell nothing of any row.
+    pub(super) fn nothing_sampled(mut self) -> Self {
+        self.rows.iter_mut().for_each(|row| row.details = None);
+        self
+    }
+
+    /// Samples call the namespace so.
+    pub(super) fn named(mut self, name: &str) -> Self {
+        for row in &mut self.rows {
+            if let Some(fact) = row.details.as_mut().and_then(|details| details.netns.as_mut()) {
+                fact.is.name = Some(name.to_owned());
+            }
+        }
         self
     }
 

@@ -1,10 +1,13 @@
 //! Namespaces that can be entered, and the way into each.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{MAX_NAMES, Namespaces, link};
 use crate::{
-    kernel::inside::inside,
+    kernel::{HostRoot, Surroundings, inside::inside, surroundings::in_first_netns},
     report::{facts::Netns, shell::quote},
 };
 
@@ -12,6 +15,10 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub netns: Netns,
+    /// What a command starts with that is to run there, for a shell: `ip netns exec gw `; nothing for
+    /// the one that commands run in anyway. `None` where nothing but dropwatch itself keeps the
+    /// namespace alive, so that a command would come too late.
+    pub prefix: Option<String>,
     /// `None` for dropwatch's own, which needs no entering.
     path: Option<PathBuf>,
 }
@@ -30,25 +37,43 @@ impl Place {
             None => work(),
         }
     }
+}
 
-    /// What a command starts with that is to run in the namespace, for a shell: `ip netns exec gw `;
-    /// nothing for dropwatch's own.
-    pub fn prefix(&self) -> String {
-        let Some(path) = &self.path else { return String::new() };
-        let folder = |name: &str| path.parent().is_some_and(|folder| folder.ends_with(name));
-        if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
-            if folder("run/netns") && quote(name) == name {
-                return format!("ip netns exec {name} ");
-            }
-            if folder("ns")
-                && let Some(pid) = path.iter().rev().nth(2).and_then(|pid| pid.to_str())
-                && pid.parse::<u32>().is_ok()
-            {
-                return format!("nsenter -t {pid} -n ");
-            }
+/// What a command starts with that is to run in the namespace whose file is at `path`.
+fn prefix(path: &Path) -> String {
+    let folder = |name: &str| path.parent().is_some_and(|folder| folder.ends_with(name));
+    if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+        if folder("run/netns") && quote(name) == name {
+            return format!("ip netns exec {name} ");
         }
-        format!("nsenter --net={} ", quote(&path.to_string_lossy()))
+        if folder("ns")
+            && let Some(pid) = path.iter().rev().nth(2).and_then(|pid| pid.to_str())
+            && pid.parse::<u32>().is_ok()
+        {
+            return format!("nsenter -t {pid} -n ");
+        }
     }
+    format!("nsenter --net={} ", quote(&path.to_string_lossy()))
+}
+
+/// The machine's first network namespace, of those of dropwatch itself and of PID 1. The settings
+/// that it has alone tell; where that of PID 1 may not be entered (no `CAP_SYS_ADMIN`), that it is
+/// PID 1 of the machine.
+pub(super) fn host(
+    root: &HostRoot,
+    own: Option<u32>,
+    first: Option<u32>,
+    surroundings: &Surroundings,
+) -> Option<u32> {
+    if surroundings.first_netns && own.is_some() {
+        return own;
+    }
+    let is_host = |inum: &u32| {
+        own != Some(*inum)
+            && inside(&root.path(link("1")), *inum, || Ok(in_first_netns(root)))
+                .unwrap_or(surroundings.all_processes == Some(true))
+    };
+    first.filter(is_host)
 }
 
 impl Namespaces {
@@ -84,7 +109,8 @@ impl Namespaces {
             return Err(format!("there is no way into the network namespace {wanted}"));
         }
         let netns = Netns { name: self.netns(inum), inum };
-        Ok(Place { netns, path: Some(PathBuf::from(wanted)) })
+        let path = PathBuf::from(wanted);
+        Ok(Place { netns, prefix: Some(prefix(&path)), path: Some(path) })
     }
 
     /// Processes whose namespace is not known, for lack of `CAP_SYS_PTRACE`.
@@ -94,15 +120,35 @@ impl Namespaces {
 
     /// The namespace `inum`; `None` where there is no way into it.
     pub fn place(&mut self, inum: u32) -> Option<Place> {
-        let path = if self.own == Some(inum) {
-            None
-        } else if let Some(mounted) = self.mounted(inum) {
-            Some(mounted.path.clone())
-        } else {
-            let pid = self.resident(inum)?.pid;
-            Some(self.root.path(link(&pid.to_string())))
+        let way = match self.mounted(inum) {
+            Some(mounted) => Some(mounted.path.clone()),
+            None => self
+                .resident(inum)
+                .map(|process| process.pid)
+                .filter(|pid| self.own_pid != Some(*pid))
+                .map(|pid| self.root.path(link(&pid.to_string()))),
         };
-        Some(Place { netns: Netns { name: self.netns(inum), inum }, path })
+        let is_own = self.own == Some(inum);
+        let prefix = if is_own && self.is_shells(inum) {
+            Some(String::new())
+        } else {
+            way.as_deref().map(prefix)
+        };
+        let path = if is_own { None } else { Some(way?) };
+        Some(Place { netns: Netns { name: self.netns(inum), inum }, prefix, path })
+    }
+
+    /// Whether a shell of this host, or of this container, is in dropwatch's own namespace `own`
+    /// without entering it: it is that of the host, or of a container that dropwatch is not the
+    /// first process of.
+    fn is_shells(&self, own: u32) -> bool {
+        self.host == Some(own) || (self.container == Some(own) && self.own_pid != Some(1))
+    }
+
+    /// What a command starts with that is to run in the host's own namespace; `None` where nothing
+    /// leads there.
+    pub fn host_prefix(&mut self) -> Option<String> {
+        self.host.and_then(|host| self.place(host))?.prefix
     }
 }
 
@@ -114,6 +160,7 @@ mod tests {
     fn all_that_have_a_name_and_the_hosts_first() {
         let host = Host::new();
         host.process(1, "init", 10);
+        host.write("proc/sys/net/core/netdev_max_backlog", "1000");
         host.link("proc/self/ns/net", "net:[10]");
         host.process(30, "zebra", 30);
         host.process(31, "ant", 31);
@@ -132,15 +179,56 @@ mod tests {
 
     #[test]
     fn commands_find_their_way_into_a_namespace() {
-        let prefix = |path: Option<&str>| {
-            let netns = Netns { name: None, inum: 1 };
-            Place { netns, path: path.map(PathBuf::from) }.prefix()
-        };
-        assert_eq!(prefix(None), "");
-        assert_eq!(prefix(Some("/run/netns/gw")), "ip netns exec gw ");
-        assert_eq!(prefix(Some("/var/run/netns/gw")), "ip netns exec gw ");
-        assert_eq!(prefix(Some("/proc/812/ns/net")), "nsenter -t 812 -n ");
-        assert_eq!(prefix(Some("/run/docker/netns/8f")), "nsenter --net=/run/docker/netns/8f ");
-        assert_eq!(prefix(Some("/run/netns/a;b")), "nsenter --net='/run/netns/a;b' ");
+        for (path, expected) in [
+            ("/run/netns/gw", "ip netns exec gw "),
+            ("/var/run/netns/gw", "ip netns exec gw "),
+            ("/proc/812/ns/net", "nsenter -t 812 -n "),
+            ("/run/docker/netns/8f", "nsenter --net=/run/docker/netns/8f "),
+            ("/run/netns/a;b", "nsenter --net='/run/netns/a;b' "),
+            ("/run/netns/-a", "nsenter --net=/run/netns/-a "),
+        ] {
+            assert_eq!(prefix(Path::new(path)), expected);
+        }
+    }
+
+    #[test]
+    fn where_commands_run_anyway_they_start_with_nothing() {
+        let host = Host::new();
+        host.process(1, "init", 10);
+        host.process(30, "web", 30);
+        host.process(40, "dropwatch", 10);
+        host.link("proc/1/ns/pid", "pid:[4026531836]");
+        host.write("proc/sys/net/core/netdev_max_backlog", "1000");
+        host.link("proc/self", "40");
+        let prefix = |inum| Namespaces::new(&host.root()).place(inum).unwrap().prefix;
+        assert_eq!(prefix(10).as_deref(), Some(""));
+        assert_eq!(prefix(30).as_deref(), Some("nsenter -t 30 -n "));
+        assert_eq!(Namespaces::new(&host.root()).host_prefix().as_deref(), Some(""));
+
+        // dropwatch was started inside another one, which the shell that reads it is not in.
+        host.remove("proc/self");
+        host.remove("proc/sys");
+        host.process(50, "dropwatch", 30);
+        host.link("proc/self", "50");
+        assert_eq!(prefix(30).as_deref(), Some("nsenter -t 30 -n "));
+        assert_eq!(prefix(10).as_deref(), Some("nsenter -t 1 -n "));
+        host.remove("proc/30");
+        assert_eq!(prefix(30), None, "it ends with dropwatch");
+    }
+
+    #[test]
+    fn the_host_is_out_of_reach_of_a_container() {
+        let host = Host::new();
+        host.process(1, "entry", 10);
+        host.process(7, "dropwatch", 10);
+        host.link("proc/1/ns/pid", "pid:[4026532246]");
+        host.link("proc/self", "7");
+        let mut namespaces = Namespaces::new(&host.root());
+        assert_eq!(namespaces.host_prefix(), None);
+        assert_eq!(namespaces.place(10).unwrap().prefix.as_deref(), Some(""));
+        host.remove("proc/self");
+        host.remove("proc/7");
+        host.link("proc/self", "1");
+        assert_eq!(Namespaces::new(&host.root()).place(10).unwrap().prefix, None);
     }
 }

@@ -104,6 +104,9 @@ impl Page {
             self.command(&clean(&action.command));
             self.text(&action.note);
         }
+        if let Some(unreachable) = &finding.unreachable {
+            self.text(&unreachable.why);
+        }
     }
 
     fn entry(&mut self, entry: &Entry) {

@@ -114,7 +114,7 @@ pub(super) const ALL: &[RuleScenario] = &[
     },
 ];
 
-/// The gateway of the missing route is to be filled in.
+/// The command asks for the route that is missing; a person adds it in the same namespace.
 struct Unrouted(NoRoute);
 
 impl Trouble for Unrouted {
@@ -123,9 +123,8 @@ impl Trouble for Unrouted {
     }
 
     fn choose(&self, commands: &[String]) -> Option<String> {
-        let command = commands.iter().find(|command| command.contains("GATEWAY"))?;
-        let gateway = SERVER.to_string();
-        Some(command.replace("NETWORK", &format!("{BEYOND}/32")).replace("GATEWAY", &gateway))
+        let (namespace, _) = commands.first()?.split_once("ip route get ")?;
+        Some(format!("{namespace}ip route add {BEYOND}/32 via {SERVER}"))
     }
 }
 

@@ -1,0 +1,311 @@
+//! Every rule, wherever its trouble is: each command can be run as printed, or is not printed.
+
+use std::{collections::BTreeSet, process::Command};
+
+use super::{
+    RULES,
+    draft::{HOST_WIDE, quote},
+    testing::{GW, Host},
+};
+use crate::{
+    diagnose::evidence::{Link, Listener},
+    report::{
+        conntrack::{Counter, StateRow, Stats, Table},
+        finding::Finding,
+        flow::Flow,
+    },
+};
+
+/// A name that a device can have, and that a shell would take apart.
+const DEVICE: &str = "e'0;id$(id)";
+
+/// Words in capitals that programs take as they are.
+const NAMES: [&str; 6] = ["FORWARD", "NOTRACK", "PREROUTING", "RST", "SYN", "TCPMSS"];
+
+/// What commands for the namespace start with.
+const INSIDE: &str = "ip netns exec gw ";
+
+/// Where the trouble is, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Place {
+    Named,
+    /// It has no name, but a process.
+    Process,
+    /// The host's own.
+    Own,
+    /// It has ended.
+    Ended,
+    /// Another has its number, and even its name, by now.
+    Replaced,
+    /// It was not there at the begin, so its number can have been another's.
+    New,
+    /// No way leads there.
+    Closed,
+    /// Only dropwatch keeps it alive.
+    Dropwatchs,
+    /// No sample tells.
+    Unsampled,
+    /// In a container: the host's namespace is out of reach.
+    Container,
+}
+
+const PLACES: [Place; 10] = [
+    Place::Named,
+    Place::Process,
+    Place::Own,
+    Place::Ended,
+    Place::Replaced,
+    Place::New,
+    Place::Closed,
+    Place::Dropwatchs,
+    Place::Unsampled,
+    Place::Container,
+];
+
+impl Place {
+    fn of(self, mut host: Host) -> Host {
+        let prefix = |mut host: Host, prefix: Option<&str>| {
+            for evidence in [&mut host.before, &mut host.now] {
+                evidence.spaces.get_mut(&GW).unwrap().prefix = prefix.map(str::to_owned);
+            }
+            host
+        };
+        match self {
+            Self::Named => host,
+            Self::Process => prefix(host.named("web (pid 812)"), Some("nsenter -t 812 -n ")),
+            Self::Own => prefix(host.named("host"), Some("")),
+            Self::Ended | Self::Closed => {
+                host.now.spaces.clear();
+                if self == Self::Ended {
+                    host.now.ended.insert(GW);
+                }
+                host
+            }
+            Self::Replaced => {
+                host.now.spaces.get_mut(&GW).unwrap().cookie = Some(71);
+                host
+            }
+            Self::New => {
+                host.before.spaces.clear();
+                host
+            }
+            Self::Dropwatchs => prefix(host, None),
+            Self::Unsampled => host.nothing_sampled(),
+            Self::Container => {
+                host.now.host_prefix = None;
+                host
+            }
+        }
+    }
+
+    /// What commands for the namespace start with; `None` where there may be none.
+    fn prefix(self) -> Option<&'static str> {
+        match self {
+            Self::Named | Self::Unsampled | Self::Container => Some(INSIDE),
+            Self::Process => Some("nsenter -t 812 -n "),
+            Self::Own => Some(""),
+            Self::Ended | Self::Replaced | Self::New | Self::Closed | Self::Dropwatchs => None,
+        }
+    }
+}
+
+/// Trouble for every rule, with all that samples can tell, or with the namespace alone.
+fn troubles(told: bool) -> Vec<Host> {
+    let row = |count, function: &str, reason: &str| {
+        let host = Host::new().row(count, function, reason);
+        let flow = Flow {
+            src: Some([198, 18, 0, 1].into()),
+            dst: Some([203, 0, 113, 9].into()),
+            ..Flow::default()
+        };
+        if told { host.interface(DEVICE).flow(flow) } else { host }
+    };
+    let link = |kind: &str| Link {
+        name: DEVICE.into(),
+        mtu: 1500,
+        up: true,
+        queue_length: 1000,
+        qdisc: Some(kind.into()),
+        ..Link::default()
+    };
+    let table = |counter: Counter, count: u32| {
+        let mut stats = Stats {
+            entries: 100_000,
+            limit: Some(100_000),
+            buckets: Some(65_536),
+            object_bytes: Some(256),
+            ..Stats::default()
+        };
+        stats.counters.add(counter, count);
+        stats
+    };
+    let states = vec![StateRow {
+        protocol: "tcp".into(),
+        state: "TIME_WAIT",
+        count: 65_000,
+        share: 0.65,
+        timeout_s: Some(120),
+        timeout_setting: Some("nf_conntrack_tcp_timeout_time_wait"),
+    }];
+    let full = row(10, "nf_hook_slow", "NETFILTER_DROP")
+        .conntrack(table(Counter::Drop, 0), table(Counter::Drop, 10))
+        .table(Table { entries: 100_000, states, ..Table::default() });
+    let collide = |counter| {
+        row(10, "nf_hook_slow", "NETFILTER_DROP").conntrack(table(counter, 0), table(counter, 10))
+    };
+    let mut troubles = vec![
+        full,
+        collide(Counter::InsertFailed),
+        row(50, "nft_do_chain", "NETFILTER_DROP"),
+        row(50, "nf_hook_slow", "NETFILTER_DROP"),
+        row(50, "nf_hook_slow", "NETFILTER_DROP").callers(&["ip_local_deliver"]),
+        row(50, "ip_error", "IP_INADDRERRORS")
+            .counted("Ip.InAddrErrors", 50)
+            .setting("net.ipv4.ip_forward", "0"),
+        row(50, "__dev_xmit_skb", "QDISC_DROP").link(&link("pfifo_fast"), "qdisc_drops", 50),
+        row(50, "f", "NO_SOCKET").link(&link("mq"), "rx_missed_errors", 7),
+        row(50, "f", "NO_SOCKET").link(&link("mq"), "rx_crc_errors", 7),
+        row(50, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF")
+            .counted("Udp.RcvbufErrors", 50)
+            .host_setting("net.core.rmem_max", "212992")
+            .host_setting("net.core.rmem_default", "212992"),
+        row(50, "udp_queue_rcv_one_skb", "PROTO_MEM").host_setting("net.ipv4.udp_mem", "1 2 3"),
+        row(50, "udp_queue_rcv_one_skb", "PROTO_MEM").counted("Udp.MemErrors", 50),
+        Host::new()
+            .counted("TcpExt.ListenOverflows", 9)
+            .setting("net.core.somaxconn", "10")
+            .listener(Listener { port: 80, waiting: 11 }),
+        Host::new()
+            .counted("TcpExt.TCPReqQFullDrop", 9)
+            .setting("net.ipv4.tcp_syncookies", "0")
+            .setting("net.ipv4.tcp_max_syn_backlog", "128"),
+        row(50, "tcp_data_queue", "PROTO_MEM")
+            .counted("TcpExt.TCPRcvQDrop", 50)
+            .setting("net.ipv4.tcp_rmem", "1 2 3"),
+        row(50, "tcp_add_backlog", "SOCKET_BACKLOG")
+            .counted("TcpExt.TCPBacklogDrop", 50)
+            .setting("net.ipv4.tcp_rmem", "1 2 3"),
+        row(50, "enqueue_to_backlog", "CPU_BACKLOG")
+            .host_counted("softnet.dropped", 50)
+            .host_counted("softnet.flow_limit", 40)
+            .host_setting("net.core.netdev_max_backlog", "1000"),
+        row(50, "__udp4_lib_rcv", "NO_SOCKET").counted("Udp.NoPorts", 50),
+        row(50, "sk_filter_trim_cap", "SOCKET_FILTER"),
+        row(50, "ip_rcv_finish_core", "IP_RPFILTER").counted("TcpExt.IPReversePathFilter", 50),
+        row(50, "ip_rcv_finish_core", "IP_RPFILTER")
+            .counted("TcpExt.IPReversePathFilter", 50)
+            .setting("net.ipv4.conf.all.rp_filter", "2"),
+        row(50, "ip_error", "IP_INNOROUTES").counted("IpExt.InNoRoutes", 50),
+        row(50, "ip6_pkt_drop", "IP_OUTNOROUTES").counted("Ip6.OutNoRoutes", 50),
+        row(50, "arp_error_report", "NEIGH_FAILED"),
+        row(50, "__neigh_event_send", "NEIGH_QUEUEFULL")
+            .host_counted("arp_cache.unresolved_discards", 50),
+        row(50, "ip_finish_output2", "NEIGH_CREATEFAIL").host_counted("arp_cache.table_fulls", 50),
+        row(50, "__netif_receive_skb_core", "UNHANDLED_PROTO").link(&link("mq"), "rx_dropped", 50),
+        row(50, "ip_forward", "PKT_TOO_BIG").counted("Ip.FragFails", 50).device(3, DEVICE, 1500),
+        row(50, "ip_forward", "PKT_TOO_BIG")
+            .counted("Ip.FragFails", 50)
+            .device(3, DEVICE, 1500)
+            .device(4, "a;id", 1280),
+        row(50, "ip_rcv_core", "IP_CSUM").counted("IpExt.InCsumErrors", 50),
+        row(50, "ip_defrag", "NOMEM")
+            .counted("Ip.ReasmFails", 50)
+            .gauge("FRAG.memory", 4_000_000)
+            .setting("net.ipv4.ipfrag_high_thresh", "4000000"),
+        row(50, "ip_expire", "FRAG_REASM_TIMEOUT").counted("Ip.ReasmTimeout", 50),
+        row(50, "ip_forward", "IP_INHDR").counted("Ip.InHdrErrors", 50),
+    ];
+    let programs = ["TC_INGRESS", "TC_EGRESS", "XDP", "BPF_CGROUP_EGRESS", "TAP_FILTER"];
+    troubles.extend(programs.map(|reason| row(50, "f", reason)));
+    let martians = ["IP_LOCAL_SOURCE", "IP_LOCALNET", "IP_INVALID_SOURCE", "IP_INVALID_DEST"];
+    troubles.extend(martians.map(|reason| row(50, "ip_rcv_finish_core", reason)));
+    troubles
+}
+
+/// What every rule finds on `host`.
+fn all(host: &Host) -> Vec<Finding> {
+    RULES.iter().flat_map(|rule| host.clone().run(*rule)).collect()
+}
+
+/// The words that a shell makes of a command; nothing of it is run but `printf`.
+fn words(command: &str) -> Vec<String> {
+    let script = format!("printf '%s\\n' {command}");
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{command}: {output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Whether a command is about the machine, so that it is the same for every namespace.
+fn is_of_machine(command: &str) -> bool {
+    HOST_WIDE.iter().any(|name| command.starts_with(&format!("sysctl -w {name}=")))
+        || ["bpftool cgroup ", "ip -s neigh show"].iter().any(|start| command.starts_with(start))
+}
+
+fn has_placeholder(command: &str) -> bool {
+    let others = command.replace(&*quote(DEVICE), "");
+    let mut words = others.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.any(|word| {
+        word.len() > 1
+            && word.chars().any(|c| c.is_ascii_uppercase())
+            && !word.chars().any(|c| c.is_ascii_lowercase())
+            && !NAMES.contains(&word)
+    })
+}
+
+#[test]
+fn every_rule_has_its_trouble_here() {
+    let troubles = [troubles(true), troubles(false)].concat();
+    for (index, rule) in RULES.iter().enumerate() {
+        let found = troubles.iter().any(|host| !host.clone().run(*rule).is_empty());
+        assert!(found, "rule {index} finds nothing: add its trouble");
+    }
+}
+
+#[test]
+fn each_command_can_be_run_as_printed_or_is_not_there() {
+    let mut printed = BTreeSet::new();
+    for told in [true, false] {
+        for host in troubles(told) {
+            for place in PLACES {
+                for finding in all(&place.of(host.clone())) {
+                    let commands: Vec<&str> =
+                        finding.actions.iter().map(|action| action.command.as_str()).collect();
+                    let context = format!("{place:?}: {} {commands:?}", finding.rule);
+                    for command in &commands {
+                        assert!(!has_placeholder(command), "{context}");
+                        let inside = place.prefix().is_some_and(|it| command.starts_with(it));
+                        let machine = is_of_machine(command) && place != Place::Container;
+                        assert!(inside || machine, "{context}");
+                        printed.insert((*command).to_owned());
+                    }
+                    let is_about_it = finding.netns.is_some() && place.prefix().is_none();
+                    let said = finding.unreachable.as_ref().map(|it| it.ended);
+                    assert!(!is_about_it || said.is_some(), "nothing said: {context}");
+                    assert!(said != Some(true) || place == Place::Ended, "{context}");
+                    assert!(said != Some(false) || place != Place::Ended, "{context}");
+                }
+            }
+        }
+    }
+    assert!(printed.len() > 100, "{} commands were looked at", printed.len());
+    for command in printed {
+        let words = words(&command);
+        assert!(!words.iter().any(|word| word.starts_with("id")), "{words:?}");
+        let is_whole = words.iter().any(|word| word.contains(DEVICE));
+        assert!(is_whole || !command.contains("e'"), "{words:?}");
+    }
+}
+
+#[test]
+fn a_namespace_that_ended_is_said_to_have() {
+    let mut ended = 0;
+    for host in troubles(true) {
+        for finding in all(&Place::Ended.of(host)).iter().filter(|it| it.netns.is_some()) {
+            if let Some(unreachable) = &finding.unreachable {
+                assert_eq!(unreachable.why, "gw has ended: no command can be run there");
+                ended += 1;
+            }
+        }
+    }
+    assert!(ended >= 10, "{ended}");
+}

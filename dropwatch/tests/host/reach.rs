@@ -1,0 +1,195 @@
+//! Commands of findings: for a real namespace that lives they run there, and for one that cannot be
+//! entered any more there are none.
+
+use std::{
+    fs,
+    net::UdpSocket,
+    os::unix::fs::MetadataExt,
+    process::{Child, Command},
+    time::Duration,
+};
+
+use dropwatch::report::{finding::Finding, model::Report};
+use testbed::{command, netns::Netns};
+
+use crate::harness::{Recording, Run, wait_until};
+
+/// Datagrams that the rule drops.
+const PACKETS: u64 = 40;
+/// Longer than any of these tests takes: the only report is the last one.
+const LONG: &str = "10m";
+
+/// A rule that drops what comes in for UDP port 9, counted by itself.
+const RULE: &str = "-w -A INPUT -p udp --dport 9 -j DROP";
+
+/// A namespace whose packet filter drops what is sent to [`drop_there`].
+fn filtered(label: &str) -> Netns {
+    let netns = Netns::new(label).unwrap();
+    command::output(netns.command("iptables-legacy").args(RULE.split(' '))).unwrap();
+    netns
+}
+
+fn drop_there(netns: &Netns) {
+    let send = || {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        for _ in 0..PACKETS {
+            socket.send_to(b"x", "127.0.0.1:9")?;
+        }
+        Ok(())
+    };
+    netns.enter(send).unwrap();
+    let rules = netns.command("iptables-legacy").args(["-w", "-nvxL", "INPUT"]).output().unwrap();
+    let rules = String::from_utf8(rules.stdout).unwrap();
+    let counted = rules.lines().last().and_then(|line| line.split_whitespace().next());
+    assert_eq!(counted, Some(PACKETS.to_string().as_str()), "{rules}");
+}
+
+fn inum(path: &str) -> u32 {
+    fs::metadata(path).unwrap().ino().try_into().unwrap()
+}
+
+fn inum_of(netns: &Netns) -> u32 {
+    inum(&format!("/run/netns/{}", netns.name()))
+}
+
+/// The finding of the rule that dropped in the namespace `inum`.
+fn found(recording: &Recording, inum: u32) -> Finding {
+    let findings = recording.reports.iter().flat_map(|Report { findings, .. }| findings);
+    let here = |finding: &&Finding| {
+        finding.rule == "netfilter_rule"
+            && finding.netns.as_ref().is_some_and(|netns| netns.inum == inum)
+    };
+    findings
+        .filter(here)
+        .next_back()
+        .unwrap_or_else(|| panic!("nothing found: {recording:?}"))
+        .clone()
+}
+
+/// Which namespace a shell is in after the start of a command that a finding printed.
+fn runs_in(command: &str, program: &str) -> u32 {
+    let prefix = command.strip_suffix(program).unwrap_or_else(|| panic!("{command}"));
+    let script = format!("{prefix}readlink /proc/self/ns/net");
+    let link = command::output(Command::new("sh").args(["-c", &script])).unwrap();
+    link.trim().trim_start_matches("net:[").trim_end_matches(']').parse().unwrap()
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_command_runs_in_the_namespace_that_has_a_name() {
+    let netns = filtered("named");
+    let run = Run::start(&["-i", LONG]);
+    drop_there(&netns);
+    let finding = found(&run.stop(), inum_of(&netns));
+    assert_eq!(finding.unreachable, None);
+    let command = &finding.actions[0].command;
+    assert_eq!(command, &format!("ip netns exec {} iptables-save -c", netns.name()));
+    assert_eq!(runs_in(command, "iptables-save -c"), inum_of(&netns));
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_namespace_that_ended_before_the_report_gets_no_command() {
+    let netns = filtered("ended");
+    let inum = inum_of(&netns);
+    let run = Run::start(&["-i", LONG]);
+    drop_there(&netns);
+    drop(netns);
+    let finding = found(&run.stop(), inum);
+    assert_eq!(finding.actions, []);
+    let unreachable = finding.unreachable.unwrap();
+    assert!(unreachable.ended, "{unreachable:?}");
+    assert!(unreachable.why.contains("has ended"), "{unreachable:?}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn one_that_began_and_ended_within_a_report_gets_no_command() {
+    let run = Run::start(&["-i", LONG]);
+    let netns = filtered("short");
+    let inum = inum_of(&netns);
+    drop_there(&netns);
+    drop(netns);
+    let finding = found(&run.stop(), inum);
+    assert_eq!(finding.actions, []);
+    assert!(finding.unreachable.unwrap().ended);
+}
+
+/// The kernel gives the lowest free number, so that the new namespace has that of the old one.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_number_and_a_name_given_again_are_another_namespace() {
+    let netns = filtered("again");
+    let (name, number) = (netns.name().to_owned(), inum_of(&netns));
+    let run = Run::start(&["-i", LONG]);
+    drop_there(&netns);
+    let ip = |arguments: &[&str]| {
+        command::output(Command::new("ip").arg("netns").args(arguments)).unwrap();
+    };
+    // The kernel frees a namespace later, on a thread of its own; only then is its number free.
+    ip(&["delete", &name]);
+    let mut tries = 0;
+    wait_until(Duration::from_secs(20), "its number is given again", || {
+        tries += 1;
+        ip(&["add", &name]);
+        let again = inum(&format!("/run/netns/{name}")) == number;
+        if !again {
+            ip(&["delete", &name]);
+        }
+        again
+    });
+    let finding = found(&run.stop(), number);
+    drop(netns);
+    assert_eq!(finding.actions, [], "after {tries} tries");
+    assert!(!finding.unreachable.unwrap().ended, "there is one of that number");
+}
+
+/// A process in a namespace of its own.
+struct Unnamed(Child);
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_command_finds_the_namespace_of_a_process() {
+    let script = format!(
+        "ip link set lo up && iptables-legacy {RULE} && exec 3>/dev/udp/127.0.0.1/9 && read && \
+         for i in {{1..{PACKETS}}}; do echo >&3; done; sleep 100"
+    );
+    let mut child = Command::new("unshare");
+    child.args(["--net", "bash", "-c", &script]).stdin(std::process::Stdio::piped());
+    let mut child = Unnamed(child.spawn().unwrap());
+    let pid = child.0.id();
+    let own = inum("/proc/self/ns/net");
+    let path = format!("/proc/{pid}/ns/net");
+    let ready = || {
+        inum(&path) != own
+            && Command::new("nsenter")
+                .args(["-t", &pid.to_string(), "-n", "iptables-legacy", "-w", "-S", "INPUT"])
+                .output()
+                .is_ok_and(|rules| String::from_utf8_lossy(&rules.stdout).contains("DROP"))
+    };
+    wait_until(Duration::from_secs(20), "the namespace is there", ready);
+    let number = inum(&path);
+    let run = Run::start(&["-i", LONG]);
+    std::io::Write::write_all(child.0.stdin.as_mut().unwrap(), b"\n").unwrap();
+    let counted = || {
+        let rules = Command::new("nsenter")
+            .args(["-t", &pid.to_string(), "-n", "iptables-legacy", "-w", "-nvxL", "INPUT"])
+            .output()
+            .unwrap();
+        let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+        rules.lines().last().and_then(|line| line.split_whitespace().next())
+            == Some(PACKETS.to_string().as_str())
+    };
+    wait_until(Duration::from_secs(20), "the packets are dropped", counted);
+    let finding = found(&run.stop(), number);
+    let command = &finding.actions[0].command;
+    assert_eq!(runs_in(command, "iptables-save -c"), number);
+    assert_eq!(command, &format!("nsenter -t {pid} -n iptables-save -c"));
+}
