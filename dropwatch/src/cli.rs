@@ -80,21 +80,26 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "5s", value_parser = duration)]
         cost: Option<Duration>,
     },
-    /// Explain a drop reason or a function: what it means, what to check, what to change
+    /// Explain a drop reason, function, row or finding: what it means, what to check and change
     #[command(after_help = "\
 Examples:
   dropwatch explain                          everything that is known, by topic
   dropwatch explain NETFILTER_DROP           a drop reason
   dropwatch explain nf_hook_slow             a function that drops
-  dropwatch explain 'tcp_v4_rcv+0x91 (NO_SOCKET)'    a row of a report
+  dropwatch explain '60 packets dropped at tcp_v4_rcv+0x91 (NO_SOCKET) 88.2%'
+                                             a row as it stands in a report
+  dropwatch explain conntrack_table_full     a finding's rule, or its headline
+  dropwatch explain net.core.somaxconn       a setting or a counter
+  dropwatch explain mtu                      a topic
 
 Counters and settings are shown with their values on this host, in the network
 namespace that this is called in: `ip netns exec NAME dropwatch explain ...`
 shows another's. Needs no privileges.")]
     Explain {
-        /// Drop reason, function, or both as a report shows them; without, lists all
-        #[arg(value_name = "REASON|SYMBOL")]
-        name: Option<String>,
+        /// Drop reason, function, rule of a finding, setting, counter or topic, or a row or headline
+        /// as reports show them; without, lists all
+        #[arg(value_name = "NAME|ROW")]
+        words: Vec<String>,
         /// One JSON object instead of text
         #[arg(long)]
         json: bool,

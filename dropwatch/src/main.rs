@@ -37,8 +37,8 @@ fn run() -> Result<u8, Failure> {
         Some(Command::Doctor { cost: None }) => doctor::examine(terminal),
         Some(Command::Doctor { cost: Some(duration) }) => cost::measure(*duration, terminal),
         Some(Command::Top(args)) => top::watch(&Watch::top(args, terminal)?),
-        Some(Command::Explain { name, json, color }) => {
-            explain::explain(name.as_deref(), *json, terminal.medium(*color))
+        Some(Command::Explain { words, json, color }) => {
+            explain::explain(words, *json, terminal.medium(*color))
         }
         Some(Command::Replay { file, diff: Some(before), show, .. }) => {
             replay::compare(before, file, &Show::new(show, terminal)?)

@@ -11,7 +11,7 @@ use super::{
     palette::{STRONG, WEAK, paint},
     wrap::{columns, wrap, wrap_command, wrap_hanging},
 };
-use crate::diagnose::knowledge::{Action, Benign, Check, Entry, Table};
+use crate::diagnose::knowledge::{Action, Benign, Check, Entry, Knob, Rule, Table};
 
 /// Indent of what stands beside the labels.
 const BESIDE: usize = 10;
@@ -23,12 +23,26 @@ const LISTED: usize = 29;
 /// What is known about a name.
 #[derive(Clone, Debug, Serialize)]
 pub struct Page<'a> {
+    /// Rules of findings shown in full, with what can be changed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Explained<'a>>,
     /// Entries shown in full.
     pub explained: Vec<&'a Entry>,
+    /// Rules that have to do with it, shown as a list.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub related_rules: Vec<&'a Rule>,
     /// Entries that have to do with it, shown as a list.
     pub related: Vec<&'a Entry>,
     /// Values on this host of the numbers that the former name.
     pub values: BTreeMap<String, Value>,
+}
+
+/// A rule, and everything that changes what it finds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explained<'a> {
+    #[serde(flatten)]
+    pub rule: &'a Rule,
+    pub change: Vec<&'a Knob>,
 }
 
 /// A number on this host.
@@ -46,16 +60,21 @@ pub enum Value {
 /// Writes what is known about one name.
 pub fn page(page: &Page<'_>, medium: Medium, out: &mut dyn io::Write) -> io::Result<()> {
     let mut text = Text { page: String::new(), medium };
-    for (index, entry) in page.explained.iter().enumerate() {
-        if index > 0 {
-            text.line("");
-        }
+    for rule in &page.rules {
+        text.gap();
+        text.rule(rule, &page.values);
+    }
+    for entry in &page.explained {
+        text.gap();
         text.entry(entry, &page.values);
     }
+    if !page.related_rules.is_empty() {
+        text.gap();
+        text.heading("Findings about it");
+        text.rules(page.related_rules.iter().copied());
+    }
     if !page.related.is_empty() {
-        if !page.explained.is_empty() {
-            text.line("");
-        }
+        text.gap();
         text.heading("More about it, by place or reason");
         text.list(page.related.iter().copied());
     }
@@ -81,13 +100,17 @@ pub fn list(table: &Table, medium: Medium, out: &mut dyn io::Write) -> io::Resul
             text.list(table.entries.iter().filter(|entry| entry.topic == topic));
         }
     }
+    text.line("");
+    text.heading("Findings, by rule");
+    text.rules(table.rules.iter());
     if !table.not_yet_explained.is_empty() {
         text.line("");
         text.heading("Not explained yet");
         text.wrapped(&table.not_yet_explained.join(" "), 2, Style::new());
     }
     text.line("");
-    text.line("dropwatch explain NAME tells more.");
+    text.line("dropwatch explain NAME tells more. A setting, a counter, a topic such as mtu, a");
+    text.line("row of a report and a finding's headline will do, too.");
     text.flush(out)
 }
 
@@ -120,32 +143,64 @@ impl Text {
             Benign::Always(why) => format!("always: {why}"),
         };
         self.labelled("Benign", |text| text.wrapped(&benign, BESIDE, Style::new()));
-        if !entry.check.is_empty() {
-            self.labelled("Check", |text| {
-                for check in &entry.check {
-                    match check {
-                        Check::Number(quantity) => text.number(quantity.name(), values),
-                        Check::Command(command) => text.command(command),
-                    }
-                }
-            });
+        self.checks(&entry.check, values);
+        self.knobs(entry.knobs.iter(), values);
+        self.sources(&entry.source);
+    }
+
+    /// What a finding of a rule means.
+    fn rule(&mut self, explained: &Explained<'_>, values: &BTreeMap<String, Value>) {
+        let rule = explained.rule;
+        self.heading(&rule.rule);
+        self.line(&format!("  a finding: {}", rule.title));
+        self.line("");
+        self.wrapped(&rule.meaning, 2, Style::new());
+        self.line("");
+        self.checks(&rule.check, values);
+        self.knobs(explained.change.iter().copied(), values);
+        self.sources(&rule.source);
+    }
+
+    fn checks(&mut self, check: &[Check], values: &BTreeMap<String, Value>) {
+        if check.is_empty() {
+            return;
         }
-        if !entry.knobs.is_empty() {
-            self.labelled("Change", |text| {
-                for knob in &entry.knobs {
-                    match &knob.action {
-                        Action::Set(sysctl) => text.number(sysctl, values),
-                        Action::Run(command) => text.command(command),
-                    }
-                    text.wrapped(&knob.effect, BESIDE + 4, Style::new());
-                    if let Some(cost) = &knob.cost {
-                        text.wrapped(&format!("cost: {cost}"), BESIDE + 4, Style::new());
-                    }
+        self.labelled("Check", |text| {
+            for check in check {
+                match check {
+                    Check::Number(quantity) => text.number(quantity.name(), values),
+                    Check::Command(command) => text.command(command),
                 }
-            });
+            }
+        });
+    }
+
+    fn knobs<'a>(
+        &mut self,
+        knobs: impl Iterator<Item = &'a Knob>,
+        values: &BTreeMap<String, Value>,
+    ) {
+        let mut knobs = knobs.peekable();
+        if knobs.peek().is_none() {
+            return;
         }
+        self.labelled("Change", |text| {
+            for knob in knobs {
+                match &knob.action {
+                    Action::Set(sysctl) => text.number(sysctl, values),
+                    Action::Run(command) => text.command(command),
+                }
+                text.wrapped(&knob.effect, BESIDE + 4, Style::new());
+                if let Some(cost) = &knob.cost {
+                    text.wrapped(&format!("cost: {cost}"), BESIDE + 4, Style::new());
+                }
+            }
+        });
+    }
+
+    fn sources(&mut self, source: &[String]) {
         self.labelled("Source", |text| {
-            text.wrapped(&entry.source.join(" "), BESIDE, WEAK);
+            text.wrapped(&source.join(" "), BESIDE, WEAK);
         });
     }
 
@@ -190,6 +245,13 @@ impl Text {
         }
     }
 
+    /// Rules with their titles.
+    fn rules<'a>(&mut self, rules: impl Iterator<Item = &'a Rule>) {
+        for rule in rules {
+            self.line(&format!("  {:LISTED$} {}", rule.rule, rule.title));
+        }
+    }
+
     /// Entries with their titles: a line for each reason, or for the first of the functions that
     /// an entry is about.
     fn list<'a>(&mut self, entries: impl Iterator<Item = &'a Entry>) {
@@ -214,6 +276,13 @@ impl Text {
 
     fn heading(&mut self, text: &str) {
         self.line(&paint(STRONG, text));
+    }
+
+    /// An empty line between what stands there and what comes.
+    fn gap(&mut self) {
+        if !self.page.is_empty() {
+            self.line("");
+        }
     }
 
     fn line(&mut self, line: &str) {

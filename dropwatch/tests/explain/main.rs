@@ -4,6 +4,8 @@
 //! with the machine that the tests run on.
 
 mod pages;
+mod rows;
+mod rules;
 mod table;
 
 use std::path::PathBuf;

@@ -44,6 +44,16 @@ fn a_row_of_a_report() {
 }
 
 #[test]
+fn a_finding() {
+    insta::assert_snapshot!(page("critical  conntrack table full in gw: 1000 of 1000", false));
+}
+
+#[test]
+fn a_topic() {
+    insta::assert_snapshot!(page("arp", false));
+}
+
+#[test]
 fn no_reason_at_all() {
     insta::assert_snapshot!(page("NOT_SPECIFIED", false));
 }
@@ -78,9 +88,7 @@ fn every_page_fits_eighty_columns() {
 
 /// Every page and the list, by name.
 fn all_on(medium: Medium) -> Vec<(String, String)> {
-    let names = known().entries.iter().flat_map(|entry| &entry.reasons).map(String::as_str);
-    let pages =
-        names.chain(known().functions()).map(|name| (name.to_owned(), page_on(medium, name)));
+    let pages = known().names().into_iter().map(|name| (name.clone(), page_on(medium, &name)));
     pages.chain([("the list".to_owned(), list_on(medium))]).collect()
 }
 
@@ -138,10 +146,13 @@ fn commands_are_one_command_on_every_screen() {
 #[test]
 fn every_name_is_found_and_listed() {
     let list = list();
+    for name in known().names() {
+        assert!(known().find(&name).is_ok(), "{name}");
+    }
+    for rule in &known().rules {
+        assert!(list.contains(&rule.rule), "{}", rule.rule);
+    }
     for entry in &known().entries {
-        for name in entry.reasons.iter().chain(&entry.at).chain(&entry.seen_at) {
-            assert!(known().find(name).is_ok(), "{name}");
-        }
         assert!(list.contains(&entry.title), "{}", entry.title);
     }
 }

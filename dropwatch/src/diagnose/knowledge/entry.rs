@@ -185,6 +185,11 @@ impl Entry {
         checks.chain(knobs)
     }
 
+    /// Commands that it names.
+    pub(super) fn commands(&self) -> impl Iterator<Item = &str> {
+        commands(&self.check, &self.knobs)
+    }
+
     /// Whether it speaks of `reason` of `subsystem`.
     pub(super) fn has_reason(&self, subsystem: &str, reason: &str) -> bool {
         self.subsystem == subsystem && self.reasons.iter().any(|name| name == reason)
@@ -201,12 +206,25 @@ impl Entry {
     }
 }
 
+/// Commands among things to look at and to change.
+pub(super) fn commands<'a>(check: &'a [Check], knobs: &'a [Knob]) -> impl Iterator<Item = &'a str> {
+    let checks = check.iter().filter_map(|check| match check {
+        Check::Command(command) => Some(command.as_str()),
+        Check::Number(_) => None,
+    });
+    let knobs = knobs.iter().filter_map(|knob| match &knob.action {
+        Action::Run(command) => Some(command.as_str()),
+        Action::Set(_) => None,
+    });
+    checks.chain(knobs)
+}
+
 fn core() -> String {
     CORE.to_owned()
 }
 
 /// Text that the table breaks into lines, without the breaks.
-fn one_line<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(super) fn one_line<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }

@@ -7,7 +7,10 @@
 //! the caller was not yet taught to give a reason, and most real drops of older kernels carry it.
 
 mod entry;
+mod pasted;
+mod rule;
 mod search;
+mod subject;
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -15,6 +18,7 @@ use serde::Deserialize;
 
 pub use self::{
     entry::{Action, Benign, CORE, Check, Entry, Knob, NOT_SPECIFIED, Quantity},
+    rule::Rule,
     search::{Answer, Unknown},
 };
 use crate::report::model::{Reason, Symbol};
@@ -35,6 +39,9 @@ const TOPICS: [&str; 8] = [
 /// whole table would cost a live run some milliseconds.
 const HOUSEKEEPING: &str = include_str!("housekeeping.toml");
 
+/// What findings mean.
+const RULES: &str = include_str!("rules.toml");
+
 /// What holds for all of them.
 const COMMON: &str = include_str!("table.toml");
 
@@ -42,6 +49,8 @@ const COMMON: &str = include_str!("table.toml");
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     pub entries: Vec<Entry>,
+    /// What findings mean.
+    pub rules: Vec<Rule>,
     /// Drop reasons of the core that no entry explains.
     pub not_yet_explained: Vec<String>,
     /// Quantities and functions that only some hosts have, with what they need.
@@ -53,6 +62,12 @@ pub struct Table {
 struct Topic {
     topic: String,
     entry: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rules {
+    rule: Vec<Rule>,
 }
 
 #[derive(Deserialize)]
@@ -69,7 +84,14 @@ impl Table {
         for text in TOPICS {
             entries.append(&mut topic(text)?);
         }
-        Ok(Self { entries, not_yet_explained, needs })
+        let Rules { rule: rules } = toml::from_str(RULES)?;
+        Ok(Self { entries, rules, not_yet_explained, needs })
+    }
+
+    /// What is known about changing a setting.
+    pub fn knob(&self, sysctl: &str) -> Option<&Knob> {
+        let is_about = |knob: &&Knob| matches!(&knob.action, Action::Set(name) if name == sysctl);
+        self.entries.iter().flat_map(|entry| &entry.knobs).find(is_about)
     }
 
     /// Every function that an entry names, with repetitions.
@@ -117,8 +139,7 @@ pub fn benign(symbol: Option<&Symbol>, reason: Option<&Reason>) -> Option<&'stat
 
 /// What is known about changing a setting.
 pub fn knob(sysctl: &str) -> Option<&'static Knob> {
-    let is_about = |knob: &&Knob| matches!(&knob.action, Action::Set(name) if name == sysctl);
-    table().ok()?.entries.iter().flat_map(|entry| &entry.knobs).find(is_about)
+    table().ok()?.knob(sysctl)
 }
 
 /// Whether drops at `symbol` for `reason` are harmless.

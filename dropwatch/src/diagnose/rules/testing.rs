@@ -15,20 +15,20 @@ use crate::report::{
 };
 
 /// Inode number of the namespace `gw`, which everything is about.
-pub(super) const GW: u32 = 7;
+pub(in crate::diagnose) const GW: u32 = 7;
 
 /// One host with one namespace, at the begin and at the end of an interval.
 #[derive(Clone)]
-pub(super) struct Host {
+pub(in crate::diagnose) struct Host {
     rows: Vec<Location>,
     pub(super) before: Evidence,
     pub(super) now: Evidence,
 }
 
 impl Host {
-    pub(super) fn new() -> Self {
+    pub(in crate::diagnose) fn new() -> Self {
         let gw = Space {
-            netns: Some(Netns { name: Some("gw".into()), inum: GW }),
+            netns: Some(Self::netns()),
             prefix: Some("ip netns exec gw ".into()),
             cookie: Some(70),
             ..Space::default()
@@ -42,7 +42,7 @@ impl Host {
     }
 
     /// Drops, dropped in `gw` as far as samples tell.
-    pub(super) fn row(mut self, count: u64, function: &str, reason: &str) -> Self {
+    pub(in crate::diagnose) fn row(mut self, count: u64, function: &str, reason: &str) -> Self {
         let netns = self.now.spaces[&GW].netns.clone().expect("named");
         let details = Details {
             samples: 1,
@@ -81,26 +81,26 @@ impl Host {
         self
     }
 
-    pub(super) fn callers(self, callers: &[&str]) -> Self {
+    pub(in crate::diagnose) fn callers(self, callers: &[&str]) -> Self {
         let callers = callers.iter().map(|caller| Some((*caller).to_owned())).collect();
         self.details(|details| details.path = Some(Fact { is: Callers { callers }, share: 1.0 }))
     }
 
-    pub(super) fn interface(self, name: &str) -> Self {
+    pub(in crate::diagnose) fn interface(self, name: &str) -> Self {
         let is = Interface { name: Some(name.to_owned()), index: 2 };
         self.details(|details| details.interface = Some(Fact { is, share: 1.0 }))
     }
 
-    pub(super) fn flow(self, flow: Flow) -> Self {
+    pub(in crate::diagnose) fn flow(self, flow: Flow) -> Self {
         self.details(|d| d.flow = Some(Pattern { flow, varies: Vec::new(), share: 1.0 }))
     }
 
-    pub(super) fn owner(self, owner: Owner) -> Self {
+    pub(in crate::diagnose) fn owner(self, owner: Owner) -> Self {
         self.details(|details| details.owner = Some(Fact { is: owner, share: 1.0 }))
     }
 
     /// Samples tell nothing of the last row.
-    pub(super) fn unsampled(mut self) -> Self {
+    pub(in crate::diagnose) fn unsampled(mut self) -> Self {
         self.rows.last_mut().expect("a row").details = None;
         self
     }
@@ -122,40 +122,40 @@ impl Host {
     }
 
     /// A counter of the namespace that stood at 5 and counted so many.
-    pub(super) fn counted(mut self, name: &str, count: u64) -> Self {
+    pub(in crate::diagnose) fn counted(mut self, name: &str, count: u64) -> Self {
         self.before.spaces.get_mut(&GW).expect("gw").counters.add(name.to_owned(), 5);
         self.now.spaces.get_mut(&GW).expect("gw").counters.add(name.to_owned(), 5 + count);
         self
     }
 
     /// How something of the namespace stands that rises and falls.
-    pub(super) fn gauge(mut self, name: &str, value: u64) -> Self {
+    pub(in crate::diagnose) fn gauge(mut self, name: &str, value: u64) -> Self {
         self.now.spaces.get_mut(&GW).expect("gw").gauges.add(name.to_owned(), value);
         self
     }
 
     /// A counter of the host that stood at 5 and counted so many.
-    pub(super) fn host_counted(mut self, name: &str, count: u64) -> Self {
+    pub(in crate::diagnose) fn host_counted(mut self, name: &str, count: u64) -> Self {
         self.before.host.add(name.to_owned(), 5);
         self.now.host.add(name.to_owned(), 5 + count);
         self
     }
 
     /// A setting of the namespace.
-    pub(super) fn setting(mut self, name: &str, value: &str) -> Self {
+    pub(in crate::diagnose) fn setting(mut self, name: &str, value: &str) -> Self {
         let gw = self.now.spaces.get_mut(&GW).expect("gw");
         gw.settings.insert(name.to_owned(), value.to_owned());
         self
     }
 
     /// A setting of the host.
-    pub(super) fn host_setting(mut self, name: &str, value: &str) -> Self {
+    pub(in crate::diagnose) fn host_setting(mut self, name: &str, value: &str) -> Self {
         self.now.settings.insert(name.to_owned(), value.to_owned());
         self
     }
 
     /// A device of `gw`, of which a counter stood at 5 and counted so many.
-    pub(super) fn link(mut self, link: &Link, counter: &str, count: u64) -> Self {
+    pub(in crate::diagnose) fn link(mut self, link: &Link, counter: &str, count: u64) -> Self {
         for (evidence, value) in [(&mut self.before, 5), (&mut self.now, 5 + count)] {
             let links = &mut evidence.spaces.get_mut(&GW).expect("gw").links;
             links.entry(2).or_insert_with(|| link.clone()).counters.add(counter.to_owned(), value);
@@ -164,13 +164,13 @@ impl Host {
     }
 
     /// The longest accept queue.
-    pub(super) fn listener(mut self, listener: Listener) -> Self {
+    pub(in crate::diagnose) fn listener(mut self, listener: Listener) -> Self {
         self.now.spaces.get_mut(&GW).expect("gw").fullest_listener = Some(listener);
         self
     }
 
     /// A device of `gw` that is up and at rest.
-    pub(super) fn device(mut self, index: u32, name: &str, mtu: u32) -> Self {
+    pub(in crate::diagnose) fn device(mut self, index: u32, name: &str, mtu: u32) -> Self {
         let link = Link { name: name.to_owned(), mtu, up: true, ..Link::default() };
         for evidence in [&mut self.before, &mut self.now] {
             evidence.spaces.get_mut(&GW).expect("gw").links.insert(index, link.clone());
@@ -178,24 +178,38 @@ impl Host {
         self
     }
 
-    pub(super) fn conntrack(mut self, before: Stats, now: Stats) -> Self {
+    pub(in crate::diagnose) fn conntrack(mut self, before: Stats, now: Stats) -> Self {
         self.before.spaces.get_mut(&GW).expect("gw").conntrack = Some(before);
         self.conntrack_now(now)
     }
 
-    pub(super) fn conntrack_now(mut self, now: Stats) -> Self {
+    pub(in crate::diagnose) fn conntrack_now(mut self, now: Stats) -> Self {
         self.now.spaces.get_mut(&GW).expect("gw").conntrack = Some(now);
         self
     }
 
-    pub(super) fn table(mut self, table: Table) -> Self {
+    pub(in crate::diagnose) fn table(mut self, table: Table) -> Self {
         self.now.spaces.get_mut(&GW).expect("gw").table = Some(table);
         self
     }
 
+    /// The namespace `gw`.
+    pub(in crate::diagnose) fn netns() -> Netns {
+        Netns { name: Some("gw".into()), inum: GW }
+    }
+
     pub(super) fn run(self, rule: super::Rule) -> Vec<Finding> {
+        let (before, now) = (self.before.clone(), self.now.clone());
+        let report = self.report();
+        let findings = rule(&Facts::new(&report, &before, &now));
+        findings.iter().for_each(explained);
+        findings
+    }
+
+    /// Its report.
+    pub(in crate::diagnose) fn report(self) -> Report {
         let drops = self.rows.iter().map(|row| row.count).sum();
-        let report = Report {
+        Report {
             seq: 1,
             host: model::Host::default(),
             start: Timestamp::UNIX_EPOCH,
@@ -211,7 +225,17 @@ impl Host {
             filter_undecided: None,
             groups: None,
             findings: Vec::new(),
-        };
-        rule(&Facts::new(&report, &self.before, &self.now))
+        }
+    }
+}
+
+/// Whoever sees a finding can ask what it means, by its rule and by its headline.
+fn explained(finding: &Finding) {
+    let Finding { rule, title, severity, .. } = finding;
+    let table = crate::diagnose::knowledge::table().expect("table");
+    for typed in [rule.clone(), title.clone(), format!("{}  {title}", severity.name())] {
+        let answer = table.find(&typed).unwrap_or_else(|unknown| panic!("{unknown}"));
+        let names: Vec<&str> = answer.rules.iter().map(|rule| rule.rule.as_str()).collect();
+        assert_eq!(names, [rule.as_str()], "{typed}");
     }
 }

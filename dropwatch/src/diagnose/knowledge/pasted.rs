@@ -1,0 +1,272 @@
+//! Takes apart what a person types or pastes: a row of any output, a finding's headline, a label of
+//! a metric.
+//!
+//! It is untrusted text. Of a long one only the beginning is looked at, escape sequences and what
+//! else a terminal obeys is taken out first, and nothing here can fail.
+
+use anstream::adapter::strip_str;
+
+/// Bytes that are looked at: a row with its details is some hundred.
+const MOST: usize = 4096;
+/// How pagers and editors show the character that begins an escape sequence.
+const SHOWN_ESCAPES: [&str; 7] = ["ESC[", "^[[", "\\x1b[", "\\x1B[", "\\u001b[", "\\033[", "\\e["];
+/// What a text that was cut ends with.
+const CUTS: [&str; 2] = ["…", "..."];
+/// Words before a finding's cause: what has become of it, and its severity.
+const HEADS: [&str; 6] = ["new", "still", "gone", "critical", "warning", "notice"];
+/// Marks around what is quoted.
+const QUOTES: [char; 9] =
+    ['\'', '"', '`', '\u{2018}', '\u{2019}', '\u{201c}', '\u{201d}', '«', '»'];
+
+/// A name that may have been cut to fit a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Name<'a> {
+    pub(super) text: &'a str,
+    pub(super) is_cut: bool,
+}
+
+/// A place and a reason, as one row of an output has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Row<'a> {
+    /// With its offset, if it has one.
+    pub(super) function: Name<'a>,
+    pub(super) reason: Option<Name<'a>>,
+}
+
+impl<'a> Row<'a> {
+    pub(super) fn new(function: &'a str, reason: &'a str) -> Self {
+        Self { function: name(function), reason: Some(name(reason)) }
+    }
+}
+
+/// `text` as one line of plain words with single spaces, without quotes around it.
+pub(super) fn plain(text: &str) -> String {
+    let mut end = text.len().min(MOST);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut text = text[..end].to_owned();
+    for shown in SHOWN_ESCAPES {
+        text = text.replace(shown, "\x1b[");
+    }
+    let text = strip_str(&text).to_string();
+    let breaks = |c: char| c.is_whitespace() || c.is_control() || c == '\u{fffd}';
+    let words: Vec<&str> = text.split(breaks).filter(|word| !word.is_empty()).collect();
+    words.join(" ").trim_matches(QUOTES).trim().to_owned()
+}
+
+/// The row in a line of plain words, whatever stands before and after it: counts, rates, trends,
+/// shares, a namespace.
+pub(super) fn row(text: &str) -> Option<Row<'_>> {
+    let (rest, is_said) = match text.split_once("dropped at ") {
+        Some((_, rest)) => (rest, true),
+        None => after_figures(text),
+    };
+    let mut words = rest.split(' ').filter(|word| !word.is_empty()).peekable();
+    let function = words.next()?;
+    let has_module = words.next_if(|word| word.starts_with('[')).is_some();
+    let reason = words.next().filter(|word| word.starts_with('(')).map(reason);
+    let has_offset = function.contains("+0x");
+    let is_alone = words.peek().is_none() && reason.is_none();
+    let looks_like_one = is_said || has_module || has_offset || reason.is_some();
+    (looks_like_one || (is_alone && rest.len() < text.len()))
+        .then(|| Row { function: name(function.trim_end_matches([',', ':', ';'])), reason })
+}
+
+/// What follows the numbers, rates and bars of a row, and whether that was said to be a place.
+fn after_figures(text: &str) -> (&str, bool) {
+    let mut rest = text;
+    loop {
+        let (word, after) = rest.split_once(' ').unwrap_or((rest, ""));
+        let begins_name = |c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '[' | '(');
+        match word {
+            "at" => return (after, true),
+            // An address in place of a name.
+            _ if word.starts_with("0x") || word.starts_with(begins_name) => return (rest, false),
+            _ if after.is_empty() => return (rest, false),
+            _ => rest = after,
+        }
+    }
+}
+
+/// `(NO_SOCKET),` → `NO_SOCKET`; without its end it was cut.
+fn reason(word: &str) -> Name<'_> {
+    let word = word.trim_start_matches('(');
+    match word.split_once(')') {
+        Some((whole, _)) => name(whole),
+        None => Name { is_cut: true, ..name(word) },
+    }
+}
+
+fn name(text: &str) -> Name<'_> {
+    let cut = CUTS.iter().find_map(|cut| text.strip_suffix(cut));
+    Name { text: cut.unwrap_or(text), is_cut: cut.is_some() }
+}
+
+/// A finding's cause, without its severity and what else stands before it.
+pub(super) fn headline(text: &str) -> &str {
+    let mut rest = text;
+    while let Some((word, after)) = rest.split_once(' ') {
+        if !HEADS.contains(&word.to_ascii_lowercase().as_str()) {
+            break;
+        }
+        rest = after;
+    }
+    CUTS.iter().find_map(|cut| rest.strip_suffix(cut)).unwrap_or(rest).trim()
+}
+
+/// Value of a label: `rule="mtu"` in a series, `"rule":"mtu"` in JSON.
+pub(super) fn label<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let mut rest = text;
+    loop {
+        let at = rest.find(key)?;
+        let begins = !rest[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        rest = &rest[at + key.len()..];
+        let after = rest.trim_start_matches(['"', ' ']);
+        if let (true, Some(value)) = (begins, after.strip_prefix(['=', ':'])) {
+            let value = value.trim_start_matches(['"', ' ', '~']);
+            let end = value.find(['"', ',', '}', ' ']).unwrap_or(value.len());
+            return Some(&value[..end]).filter(|value| !value.is_empty() && *value != "null");
+        }
+    }
+}
+
+/// Words that may be names of something: not those of a sentence.
+pub(super) fn names(text: &str) -> impl Iterator<Item = &str> {
+    let within = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-' | '+');
+    text.split(move |c: char| !within(c))
+        .map(|word| word.trim_matches(['.', '-', '/', '+']))
+        .filter(|word| {
+            let inner = word.contains(['_', '.', '/']);
+            let humps = word.chars().skip(1).any(|c| c.is_ascii_uppercase());
+            word.len() > 2 && word.contains(|c: char| c.is_ascii_alphabetic()) && (inner || humps)
+        })
+}
+
+/// Whether `text` has the parts of `pattern` between its `*`, in order and from the beginning on,
+/// whatever their case.
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.to_lowercase(), text.to_lowercase());
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(text: &str) -> Option<(String, Option<String>)> {
+        let text = plain(text);
+        let name = |name: Name<'_>| format!("{}{}", name.text, if name.is_cut { "*" } else { "" });
+        row(&text).map(|row| (name(row.function), row.reason.map(name)))
+    }
+
+    #[test]
+    fn a_row_of_every_output_is_its_place_and_reason() {
+        let udp = Some(("__udp4_lib_rcv+0x4bc".to_owned(), Some("NO_SOCKET".to_owned())));
+        for text in [
+            "60 packets dropped at __udp4_lib_rcv+0x4bc (NO_SOCKET) 88.2%",
+            "   60 packets dropped at __udp4_lib_rcv+0x4bc (NO_SOCKET) <0.1%\n",
+            "60  packets\tdropped at  __udp4_lib_rcv+0x4bc [udp] (NO_SOCKET) 88.2% 0xffffffff81",
+            "\x1b[2m60 packets dropped at __udp4_lib_rcv+0x4bc (NO_SOCKET) 88.2%\x1b[0m",
+            "ESC[2m60 packets dropped at __udp4_lib_rcv+0x4bc (NO_SOCKET) 88.2%ESC[0m",
+            "^[[2m60 packets dropped at __udp4_lib_rcv+0x4bc (NO_SOCKET) 88.2%^[[0m",
+            "'60\u{a0}packets dropped at __udp4_lib_rcv+0x4bc (NO_SOCKET) 88.2%'",
+            "  1060/s       13800  ██▇▇▇██▇▇▇██  __udp4_lib_rcv+0x4bc (NO_SOCKET)",
+            "       –        5000                __udp4_lib_rcv+0x4bc [udp] (NO_SOCKET)",
+            "  9900 at __udp4_lib_rcv+0x4bc (NO_SOCKET) 97.8%, new",
+            "   200 at __udp4_lib_rcv+0x4bc (NO_SOCKET) 2.0%, 20/s; 4.0/s before",
+            "   2006/s       0/s  __udp4_lib_rcv+0x4bc (NO_SOCKET): gone",
+            "dropped at __udp4_lib_rcv+0x4bc (NO_SOCKET), netns gw, stands for 12 drops",
+            "gw/eth0   33872 → 9 Len=14   dropped at __udp4_lib_rcv+0x4bc (NO_SOCKET), netns gw",
+            "__udp4_lib_rcv+0x4bc (NO_SOCKET)",
+        ] {
+            assert_eq!(parts(text), udp, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_cut_says_so() {
+        let cut = |text| parts(text).expect("a row");
+        let (function, reason) = cut("  – 5000   nft_do_chain+0x7d [nf_tables] (NETFILTER_DR");
+        assert_eq!(
+            (function.as_str(), reason.as_deref()),
+            ("nft_do_chain+0x7d", Some("NETFILTER_DR*"))
+        );
+        let (function, reason) = cut("7 packets dropped at nft_do_chain+0x7d (NETFILTER_DR…");
+        assert_eq!(
+            (function.as_str(), reason.as_deref()),
+            ("nft_do_chain+0x7d", Some("NETFILTER_DR*"))
+        );
+        let (function, reason) = cut("7 packets dropped at nft_do_ch…");
+        assert_eq!((function.as_str(), reason), ("nft_do_ch*", None));
+    }
+
+    #[test]
+    fn rows_without_a_reason_or_a_name_are_rows_too() {
+        let bare = |name: &str| Some((name.to_owned(), None));
+        assert_eq!(parts("676 packets dropped at tcp_v4_rcv"), bare("tcp_v4_rcv"));
+        assert_eq!(parts("   135/s     2.4/s  tcp_v4_rcv: gone"), bare("tcp_v4_rcv"));
+        assert_eq!(parts("   135/s     2.4/s  tcp_v4_rcv"), bare("tcp_v4_rcv"));
+        let unnamed = parts("3 packets dropped at 0xffffffff81234567 (NOT_SPECIFIED) 1.0%");
+        assert_eq!(
+            unnamed,
+            Some(("0xffffffff81234567".to_owned(), Some("NOT_SPECIFIED".to_owned())))
+        );
+    }
+
+    #[test]
+    fn sentences_are_no_rows() {
+        for text in ["tcp_v4_rcv", "accept queue full", "3 packets had no hops left", "", "12", "–"]
+        {
+            assert!(parts(text).is_none_or(|(_, reason)| reason.is_none()), "{text}");
+        }
+        assert_eq!(parts("accept queue full in gw (much)"), None);
+    }
+
+    #[test]
+    fn headlines_lose_what_stands_before_them() {
+        assert_eq!(
+            headline("critical conntrack table full in gw: 9"),
+            "conntrack table full in gw: 9"
+        );
+        assert_eq!(headline("gone warning gw has no route…"), "gw has no route");
+        assert_eq!(headline("notice"), "notice");
+    }
+
+    #[test]
+    fn labels_are_found_in_series_and_json() {
+        let series = r#"dropwatch_findings{instance="gw",rule="mtu",severity="notice"} 1"#;
+        assert_eq!(label(series, "rule"), Some("mtu"));
+        assert_eq!(label(r#"{"rule": "no_route","netns":null}"#, "rule"), Some("no_route"));
+        assert_eq!(label(r#"{"netns":null}"#, "netns"), None);
+        assert_eq!(label("the rule is", "rule"), None);
+        assert_eq!(label(r#"my_rule="x""#, "rule"), None);
+    }
+
+    #[test]
+    fn patterns_match_from_the_beginning() {
+        assert!(matches("accept queue* full in *", "Accept queue of port 80 full in gw: 3 times"));
+        assert!(!matches("accept queue* full in *", "the accept queue full in gw"));
+        assert!(matches("* has no route*", "gw has no route to 10.0.0.1 for 3 packets"));
+    }
+
+    #[test]
+    fn nothing_is_too_long_or_too_strange() {
+        let long = "é".repeat(1 << 16);
+        assert!(plain(&long).len() <= MOST);
+        for text in
+            ["\x1b", "\x1b[", "(", ")", "dropped at ", "at ", "rule=", "\u{202e}", "[", "0x"]
+        {
+            let text = plain(text);
+            let _row = row(&text);
+            let _label = label(&text, "rule");
+            assert_eq!(names(&text).count(), 0, "{text}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Each rule that makes findings is explained, and what alerts say to type works.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use clap::Parser;
+use dropwatch::{cli::Cli, diagnose::knowledge::Check, explain};
+
+use crate::{host, known};
+
+/// Names of rules, as the source of the rules has them.
+fn rules() -> BTreeSet<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/diagnose/rules");
+    let mut names = BTreeSet::new();
+    for file in fs::read_dir(folder).expect("rules") {
+        let text = fs::read_to_string(file.expect("entry").path()).expect("a rule");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for call in code.split("Draft::new(").skip(1) {
+            let argument = call.split(',').nth(1).unwrap_or_default().trim();
+            if let Some(name) = argument.strip_prefix('"') {
+                names.insert(name.trim_end_matches('"').to_owned());
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn every_rule_is_explained_and_no_other() {
+    let explained: BTreeSet<String> = known().rules.iter().map(|rule| rule.rule.clone()).collect();
+    assert_eq!(explained, rules());
+    assert_eq!(explained.len(), known().rules.len(), "a rule is explained twice");
+}
+
+#[test]
+fn rules_are_whole() {
+    for rule in &known().rules {
+        let name = &rule.rule;
+        assert!((1..=48).contains(&rule.title.chars().count()), "{name}: {}", rule.title);
+        assert!(rule.meaning.ends_with('.'), "{name}: a whole sentence");
+        assert!(!rule.check.is_empty() && !rule.source.is_empty(), "{name}");
+        for setting in &rule.settings {
+            assert!(known().knob(setting).is_some(), "{name}: no entry says what {setting} does");
+        }
+        for drops in &rule.drops {
+            assert!(known().drops(drops).is_some(), "{name}: no entry is about {drops}");
+        }
+        let commands = rule.check.iter().filter(|check| matches!(check, Check::Command(_)));
+        let does = commands.count() + rule.settings.len() + rule.knobs.len();
+        assert!(does > 0, "{name}: what is to be done?");
+    }
+}
+
+#[test]
+fn what_runbooks_say_to_type_works() {
+    let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus/alerts.yml");
+    let alerts = fs::read_to_string(alerts).expect("alerts");
+    let runbooks = alerts.lines().filter_map(|line| line.trim().strip_prefix("runbook: "));
+    let commands = runbooks.flat_map(|runbook| runbook.split("; ")).map(|it| it.trim_matches('"'));
+    let row = "60 packets dropped at __udp4_lib_rcv+0x4bc (NO_SOCKET) 88.2%";
+    let (mut ours, mut explains) = (0, 0);
+    for command in commands {
+        let words: Vec<&str> = command.split_whitespace().skip_while(|it| *it == "sudo").collect();
+        if words.first() != Some(&"dropwatch") {
+            continue;
+        }
+        ours += 1;
+        let what = words.iter().position(|word| *word == "explain");
+        let stands_for: Vec<String> = match what.map(|at| words[at + 1..].join(" ")).as_deref() {
+            None => Vec::new(),
+            Some("'ROW'") => vec![row.to_owned()],
+            Some("{{ $labels.rule }}") => rules().into_iter().collect(),
+            Some(other) => panic!("{command}: what is {other}?"),
+        };
+        let parsed = Cli::try_parse_from(words.iter().take(what.map_or(usize::MAX, |at| at + 1)));
+        assert!(parsed.is_ok(), "{command}: {parsed:?}");
+        for typed in stands_for {
+            explains += 1;
+            assert!(explain::page(known(), &typed, &host("6.18")).is_ok(), "{typed}");
+        }
+    }
+    assert!(ours >= 10 && explains > 50, "{ours} commands, {explains} explanations");
+}
