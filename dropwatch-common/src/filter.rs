@@ -7,6 +7,10 @@ pub const NAME: usize = 16;
 /// Any protocol above the network layer.
 pub const ANY: u16 = u16::MAX;
 
+/// In place of the inode number of a network namespace: it is not there yet, and its number is to
+/// stand at the same place in the kernel side's `LATER`. No namespace has this number.
+pub const LATER: u32 = 0;
+
 /// What a packet that has the value of a [`Rule`] means.
 pub mod kind {
     /// The rule is not in use.
@@ -61,7 +65,7 @@ pub struct Ports {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// Inode numbers of network namespaces.
+    /// Inode numbers of network namespaces, or [`LATER`].
     pub netns: [Rule<u32>; MOST],
     /// Names of interfaces.
     pub iface: [Rule<Masked>; MOST],

@@ -12,7 +12,9 @@
 use core::cmp::{max, min};
 
 use aya_ebpf::programs::RawTracePointContext;
-use dropwatch_common::filter::{ANY, Filter, MOST, Masked, Ports, Protocol, Rule, kind, part};
+use dropwatch_common::filter::{
+    ANY, Filter, LATER as NOT_YET, MOST, Masked, Ports, Protocol, Rule, kind, part,
+};
 
 use crate::{
     packet::{IPV4, IPV6, NO_PORTS, Packet, UNKNOWN},
@@ -22,6 +24,12 @@ use crate::{
 /// Set by the loader.
 #[unsafe(no_mangle)]
 static FILTER: Filter = Filter::NONE;
+
+/// Inode numbers of the network namespaces that were not there when the program was loaded. User
+/// space writes each when its namespace has come; 0 is none.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.later")]
+static mut LATER: [u32; MOST] = [0; MOST];
 
 /// What rules say of a packet. Plain numbers in an order: the least of several is what they say
 /// together.
@@ -63,7 +71,7 @@ pub fn wants(ctx: &RawTracePointContext, filtering: u32) -> Option<bool> {
 /// What one option says: no value that it excludes may match, and one that it includes must, if
 /// there are any.
 #[inline(always)]
-fn judge<T: Copy>(rules: *const [Rule<T>; MOST], matches: impl Fn(T) -> Verdict) -> Verdict {
+fn judge<T: Copy>(rules: *const [Rule<T>; MOST], matches: impl Fn(usize, T) -> Verdict) -> Verdict {
     let (mut any, mut included, mut excluded) = (false, NO, NO);
     let rules = rules.cast::<Rule<T>>();
     for index in 0..MOST {
@@ -73,9 +81,9 @@ fn judge<T: Copy>(rules: *const [Rule<T>; MOST], matches: impl Fn(T) -> Verdict)
         match kind {
             kind::INCLUDE => {
                 any = true;
-                included = max(included, matches(value));
+                included = max(included, matches(index, value));
             }
-            kind::EXCLUDE => excluded = max(excluded, matches(value)),
+            kind::EXCLUDE => excluded = max(excluded, matches(index, value)),
             _ => {}
         }
     }
@@ -91,30 +99,37 @@ fn yes_if(condition: bool) -> Verdict {
 /// What `--netns` says.
 #[inline(always)]
 fn namespaces(place: &Place) -> Verdict {
-    judge(&raw const FILTER.netns, |wanted| match place.netns() {
+    judge(&raw const FILTER.netns, |index, wanted| match place.netns() {
         0 => UNDECIDED,
+        inum if wanted == NOT_YET => yes_if(inum == later(index)),
         inum => yes_if(inum == wanted),
     })
 }
 
 #[inline(always)]
+fn later(index: usize) -> u32 {
+    // SAFETY: within the array. Volatile, because user space writes it at any time.
+    unsafe { (&raw const LATER).cast::<u32>().add(index).read_volatile() }
+}
+
+#[inline(always)]
 fn interfaces(place: &Place) -> Verdict {
-    judge(&raw const FILTER.iface, |wanted| name(place, wanted))
+    judge(&raw const FILTER.iface, |_, wanted| name(place, wanted))
 }
 
 #[inline(always)]
 fn protocols(packet: &Packet) -> Verdict {
-    judge(&raw const FILTER.protocol, |wanted| protocol(packet, wanted))
+    judge(&raw const FILTER.protocol, |_, wanted| protocol(packet, wanted))
 }
 
 #[inline(always)]
 fn hosts(packet: &Packet) -> Verdict {
-    judge(&raw const FILTER.host, |wanted| host(packet, wanted))
+    judge(&raw const FILTER.host, |_, wanted| host(packet, wanted))
 }
 
 #[inline(always)]
 fn ports(packet: &Packet) -> Verdict {
-    judge(&raw const FILTER.port, |wanted| port(packet, wanted))
+    judge(&raw const FILTER.port, |_, wanted| port(packet, wanted))
 }
 
 /// The name of the packet's device matches.

@@ -10,6 +10,7 @@ use crate::{
     launch::Launcher,
     notify,
     outputs::Outputs,
+    privilege,
     probe::KernelLog,
     report::{
         model::{End, Line, Report},
@@ -20,6 +21,7 @@ use crate::{
     settings::{Command, Limits, Watch},
     signals::{Hangup, Stop},
     supervise::{Event, Supervised},
+    user::Caller,
     verbose,
 };
 
@@ -63,7 +65,10 @@ fn live(
     let outputs = Outputs::open(settings)?;
     let bind = |address| Exporter::bind(address, settings.interval);
     let exporter = settings.metrics.map(bind).transpose()?;
-    session.give_up_privileges()?;
+    // Log rotation has the recording go on in a new file; a command's run has none.
+    let reopens = settings.record.is_some() && command.is_none();
+    let for_sudo = reopens && Caller::of_sudo()?.is_some();
+    session.give_up_privileges(if for_sudo { privilege::FOR_FILES } else { &[] })?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -100,6 +105,8 @@ enum Wake {
     Written(Result<(), Failure>),
     Reopen,
     Command(Event),
+    /// For namespaces that are still to come.
+    Look,
 }
 
 impl Run<'_> {
@@ -168,17 +175,24 @@ impl Run<'_> {
                 () = hung_up(hangup) => Wake::Reopen,
                 () = stop.requested(), if alone => Wake::Stop,
                 written = self.outputs.flushed(), if busy => Wake::Written(written),
+                () = self.session.look_due() => Wake::Look,
                 () = sleep_until(until) => Wake::Tick,
                 () = next_log(log) => continue,
             };
             match wake {
                 Wake::Written(written) => written?,
                 Wake::Reopen => self.outputs.reopen(),
+                Wake::Look => self.session.look()?,
                 Wake::Command(event) => self.command.iter_mut().for_each(|it| it.heed(&event)),
                 Wake::Tick if due < ends_at && Some(reports + 1) != self.settings.count => {
                     reports += 1;
+                    let starts = self.command.as_ref().and_then(Supervised::starts_at).is_some();
+                    if starts {
+                        // The baseline ends here: what happened in it is not the command's.
+                        self.session.look_everywhere();
+                    }
                     let lines = self.report().await?;
-                    if self.command.as_ref().and_then(Supervised::starts_at).is_some() {
+                    if starts {
                         self.start_command().await;
                     }
                     self.outputs.write(lines).await?;

@@ -7,12 +7,13 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    os::fd::AsFd,
 };
 
 use anyhow::{Context, anyhow};
 
 use crate::{
+    create::Creator,
     exit::Failure,
     output::{Output, write_all},
     render::pcapng::Pcapng,
@@ -153,7 +154,7 @@ pub fn open(target: &Target) -> Result<File, Failure> {
     let opened = match target {
         Target::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
         Target::File(path) => {
-            OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(path)
+            Creator::new(PRIVATE)?.open(path, OpenOptions::new().write(true).truncate(true))
         }
     };
     Ok(opened.with_context(|| format!("cannot write packets to {target}"))?)

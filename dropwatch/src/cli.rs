@@ -56,7 +56,7 @@ Examples:
   sudo dropwatch conntrack             what fills the tables of connections
   dropwatch doctor                     what this kernel and your privileges allow
 
-Exit codes: 0 fine, 1 failure while running, also packets missing in FILE, 2 usage, 3 missing privilege, 4 kernel cannot, 5 more drops than --fail-over or --fail-rate allow.",
+Exit codes: 0 fine, 1 failure while running, also packets missing in FILE, 2 usage, 3 missing privilege, 4 kernel cannot, 5 more drops than --fail-over or --fail-rate allow, or a finding that --fail-on forbids.",
     args_conflicts_with_subcommands = true
 )]
 pub struct Cli {
@@ -112,7 +112,7 @@ shows another's. Needs no privileges.")]
         /// Recording to read, also compressed by gzip or zstd; - is standard input
         file: PathBuf,
         /// Compare with the run of an earlier recording: what is gone, what is new
-        #[arg(long, value_name = "BEFORE", conflicts_with_all = ["pcap", "classic"])]
+        #[arg(long, value_name = "BEFORE", conflicts_with = "pcap")]
         diff: Option<PathBuf>,
         /// Serve its metrics at http://ADDR/metrics, each report as late as it was in the run
         #[arg(long, value_name = "ADDR", value_parser = address, conflicts_with_all = ["diff", "pcap"])]
@@ -179,6 +179,9 @@ pub struct What {
     /// Exit with status 5 if more than R packets a second were dropped in an interval or in all
     #[arg(long, value_name = "R", value_parser = rate)]
     pub fail_rate: Option<f64>,
+    /// Exit with status 5 if a finding is as severe as LEVEL or more, also of losses without drops
+    #[arg(long, value_name = "LEVEL", value_enum, conflicts_with = "no_findings")]
+    pub fail_on: Option<Level>,
     /// Count once more by KEY, several with commas between; what cannot be proved is `unknown`
     #[arg(long, value_name = "KEY", value_enum, value_delimiter = ',')]
     pub by: Vec<By>,
@@ -250,6 +253,17 @@ pub enum Format {
     Json,
 }
 
+/// How severe a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Level {
+    /// A limit of this host is reached
+    Critical,
+    /// Packets are refused by a decision, or because something is broken or missing
+    Warning,
+    /// Small, or usual in small numbers
+    Notice,
+}
+
 /// What to count by, besides locations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum By {
@@ -308,7 +322,9 @@ fn one_line(message: &str) -> String {
     if !listed.is_empty() {
         told = format!("{told} {}", listed.join(" "));
     }
-    match lines.find_map(|line| line.strip_prefix("tip: ")) {
+    // That an unknown option could be a value is true, and helps nobody who has mistyped one.
+    let tip = |line: &&str| !line.starts_with("to pass ");
+    match lines.filter_map(|line| line.strip_prefix("tip: ")).find(tip) {
         Some(tip) => format!("{told} ({tip}; see --help)"),
         None => format!("{told} (see --help)"),
     }
@@ -423,6 +439,42 @@ mod tests {
         ] {
             let error = Cli::try_parse_from(["dropwatch"].iter().chain(args)).expect_err("wrong");
             assert_eq!(one_line(&error.render().to_string()), told);
+        }
+    }
+
+    /// What comes after the command's name is the command's, and nothing before it is.
+    #[test]
+    fn options_stand_before_the_command_that_runs() {
+        let command =
+            |args: &[&str]| match Cli::try_parse_from([&["dropwatch", "run"], args].concat()) {
+                Ok(Cli { command: Some(Command::Run(run)), .. }) => {
+                    Ok(run.command.iter().map(|word| word.to_string_lossy().into_owned()).collect())
+                }
+                Ok(_) => panic!("not `run`"),
+                Err(error) => Err(one_line(&error.render().to_string())),
+            };
+        for (args, words) in [
+            (&["id", "--fail"][..], &["id", "--fail"][..]),
+            (&["id", "-i", "1s", "--", "-x"], &["id", "-i", "1s", "--", "-x"]),
+            (&["--", "-weird", "--json"], &["-weird", "--json"]),
+            (&["--no-baseline", "--", "--no-baseline"], &["--no-baseline"]),
+            (&["-i", "1s", "id", "--no-baselin"], &["id", "--no-baselin"]),
+        ] {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            assert_eq!(command(args), Ok(words), "{args:?}");
+        }
+        for (args, told) in [
+            (&["--fail-ovr", "0", "--", "id"][..], "a similar argument exists: '--fail-over'"),
+            (&["--fail-ovr=0", "id"], "a similar argument exists: '--fail-over'"),
+            (
+                &["--iface", "lo", "--no-baselin", "id"],
+                "a similar argument exists: '--no-baseline'",
+            ),
+            (&["-d", "10s", "--", "id"], "unexpected argument '-d' found (see --help)"),
+            (&["-1", "id"], "unexpected argument '-1' found (see --help)"),
+        ] {
+            let error = command(args).expect_err("wrong");
+            assert!(error.contains(told), "{args:?}: {error}");
         }
     }
 

@@ -14,7 +14,7 @@ pub const USAGE: u8 = 2;
 pub const PRIVILEGE: u8 = 3;
 /// The kernel lacks a feature; the message names it.
 pub const KERNEL: u8 = 4;
-/// More was dropped than `--fail-over` or `--fail-rate` allow.
+/// More was dropped than `--fail-over` or `--fail-rate` allow, or found that `--fail-on` forbids.
 pub const THRESHOLD: u8 = 5;
 /// `dropwatch run` failed by itself; every other status may be its command's.
 pub const RUN: u8 = 125;

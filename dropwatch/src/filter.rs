@@ -32,17 +32,12 @@ impl Packets {
             )
     }
 
-    /// As the kernel side takes it. `netns` finds the inode number of a namespace.
+    /// As the kernel side takes it. `netns` are the inode numbers of the namespaces.
     ///
     /// # Errors
-    /// Which option has more values than there is room for, and those of `netns`.
-    pub fn compile(
-        &self,
-        netns: impl FnMut(&str) -> Result<u32, String>,
-    ) -> Result<Filter, String> {
-        let names = self.netns.iter().map(|choice| choice.value.as_str());
-        let inums: Vec<u32> = names.map(netns).collect::<Result<_, _>>()?;
-        let netns = self.netns.iter().zip(inums);
+    /// Which option has more values than there is room for.
+    pub fn compile(&self, netns: impl IntoIterator<Item = u32>) -> Result<Filter, String> {
+        let netns = self.netns.iter().zip(netns);
         let netns: Vec<_> = netns
             .map(|(Choice { exclude, .. }, value)| Choice { exclude: *exclude, value })
             .collect();
@@ -95,6 +90,13 @@ pub fn interface(text: &str) -> Result<Masked, String> {
     value[..text.len()].copy_from_slice(text.as_bytes());
     mask[..=text.len()].fill(0xff);
     Ok(masked(value, mask))
+}
+
+/// The name of an interface, as it was typed.
+pub fn interface_name(name: &Masked) -> String {
+    let bytes: Vec<u8> = name.value.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let bytes = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Reads an address, or a network: `192.168.0.2`, `10.0.0.0/8`, `fd00::/64`.
@@ -226,11 +228,13 @@ mod tests {
     #[test]
     fn a_name_matches_whole_whatever_stands_behind_it() {
         let eth0 = interface("eth0").unwrap();
+        assert_eq!(interface_name(&eth0), "eth0");
         assert!(matches(eth0, name(b"eth0")));
         assert!(matches(eth0, name(b"eth0\0old")), "left over from a longer name");
         assert!(!matches(eth0, name(b"eth01")) && !matches(eth0, name(b"eth")));
         let longest = "abcdefghijklmno";
         assert!(matches(interface(longest).unwrap(), name(longest.as_bytes())));
+        assert_eq!(interface_name(&interface(longest).unwrap()), longest);
         for text in ["", "abcdefghijklmnop", "a b", "a/b", "a:b"] {
             assert!(interface(text).is_err(), "{text}");
         }
@@ -255,12 +259,11 @@ mod tests {
         packets.netns.push(Choice { exclude: false, value: "gw".into() });
         assert_eq!(packets.parts(), part::HEADERS | part::NETNS);
 
-        let filter = packets.compile(|_| Ok(7)).unwrap();
+        let filter = packets.compile([7]).unwrap();
         assert_eq!(filter.netns[0], Rule { kind: kind::INCLUDE, value: 7 });
         let kinds: Vec<_> = filter.port.iter().map(|rule| rule.kind).collect();
         assert_eq!(kinds[..3], [kind::INCLUDE, kind::EXCLUDE, kind::UNUSED]);
-        assert_eq!(packets.compile(|_| Err("none".into())), Err("none".into()));
         packets.port = vec![port(false); MOST + 1];
-        assert!(packets.compile(|_| Ok(7)).unwrap_err().contains("at most 8"));
+        assert!(packets.compile([7]).unwrap_err().contains("at most 8"));
     }
 }

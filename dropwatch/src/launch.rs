@@ -21,7 +21,11 @@ use anyhow::{Context, anyhow};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use tokio::sync::oneshot;
 
-use crate::{exit::Failure, notify, privilege, settings, user::User};
+use crate::{
+    exit::Failure,
+    notify, privilege, settings,
+    user::{Caller, User},
+};
 
 /// A command that is not started yet.
 pub struct Launcher {
@@ -159,10 +163,7 @@ fn named(name: &str) -> Result<User, Failure> {
 
 /// Who called sudo; `None` where nobody did.
 fn invoking_user() -> Result<Option<User>, Failure> {
-    let uid = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse::<u32>().ok());
-    let Some(uid) = uid.filter(|uid| *uid != 0 && Uid::effective().is_root()) else {
-        return Ok(None);
-    };
+    let Some(Caller { uid, .. }) = Caller::of_sudo()? else { return Ok(None) };
     let found = User::numbered(uid);
     let found = found.with_context(|| format!("cannot look up the user {uid}"))?;
     match found {

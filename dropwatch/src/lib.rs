@@ -4,10 +4,13 @@
 //! The map of the code, and the rules that its numbers obey, are in `docs/architecture.md`.
 
 pub mod app;
+mod asked;
+mod awaited;
 mod capture;
 pub mod cli;
 pub mod conntrack;
 pub mod cost;
+mod create;
 pub mod diagnose;
 pub mod doctor;
 pub mod exit;

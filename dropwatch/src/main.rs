@@ -41,7 +41,7 @@ fn run() -> Result<u8, Failure> {
             explain::explain(words, *json, terminal.medium(*color))
         }
         Some(Command::Replay { file, diff: Some(before), show, .. }) => {
-            replay::compare(before, file, &Show::new(show, terminal)?)
+            replay::compare(before, file, &Show::comparison(show, terminal)?)
         }
         Some(Command::Replay { file, metrics: Some(address), .. }) => replay::serve(file, *address),
         Some(Command::Replay { file, pcap, show, .. }) => {

@@ -83,6 +83,10 @@ pub const FOR_FINDINGS: &[Capability] = &[
 pub const FOR_PLACES: &[Capability] =
     &[Capability::CAP_SYS_PTRACE, Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_READ_SEARCH];
 
+/// What a new file of `--output` needs that belongs to whoever called sudo: it may lie in a folder
+/// of theirs, or of somebody else.
+pub const FOR_FILES: &[Capability] = &[Capability::CAP_CHOWN, Capability::CAP_DAC_OVERRIDE];
+
 /// Whether this process may use a capability now, itself or through `CAP_SYS_ADMIN`.
 fn has(effective: &CapsHashSet, capability: Capability) -> bool {
     let implied = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON)

@@ -9,7 +9,7 @@ mod fifo;
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -24,6 +24,7 @@ use anyhow::Context;
 use self::fifo::Sent;
 use crate::{
     capture::append,
+    create::Creator,
     exit::Failure,
     output::Output,
     render::{Json, Renderer},
@@ -54,11 +55,13 @@ impl Record {
     pub fn open(path: &Path, with_packets: bool) -> Result<Self, Failure> {
         let name = path.display().to_string();
         let mode = if with_packets { PRIVATE } else { USUAL };
-        let file = Target::open(path, mode).with_context(|| format!("cannot write to {name}"))?;
+        let creator = Creator::new(mode)?;
+        let file =
+            Target::open(path, creator).with_context(|| format!("cannot write to {name}"))?;
         let reopen = Arc::new(AtomicBool::new(false));
         let writer = Writer {
             path: path.to_owned(),
-            mode,
+            creator,
             target: Mutex::new(Some(file)),
             reopen: Arc::clone(&reopen),
         };
@@ -106,8 +109,8 @@ struct Target {
 }
 
 impl Target {
-    fn open(path: &Path, mode: u32) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(mode).open(path)?;
+    fn open(path: &Path, creator: Creator) -> io::Result<Self> {
+        let file = creator.open(path, OpenOptions::new().append(true))?;
         let sent = file.metadata()?.file_type().is_fifo().then(Sent::default);
         Ok(Self { file, sent })
     }
@@ -124,7 +127,7 @@ impl Target {
 /// Writes until it succeeds.
 struct Writer {
     path: PathBuf,
-    mode: u32,
+    creator: Creator,
     /// Nothing while the reader of a FIFO has gone.
     target: Mutex<Option<Target>>,
     reopen: Arc<AtomicBool>,
@@ -153,7 +156,7 @@ impl Writer {
         let current = match target.take() {
             Some(old) if asked => target.insert(self.renew(old)),
             Some(old) => target.insert(old),
-            None => target.insert(Target::open(&self.path, self.mode)?),
+            None => target.insert(Target::open(&self.path, self.creator)?),
         };
         let result = current.write(page);
         // The reader of a pipe has gone: the next one reads what is opened anew. The pipe must be
@@ -166,7 +169,7 @@ impl Writer {
 
     /// What the path stands for now, or the old file where it cannot be opened.
     fn renew(&self, old: Target) -> Target {
-        match Target::open(&self.path, self.mode) {
+        match Target::open(&self.path, self.creator) {
             // A FIFO that is still the same has lines in it that nobody has read.
             Ok(new) => Target { sent: new.sent.map(|sent| old.sent.unwrap_or(sent)), ..new },
             Err(error) => {

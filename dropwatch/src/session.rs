@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use caps::Capability;
-use dropwatch_common::filter::{MOST, Rule};
+use dropwatch_common::filter::{LATER, MOST, Rule};
 use jiff::Timestamp;
 use log::{debug, info};
 
 use crate::{
+    asked::{self, Asked},
+    awaited::{Awaited, Change},
     cost::Meter,
     diagnose::{self, knowledge},
     doctor,
@@ -47,8 +49,12 @@ pub struct Session<'a> {
     meter: Option<Meter>,
     /// Absent where nobody asks for findings.
     evidence: Option<Collector>,
-    /// Which network namespaces `--netns` asks for.
+    /// Which network namespaces `--netns` asks for, as the kernel side compares now.
     netns: [Rule<u32>; MOST],
+    /// For the first lines.
+    notices: Vec<String>,
+    /// Namespaces to filter by that were not there at the start.
+    awaited: Awaited,
     reporter: Reporter,
     pace: Pace,
 }
@@ -76,7 +82,8 @@ impl<'a> Session<'a> {
         let mut names = HostNames::open(&root);
         // Meanwhile the kernel's types are read.
         let prepared = Prepared::new()?;
-        let wanted = wanted(settings, &mut names)?;
+        let Asked { notices, netns } = asked::check(settings, &mut names)?;
+        let wanted = wanted(settings, &netns, &mut names)?;
         let probe = attach(prepared, &wanted)?;
         if settings.keys.need_reasons() && !probe.has_reason() {
             return Err(Failure::Kernel(format!("--reason cannot work: {}", doctor::NO_REASONS)));
@@ -96,6 +103,8 @@ impl<'a> Session<'a> {
             meter: if settings.verbose { Meter::start() } else { None },
             evidence: None,
             netns: wanted.filter.0.netns,
+            notices,
+            awaited: Awaited::new(&settings.packets, &netns),
             reporter: Reporter::new(kernel::host(&root), options, knowledge::is_benign),
             pace: Pace::new(settings.interval),
         })
@@ -103,18 +112,20 @@ impl<'a> Session<'a> {
 
     /// Keeps what the reports to come need, of the calling thread; call it before other threads
     /// are started. Then looks at the host for the first time: what was counted before the first
-    /// interval is none of its business.
+    /// interval is none of its business. `others` are those that whoever owns this needs besides.
     ///
     /// # Errors
     /// When they cannot be given up.
-    pub fn give_up_privileges(&mut self) -> Result<(), Failure> {
+    pub fn give_up_privileges(&mut self, others: &[Capability]) -> Result<(), Failure> {
         let names_places = self.settings.by.iter().any(|by| matches!(by, By::Netns | By::Iface));
         let kept = match self.settings.findings {
             true => privilege::FOR_FINDINGS,
-            false if self.probe.has_samples() || names_places => privilege::FOR_PLACES,
+            false if self.probe.has_samples() || names_places || !self.awaited.is_empty() => {
+                privilege::FOR_PLACES
+            }
             false => &[],
         };
-        privilege::keep_only(kept, || self.probe.is_readable())?;
+        privilege::keep_only(&[kept, others].concat(), || self.probe.is_readable())?;
         // Who is permitted all needs no advice to be: what stays hidden then, no user can see.
         self.told = [&[Capability::CAP_SYS_PTRACE][..], privilege::FOR_PLACES]
             .map(|needed| needed.iter().all(|capability| privilege::may_use(*capability)));
@@ -158,6 +169,31 @@ impl<'a> Session<'a> {
         self.pace = Pace::from(self.settings.interval, self.now());
     }
 
+    /// Waits until it is time to look for namespaces that are still to come; for ever where there
+    /// are none.
+    pub async fn look_due(&self) {
+        self.awaited.due().await;
+    }
+
+    /// Looks for namespaces that are still to come, and has the kernel side filter by those that
+    /// have.
+    ///
+    /// # Errors
+    /// When the kernel side cannot be told.
+    pub fn look(&mut self) -> Result<(), Failure> {
+        for Change { index, name, inum } in self.awaited.look(self.names.namespaces()) {
+            let value = inum.unwrap_or(LATER);
+            let set = self.probe.set_netns(index, value);
+            set.with_context(|| format!("cannot filter by the network namespace {name}"))?;
+            if let Some(rule) = self.netns.get_mut(index) {
+                rule.value = value;
+            }
+            let told = if inum.is_some() { "is there now" } else { "is not there any more" };
+            verbose::to_stderr(&format!("the network namespace {name} {told}"));
+        }
+        Ok(())
+    }
+
     /// The first line of the run.
     pub fn start(&mut self) -> Start {
         let mut notices = Vec::new();
@@ -166,6 +202,7 @@ impl<'a> Session<'a> {
             notices.push(doctor::NO_REASONS.to_owned());
         }
         notices.extend(self.names.status().notices(has_reason));
+        notices.append(&mut self.notices);
         let Watch { interval, filters, .. } = self.settings;
         let start = self.reporter.start(Timestamp::now(), *interval, notices, filters.clone());
         probe::give_back_memory();
@@ -257,6 +294,12 @@ impl<'a> Session<'a> {
         if let Some(log) = log {
             log.flush();
         }
+        self.look_everywhere();
+    }
+
+    /// Has the next report leave out no namespace, however quiet: what it does not see, a later one
+    /// would be charged with.
+    pub fn look_everywhere(&mut self) {
         if let Some(evidence) = &mut self.evidence {
             evidence.look_everywhere();
         }

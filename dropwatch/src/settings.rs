@@ -22,7 +22,7 @@ use crate::{
     exit::Failure,
     filter::Packets,
     render::{Format, Medium, Renderer, Style, pcapng::SNAPLEN},
-    report::{groups::By, keys::Keys, view::View},
+    report::{finding::Severity, groups::By, keys::Keys, view::View},
 };
 
 /// A live run.
@@ -53,6 +53,8 @@ pub struct Watch {
     pub keys: Keys,
     /// The options behind both, as typed.
     pub filters: Vec<String>,
+    /// Take names in them that are not there yet.
+    pub later: bool,
     /// Count by these, too.
     pub by: Vec<By>,
     /// Look for the causes of drops.
@@ -157,11 +159,7 @@ impl Watch {
             ));
         }
         let aside = aside || packets_on_stdout;
-        let mut show = Show::new(&args.show, terminal.aside(aside))?;
-        if args.output.is_some() && args.show.json {
-            // The JSON lines are in the file; the reports stay for people.
-            show = show.for_people();
-        }
+        let show = Show::new(&args.show, terminal.aside(aside))?;
         let lines = show.format == Format::Json || args.output.is_some();
         if args.samples && !lines {
             return Err(Failure::Usage(
@@ -178,15 +176,20 @@ impl Watch {
             pcap,
             record: args.output.clone(),
             metrics: args.metrics,
-            limits: Limits { drops: args.fail_over, rate: args.fail_rate },
+            limits: Limits {
+                drops: args.fail_over,
+                rate: args.fail_rate,
+                finding: args.fail_on.map(Severity::from),
+            },
             sample_lines: args.samples,
-            findings: !args.no_findings && details,
+            findings: !args.no_findings && (details || args.fail_on.is_some()),
             aside,
             stacks: args.stacks,
             by: by(args, show.format)?,
             packets: args.filters.packets(),
             keys: args.filters.keys(),
             filters: args.filters.typed(),
+            later: args.filters.later,
             verbose: args.verbose,
             show,
             reasons: args.candidate.map(|candidate| candidate == cli::Candidate::WithReasons),
@@ -270,15 +273,33 @@ impl Show {
         })
     }
 
-    /// The same as text.
-    fn for_people(self) -> Self {
-        let view = Format::Text.view(self.view.top, false);
-        Self { format: Format::Text, view, ..self }
+    /// The same for a comparison of two recordings.
+    ///
+    /// # Errors
+    /// Usage, where the format has no place for one.
+    pub fn comparison(args: &cli::Show, terminal: Terminal) -> Result<Self, Failure> {
+        match Self::new(args, terminal)? {
+            Self { format: Format::Classic, .. } => Err(Failure::Usage(
+                "--diff does not go with the classic format: SystemTap's script compares nothing"
+                    .to_owned(),
+            )),
+            show => Ok(show),
+        }
     }
 
     /// What renders the lines, with clock times of this machine's zone.
     pub fn renderer(&self) -> Box<dyn Renderer> {
         self.format.renderer(Style { medium: self.medium, time_zone: TimeZone::system() })
+    }
+}
+
+impl From<cli::Level> for Severity {
+    fn from(level: cli::Level) -> Self {
+        match level {
+            cli::Level::Critical => Self::Critical,
+            cli::Level::Warning => Self::Warning,
+            cli::Level::Notice => Self::Notice,
+        }
     }
 }
 
@@ -335,6 +356,50 @@ mod tests {
     fn watch(args: &[&str], terminal: Terminal) -> Result<Watch, Failure> {
         let cli = cli::Cli::try_parse_from(["dropwatch"].iter().chain(args)).expect("parses");
         Watch::new(&cli.watch, terminal)
+    }
+
+    #[test]
+    fn two_ways_to_ask_for_a_format_mean_the_same() {
+        for (short, long) in
+            [("--json", ["--format", "json"]), ("--classic", ["--format", "classic"])]
+        {
+            for others in [&[][..], &["-o", "f"], &["-o", "f", "-n", "0"], &["--pcap", "f"]] {
+                let of = |asked: &[&str]| watch(&[asked, others].concat(), PIPE).unwrap();
+                assert_eq!(of(&[short]), of(&long), "{short} {others:?}");
+            }
+            let run = |asked: &[&str]| {
+                let args = [&["dropwatch", "run", "-o", "f"], asked, &["id"]].concat();
+                let Some(cli::Command::Run(run)) = cli::Cli::parse_from(args).command else {
+                    panic!("no command to run")
+                };
+                Command::new(&run, PIPE).unwrap().0
+            };
+            assert_eq!(run(&[short]), run(&long));
+            let compared = |asked: &[&str]| {
+                let args = [&["dropwatch", "replay", "a", "--diff", "b"], asked].concat();
+                let Some(cli::Command::Replay { show, .. }) = cli::Cli::parse_from(args).command
+                else {
+                    panic!("no recording to replay")
+                };
+                Show::comparison(&show, PIPE).map_err(|failure| failure.to_string())
+            };
+            assert_eq!(compared(&[short]), compared(&long));
+            assert_eq!(compared(&[short]).is_ok(), short == "--json");
+        }
+        assert_eq!(watch(&["--json", "-o", "f"], PIPE).unwrap().show.format, Format::Json);
+    }
+
+    #[test]
+    fn a_finding_that_ends_a_run_badly_is_looked_for_in_every_format() {
+        let limits = |args: &[&str]| {
+            let watch = watch(args, PIPE).unwrap();
+            (watch.findings, watch.limits.finding)
+        };
+        assert_eq!(limits(&["--classic"]), (false, None));
+        let warning = Some(Severity::Warning);
+        assert_eq!(limits(&["--classic", "--fail-on", "warning"]), (true, warning));
+        let without = ["dropwatch", "--fail-on", "critical", "--no-findings"];
+        assert!(cli::Cli::try_parse_from(without).is_err());
     }
 
     #[test]

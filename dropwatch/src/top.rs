@@ -34,7 +34,7 @@ use crate::{
 /// Why nothing can be counted or shown. The terminal is as it was before, whatever happens.
 pub fn watch(settings: &Watch) -> Result<(), Failure> {
     let mut session = Session::attach(settings)?;
-    session.give_up_privileges()?;
+    session.give_up_privileges(&[])?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -89,6 +89,7 @@ async fn follow(
                 }
                 None => break,
             },
+            () = session.look_due() => session.look()?,
             () = sleep_until(due) => {
                 let taken = session.samples(false)?;
                 state.report(session.report(&taken.samples, 0)?);

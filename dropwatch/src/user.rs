@@ -3,7 +3,55 @@
 //! Not by the C library: that of a static binary loads what knows users elsewhere (NSS: LDAP,
 //! systemd), which was built for another one, and crashes. `getent` and `id` are the host's own.
 
-use std::{fs, io, path::PathBuf, process};
+use std::{env, fs, io, path::PathBuf, process};
+
+use anyhow::anyhow;
+use nix::unistd::Uid;
+
+use crate::exit::Failure;
+
+/// Who called sudo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub uid: u32,
+    /// `None` where sudo does not say.
+    pub gid: Option<u32>,
+}
+
+impl Caller {
+    /// As sudo tells in the environment; `None` where nobody but root has called, and where this is
+    /// not root's process.
+    ///
+    /// # Errors
+    /// When what stands there is no number: whoever is meant, it may not be root.
+    pub fn of_sudo() -> Result<Option<Self>, Failure> {
+        if !Uid::effective().is_root() {
+            return Ok(None);
+        }
+        let told = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        Self::among(told("SUDO_UID").as_deref(), told("SUDO_GID").as_deref())
+    }
+
+    fn among(uid: Option<&str>, gid: Option<&str>) -> Result<Option<Self>, Failure> {
+        let Some(uid) = uid else { return Ok(None) };
+        let uid = number("SUDO_UID", uid)?;
+        let gid = gid.map(|gid| number("SUDO_GID", gid)).transpose()?;
+        Ok((uid != 0).then_some(Self { uid, gid }))
+    }
+}
+
+/// The number of a user or a group. The highest one stands for none (chown(2)).
+fn number(name: &str, text: &str) -> Result<u32, Failure> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|number| digits && *number != u32::MAX);
+    number.ok_or_else(|| {
+        anyhow!(
+            "{name} is {text:?}, and not the number of whoever called sudo: set it right, or take \
+             it out of the environment"
+        )
+        .into()
+    })
+}
 
 /// What running a command as somebody takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +140,21 @@ mod tests {
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nbroken:x:y\n:x:5:5::/:/bin/sh\n\
         1000:x:7:7::/home/number:/bin/sh\nalice:x:1000:1001:Alice,,,:/home/alice:/bin/zsh\n";
+
+    #[test]
+    fn who_called_sudo_is_told_or_refused() {
+        let caller = |uid, gid| Caller::among(uid, gid).map_err(|failure| failure.to_string());
+        let alice = Caller { uid: 1000, gid: Some(1001) };
+        assert_eq!(caller(Some("1000"), Some("1001")), Ok(Some(alice)));
+        assert_eq!(caller(Some("1000"), None), Ok(Some(Caller { gid: None, ..alice })));
+        assert_eq!(caller(None, Some("1001")), Ok(None));
+        assert_eq!(caller(Some("0"), Some("0")), Ok(None));
+        let wrong = ["", " ", "x", "-1", "+5", "1000 ", "0x3e8", "4294967295", "4294967296", "0\0"];
+        for wrong in wrong {
+            assert!(caller(Some(wrong), Some("0")).unwrap_err().starts_with("SUDO_UID is"));
+            assert!(caller(Some("1000"), Some(wrong)).unwrap_err().starts_with("SUDO_GID is"));
+        }
+    }
 
     #[test]
     fn users_are_found_by_name_and_by_number() {

@@ -1,6 +1,9 @@
 //! From settings and what this kernel tells to what the probe is to attach.
 
-use dropwatch_common::{filter::part, offsets::Offsets};
+use dropwatch_common::{
+    filter::{LATER, part},
+    offsets::Offsets,
+};
 
 use crate::{
     exit::Failure,
@@ -10,12 +13,17 @@ use crate::{
     settings::Watch,
 };
 
-/// What to attach. To be called while capabilities are there: namespaces are looked up by name.
+/// What to attach. `netns` are the inode numbers of the namespaces to filter by, in the order of the
+/// options; those that are still to come have none.
 ///
 /// # Errors
-/// Usage, where a namespace is not there; kernel, where a filter or a group cannot be told on this
+/// Usage, where an option has too many values; kernel, where a filter or a group cannot be told on this
 /// kernel, with the reason.
-pub fn wanted(settings: &Watch, names: &mut HostNames) -> Result<Wanted, Failure> {
+pub fn wanted(
+    settings: &Watch,
+    netns: &[Option<u32>],
+    names: &mut HostNames,
+) -> Result<Wanted, Failure> {
     let grouping = grouping(&settings.by);
     let parts = settings.packets.parts();
     let offsets = match settings.samples || parts | grouping.parts != 0 {
@@ -25,7 +33,8 @@ pub fn wanted(settings: &Watch, names: &mut HostNames) -> Result<Wanted, Failure
     check("the packet filter", parts, &offsets)?;
     check("--by", grouping.parts, &offsets)?;
     check("--pcap", if settings.pcap.is_some() { part::HEADERS } else { 0 }, &offsets)?;
-    let filter = settings.packets.compile(|name| names.find_netns(name)).map_err(Failure::Usage)?;
+    let netns = netns.iter().map(|inum| inum.unwrap_or(LATER));
+    let filter = settings.packets.compile(netns).map_err(Failure::Usage)?;
     Ok(Wanted {
         offsets: offsets.unwrap_or(Offsets::NONE),
         samples: settings.samples,

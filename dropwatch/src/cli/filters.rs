@@ -6,7 +6,7 @@ use dropwatch_common::filter::{Masked, Ports, Protocol};
 use crate::{
     filter::{self, Packets},
     report::{
-        keys::{Choice, Glob, Keys},
+        keys::{Choice, Function, Glob, Keys},
         protocol,
     },
 };
@@ -17,11 +17,11 @@ use crate::{
 #[command(next_help_heading = "Filters (repeatable; '!VALUE' excludes)")]
 pub struct Filters {
     /// Only drops for this reason; * stands for anything
-    #[arg(long, value_name = "NAME", value_parser = filtered(Choice::glob))]
+    #[arg(long, value_name = "NAME", value_parser = filtered(Choice::reason))]
     pub reason: Vec<Filtered<Glob>>,
-    /// Only drops in this function; * stands for anything
-    #[arg(long, value_name = "NAME", value_parser = filtered(Choice::glob))]
-    pub symbol: Vec<Filtered<Glob>>,
+    /// Only drops in this function, or at this call (NAME+0x7d); * stands for anything
+    #[arg(long, value_name = "NAME", value_parser = filtered(Choice::function))]
+    pub symbol: Vec<Filtered<Function>>,
     /// Only packets of this network namespace: its name, `host`, /proc/PID/ns/net
     #[arg(long, value_name = "NAME", value_parser = filtered(|text| Choice::parse(text, name)))]
     pub netns: Vec<Filtered<String>>,
@@ -37,6 +37,9 @@ pub struct Filters {
     /// Only packets from or to this port, or range (8000-8099)
     #[arg(long, value_name = "PORT", value_parser = filtered(|text| Choice::parse(text, filter::ports)))]
     pub port: Vec<Filtered<Ports>>,
+    /// Take names that are not there yet: interfaces, namespaces, what modules bring
+    #[arg(long)]
+    pub later: bool,
 }
 
 /// A choice, and how it was typed.

@@ -36,12 +36,7 @@ pub struct Run {
     pub no_baseline: bool,
     #[command(flatten)]
     pub what: What,
-    /// The command and its arguments
-    #[arg(
-        value_name = "CMD",
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
+    /// The command and its arguments, which begin where the first word is that is no option
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
 }

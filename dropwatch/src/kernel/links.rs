@@ -21,7 +21,7 @@ const UP: u32 = 1;
 /// Parent of a device's root queueing discipline (`TC_H_ROOT`).
 const TC_ROOT: u32 = u32::MAX;
 /// Most devices read of one namespace.
-const MAX_LINKS: usize = 4096;
+pub(super) const MAX_LINKS: usize = 4096;
 
 /// Statistics that are told, by their place in `struct rtnl_link_stats64`
 /// (include/uapi/linux/if_link.h), which only ever grew at its end.
@@ -52,6 +52,34 @@ pub(super) fn read() -> Result<BTreeMap<u32, Link>, Error> {
     })?;
     netlink.ask_all(GET_QDISC, &[0; TCMSG], |message| add_qdisc(&mut links, message))?;
     Ok(links)
+}
+
+/// The name of every device, and what else people call it (`ip link property add`).
+///
+/// # Errors
+/// When the kernel refuses to list them.
+pub(super) fn names() -> Result<Vec<(String, Vec<String>)>, Error> {
+    /// `IFLA_PROP_LIST` and the `IFLA_ALT_IFNAME`s in it (include/uapi/linux/if_link.h, Linux 5.5).
+    const PROPERTIES: u16 = 52;
+    const OTHER_NAME: u16 = 53;
+    let mut names = Vec::new();
+    Netlink::open(ROUTE)?.ask_all(GET_LINK, &[0; IFINFO], |message| {
+        let (mut name, mut others) = (None, Vec::new());
+        for (kind, value) in message.get(IFINFO..).into_iter().flat_map(attributes) {
+            match kind {
+                3 => name = Some(text(value)),
+                PROPERTIES => {
+                    let inner = attributes(value).filter(|(kind, _)| *kind == OTHER_NAME);
+                    others.extend(inner.map(|(_, value)| text(value)));
+                }
+                _ => {}
+            }
+        }
+        if let (Some(name), true) = (name, names.len() < MAX_LINKS) {
+            names.push((name, others));
+        }
+    })?;
+    Ok(names)
 }
 
 /// One `RTM_NEWLINK`.

@@ -34,7 +34,7 @@ pub mod surroundings;
 pub mod symbols;
 pub mod tracefs;
 
-pub use names::HostNames;
+pub use names::{HostNames, Known};
 pub use netns::{Namespaces, Place};
 pub use owner::Owners;
 pub use processes::Process;

@@ -5,6 +5,8 @@
 //! thread of its own, which is joined when the first name is asked for. After `open` the caller
 //! may drop its capabilities: what is opened later (BTF of modules) is readable by everyone.
 
+mod known;
+
 use std::{
     fs::File,
     io, panic,
@@ -14,6 +16,7 @@ use std::{
 
 use dropwatch_common::{NO_REASON, offsets::Offsets};
 
+pub use self::known::Known;
 use super::{
     btf::Btf,
     live::LiveSymbols,

@@ -29,11 +29,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use self::places::Place;
+pub use self::places::{Interfaces, Place};
 use super::{
     HostRoot, Surroundings, clean, interfaces,
     processes::{self, Process},
 };
+use crate::report::near::{did_you_mean, near};
 
 /// Folders in which namespaces are mounted, and what is put before their names: those of
 /// `ip netns` and of container runtimes that follow it (containerd, CRI-O), and Docker's.
@@ -204,13 +205,35 @@ impl Namespaces {
         wanted.parse().map_err(|_| {
             let mut names: Vec<_> = mounted.values().map(|mounted| mounted.name.as_str()).collect();
             names.sort_unstable();
+            let alike = did_you_mean(&near(wanted, names.iter().copied()));
             names.truncate(10);
             let first = if self.host.is_some() { HOST } else { CONTAINER };
             let known = [&[first], names.as_slice()].concat().join(", ");
             format!(
-                "there is no network namespace {wanted}: there are {known}; for a process or a \
-                 container use /proc/PID/ns/net"
+                "there is no network namespace {wanted}{alike}{} there are {known}; for a process \
+                 or a container use /proc/PID/ns/net",
+                if alike.is_empty() { ":" } else { "" }
             )
+        })
+    }
+
+    /// The inode number of the namespace that is mounted by that name, or is at that path, at this
+    /// moment: nothing that was read before counts.
+    pub fn named(&self, wanted: &str) -> Option<u32> {
+        let nsfs = self.root.path(link("self")).metadata().ok()?.dev();
+        let inum = |path: &Path| {
+            let file = path.metadata().ok().filter(|file| file.dev() == nsfs)?;
+            u32::try_from(file.ino()).ok()
+        };
+        if wanted.contains('/')
+            && let Some(inum) = inum(Path::new(wanted))
+        {
+            return Some(inum);
+        }
+        FOLDERS.iter().find_map(|(folder, prefix)| {
+            let name = wanted.strip_prefix(prefix)?;
+            let is_name = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
+            inum(&self.root.path(folder).join(name)).filter(|_| is_name)
         })
     }
 
@@ -423,6 +446,12 @@ mod tests {
         let mut namespaces = Namespaces::new(&host.root());
         assert_eq!(namespaces.find("host"), Ok(1));
         assert_eq!(namespaces.find("gw"), Ok(inum));
+        assert_eq!((namespaces.named("gw"), namespaces.named(SELF)), (Some(inum), Some(inum)));
+        for none in ["web", "", ".", "..", "../netns/gw", "/dev/null", "/run"] {
+            assert_eq!(namespaces.named(none), None, "{none}");
+        }
+        host.link("run/netns/late", SELF);
+        assert_eq!(namespaces.named("late"), Some(inum));
         assert_eq!(namespaces.find(SELF), Ok(inum));
         assert_eq!(namespaces.find("4026531840"), Ok(4_026_531_840));
         assert_eq!(namespaces.find("/dev/null"), Err("/dev/null is no namespace".into()));

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use dropwatch_common::NO_REASON;
 
 use super::{btf::Btf, clean, tracefs::Format};
-use crate::report::model::Reason;
+use crate::report::{keys::Glob, model::Reason};
 
 const CORE: &str = "CORE";
 const CORE_ENUM: &str = "skb_drop_reason";
@@ -102,6 +102,37 @@ impl Reasons {
     /// Whether `reason` has a name.
     pub fn is_named(&self, reason: u32) -> bool {
         self.names.contains_key(&reason)
+    }
+
+    /// Whether any reason matches: one with a name, or a number as those without are shown.
+    pub fn any(&self, glob: &Glob) -> bool {
+        let numbered = || {
+            let (subsystem, number) = glob.text().split_once(':')?;
+            let number = number.strip_prefix("0x").or_else(|| number.strip_prefix("0X"))?;
+            let number = u16::from_str_radix(number, 16).ok()?;
+            let ids = self.subsystems.iter().map(|(id, name)| (*id, name.as_str()));
+            let id = match subsystem.to_ascii_lowercase().strip_prefix("subsys") {
+                Some(id) => id.parse().ok()?,
+                None => {
+                    let mut ids = ids.chain([(0, CORE)]);
+                    ids.find(|(_, name)| name.eq_ignore_ascii_case(subsystem))?.0
+                }
+            };
+            // Of those that have a name, nothing else is ever shown.
+            let shown = self.name(u32::from(id) << 16 | u32::from(number))?;
+            Some(glob.matches(&shown.name))
+        };
+        self.names.values().any(|name| glob.matches(name)) || numbered().unwrap_or(false)
+    }
+
+    /// Whether a reason has exactly this name.
+    pub fn is_named_so(&self, name: &str) -> bool {
+        self.names.values().any(|known| known == name)
+    }
+
+    /// Every name, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.values().map(String::as_str)
     }
 
     /// Whether `reason` is of a subsystem, other than the core, that the kernel declares.

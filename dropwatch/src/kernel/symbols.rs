@@ -151,6 +151,17 @@ impl SymbolTable {
         self.restricted
     }
 
+    /// The name of every function known and, where it is not the kernel's own, whose it is; in no
+    /// order.
+    pub fn names(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        [&self.core, &self.loaded].into_iter().flat_map(|section| {
+            section.symbols.iter().map(|symbol| {
+                let owner = self.owners.get(usize::from(symbol.owner));
+                (section.name(symbol), owner.map(|owner| owner.name.as_str()))
+            })
+        })
+    }
+
     /// Functions known.
     pub fn len(&self) -> usize {
         self.core.symbols.len() + self.loaded.symbols.len()

@@ -17,6 +17,7 @@ use super::{
     counters::{FRONTS, Maps},
     cpus::Cpus,
     info,
+    later::{LATER, Later},
     load::{self, Loaded, Loader, Settings, Size},
     plan::{self, Candidate, Grouping, Refusal, Step},
     samples::Samples,
@@ -118,6 +119,7 @@ pub struct Probe {
     attached: Instant,
     attached_at: u64,
     pub(super) samples: Option<Samples>,
+    pub(super) later: Later,
     attempts: Vec<Attempt>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -194,6 +196,7 @@ impl Prepared {
             true => Some(Samples::take_from(&mut maps).ok_or_else(unexpected)?),
             false => None,
         };
+        let later = maps.remove(LATER).and_then(Later::new).ok_or_else(unexpected)?;
         let maps = Maps::take_from(&mut maps, &self.cpus)
             .map_err(|error| refused(Step::Maps, &error))?
             .ok_or_else(unexpected)?;
@@ -210,6 +213,7 @@ impl Prepared {
             grouping: wanted.grouping,
             program,
             samples,
+            later,
             attached,
             attached_at,
             attempts: Vec::new(),

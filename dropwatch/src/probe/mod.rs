@@ -9,6 +9,7 @@ mod counters;
 pub mod cpus;
 mod fronts;
 mod info;
+mod later;
 mod load;
 mod log;
 mod maps;

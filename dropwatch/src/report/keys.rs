@@ -1,4 +1,4 @@
-//! Filters on what a row is counted by: its function and its reason.
+//! Filters on what a row is counted by: its function and its reason, written as reports print them.
 
 use super::model::{Reason, Symbol};
 
@@ -26,16 +26,85 @@ impl<T> Choice<T> {
     }
 }
 
+/// Prefix of reasons in the kernel's sources.
+const ENUMERATOR: &str = "SKB_DROP_REASON_";
+
 impl Choice<Glob> {
-    /// Reads a name, which may have stars in it.
+    /// Reads a drop reason, which may have stars in it, as reports print it, in parentheses or not,
+    /// or as the kernel's sources have it.
     ///
     /// # Errors
     /// When there is nothing to match.
-    pub fn glob(text: &str) -> Result<Self, String> {
-        Self::parse(text, |text| match text {
-            "" => Err("a name is missing".to_owned()),
-            text => Ok(Glob(text.to_owned())),
+    pub fn reason(text: &str) -> Result<Self, String> {
+        Self::parse(text.trim(), |text| {
+            let inner = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
+            let text = inner.unwrap_or(text);
+            let bare = match text.get(..ENUMERATOR.len()) {
+                Some(start) if start.eq_ignore_ascii_case(ENUMERATOR) => &text[ENUMERATOR.len()..],
+                _ => text,
+            };
+            Glob::new(bare)
         })
+    }
+}
+
+impl Choice<Function> {
+    /// Reads a function, as [`Function::parse`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn function(text: &str) -> Result<Self, String> {
+        Self::parse(text.trim(), Function::parse)
+    }
+}
+
+/// A function, or one call in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    pub name: Glob,
+    /// Bytes from the function's start; `None` for all of it.
+    pub offset: Option<u64>,
+    /// `None` for any.
+    pub module: Option<String>,
+}
+
+impl Function {
+    /// Reads `nf_hook_slow`, which may have stars in it, or what a row of a report begins with:
+    /// `nft_do_chain+0x7d [nf_tables]`. Behind the offset may stand the length of the function, as
+    /// the kernel's own messages have it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn parse(text: &str) -> Result<Self, String> {
+        let inside = text.strip_suffix(']').and_then(|text| text.rsplit_once(" ["));
+        let (text, module) = match inside {
+            Some((text, module)) => (text.trim_end(), Some(module.to_owned())),
+            None => (text, None),
+        };
+        let (name, offset) = match text.split_once('+') {
+            None => (text, None),
+            Some((name, offset)) => {
+                let bare = offset.split('/').next().unwrap_or_default();
+                let digits = bare.strip_prefix("0x").filter(|digits| !digits.starts_with('+'));
+                let offset = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+                let wrong = || format!("+{bare} is no offset such as +0x7d, as a report has it");
+                (name, Some(offset.ok_or_else(wrong)?))
+            }
+        };
+        Ok(Self { name: Glob::new(name)?, offset, module })
+    }
+
+    /// Whether `name` is that of the function. The compiler's suffixes (`.constprop.0`) are not part
+    /// of what people call it.
+    pub fn is_called(&self, name: &str) -> bool {
+        let base = name.split('.').next().unwrap_or_default();
+        self.name.matches(name) || self.name.matches(base)
+    }
+
+    fn matches(&self, symbol: &Symbol) -> bool {
+        self.is_called(&symbol.name)
+            && self.offset.is_none_or(|offset| offset == symbol.offset)
+            && self.module.as_ref().is_none_or(|module| symbol.module.as_ref() == Some(module))
     }
 }
 
@@ -44,6 +113,18 @@ impl Choice<Glob> {
 pub struct Glob(String);
 
 impl Glob {
+    fn new(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("a name is missing".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// As it was typed.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     pub fn matches(&self, name: &str) -> bool {
         let (pattern, name) = (self.0.to_ascii_lowercase(), name.to_ascii_lowercase());
         let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
@@ -64,7 +145,7 @@ impl Glob {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
     pub reasons: Vec<Choice<Glob>>,
-    pub symbols: Vec<Choice<Glob>>,
+    pub symbols: Vec<Choice<Function>>,
 }
 
 impl Keys {
@@ -81,16 +162,13 @@ impl Keys {
     /// Whether to report a row. One without a name or a reason matches no value: it is not among
     /// those wanted, and never among those that are not.
     pub fn want(&self, symbol: Option<&Symbol>, reason: Option<&Reason>) -> bool {
-        allow(&self.symbols, |glob| {
-            // The compiler's suffixes (`.constprop.0`) are not part of what people call it.
-            let base = |name: &str| name.split('.').next().is_some_and(|base| glob.matches(base));
-            symbol.is_some_and(|symbol| glob.matches(&symbol.name) || base(&symbol.name))
-        }) && allow(&self.reasons, |glob| reason.is_some_and(|reason| glob.matches(&reason.name)))
+        allow(&self.symbols, |function| symbol.is_some_and(|symbol| function.matches(symbol)))
+            && allow(&self.reasons, |glob| reason.is_some_and(|reason| glob.matches(&reason.name)))
     }
 }
 
 /// No value that is excluded may match, and one that is wanted must, if there are any.
-fn allow(choices: &[Choice<Glob>], matches: impl Fn(&Glob) -> bool) -> bool {
+fn allow<T>(choices: &[Choice<T>], matches: impl Fn(&T) -> bool) -> bool {
     let (mut any, mut wanted) = (false, false);
     for Choice { exclude, value } in choices {
         if *exclude {
@@ -144,10 +222,10 @@ mod tests {
         symbol: Option<&str>,
         reason: Option<&str>,
     ) -> bool {
-        let choices = |texts: &[&str]| {
-            texts.iter().map(|text| Choice::glob(text)).collect::<Result<_, _>>().unwrap()
+        let keys = Keys {
+            symbols: symbols.iter().map(|text| Choice::function(text).unwrap()).collect(),
+            reasons: reasons.iter().map(|text| Choice::reason(text).unwrap()).collect(),
         };
-        let keys = Keys { symbols: choices(symbols), reasons: choices(reasons) };
         let symbol = symbol.map(|name| Symbol { name: name.into(), offset: 1, module: None });
         let reason = reason.map(|name| Reason { name: name.into(), subsystem: None });
         keys.want(symbol.as_ref(), reason.as_ref())
@@ -167,6 +245,41 @@ mod tests {
     fn what_has_no_name_is_neither_wanted_nor_excluded() {
         assert!(!want(&["*"], &[], None, None));
         assert!(want(&["!tcp_*"], &["!NO_SOCKET"], None, None));
-        assert!(Choice::glob("!").is_err() && Choice::glob("").is_err());
+        assert!(Choice::reason("!").is_err() && Choice::reason("").is_err());
+        assert!(Choice::reason("SKB_DROP_REASON_").is_err() && Choice::reason("()").is_err());
+    }
+
+    #[test]
+    fn a_row_can_be_typed_as_it_is_printed() {
+        let symbol = |offset, module: Option<&str>| Symbol {
+            name: "nft_do_chain.constprop.0".into(),
+            offset,
+            module: module.map(Into::into),
+        };
+        let matches =
+            |typed: &str, symbol: &Symbol| Choice::function(typed).unwrap().value.matches(symbol);
+        let row = symbol(0x7d, Some("nf_tables"));
+        for typed in [
+            "nft_do_chain",
+            "nft_do_chain.constprop.0",
+            "NFT_DO_CHAIN+0x7d",
+            "nft_do_chain+0x7d/0x120",
+            "nft_do_chain [nf_tables]",
+            "  nft_do_chain.constprop.0+0x7d [nf_tables] ",
+            "nft_*+0x7d",
+        ] {
+            assert!(matches(typed, &row), "{typed}");
+        }
+        for typed in ["nft_do_chain+0x7e", "nft_do_chain [other]", "nft_do_chain.isra.0"] {
+            assert!(!matches(typed, &row), "{typed}");
+        }
+        assert!(!matches("nft_do_chain [nf_tables]", &symbol(0x7d, None)));
+        for wrong in ["x+", "x+7d", "x+0x", "x+0x+7", "x+0xg", "+0x7d", "x+0x7d extra"] {
+            assert!(Choice::function(wrong).is_err(), "{wrong}");
+        }
+        let reason = |typed: &str| Choice::reason(typed).unwrap().value.matches("NO_SOCKET");
+        for typed in ["NO_SOCKET", "(NO_SOCKET)", "skb_drop_reason_no_socket", " no_* "] {
+            assert!(reason(typed), "{typed}");
+        }
     }
 }

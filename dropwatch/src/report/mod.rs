@@ -20,6 +20,7 @@ pub mod groups;
 mod hex;
 pub mod keys;
 pub mod model;
+pub mod near;
 pub mod options;
 pub mod path;
 pub mod pattern;

@@ -96,7 +96,7 @@ pub struct Host {
 /// The drops of one interval.
 ///
 /// Always: `sum(locations.count) + other.count == drops`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// 1 for the first report of a run.
     pub seq: u64,

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use dropwatch_common::filter::{ANY, Protocol};
 
 use self::number::{DCCP, GRE, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
+use super::near::{did_you_mean, near};
 
 /// Text that is mostly one of a few words.
 pub type Word = Cow<'static, str>;
@@ -114,11 +115,30 @@ pub fn parse(text: &str) -> Result<Protocol, String> {
     {
         return Ok(ethertype(number));
     }
-    text.parse().map(above).map_err(|_| {
-        "not a protocol such as tcp, udp, icmp, icmpv6, sctp, arp, ip, ipv6, an IP protocol number \
-         or an ethertype such as 0x88cc"
-            .to_owned()
+    // As reports print one without a name.
+    let number = text.strip_prefix("ip-proto-").unwrap_or(&text);
+    number.parse().map(above).map_err(|_| {
+        let near = near(&text, names());
+        format!(
+            "not a protocol such as tcp, udp, icmp, icmpv6, sctp, arp, ip, ipv6, an IP protocol \
+             number or an ethertype such as 0x88cc{}",
+            did_you_mean(&near)
+        )
     })
+}
+
+/// Every name that [`parse`] takes.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let others = ["icmp6", "ip", "ip6"];
+    let mut names: Vec<&str> = TRANSPORT
+        .iter()
+        .map(|(_, name)| *name)
+        .chain(NETWORK.iter().map(|(_, name)| *name))
+        .chain(others)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter()
 }
 
 #[cfg(test)]
@@ -129,10 +149,7 @@ mod tests {
     fn every_name_that_is_shown_can_be_typed() {
         for number in 0..=u8::MAX {
             let name = transport(number);
-            match parse(&name) {
-                Ok(protocol) => assert_eq!(protocol.transport, u16::from(number), "{name}"),
-                Err(_) => assert!(name.starts_with("ip-proto-"), "{name}"),
-            }
+            assert_eq!(parse(&name).unwrap().transport, u16::from(number), "{name}");
         }
         for (number, name) in NETWORK {
             let first = NETWORK.iter().find(|(_, other)| *other == name).unwrap().0;
@@ -150,6 +167,11 @@ mod tests {
         assert_eq!(parse("253"), Ok(Protocol { network: 0, transport: 253 }));
         for text in ["", "tpc", "256", "-1", "0x", "0x0", "0x10000", "tcp "] {
             assert!(parse(text).is_err(), "{text}");
+        }
+        assert!(parse("tpc").unwrap_err().ends_with(": did you mean tcp?"));
+        assert!(parse("UPD").unwrap_err().contains("udp"));
+        for name in names() {
+            assert!(parse(name).is_ok(), "{name}");
         }
     }
 

@@ -3,7 +3,11 @@
 use std::{ffi::OsString, time::Duration};
 
 use super::{Terminal, Watch};
-use crate::{cli, exit::Failure, report::summary::Summing};
+use crate::{
+    cli,
+    exit::Failure,
+    report::{finding::Severity, summary::Summing},
+};
 
 /// Of a command, what recordings hold.
 const MOST_WORDS: usize = 64;
@@ -47,13 +51,15 @@ impl Command {
     }
 }
 
-/// How much may be dropped, of what is not known to be harmless.
+/// How much may be dropped, of what is not known to be harmless, and what may be found.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {
     /// In the whole run.
     pub drops: Option<u64>,
     /// A second, in any full interval and in the whole run.
     pub rate: Option<f64>,
+    /// The least severe finding that is one too many, in the whole run.
+    pub finding: Option<Severity>,
 }
 
 impl Limits {
@@ -62,24 +68,112 @@ impl Limits {
         self != Self::default()
     }
 
-    /// What was exceeded. `highest` is the highest rate of a full interval.
+    /// All that was exceeded. `highest` is the highest rate of a full interval.
     ///
     /// # Errors
     /// When something was.
     pub fn check(self, run: &Summing, highest: f64) -> Result<(), Failure> {
         let drops = run.harmful();
-        if let Some(most) = self.drops.filter(|most| drops > *most) {
-            return Err(Failure::Threshold(format!(
-                "{drops} packets dropped, more than --fail-over {most}"
-            )));
-        }
         let overall = if run.duration_s() > 0.0 { drops as f64 / run.duration_s() } else { 0.0 };
         let rate = highest.max(overall);
-        match self.rate.filter(|most| rate > *most) {
-            Some(most) => Err(Failure::Threshold(format!(
-                "{rate:.1} packets a second dropped, more than --fail-rate {most}"
-            ))),
-            None => Ok(()),
+        let exceeded = [
+            self.drops
+                .filter(|most| drops > *most)
+                .map(|most| format!("{drops} packets dropped, more than --fail-over {most}")),
+            self.rate.filter(|most| rate > *most).map(|most| {
+                format!("{rate:.1} packets a second dropped, more than --fail-rate {most}")
+            }),
+            self.finding.and_then(|least| found(run, least)),
+        ];
+        let exceeded: Vec<String> = exceeded.into_iter().flatten().collect();
+        match exceeded.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::Threshold(exceeded.join("; "))),
         }
+    }
+}
+
+/// The findings of a run that are as severe as `least`, or more, in words.
+fn found(run: &Summing, least: Severity) -> Option<String> {
+    let mut findings = run.summary().findings;
+    // The most severe is the least.
+    findings.retain(|finding| finding.severity <= least);
+    let worst = findings.first()?;
+    let others = match findings.len() - 1 {
+        0 => String::new(),
+        1 => " and 1 other finding".to_owned(),
+        others => format!(" and {others} other findings"),
+    };
+    let (severity, title) = (worst.severity.name(), &worst.title);
+    Some(format!("{severity}: {title}{others}, which --fail-on {} forbids", least.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{finding::Finding, model::Report};
+
+    fn finding(rule: &str, severity: Severity) -> Finding {
+        Finding {
+            rule: rule.to_owned(),
+            severity,
+            netns: None,
+            title: format!("{rule} in gw"),
+            explains: None,
+            evidence: Vec::new(),
+            actions: Vec::new(),
+            unreachable: None,
+        }
+    }
+
+    fn run(reports: &[(bool, &[(&str, Severity)])]) -> Summing {
+        let mut run = Summing::default();
+        for (baseline, found) in reports {
+            let findings = found.iter().map(|(rule, severity)| finding(rule, *severity)).collect();
+            run.add(&Report { baseline: *baseline, findings, ..Report::default() });
+        }
+        run
+    }
+
+    fn told(run: &Summing, least: Severity) -> Option<String> {
+        let limits = Limits { finding: Some(least), ..Limits::default() };
+        limits.check(run, 0.0).err().map(|failure| {
+            assert_eq!(failure.code(), crate::exit::THRESHOLD);
+            failure.to_string()
+        })
+    }
+
+    #[test]
+    fn a_finding_without_a_drop_is_enough() {
+        use Severity::{Critical, Notice, Warning};
+        let full = run(&[(false, &[]), (false, &[("full", Critical), ("refused", Warning)])]);
+        let critical = "critical: full in gw, which --fail-on critical forbids";
+        assert_eq!(told(&full, Critical).as_deref(), Some(critical));
+        let both = "critical: full in gw and 1 other finding, which --fail-on notice forbids";
+        assert_eq!(told(&full, Notice).as_deref(), Some(both));
+        let refused = run(&[(false, &[("refused", Warning)])]);
+        assert_eq!(told(&refused, Critical), None);
+        assert!(told(&refused, Warning).is_some());
+    }
+
+    #[test]
+    fn what_was_found_before_the_command_alone_is_not_its_fault() {
+        let before = [("full", Severity::Critical)];
+        assert_eq!(told(&run(&[(true, &before), (false, &[])]), Severity::Notice), None);
+        assert!(told(&run(&[(true, &before), (false, &before)]), Severity::Notice).is_some());
+    }
+
+    #[test]
+    fn all_that_was_exceeded_is_told() {
+        let mut run = run(&[(false, &[("full", Severity::Critical)])]);
+        run.add(&Report { drops: 7, interval_s: 1.0, ..Report::default() });
+        let finding = Some(Severity::Critical);
+        let limits = Limits { drops: Some(6), rate: Some(6.5), finding };
+        let told = limits.check(&run, 7.0).unwrap_err().to_string();
+        for part in ["7 packets dropped", "7.0 packets a second", "full in gw"] {
+            assert!(told.contains(part), "{told}");
+        }
+        let limits = Limits { drops: Some(7), rate: Some(7.0), finding: None };
+        limits.check(&run, 7.0).unwrap();
     }
 }

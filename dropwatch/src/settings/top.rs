@@ -28,6 +28,7 @@ impl Watch {
             packets: args.filters.packets(),
             keys: args.filters.keys(),
             filters: args.filters.typed(),
+            later: args.filters.later,
             by: Vec::new(),
             findings: !args.no_findings,
             verbose: args.verbose,

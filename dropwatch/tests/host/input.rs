@@ -30,6 +30,13 @@ fn a_wrong_command_line_is_status_2() {
         (&["-d", "-1s"], "--duration"),
         (&["--format", "xml"], "xml"),
         (&["--json", "--classic"], "--classic"),
+        (&["run", "--fail-ovr", "0", "--", "id"], "--fail-over"),
+        (&["run", "--fail-ovr", "0", "id"], "--fail-over"),
+        (&["run", "--no-baselin", "--", "id"], "--no-baseline"),
+        (&["run", "--fail-on", "critcal", "--", "id"], "critical"),
+        (&["run", "-d", "10s", "--", "id"], "-d"),
+        (&["run", "-d", "10s", "id"], "-d"),
+        (&["--fail-on", "critical", "--no-findings"], "--no-findings"),
         (&["replay"], "FILE"),
     ] {
         expect_one_line(&output(args), 2, &[word]);

@@ -11,6 +11,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod asked;
 mod capture;
 mod captured;
 mod collectors;
@@ -18,7 +19,9 @@ mod conntrack;
 mod counting;
 mod details;
 mod environment;
+mod files;
 mod findings;
+mod gate;
 mod guest;
 mod harness;
 mod input;

@@ -48,6 +48,7 @@ fn finding() -> Finding {
                    may hold; see `conntrack -L | sort | uniq -c | sort -n` … before"
                 .to_owned(),
         }],
+        unreachable: None,
     }
 }
 

@@ -56,7 +56,7 @@ fn every_kind_of_line_is_valid() {
 
 #[test]
 fn filters_and_groups_are_valid_and_come_back() {
-    let keys = Keys { symbols: vec![Choice::glob("*").unwrap()], ..Keys::default() };
+    let keys = Keys { symbols: vec![Choice::function("*").unwrap()], ..Keys::default() };
     let by = vec![By::Netns, By::Iface, By::Protocol, By::Cpu];
     let options = Options { keys, by, packets_filtered: true, ..Options::default() };
     let lost = Lost { recursion: 3, ..Lost::default() };

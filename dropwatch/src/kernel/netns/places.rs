@@ -1,13 +1,14 @@
 //! Namespaces that can be entered, and the way into each.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
 };
 
 use super::{MAX_NAMES, Namespaces, link};
 use crate::{
-    kernel::{HostRoot, Surroundings, inside::inside, surroundings::in_first_netns},
+    kernel::{HostRoot, Surroundings, inside::inside, links, surroundings::in_first_netns},
     report::{facts::Netns, shell::quote},
 };
 
@@ -76,7 +77,44 @@ pub(super) fn host(
     first.filter(is_host)
 }
 
+/// The interfaces that there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    pub names: BTreeSet<String>,
+    /// Further names that people gave some of them, which packets do not have.
+    pub aliases: BTreeMap<String, String>,
+    /// Whether every namespace was looked into that is known to be there.
+    pub complete: bool,
+}
+
 impl Namespaces {
+    /// The interfaces of the namespaces `inums`, or of all where there are none.
+    pub fn interfaces(&mut self, inums: &[u32]) -> Interfaces {
+        let places: Vec<Option<Place>> = match inums {
+            [] => self.all().into_iter().map(Some).collect(),
+            inums => inums.iter().map(|inum| self.place(*inum)).collect(),
+        };
+        let mut found = Interfaces { complete: places.len() < MAX_NAMES, ..Interfaces::default() };
+        for place in places {
+            let links = place.ok_or(io::ErrorKind::PermissionDenied.into()).and_then(|place| {
+                place.enter(|| links::names().map_err(|error| io::Error::other(error.to_string())))
+            });
+            match links {
+                Ok(links) => {
+                    found.complete &= links.len() < links::MAX_LINKS;
+                    for (name, aliases) in links {
+                        found.aliases.extend(aliases.into_iter().map(|it| (it, name.clone())));
+                        found.names.insert(name);
+                    }
+                }
+                // It has ended since, and its interfaces with it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) => found.complete = false,
+            }
+        }
+        found
+    }
+
     /// Every namespace that this host names: dropwatch's own, that of the host, those that are
     /// mounted, and those that a process lives in. The host's comes first, then by name.
     pub fn all(&mut self) -> Vec<Place> {

@@ -131,7 +131,7 @@ fn addresses_leave_the_process_only_when_asked_for() {
 
 #[test]
 fn rows_that_are_not_wanted_are_in_no_number_and_what_cannot_be_told_is_undecided() {
-    let keys = Keys { symbols: vec![Choice::glob("tcp_*").unwrap()], ..Keys::default() };
+    let keys = Keys { symbols: vec![Choice::function("tcp_*").unwrap()], ..Keys::default() };
     let lost = Lost { map_full: 3, recursion: 2, samples: 9, ..Lost::default() };
     let mut taken = snapshot(1000, &[((HOOK, 8), 40), ((TCP, 3), 10), ((HIDDEN, 2), 5)], lost);
     taken.counters.undecided = 7;

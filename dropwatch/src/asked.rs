@@ -1,0 +1,149 @@
+//! Whether the names in a run's filters are anything's on this host.
+//!
+//! A filter for what is not there counts nothing, and would make a gate out of a typing mistake. So
+//! such a name is refused, unless it is said to come later. What the host does not tell is used as
+//! it is, and said.
+
+use caps::Capability;
+
+use crate::{
+    exit::Failure,
+    filter::interface_name,
+    kernel::{HostNames, Known},
+    privilege,
+    report::{
+        keys::Choice,
+        near::{did_you_mean, near},
+    },
+    settings::Watch,
+};
+
+/// What became of the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// For the first lines of the run.
+    pub notices: Vec<String>,
+    /// Inode numbers of the network namespaces, in the order of the options; those that are still
+    /// to come have none.
+    pub netns: Vec<Option<u32>>,
+}
+
+/// Looks all of them up. To be called while capabilities are there.
+///
+/// # Errors
+/// Usage: the first name that is nothing's, with those that look like it.
+pub fn check(settings: &Watch, names: &mut HostNames) -> Result<Asked, Failure> {
+    let mut asked = Asked::default();
+    for Choice { value: reason, .. } in &settings.keys.reasons {
+        asked.settle("--reason", reason.text(), names.has_reason(reason), settings.later)?;
+    }
+    for Choice { value: function, .. } in &settings.keys.symbols {
+        let typed = function.name.text();
+        asked.settle("--symbol", typed, names.has_function(function), settings.later)?;
+    }
+    for Choice { value: name, .. } in &settings.packets.netns {
+        let (known, inum) = netns(name, names);
+        asked.settle("--netns", name, known, settings.later)?;
+        asked.netns.push(inum);
+    }
+    let selected: Vec<Option<u32>> = settings
+        .packets
+        .netns
+        .iter()
+        .zip(&asked.netns)
+        .filter(|(choice, _)| !choice.exclude)
+        .map(|(_, inum)| *inum)
+        .collect();
+    if !settings.packets.iface.is_empty() {
+        let typed: Vec<String> =
+            settings.packets.iface.iter().map(|choice| interface_name(&choice.value)).collect();
+        for (name, known) in typed.iter().zip(interfaces(&typed, &selected, names)) {
+            asked.settle("--iface", name, known, settings.later)?;
+        }
+    }
+    Ok(asked)
+}
+
+impl Asked {
+    fn settle(
+        &mut self,
+        option: &str,
+        typed: &str,
+        known: Known,
+        later: bool,
+    ) -> Result<(), Failure> {
+        match known {
+            Known::Yes => {}
+            Known::No(_) if later => {
+                self.notices.push(format!("{option} {typed}: not there yet; counted once it is"));
+            }
+            Known::No(why) => {
+                return Err(Failure::Usage(format!(
+                    "{option} {typed}: {why} (--later takes what is still to come)"
+                )));
+            }
+            Known::Untold(why) => {
+                self.notices.push(format!("{option} {typed} cannot be checked: {why}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether there is such a namespace, and its number.
+fn netns(typed: &str, names: &mut HostNames) -> (Known, Option<u32>) {
+    let inum = match names.find_netns(typed) {
+        Ok(inum) => inum,
+        Err(why) => return (Known::No(why), None),
+    };
+    // Any number looks like one of a namespace.
+    let is_number = typed.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number || names.namespaces().place(inum).is_some() {
+        return (Known::Yes, Some(inum));
+    }
+    match hidden(names) {
+        Some(why) => (Known::Untold(why), Some(inum)),
+        None => (Known::No("no network namespace has that number".to_owned()), Some(inum)),
+    }
+}
+
+/// Whether there are such interfaces in the namespaces `selected`, or anywhere.
+fn interfaces(typed: &[String], selected: &[Option<u32>], names: &mut HostNames) -> Vec<Known> {
+    if selected.contains(&None) {
+        // A namespace that is still to come brings its interfaces with it.
+        return vec![Known::Yes; typed.len()];
+    }
+    let selected: Vec<u32> = selected.iter().flatten().copied().collect();
+    let found = names.namespaces().interfaces(&selected);
+    let hidden = match found.complete {
+        true if !selected.is_empty() => None,
+        true => hidden(names),
+        false => Some("some network namespaces cannot be entered: run with sudo".to_owned()),
+    };
+    let place = if selected.is_empty() { "any network namespace" } else { "these namespaces" };
+    let known = |name: &String| {
+        if found.names.contains(name) {
+            return Known::Yes;
+        }
+        if let Some(why) = &hidden {
+            return Known::Untold(why.clone());
+        }
+        let near = match found.aliases.get(name) {
+            Some(real) => vec![real.as_str()],
+            None => near(name, found.names.iter().map(String::as_str)),
+        };
+        Known::No(format!("no interface of {place}{}", did_you_mean(&near)))
+    };
+    typed.iter().map(known).collect()
+}
+
+/// Why there may be namespaces that were not seen.
+fn hidden(names: &mut HostNames) -> Option<String> {
+    let hidden = names.namespaces().hidden();
+    let blind = hidden > 0 && !privilege::may_use(Capability::CAP_SYS_PTRACE);
+    blind.then(|| {
+        format!(
+            "{hidden} processes hide their network namespaces: run with sudo, for CAP_SYS_PTRACE"
+        )
+    })
+}

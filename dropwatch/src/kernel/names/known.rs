@@ -1,0 +1,78 @@
+//! Whether what somebody typed is the name of anything on this host.
+
+use super::{HostNames, LiveSymbols, status};
+use crate::report::{
+    keys::{Function, Glob},
+    near::{did_you_mean, near},
+};
+
+/// What a host says of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    Yes,
+    /// Nothing is called so; in words, with names that look like it.
+    No(String),
+    /// This host does not tell, and why.
+    Untold(String),
+}
+
+impl HostNames {
+    /// Whether the kernel, or a module that is loaded, has a drop reason that `glob` matches.
+    pub fn has_reason(&mut self, glob: &Glob) -> Known {
+        let loaded = self.loaded();
+        match &loaded.source {
+            status::Reasons::Unnamed { btf, tracefs } => {
+                return Known::Untold(format!("reasons are shown as numbers: {btf}; {tracefs}"));
+            }
+            // Where drops carry none, that is what there is to say, and not which.
+            status::Reasons::Absent => return Known::Yes,
+            status::Reasons::Btf { .. } | status::Reasons::Tracefs { .. } => {}
+        }
+        if !loaded.reasons.any(glob) {
+            loaded.search_modules(); // of the subsystems that are declared, some are modules'
+        }
+        if loaded.reasons.any(glob) {
+            return Known::Yes;
+        }
+        // Programs number them; people cannot know that numbers move.
+        let numbered = glob.text().parse().ok().and_then(|number| loaded.reasons.name(number));
+        let near = match &numbered {
+            Some(reason) if loaded.reasons.is_named_so(&reason.name) => vec![reason.name.as_str()],
+            _ => near(glob.text(), loaded.reasons.names()),
+        };
+        Known::No(format!("no drop reason of this kernel{}", did_you_mean(&near)))
+    }
+
+    /// Whether the kernel, or a module that is loaded, has a function that reports can name so.
+    pub fn has_function(&mut self, function: &Function) -> Known {
+        let loaded = self.loaded();
+        let names = match &loaded.symbols {
+            Err(error) => return Known::Untold(format!("no symbols: {error}")),
+            Ok(symbols) if symbols.table().is_restricted() => {
+                return Known::Untold(
+                    "the kernel hides its symbols, so that no location has a name: run with \
+                     CAP_SYSLOG, or set kernel.kptr_restrict=0"
+                        .to_owned(),
+                );
+            }
+            Ok(symbols) => symbols.table().names(),
+        };
+        let called = |name: &str| function.is_called(name);
+        let found: Vec<_> = names.filter(|(name, _)| called(name)).collect();
+        let typed = function.module.as_deref();
+        if found.iter().any(|(_, module)| typed.is_none() || *module == typed) {
+            return Known::Yes;
+        }
+        if let Some((_, elsewhere)) = found.first() {
+            let elsewhere = elsewhere
+                .map_or("the kernel itself".to_owned(), |module| format!("module {module}"));
+            return Known::No(format!("no function of module {}: it is in {elsewhere}", {
+                typed.unwrap_or_default()
+            }));
+        }
+        let bare = function.name.text().split('.').next().unwrap_or_default();
+        let names = loaded.symbols.iter().map(LiveSymbols::table).flat_map(|table| table.names());
+        let near = near(bare, names.map(|(name, _)| name));
+        Known::No(format!("no function of this kernel or its modules{}", did_you_mean(&near)))
+    }
+}

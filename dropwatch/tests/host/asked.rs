@@ -1,0 +1,226 @@
+//! Names in filters: refused where they are nothing's, unless they are to come, and then they do.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread::sleep,
+    time::Duration,
+};
+
+use dropwatch::report::model::Line;
+use testbed::{
+    drops::{
+        Cause,
+        closed::{Closed, Transport},
+        network::LINK,
+    },
+    host_value::HostValue,
+    machine::longer,
+    udp::Family,
+};
+
+use crate::harness::{Run, UDP4, binary, decoded, has_reasons, output, text, wait_until};
+
+/// Longer than dropwatch takes to notice a namespace that has come or gone.
+fn notice() {
+    sleep(longer(Duration::from_millis(300)));
+}
+
+/// A network namespace of the test under one more name, for as long as this is there.
+struct Named {
+    name: String,
+    path: PathBuf,
+}
+
+impl Named {
+    fn path(name: &str) -> PathBuf {
+        PathBuf::from("/run/netns").join(name)
+    }
+
+    fn new(name: &str, of: &str) -> Self {
+        let named = Self { name: name.to_owned(), path: Self::path(name) };
+        fs::write(&named.path, "").unwrap();
+        let mut mount = Command::new("mount");
+        mount.arg("--bind").arg(Self::path(of)).arg(&named.path);
+        assert!(mount.status().unwrap().success());
+        named
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _gone = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let _gone = fs::remove_file(&self.path);
+    }
+}
+
+/// Names that are nothing's, by option, each with what is to be suggested.
+const MISTYPED: &[(&str, &str, &str)] = &[
+    ("--symbol", "udp4_lib_rcv", "__udp4_lib_rcv"),
+    ("--symbol", "!udp4_lib_rcv", "__udp4_lib_rcv"),
+    ("--symbol", "tcp_v4_recv*", "tcp_v4_rcv"),
+    ("--symbol", "tcp_v4_rcb+0x91", "tcp_v4_rcv"),
+    ("--symbol", "tcp_v4_rcv [nf_tables]", "the kernel itself"),
+    ("--symbol", "nonsense_of_ours", "no function"),
+    ("--iface", "ol", "lo"),
+    ("--iface", "!ol", "lo"),
+    ("--iface", "dw-nowhere0", "no interface"),
+    ("--netns", "hots", "host"),
+    ("--netns", "3", "no network namespace has that number"),
+    ("--proto", "tpc", "tcp"),
+    ("--proto", "!icmpv7", "icmpv6"),
+];
+const MISTYPED_REASONS: &[(&str, &str, &str)] = &[
+    ("--reason", "NO_SOKET", "NO_SOCKET"),
+    ("--reason", "!NO_SOKET", "NO_SOCKET"),
+    ("--reason", "no_scoket", "NO_SOCKET"),
+    ("--reason", "NOSOCKET*", "NO_SOCKET"),
+    ("--reason", "CORE:no_socket", "no drop reason"),
+];
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_name_that_is_nothings_is_refused_with_those_like_it() {
+    let reasons = if has_reasons() { MISTYPED_REASONS } else { &[] };
+    for (option, typed, suggested) in MISTYPED.iter().chain(reasons) {
+        for before in [&["-d", "100ms"][..], &["-d", "100ms", "--iface", "lo"]] {
+            let refused = output(&[before, &[option, typed]].concat());
+            let told = text(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(2), "{option} {typed}: {told}");
+            assert_eq!(told.lines().count(), 1, "{told}");
+            assert!(told.contains(suggested) && told.contains(option), "{told}");
+        }
+        // A command is not even started.
+        let refused = output(&["run", option, typed, "--", "echo", "started"]);
+        assert_ne!(refused.status.code(), Some(0), "{option} {typed}");
+        assert!(refused.stdout.is_empty(), "{option} {typed}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_is_there_is_taken_as_reports_print_it() {
+    let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
+    let network = closed.netns();
+    network.ip(&format!("link property add dev {LINK} altname an-alias-of-it")).unwrap();
+    let refused = text(&output(&["-d", "100ms", "--iface", "an-alias-of-it"]).stderr);
+    assert!(refused.contains(&format!("did you mean {LINK}?")), "{refused}");
+
+    let all = Run::start(&["--netns", network.name()]);
+    closed.send(10).unwrap();
+    let all = all.stop();
+    assert_eq!(all.count(UDP4), 10, "{all:#?}");
+    let row = all.locations().find(|row| row.count == 10).unwrap();
+    let (symbol, offset) = (row.symbol.as_deref().unwrap(), row.offset.unwrap());
+    let module = row.module.as_ref().map(|module| format!(" [{module}]")).unwrap_or_default();
+    let here = format!("{symbol}+{offset:#x}{module}");
+    let beside = format!("{symbol}+{:#x}{module}", offset + 1);
+    let run = |typed: &str| Run::start(&["--netns", network.name(), "--symbol", typed]);
+    let runs = [run(&here), run(&beside), run(&format!("!{here}")), run(symbol)];
+    closed.send(20).unwrap();
+    let counted = runs.map(|run| run.stop().count(UDP4));
+    assert_eq!(counted, [20, 0, 0, 20], "{here}");
+}
+
+/// Where the kernel hides its symbols no name can be checked: that is said, and nothing refused.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn hidden_symbols_are_said_and_refuse_nothing() {
+    let _hidden = HostValue::set("kernel/kptr_restrict", "2").unwrap();
+    let output = output(&["-d", "100ms", "--symbol", "udp4_lib_rcv", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines = decoded(text(&output.stdout).lines());
+    let Some(Line::Start(start)) = lines.first() else { panic!("no start line") };
+    let told = |notice: &String| {
+        notice.starts_with("--symbol udp4_lib_rcv cannot be checked: the kernel hides its symbols")
+    };
+    assert!(start.notices.iter().any(told), "{:?}", start.notices);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_namespace_that_comes_later_is_counted_while_it_is_there() {
+    let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
+    let server = closed.netns().name();
+    let late = format!("dw-late-{}", std::process::id());
+    let refused = output(&["--netns", &late, "-d", "100ms"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+
+    let excluded = format!("!{late}");
+    let runs = [
+        Run::start(&["--netns", &late, "--later"]),
+        // All options but the one for namespaces are the others'.
+        Run::start(&["--later", "--netns", &late, "--iface", LINK, "--proto", "udp"]),
+        Run::start(&["--later", "--netns", &late, "--no-samples", "--no-findings"]),
+        Run::start(&["--netns", server, "--netns", &excluded, "--later"]),
+        Run::start(&["--netns", server, "--netns", &late, "--later", "--by", "netns"]),
+    ];
+    closed.send(30).unwrap();
+    let named = Named::new(&late, server);
+    notice();
+    closed.send(100).unwrap();
+    drop(named);
+    notice();
+    closed.send(7).unwrap();
+    // Another namespace may have the name then.
+    let _again = Named::new(&late, server);
+    notice();
+    closed.send(1000).unwrap();
+    let recordings = runs.map(Run::stop);
+    let counted = recordings.each_ref().map(|recording| recording.count(UDP4));
+    assert_eq!(counted, [1100, 1100, 1100, 37, 1137], "{recordings:#?}");
+    let told = |notice: &String| notice.contains(&late);
+    assert!(recordings.iter().all(|recording| recording.start.notices.iter().any(told)));
+}
+
+/// As a test script makes it: before the command there is no such namespace.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_namespace_that_the_command_makes_is_counted() {
+    let late = format!("dw-made-{}", std::process::id());
+    let file = std::env::temp_dir().join(format!("{late}.ndjson"));
+    let _absent = fs::remove_file(&file);
+    let script = "ip netns add $0; ip -n $0 link set lo up; sleep 0.5; \
+        ip netns exec $0 bash -c 'for i in {1..10}; do echo > /dev/udp/127.0.0.1/9; done'; \
+        ip netns del $0";
+    let mut run = Command::new(binary());
+    run.args(["run", "--user", "root", "--no-baseline", "--netns", &late, "--later"]);
+    run.args(["--fail-over", "9", "-o"]).arg(&file).args(["--", "bash", "-c", script, &late]);
+    let ended = run.stdin(Stdio::null()).output().unwrap();
+    let told = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(5), "{told}");
+    let lines = decoded(fs::read_to_string(&file).unwrap().lines());
+    fs::remove_file(&file).unwrap();
+    let ended = lines.iter().find_map(|line| match line {
+        Line::End(end) => end.run.as_ref(),
+        _ => None,
+    });
+    let refused: u64 = ended
+        .unwrap()
+        .summary
+        .locations
+        .iter()
+        .filter(|row| row.symbol.as_deref().is_some_and(|symbol| symbol.contains("udp")))
+        .map(|row| row.count)
+        .sum();
+    assert_eq!(refused, 10, "{told}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_interface_that_comes_later_is_counted() {
+    let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
+    let server = closed.netns();
+    let late = "dw-late0";
+    let run = Run::start(&["--iface", late, "--later", "--netns", server.name()]);
+    closed.send(30).unwrap();
+    server.ip(&format!("link set {LINK} down")).unwrap();
+    server.ip(&format!("link set {LINK} name {late} up")).unwrap();
+    wait_until(longer(Duration::from_secs(5)), "the link is up", || {
+        server.ip(&format!("link show {late}")).unwrap().contains("state UP")
+    });
+    closed.send(50).unwrap();
+    let recording = run.stop();
+    assert_eq!(recording.count(UDP4), 50, "{recording:#?}");
+}

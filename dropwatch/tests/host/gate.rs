@@ -1,0 +1,88 @@
+//! Runs that fail because of what was found, with losses that no drop event shows.
+
+use std::{
+    io::Read,
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use testbed::{drops::listen::Listening, machine::longer, watch::Watch};
+
+use crate::harness::{binary, dropwatch, text, wait_until};
+
+/// Far more clients than may wait.
+const CLIENTS: usize = 50;
+
+/// A run that says when its command runs, which ends with its input.
+fn start(options: &[&str]) -> Child {
+    let mut dropwatch = Command::new(binary());
+    dropwatch.arg("run").args(options).args(["--", "sh", "-c", "echo on; read end; true"]);
+    dropwatch.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn runs(child: &mut Child) {
+    let mut on = [0; 3];
+    child.stdout.as_mut().unwrap().read_exact(&mut on).unwrap();
+}
+
+fn end(mut child: Child) -> Output {
+    drop(child.stdin.take());
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn refused_connections_fail_a_command() {
+    let listening = Listening::with_short_accept_queue().unwrap();
+    let mut full = start(&["--no-baseline", "--fail-on", "critical"]);
+    let mut drops = start(&["--no-baseline", "--fail-over", "1000000", "--fail-rate", "1000000"]);
+    runs(&mut full);
+    runs(&mut drops);
+    listening.knock(CLIENTS).unwrap();
+    let (full, drops) = (end(full), end(drops));
+    let told = text(&full.stderr);
+    assert_eq!(full.status.code(), Some(5), "{told}");
+    let last = told.lines().last().unwrap();
+    assert!(last.starts_with("dropwatch: critical: accept queue"), "{told}");
+    assert!(last.ends_with("which --fail-on critical forbids"), "{told}");
+    assert_eq!(drops.status.code(), Some(0), "no drop tells of it: {}", text(&drops.stderr));
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_was_refused_before_the_command_is_not_its_fault() {
+    let listening = Listening::with_short_accept_queue().unwrap();
+    let file = std::env::temp_dir().join(format!("dropwatch-gate-{}", std::process::id()));
+    let _absent = std::fs::remove_file(&file);
+    let baseline = format!("{}s", longer(Duration::from_secs(2)).as_secs());
+    let options = ["--baseline", &baseline, "--fail-on", "critical", "-o", file.to_str().unwrap()];
+    let mut run = start(&options);
+    let patience = longer(Duration::from_secs(10));
+    wait_until(patience, "it begins", || file.metadata().is_ok_and(|file| file.len() > 0));
+    listening.knock(CLIENTS).unwrap();
+    runs(&mut run);
+    let run = end(run);
+    let told = text(&run.stderr);
+    assert!(std::fs::read_to_string(&file).unwrap().contains("accept_queue_full"), "{told}");
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(run.status.code(), Some(0), "{told}");
+}
+
+/// The same without a command, in a format that shows no findings.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn refused_connections_fail_a_run_in_every_format() {
+    let listening = Listening::with_short_accept_queue().unwrap();
+    let start = |options: &[&str]| {
+        Watch::start(dropwatch(&["--fail-on", "critical", "-i", "1h"]).args(options)).unwrap()
+    };
+    let full = ["--classic", "--json"].map(|format| start(&[format]));
+    listening.knock(CLIENTS).unwrap();
+    for run in full {
+        let ended = run.stop().unwrap();
+        assert_eq!(ended.status.code(), Some(5), "{}", ended.stderr);
+        assert!(ended.stderr.contains("accept queue"), "{}", ended.stderr);
+    }
+    let quiet = start(&["--json"]).stop().unwrap();
+    assert_eq!(quiet.status.code(), Some(0), "{}", quiet.stderr);
+}
