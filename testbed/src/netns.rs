@@ -143,7 +143,9 @@ pub fn remove_leftovers() {
     };
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
         let Some(pid) = owner(&name) else { continue };
-        if Path::new("/proc").join(pid.to_string()).exists() {
+        // One that has ended and that nobody has waited for, as in containers without an init, is
+        // still there, but has no program.
+        if fs::read_link(format!("/proc/{pid}/exe")).is_ok() {
             continue;
         }
         // Two runs may sweep at once: gone is as good as removed.
