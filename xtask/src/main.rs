@@ -3,6 +3,8 @@
 mod bench;
 mod bless;
 mod build_ebpf;
+#[cfg(test)]
+mod cargo_config;
 mod ci;
 mod dist;
 mod figures;
