@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    build_ebpf, dist, packaging, process::CommandExt, project, project::Project, setup, test, vm,
+    build_ebpf, dist, least_rust, packaging, process::CommandExt, project, project::Project, setup,
+    test, vm,
 };
 
 /// Run all that must hold before a change goes in: setup, formatting, the kernel object, clippy,
@@ -39,6 +40,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
         let lints = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
         cargo(project, &lints)
     })?;
+    step("least supported Rust", || least_rust::check(project))?;
     step("clippy, kernel side", || {
         if !build_ebpf::clippy(project)? {
             eprintln!("left out: the compiler for the kernel side comes without clippy");

@@ -8,6 +8,7 @@ mod cargo_config;
 mod ci;
 mod dist;
 mod figures;
+mod least_rust;
 mod locks;
 mod measure;
 mod object;
