@@ -51,6 +51,8 @@ pub enum ReplayError {
     Packets(#[source] io::Error),
     #[error("line {line} is longer than {MAX_LINE} bytes: not a dropwatch recording")]
     TooLong { line: u64 },
+    #[error("{MAX_LINE} bytes of blank lines end at line {line}: not a dropwatch recording")]
+    Blank { line: u64 },
     #[error("line {line} is not UTF-8 text (byte {byte}): not a dropwatch recording")]
     NotUtf8 { line: u64, byte: usize },
     #[error("line {line} {}", clean(&cause.to_string()))]
@@ -252,7 +254,7 @@ fn each_line(
     mut each: impl FnMut(Line) -> Result<(), ReplayError>,
 ) -> Result<(), ReplayError> {
     let mut bytes = Vec::new();
-    let mut lines = 0;
+    let (mut lines, mut blank) = (0, 0);
     for line in 1.. {
         bytes.clear();
         // One byte more than allowed, to tell a full line from one that is too long.
@@ -265,9 +267,14 @@ fn each_line(
             return Err(ReplayError::TooLong { line });
         }
         if bytes.trim_ascii().is_empty() {
+            // A few kilobytes of an archive may be gigabytes of them.
+            blank += bytes.len();
+            if blank > MAX_LINE {
+                return Err(ReplayError::Blank { line });
+            }
             continue;
         }
-        lines += 1;
+        (lines, blank) = (lines + 1, 0);
         let text = utf8(&bytes, line)?;
         let decoded = decode(text).map_err(|cause| ReplayError::Line { line, cause })?;
         each(decoded)?;

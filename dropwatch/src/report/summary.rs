@@ -301,6 +301,6 @@ fn row(summary: &Summary) -> impl Fn((&Key, &Counts)) -> Row + '_ {
 }
 
 /// To one decimal; 0 for a time without length.
-pub(super) fn per_second(count: u64, seconds: f64) -> f64 {
+pub(crate) fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { round(count as f64 / seconds, 1) } else { 0.0 }
 }

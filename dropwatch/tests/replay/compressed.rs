@@ -202,6 +202,14 @@ fn a_small_archive_of_an_endless_line_is_refused() {
     let result = replay(bomb, &View::default(), &Json, &mut io::sink());
     assert!(matches!(result, Err(ReplayError::TooLong { line: 1 })), "{result:?}");
 
+    // Nor is one of lines without end that say nothing.
+    let bomb = decompressed(Box::new(Bomb::new(b'\n', 2_000)));
+    let result = replay(bomb, &View::default(), &Json, &mut io::sink());
+    assert_eq!(
+        result.unwrap_err().to_string(),
+        "16777216 bytes of blank lines end at line 16777217: not a dropwatch recording"
+    );
+
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
     for _ in 0..4 * (MAX_LINE >> 20) {
         gzip.write_all(&[b'{'; 1 << 20]).unwrap();

@@ -158,6 +158,10 @@ fn header(state: &State, frozen: bool, look: &Look, width: u16) -> Vec<Line<'sta
         if header.rate == 0.0 { "0/s".to_owned() } else { PerSecond(header.rate).to_string() };
     let mut second = vec![
         Span::styled(format!("{rate} now"), BOLD),
+        match header.benign_rate {
+            0.0 => Span::default(),
+            rate => Span::styled(format!(", {} of them benign", PerSecond(rate)), DIM),
+        },
         format!(" · {} in all · ", count(state.total, "drop")).into(),
         match losses(&state.lost) {
             Some(losses) => Span::styled(losses, look.paint(ALARM)),
