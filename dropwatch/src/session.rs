@@ -254,6 +254,7 @@ impl<'a> Session<'a> {
         let fallen = self.reporter.fallen();
         let mut report = self.reporter.report(&snapshot, intervals, samples, &mut self.names);
         if let Some(evidence) = &self.evidence {
+            diagnose::settle(&mut report, evidence.before(), evidence.now());
             report.findings = diagnose::findings(&report, evidence.before(), evidence.now());
             // The counters of a namespace whose drops are left out would be held against those of
             // others.

@@ -99,8 +99,10 @@ pub struct Link {
     pub up: bool,
     /// Packets that its transmit queue holds.
     pub queue_length: u32,
-    /// Of `struct rtnl_link_stats64`, by name: `rx_missed_errors`.
+    /// Losses, of `struct rtnl_link_stats64`, by name: `rx_missed_errors`.
     pub counters: Counters,
+    /// Packets that it has sent (`tx_packets` of the same).
+    pub sent: u64,
     /// Its queueing discipline: `fq_codel`.
     pub qdisc: Option<String>,
 }

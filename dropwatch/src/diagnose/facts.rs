@@ -305,6 +305,14 @@ impl<'a> Changed<'a> {
     }
 }
 
+impl<'a> Changed<'a> {
+    /// The device with this index, if it was there at the begin, too.
+    pub fn link(&self, index: u32) -> Option<ChangedLink<'a>> {
+        let (now, before) = (self.now.links.get(&index)?, self.before?.links.get(&index)?);
+        (now.name == before.name).then_some(ChangedLink { now, before })
+    }
+}
+
 /// A device at the begin and at the end of an interval.
 #[derive(Clone, Copy, Debug)]
 pub struct ChangedLink<'a> {
@@ -313,6 +321,11 @@ pub struct ChangedLink<'a> {
 }
 
 impl ChangedLink<'_> {
+    /// Packets that it sent in the interval.
+    pub fn sent(&self) -> u64 {
+        self.now.sent.saturating_sub(self.before.sent)
+    }
+
     /// What a counter counted in the interval.
     pub fn delta(&self, name: &str) -> u64 {
         delta(&self.before.counters, &self.now.counters, name)

@@ -8,5 +8,6 @@ pub mod evidence;
 pub mod facts;
 pub mod knowledge;
 pub mod rules;
+mod transmitted;
 
-pub use rules::findings;
+pub use self::{rules::findings, transmitted::settle};

@@ -23,10 +23,11 @@ const TC_ROOT: u32 = u32::MAX;
 /// Most devices read of one namespace.
 pub(super) const MAX_LINKS: usize = 4096;
 
-/// Statistics that are told, by their place in `struct rtnl_link_stats64`
+/// Losses that are told, by their place in `struct rtnl_link_stats64`
 /// (include/uapi/linux/if_link.h), which only ever grew at its end.
-const STATS: [(&str, usize); 8] = [
+const STATS: [(&str, usize); 9] = [
     ("rx_errors", 4),
+    ("tx_errors", 5),
     ("rx_dropped", 6),
     ("tx_dropped", 7),
     ("rx_over_errors", 11),
@@ -35,6 +36,9 @@ const STATS: [(&str, usize); 8] = [
     ("rx_missed_errors", 15),
     ("rx_nohandler", 23),
 ];
+
+/// Place of `tx_packets` in it.
+const SENT: usize = 1;
 
 /// All devices, by index.
 ///
@@ -99,12 +103,16 @@ fn link(message: &[u8]) -> Option<(u32, Link)> {
 }
 
 fn add_stats(link: &mut Link, stats: &[u8]) {
-    for (name, place) in STATS {
+    let at = |place: usize| {
         let bytes = stats.get(place * 8..).and_then(|rest| rest.first_chunk());
-        if let Some(bytes) = bytes {
-            link.counters.add(name.to_owned(), u64::from_ne_bytes(*bytes));
+        bytes.map(|bytes| u64::from_ne_bytes(*bytes))
+    };
+    for (name, place) in STATS {
+        if let Some(count) = at(place) {
+            link.counters.add(name.to_owned(), count);
         }
     }
+    link.sent = at(SENT).unwrap_or(0);
 }
 
 /// One `RTM_NEWQDISC`: kind and drops of a device's root queueing discipline.
@@ -165,6 +173,7 @@ mod tests {
         assert_eq!(link.queue_length, 1000);
         assert_eq!(link.counters.get("rx_missed_errors"), Some(115));
         assert_eq!(link.counters.get("rx_nohandler"), Some(123));
+        assert_eq!((link.sent, link.counters.get("tx_errors")), (101, Some(105)));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use super::{
     Names,
     address::Address,
     facts::{
-        CallPath, Callers, Conntrack, Cpu, Details, Direction, Fact, Frame, Interface, Netns,
-        Owner, Protocol,
+        CallPath, Callers, Conntrack, Cpu, Details, Device, Direction, Fact, Frame, Interface,
+        Netns, Owner, Protocol,
     },
     flow::Flow,
     model::{Symbol, share},
@@ -85,6 +85,10 @@ impl<'a> Samples<'a> {
         Some(Details {
             samples: samples.len() as u64,
             weight,
+            devices: devices
+                .known()
+                .map(|((netns, index), weight)| Device { netns, index, weight })
+                .collect(),
             netns: places.most(|inum| netns(inum, names)),
             interface: devices.most(|(inum, index)| interface(inum, index, names)),
             direction: sent.most(|outgoing| Direction { outgoing }),
@@ -138,6 +142,13 @@ struct Tally<T>(BTreeMap<Option<T>, u64>);
 impl<T> Default for Tally<T> {
     fn default() -> Self {
         Self(BTreeMap::new())
+    }
+}
+
+impl<T: Ord + Copy> Tally<T> {
+    /// What is known, with its weight.
+    fn known(&self) -> impl Iterator<Item = (T, u64)> {
+        self.0.iter().filter_map(|(value, weight)| Some(((*value)?, *weight)))
     }
 }
 

@@ -23,6 +23,7 @@ mod files;
 mod findings;
 mod gate;
 mod guest;
+mod harmless;
 mod harness;
 mod input;
 mod lifecycle;

@@ -366,7 +366,7 @@ mod tests {
             "net_tx_action.constprop.0+0x7d/0x120",
             "net_tx_action [sch_fq]",
         ] {
-            assert_eq!(titles(name), ["the driver dropped it, in an interrupt"], "{name}");
+            assert_eq!(titles(name), ["the driver freed it, in an interrupt"], "{name}");
         }
     }
 

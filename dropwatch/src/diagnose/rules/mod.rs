@@ -36,7 +36,7 @@ mod syn_queue;
 mod tcp_backlog;
 mod tcp_receive_memory;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 mod udp_memory;
 mod udp_receive_buffer;
 mod unhandled;

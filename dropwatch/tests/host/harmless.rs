@@ -1,0 +1,83 @@
+//! Drops that lose nothing: what the kernel frees by the call for drops, and is folded.
+
+use std::{
+    io::Write,
+    net::{TcpListener, TcpStream, UdpSocket},
+    os::unix::net::{UnixDatagram, UnixStream},
+    thread,
+    time::Duration,
+};
+
+use dropwatch::report::model::Location;
+
+use crate::harness::{Recording, Run};
+
+/// Messages that nobody reads, in each socket: less than any receive buffer holds, and more than
+/// Unix sockets of the host's own programs leave behind.
+const UNREAD: u64 = 120;
+/// Where a UDP socket ends; which one is a matter of inlining.
+const UDP: [&str; 3] = ["udp_destruct_common", "udp_destruct_sock", "udpv6_destruct_sock"];
+/// Parts of the names of functions that end sockets and queues, on any kernel.
+const ENDS: [&str; 6] =
+    ["destruct", "purge", "release_sock", "kill_queues", "disconnect", "unix_gc"];
+
+fn rows(recording: &Recording) -> impl Iterator<Item = &Location> {
+    recording.reports.iter().flat_map(|report| &report.locations)
+}
+
+fn function(row: &Location) -> &str {
+    row.symbol.as_deref().unwrap_or_default()
+}
+
+fn close_udp(address: &str) {
+    let receiver = UdpSocket::bind((address, 0)).unwrap();
+    let sender = UdpSocket::bind((address, 0)).unwrap();
+    for _ in 0..UNREAD {
+        sender.send_to(b"unread", receiver.local_addr().unwrap()).unwrap();
+    }
+}
+
+fn close_unix() {
+    let (mut one, other) = UnixStream::pair().unwrap();
+    let (datagrams, unread) = UnixDatagram::pair().unwrap();
+    one.set_nonblocking(true).unwrap();
+    datagrams.set_nonblocking(true).unwrap();
+    for _ in 0..UNREAD {
+        // A datagram socket takes as many as `max_dgram_qlen`; then it is full enough.
+        let _full = datagrams.send(b"unread");
+        one.write_all(b"unread").unwrap();
+    }
+    drop((other, unread));
+}
+
+/// A connection that nobody accepts, with data in it.
+fn close_listener() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.set_nodelay(true).unwrap();
+    for _ in 0..UNREAD {
+        client.write_all(b"unread").unwrap();
+    }
+    drop(listener);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn sockets_closed_with_unread_data_are_harmless() {
+    let run = Run::start(&["-i", "200ms"]);
+    close_udp("127.0.0.1");
+    close_udp("::1");
+    close_unix();
+    close_listener();
+    // A socket may end a grace period after its last user.
+    thread::sleep(Duration::from_millis(500));
+    let recording = run.stop();
+
+    let udp = rows(&recording).filter(|row| UDP.contains(&function(row)));
+    assert_eq!(udp.map(|row| row.count).sum::<u64>(), 2 * UNREAD, "both UDP sockets");
+    let unix = rows(&recording).filter(|row| row.benign && function(row).starts_with("unix_"));
+    assert!(unix.map(|row| row.count).sum::<u64>() >= UNREAD, "the Unix sockets");
+    let ends = |row: &&Location| ENDS.iter().any(|part| function(row).contains(part));
+    let harm: Vec<_> = rows(&recording).filter(ends).filter(|row| !row.benign).collect();
+    assert!(harm.is_empty(), "counted as harm: {harm:#?}");
+}
