@@ -186,8 +186,9 @@ fn symbols(status: &Status) -> Check {
 fn bpf(status: &Status) -> Check {
     let what = "names of BPF programs";
     match status.bpf_jit_kallsyms {
-        Some(0) => Check::new(Mark::Lack, what, "hidden")
-            .costs("drops inside them are shown as addresses: run `sysctl net.core.bpf_jit_kallsyms=1`"),
+        Some(0) => Check::new(Mark::Lack, what, "hidden").costs(
+            "drops inside them are shown as addresses: run `sysctl net.core.bpf_jit_kallsyms=1`",
+        ),
         Some(_) => Check::new(Mark::Fine, what, "shown"),
         None => Check::new(Mark::Note, what, "this process may not know (root may)"),
     }

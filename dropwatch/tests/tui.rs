@@ -148,6 +148,32 @@ fn a_small_and_a_large_screen() {
     assert!(!screen(&state, 80, 24).contains('\u{1b}'), "names are anyone's choice");
 }
 
+/// What is cut ends with a sign, behind a word.
+#[test]
+fn findings_and_help_are_broken_between_words() {
+    let mut state = story(14);
+    let words: Vec<String> = state.findings[0].title.split(' ').map(str::to_owned).collect();
+    for width in 40..=100 {
+        let screen = screen(&state, width, 24);
+        let line = screen.lines().find(|line| line.starts_with("critical")).unwrap();
+        let (shown, cut) = match line.strip_suffix(" …") {
+            Some(shown) => (shown, true),
+            None => (line, false),
+        };
+        let shown: Vec<&str> = shown.split_whitespace().skip(1).collect();
+        assert_eq!(shown, words[..shown.len()], "{width}: {line}");
+        assert_eq!(cut, shown.len() < words.len(), "{width}: {line}");
+    }
+    state.screen = Screen::Help;
+    let text = |width| {
+        let screen = screen(&state, width, 50);
+        let words: Vec<String> = screen.split_whitespace().map(str::to_owned).collect();
+        // The keys in the last line are another matter.
+        words[..words.iter().position(|word| word == "any").unwrap()].to_vec()
+    };
+    assert_eq!(text(60), text(120));
+}
+
 #[test]
 fn nothing_but_ascii_where_the_locale_has_no_more() {
     let ascii = Medium { ascii: true, ..Medium::default() };

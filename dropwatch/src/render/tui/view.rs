@@ -26,6 +26,7 @@ use crate::{
         findings,
         palette::{ALARM, CAUTION},
         words::{PerSecond, count, location, losses},
+        wrap::{columns, wrap},
     },
     report::finding::{Finding, Severity},
 };
@@ -95,12 +96,14 @@ pub fn draw(state: &State, table: Option<&Table>, look: &Look, frame: &mut Frame
     match shown.screen {
         Screen::Table if area.height >= TALL => both(shown, table, look, frame, body),
         Screen::Table => rows(shown, frame, body),
-        Screen::Help => frame.render_widget(Paragraph::new(help()), body),
+        Screen::Help => {
+            frame.render_widget(Paragraph::new(help()).wrap(Wrap { trim: false }), body);
+        }
         Screen::Detail => about_row(shown, table, look, frame, body),
     }
     if below > 0 {
         let lines: Vec<Line<'_>> = std::iter::once(Line::default())
-            .chain(findings.into_iter().map(|it| finding(it, look)))
+            .chain(findings.into_iter().map(|it| finding(it, look, foot.width)))
             .collect();
         frame.render_widget(Paragraph::new(lines), foot);
     }
@@ -241,12 +244,17 @@ fn sparkline(row: &Row, width: usize) -> String {
     format!("{bars:>width$}")
 }
 
-fn finding(finding: &Finding, look: &Look) -> Line<'static> {
-    let word = finding.severity.name();
-    Line::from(vec![
-        Span::styled(format!("{word:<9} "), look.severity(finding.severity)),
-        clean(&finding.title).into_owned().into(),
-    ])
+/// A finding as one line: as many of its words as fit, and a sign where there are more.
+fn finding(finding: &Finding, look: &Look, width: u16) -> Line<'static> {
+    let word = format!("{:<9} ", finding.severity.name());
+    let room = usize::from(width).saturating_sub(columns(&word));
+    let title = clean(&finding.title);
+    let mut text = title.clone().into_owned();
+    if columns(&title) > room {
+        let mut lines = wrap(&title, room.saturating_sub(2)).into_iter();
+        text = lines.next().unwrap_or_default() + " …";
+    }
+    Line::from(vec![Span::styled(word, look.severity(finding.severity)), text.into()])
 }
 
 fn footer(state: &State) -> Line<'static> {
