@@ -109,8 +109,9 @@ pub fn list(table: &Table, medium: Medium, out: &mut dyn io::Write) -> io::Resul
         text.wrapped(&table.not_yet_explained.join(" "), 2, Style::new());
     }
     text.line("");
-    text.line("dropwatch explain NAME tells more. A setting, a counter, a topic such as mtu, a");
-    text.line("row of a report and a finding's headline will do, too.");
+    let more = "dropwatch explain NAME tells more. A setting, a counter, a topic such as mtu, a \
+                row of a report and a finding's headline will do, too.";
+    text.wrapped(more, 0, Style::new());
     text.flush(out)
 }
 
@@ -152,7 +153,7 @@ impl Text {
     fn rule(&mut self, explained: &Explained<'_>, values: &BTreeMap<String, Value>) {
         let rule = explained.rule;
         self.heading(&rule.rule);
-        self.line(&format!("  a finding: {}", rule.title));
+        self.wrapped(&format!("a finding: {}", rule.title), 2, Style::new());
         self.line("");
         self.wrapped(&rule.meaning, 2, Style::new());
         self.line("");
@@ -248,7 +249,7 @@ impl Text {
     /// Rules with their titles.
     fn rules<'a>(&mut self, rules: impl Iterator<Item = &'a Rule>) {
         for rule in rules {
-            self.line(&format!("  {:LISTED$} {}", rule.rule, rule.title));
+            self.hanging(&format!("  {:LISTED$} {}", rule.rule, rule.title), LISTED + 3);
         }
     }
 

@@ -59,7 +59,7 @@ pub(super) fn lines(
     }
     if let Some(Before { drops, benign, duration_s }) = summary.before {
         let (drops, benign) = (drops_in(drops, duration_s), words::of_them_benign(benign));
-        lines.push(format!("before: {drops}{benign}"));
+        lines.extend(medium.row(format!("before: {drops}{benign}"), 8));
     }
     for found in summary.findings.iter().take(MOST_FINDINGS) {
         lines.extend(finding(found, medium, &clock));

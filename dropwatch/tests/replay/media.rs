@@ -166,7 +166,7 @@ fn rows_and_notices_are_whole_lines_for_programs() {
     for text in texts(Medium::default()) {
         for line in text.lines() {
             let is_row = is_location_line(line)
-                || [" at ", "/s  ", "/s)  "].iter().any(|sign| line.contains(sign));
+                || [" at ", "/s  ", "after  "].iter().any(|sign| line.contains(sign));
             let is_group = line.contains("a-namespace-with-a-name");
             let is_notice = ["Note: ", "Only: "].iter().any(|word| line.starts_with(word));
             assert!(is_row || is_group || is_notice || fits(line, 80), "{line}");
