@@ -195,8 +195,6 @@ fn command(project: &Project, toolchain: &Toolchain, program: &Path) -> Command 
         .env("RUSTC", &toolchain.rustc.path)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker.path)
-        // Its path would get into the names of symbols; an empty one is none.
-        .env("RUSTC_WORKSPACE_WRAPPER", "")
         .env("CARGO_INCREMENTAL", "0");
     if !toolchain.rustc.nightly {
         // aya-ebpf enables an unstable feature, `asm_experimental_arch`.

@@ -40,7 +40,7 @@ impl Scratch {
         let mut command = Command::new(cargo());
         command.current_dir(self.0.join(folder)).args(words);
         command.env("PATH", std::env::join_paths(path).unwrap());
-        for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTC_WORKSPACE_WRAPPER"] {
+        for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTC_WRAPPER"] {
             command.env_remove(name);
         }
         let output = command.output().unwrap();
@@ -93,7 +93,7 @@ fn cargo_live_and_xtask_run_from_every_folder() {
 /// Asks for the compiler's version, as cargo does first, with these programs on PATH.
 fn version(scratch: &Scratch, variables: &[(&str, &str)]) -> Output {
     let bin = scratch.0.join("bin");
-    for program in ["env", "grep"] {
+    for program in ["env", "grep", "sed"] {
         let _there_already = symlink(find_command(program).unwrap(), bin.join(program));
     }
     let mut command = Command::new("/bin/sh");
@@ -132,6 +132,11 @@ fn without_a_c_compiler_one_line_says_what_to_install() {
     expect_refusal("the C library has no file crt1.o");
     scratch.put("bin/cc", "#!/bin/sh\necho /usr/lib/crt1.o\n");
     expect_none(&[]);
+    // A wrapper of the user's own stays, for every question.
+    scratch.put(".cargo/config.toml", "[build]\nrustc-wrapper = \"mine\" # fast\n");
+    scratch.put("bin/mine", "#!/bin/sh\necho mine \"$@\"\n");
+    assert_eq!(version(&scratch, &[]).stdout, b"mine rustc -vV\n");
+    fs::remove_file(scratch.0.join(".cargo/config.toml")).unwrap();
     // One that does not know the question.
     scratch.put("bin/cc", "#!/bin/sh\nexit 1\n");
     expect_none(&[]);

@@ -60,8 +60,6 @@ impl Binary {
         // and procedural macros, too, and those cannot be static.
         command.args(["--target", &host, "--target-dir"]).arg(target);
         command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f".as_ref()));
-        // Its path would get into the names of symbols; an empty one is none.
-        command.env("RUSTC_WORKSPACE_WRAPPER", "");
         command.env(VARIABLE, epoch.seconds().to_string());
         command.check()?;
 
