@@ -57,7 +57,9 @@ runs_alone() {
 }
 
 pages_are_clean() {
-    for page in $(inside dpkg -L $name | grep '/man1/.*\.gz$'); do
+    pages=$(inside dpkg -L $name | grep '/man1/.*\.gz$')
+    [ -n "$pages" ] || return
+    for page in $pages; do
         warnings=$(inside man --warnings=w -l "$page" 2>&1 >/dev/null)
         [ -z "$warnings" ] || { printf '%s: %s\n' "$page" "$warnings"; return 1; }
     done
