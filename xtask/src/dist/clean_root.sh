@@ -109,7 +109,8 @@ unit_is_not_enabled() {
 brings() {
     for file in lib/systemd/system/$unit share/$name/prometheus/alerts.yml \
         share/$name/prometheus/recording.yml share/$name/grafana/dropwatch.json \
-        share/$name/report.schema.json share/doc/$name/docs/logging.md.gz \
+        share/$name/report.schema.json share/$name/conntrack.schema.json \
+        share/doc/$name/docs/logging.md.gz \
         share/doc/$name/docs/json.md.gz share/doc/$name/docs/metrics.md.gz \
         share/doc/$name/packaging/README.md.gz share/doc/$name/examples/listen.conf; do
         inside test -s /usr/$file || { echo "no /usr/$file"; return 1; }
@@ -121,8 +122,7 @@ texts_name_the_command() {
     texts=$(inside dpkg -L $name | grep -e "^/usr/share/$name/.*[ln]$" -e "^/usr/share/doc/$name/.*\.md\.gz$")
     [ -n "$texts" ] || return
     for text in $texts; do
-        # Not what the administrator may call it in /usr/local/bin.
-        found=$(inside zgrep -n -E '(sudo|`|; |runbook: |\$ )dropwatch( |`|;|$)' "$text")
+        found=$(inside zgrep -n -E '(sudo |runbook: |\$ )dropwatch( |`|;|$)|`dropwatch ' "$text")
         [ -z "$found" ] || { echo "$text: $found"; return 1; }
     done
 }

@@ -25,10 +25,11 @@ const SCRIPTS: [(&str, &str); 3] = [
 ];
 /// Files that other programs read, of the project and below `/usr/share/NAME`: not in the folder of
 /// documents, which minimal systems leave out.
-const SHARED: [(&str, &str); 4] = [
+const SHARED: [(&str, &str); 5] = [
     ("packaging/grafana/dropwatch.json", "grafana/dropwatch.json"),
     ("packaging/prometheus/alerts.yml", "prometheus/alerts.yml"),
     ("packaging/prometheus/recording.yml", "prometheus/recording.yml"),
+    ("docs/conntrack.schema.json", "conntrack.schema.json"),
     ("docs/report.schema.json", "report.schema.json"),
 ];
 /// Files to copy and change, in the folder of documents.

@@ -2,28 +2,35 @@
 
 use super::NAME;
 
-/// What stands before a command in a text: the beginning of a code span, of a field of an alert, or
-/// what a shell has there.
-const BEFORE: [&str; 9] = ["`", "`sudo ", "$ ", "sudo ", "; ", "| ", "&& ", "runbook: ", "(`"];
+/// What stands before a command wherever it is, and in a shell's line alone.
+const BEFORE: [&str; 3] = ["sudo ", "$ ", "runbook: "];
+const IN_SHELL: [&str; 3] = ["; ", "| ", "&& "];
 
 /// `text`, which is Markdown, YAML or JSON, with the command called `name`.
 ///
-/// A command stands in a code span, in a block or in an alert's runbook. The program itself, its
-/// unit, its metrics and its files keep their names.
+/// A command stands in a code span, in a block or in an alert's runbook, and in a span not alone: that
+/// may be a field or a job of this name. The program itself, its unit, its metrics and its files keep
+/// their names.
 pub(super) fn commands(text: &str, name: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut in_block = false;
     for line in text.split_inclusive('\n') {
         in_block ^= line.starts_with("```");
+        let in_shell = in_block || line.contains("runbook: ");
         let mut rest = line;
+        let mut first = in_block;
         while let Some(at) = rest.find(NAME) {
             let (before, after) = (&rest[..at], &rest[at + NAME.len()..]);
-            let first = in_block && before.trim().is_empty() && result.ends_with(['\n', ' ']);
-            let starts = first || BEFORE.iter().any(|text| before.ends_with(text));
+            let follows = |texts: &[&str]| texts.iter().any(|text| before.ends_with(text));
+            let starts = (first && before.trim().is_empty())
+                || follows(&BEFORE)
+                || (in_shell && follows(&IN_SHELL))
+                || (before.ends_with('`') && after.starts_with(' '));
             let ends = after.is_empty() || after.starts_with([' ', '`', '\n', ';']);
             result.push_str(before);
             result.push_str(if starts && ends { name } else { NAME });
             rest = after;
+            first = false;
         }
         result.push_str(rest);
     }
@@ -51,6 +58,9 @@ mod tests {
             ),
             ("```\njournalctl -u dropwatch -o cat\n", "```\njournalctl -u dropwatch -o cat\n"),
             ("dropwatch writes lines.", "dropwatch writes lines."),
+            ("it waits; dropwatch starts", "it waits; dropwatch starts"),
+            ("| `dropwatch` | version of dropwatch |", "| `dropwatch` | version of dropwatch |"),
+            ("a job called `dropwatch`", "a job called `dropwatch`"),
             ("  - job_name: dropwatch", "  - job_name: dropwatch"),
             (
                 "up{job=\"dropwatch\"} dropwatch_drops_total",
