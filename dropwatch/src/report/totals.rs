@@ -102,11 +102,11 @@ impl Totals {
         self.reports += 1;
         self.last = Some(report.end);
         for row in &report.locations {
-            self.drop((Place { offset: None, ..Place::of(row) }, row.benign), row.count);
+            self.count((Place { offset: None, ..Place::of(row) }, row.benign), row.count);
         }
         // Rows that a recording left out are not at an unknown place.
         let Other { count, unknown_location: unknown, known_benign, .. } = report.other;
-        self.drop((Place::default(), false), unknown);
+        self.count((Place::default(), false), unknown);
         let benign = known_benign.min(count.saturating_sub(unknown));
         self.other_benign = self.other_benign.saturating_add(benign);
         self.other =
@@ -126,7 +126,7 @@ impl Totals {
         self.places.values().fold(others, |sum, count| sum.saturating_add(*count))
     }
 
-    fn drop(&mut self, place: (Place, bool), count: u64) {
+    fn count(&mut self, place: (Place, bool), count: u64) {
         let has_room = self.places.len() < MOST_PLACES || self.places.contains_key(&place);
         let sum = match (has_room, place.1) {
             (true, _) => self.places.entry(place).or_default(),
