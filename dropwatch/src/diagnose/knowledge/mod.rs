@@ -7,6 +7,7 @@
 //! the caller was not yet taught to give a reason, and most real drops of older kernels carry it.
 
 mod entry;
+mod near;
 mod pasted;
 mod rule;
 mod search;

@@ -11,10 +11,6 @@ use super::{
 
 /// Entries shown in full, whatever their kind, where there are no more of them.
 const FEW: usize = 3;
-/// Most names suggested in place of an unknown one.
-const SUGGESTIONS: usize = 4;
-/// Letters of an unknown name that are repeated.
-const MOST_LETTERS: usize = 100;
 /// Prefix of reasons in the kernel's sources.
 const ENUMERATOR: &str = "SKB_DROP_REASON_";
 
@@ -129,7 +125,10 @@ impl Table {
             .or_else(|| self.find_function(bare_function(name)));
         match (self.find_rule(name), drops) {
             (Some(rule), Some(drops)) => Some(Answer { rules: rule.rules, ..drops }),
-            (rule, drops) => rule.or(drops).or_else(|| self.find_number(name)),
+            (rule, drops) => rule
+                .or(drops)
+                .or_else(|| self.find_number(name))
+                .or_else(|| self.find_evidence(name)),
         }
     }
 
@@ -233,40 +232,19 @@ impl Table {
         Answer::new(rules, full, brief_rules, brief)
     }
 
+    /// Rules that rest on something that is neither a setting nor a counter of `/proc`: a device's
+    /// `rx_missed_errors`, connection tracking's `insert_failed`.
+    fn find_evidence(&self, name: &str) -> Option<Answer<'_>> {
+        let last = name.rsplit('.').next().filter(|last| last.contains('_'))?;
+        let rests = |rule: &&Rule| rule.words.iter().any(|word| word.eq_ignore_ascii_case(last));
+        let rules = self.rules.iter().filter(rests).collect();
+        Answer::new(rules, Vec::new(), Vec::new(), Vec::new())
+    }
+
     /// Subsystem of a reason that an entry has; names are unique among them.
     fn subsystem_of(&self, reason: &str) -> &str {
         let has = |entry: &&Entry| entry.reasons.iter().any(|name| name == reason);
         self.entries.iter().find(has).map_or(CORE, |entry| &entry.subsystem)
-    }
-
-    /// The error about a text, read as a reason and as any other name.
-    fn unknown(&self, text: &str, reason: &str, other: &str) -> Unknown {
-        let mut letters = text.chars();
-        let mut name: String = letters.by_ref().take(MOST_LETTERS).collect();
-        if letters.next().is_some() {
-            name.push('…');
-        }
-        Unknown::Name { name, near: self.near(reason, other) }
-    }
-
-    /// Known names that look like one of two readings of an unknown one, the most alike first.
-    fn near(&self, reason: &str, other: &str) -> Vec<String> {
-        let reason = bare_reason(reason);
-        let lower = other.to_ascii_lowercase();
-        let names = self.names();
-        let mut near: Vec<(usize, &str)> = names
-            .iter()
-            .filter_map(|name| {
-                // Of a setting or a counter, its own name is what people type.
-                let last = name.rsplit('.').next().unwrap_or(name);
-                let known = [name.to_ascii_lowercase(), last.to_ascii_lowercase()];
-                let alike = known.iter().filter_map(|known| distance(&lower, known));
-                let least = alike.chain(distance(&reason, name)).min()?;
-                Some((least, name.as_str()))
-            })
-            .collect();
-        near.sort_unstable();
-        near.into_iter().take(SUGGESTIONS).map(|(_, name)| name.to_owned()).collect()
     }
 }
 
@@ -310,24 +288,8 @@ fn alone<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
     all.all(|other| other == first).then_some(first)
 }
 
-/// How unlike two names are; `None` for too unlike.
-fn distance(typed: &str, name: &str) -> Option<usize> {
-    /// Parts of names shorter than this say nothing.
-    const PART: usize = 4;
-    if typed.len() >= PART && name.contains(typed) {
-        return Some(0);
-    }
-    let longest = typed.len().max(name.len());
-    // Names of very different lengths are no slips of each other, and long texts no names.
-    if typed.len().abs_diff(name.len()) > longest / 3 {
-        return None;
-    }
-    let edits = strsim::osa_distance(typed, name);
-    (edits <= longest / 3).then_some(edits)
-}
-
 /// `SKB_DROP_REASON_NO_SOCKET`, `CORE:no_socket` → `NO_SOCKET`.
-fn bare_reason(name: &str) -> String {
+pub(super) fn bare_reason(name: &str) -> String {
     let name = name.trim().trim_start_matches('(').trim_end_matches(')');
     let name = name.rsplit(':').next().unwrap_or(name).to_ascii_uppercase();
     name.strip_prefix(ENUMERATOR).map_or(name.clone(), str::to_owned)
@@ -440,6 +402,8 @@ mod tests {
         let line = "TcpExtListenOverflows           10                 0.0";
         assert!(rules(line).contains(&"accept_queue_full"));
         assert!(rules("Udp.RcvbufErrors +91").contains(&"udp_receive_buffer"));
+        assert_eq!(rules("rx_missed_errors"), ["nic_no_room"]);
+        assert_eq!(rules("insert_failed +12"), ["conntrack_insert_failed"]);
         assert_eq!(titles("suppress_frag_ndisc"), ["fragmented IPv6 neighbour discovery"]);
     }
 
@@ -494,6 +458,8 @@ mod tests {
         assert!(unknown("NETFILTR_DROP").contains("NETFILTER_DROP"));
         assert!(unknown("RFC7323_PAWS").contains("TCP_RFC7323_PAWS"));
         assert!(unknown("somaxcon").contains("net.core.somaxconn"));
+        assert!(unknown("net.core.somaxcon").contains("net.core.somaxconn"));
+        assert!(unknown("Udp.RcvbfErrors").contains("Udp.RcvbufErrors"));
         assert!(unknown("conntrack_tabel_full").contains("conntrack_table_full"));
         let row = "7 packets dropped at nf_hoo_slow+0x1 (NETFILTR_DROP) 1%";
         assert!(unknown(row).contains("did you mean NETFILTER_DROP or nf_hook_slow?"));

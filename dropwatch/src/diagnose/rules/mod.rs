@@ -204,3 +204,19 @@ fn by_rate(drops: u64, facts: &Facts<'_>) -> Severity {
         false => Severity::Notice,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnose::knowledge;
+
+    #[test]
+    fn what_rules_rest_on_can_be_asked_for() {
+        let table = knowledge::table().expect("table");
+        let names = [COUNTERS, SETTINGS, DEVICE_SETTINGS, HOST_LOSSES, HOST_SETTINGS].concat();
+        for name in names {
+            let answer = table.find(name);
+            assert!(answer.is_ok(), "{answer:?}");
+        }
+    }
+}
