@@ -12,8 +12,8 @@ use crate::{
     cli::Color,
     exit::Failure,
     kernel::{
-        self, HostNames, HostRoot, Status,
-        status::{Reasons, Symbols, Tracefs},
+        self, HostNames, HostRoot, Status, Surroundings,
+        status::{Events, NO_TCP, Reasons, Symbols, Tracefs},
     },
     output::ended_by_reader,
     privilege::{self, Need},
@@ -45,8 +45,12 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
         },
         Section { title: "Kernel", checks: kernel_facts(&probe, &status) },
         Section {
+            title: "What can be seen from here",
+            checks: surroundings(&Surroundings::look(&root)),
+        },
+        Section {
             title: "Losses that this kernel does not report as drops",
-            checks: blind_spots(&probe),
+            checks: blind_spots(status.events),
         },
     ];
     let outcome = privilege::preflight().and(match &probe {
@@ -166,8 +170,8 @@ fn reasons(probe: &Result<Probe, Error>, status: &Status) -> Check {
 }
 
 /// What a kernel without reasons costs.
-pub(crate) const NO_REASONS: &str = "this kernel gives no drop reasons (Linux 5.17 added them), \
-     and TCP's own drops do not appear (before 5.18): see TcpExt in `nstat -a`";
+pub(crate) const NO_REASONS: &str = "this kernel gives no drop reasons (Linux 5.17 added them), so \
+     drops are told apart by location alone";
 
 fn symbols(status: &Status) -> Check {
     match &status.symbols {
@@ -208,15 +212,103 @@ fn tracefs(status: &Status) -> Check {
     Check::new(mark, "tracefs", detail)
 }
 
-/// Losses that the tracepoint does not report on any kernel, so that silence is not misread.
-fn blind_spots(probe: &Result<Probe, Error>) -> Vec<Check> {
-    let mut checks = vec![
-        Check::new(Mark::Note, "full accept queue (SYN)", "see ListenOverflows in `nstat -az`"),
-        Check::new(Mark::Note, "network card, driver", "see `ethtool -S DEV`, `ip -s -s link`"),
+/// Losses that this kernel does not report as drops, so that silence is not misread.
+fn blind_spots(events: Events) -> Vec<Check> {
+    let last_ack = match events.listen_overflow {
+        Some(true) => "the last ACK of a handshake is one, with the reason TCP_LISTEN_OVERFLOW; ",
+        Some(false) => "the last ACK of a handshake is one, without a reason of its own; ",
+        None => "",
+    };
+    let tcp = match events.tcp {
+        Some(true) => None,
+        Some(false) => {
+            let check = Check::new(Mark::Lack, "TCP's own drops", "not reported by this kernel");
+            Some(check.costs(NO_TCP))
+        }
+        None => Some(Check::new(Mark::Note, "TCP's own drops", "unknown without names of reasons")),
+    };
+    let always = [
+        Check::new(Mark::Note, "full accept queue", "a refused SYN is no drop on any kernel")
+            .costs(format!("{last_ack}see ListenOverflows in `nstat -az`")),
+        Check::new(Mark::Note, "network card, driver", "see `ethtool -S`, `ip -s -s link`"),
         Check::new(Mark::Note, "XDP_DROP in the driver", "see the XDP program's own counters"),
     ];
-    if probe.as_ref().is_ok_and(|probe| !probe.has_reason()) {
-        checks.push(Check::new(Mark::Note, "TCP drops before 5.18", "see TcpExt in `nstat -az`"));
+    always.into_iter().chain(tcp).collect()
+}
+
+/// What of the machine can be seen from here.
+fn surroundings(surroundings: &Surroundings) -> Vec<Check> {
+    let Surroundings { all_processes, first_netns, names_of_host } = *surroundings;
+    let processes = match all_processes {
+        Some(true) => Check::new(Mark::Fine, "processes", "all of the machine"),
+        Some(false) => Check::new(Mark::Lack, "processes", "those of this container"),
+        None => Check::new(Mark::Note, "processes", "whether these are all cannot be told"),
+    };
+    let netns = match first_netns {
+        true => Check::new(Mark::Fine, "own network namespace", "the host's"),
+        false => Check::new(Mark::Note, "own network namespace", "another than the host's"),
+    };
+    let names = match names_of_host {
+        Some(true) => Check::new(Mark::Fine, "names of `ip netns`", "the host's"),
+        Some(false) => {
+            Check::new(Mark::Lack, "names of `ip netns`", "another /run than the host's")
+        }
+        None => {
+            Check::new(Mark::Note, "names of `ip netns`", "whether they are the host's is hidden")
+        }
+    };
+    let mut checks = vec![processes, netns, names];
+    if all_processes == Some(false) {
+        // The names follow from that.
+        checks.pop();
+    }
+    let lack = checks.iter_mut().find(|check| check.mark == Mark::Lack);
+    if let (Some(lack), Some(notice)) = (lack, surroundings.notices().into_iter().next()) {
+        lack.cost = notice;
     }
     checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(events: Events) -> String {
+        let checks = blind_spots(events);
+        checks
+            .iter()
+            .map(|check| format!("{}: {}; {}\n", check.what, check.detail, check.cost))
+            .collect()
+    }
+
+    #[test]
+    fn the_names_of_reasons_say_what_is_reported() {
+        let page = |tcp, listen_overflow| shown(Events { tcp, listen_overflow });
+        let newest = page(Some(true), Some(true));
+        assert!(!newest.contains("TCP's own drops"), "{newest}");
+        assert!(newest.contains("reason TCP_LISTEN_OVERFLOW"), "{newest}");
+        let older = page(Some(true), Some(false));
+        assert!(older.contains("without a reason of its own"), "{older}");
+        let oldest = page(Some(false), Some(false));
+        assert!(oldest.contains("TCP's own drops: not reported by this kernel"), "{oldest}");
+        assert!(page(None, None).contains("TCP's own drops: unknown"));
+        for page in [newest, older, oldest] {
+            assert!(page.contains("full accept queue: a refused SYN is no drop"), "{page}");
+        }
+    }
+
+    #[test]
+    fn a_container_lacks_the_processes_of_the_machine() {
+        let container =
+            Surroundings { all_processes: Some(false), first_netns: false, names_of_host: None };
+        let [processes, netns] = &surroundings(&container)[..] else { panic!() };
+        assert_eq!((processes.mark, netns.mark), (Mark::Lack, Mark::Note));
+        assert!(processes.cost.contains("this is a container"), "{processes:?}");
+        let host = Surroundings {
+            all_processes: Some(true),
+            first_netns: true,
+            names_of_host: Some(true),
+        };
+        assert!(surroundings(&host).iter().all(|check| check.mark == Mark::Fine));
+    }
 }

@@ -18,7 +18,7 @@ use crate::{
     doctor,
     exit::Failure,
     filter,
-    kernel::{self, HostNames, HostRoot, evidence::Collector},
+    kernel::{self, HostNames, HostRoot, Surroundings, evidence::Collector},
     pace::Pace,
     privilege,
     probe::{self, KernelLog, Prepared, Probe, Wanted},
@@ -196,7 +196,7 @@ impl<'a> Session<'a> {
 
     /// The first line of the run.
     pub fn start(&mut self) -> Start {
-        let mut notices = Vec::new();
+        let mut notices = Surroundings::look(&HostRoot::default()).notices();
         let has_reason = self.probe.has_reason();
         if !has_reason {
             notices.push(doctor::NO_REASONS.to_owned());

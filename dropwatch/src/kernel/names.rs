@@ -337,8 +337,18 @@ impl Loaded {
                 error: live.error().or(self.modules_error.as_deref()).map(str::to_owned),
             },
         };
+        let told = |has: bool| match &self.source {
+            status::Reasons::Btf { .. } | status::Reasons::Tracefs { .. } => Some(has),
+            status::Reasons::Absent => Some(false),
+            status::Reasons::Unnamed { .. } => None,
+        };
+        let events = status::Events {
+            tcp: told(self.reasons.has_tcp_own()),
+            listen_overflow: told(self.reasons.has_core("TCP_LISTEN_OVERFLOW")),
+        };
         Status {
             symbols,
+            events,
             bpf_jit_kallsyms: self.bpf_jit_kallsyms,
             reasons: self.source.clone(),
             tracefs: self.tracefs.clone(),

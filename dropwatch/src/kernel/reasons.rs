@@ -135,6 +135,23 @@ impl Reasons {
         self.names.values().map(String::as_str)
     }
 
+    /// Whether the core has a reason of this name.
+    pub fn has_core(&self, name: &str) -> bool {
+        self.names.iter().any(|(reason, known)| subsystem_id(*reason) == 0 && known == name)
+    }
+
+    /// Whether TCP gives reasons for what it drops itself, past the checks of its header.
+    ///
+    /// Those came with `tcp_drop_reason()` (net/ipv4/tcp_input.c, Linux 5.18), which made drop events
+    /// of what had been freed without any until then (`__kfree_skb()` in `tcp_drop()`). The
+    /// tracepoint's argument is older and was taken over into kernels without them; so is
+    /// `TCP_CSUM`, which the look at the header gives (`tcp_v4_rcv()`, net/ipv4/tcp_ipv4.c, Linux
+    /// 5.17).
+    pub fn has_tcp_own(&self) -> bool {
+        let is_own = |name: &str| name.starts_with("TCP_") && name != "TCP_CSUM";
+        self.names.iter().any(|(reason, name)| subsystem_id(*reason) == 0 && is_own(name))
+    }
+
     /// Whether `reason` is of a subsystem, other than the core, that the kernel declares.
     pub fn declares(&self, reason: u32) -> bool {
         subsystem_id(reason) != 0 && self.subsystems.contains_key(&subsystem_id(reason))

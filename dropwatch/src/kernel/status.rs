@@ -12,9 +12,25 @@ pub struct Status {
     pub bpf_jit_kallsyms: Option<u32>,
     pub reasons: Reasons,
     pub tracefs: Tracefs,
+    pub events: Events,
     /// Arguments of the raw tracepoint `kfree_skb`, from BTF; `None` where BTF does not tell.
     pub kfree_skb_args: Option<usize>,
 }
+
+/// Which losses this kernel makes drop events of, as the names of its reasons tell; `None` where
+/// nothing tells their names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// What TCP drops itself: data without room, out of window, out of order.
+    pub tcp: Option<bool>,
+    /// The last acknowledgement of a handshake that finds the accept queue full, by a reason of its
+    /// own (`TCP_LISTEN_OVERFLOW`, Linux 6.14).
+    pub listen_overflow: Option<bool>,
+}
+
+/// What is lost where TCP drops without an event.
+pub(crate) const NO_TCP: &str = "TCP's own drops do not appear, since this kernel makes no events of \
+     them (Linux 5.18 and later do): see TcpExt in `nstat -az`";
 
 /// Where symbols come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,10 +77,11 @@ pub enum Reasons {
 
 impl Status {
     /// One sentence for each name that is lost: what, why, what it costs, the way out. Empty when
-    /// nothing is. Reasons count only where the tracepoint gives any.
+    /// nothing is. Names of reasons count only where the tracepoint gives any.
     pub fn notices(&self, has_reason: bool) -> Vec<String> {
         let reasons = if has_reason { self.reasons.notice(&self.tracefs) } else { None };
-        [self.symbols.notice(), reasons].into_iter().flatten().collect()
+        let tcp = (self.events.tcp == Some(false)).then(|| NO_TCP.to_owned());
+        [self.symbols.notice(), reasons, tcp].into_iter().flatten().collect()
     }
 }
 
@@ -146,6 +163,7 @@ mod tests {
             bpf_jit_kallsyms: Some(1),
             reasons: Reasons::Btf { core: 1, subsystems: vec![] },
             tracefs: Tracefs::NotMounted,
+            events: Events { tcp: Some(true), listen_overflow: Some(true) },
             kfree_skb_args: Some(4),
         }
     }
@@ -175,6 +193,18 @@ mod tests {
                      CAP_SYSLOG"
                 )]
             );
+        }
+    }
+
+    #[test]
+    fn tcps_own_drops_are_missed_whether_or_not_there_are_reasons() {
+        let events = |tcp| Events { tcp, listen_overflow: None };
+        let notices =
+            |tcp, has_reason| Status { events: events(tcp), ..complete() }.notices(has_reason);
+        for has_reason in [true, false] {
+            assert_eq!(notices(Some(false), has_reason), [NO_TCP]);
+            assert_eq!(notices(Some(true), has_reason), [""; 0]);
+            assert_eq!(notices(None, has_reason), [""; 0], "nothing is said that is not known");
         }
     }
 

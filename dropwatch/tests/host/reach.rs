@@ -54,7 +54,7 @@ fn inum_of(netns: &Netns) -> u32 {
 
 /// The finding of the rule that dropped in the namespace `inum`.
 fn found(recording: &Recording, inum: u32) -> Finding {
-    let findings = recording.reports.iter().flat_map(|Report { findings, .. }| findings);
+    let mut findings = recording.reports.iter().flat_map(|Report { findings, .. }| findings);
     let here = |finding: &&Finding| {
         finding.rule == "netfilter_rule"
             && finding.netns.as_ref().is_some_and(|netns| netns.inum == inum)
@@ -192,4 +192,49 @@ fn a_command_finds_the_namespace_of_a_process() {
     let command = &finding.actions[0].command;
     assert_eq!(runs_in(command, "iptables-save -c"), number);
     assert_eq!(command, &format!("nsenter -t {pid} -n iptables-save -c"));
+}
+
+/// dropwatch as the first process of a container: own PID namespace and `/proc`, own or shared
+/// network namespace.
+fn in_a_container(unshare: &[&str], arguments: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--mount-proc", "--fork"]).args(unshare).arg(crate::harness::binary());
+    command.args(arguments);
+    command
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_container_says_what_it_does_not_see_and_is_not_the_host() {
+    for (unshare, own) in [(&["--net"][..], "another than the host's"), (&[], "the host's")] {
+        let run = in_a_container(unshare, &["--json", "-i", "200ms", "-c", "1"]).output().unwrap();
+        assert!(run.status.success(), "{run:?}");
+        let out = String::from_utf8(run.stdout).unwrap();
+        let lines = crate::harness::decoded(out.lines());
+        let [dropwatch::report::model::Line::Start(start), ..] = &lines[..] else {
+            panic!("{lines:?}")
+        };
+        let notices = start.notices.join("\n");
+        assert!(notices.contains("this is a container"), "{notices}");
+        assert!(notices.contains("drops of the whole machine are counted"), "{notices}");
+
+        let doctor = in_a_container(unshare, &["doctor"]).output().unwrap();
+        let page = String::from_utf8(doctor.stdout).unwrap();
+        let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(page.contains("processes those of this container"), "{page}");
+        assert!(page.contains(&format!("own network namespace {own}")), "{page}");
+
+        // Of the names that can be asked for, the first is its own.
+        let unknown = in_a_container(unshare, &["--netns", "nowhere", "-c", "1"]).output().unwrap();
+        let said = String::from_utf8(unknown.stderr).unwrap();
+        let first = if unshare.is_empty() { "there are host" } else { "there are this container" };
+        assert!(said.contains(first), "{said}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_host_has_nothing_to_say_about_a_container() {
+    let run = Run::start(&["-i", "200ms", "-c", "1"]).finish();
+    assert_eq!(run.start.notices.iter().filter(|it| it.contains("container")).count(), 0);
 }

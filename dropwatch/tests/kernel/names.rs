@@ -259,13 +259,44 @@ fn nothing_lost_nothing_said() {
     // BTF gives the reasons, so the tracefs that is not mounted costs nothing.
     let mut names = HostNames::open(&root("6.18"));
     assert_eq!(names.status().notices(true), [""; 0]);
-    let Status { symbols, reasons, tracefs, kfree_skb_args, bpf_jit_kallsyms } = names.status();
+    let Status { symbols, reasons, tracefs, kfree_skb_args, bpf_jit_kallsyms, events } =
+        names.status();
     assert!(matches!(symbols, status::Symbols::Known { functions: 50.., modules: 0, .. }));
     let status::Reasons::Btf { core, subsystems } = reasons else { panic!("{reasons:?}") };
     assert_eq!(core, 128, "130 enumerators without MAX and SUBSYS_MASK");
     assert_eq!(subsystems, ["CORE", "MAC80211_UNUSABLE", "OPENVSWITCH"]);
     assert_eq!((tracefs, kfree_skb_args), (Tracefs::NotMounted, Some(4)));
     assert_eq!(bpf_jit_kallsyms, Some(1));
+    assert_eq!(events, status::Events { tcp: Some(true), listen_overflow: Some(true) });
+}
+
+/// The argument is there, and so is a reason that begins with `TCP_`: neither says that TCP's own
+/// drops are events.
+#[test]
+fn tcps_own_drops_are_told_by_its_own_reasons() {
+    let events = |host: &str| {
+        let status = HostNames::open(&root(host)).status();
+        (status.kfree_skb_args, status.events.tcp, status.events.listen_overflow)
+    };
+    assert_eq!(events("5.10"), (Some(2), Some(false), Some(false)));
+    assert_eq!(events("5.15-reasons"), (Some(3), Some(false), Some(false)));
+    assert_eq!(events("6.1"), (Some(3), Some(true), Some(false)));
+    assert_eq!(events("6.12"), (Some(4), Some(true), Some(false)));
+    assert_eq!(events("7.2"), (Some(4), Some(true), Some(true)));
+    let notices = |host: &str| HostNames::open(&root(host)).status().notices(true);
+    let missed = |host: &str| notices(host).iter().any(|notice| notice.contains("TCP's own drops"));
+    assert!(missed("5.15-reasons") && !missed("6.1"));
+}
+
+/// The same where BTF is missing and tracefs names the reasons, and where nothing does.
+#[test]
+fn tcps_own_drops_are_told_by_tracefs_too() {
+    let machine = Machine::new();
+    machine.copy("5.15-reasons", FORMAT_BELOW_TRACEFS);
+    assert_eq!(machine.open().status().events.tcp, Some(false));
+    machine.copy("6.1", FORMAT_BELOW_TRACEFS);
+    assert_eq!(machine.open().status().events.tcp, Some(true));
+    assert_eq!(Machine::new().open().status().events, status::Events::default());
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn page(matrix: &Matrix) -> String {
         fact(kernel, "drop reasons").split(';').next().unwrap_or_default().to_owned()
     });
     row(&mut page, "TCP's own drops", matrix, |kernel| {
-        let invisible = kernel.doctor.contains("TCP drops before 5.18");
+        let invisible = kernel.doctor.contains("TCP's own drops");
         if invisible { "invisible" } else { "visible" }.to_owned()
     });
     let mut groups = matrix.groups();
@@ -156,7 +156,7 @@ Kernel
   ok    skb:kfree_skb            arguments: skb, location
   lack  drop reasons             none on this kernel
 
-  -     TCP drops before 5.18    see TcpExt in `nstat -az`
+  lack  TCP's own drops             not reported by this kernel
 ";
 
     #[test]
