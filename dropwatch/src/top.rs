@@ -134,20 +134,16 @@ fn meaning(event: &Event) -> Option<Option<Key>> {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     let key = match key.code {
         KeyCode::Char('c' | 'd') if control => Key::Quit,
-        KeyCode::Char('q') => Key::Quit,
+        KeyCode::Char(letter) if !control => Key::Letter(letter),
+        KeyCode::Backspace => Key::Backspace,
         KeyCode::Esc => Key::Escape,
-        KeyCode::Enter | KeyCode::Right | KeyCode::Char('>') => Key::Enter,
-        KeyCode::Up | KeyCode::Char('k') => Key::Up,
-        KeyCode::Down | KeyCode::Char('j') => Key::Down,
+        KeyCode::Enter | KeyCode::Right => Key::Enter,
+        KeyCode::Up => Key::Up,
+        KeyCode::Down => Key::Down,
         KeyCode::PageUp => Key::PageUp,
         KeyCode::PageDown => Key::PageDown,
-        KeyCode::Home | KeyCode::Char('g') => Key::Home,
-        KeyCode::End | KeyCode::Char('G') => Key::End,
-        KeyCode::Char('s') => Key::Sort,
-        KeyCode::Char(' ') => Key::Freeze,
-        KeyCode::Char('n') => Key::Netns,
-        KeyCode::Char('b') => Key::Benign,
-        KeyCode::Char('?' | 'h') => Key::Help,
+        KeyCode::Home => Key::Home,
+        KeyCode::End => Key::End,
         _ => return None,
     };
     Some(Some(key))

@@ -16,6 +16,7 @@ use dropwatch::{
         facts::{Callers, Details, Fact, Interface, Netns},
         finding::{Action, Evidence, Explains, Finding, Severity},
         model::{Address, Host, Location, Lost, Other, Report},
+        place::Place,
     },
 };
 use jiff::tz::TimeZone;
@@ -79,6 +80,11 @@ fn report(seq: u64, rows: Vec<Location>) -> Report {
             note: "16.5 MiB when full".to_owned(),
         }],
         unreachable: None,
+        places: rows
+            .iter()
+            .filter(|row| row.symbol.as_deref() == Some("nf_hook_slow"))
+            .map(Place::of)
+            .collect(),
     };
     Report {
         seq,
@@ -311,4 +317,114 @@ fn a_row_that_is_no_more_keeps_its_total_and_history_has_a_bound() {
     let rows = state.rows();
     let row = rows.iter().find(|row| row.last.symbol.as_deref() == Some("nft_do_chain")).unwrap();
     assert_eq!((row.total, row.rate, row.history.len()), (5_000, 0.0, HISTORY));
+}
+
+fn type_text(state: &mut State, text: &str) {
+    text.chars().for_each(|letter| state.key(Key::Letter(letter)));
+}
+
+fn selected(state: &State) -> String {
+    let rows = state.rows();
+    rows[state.selected(&rows)].last.symbol.clone().unwrap()
+}
+
+#[test]
+fn a_search_finds_rows_as_it_is_typed() {
+    let mut state = story(14);
+    type_text(&mut state, "/NFT");
+    assert_eq!(selected(&state), "nft_do_chain");
+    insta::assert_snapshot!("search_small", screen(&state, 80, 24));
+    insta::assert_snapshot!("search_large", screen(&state, 200, 50));
+    type_text(&mut state, "q s");
+    assert!(!state.over, "letters are text");
+    assert_eq!(selected(&state), "nf_hook_slow", "where it began: nothing has it");
+    assert!(screen(&state, 80, 24).contains("/NFTq s▏  no row has it"));
+    for _ in 0..3 {
+        state.key(Key::Backspace);
+    }
+    assert_eq!(selected(&state), "nft_do_chain");
+    state.key(Key::Escape);
+    assert!(state.search.is_none() && !state.over);
+    state.key(Key::Escape);
+    assert!(state.over);
+}
+
+#[test]
+fn n_goes_from_match_to_match_and_back_to_its_own_meaning() {
+    let mut state = story(14);
+    type_text(&mut state, "/netfilter_drop");
+    state.key(Key::Enter);
+    assert!(screen(&state, 80, 24).contains("/netfilter_drop  1 of 2  n next"));
+    let mut seen = vec![selected(&state)];
+    for letter in ['n', 'n', 'N', 'N'] {
+        state.key(Key::Letter(letter));
+        seen.push(selected(&state));
+    }
+    let [hook, nft] = ["nf_hook_slow", "nft_do_chain"];
+    assert_eq!(seen, [hook, nft, hook, nft, hook]);
+    assert_eq!(state.netns, None);
+    state.key(Key::Enter);
+    assert_eq!(state.screen, Screen::Detail);
+    state.key(Key::Escape);
+    assert!(state.search.is_some(), "back to the table first");
+    state.key(Key::Escape);
+    state.key(Key::Letter('n'));
+    assert_eq!(state.netns.as_deref(), Some("gw"));
+}
+
+#[test]
+fn a_search_looks_at_namespaces_and_interfaces_and_survives_a_frozen_picture() {
+    let mut state = story(14);
+    state.key(Key::Letter(' '));
+    type_text(&mut state, "/web");
+    let found = |state: &State| selected(state.shown());
+    assert_eq!(found(&state), "nft_do_chain");
+    state.key(Key::Enter);
+    state.key(Key::Letter('n'));
+    assert_eq!(found(&state), "tcp_v4_rcv");
+    state.key(Key::Letter(' '));
+    assert_eq!((selected(&state).as_str(), state.search.is_some()), ("tcp_v4_rcv", true));
+    let mut state = story(14);
+    type_text(&mut state, "/");
+    state.key(Key::Enter);
+    assert!(state.search.is_none(), "nothing to search for");
+    type_text(&mut state, &format!("/{}", "x\u{1b}".repeat(500)));
+    assert_eq!(state.search.as_ref().map(|it| it.text().len()), Some(64));
+    assert!(!screen(&state, 80, 24).contains('\u{1b}'));
+    let mut empty = State::new(host(), false);
+    type_text(&mut empty, "/x");
+    empty.key(Key::Enter);
+    type_text(&mut empty, "nN");
+}
+
+#[test]
+fn a_row_has_the_findings_of_its_own_location_alone() {
+    let mut state = story(14);
+    state.key(Key::Enter);
+    assert!(screen(&state, 80, 40).contains("conntrack table full"));
+    state.key(Key::Escape);
+    type_text(&mut state, "/nft");
+    state.key(Key::Enter);
+    state.key(Key::Enter);
+    let page = screen(&state, 80, 40);
+    assert!(page.contains("nft_do_chain+0x7d") && !page.contains("conntrack table full"), "{page}");
+}
+
+#[test]
+fn names_that_do_not_fit_are_seen_to_be_cut() {
+    let mut state = State::new(host(), false);
+    let wide = "東京".repeat(30);
+    state.report(report(1, vec![location(&wide, "R", 7, "gw"), location("short", "R", 5, "gw")]));
+    for width in 41..90 {
+        let drawn = screen(&state, width, 24);
+        // What the test terminal says of wide characters comes behind the line.
+        let row = drawn.lines().find(|line| line.contains('東')).unwrap();
+        let row = row.split('"').next().unwrap();
+        assert!(row.trim_end().ends_with('…'), "{width}: {row}");
+        let columns: usize =
+            row.chars().map(|c| if ('一'..='龥').contains(&c) { 2 } else { 1 }).sum();
+        assert!(columns <= usize::from(width), "{width}: {row}");
+        let whole = drawn.lines().find(|line| line.contains("sho")).unwrap();
+        assert!(whole.contains("short+0x7d (R)") || whole.ends_with('…'), "{width}: {whole}");
+    }
 }

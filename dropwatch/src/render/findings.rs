@@ -137,6 +137,7 @@ mod tests {
                 note: note.to_owned(),
             }],
             unreachable: None,
+            places: Vec::new(),
         }
     }
 

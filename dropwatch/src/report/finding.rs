@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{facts::Netns, model::share};
+use super::{facts::Netns, model::share, place::Place};
 
 /// A cause of drops, or of losses that no drop event shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,10 @@ pub struct Finding {
     /// can be run there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreachable: Option<Unreachable>,
+    /// The rows among whose drops those are that it explains. For views of a live run; not part of a
+    /// recording.
+    #[serde(skip)]
+    pub places: Vec<Place>,
 }
 
 /// A network namespace that no command can be printed for: without a proved way into it, a command

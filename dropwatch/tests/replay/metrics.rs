@@ -58,6 +58,7 @@ fn finding(rule: &str, netns: &str) -> Finding {
         evidence: Vec::new(),
         actions: Vec::new(),
         unreachable: None,
+        places: Vec::new(),
     }
 }
 

@@ -59,6 +59,7 @@ fn find(report: &mut Report, drops: u64, title: &str) {
         }],
         actions: Vec::new(),
         unreachable: None,
+        places: Vec::new(),
     });
 }
 

@@ -47,7 +47,7 @@ fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     }
     let seen = facts.rows(&["TCP_LISTEN_OVERFLOW"], &[]);
     if !seen.is_empty() {
-        draft = draft.explains(overflows.min(seen.count()));
+        draft = draft.explains(overflows.min(seen.count()), &seen);
     }
     draft = draft.setting(SOMAXCONN);
     let finding = match proved {

@@ -95,7 +95,7 @@ fn damaged(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     );
     let mut draft = Draft::new(facts, "checksum", Severity::Warning, title).at(space);
     if drops > 0 {
-        draft = draft.explains(drops);
+        draft = draft.explains(drops, &rows);
     }
     for (counter, source) in PROTOCOLS.iter().flat_map(|protocol| protocol.counters) {
         let counted = space.delta(counter);

@@ -42,7 +42,7 @@ fn udp(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
         return None;
     }
     let draft = draft(facts, space, "UDP", refused, &rows.within(space))
-        .explains(drops)
+        .explains(drops, &rows)
         .counted_too("Udp.NoPorts", ipv4, "snmp")
         .counted_too("Udp6.NoPorts", ipv6, "snmp6");
     Some(draft.run("ss -uln", WHAT_LISTENS).done())
@@ -57,7 +57,7 @@ fn tcp(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
         return None;
     }
     let draft = draft(facts, space, "TCP", drops, &rows)
-        .explains(drops)
+        .explains(drops, &rows)
         .counted("NO_SOCKET", rows.count(), "kfree_skb")
         .counted("Tcp.OutRsts", resets, "snmp");
     Some(draft.run("ss -tln", WHAT_LISTENS).done())

@@ -8,7 +8,7 @@
 
 use super::{Draft, Facts};
 use crate::{
-    diagnose::facts::Changed,
+    diagnose::facts::{Changed, Rows},
     report::{
         conntrack::{BUCKET_BYTES, Counter, StateRow, Stats, Table},
         finding::{Finding, Severity},
@@ -37,9 +37,14 @@ pub(super) fn refused(space: &Changed<'_>) -> u64 {
     if full { space.conntrack_delta(Counter::Drop) } else { 0 }
 }
 
-/// Drops of the report at the place where netfilter's hooks say no.
+/// Rows of the report at the place where netfilter's hooks say no.
+pub(super) fn hook_rows<'a>(facts: &Facts<'a>) -> Rows<'a> {
+    facts.rows_or_unspecified(&["NETFILTER_DROP"], &["nf_hook_slow"])
+}
+
+/// Drops of these rows.
 pub(super) fn hook_drops(facts: &Facts<'_>) -> u64 {
-    facts.rows_or_unspecified(&["NETFILTER_DROP"], &["nf_hook_slow"]).count()
+    hook_rows(facts).count()
 }
 
 fn is_full(stats: &Stats) -> bool {
@@ -58,7 +63,7 @@ fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     let drops = hook_drops(facts);
     let mut draft = Draft::new(facts, "conntrack_table_full", Severity::Critical, title)
         .at(space)
-        .explains(refused.min(drops))
+        .explains(refused.min(drops), &hook_rows(facts))
         .counted("drop", refused, "ctnetlink")
         .counted("early_drop", space.conntrack_delta(Counter::EarlyDrop), "ctnetlink")
         .state("entries", now.entries, "ctnetlink")

@@ -36,7 +36,7 @@ fn failed(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     let title = format!("conntrack in {} lost {lost} packets: {cause}", space.name());
     let mut draft = Draft::new(facts, "conntrack_insert_failed", severity, title)
         .at(space)
-        .explains(lost.min(conntrack_full::hook_drops(facts)))
+        .explains(lost.min(conntrack_full::hook_drops(facts)), &conntrack_full::hook_rows(facts))
         .counted("insert_failed", space.conntrack_delta(Counter::InsertFailed), "ctnetlink")
         .counted("drop", space.conntrack_delta(Counter::Drop), "ctnetlink")
         .counted("clash_resolve", space.conntrack_delta(Counter::ClashResolve), "ctnetlink")

@@ -29,7 +29,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
         if by_flow { "flow limit of a CPU's input queue" } else { "input queue of a CPU full" };
     let title = format!("{cause}: {dropped} packets dropped");
     let mut draft = Draft::new(facts, "cpu_backlog", Severity::Critical, title)
-        .explains(dropped.min(rows.count()))
+        .explains(dropped.min(rows.count()), &rows)
         .counted("softnet.dropped", dropped, "softnet_stat")
         .counted_too("softnet.flow_limit", limited, "softnet_stat")
         .counted_too("softnet.time_squeeze", facts.delta("softnet.time_squeeze"), "softnet_stat")

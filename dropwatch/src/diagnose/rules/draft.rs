@@ -4,12 +4,13 @@ use std::{borrow::Cow, fmt};
 
 use crate::{
     diagnose::{
-        facts::{Changed, Facts},
+        facts::{Changed, Facts, Rows},
         knowledge,
     },
     report::{
         facts::Netns,
         finding::{Action, Evidence, Explains, Finding, Severity, Unreachable, Value},
+        place::Place,
     },
 };
 
@@ -67,6 +68,7 @@ impl<'a> Draft<'a> {
             evidence: Vec::new(),
             actions: Vec::new(),
             unreachable: None,
+            places: Vec::new(),
         };
         Self { facts, space: None, prefix: facts.host_prefix(), finding }
     }
@@ -85,8 +87,9 @@ impl<'a> Draft<'a> {
         self
     }
 
-    /// It is the cause of so many drops of the report.
-    pub(super) fn explains(mut self, drops: u64) -> Self {
+    /// It is the cause of so many drops of the report, which are among those of `rows`.
+    pub(super) fn explains(mut self, drops: u64, rows: &Rows<'_>) -> Self {
+        self.finding.places = rows.0.iter().map(|row| Place::of(row)).collect();
         self.finding.explains = Some(Explains::of(drops, self.facts.report.drops));
         self
     }

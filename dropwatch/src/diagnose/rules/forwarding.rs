@@ -57,7 +57,7 @@ fn refused(facts: &Facts<'_>, space: Changed<'_>, family: &Family) -> Option<Fin
     );
     let finding = Draft::new(facts, "forwarding_disabled", Severity::Warning, title)
         .at(space)
-        .explains(drops)
+        .explains(drops, &rows)
         .counted(family.counter, counted, "snmp")
         .setting(family.switch)
         .set(family.switch, 1, "if it is meant to be a router");

@@ -87,7 +87,7 @@ fn no_room(facts: &Facts<'_>, space: Changed<'_>, family: &Family) -> Option<Fin
     let more = limit.saturating_mul(2).max(USUAL_LIMIT);
     let finding = Draft::new(facts, "fragment_memory_full", Severity::Critical, title)
         .at(space)
-        .explains(drops)
+        .explains(drops, &rows)
         .counted(family.fails, failed, family.source)
         .counted(family.timeouts, space.delta(family.timeouts), family.source)
         .counted(&format!("drops at {}", family.entrance), rows.count(), "kfree_skb")
@@ -114,7 +114,7 @@ fn incomplete(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     );
     let mut draft = Draft::new(facts, "fragments_lost", Severity::Warning, title).at(space);
     if drops > 0 {
-        draft = draft.explains(drops);
+        draft = draft.explains(drops, &rows);
     }
     for family in FAMILIES.iter().filter(|family| space.delta(family.timeouts) > 0) {
         draft = draft

@@ -42,7 +42,7 @@ fn used_up(
     );
     let draft = Draft::new(facts, "ttl_expired", by_rate(drops, facts), title)
         .at(space)
-        .explains(drops)
+        .explains(drops, &rows)
         .counted(counter, counted, source)
         .counted(&format!("IP_INHDR at {function}"), rows.count(), "kfree_skb");
     let finding = match to {

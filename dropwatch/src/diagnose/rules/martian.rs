@@ -66,7 +66,7 @@ fn impossible(
     let filter = source.map(|source| format!(" src host {source}")).unwrap_or_default();
     let mut draft = Draft::new(facts, "martian", by_rate(drops, facts), title)
         .somewhere(netns)
-        .explains(drops)
+        .explains(drops, rows)
         .counted(kind.reason, drops, "kfree_skb")
         .run(
             &format!("tcpdump -e -n -c 10 -i {}{filter}", device.map_or("any".into(), quote)),

@@ -56,7 +56,7 @@ fn too_big(facts: &Facts<'_>, space: Changed<'_>, family: &Family) -> Option<Fin
     );
     let mut draft = Draft::new(facts, "mtu", by_rate(drops, facts), title)
         .at(space)
-        .explains(drops)
+        .explains(drops, &rows)
         .counted(family.counter, counted, family.source)
         .counted("PKT_TOO_BIG", rows.count(), "kfree_skb");
     let came_by = here.interfaces().first().map(|(name, _)| *name);

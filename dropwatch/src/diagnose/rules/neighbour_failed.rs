@@ -36,7 +36,7 @@ fn silent(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Option<F
     let title = format!("a neighbour does not answer{on}{at}: {drops} packets{what} dropped");
     let mut draft = Draft::new(facts, "neighbour_failed", Severity::Warning, title)
         .somewhere(netns)
-        .explains(drops)
+        .explains(drops, rows)
         .counted("NEIGH_FAILED", drops, "kfree_skb");
     for name in FAILURES {
         let failed = facts.delta(name);

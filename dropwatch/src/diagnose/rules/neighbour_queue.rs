@@ -47,7 +47,7 @@ fn full(
     let title = format!("{drops} packets too many waited for a neighbour's address{on}{at}");
     let mut draft = Draft::new(facts, "neighbour_queue_full", Severity::Warning, title)
         .somewhere(netns)
-        .explains(drops)
+        .explains(drops, rows)
         .counted(counter, counted, "all namespaces")
         .counted("NEIGH_QUEUEFULL", rows.count(), "kfree_skb");
     if let Some(device) = device {

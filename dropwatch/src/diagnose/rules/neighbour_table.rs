@@ -61,7 +61,7 @@ fn full(facts: &Facts<'_>, table: &Table) -> Option<Finding> {
         .setting(table.soft)
         .setting(table.hard);
     if !rows.is_empty() {
-        draft = draft.explains(refused.min(rows.count())).counted(
+        draft = draft.explains(refused.min(rows.count()), &rows).counted(
             "NEIGH_CREATEFAIL",
             rows.count(),
             "kfree_skb",

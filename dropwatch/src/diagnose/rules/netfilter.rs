@@ -83,7 +83,7 @@ fn dropped(facts: &Facts<'_>, row: &Location, drops: u64) -> Finding {
     let title = format!("{whose} drops packets{at}{place}");
     let mut draft = Draft::new(facts, "netfilter_rule", Severity::Warning, title)
         .somewhere(netns)
-        .explains(drops)
+        .explains(drops, &rows)
         .counted(&format!("NETFILTER_DROP at {function}"), row.count, "kfree_skb");
     if row.count > drops {
         draft = draft.counted("of them conntrack's", row.count - drops, "ctnetlink");

@@ -82,7 +82,7 @@ fn missing(facts: &Facts<'_>, space: Changed<'_>, way: &Way) -> Option<Finding> 
     );
     let draft = Draft::new(facts, "no_route", Severity::Warning, title)
         .at(space)
-        .explains(drops)
+        .explains(drops, &rows)
         .counted(way.counter, counted, way.source)
         .counted(way.reason, rows.count(), "kfree_skb");
     let note = "how this host answers the question; the missing route, if it should reach that, is \

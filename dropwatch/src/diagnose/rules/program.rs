@@ -98,7 +98,7 @@ fn dropped(facts: &Facts<'_>, kind: &Kind, row: &Location) -> Finding {
     let place = if told { kind.reason } else { row.symbol.as_deref().unwrap_or(kind.reason) };
     let draft = Draft::new(facts, "program", Severity::Warning, title)
         .somewhere(netns)
-        .explains(row.count)
+        .explains(row.count, &rows)
         .counted(place, row.count, "kfree_skb");
     let note = "the program, and what it has counted; whoever attached it knows why";
     let draft = match (&kind.show, device.map(quote)) {

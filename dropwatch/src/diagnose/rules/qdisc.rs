@@ -7,7 +7,7 @@
 
 use super::{Draft, Facts, draft::quote, matters};
 use crate::{
-    diagnose::facts::{Changed, ChangedLink},
+    diagnose::facts::{Changed, ChangedLink, Rows},
     report::finding::{Finding, Severity},
 };
 
@@ -28,27 +28,28 @@ const REASONS: &[&str] = &[
 pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let dropped = dropped(facts);
     let links = facts.spaces().flat_map(|space| space.links().map(move |link| (space, link)));
-    links.filter_map(|(space, link)| full(facts, space, link, dropped)).collect()
+    links.filter_map(|(space, link)| full(facts, space, link, &dropped)).collect()
 }
 
-/// Drops of the report for the reasons of any queueing discipline.
-fn dropped(facts: &Facts<'_>) -> u64 {
+/// Rows of the report for the reasons of any queueing discipline.
+fn dropped<'a>(facts: &Facts<'a>) -> Rows<'a> {
     let by_subsystem = facts.report.locations.iter().filter(|row| {
         row.subsystem.as_deref() == Some("QDISC")
             && !row.reason.as_deref().is_some_and(|reason| REASONS.contains(&reason))
     });
-    let core = facts.rows(REASONS, &[]).count();
-    by_subsystem.fold(core, |sum, row| sum.saturating_add(row.count))
+    let mut rows = facts.rows(REASONS, &[]);
+    rows.0.extend(by_subsystem);
+    rows
 }
 
 fn full(
     facts: &Facts<'_>,
     space: Changed<'_>,
     link: ChangedLink<'_>,
-    dropped: u64,
+    dropped: &Rows<'_>,
 ) -> Option<Finding> {
     let counted = link.delta("qdisc_drops");
-    let drops = counted.min(dropped);
+    let drops = counted.min(dropped.count());
     if !matters(drops, facts) {
         return None;
     }
@@ -61,7 +62,7 @@ fn full(
     let title = format!("{kind} on {name} in {} dropped {counted} packets: {why}", space.name());
     let draft = Draft::new(facts, "qdisc_drop", severity, title)
         .at(space)
-        .explains(drops)
+        .explains(drops, dropped)
         .counted(&format!("drops of {kind}"), counted, "rtnetlink")
         .state("queue_length", u64::from(link.now.queue_length), "rtnetlink")
         .run(

@@ -41,7 +41,7 @@ fn refused(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     );
     let mut draft = Draft::new(facts, "reverse_path_filter", Severity::Warning, title)
         .at(space)
-        .explains(drops)
+        .explains(drops, &rows)
         .counted(COUNTER, counted, "netstat")
         .setting(ALL);
     if let Some(own) = &own {

@@ -23,7 +23,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let title = format!("a filter on sockets refuses packets{port}{place}: {drops} dropped");
     let mut draft = Draft::new(facts, "socket_filter", Severity::Notice, title)
         .somewhere(netns)
-        .explains(drops)
+        .explains(drops, &rows)
         .counted("SOCKET_FILTER", drops, "kfree_skb");
     if let Some(owner) = rows.owner() {
         draft = draft.state("socket of", format!("{} ({})", owner.comm, owner.pid), "samples");

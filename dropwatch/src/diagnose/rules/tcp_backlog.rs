@@ -28,7 +28,7 @@ fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     let title = format!("TCP backlog{port} full in {}: {lost} segments dropped", space.name());
     let mut draft = Draft::new(facts, "tcp_backlog", Severity::Warning, title)
         .at(space)
-        .explains(lost.min(rows.count()))
+        .explains(lost.min(rows.count()), &rows)
         .counted("TcpExt.TCPBacklogDrop", lost, "netstat")
         .setting("net.ipv4.tcp_rmem");
     if let Some(owner) = here.owner() {

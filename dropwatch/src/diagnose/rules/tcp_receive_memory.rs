@@ -47,7 +47,11 @@ fn short(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     if lost < LEAST_DROPS {
         return None;
     }
-    let seen = facts.rows(&["PROTO_MEM"], FUNCTIONS).count().min(refused);
+    let mut rows = facts.rows(&["PROTO_MEM"], FUNCTIONS);
+    let seen = rows.count().min(refused);
+    let pruned_rows = facts.rows(&["TCP_OFO_QUEUE_PRUNE"], &[]);
+    let explained = seen + pruned_rows.count().min(pruned);
+    rows.0.extend(pruned_rows.0);
     let pressures = space.delta("TcpExt.TCPMemoryPressures");
     let name = space.name();
     let (severity, title) = match pressures {
@@ -62,7 +66,7 @@ fn short(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     };
     let mut draft = Draft::new(facts, "tcp_receive_memory", severity, title)
         .at(space)
-        .explains(seen + facts.rows(&["TCP_OFO_QUEUE_PRUNE"], &[]).count().min(pruned))
+        .explains(explained, &rows)
         .counted_too("TcpExt.TCPRcvQDrop", in_order, "netstat")
         .counted_too("TcpExt.TCPOFODrop", out_of_order, "netstat")
         .counted_too("TcpExt.OfoPruned", prunes, "netstat")

@@ -26,7 +26,7 @@ pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
     // A row without a reason could be anything.
     let told = Rows(rows.0.into_iter().filter(|row| row.reason.is_some()).collect());
     let uncounted = told.by_netns().into_iter().filter(|(_, rows)| matters(rows.count(), facts));
-    uncounted.map(|(netns, rows)| out_of_memory(facts, netns, rows.count())).collect()
+    uncounted.map(|(netns, rows)| out_of_memory(facts, netns, &rows)).collect()
 }
 
 fn exhausted(facts: &Facts<'_>, space: Changed<'_>, rows: &Rows<'_>) -> Option<Finding> {
@@ -37,17 +37,18 @@ fn exhausted(facts: &Facts<'_>, space: Changed<'_>, rows: &Rows<'_>) -> Option<F
     }
     let draft = Draft::new(facts, "udp_memory", Severity::Critical, title(lost, &space.name()))
         .at(space)
-        .explains(lost.min(rows.count()))
+        .explains(lost.min(rows.count()), rows)
         .counted_too("Udp.MemErrors", ipv4, "snmp")
         .counted_too("Udp6.MemErrors", ipv6, "snmp6");
     Some(raise_udp_mem(draft))
 }
 
 /// As the drops alone tell it.
-fn out_of_memory(facts: &Facts<'_>, netns: Option<&Netns>, lost: u64) -> Finding {
+fn out_of_memory(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Finding {
+    let lost = rows.count();
     let draft = Draft::new(facts, "udp_memory", Severity::Critical, title(lost, &name(netns)))
         .somewhere(netns)
-        .explains(lost)
+        .explains(lost, rows)
         .counted("PROTO_MEM", lost, "kfree_skb");
     raise_udp_mem(draft)
 }

@@ -39,7 +39,7 @@ fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     let title = format!("UDP receive buffer{port} full in {}: {lost} datagrams lost", space.name());
     let mut draft = Draft::new(facts, "udp_receive_buffer", Severity::Critical, title)
         .at(space)
-        .explains(lost.min(rows.count()))
+        .explains(lost.min(rows.count()), &rows)
         .counted_too("Udp.RcvbufErrors", ipv4, "snmp")
         .counted_too("Udp6.RcvbufErrors", ipv6, "snmp6");
     if let Some(owner) = here.owner() {

@@ -32,7 +32,7 @@ fn unwanted(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Option
     let title = format!("{drops} frames{of} came in by {device}{at}, where nothing handles them");
     let finding = Draft::new(facts, "unhandled_protocol", by_rate(drops, facts), title)
         .somewhere(netns)
-        .explains(drops)
+        .explains(drops, rows)
         .counted(&format!("{} of {device}", COUNTERS.join(" + ")), counted, "rtnetlink")
         .counted(&format!("UNHANDLED_PROTO at {FUNCTION}"), rows.count(), "kfree_skb")
         .run(

@@ -15,7 +15,7 @@ use crate::{
         words::{PerSecond, location},
         wrap::{wrap, wrap_command, wrap_hanging},
     },
-    report::{finding::Finding, model::Location},
+    report::{finding::Finding, model::Location, place::Place},
 };
 
 /// Columns that text is set in from.
@@ -121,12 +121,13 @@ impl Page {
     }
 }
 
-/// Findings that have to do with a row: of its namespace, or of none.
+/// Findings about a row: about drops at its location for its reason, and of its namespace or of none.
 fn about<'a>(row: &Location, findings: &'a [Finding]) -> Vec<&'a Finding> {
     let here = row.details.as_ref().and_then(|details| details.netns.as_ref());
     let inum = here.map(|fact| fact.is.inum);
+    let place = Place::of(row);
     let near = |finding: &&Finding| {
-        finding.explains.is_some_and(|explains| explains.drops > 0)
+        finding.places.contains(&place)
             && finding.netns.as_ref().is_none_or(|netns| Some(netns.inum) == inum)
     };
     findings.iter().filter(near).collect()

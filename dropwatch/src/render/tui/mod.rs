@@ -2,6 +2,7 @@
 //!
 //! Pure: reports, keys and the size of the screen come in as values.
 
+pub mod search;
 pub mod state;
 pub mod view;
 

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
 };
 
+use super::search::Search;
 use crate::report::{
     finding::Finding,
     model::{Host, Location, Lost, Report},
@@ -18,7 +19,7 @@ pub const HISTORY: usize = 60;
 const MOST_ROWS: usize = 1_000;
 
 /// What tells rows apart: two functions of one name lie at two addresses.
-type Identity = (Place, Option<u64>);
+pub(super) type Identity = (Place, Option<u64>);
 
 fn identity(row: &Location) -> Identity {
     (Place::of(row), row.address.known())
@@ -75,16 +76,47 @@ pub enum Key {
     Home,
     End,
     Enter,
-    /// Back to the table; there, the end.
+    /// Ends the search; else back to the table; there, the end.
     Escape,
     Quit,
     Sort,
     Freeze,
-    /// The next network namespace.
+    /// The next network namespace; while there is a search, the next match.
     Netns,
     /// Harmless drops, too.
     Benign,
     Help,
+    /// Text to search for begins.
+    Search,
+    /// The letter of a key: part of a text while one is typed, else what [`Key::of`] says.
+    Letter(char),
+    /// Takes back the last letter of a text.
+    Backspace,
+    /// The match before.
+    Previous,
+}
+
+impl Key {
+    /// What a letter asks for where no text is typed.
+    fn of(letter: char) -> Option<Self> {
+        Some(match letter {
+            'q' => Self::Quit,
+            // What stands for the sign of the enter key where characters are ASCII alone.
+            '>' => Self::Enter,
+            'k' => Self::Up,
+            'j' => Self::Down,
+            'g' => Self::Home,
+            'G' => Self::End,
+            's' => Self::Sort,
+            ' ' => Self::Freeze,
+            'n' => Self::Netns,
+            'N' => Self::Previous,
+            'b' => Self::Benign,
+            '/' => Self::Search,
+            '?' | 'h' => Self::Help,
+            _ => return None,
+        })
+    }
 }
 
 /// What is on the screen.
@@ -117,6 +149,7 @@ pub struct State {
     pub benign: bool,
     /// Show rows of this network namespace alone.
     pub netns: Option<String>,
+    pub search: Option<Search>,
     selected: Option<Identity>,
     /// What is shown while the world goes on.
     frozen: Option<Box<State>>,
@@ -239,6 +272,14 @@ impl State {
 
     /// Acts on a key.
     pub fn key(&mut self, key: Key) {
+        let typing = self.search.as_ref().is_some_and(|search| search.typing);
+        let key = match key {
+            Key::Letter(letter) if !typing => match Key::of(letter) {
+                Some(key) => key,
+                None => return,
+            },
+            key => key,
+        };
         if key == Key::Freeze {
             let frozen = self.frozen.take();
             if frozen.is_none() {
@@ -250,16 +291,25 @@ impl State {
             frozen.act(key);
             self.over = frozen.over;
             // What was chosen meanwhile holds afterwards.
-            let Self { sort, screen, benign, netns, selected, .. } = (**frozen).clone();
+            let Self { sort, screen, benign, netns, search, selected, .. } = (**frozen).clone();
             (self.sort, self.screen, self.benign) = (sort, screen, benign);
-            (self.netns, self.selected) = (netns, selected);
+            (self.netns, self.search, self.selected) = (netns, search, selected);
             return;
         }
         self.act(key);
     }
 
     fn act(&mut self, key: Key) {
+        if self.search_acts(key) {
+            return;
+        }
         match (self.screen, key) {
+            (_, Key::Search) => {
+                self.screen = Screen::Table;
+                let rows = self.rows();
+                let from = rows.get(self.selected(&rows)).map(|row| row.identity.clone());
+                self.search = Some(Search::new(from));
+            }
             (_, Key::Quit) | (Screen::Table, Key::Escape) => self.over = true,
             (Screen::Help, _) | (_, Key::Escape) => self.screen = Screen::Table,
             (_, Key::Help) => self.screen = Screen::Help,
@@ -279,8 +329,65 @@ impl State {
             (_, Key::PageDown) => self.step(PAGE, true),
             (_, Key::Home) => self.step(usize::MAX, false),
             (_, Key::End) => self.step(usize::MAX, true),
-            (_, Key::Freeze) => {}
+            (_, Key::Freeze | Key::Letter(_) | Key::Backspace | Key::Previous) => {}
         }
+    }
+
+    /// What a key does to a search, if there is one; `false` where it does what it always does.
+    fn search_acts(&mut self, key: Key) -> bool {
+        let Some(search) = &mut self.search else { return false };
+        match key {
+            Key::Letter(letter) => search.push(letter),
+            Key::Backspace if search.typing => {
+                if !search.pop() {
+                    self.search = None;
+                    return true;
+                }
+            }
+            Key::Enter if search.typing => {
+                search.typing = false;
+                if search.text().is_empty() {
+                    self.search = None;
+                }
+                return true;
+            }
+            Key::Escape if self.screen == Screen::Table => {
+                self.search = None;
+                return true;
+            }
+            Key::Netns if self.screen != Screen::Help => {
+                self.to_match(1);
+                return true;
+            }
+            Key::Previous if self.screen != Screen::Help => {
+                self.to_match(-1);
+                return true;
+            }
+            _ => {
+                // The text stands once something else is done.
+                search.typing = false;
+                if search.text().is_empty() {
+                    self.search = None;
+                }
+                return false;
+            }
+        }
+        self.to_match(0);
+        true
+    }
+
+    /// Selects the nearest match; while a text is typed, from where that began, and that again where
+    /// there is none.
+    fn to_match(&mut self, step: isize) {
+        let Some(search) = &self.search else { return };
+        let rows = self.rows();
+        let at = |identity: &Option<Identity>| {
+            rows.iter().position(|row| Some(&row.identity) == identity.as_ref())
+        };
+        let from = if step == 0 { at(&search.from) } else { at(&self.selected) }.unwrap_or(0);
+        let found = search.find(&rows, from, step).or((step == 0).then_some(from));
+        let found = found.and_then(|index| rows.get(index)).map(|row| row.identity.clone());
+        self.selected = found.or_else(|| self.selected.clone());
     }
 
     fn step(&mut self, by: usize, down: bool) {

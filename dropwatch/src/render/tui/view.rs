@@ -15,6 +15,7 @@ use ratatui::{
 
 use super::{
     detail,
+    search::Search,
     state::{HISTORY, Row, Screen, State},
 };
 use crate::{
@@ -68,6 +69,8 @@ impl Look {
 
 pub(super) const DIM: Style = Style::new().add_modifier(Modifier::DIM);
 pub(super) const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
+/// What a search has found.
+const MATCH: Style = Style::new().add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED));
 
 /// Draws what is to be seen.
 pub fn draw(state: &State, table: Option<&Table>, look: &Look, frame: &mut Frame<'_>) {
@@ -199,7 +202,8 @@ fn rows(state: &State, frame: &mut Frame<'_>, area: Rect) {
     // The selected row is always on the screen.
     let first = (selected + 1).saturating_sub(room);
     for (index, row) in rows.iter().enumerate().skip(first).take(room) {
-        lines.push(line(row, history, index == selected));
+        let is_match = state.search.as_ref().is_some_and(|search| search.matches(row));
+        lines.push(line(row, history, index == selected, is_match, area.width));
     }
     let below = rows.len().saturating_sub(first + room);
     let folded = state.folded();
@@ -219,7 +223,7 @@ fn rows(state: &State, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn line(row: &Row, history: usize, selected: bool) -> Line<'static> {
+fn line(row: &Row, history: usize, selected: bool, is_match: bool, width: u16) -> Line<'static> {
     let rate = if row.rate == 0.0 { "–".to_owned() } else { PerSecond(row.rate).to_string() };
     let style = match (selected, row.rate == 0.0 || row.last.benign) {
         (true, _) => Style::new().add_modifier(Modifier::REVERSED),
@@ -227,8 +231,28 @@ fn line(row: &Row, history: usize, selected: bool) -> Line<'static> {
         (false, false) => Style::new(),
     };
     let trend = sparkline(row, history);
-    let line = format!("{rate:>RATE$} {:>TOTAL$}  {trend}  {}", row.total, location(&row.last));
-    Line::styled(line, style)
+    let head = format!("{rate:>RATE$} {:>TOTAL$}  {trend}  ", row.total);
+    let room = usize::from(width).saturating_sub(columns(&head));
+    let place = fitted(location(&row.last), room);
+    let place = Span::styled(place, if is_match { MATCH } else { Style::new() });
+    Line::from(vec![head.into(), place]).style(style)
+}
+
+/// `text` in no more than `width` columns; what is cut off shows as `…`. Some characters take two
+/// columns, and some none.
+fn fitted(text: String, width: usize) -> String {
+    if columns(&text) <= width {
+        return text;
+    }
+    let mut kept = String::new();
+    for letter in text.chars() {
+        kept.push(letter);
+        if columns(&kept) >= width.max(1) {
+            kept.pop();
+            break;
+        }
+    }
+    kept + "…"
 }
 
 /// The last intervals of a row, each as high as it is compared with its own highest.
@@ -258,15 +282,18 @@ fn finding(finding: &Finding, look: &Look, width: u16) -> Line<'static> {
 }
 
 fn footer(state: &State) -> Line<'static> {
+    if let Some(search) = state.search.as_ref().filter(|_| state.screen == Screen::Table) {
+        return searching(state, search);
+    }
     let keys: &[(&str, &str)] = match state.screen {
         Screen::Table => &[
             ("q", "quit"),
             ("↑↓", "select"),
             ("⏎", "details"),
+            ("/", "search"),
             ("space", "freeze"),
             ("s", "sort"),
             ("n", "netns"),
-            ("b", "benign"),
             ("?", "help"),
         ],
         Screen::Detail => {
@@ -274,18 +301,46 @@ fn footer(state: &State) -> Line<'static> {
         }
         Screen::Help => &[("any key", "back"), ("q", "quit")],
     };
-    let pair = |(key, what): &(&'static str, &'static str)| {
-        [Span::styled(*key, BOLD), Span::styled(format!(" {what}  "), DIM)]
-    };
     keys.iter().flat_map(pair).collect()
 }
 
+/// A key and what it does.
+fn pair((key, what): &(&'static str, &'static str)) -> [Span<'static>; 2] {
+    [Span::styled(*key, BOLD), Span::styled(format!(" {what}  "), DIM)]
+}
+
+/// What is searched for, which match is selected, and what keys do meanwhile.
+fn searching(state: &State, search: &Search) -> Line<'static> {
+    let rows = state.rows();
+    let matches = rows.iter().filter(|row| search.matches(row)).count();
+    let selected = state.selected(&rows);
+    let before = rows.iter().take(selected + 1).filter(|row| search.matches(row)).count();
+    let is_match = rows.get(selected).is_some_and(|row| search.matches(row));
+    let found = match (search.text().is_empty(), matches, is_match) {
+        (true, ..) => String::new(),
+        (false, 0, _) => "no row has it".to_owned(),
+        (false, _, true) => format!("{before} of {matches}"),
+        (false, _, false) => count(matches as u64, "row").to_string(),
+    };
+    let cursor = if search.typing { "▏" } else { "" };
+    let keys: &[(&str, &str)] = match search.typing {
+        true => &[("⏎", "keep"), ("esc", "clear")],
+        false => &[("n", "next"), ("N", "previous"), ("esc", "clear"), ("/", "new search")],
+    };
+    let text = format!("/{}{cursor}  ", search.text());
+    let mut spans = vec![Span::styled(text, BOLD), format!("{found}  ").into()];
+    spans.extend(keys.iter().flat_map(pair));
+    Line::from(spans)
+}
+
 fn help() -> Vec<Line<'static>> {
-    const KEYS: [(&str, &str); 9] = [
+    const KEYS: [(&str, &str); 11] = [
         ("q, Ctrl-C", "quit; esc does, too, from the table"),
         ("up, down, k, j", "select a row; page up, page down, home, end"),
         ("enter", "all that is known about it: who, path, cause, what to do"),
         ("esc", "back"),
+        ("/", "search as you type: location, reason, namespace, interface"),
+        ("n, N", "with a search, its next and its previous row; esc ends it"),
         ("space", "freeze the picture; counting goes on"),
         ("s", "sort by rate, total, name"),
         ("n", "only the next network namespace of the samples; then all again"),
