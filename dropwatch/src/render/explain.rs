@@ -11,7 +11,7 @@ use super::{
     palette::{STRONG, WEAK, paint},
     wrap::{columns, wrap, wrap_command, wrap_hanging},
 };
-use crate::diagnose::knowledge::{Action, Benign, Check, Entry, Knob, Rule, Table};
+use crate::diagnose::knowledge::{Action, Benign, Check, Entry, Knob, Rule, Table, blanks};
 
 /// Indent of what stands beside the labels.
 const BESIDE: usize = 10;
@@ -146,6 +146,7 @@ impl Text {
         self.labelled("Benign", |text| text.wrapped(&benign, BESIDE, Style::new()));
         self.checks(&entry.check, values);
         self.knobs(entry.knobs.iter(), values);
+        self.blanks(entry.commands());
         self.sources(&entry.source);
     }
 
@@ -159,6 +160,7 @@ impl Text {
         self.line("");
         self.checks(&rule.check, values);
         self.knobs(explained.change.iter().copied(), values);
+        self.blanks(rule.commands());
         self.sources(&rule.source);
     }
 
@@ -197,6 +199,18 @@ impl Text {
                 }
             }
         });
+    }
+
+    /// What the words of `commands` stand for that are to be filled in.
+    fn blanks<'a>(&mut self, commands: impl Iterator<Item = &'a str>) {
+        let blanks = blanks(commands);
+        if !blanks.is_empty() {
+            let blanks: Vec<String> =
+                blanks.iter().map(|(word, what)| format!("{word}: {what}")).collect();
+            self.labelled("Fill in", |text| {
+                text.wrapped(&blanks.join("; "), BESIDE, Style::new());
+            });
+        }
     }
 
     fn sources(&mut self, source: &[String]) {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs};
 
 use dropwatch::{
-    diagnose::knowledge::{Benign, CORE, Quantity, function_name},
+    diagnose::knowledge::{BLANKS, Benign, CORE, Quantity, function_name},
     kernel::{HostRoot, btf::Btf, counters},
 };
 use testbed::unproved::unproved;
@@ -170,5 +170,28 @@ fn no_two_entries_claim_the_same() {
                 assert!(claims.insert(claim), "{reason} at {place:?}: {}", entry.title);
             }
         }
+    }
+}
+
+/// A reader must be able to tell what is a name and what is to be filled in.
+#[test]
+fn words_in_capitals_are_blanks_that_are_explained_or_the_programs_own() {
+    const OWN: [&str; 5] = ["FORWARD", "NOT_SPECIFIED", "RST", "SYN", "TCPMSS"];
+    let mut used = BTreeSet::new();
+    let of_entries = known().entries.iter().flat_map(|entry| entry.commands());
+    let of_rules = known().rules.iter().flat_map(|rule| rule.commands());
+    for command in of_entries.chain(of_rules) {
+        let command = command.split("  # ").next().unwrap_or_default();
+        let words = command.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for word in words.filter(|word| word.chars().any(|c| c.is_ascii_uppercase())) {
+            let is_capital = !word.chars().any(|c| c.is_ascii_lowercase());
+            let is_blank = BLANKS.iter().any(|(blank, _)| *blank == word);
+            let is_option = word.len() == 1 && command.contains(&format!("-{word}"));
+            assert!(!is_capital || is_blank || OWN.contains(&word) || is_option, "{command}");
+            used.insert(word.to_owned());
+        }
+    }
+    for (blank, _) in BLANKS {
+        assert!(used.contains(blank), "{blank} is in no command");
     }
 }

@@ -8,6 +8,44 @@ pub const CORE: &str = "CORE";
 /// What a caller who was not taught to give a reason gives.
 pub const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
 
+/// Words in commands that stand for what the table cannot know, and what each is. Other words in
+/// capitals are the programs' own.
+pub const BLANKS: [(&str, &str); 17] = [
+    ("ADDRESS", "an address of the packets"),
+    ("BRIDGE", "a bridge"),
+    ("CHAIN", "a chain of the ruleset"),
+    ("DEV", "the interface"),
+    ("FAMILY", "a family of the ruleset"),
+    ("FUNCTION", "the function of the row"),
+    ("GATEWAY", "the next router"),
+    ("KIB", "a number of KiB"),
+    ("KIND", "the kind that is there"),
+    ("N", "a number"),
+    ("NETWORK", "the network to reach"),
+    ("REMOTE", "the address of the far end"),
+    ("SERVICE", "a service"),
+    ("SOURCE", "the source of the packets"),
+    ("TABLE", "a table of the ruleset"),
+    ("TIME", "a time"),
+    ("UNIT", "a unit of systemd"),
+];
+
+/// The words of `commands` that are to be filled in, each with what it is, in the alphabet's order.
+pub fn blanks<'a>(
+    commands: impl IntoIterator<Item = &'a str>,
+) -> Vec<(&'static str, &'static str)> {
+    let mut found: Vec<_> = commands.into_iter().flat_map(blanks_of).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn blanks_of(command: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let (command, _remark) = command.split_once("  # ").unwrap_or((command, ""));
+    let words = command.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter_map(|word| BLANKS.into_iter().find(|(blank, _)| *blank == word))
+}
+
 /// What is known about drops for some reasons, at some functions.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -131,7 +169,7 @@ pub struct Knob {
 pub enum Action {
     /// Another value of this setting.
     Set(String),
-    /// A command, with names in capitals to fill in.
+    /// A command, in which words of [`BLANKS`] are to be filled in.
     Run(String),
 }
 
@@ -185,8 +223,8 @@ impl Entry {
         checks.chain(knobs)
     }
 
-    /// Commands that it names.
-    pub(super) fn commands(&self) -> impl Iterator<Item = &str> {
+    /// The commands that it names, which may have [`BLANKS`].
+    pub fn commands(&self) -> impl Iterator<Item = &str> {
         commands(&self.check, &self.knobs)
     }
 

@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use serde::Deserialize;
 
 pub use self::{
-    entry::{Action, Benign, CORE, Check, Entry, Knob, NOT_SPECIFIED, Quantity},
+    entry::{Action, BLANKS, Benign, CORE, Check, Entry, Knob, NOT_SPECIFIED, Quantity, blanks},
     rule::Rule,
     search::{Answer, Unknown},
 };

@@ -60,8 +60,8 @@ impl Rule {
         fits.map(|pattern| pattern.len()).max()
     }
 
-    /// Commands that it names.
-    pub(super) fn commands(&self) -> impl Iterator<Item = &str> {
+    /// The commands that it names, which may have [`BLANKS`](super::BLANKS).
+    pub fn commands(&self) -> impl Iterator<Item = &str> {
         commands(&self.check, &self.knobs)
     }
 }

@@ -7,7 +7,7 @@ use super::{
     view::{BOLD, DIM},
 };
 use crate::{
-    diagnose::knowledge::{CORE, Check, Entry, NOT_SPECIFIED, Table, function_name},
+    diagnose::knowledge::{CORE, Check, Entry, NOT_SPECIFIED, Table, blanks, function_name},
     render::{
         Medium,
         clean::clean,
@@ -111,12 +111,17 @@ impl Page {
 
     fn entry(&mut self, entry: &Entry) {
         self.text(&format!("{}: {}", entry.title, entry.meaning));
-        let commands = entry.check.iter().filter_map(|check| match check {
-            Check::Command(command) => Some(command),
-            Check::Number(_) => None,
-        });
-        for command in commands {
+        let commands = || {
+            entry.check.iter().filter_map(|check| match check {
+                Check::Command(command) => Some(command.as_str()),
+                Check::Number(_) => None,
+            })
+        };
+        for command in commands() {
             self.command(command);
+        }
+        for (word, what) in blanks(commands()) {
+            self.text(&format!("{word}: {what}, to be filled in"));
         }
     }
 }
