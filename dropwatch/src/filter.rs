@@ -53,7 +53,7 @@ impl Packets {
 
 /// Whether `rules` of one option let `value` through: none excludes it, and one includes it where any
 /// includes something.
-pub fn lets_through<T: PartialEq>(rules: &[Rule<T>], value: T) -> bool {
+pub fn lets_through<T: Copy + PartialEq>(rules: &[Rule<T>], value: T) -> bool {
     let of = |kind| rules.iter().filter(move |rule| rule.kind == kind);
     let included =
         of(kind::INCLUDE).next().is_none() || of(kind::INCLUDE).any(|r| r.value == value);

@@ -123,6 +123,7 @@ mod tests {
             evidence: Vec::new(),
             actions: Vec::new(),
             unreachable: None,
+            places: Vec::new(),
         }
     }
 

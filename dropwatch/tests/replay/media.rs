@@ -49,6 +49,7 @@ fn finding() -> Finding {
                 .to_owned(),
         }],
         unreachable: None,
+        places: Vec::new(),
     }
 }
 

@@ -356,11 +356,11 @@ impl State {
                 return true;
             }
             Key::Netns if self.screen != Screen::Help => {
-                self.to_match(1);
+                self.go_to_match(1);
                 return true;
             }
             Key::Previous if self.screen != Screen::Help => {
-                self.to_match(-1);
+                self.go_to_match(-1);
                 return true;
             }
             _ => {
@@ -372,13 +372,13 @@ impl State {
                 return false;
             }
         }
-        self.to_match(0);
+        self.go_to_match(0);
         true
     }
 
     /// Selects the nearest match; while a text is typed, from where that began, and that again where
     /// there is none.
-    fn to_match(&mut self, step: isize) {
+    fn go_to_match(&mut self, step: isize) {
         let Some(search) = &self.search else { return };
         let rows = self.rows();
         let at = |identity: &Option<Identity>| {
