@@ -59,11 +59,7 @@ fn found(recording: &Recording, inum: u32) -> Finding {
         finding.rule == "netfilter_rule"
             && finding.netns.as_ref().is_some_and(|netns| netns.inum == inum)
     };
-    findings
-        .filter(here)
-        .next_back()
-        .unwrap_or_else(|| panic!("nothing found: {recording:?}"))
-        .clone()
+    findings.rfind(here).unwrap_or_else(|| panic!("nothing found: {recording:?}")).clone()
 }
 
 /// Which namespace a shell is in after the start of a command that a finding printed.

@@ -10,7 +10,6 @@ use crate::report::{
     finding::Finding,
     model::{Host, Location, Lost, Report},
     place::Place,
-    summary::per_second,
 };
 
 /// Intervals that a row's history holds: the most that a wide screen shows.
@@ -163,8 +162,6 @@ pub struct Header {
     pub interval_s: f64,
     pub drops: u64,
     pub rate: f64,
-    /// Harmless drops a second, which are part of `rate`.
-    pub benign_rate: f64,
     pub intervals: u64,
 }
 
@@ -180,7 +177,6 @@ impl State {
             interval_s: report.interval_s,
             drops: report.drops,
             rate: report.rate,
-            benign_rate: per_second(report.benign(), report.interval_s),
             intervals: report.intervals,
         });
         self.total = self.total.saturating_add(report.drops);
@@ -356,11 +352,11 @@ impl State {
                 return true;
             }
             Key::Netns if self.screen != Screen::Help => {
-                self.go_to_match(1);
+                self.select_match(1);
                 return true;
             }
             Key::Previous if self.screen != Screen::Help => {
-                self.go_to_match(-1);
+                self.select_match(-1);
                 return true;
             }
             _ => {
@@ -372,13 +368,13 @@ impl State {
                 return false;
             }
         }
-        self.go_to_match(0);
+        self.select_match(0);
         true
     }
 
     /// Selects the nearest match; while a text is typed, from where that began, and that again where
     /// there is none.
-    fn go_to_match(&mut self, step: isize) {
+    fn select_match(&mut self, step: isize) {
         let Some(search) = &self.search else { return };
         let rows = self.rows();
         let at = |identity: &Option<Identity>| {
