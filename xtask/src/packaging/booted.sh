@@ -7,7 +7,9 @@ unit=dropwatch.service
 # Where a test changes the command, in the place of an administrator.
 folder=/run/systemd/system/$unit.d
 command=$(sed -n 's/^ExecStart=//p' /etc/systemd/system/$unit)
-port=40999
+# None that the kernel gives to those who ask for any (ip_local_port_range).
+port=28999
+own="--netns /proc/1/ns/net --port $port"
 # systemd waits this long and a little before it tries again.
 patience=15
 
@@ -38,11 +40,12 @@ as_packaged() {
     systemctl daemon-reload
 }
 
-# The unit with a recipe of docs/logging.md, for packets to $port alone: others drop packets, too.
+# The unit with a recipe of docs/logging.md, for packets of this container to $port alone: the rest of
+# the host drops packets, too.
 with_recipe() {
     mkdir -p "$folder"
-    sed "s/^\(ExecStart=.*\)\( --interval\)/\1 --port $port\2/" "/recipes/$1" >"$folder/$1"
-    grep -q -- "--port $port" "$folder/$1" || return
+    sed "s,^\(ExecStart=.*\)\( --interval\),\1 $own\2," "/recipes/$1" >"$folder/$1"
+    grep -q -- "$own" "$folder/$1" || return
     systemctl daemon-reload
 }
 
