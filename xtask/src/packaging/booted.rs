@@ -167,7 +167,10 @@ impl System {
         let _undo = Undo::new(cgroups::remover()?)?;
         let said = self.root.with_file_name("nspawn");
         let log = File::create(&said).context("cannot make a file")?;
-        let mut command = Command::new(nspawn);
+        // Killed, systemd-nspawn leaves the container running. So all of it has a process namespace
+        // of its own, which ends with whoever made it.
+        let mut command = Command::new("unshare");
+        command.args(["--fork", "--pid", "--kill-child", "--mount-proc"]).arg(nspawn);
         // Units in containers have the one hierarchy alone; so has this one.
         command.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
         command.args(["--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe"]);
@@ -201,7 +204,7 @@ fn end(mut child: Child) -> Result<()> {
             return Ok(());
         }
         if start.elapsed() > PATIENCE {
-            // Its PID 1 goes with it, and everything with that.
+            // And everything in the process namespace with it.
             child.kill().context("cannot end systemd-nspawn")?;
             child.wait().context("cannot wait for systemd-nspawn")?;
             bail!("not done after {} s", PATIENCE.as_secs());
