@@ -186,7 +186,7 @@ pub(crate) fn install(project: &Project, purpose: For) -> Result<()> {
         bail!("still missing after the installation:\n{failed}{}", left.advice());
     }
     if !failed.is_empty() {
-        eprint!("done without installing everything:\n{failed}");
+        eprint!("every program is there, though not all are installed:\n{failed}");
     }
     Ok(())
 }
