@@ -36,27 +36,38 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// Longest interval or run: a year.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
+/// What `--version` says; `-V` is the first line of it.
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit ",
+    env!("DROPWATCH_COMMIT"),
+    "\nkernel object sha256:",
+    env!("DROPWATCH_OBJECT_SHA256"),
+);
+
 #[derive(Debug, Parser)]
 #[command(
     name = "dropwatch",
     version,
     about = "Tells where the Linux kernel drops packets, why, and how many, exactly",
+    long_version = LONG_VERSION,
     after_help = "\
-Examples:
-  sudo dropwatch                       report every 5 seconds until Ctrl-C
-  sudo dropwatch -i 1s -d 1m           every second, for one minute
-  sudo dropwatch top                   the same as a live table
-  sudo dropwatch run -- ab -n 1000 URL while a load test runs; then the sum of it
-  sudo dropwatch --json >drops.ndjson  record; replay with `dropwatch replay drops.ndjson`
-  sudo dropwatch --proto tcp --port 80 only packets of web traffic
-  sudo dropwatch --by netns,cpu        also by namespace and CPU
-  sudo dropwatch --pcap drops.pcapng   sampled packets, for tshark and Wireshark
-  sudo dropwatch --classic             the output of SystemTap's dropwatch.stp
-  dropwatch explain NO_SOCKET          what a drop reason means and what to do
-  sudo dropwatch conntrack             what fills the tables of connections
-  dropwatch doctor                     what this kernel and your privileges allow
+Exit codes: 0 fine, 1 failure while running, also packets missing in FILE, 2 usage, 3 missing privilege, 4 kernel cannot, 5 more drops than --fail-over or --fail-rate allow, or a finding that --fail-on forbids.
 
-Exit codes: 0 fine, 1 failure while running, also packets missing in FILE, 2 usage, 3 missing privilege, 4 kernel cannot, 5 more drops than --fail-over or --fail-rate allow, or a finding that --fail-on forbids.",
+Examples:
+  sudo dropwatch                        report every 5 seconds until Ctrl-C
+  sudo dropwatch -i 1s -d 1m            every second, for one minute
+  sudo dropwatch top                    the same as a live table
+  sudo dropwatch run -- ab -n 1000 URL  while a load test runs; then its sum
+  sudo dropwatch --json >drops.ndjson   record what happens
+  dropwatch replay drops.ndjson         show it again
+  sudo dropwatch --proto tcp --port 80  only packets of web traffic
+  sudo dropwatch --by netns,cpu         also by namespace and CPU
+  sudo dropwatch --pcap drops.pcapng    sampled packets, for Wireshark
+  sudo dropwatch --classic              as SystemTap's dropwatch.stp
+  dropwatch explain NO_SOCKET           what a drop reason means, what to do
+  sudo dropwatch conntrack              what fills the tables of connections
+  dropwatch doctor                      what this kernel lets you see",
     args_conflicts_with_subcommands = true
 )]
 pub struct Cli {
@@ -75,6 +86,11 @@ pub enum Command {
     /// Show a live table on the whole screen: rates, trends, all about a row
     Top(Top),
     /// Show what this kernel and these privileges allow, and what each lack costs
+    #[command(after_help = "\
+Examples:
+  dropwatch doctor                  what these privileges allow
+  sudo dropwatch doctor             what root's do
+  sudo dropwatch doctor --cost=30s  what counting costs, under load")]
     Doctor {
         /// Measure instead what counting costs here, for 5 seconds unless told otherwise
         #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "5s", value_parser = duration)]
@@ -82,6 +98,10 @@ pub enum Command {
     },
     /// Explain a drop reason, function, row or finding: what it means, what to check and change
     #[command(after_help = "\
+Counters and settings are shown with their values on this host, in the network
+namespace that this is called in: `ip netns exec NAME dropwatch explain ...`
+shows another's. Needs no privileges.
+
 Examples:
   dropwatch explain                          everything that is known, by topic
   dropwatch explain NETFILTER_DROP           a drop reason
@@ -90,11 +110,7 @@ Examples:
                                              a row as it stands in a report
   dropwatch explain conntrack_table_full     a finding's rule, or its headline
   dropwatch explain net.core.somaxconn       a setting or a counter
-  dropwatch explain mtu                      a topic
-
-Counters and settings are shown with their values on this host, in the network
-namespace that this is called in: `ip netns exec NAME dropwatch explain ...`
-shows another's. Needs no privileges.")]
+  dropwatch explain mtu                      a topic")]
     Explain {
         /// Drop reason, function, rule of a finding, setting, counter or topic, or a row or headline
         /// as reports show them; without, lists all
@@ -108,6 +124,13 @@ shows another's. Needs no privileges.")]
         color: Color,
     },
     /// Render recorded --json output again, in any format; needs no privileges
+    #[command(after_help = "\
+Examples:
+  dropwatch replay run.ndjson                         as the run showed it
+  dropwatch replay --all -n 0 run.ndjson              all rows
+  dropwatch replay --diff before.ndjson after.ndjson  what is gone, what is new
+  dropwatch replay --pcap drops.pcapng run.ndjson     its packets
+  dropwatch replay - --json < run.ndjson              from a pipe")]
     Replay {
         /// Recording to read, also compressed by gzip or zstd; - is standard input
         file: PathBuf,
@@ -122,6 +145,29 @@ shows another's. Needs no privileges.")]
         #[command(flatten)]
         show: Show,
     },
+    /// Print what a value can be, one a line: for the completions of shells
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        #[arg(value_enum)]
+        kind: Kind,
+    },
+}
+
+/// Kinds of values that a shell completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Drop reasons of this kernel
+    Reason,
+    /// Functions that are known to drop
+    Symbol,
+    /// Network namespaces with a name
+    Netns,
+    /// Interfaces, of whatever namespaces can be looked into
+    Iface,
+    /// Protocols
+    Proto,
+    /// What `explain` knows
+    Topic,
 }
 
 /// A run that ends when told to.

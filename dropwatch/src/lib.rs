@@ -8,6 +8,7 @@ mod asked;
 mod awaited;
 mod capture;
 pub mod cli;
+pub mod complete;
 pub mod conntrack;
 pub mod cost;
 mod create;

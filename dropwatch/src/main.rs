@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use dropwatch::{
     app,
     cli::{self, Cli, Command},
-    conntrack, cost, doctor,
+    complete, conntrack, cost, doctor,
     exit::{self, Failure},
     explain, replay,
     settings::{self, Conntrack, Replay, Show, Terminal, Watch},
@@ -33,6 +33,7 @@ fn run() -> Result<u8, Failure> {
     let done = match &cli.command {
         Some(Command::Run(args)) => return run_command(args, terminal).map_err(Failure::in_run),
         None => app::watch(&Watch::new(&cli.watch, terminal)?),
+        Some(Command::Complete { kind }) => complete::print(*kind),
         Some(Command::Conntrack(args)) => conntrack::show(&Conntrack::new(args, terminal)),
         Some(Command::Doctor { cost: None }) => doctor::examine(terminal),
         Some(Command::Doctor { cost: Some(duration) }) => cost::measure(*duration, terminal),

@@ -34,7 +34,7 @@ const COMPILER_PACKAGES: [&str; 4] =
 
 /// Programs that the host tests run, and the packages that bring them. Log collectors are in
 /// [`unpacked`].
-const TEST_PROGRAMS: [(&str, &str); 15] = [
+const TEST_PROGRAMS: [(&str, &str); 17] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("iptables", "iptables"),
@@ -50,6 +50,8 @@ const TEST_PROGRAMS: [(&str, &str); 15] = [
     ("sysctl", "procps"),
     ("tshark", "tshark"),
     ("tmux", "tmux"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
 ];
 
 /// Programs that boot guests and pack what they boot, and the packages that bring them.

@@ -8,12 +8,6 @@ use super::{Color, duration, filters::name, whole_number};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Examples:
-  sudo dropwatch conntrack                   every network namespace, once
-  sudo dropwatch conntrack --netns gw -n 20  one of them, with longer lists
-  sudo dropwatch conntrack --watch=1s        every second, with rates
-  sudo dropwatch conntrack --json            one JSON object a namespace
-
 It answers what people ask of `conntrack -L | awk | sort | uniq -c`, without
 holding the table, however large it is:
   states   why entries are there: many in TIME_WAIT are short connections that
@@ -24,7 +18,13 @@ holding the table, however large it is:
   drop     packets lost because there was no room: raise nf_conntrack_max, or
            lower the timeout of the state that most entries are in
 
-Needs CAP_NET_ADMIN, and CAP_SYS_ADMIN for other namespaces than its own.")]
+Needs CAP_NET_ADMIN, and CAP_SYS_ADMIN for other namespaces than its own.
+
+Examples:
+  sudo dropwatch conntrack                   every network namespace, once
+  sudo dropwatch conntrack --netns gw -n 20  one of them, with longer lists
+  sudo dropwatch conntrack --watch=1s        every second, with rates
+  sudo dropwatch conntrack --json            one JSON object a namespace")]
 pub struct Conntrack {
     /// Only this network namespace (repeatable): its name, `host`, /proc/PID/ns/net
     #[arg(long, value_name = "NAME", value_parser = name)]

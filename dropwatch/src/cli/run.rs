@@ -2,18 +2,12 @@
 
 use std::{ffi::OsString, time::Duration};
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::{Pace, What, duration};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Examples:
-  sudo dropwatch run -- ab -c 900 -n 100000 http://gw/
-  sudo dropwatch run -i 1s -o run.ndjson -- ./load-test.sh
-  sudo dropwatch run --fail-over 0 -- make integration-test   (a gate for CI)
-  dropwatch replay --diff before.ndjson after.ndjson          (two recordings)
-
 Reports go to standard error, so that the command's output stays its own. For a
 second before the command starts, drops are counted as a baseline: the summary
 tells what is new. Signals go to the command. Under sudo it runs as the user who
@@ -21,12 +15,19 @@ called sudo.
 
 Exit codes: the command's own; 128 and the number of the signal that ended it;
 126 or 127 if it cannot be executed or found; 5 if more was dropped than
---fail-over or --fail-rate allow; 125 if dropwatch itself fails.")]
+--fail-over or --fail-rate allow, or found that --fail-on forbids; 125 if
+dropwatch itself fails.
+
+Examples:
+  sudo dropwatch run -- ab -c 900 -n 100000 http://gw/
+  sudo dropwatch run -i 1s -o run.ndjson -- ./load-test.sh
+  sudo dropwatch run --fail-over 0 --fail-on critical -- make integration-test
+  dropwatch replay --diff before.ndjson after.ndjson     (two recordings)")]
 pub struct Run {
     #[command(flatten)]
     pub pace: Pace,
     /// Run the command as this user [default: whoever called sudo, else the caller]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_hint = ValueHint::Username)]
     pub user: Option<String>,
     /// Time before the command starts, to compare with
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
@@ -37,6 +38,11 @@ pub struct Run {
     #[command(flatten)]
     pub what: What,
     /// The command and its arguments, which begin where the first word is that is no option
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    #[arg(
+        value_name = "CMD",
+        required = true,
+        trailing_var_arg = true,
+        value_hint = ValueHint::CommandWithArguments
+    )]
     pub command: Vec<OsString>,
 }

@@ -8,13 +8,13 @@ use super::{Color, Filters, duration};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Keys: q quit, up and down select, enter shows all about a row, space freezes, s sorts,
+n shows one namespace, b shows harmless drops, ? tells them all.
+
 Examples:
   sudo dropwatch top                   every second, until q
   sudo dropwatch top -i 250ms          faster
-  sudo dropwatch top --netns gw        one network namespace, filtered in the kernel
-
-Keys: q quit, up and down select, enter shows all about a row, space freezes, s sorts,
-n shows one namespace, b shows harmless drops, ? tells them all.")]
+  sudo dropwatch top --netns gw        one network namespace alone")]
 pub struct Top {
     /// Time between pictures: 1s, 250ms; a bare number is seconds
     #[arg(short, long, value_name = "DURATION", default_value = "1s", value_parser = duration)]

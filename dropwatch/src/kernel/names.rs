@@ -16,7 +16,7 @@ use std::{
 
 use dropwatch_common::{NO_REASON, offsets::Offsets};
 
-pub use self::known::Known;
+pub use self::known::{Known, reasons};
 use super::{
     btf::Btf,
     live::LiveSymbols,

@@ -86,7 +86,7 @@ pub(super) fn read_link(path: &Path, kind: &str) -> io::Result<Option<u64>> {
 }
 
 #[cfg(test)]
-pub(super) mod fixture {
+pub(crate) mod fixture {
     //! A folder that looks like a host's `/proc`.
 
     use std::{
@@ -99,10 +99,10 @@ pub(super) mod fixture {
     use super::HostRoot;
 
     /// A host of files that is removed when dropped.
-    pub(in super::super) struct Host(PathBuf);
+    pub(crate) struct Host(PathBuf);
 
     impl Host {
-        pub(in super::super) fn new() -> Self {
+        pub(crate) fn new() -> Self {
             static NEXT: AtomicU32 = AtomicU32::new(0);
             let n = NEXT.fetch_add(1, Ordering::Relaxed);
             let name = format!("dropwatch-host-{}-{n}", std::process::id());
@@ -111,23 +111,23 @@ pub(super) mod fixture {
             Self(path)
         }
 
-        pub(in super::super) fn root(&self) -> HostRoot {
+        pub(crate) fn root(&self) -> HostRoot {
             HostRoot::new(&self.0)
         }
 
-        pub(in super::super) fn write(&self, path: &str, content: &str) {
+        pub(crate) fn write(&self, path: &str, content: &str) {
             let path = self.0.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
 
-        pub(in super::super) fn link(&self, path: &str, target: impl AsRef<Path>) {
+        pub(crate) fn link(&self, path: &str, target: impl AsRef<Path>) {
             let path = self.0.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             symlink(target, path).unwrap();
         }
 
-        pub(in super::super) fn remove(&self, path: &str) {
+        pub(crate) fn remove(&self, path: &str) {
             let path = self.0.join(path);
             if path.is_symlink() || path.is_file() {
                 fs::remove_file(path).unwrap();
@@ -137,7 +137,7 @@ pub(super) mod fixture {
         }
 
         /// A process that lives in the network namespace `netns`.
-        pub(in super::super) fn process(&self, pid: u32, comm: &str, netns: u32) {
+        pub(crate) fn process(&self, pid: u32, comm: &str, netns: u32) {
             self.write(&format!("proc/{pid}/comm"), &format!("{comm}\n"));
             self.link(&format!("proc/{pid}/ns/net"), format!("net:[{netns}]"));
         }

@@ -105,6 +105,7 @@ fn twice(project: &Project, made: &Made, work: &Path, epoch: Epoch, checks: &mut
     let again = checks.attempt("builds in another folder", || {
         let sources = work.join("elsewhere/and/deeper");
         copy(&project.root, &sources, &project.target())?;
+        pack_commit(project, &sources)?;
         let folder = work.join("again");
         let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
         let again = super::build(
@@ -132,6 +133,19 @@ fn same(one: &Path, other: &Path) -> Result<()> {
         None => ensure!(one.len() == other.len(), "{} bytes, and {}", one.len(), other.len()),
     }
     Ok(())
+}
+
+/// Has the sources say which commit they are of, as cargo has those that it packs.
+fn pack_commit(project: &Project, sources: &Path) -> Result<()> {
+    let git = |arguments: &[&str]| {
+        Command::new("git").args(arguments).current_dir(&project.root).read().ok()
+    };
+    let Some(commit) = git(&["rev-parse", "HEAD"]) else { return Ok(()) };
+    let status = ["status", "--porcelain", "--untracked-files=no"];
+    let dirty = git(&status).is_some_and(|changed| !changed.trim().is_empty());
+    let info = format!("{{\"git\":{{\"sha1\":\"{}\",\"dirty\":{dirty}}}}}\n", commit.trim());
+    let path = sources.join(NAME).join(".cargo_vcs_info.json");
+    archive::write(&path, info.as_bytes(), 0o644)
 }
 
 /// Copies the sources, without history and what was built.
@@ -237,8 +251,8 @@ fn install(project: &Project, work: &Path) -> Result<()> {
     command.arg("--path").arg(project.package()).arg("--root").arg(&root);
     command.arg("--target-dir").arg(project.target()).check()?;
     let told = Command::new(root.join("bin").join(NAME)).arg("--version").read()?;
-    let expected = format!("{NAME} {VERSION}\n");
-    ensure!(told == expected, "it says {told:?}, not {expected:?}");
+    let expected = format!("{NAME} {VERSION}\ncommit ");
+    ensure!(told.starts_with(&expected), "it says {told:?}, not {expected:?}");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Whether what somebody typed is the name of anything on this host.
 
-use super::{HostNames, LiveSymbols, status};
+use super::{HostNames, HostRoot, LiveSymbols, Reasons, Vmlinux, status};
 use crate::report::{
     keys::{Function, Glob},
     near::{did_you_mean, near},
@@ -14,6 +14,12 @@ pub enum Known {
     No(String),
     /// This host does not tell, and why.
     Untold(String),
+}
+
+/// Names of the drop reasons that the kernel itself has; none where its BTF does not tell.
+pub fn reasons(root: &HostRoot) -> Vec<String> {
+    let reasons = Vmlinux::read(root).ok().and_then(|vmlinux| vmlinux.reasons);
+    reasons.iter().flat_map(Reasons::names).map(str::to_owned).collect()
 }
 
 impl HostNames {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{MAX_NAMES, Namespaces, link};
+use super::{HOST, MAX_NAMES, Namespaces, link};
 use crate::{
     kernel::{HostRoot, Surroundings, inside::inside, links, surroundings::in_first_netns},
     report::{facts::Netns, shell::quote},
@@ -88,6 +88,13 @@ pub struct Interfaces {
 }
 
 impl Namespaces {
+    /// What people can call a namespace by: the host's, and those that are mounted.
+    pub fn names(&mut self) -> Vec<String> {
+        let mounted = self.now.mounted.get_or_insert_with(|| super::mounted(&self.root));
+        let mounted = mounted.values().map(|mounted| mounted.name.clone());
+        self.host.map(|_| HOST.to_owned()).into_iter().chain(mounted).collect()
+    }
+
     /// The interfaces of the namespaces `inums`, or of all where there are none.
     pub fn interfaces(&mut self, inums: &[u32]) -> Interfaces {
         let places: Vec<Option<Place>> = match inums {
