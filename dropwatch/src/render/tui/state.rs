@@ -10,6 +10,7 @@ use crate::report::{
     finding::Finding,
     model::{Host, Location, Lost, Report},
     place::Place,
+    summary::per_second,
 };
 
 /// Intervals that a row's history holds: the most that a wide screen shows.
@@ -162,6 +163,8 @@ pub struct Header {
     pub interval_s: f64,
     pub drops: u64,
     pub rate: f64,
+    /// Harmless drops a second, which are part of `rate`.
+    pub benign_rate: f64,
     pub intervals: u64,
 }
 
@@ -177,6 +180,7 @@ impl State {
             interval_s: report.interval_s,
             drops: report.drops,
             rate: report.rate,
+            benign_rate: per_second(report.benign(), report.interval_s),
             intervals: report.intervals,
         });
         self.total = self.total.saturating_add(report.drops);
