@@ -254,7 +254,9 @@ impl<'a> Session<'a> {
         let fallen = self.reporter.fallen();
         let mut report = self.reporter.report(&snapshot, intervals, samples, &mut self.names);
         if let Some(evidence) = &self.evidence {
-            diagnose::settle(&mut report, evidence.before(), evidence.now());
+            let devices = self.reporter.devices();
+            let sent = diagnose::settle(&mut report, devices, evidence.before(), evidence.now());
+            self.reporter.add_benign(sent);
             report.findings = diagnose::findings(&report, evidence.before(), evidence.now());
             // The counters of a namespace whose drops are left out would be held against those of
             // others.

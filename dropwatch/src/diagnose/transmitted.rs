@@ -12,7 +12,11 @@ use super::{
     facts::{ChangedLink, Facts},
     knowledge::{CORE, NOT_SPECIFIED, function_name},
 };
-use crate::report::model::{Location, Report};
+use crate::report::{
+    details::Device,
+    model::{Location, Report},
+    place::Place,
+};
 
 /// Where drivers free what they have sent, and other packets, too.
 const FUNCTIONS: [&str; 4] = ["net_tx_action", "bnx2x_free_tx_pkt", "alx_poll", "alx_free_txbuf"];
@@ -25,15 +29,31 @@ const LEAST_SLACK: u64 = 2;
 /// Part of the sampled drops whose device has to be known.
 const KNOWN: f64 = 0.9;
 
-/// Marks what was sent as harmless in `report`, on a host whose evidence was `before` at its begin
-/// and is `now` at its end.
-pub fn settle(report: &mut Report, before: &Evidence, now: &Evidence) {
+/// Marks what was sent as harmless in `report`, of whose rows samples name these `devices`, on a host
+/// whose evidence was `before` at its begin and is `now` at its end. Returns how many drops that are.
+pub fn settle(
+    report: &mut Report,
+    devices: &[(Place, Vec<Device>)],
+    before: &Evidence,
+    now: &Evidence,
+) -> u64 {
     let facts = Facts::new(report, before, now);
-    let is_sent = |row: &Location| !row.benign && is_of_kind(row) && was_sent(&facts, row);
+    let named = |row: &Location| {
+        let place = Place::of(row);
+        devices.iter().find(|(known, _)| *known == place).map(|(_, devices)| devices.as_slice())
+    };
+    let is_sent = |row: &Location| {
+        !row.benign
+            && is_of_kind(row)
+            && named(row).is_some_and(|devices| was_sent(&facts, row, devices))
+    };
     let sent: Vec<bool> = report.locations.iter().map(is_sent).collect();
+    let mut drops: u64 = 0;
     for (row, _) in report.locations.iter_mut().zip(sent).filter(|(_, sent)| *sent) {
         row.benign = true;
+        drops = drops.saturating_add(row.count);
     }
+    drops
 }
 
 fn is_of_kind(row: &Location) -> bool {
@@ -47,14 +67,13 @@ fn is_of_kind(row: &Location) -> bool {
 }
 
 /// Whether the devices of a row sent as many packets as it counts, and lost none.
-fn was_sent(facts: &Facts<'_>, row: &Location) -> bool {
+fn was_sent(facts: &Facts<'_>, row: &Location, devices: &[Device]) -> bool {
     let Some(details) = &row.details else { return false };
-    let known = details.devices.iter().fold(0, |sum: u64, it| sum.saturating_add(it.weight));
-    if details.devices.is_empty() || (known as f64) < details.weight as f64 * KNOWN {
+    let known = devices.iter().fold(0, |sum: u64, it| sum.saturating_add(it.weight));
+    if devices.is_empty() || (known as f64) < details.weight as f64 * KNOWN {
         return false;
     }
-    let named: BTreeSet<(u32, u32)> =
-        details.devices.iter().map(|it| (it.netns, it.index)).collect();
+    let named: BTreeSet<(u32, u32)> = devices.iter().map(|it| (it.netns, it.index)).collect();
     let link = |(netns, index): &(u32, u32)| facts.space(*netns)?.link(*index);
     let Some(links) = named.iter().map(link).collect::<Option<Vec<ChangedLink<'_>>>>() else {
         return false;
@@ -75,7 +94,6 @@ mod tests {
         },
         *,
     };
-    use crate::report::facts::{Details, Device};
 
     /// Numbers of two devices of the namespace 7.
     const ETH0: u32 = 2;
@@ -108,15 +126,16 @@ mod tests {
         devices: &[Device],
         now: &[(u32, u64, u64)],
     ) -> bool {
-        let devices = devices.to_vec();
-        let weight = count;
         let mut report = Host::new().row(count, function, reason).report();
-        report.locations[0].details = Some(Details { weight, devices, ..Details::default() });
+        let place = Place::of(&report.locations[0]);
         let before: Vec<_> = now.iter().map(|(index, ..)| (*index, 100, 0)).collect();
         let now: Vec<_> =
             now.iter().map(|(index, sent, lost)| (*index, 100 + sent, *lost)).collect();
-        settle(&mut report, &evidence(&before), &evidence(&now));
-        report.locations[0].benign
+        let devices = [(place, devices.to_vec())];
+        let drops = settle(&mut report, &devices, &evidence(&before), &evidence(&now));
+        let row = &report.locations[0];
+        assert_eq!(drops, if row.benign { row.count } else { 0 });
+        row.benign
     }
 
     #[test]

@@ -8,13 +8,14 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     Names,
     delta::Delta,
-    details::{self, Samples},
+    details::{self, Device, Samples},
     flow::Flow,
     groups::{By, Groups},
     model::{
         Address, End, Host, Location, Other, Reason, Report, Sampled, Start, Symbol, round, share,
     },
     options::Options,
+    place::Place,
     sample::{Clock, Sample},
     snapshot::{Counters, Lost, Snapshot},
     timestamp::to_millisecond,
@@ -38,6 +39,8 @@ pub struct Reporter {
     benign_drops: u64,
     undecided: u64,
     fallen: u64,
+    /// Devices that samples named in the last report, by row.
+    devices: Vec<(Place, Vec<Device>)>,
 }
 
 impl Reporter {
@@ -54,6 +57,7 @@ impl Reporter {
             benign_drops: 0,
             undecided: 0,
             fallen: 0,
+            devices: Vec::new(),
         }
     }
 
@@ -107,16 +111,19 @@ impl Reporter {
         self.fallen = self.fallen.saturating_add(delta.fallen);
 
         let mut samples = Samples::new(samples);
+        let mut devices = Vec::new();
         let mut locations: Vec<Location> = wanted
             .into_iter()
             .map(|(key, count)| {
                 let row = self.location(key, count, drops, interval, names);
+                devices.push((Place::of(&row), samples.devices(key)));
                 self.detailed(row, key, &mut samples, names)
             })
             .collect();
         let benign = locations.iter().filter(|row| row.benign);
         self.benign_drops =
             benign.fold(self.benign_drops, |sum, row| sum.saturating_add(row.count));
+        self.devices = devices;
         // Unnamed rows after named ones; the address settles what would depend on hashing.
         locations.sort_by(|a, b| {
             let rank = |row: &Location| (Reverse(row.count), row.symbol.is_none());
@@ -182,6 +189,11 @@ impl Reporter {
         }
     }
 
+    /// Drops of the last report that turned out to be harmless when it was made.
+    pub fn add_benign(&mut self, drops: u64) {
+        self.benign_drops = self.benign_drops.saturating_add(drops);
+    }
+
     /// The last line of a run, after the report of its last, partial interval.
     pub fn end(&self, time: Timestamp) -> End {
         End {
@@ -207,6 +219,12 @@ impl Reporter {
     /// Drops reported so far.
     pub fn drops(&self) -> u64 {
         self.drops
+    }
+
+    /// The devices that samples named in the last report, by row: more than its details tell, and
+    /// recorded nowhere.
+    pub fn devices(&self) -> &[(Place, Vec<Device>)] {
+        &self.devices
     }
 
     /// What was lost so far.

@@ -15,8 +15,8 @@ use super::{
     Names,
     address::Address,
     facts::{
-        CallPath, Callers, Conntrack, Cpu, Details, Device, Direction, Fact, Frame, Interface,
-        Netns, Owner, Protocol,
+        CallPath, Callers, Conntrack, Cpu, Details, Direction, Fact, Frame, Interface, Netns,
+        Owner, Protocol,
     },
     flow::Flow,
     model::{Symbol, share},
@@ -39,6 +39,15 @@ const MAX_OWNERS: usize = 32;
 const MAX_NAME: usize = 256;
 /// Longest path of a control group that is passed on, bytes (`PATH_MAX`).
 const MAX_CGROUP: usize = 4096;
+
+/// A device that samples of a row name, and the drops that these stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Inode number of its namespace.
+    pub netns: u32,
+    pub index: u32,
+    pub weight: u64,
+}
 
 /// The samples of an interval by location and reason, and the names that were asked for already.
 pub struct Samples<'a> {
@@ -85,10 +94,6 @@ impl<'a> Samples<'a> {
         Some(Details {
             samples: samples.len() as u64,
             weight,
-            devices: devices
-                .known()
-                .map(|((netns, index), weight)| Device { netns, index, weight })
-                .collect(),
             netns: places.most(|inum| netns(inum, names)),
             interface: devices.most(|(inum, index)| interface(inum, index, names)),
             direction: sent.most(|outgoing| Direction { outgoing }),
@@ -99,6 +104,19 @@ impl<'a> Samples<'a> {
             owner: owners(samples, names).most(|owner| owner),
             cpu: cpus.most(|cpu| Cpu { cpu }),
         })
+    }
+
+    /// Every device that samples of `key` name.
+    pub fn devices(&self, key: DropKey) -> Vec<Device> {
+        let mut devices: BTreeMap<(u32, u32), u64> = BTreeMap::new();
+        for sample in self.by_key.get(&key).into_iter().flatten() {
+            if let Some(device) = sample.netns.zip(sample.ifindex) {
+                let sum = devices.entry(device).or_default();
+                *sum = sum.saturating_add(sample.weight);
+            }
+        }
+        let device = |((netns, index), weight)| Device { netns, index, weight };
+        devices.into_iter().map(device).collect()
     }
 
     /// The whole call paths of the samples of `key`, the heaviest first, at most [`MAX_PATHS`].
@@ -142,13 +160,6 @@ struct Tally<T>(BTreeMap<Option<T>, u64>);
 impl<T> Default for Tally<T> {
     fn default() -> Self {
         Self(BTreeMap::new())
-    }
-}
-
-impl<T: Ord + Copy> Tally<T> {
-    /// What is known, with its weight.
-    fn known(&self) -> impl Iterator<Item = (T, u64)> {
-        self.0.iter().filter_map(|(value, weight)| Some(((*value)?, *weight)))
     }
 }
 

@@ -24,18 +24,6 @@ pub struct Details {
     pub conntrack: Option<Fact<Conntrack>>,
     pub owner: Option<Fact<Owner>>,
     pub cpu: Option<Fact<Cpu>>,
-    /// Every device that samples name. Not recorded: it is for who decides about the row.
-    #[serde(skip)]
-    pub devices: Vec<Device>,
-}
-
-/// A device that samples name, and the drops that they stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// Inode number of its namespace.
-    pub netns: u32,
-    pub index: u32,
-    pub weight: u64,
 }
 
 /// Something that holds for a `share` of the sampled drops.
