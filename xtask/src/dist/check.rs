@@ -105,7 +105,7 @@ fn twice(project: &Project, made: &Made, work: &Path, epoch: Epoch, checks: &mut
     let again = checks.attempt("builds in another folder", || {
         let sources = work.join("elsewhere/and/deeper");
         copy(&project.root, &sources, &project.target())?;
-        pack_commit(project, &sources)?;
+        pack_commit(made, &sources)?;
         let folder = work.join("again");
         let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
         let again = super::build(
@@ -135,15 +135,20 @@ fn same(one: &Path, other: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Has the sources say which commit they are of, as cargo has those that it packs.
-fn pack_commit(project: &Project, sources: &Path) -> Result<()> {
-    let git = |arguments: &[&str]| {
-        Command::new("git").args(arguments).current_dir(&project.root).read().ok()
+/// Has the copied sources say which commit they are of, as cargo has those that it packs: the one
+/// that the first build names.
+fn pack_commit(made: &Made, sources: &Path) -> Result<()> {
+    let told = Command::new(&made.binary).arg("--version").read()?;
+    let commit = told.lines().find_map(|line| line.strip_prefix("commit "));
+    let commit = commit.context("the program tells no commit")?;
+    if commit == "unknown" {
+        return Ok(());
+    }
+    let (commit, dirty) = match commit.strip_suffix("-modified") {
+        Some(commit) => (commit, true),
+        None => (commit, false),
     };
-    let Some(commit) = git(&["rev-parse", "HEAD"]) else { return Ok(()) };
-    let status = ["status", "--porcelain", "--untracked-files=no"];
-    let dirty = git(&status).is_some_and(|changed| !changed.trim().is_empty());
-    let info = format!("{{\"git\":{{\"sha1\":\"{}\",\"dirty\":{dirty}}}}}\n", commit.trim());
+    let info = format!("{{\"git\":{{\"sha1\":\"{commit}\",\"dirty\":{dirty}}}}}\n");
     let path = sources.join(NAME).join(".cargo_vcs_info.json");
     archive::write(&path, info.as_bytes(), 0o644)
 }
