@@ -103,14 +103,13 @@ namespace that this is called in: `ip netns exec NAME dropwatch explain ...`
 shows another's. Needs no privileges.
 
 Examples:
-  dropwatch explain                          everything that is known, by topic
-  dropwatch explain NETFILTER_DROP           a drop reason
-  dropwatch explain nf_hook_slow             a function that drops
-  dropwatch explain '60 packets dropped at tcp_v4_rcv+0x91 (NO_SOCKET) 88.2%'
-                                             a row as it stands in a report
-  dropwatch explain conntrack_table_full     a finding's rule, or its headline
-  dropwatch explain net.core.somaxconn       a setting or a counter
-  dropwatch explain mtu                      a topic")]
+  dropwatch explain                                everything, by topic
+  dropwatch explain NETFILTER_DROP                 a drop reason
+  dropwatch explain nf_hook_slow                   a function that drops
+  dropwatch explain 'tcp_v4_rcv+0x91 (NO_SOCKET)'  a row of a report, as it is
+  dropwatch explain conntrack_table_full           a finding: rule or headline
+  dropwatch explain net.core.somaxconn             a setting or a counter
+  dropwatch explain mtu                            a topic")]
     Explain {
         /// Drop reason, function, rule of a finding, setting, counter or topic, or a row or headline
         /// as reports show them; without, lists all

@@ -44,7 +44,7 @@ fn values(kind: Kind, table: &Table, root: &HostRoot) -> BTreeSet<String> {
         Kind::Netns => Namespaces::new(root).names().into_iter().collect(),
         Kind::Iface => Namespaces::new(root).interfaces(&[]).names,
         Kind::Proto => protocol::names().map(str::to_owned).collect(),
-        Kind::Topic => explained().chain(functions()).collect(),
+        Kind::Topic => table.names().into_iter().collect(),
     }
 }
 
@@ -75,7 +75,9 @@ mod tests {
         let (host, table) = (Host::new(), knowledge::table().unwrap());
         let has = |kind, value: &str| values(kind, table, &host.root()).contains(value);
         assert!(has(Kind::Reason, "NO_SOCKET") && !has(Kind::Reason, "nf_hook_slow"));
-        assert!(has(Kind::Topic, "NO_SOCKET") && has(Kind::Topic, "nf_hook_slow"));
+        for topic in ["NO_SOCKET", "nf_hook_slow", "conntrack_table_full", "net.core.somaxconn"] {
+            assert!(has(Kind::Topic, topic), "{topic}");
+        }
         assert!(has(Kind::Symbol, "nf_hook_slow") && has(Kind::Proto, "icmpv6"));
         assert!(values(Kind::Netns, table, &host.root()).len() <= 1);
     }

@@ -16,7 +16,7 @@ const ASKED: [(Option<&str>, &str, &str); 6] = [
     (None, "netns", "netns"),
     (None, "iface", "iface"),
     (None, "proto", "proto"),
-    (Some("explain"), "name", "topic"),
+    (Some("explain"), "words", "topic"),
 ];
 
 /// File names, as each shell expects them, and contents.

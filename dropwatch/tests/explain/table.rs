@@ -176,7 +176,8 @@ fn no_two_entries_claim_the_same() {
 /// A reader must be able to tell what is a name and what is to be filled in.
 #[test]
 fn words_in_capitals_are_blanks_that_are_explained_or_the_programs_own() {
-    const OWN: [&str; 5] = ["FORWARD", "NOT_SPECIFIED", "RST", "SYN", "TCPMSS"];
+    const OWN: [&str; 7] =
+        ["FORWARD", "NOTRACK", "NOT_SPECIFIED", "PREROUTING", "RST", "SYN", "TCPMSS"];
     let mut used = BTreeSet::new();
     let of_entries = known().entries.iter().flat_map(|entry| entry.commands());
     let of_rules = known().rules.iter().flat_map(|rule| rule.commands());

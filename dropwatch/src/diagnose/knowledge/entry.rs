@@ -10,7 +10,7 @@ pub const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
 
 /// Words in commands that stand for what the table cannot know, and what each is. Other words in
 /// capitals are the programs' own.
-pub const BLANKS: [(&str, &str); 17] = [
+pub const BLANKS: [(&str, &str); 18] = [
     ("ADDRESS", "an address of the packets"),
     ("BRIDGE", "a bridge"),
     ("CHAIN", "a chain of the ruleset"),
@@ -20,6 +20,7 @@ pub const BLANKS: [(&str, &str); 17] = [
     ("GATEWAY", "the next router"),
     ("KIB", "a number of KiB"),
     ("KIND", "the kind that is there"),
+    ("MAXIMUM", "the most that the card takes"),
     ("N", "a number"),
     ("NETWORK", "the network to reach"),
     ("REMOTE", "the address of the far end"),
