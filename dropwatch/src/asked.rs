@@ -34,16 +34,17 @@ pub struct Asked {
 /// Usage: the first name that is nothing's, with those that look like it.
 pub fn check(settings: &Watch, names: &mut HostNames) -> Result<Asked, Failure> {
     let mut asked = Asked::default();
-    for Choice { value: reason, .. } in &settings.keys.reasons {
-        asked.settle("--reason", reason.text(), names.has_reason(reason), settings.later)?;
+    for Choice { exclude, value: reason } in &settings.keys.reasons {
+        let typed = typed(*exclude, reason.text());
+        asked.settle("--reason", &typed, names.has_reason(reason), settings.later)?;
     }
-    for Choice { value: function, .. } in &settings.keys.symbols {
-        let typed = function.name.text();
-        asked.settle("--symbol", typed, names.has_function(function), settings.later)?;
+    for Choice { exclude, value: function } in &settings.keys.symbols {
+        let typed = typed(*exclude, function.name.text());
+        asked.settle("--symbol", &typed, names.has_function(function), settings.later)?;
     }
-    for Choice { value: name, .. } in &settings.packets.netns {
+    for Choice { exclude, value: name } in &settings.packets.netns {
         let (known, inum) = netns(name, names);
-        asked.settle("--netns", name, known, settings.later)?;
+        asked.settle("--netns", &typed(*exclude, name), known, settings.later)?;
         asked.netns.push(inum);
     }
     let selected: Vec<Option<u32>> = settings
@@ -55,10 +56,12 @@ pub fn check(settings: &Watch, names: &mut HostNames) -> Result<Asked, Failure> 
         .map(|(_, inum)| *inum)
         .collect();
     if !settings.packets.iface.is_empty() {
-        let typed: Vec<String> =
-            settings.packets.iface.iter().map(|choice| interface_name(&choice.value)).collect();
-        for (name, known) in typed.iter().zip(interfaces(&typed, &selected, names)) {
-            asked.settle("--iface", name, known, settings.later)?;
+        let choices = &settings.packets.iface;
+        let called: Vec<String> =
+            choices.iter().map(|choice| interface_name(&choice.value)).collect();
+        let known = interfaces(&called, &selected, names);
+        for ((choice, name), known) in choices.iter().zip(&called).zip(known) {
+            asked.settle("--iface", &typed(choice.exclude, name), known, settings.later)?;
         }
     }
     Ok(asked)
@@ -90,14 +93,19 @@ impl Asked {
     }
 }
 
+/// A name as it stood on the command line.
+fn typed(exclude: bool, name: &str) -> String {
+    format!("{}{name}", if exclude { "!" } else { "" })
+}
+
 /// Whether there is such a namespace, and its number.
-fn netns(typed: &str, names: &mut HostNames) -> (Known, Option<u32>) {
-    let inum = match names.find_netns(typed) {
+fn netns(name: &str, names: &mut HostNames) -> (Known, Option<u32>) {
+    let inum = match names.find_netns(name) {
         Ok(inum) => inum,
         Err(why) => return (Known::No(why), None),
     };
     // Any number looks like one of a namespace.
-    let is_number = typed.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
     if !is_number || names.namespaces().place(inum).is_some() {
         return (Known::Yes, Some(inum));
     }
@@ -108,10 +116,10 @@ fn netns(typed: &str, names: &mut HostNames) -> (Known, Option<u32>) {
 }
 
 /// Whether there are such interfaces in the namespaces `selected`, or anywhere.
-fn interfaces(typed: &[String], selected: &[Option<u32>], names: &mut HostNames) -> Vec<Known> {
+fn interfaces(called: &[String], selected: &[Option<u32>], names: &mut HostNames) -> Vec<Known> {
     if selected.contains(&None) {
         // A namespace that is still to come brings its interfaces with it.
-        return vec![Known::Yes; typed.len()];
+        return vec![Known::Yes; called.len()];
     }
     let selected: Vec<u32> = selected.iter().flatten().copied().collect();
     let found = names.namespaces().interfaces(&selected);
@@ -134,7 +142,7 @@ fn interfaces(typed: &[String], selected: &[Option<u32>], names: &mut HostNames)
         };
         Known::No(format!("no interface of {place}{}", did_you_mean(&near)))
     };
-    typed.iter().map(known).collect()
+    called.iter().map(known).collect()
 }
 
 /// Why there may be namespaces that were not seen.

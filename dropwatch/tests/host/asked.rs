@@ -90,6 +90,8 @@ fn a_name_that_is_nothings_is_refused_with_those_like_it() {
             assert_eq!(refused.status.code(), Some(2), "{option} {typed}: {told}");
             assert_eq!(told.lines().count(), 1, "{told}");
             assert!(told.contains(suggested) && told.contains(option), "{told}");
+            let name = typed.split(['+', ' ']).next().unwrap();
+            assert!(told.contains(name), "{told}");
         }
         // A command is not even started.
         let refused = output(&["run", option, typed, "--", "echo", "started"]);
