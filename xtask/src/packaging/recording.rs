@@ -25,7 +25,7 @@ pub(super) struct Host {
     pub(super) unknown: u64,
     /// Harmless drops in each report.
     pub(super) benign: u64,
-    /// Whether its conntrack table is full, in the second report and in no other.
+    /// Whether its conntrack table is full, in every report but the last.
     pub(super) is_full: bool,
 }
 
@@ -86,7 +86,7 @@ impl Host {
             ],
             "actions": [],
         });
-        let findings = if self.is_full && seq == 2 { vec![finding] } else { Vec::new() };
+        let findings = if self.is_full && seq < REPORTS { vec![finding] } else { Vec::new() };
         let row = |symbol: &str, reason: &str, count: u64, benign: bool| {
             json!({
                 "symbol": symbol, "offset": 125, "module": null, "reason": reason,
