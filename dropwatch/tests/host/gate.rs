@@ -13,10 +13,12 @@ use crate::harness::{binary, dropwatch, text, wait_until};
 /// Far more clients than may wait.
 const CLIENTS: usize = 50;
 
-/// A run that says when its command runs, which ends with its input.
-fn start(options: &[&str]) -> Child {
+/// A run that says when its command runs, which ends with its input. What others on the host refuse
+/// is none of its business.
+fn start(listening: &Listening, options: &[&str]) -> Child {
     let mut dropwatch = Command::new(binary());
-    dropwatch.arg("run").args(options).args(["--", "sh", "-c", "echo on; read end; true"]);
+    dropwatch.args(["run", "--netns", listening.netns().name()]).args(options);
+    dropwatch.args(["--", "sh", "-c", "echo on; read end; true"]);
     dropwatch.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -34,8 +36,9 @@ fn end(mut child: Child) -> Output {
 #[ignore = "needs root: cargo xtask test"]
 fn refused_connections_fail_a_command() {
     let listening = Listening::with_short_accept_queue().unwrap();
-    let mut full = start(&["--no-baseline", "--fail-on", "critical"]);
-    let mut drops = start(&["--no-baseline", "--fail-over", "1000000", "--fail-rate", "1000000"]);
+    let mut full = start(&listening, &["--no-baseline", "--fail-on", "critical"]);
+    let limits = ["--no-baseline", "--fail-over", "1000000", "--fail-rate", "1000000"];
+    let mut drops = start(&listening, &limits);
     runs(&mut full);
     runs(&mut drops);
     listening.knock(CLIENTS).unwrap();
@@ -56,7 +59,7 @@ fn what_was_refused_before_the_command_is_not_its_fault() {
     let _absent = std::fs::remove_file(&file);
     let baseline = format!("{}s", longer(Duration::from_secs(2)).as_secs());
     let options = ["--baseline", &baseline, "--fail-on", "critical", "-o", file.to_str().unwrap()];
-    let mut run = start(&options);
+    let mut run = start(&listening, &options);
     let patience = longer(Duration::from_secs(10));
     wait_until(patience, "it begins", || file.metadata().is_ok_and(|file| file.len() > 0));
     listening.knock(CLIENTS).unwrap();
@@ -74,7 +77,9 @@ fn what_was_refused_before_the_command_is_not_its_fault() {
 fn refused_connections_fail_a_run_in_every_format() {
     let listening = Listening::with_short_accept_queue().unwrap();
     let start = |options: &[&str]| {
-        Watch::start(dropwatch(&["--fail-on", "critical", "-i", "1h"]).args(options)).unwrap()
+        let own = ["--netns", listening.netns().name()];
+        let mut run = dropwatch(&["--fail-on", "critical", "-i", "1h"]);
+        Watch::start(run.args(own).args(options)).unwrap()
     };
     let full = ["--classic", "--json"].map(|format| start(&[format]));
     listening.knock(CLIENTS).unwrap();

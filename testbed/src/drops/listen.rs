@@ -14,7 +14,7 @@ use nix::{
 };
 
 use super::network::{Network, SERVER};
-use crate::socket::set_int;
+use crate::{netns::Netns, socket::set_int};
 
 const PORT: u16 = 7003;
 /// How long either queue is at first.
@@ -58,6 +58,11 @@ impl Listening {
             .enter(|| TcpListener::bind((SERVER, PORT)).context("cannot listen"))?;
         listener.set_nonblocking(true)?;
         Ok(Self { network, listener })
+    }
+
+    /// Where the server listens.
+    pub fn netns(&self) -> &Netns {
+        self.network.server()
     }
 
     /// Asks for the longest accept queue there may be, and empties it.
