@@ -50,7 +50,9 @@ pub(crate) struct Args {}
 
 pub(crate) fn run(project: &Project, _: &Args) -> Result<ExitCode> {
     root::with_dropwatch(project, |binary| {
-        let screen = watch(&binary)?;
+        let told = |name: &str| fs::read_to_string(format!("/proc/sys/kernel/{name}"));
+        let (host, release) = (told("hostname")?, told("osrelease")?);
+        let screen = of_no_host(&watch(&binary)?, host.trim(), release.trim());
         let picture = svg::draw(&screen, SIZE)?;
         let path = project.root.join(PICTURE);
         fs::write(&path, picture).with_context(|| format!("cannot write {}", path.display()))?;
@@ -107,6 +109,21 @@ fn watch(binary: &Path) -> Result<String> {
         }
         screen
     })
+}
+
+/// `screen` with another name in the place of this host's, and no more of its kernel than the
+/// version; the clock stays where it is.
+fn of_no_host(screen: &str, host: &str, release: &str) -> String {
+    let (head, rest) = screen.split_once('\n').unwrap_or((screen, ""));
+    let end = release.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(release.len());
+    let (before, after) =
+        (format!(" {host} · Linux {release}"), format!(" gw · Linux {}", &release[..end]));
+    let mut head = head.replacen(&before, &after, 1);
+    if let Some(gap) = head.find("   ") {
+        let missing = before.len().saturating_sub(after.len());
+        head.insert_str(gap, &" ".repeat(missing));
+    }
+    format!("{head}\n{rest}")
 }
 
 /// A tmux server of its own, which ends with this.
@@ -167,6 +184,15 @@ impl Drop for Terminal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_picture_tells_nothing_of_the_host_that_drew_it() {
+        let screen = "dropwatch · box.lan · Linux 6.18.44-17-amd64 · every 1s      07:35:14\nrest";
+        let expected =
+            "dropwatch · gw · Linux 6.18.44 · every 1s                    07:35:14\nrest";
+        assert_eq!(of_no_host(screen, "box.lan", "6.18.44-17-amd64"), expected);
+        assert_eq!(of_no_host("a", "host", "6.1"), "a\n");
+    }
 
     #[test]
     fn the_readme_shows_a_picture_of_a_run() {
