@@ -4,6 +4,8 @@
 //! such a name is refused, unless it is said to come later. What the host does not tell is used as
 //! it is, and said.
 
+use std::collections::BTreeSet;
+
 use caps::Capability;
 
 use crate::{
@@ -17,6 +19,9 @@ use crate::{
     },
     settings::Watch,
 };
+
+/// Most interfaces that are listed where none is like the one that was typed.
+const MOST_LISTED: usize = 8;
 
 /// What became of the names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -140,9 +145,24 @@ fn interfaces(called: &[String], selected: &[Option<u32>], names: &mut HostNames
             Some(real) => vec![real.as_str()],
             None => near(name, found.names.iter().map(String::as_str)),
         };
-        Known::No(format!("no interface of {place}{}", did_you_mean(&near)))
+        let hint = if near.is_empty() { there_are(&found.names) } else { did_you_mean(&near) };
+        Known::No(format!("no interface of {place}{hint}"))
     };
     called.iter().map(known).collect()
+}
+
+/// `: there are a, b and 3 more`: for whoever has a name in mind that nothing looks like.
+fn there_are(names: &BTreeSet<String>) -> String {
+    let listed: Vec<&str> = names.iter().take(MOST_LISTED).map(String::as_str).collect();
+    let more = match names.len().saturating_sub(MOST_LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    if listed.is_empty() {
+        String::new()
+    } else {
+        format!(": there are {}{more}", listed.join(", "))
+    }
 }
 
 /// Why there may be namespaces that were not seen.

@@ -66,6 +66,7 @@ const MISTYPED: &[(&str, &str, &str)] = &[
     ("--iface", "ol", "lo"),
     ("--iface", "!ol", "lo"),
     ("--iface", "dw-nowhere0", "no interface"),
+    ("--iface", "dw-nowhere0", "there are "),
     ("--netns", "hots", "host"),
     ("--netns", "3", "no network namespace has that number"),
     ("--proto", "tpc", "tcp"),
