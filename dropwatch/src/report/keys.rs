@@ -49,7 +49,7 @@ impl Choice<Glob> {
 }
 
 impl Choice<Function> {
-    /// Reads a function, as [`Function::parse`] does.
+    /// Reads a function, or one call in it: `tcp_v4_rcv+0x91 [module]`.
     ///
     /// # Errors
     /// As there.

@@ -88,7 +88,7 @@ pub enum Key {
     Help,
     /// Text to search for begins.
     Search,
-    /// The letter of a key: part of a text while one is typed, else what [`Key::of`] says.
+    /// The letter of a key: part of a text while one is typed, else what it asks for there.
     Letter(char),
     /// Takes back the last letter of a text.
     Backspace,
