@@ -167,7 +167,13 @@ fn there_are(names: &BTreeSet<String>) -> String {
 
 /// Why there may be namespaces that were not seen.
 fn hidden(names: &mut HostNames) -> Option<String> {
-    let hidden = names.namespaces().hidden();
+    let namespaces = names.namespaces();
+    if !namespaces.are_all_in_sight() {
+        return Some(
+            "network namespaces outside this container are out of sight: run on the host".to_owned(),
+        );
+    }
+    let hidden = namespaces.hidden();
     let blind = hidden > 0 && !privilege::may_use(Capability::CAP_SYS_PTRACE);
     blind.then(|| {
         format!(

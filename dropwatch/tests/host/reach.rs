@@ -235,6 +235,15 @@ fn a_container_says_what_it_does_not_see_and_is_not_the_host() {
         assert!(page.contains("processes those of this container"), "{page}");
         assert!(page.contains(&format!("own network namespace {own}")), "{page}");
 
+        // What is outside has drops, too: its numbers and names cannot be called nobody's.
+        for (option, name) in [("--netns", "3"), ("--iface", "dw-nowhere0")] {
+            let args = ["--json", option, name, "-d", "100ms"];
+            let run = in_a_container(unshare, &args).output().unwrap();
+            let out = String::from_utf8(run.stdout).unwrap();
+            let unchecked = format!("{option} {name} cannot be checked");
+            assert!(run.status.success() && out.contains(&unchecked), "{out}");
+        }
+
         // Of the names that can be asked for, the first is its own.
         let unknown = in_a_container(unshare, &["--netns", "nowhere", "-c", "1"]).output().unwrap();
         let said = String::from_utf8(unknown.stderr).unwrap();

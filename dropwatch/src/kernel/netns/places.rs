@@ -158,6 +158,12 @@ impl Namespaces {
         Ok(Place { netns, prefix: Some(prefix(&path)), path: Some(path) })
     }
 
+    /// Whether every process of the machine can be looked at, given the privileges: not in a
+    /// container, whose packets are counted with those of the whole machine.
+    pub fn are_all_in_sight(&self) -> bool {
+        self.all_processes
+    }
+
     /// Processes whose namespace is not known, for lack of `CAP_SYS_PTRACE`.
     pub fn hidden(&self) -> usize {
         self.hidden
