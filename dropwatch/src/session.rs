@@ -2,11 +2,11 @@
 //!
 //! Knows nothing of where reports go: the loops that own one do.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, anyhow};
 use caps::Capability;
-use dropwatch_common::filter::{LATER, MOST, Rule};
+use dropwatch_common::filter::{LATER, MOST, Rule, kind};
 use jiff::Timestamp;
 use log::{debug, info};
 
@@ -51,6 +51,8 @@ pub struct Session<'a> {
     evidence: Option<Collector>,
     /// Which network namespaces `--netns` asks for, as the kernel side compares now.
     netns: [Rule<u32>; MOST],
+    /// Those that it asked for earlier in this interval: what they dropped is in the next report.
+    asked_before: BTreeSet<u32>,
     /// For the first lines.
     notices: Vec<String>,
     /// Namespaces to filter by that were not there at the start.
@@ -103,6 +105,7 @@ impl<'a> Session<'a> {
             meter: if settings.verbose { Meter::start() } else { None },
             evidence: None,
             netns: wanted.filter.0.netns,
+            asked_before: BTreeSet::new(),
             notices,
             awaited: Awaited::new(&settings.packets, &netns),
             reporter: Reporter::new(kernel::host(&root), options, knowledge::is_benign),
@@ -186,6 +189,9 @@ impl<'a> Session<'a> {
             let set = self.probe.set_netns(index, value);
             set.with_context(|| format!("cannot filter by the network namespace {name}"))?;
             if let Some(rule) = self.netns.get_mut(index) {
+                if rule.kind == kind::INCLUDE && rule.value != LATER {
+                    self.asked_before.insert(rule.value);
+                }
                 rule.value = value;
             }
             let told = if inum.is_some() { "is there now" } else { "is not there any more" };
@@ -253,6 +259,7 @@ impl<'a> Session<'a> {
         let intervals = self.pace.advance(since_attach);
         let fallen = self.reporter.fallen();
         let mut report = self.reporter.report(&snapshot, intervals, samples, &mut self.names);
+        let asked_before = std::mem::take(&mut self.asked_before);
         if let Some(evidence) = &self.evidence {
             let devices = self.reporter.devices();
             let sent = diagnose::settle(&mut report, devices, evidence.before(), evidence.now());
@@ -260,12 +267,10 @@ impl<'a> Session<'a> {
             report.findings = diagnose::findings(&report, evidence.before(), evidence.now());
             // The counters of a namespace whose drops are left out would be held against those of
             // others.
-            report.findings.retain(|finding| {
-                finding
-                    .netns
-                    .as_ref()
-                    .is_none_or(|netns| filter::lets_through(&self.netns, netns.inum))
-            });
+            let is_asked = |inum: u32| {
+                filter::lets_through(&self.netns, inum) || asked_before.contains(&inum)
+            };
+            report.findings.retain(|it| it.netns.as_ref().is_none_or(|netns| is_asked(netns.inum)));
         }
         if self.reporter.fallen() > fallen {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());

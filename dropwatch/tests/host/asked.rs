@@ -20,7 +20,10 @@ use testbed::{
     udp::Family,
 };
 
-use crate::harness::{Run, UDP4, binary, decoded, has_reasons, output, text, wait_until};
+use crate::{
+    harness::{Run, UDP4, binary, decoded, has_reasons, output, text, wait_until},
+    reach::{LONG, drop_there, filtered, found, inum_of},
+};
 
 /// Longer than dropwatch takes to notice a namespace that has come or gone.
 fn notice() {
@@ -175,6 +178,23 @@ fn a_namespace_that_comes_later_is_counted_while_it_is_there() {
     assert_eq!(counted, [1100, 1100, 1100, 37, 1137], "{recordings:#?}");
     let told = |notice: &String| notice.contains(&late);
     assert!(recordings.iter().all(|recording| recording.start.notices.iter().any(told)));
+}
+
+/// The name stands for none by then, but the drops of the report are those of the one that had it.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn findings_are_told_of_a_namespace_that_has_lost_its_name() {
+    let netns = filtered("late");
+    let late = format!("dw-late-found-{}", std::process::id());
+    let run = Run::start(&["-i", LONG, "--netns", &late, "--later"]);
+    let named = Named::new(&late, netns.name());
+    notice();
+    drop_there(&netns);
+    drop(named);
+    notice();
+    let recording = run.stop();
+    assert!(recording.end.drops > 0, "{recording:#?}");
+    found(&recording, inum_of(&netns));
 }
 
 /// As a test script makes it: before the command there is no such namespace.

@@ -17,7 +17,7 @@ use crate::harness::{Recording, Run, wait_until};
 /// Datagrams that the rule drops.
 const PACKETS: u64 = 40;
 /// Longer than any of these tests takes: the only report is the last one.
-const LONG: &str = "10m";
+pub(crate) const LONG: &str = "10m";
 
 /// A run that counts what [`drop_there`] sends, and little else: at the places where packet filters
 /// drop, others on the host may drop more.
@@ -29,13 +29,13 @@ fn watch() -> Run {
 const RULE: &str = "-w -A INPUT -p udp --dport 9 -j DROP";
 
 /// A namespace whose packet filter drops what is sent to [`drop_there`].
-fn filtered(label: &str) -> Netns {
+pub(crate) fn filtered(label: &str) -> Netns {
     let netns = Netns::new(label).unwrap();
     command::output(netns.command("iptables-legacy").args(RULE.split(' '))).unwrap();
     netns
 }
 
-fn drop_there(netns: &Netns) {
+pub(crate) fn drop_there(netns: &Netns) {
     let send = || {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         for _ in 0..PACKETS {
@@ -54,12 +54,12 @@ fn inum(path: &str) -> u32 {
     fs::metadata(path).unwrap().ino().try_into().unwrap()
 }
 
-fn inum_of(netns: &Netns) -> u32 {
+pub(crate) fn inum_of(netns: &Netns) -> u32 {
     inum(&format!("/run/netns/{}", netns.name()))
 }
 
 /// The finding of the rule that dropped in the namespace `inum`.
-fn found(recording: &Recording, inum: u32) -> Finding {
+pub(crate) fn found(recording: &Recording, inum: u32) -> Finding {
     let mut findings = recording.reports.iter().flat_map(|Report { findings, .. }| findings);
     let here = |finding: &&Finding| {
         finding.rule == "netfilter_rule"
