@@ -83,7 +83,8 @@ impl Asked {
         match known {
             Known::Yes => {}
             Known::No(_) if later => {
-                self.notices.push(format!("{option} {typed}: not there yet; counted once it is"));
+                let then = if typed.starts_with('!') { "left out" } else { "counted" };
+                self.notices.push(format!("{option} {typed}: not there yet; {then} once it is"));
             }
             Known::No(why) => {
                 return Err(Failure::Usage(format!(

@@ -178,6 +178,8 @@ fn a_namespace_that_comes_later_is_counted_while_it_is_there() {
     assert_eq!(counted, [1100, 1100, 1100, 37, 1137], "{recordings:#?}");
     let told = |notice: &String| notice.contains(&late);
     assert!(recordings.iter().all(|recording| recording.start.notices.iter().any(told)));
+    let left_out = format!("--netns {excluded}: not there yet; left out once it is");
+    assert!(recordings[3].start.notices.contains(&left_out), "{:?}", recordings[3].start.notices);
 }
 
 /// The name stands for none by then, but the drops of the report are those of the one that had it.
