@@ -199,6 +199,9 @@ fn nothing_but_ascii_where_the_locale_has_no_more() {
     state.screen = Screen::Table;
     let screen = screen_on(ascii, &state, 80, 24);
     assert!(screen.contains("RATEv") && screen.contains("@##"), "{screen}");
+    type_text(&mut state, "/nft");
+    let screen = screen_on(ascii, &state, 80, 24);
+    assert!(screen.contains("/nft|  1 of 1"), "{screen}");
 }
 
 /// Warnings among them: only the hues that are legible on black and on white.

@@ -8,7 +8,7 @@ use super::{Color, Filters, duration};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Keys: q quit, up and down select, enter shows all about a row, space freezes, s sorts,
+Keys: q quit, up and down select, enter shows all about a row, / searches, space freezes, s sorts, \
 n shows one namespace, b shows harmless drops, ? tells them all.
 
 Examples:

@@ -24,7 +24,7 @@ pub(super) fn ascii(text: &str) -> Cow<'_, str> {
             '·' => plain.push('|'),
             '…' => plain.push('~'),
             '–' | '—' | '‐' | '‑' | '─' => plain.push('-'),
-            '│' => plain.push('|'),
+            '│' | '▏' => plain.push('|'),
             '‘' | '’' => plain.push('\''),
             '“' | '”' => plain.push('"'),
             '\u{a0}' | '\u{202f}' => plain.push(' '),
