@@ -1,9 +1,9 @@
 //! Names that look like one that is not known.
 
-use std::cmp::Reverse;
+use std::{borrow::Borrow, cmp::Reverse, fmt::Display};
 
 /// Most names that are told in place of an unknown one.
-const MOST: usize = 4;
+pub const MOST: usize = 4;
 /// Shorter parts of names say nothing.
 const PART: usize = 4;
 /// Longest name that is compared: the kernel's are no longer (`KSYM_NAME_LEN`,
@@ -30,8 +30,9 @@ pub fn near<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'
     near.into_iter().take(MOST).map(|(_, _, name)| name).collect()
 }
 
-/// How unlike two names are, in changes from the one to the other; `None` for too unlike.
-fn distance(typed: &str, name: &str) -> Option<usize> {
+/// How unlike two names are, in changes from the one to the other, of case as well; `None` for too
+/// unlike.
+pub fn distance(typed: &str, name: &str) -> Option<usize> {
     if typed.len() >= PART && name.contains(typed) {
         return Some(0);
     }
@@ -49,7 +50,7 @@ fn common(one: &str, other: &str) -> usize {
 }
 
 /// `: did you mean a, b or c?`; nothing where there is nothing to say.
-pub fn did_you_mean(near: &[&str]) -> String {
+pub fn did_you_mean<N: Borrow<str> + Display>(near: &[N]) -> String {
     match near {
         [] => String::new(),
         [one] => format!(": did you mean {one}?"),
@@ -94,6 +95,6 @@ mod tests {
         let told = did_you_mean(&found);
         assert!(told.starts_with(": did you mean ") && told.ends_with('?'), "{told}");
         assert_eq!(did_you_mean(&["a", "b"]), ": did you mean a or b?");
-        assert_eq!(did_you_mean(&[]), "");
+        assert_eq!(did_you_mean(&[""; 0]), "");
     }
 }

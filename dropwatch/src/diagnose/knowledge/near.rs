@@ -4,9 +4,8 @@ use super::{
     Table,
     search::{Unknown, bare_reason},
 };
+use crate::report::near::{MOST, distance};
 
-/// Most names suggested in place of an unknown one.
-const SUGGESTIONS: usize = 4;
 /// Letters of an unknown name that are repeated.
 const MOST_LETTERS: usize = 100;
 
@@ -40,22 +39,6 @@ impl Table {
             })
             .collect();
         near.sort_unstable();
-        near.into_iter().take(SUGGESTIONS).map(|(_, name)| name.to_owned()).collect()
+        near.into_iter().take(MOST).map(|(_, name)| name.to_owned()).collect()
     }
-}
-
-/// How unlike two names are; `None` for too unlike.
-fn distance(typed: &str, name: &str) -> Option<usize> {
-    /// Parts of names shorter than this say nothing.
-    const PART: usize = 4;
-    if typed.len() >= PART && name.contains(typed) {
-        return Some(0);
-    }
-    let longest = typed.len().max(name.len());
-    // Names of very different lengths are no slips of each other, and long texts no names.
-    if typed.len().abs_diff(name.len()) > longest / 3 {
-        return None;
-    }
-    let edits = strsim::osa_distance(typed, name);
-    (edits <= longest / 3).then_some(edits)
 }

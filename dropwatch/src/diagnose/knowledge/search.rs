@@ -8,6 +8,7 @@ use super::{
     rule::Rule,
     subject::{self, Subject},
 };
+use crate::report::near::did_you_mean;
 
 /// Entries shown in full, whatever their kind, where there are no more of them.
 const FEW: usize = 3;
@@ -32,16 +33,8 @@ pub struct Answer<'a> {
 pub enum Unknown {
     #[error("`{0}` is a drop reason of the kernel that dropwatch does not explain yet")]
     NotYet(String),
-    #[error("nothing is known about `{name}`{} (`dropwatch explain` lists all names)", suggest(.near))]
+    #[error("nothing is known about `{name}`{} (`dropwatch explain` lists all names)", did_you_mean(.near))]
     Name { name: String, near: Vec<String> },
-}
-
-fn suggest(near: &[String]) -> String {
-    match near {
-        [] => String::new(),
-        [one] => format!(": did you mean {one}?"),
-        [most @ .., last] => format!(": did you mean {} or {last}?", most.join(", ")),
-    }
 }
 
 impl Table {
