@@ -243,7 +243,7 @@ fn check_report(report: &Report) -> Result<(), String> {
 }
 
 fn check_finding(finding: &Finding, drops: u64) -> Result<(), String> {
-    let Finding { rule, netns, title, explains, evidence, actions, .. } = finding;
+    let Finding { rule, netns, title, explains, evidence, actions, unreachable, .. } = finding;
     let name = netns.as_ref().and_then(|netns| netns.name.as_ref());
     let values = evidence.iter().filter_map(|evidence| match &evidence.value {
         Value::Text(text) => Some(text),
@@ -251,7 +251,9 @@ fn check_finding(finding: &Finding, drops: u64) -> Result<(), String> {
     });
     let names = evidence.iter().flat_map(|evidence| [&evidence.name, &evidence.source]);
     let done = actions.iter().flat_map(|action| [&action.command, &action.note]);
+    let why = unreachable.as_ref().map(|unreachable| &unreachable.why);
     let texts = [rule, title].into_iter().chain(name).chain(values).chain(names).chain(done);
+    let texts = texts.chain(why);
     texts.into_iter().try_for_each(|text| check_text(text))?;
     check_length("pieces of evidence", evidence.len())?;
     check_length("actions", actions.len())?;

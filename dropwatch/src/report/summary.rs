@@ -277,7 +277,13 @@ impl Summing {
         found.explains = found.explains.saturating_add(explains);
         if explains >= *most {
             *most = explains;
-            found.title.clone_from(&finding.title);
+            let others = self.text.saturating_sub(found.title.len());
+            let text = others.saturating_add(finding.title.len());
+            // Where there is no room, the title before it is as true of its own report.
+            if text <= MOST_TEXT {
+                self.text = text;
+                found.title.clone_from(&finding.title);
+            }
         }
     }
 }

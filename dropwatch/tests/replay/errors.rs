@@ -153,6 +153,15 @@ fn numbers_that_contradict_each_other_are_refused() {
             json!("f".repeat(5000)),
             "a text of 5000 bytes, where 4096 is the most",
         ),
+        (
+            "/findings",
+            json!([{
+                "rule": "r", "severity": "notice", "netns": null, "title": "t", "explains": null,
+                "evidence": [], "actions": [],
+                "unreachable": {"ended": false, "why": "w".repeat(5000)},
+            }]),
+            "a text of 5000 bytes, where 4096 is the most",
+        ),
     ] {
         assert_eq!(edited(pointer, value), format!("line 2 contradicts itself: {expected}"));
     }
