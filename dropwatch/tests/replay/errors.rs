@@ -177,6 +177,26 @@ fn numbers_that_contradict_each_other_are_refused() {
     }
 }
 
+/// A cause may be found in each namespace of a host, at the same time.
+#[test]
+fn a_report_has_as_many_findings_as_there_are() {
+    let recording = recording();
+    let mut lines: Vec<Value> =
+        recording.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let finding = |inum: u32| {
+        json!({
+            "rule": "accept_queue_full", "severity": "critical",
+            "netns": {"name": null, "inum": inum}, "title": "t", "explains": null,
+            "evidence": [], "actions": [],
+        })
+    };
+    lines[1]["findings"] = (0..256).map(finding).collect();
+    let many: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let (shown, result) = again(many.as_bytes(), Format::Json, &View::default());
+    result.unwrap();
+    assert_eq!(shown.matches("accept_queue_full").count(), 256);
+}
+
 #[test]
 fn fields_of_later_versions_are_passed_over() {
     let recording = recording();
