@@ -21,7 +21,7 @@ use testbed::{
 };
 
 use crate::{
-    harness::{Run, UDP4, binary, decoded, has_reasons, output, text, wait_until},
+    harness::{Run, UDP4, binary, decoded, has_reasons, output, refused, text, wait_until},
     reach::{LONG, drop_there, filtered, found, inum_of},
 };
 
@@ -221,15 +221,7 @@ fn a_namespace_that_the_command_makes_is_counted() {
         Line::End(end) => end.run.as_ref(),
         _ => None,
     });
-    let refused: u64 = ended
-        .unwrap()
-        .summary
-        .locations
-        .iter()
-        .filter(|row| row.symbol.as_deref().is_some_and(|symbol| symbol.contains("udp")))
-        .map(|row| row.count)
-        .sum();
-    assert_eq!(refused, 10, "{told}");
+    assert_eq!(refused(ended.unwrap()), 10, "{told}");
 }
 
 #[test]

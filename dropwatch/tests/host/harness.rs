@@ -11,7 +11,7 @@ use std::{
 use dropwatch::report::{
     decode::decode,
     groups::{GroupRow, Groups},
-    model::{End, Line, Location, Lost, Report, Start},
+    model::{End, Line, Location, Lost, RanCommand, Report, Start},
 };
 use testbed::{
     netns::Netns,
@@ -216,6 +216,14 @@ pub(crate) fn is_at(location: &Location, places: &[(&str, &str)]) -> bool {
         let expected = has_reasons().then_some(reason);
         function(location) == symbol && location.reason.as_deref() == expected
     })
+}
+
+/// Datagrams that were refused while a command ran, by its sum.
+pub(crate) fn refused(ran: &RanCommand) -> u64 {
+    let rows = ran.summary.locations.iter();
+    rows.filter(|row| row.symbol.as_deref().is_some_and(|symbol| symbol.contains("udp")))
+        .map(|row| row.count)
+        .sum()
 }
 
 /// The function's name as in the source: compilers mark their clones with a suffix.

@@ -24,7 +24,7 @@ use testbed::{
     udp::Family,
 };
 
-use crate::harness::{UDP4, binary, decoded, is_at, text, wait_until, within};
+use crate::harness::{UDP4, binary, decoded, is_at, refused, text, wait_until, within};
 
 /// A file that is removed with its test.
 struct Recording(PathBuf);
@@ -113,14 +113,7 @@ fn a_threshold_decides_and_the_summary_has_the_drops() {
     // `read` finds no line.
     assert_eq!((ran.status, ran.signal), (Some(1), None));
     assert_eq!(ran.summary.drops + ran.summary.before.unwrap().drops, sum);
-    let refused: u64 = ran
-        .summary
-        .locations
-        .iter()
-        .filter(|row| row.symbol.as_deref().is_some_and(|symbol| symbol.contains("udp")))
-        .map(|row| row.count)
-        .sum();
-    assert_eq!(refused, 1000);
+    assert_eq!(refused(&ran), 1000);
 }
 
 #[test]
