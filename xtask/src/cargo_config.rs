@@ -2,32 +2,19 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
-    path::{Path, PathBuf},
+    os::unix::fs::symlink,
+    path::Path,
     process::{Command, Output},
 };
 
-use crate::project::{cargo, find_command};
+use crate::{
+    project::{cargo, find_command},
+    scratch::Scratch,
+};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// A folder of a test's own, removed at its end.
-struct Scratch(PathBuf);
-
 impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn put(&self, path: &str, text: &str) {
-        let path = self.0.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
     fn copy(&self, path: &str) {
         self.put(path, &fs::read_to_string(Path::new(ROOT).join(path)).unwrap());
     }
@@ -46,12 +33,6 @@ impl Scratch {
         let output = command.output().unwrap();
         assert!(output.status.success(), "{words:?} in {folder}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

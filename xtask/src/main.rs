@@ -20,6 +20,8 @@ mod project;
 mod provenance;
 mod root;
 mod scenario;
+#[cfg(test)]
+mod scratch;
 mod setup;
 mod test;
 mod toolchain;
