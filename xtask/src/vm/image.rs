@@ -41,7 +41,8 @@ const MODULES: [&str; 13] = [
 ];
 
 /// Programs copied from this machine, with their libraries. busybox serves for the rest.
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 10] = [
+    "bash",
     "ip",
     "tc",
     "nft",

@@ -67,7 +67,16 @@ const NOT_IN_GUESTS: [(&str, &str); 7] = [
 ];
 /// Groups of tests about the program itself, which no kernel changes. They wait a lot, so one
 /// guest runs them, that of the oldest kernel, which is the fastest.
-const ONCE: [&str; 6] = ["capture::", "input::", "lifecycle::", "metrics::", "output::", "run::"];
+const ONCE: [&str; 8] = [
+    "capture::",
+    "files::",
+    "input::",
+    "lifecycle::",
+    "metrics::",
+    "output::",
+    "run::",
+    "service::",
+];
 
 /// Groups that take long, and that the oldest and the newest kernel prove for those between.
 const AT_THE_ENDS: [&str; 1] = ["findings::"];
