@@ -2,10 +2,10 @@
 //!
 //! A host at rest is rare: somebody asks for a port that is closed, a switch announces itself, a
 //! container runs into its filter. So the tests run beside such traffic, made here by a process of
-//! its own: on the host's loopback, and in the namespaces of a tenant ([`tenant`]) that drops at
+//! its own: on the host's loopback, and in the namespaces of a tenant (`tenant`) that drops at
 //! the places where tests count, over links and from ports that are named as theirs are.
 //!
-//! The process ends with the one that started it, however that ends, and after [`LONGEST`] at the
+//! The process ends with the one that started it, however that ends, and after two hours at the
 //! latest.
 
 mod tenant;

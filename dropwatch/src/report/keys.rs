@@ -52,7 +52,7 @@ impl Choice<Function> {
     /// Reads a function, or one call in it: `tcp_v4_rcv+0x91 [module]`.
     ///
     /// # Errors
-    /// As there.
+    /// What is wrong with it, in a few words.
     pub fn function(text: &str) -> Result<Self, String> {
         Self::parse(text.trim(), Function::parse)
     }
