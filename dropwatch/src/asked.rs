@@ -80,15 +80,21 @@ impl Asked {
         known: Known,
         later: bool,
     ) -> Result<(), Failure> {
+        // Only names of the kernel's own can be patterns.
+        let star = match option {
+            "--netns" | "--iface" if typed.contains('*') => "; a star stands for itself here",
+            _ => "",
+        };
         match known {
             Known::Yes => {}
             Known::No(_) if later => {
                 let then = if typed.starts_with('!') { "left out" } else { "counted" };
-                self.notices.push(format!("{option} {typed}: not there yet; {then} once it is"));
+                let then = format!("{then} once it is{star}");
+                self.notices.push(format!("{option} {typed}: not there yet; {then}"));
             }
             Known::No(why) => {
                 return Err(Failure::Usage(format!(
-                    "{option} {typed}: {why} (--later takes what is still to come)"
+                    "{option} {typed}: {why}{star} (--later takes what is still to come)"
                 )));
             }
             Known::Untold(why) => {
@@ -171,7 +177,8 @@ fn hidden(names: &mut HostNames) -> Option<String> {
     let namespaces = names.namespaces();
     if !namespaces.are_all_in_sight() {
         return Some(
-            "network namespaces outside this container are out of sight: run on the host".to_owned(),
+            "network namespaces outside this container are out of sight: run on the host"
+                .to_owned(),
         );
     }
     let hidden = namespaces.hidden();

@@ -267,9 +267,8 @@ impl<'a> Session<'a> {
             report.findings = diagnose::findings(&report, evidence.before(), evidence.now());
             // The counters of a namespace whose drops are left out would be held against those of
             // others.
-            let is_asked = |inum: u32| {
-                filter::lets_through(&self.netns, inum) || asked_before.contains(&inum)
-            };
+            let is_asked =
+                |inum: u32| filter::lets_through(&self.netns, inum) || asked_before.contains(&inum);
             report.findings.retain(|it| it.netns.as_ref().is_none_or(|netns| is_asked(netns.inum)));
         }
         if self.reporter.fallen() > fallen {

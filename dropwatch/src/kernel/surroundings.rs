@@ -52,11 +52,12 @@ impl Surroundings {
         if self.is_container() {
             let own = match self.first_netns {
                 true => "the host's own network namespace, which this container shares",
-                false => "this container and of what it can reach",
+                false => "its own network namespace",
             };
             notices.push(format!(
                 "this is a container with a PID namespace of its own: drops of the whole machine \
-                 are counted, but names, processes and findings are those of {own}; other network \
+                 are counted, but processes are those of this container; names and findings are \
+                 those of {own}, and of what has a name in its /run/netns; other network \
                  namespaces are shown as numbers: run on the host, or with its PID namespace \
                  (--pid=host, hostPID)"
             ));

@@ -162,6 +162,21 @@ impl SymbolTable {
         })
     }
 
+    /// Whether a function that `is_meant` takes, by its name and whose it is, reaches `offset` bytes
+    /// from its start.
+    pub fn reaches(&self, offset: u64, is_meant: impl Fn(&str, Option<&str>) -> bool) -> bool {
+        let meant = |section: &Section, symbol: &Symbol| {
+            let owner = self.owners.get(usize::from(symbol.owner));
+            is_meant(section.name(symbol), owner.map(|owner| owner.name.as_str()))
+                && symbol.address.checked_add(offset).is_some_and(|address| {
+                    self.resolve(address).is_some_and(|found| found.offset == offset)
+                })
+        };
+        [&self.core, &self.loaded]
+            .into_iter()
+            .any(|section| section.symbols.iter().any(|symbol| meant(section, symbol)))
+    }
+
     /// Functions known.
     pub fn len(&self) -> usize {
         self.core.symbols.len() + self.loaded.symbols.len()

@@ -182,8 +182,7 @@ Kernel
         let modules = modules.filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
         let mut seen = 0;
         for module in modules.filter(|module| !["captured", "guest", "harness"].contains(module)) {
-            let is_left_out =
-                NOT_IN_GUESTS.iter().any(|(name, _)| *name == format!("{module}::"));
+            let is_left_out = NOT_IN_GUESTS.iter().any(|(name, _)| *name == format!("{module}::"));
             let is_known = GROUPS.iter().any(|(known, _)| *known == module);
             assert_ne!(is_left_out, is_known, "{module}");
             seen += 1;

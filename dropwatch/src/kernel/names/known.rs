@@ -66,8 +66,15 @@ impl HostNames {
         let called = |name: &str| function.is_called(name);
         let found: Vec<_> = names.filter(|(name, _)| called(name)).collect();
         let typed = function.module.as_deref();
-        if found.iter().any(|(_, module)| typed.is_none() || *module == typed) {
-            return Known::Yes;
+        let is_there = |module: Option<&str>| typed.is_none() || module == typed;
+        if found.iter().any(|(_, module)| is_there(*module)) {
+            let Some(offset) = function.offset else { return Known::Yes };
+            let meant = |name: &str, module: Option<&str>| called(name) && is_there(module);
+            let table = loaded.symbols.as_ref().map(LiveSymbols::table);
+            return match table.is_ok_and(|table| table.reaches(offset, meant)) {
+                true => Known::Yes,
+                false => Known::No(format!("the function ends before +{offset:#x}")),
+            };
         }
         if let Some((_, elsewhere)) = found.first() {
             let elsewhere = elsewhere
