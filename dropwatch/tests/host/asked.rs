@@ -60,8 +60,8 @@ impl Drop for Named {
 
 /// Names that are nothing's, by option, each with what is to be suggested.
 const MISTYPED: &[(&str, &str, &str)] = &[
-    ("--symbol", "udp4_lib_rcv", "__udp4_lib_rcv"),
-    ("--symbol", "!udp4_lib_rcv", "__udp4_lib_rcv"),
+    ("--symbol", "nf_hok_slow", "nf_hook_slow"),
+    ("--symbol", "!nf_hok_slow", "nf_hook_slow"),
     ("--symbol", "tcp_v4_recv*", "tcp_v4_rcv"),
     ("--symbol", "tcp_v4_rcb+0x91", "tcp_v4_rcv"),
     ("--symbol", "tcp_v4_rcv [nf_tables]", "the kernel itself"),
