@@ -3,7 +3,9 @@
 //! An emulated one is ten to fifty times slower. Whoever boots it says so in the environment, and
 //! floods get smaller and patience longer by that factor. No count gets less exact.
 
-use std::{env, time::Duration};
+use std::{env, os::unix::net::UnixDatagram, time::Duration};
+
+use crate::socket::has_netns_cookie;
 
 /// Set in guests that were booted for tests: they may be changed at will.
 const GUEST: &str = "DROPWATCH_TEST_GUEST";
@@ -23,6 +25,11 @@ pub fn fewer(n: u64) -> u64 {
 /// `duration` on a fast machine, longer on a slow one, but not beyond a minute for that.
 pub fn longer(duration: Duration) -> Duration {
     (duration * slowness()).min(duration.max(Duration::from_secs(60)))
+}
+
+/// Whether this kernel tells a network namespace from a later one of the same number (Linux 5.14).
+pub fn tells_namespaces_apart() -> bool {
+    UnixDatagram::unbound().is_ok_and(|socket| has_netns_cookie(&socket))
 }
 
 fn slowness() -> u32 {

@@ -44,3 +44,23 @@ pub(crate) fn receive_memory(socket: &impl AsRawFd) -> io::Result<u32> {
     };
     if result == 0 { Ok(values[0]) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Whether network namespaces have numbers that are never given again (`SO_NETNS_COOKIE`, Linux
+/// 5.14), and may be asked for them.
+pub(crate) fn has_netns_cookie(socket: &impl AsRawFd) -> bool {
+    /// Of include/uapi/asm-generic/socket.h.
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let mut cookie = 0_u64;
+    let mut length = size_of_val(&cookie) as libc::socklen_t;
+    // SAFETY: pointer and length describe `cookie`, of which any bytes are valid.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    result == 0
+}

@@ -3,7 +3,7 @@
 
 use std::{
     os::unix::net::UnixDatagram,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -149,10 +149,11 @@ fn the_command_of_a_run_does_not_speak_for_it() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn servers_of_recordings_and_watchers_of_tables_are_ready() {
-    let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/replay/v1.ndjson");
-    let recording = recording.to_str().unwrap();
+    let file = format!("dropwatch-service-{}.ndjson", std::process::id());
+    let recording = std::env::temp_dir().join(file);
+    std::fs::write(&recording, include_str!("../fixtures/replay/v1.ndjson")).unwrap();
     for args in [
-        &["replay", recording, "--metrics", "127.0.0.1:0"][..],
+        &["replay", recording.to_str().unwrap(), "--metrics", "127.0.0.1:0"][..],
         &["conntrack", "--watch=100ms", "--json"],
     ] {
         let manager = Manager::new("others");
@@ -161,4 +162,5 @@ fn servers_of_recordings_and_watchers_of_tables_are_ready() {
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
         assert!(child.wait().unwrap().success(), "{args:?}");
     }
+    std::fs::remove_file(&recording).unwrap();
 }
