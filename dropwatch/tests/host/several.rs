@@ -18,13 +18,14 @@ use crate::harness::{ETHERTYPE, RECEIVE_PATH, Run, UDP4, loaded};
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn three_at_once_count_the_same() {
-    const N: u64 = 5_000;
+    // On a slow machine more would wait in the CPU's backlog than that has room for.
+    let n = fewer(5_000);
     let closed = ClosedPort::new().unwrap();
     let runs =
         ["100ms", "250ms", "1h"].map(|interval| Run::within(&[closed.netns()], &["-i", interval]));
-    closed.send(Family::V4, N).unwrap();
+    closed.send(Family::V4, n).unwrap();
     for recording in runs.map(Run::stop) {
-        assert_eq!(recording.count(UDP4), N);
+        assert_eq!(recording.count(UDP4), n);
     }
 }
 
