@@ -9,6 +9,7 @@ use std::{
 };
 
 use dropwatch::report::model::Location;
+use testbed::machine::longer;
 
 use crate::harness::{Recording, Run};
 
@@ -75,7 +76,7 @@ fn sockets_closed_with_unread_data_are_harmless() {
     close_unix();
     close_listener();
     // A socket may end a grace period after its last user.
-    thread::sleep(Duration::from_millis(500));
+    thread::sleep(longer(Duration::from_millis(500)));
     let (own, recording) = (own.stop(), run.stop());
 
     let udp = rows(&own).filter(|row| row.benign && UDP.contains(&function(row)));
