@@ -44,9 +44,13 @@ impl Reader {
     fn open(path: &Path) -> Self {
         let mut options = OpenOptions::new();
         let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap();
-        // As small as the kernel makes them, to be full soon.
-        fcntl(file.as_fd(), FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
         Self { file, taken: Vec::new() }
+    }
+
+    /// Makes it as small as the kernel can, to be full soon. Nothing may be written before: what is
+    /// in it does not get out of the way.
+    fn shrink(&self) {
+        fcntl(self.file.as_fd(), FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     }
 
     /// Takes what is there, at most `most` bytes.
@@ -121,6 +125,7 @@ fn a_fifo_gets_every_line_whatever_its_readers_do() {
     let path = folder.path("dropwatch.ndjson");
     mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
     let mut first = Reader::open(&path);
+    first.shrink();
     let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
     // Samples make writes longer than the pipe, so that it is full within a line.
     let run = begin(closed.netns(), &["--samples", "--output", path.to_str().unwrap()]);
