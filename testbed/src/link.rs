@@ -1,6 +1,6 @@
 //! Virtual Ethernet pairs and what their links count.
 
-use std::process::Command;
+use std::{process::Command, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -27,6 +27,8 @@ pub fn veth(a: &Netns, a_link: &str, b: &Netns, b_link: &str) -> Result<()> {
 /// Frame counters of a link (`struct rtnl_link_stats64`, `include/uapi/linux/if_link.h`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkStats {
+    /// Frames that came in or went out.
+    pub packets: u64,
     /// Frames that came in and were discarded: no handler, or no room in the CPU's backlog.
     pub rx_dropped: u64,
     /// Frames that could not be sent, for example because the link has no carrier.
@@ -42,6 +44,24 @@ pub fn stats(netns: &Netns, link: &str) -> Result<LinkStats> {
     parse(&text).with_context(|| format!("cannot read the counters of {link}"))
 }
 
+/// Waits until no frame has come in or gone out at `link` for `pause`, and for at most ten of them:
+/// what was sent has arrived then.
+///
+/// # Errors
+/// When its counters cannot be read.
+pub fn wait_until_quiet(netns: &Netns, link: &str, pause: Duration) -> Result<()> {
+    let mut before = stats(netns, link)?.packets;
+    for _ in 0..10 {
+        thread::sleep(pause);
+        let now = stats(netns, link)?.packets;
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
+}
+
 fn parse(json: &str) -> Result<LinkStats> {
     #[derive(Deserialize)]
     struct Link {
@@ -54,10 +74,15 @@ fn parse(json: &str) -> Result<LinkStats> {
     }
     #[derive(Deserialize)]
     struct Direction {
+        packets: u64,
         dropped: u64,
     }
-    let [link]: [Link; 1] = serde_json::from_str(json)?;
-    Ok(LinkStats { rx_dropped: link.stats64.rx.dropped, tx_dropped: link.stats64.tx.dropped })
+    let [Link { stats64: Stats { rx, tx } }]: [Link; 1] = serde_json::from_str(json)?;
+    Ok(LinkStats {
+        packets: rx.packets + tx.packets,
+        rx_dropped: rx.dropped,
+        tx_dropped: tx.dropped,
+    })
 }
 
 #[cfg(test)]
@@ -69,7 +94,8 @@ mod tests {
         let json = r#"[{"ifname":"in0","stats64":{
             "rx":{"bytes":1,"packets":9,"errors":0,"dropped":7,"over_errors":0,"multicast":0},
             "tx":{"bytes":1,"packets":3,"errors":0,"dropped":2,"carrier_errors":0,"collisions":0}}}]"#;
-        assert_eq!(parse(json).unwrap(), LinkStats { rx_dropped: 7, tx_dropped: 2 });
+        let expected = LinkStats { packets: 12, rx_dropped: 7, tx_dropped: 2 };
+        assert_eq!(parse(json).unwrap(), expected);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, counters, link, load::Server, netns::Netns, undo::Undo};
+use crate::{command, counters, link, load::Server, machine, netns::Netns, undo::Undo};
 
 /// Addresses set aside for benchmarks (RFC 2544), so that none can be somebody's.
 pub const CLIENT: &str = "198.18.1.2";
@@ -106,8 +106,15 @@ impl Gateway {
         &self.client
     }
 
-    /// Takes the gateway's links down: no packet comes any more that conntrack could drop.
+    /// Takes the gateway's links down: no packet comes any more that conntrack could drop. The
+    /// last ones of the load arrive before: without the one link, those that came in by the other
+    /// would have no route.
     pub(super) fn quiet(&self) -> Result<()> {
+        link::wait_until_quiet(
+            &self.gateway,
+            OUTSIDE_LINK,
+            machine::longer(Duration::from_millis(300)),
+        )?;
         self.gateway.ip(&format!("link set {OUTSIDE_LINK} down"))?;
         self.gateway.ip("link set br0 down")?;
         Ok(())
