@@ -1,4 +1,4 @@
-//! Whether the names in a run's filters are anything's on this host.
+//! Whether the names in a run's filters are anything's on this host, and whether anything can pass.
 //!
 //! A filter for what is not there counts nothing, and would make a gate out of a typing mistake. So
 //! such a name is refused, unless it is said to come later. What the host does not tell is used as
@@ -10,7 +10,7 @@ use caps::Capability;
 
 use crate::{
     exit::Failure,
-    filter::interface_name,
+    filter::{contradiction, interface_name},
     kernel::{HostNames, Known},
     privilege,
     report::{
@@ -36,7 +36,8 @@ pub struct Asked {
 /// Looks all of them up. To be called while capabilities are there.
 ///
 /// # Errors
-/// Usage: the first name that is nothing's, with those that look like it.
+/// Usage: the first name that is nothing's, with those that look like it; filters that contradict
+/// each other.
 pub fn check(settings: &Watch, names: &mut HostNames) -> Result<Asked, Failure> {
     let mut asked = Asked::default();
     for Choice { exclude, value: reason } in &settings.keys.reasons {
@@ -69,6 +70,9 @@ pub fn check(settings: &Watch, names: &mut HostNames) -> Result<Asked, Failure> 
             asked.settle("--iface", &typed(choice.exclude, name), known, settings.later)?;
         }
     }
+    let (keys, packets) = (&settings.keys, &settings.packets);
+    let vain = contradiction::check(keys, packets, &asked.netns, &settings.filters);
+    asked.notices.extend(vain.map_err(Failure::Usage)?);
     Ok(asked)
 }
 

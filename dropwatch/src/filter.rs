@@ -3,11 +3,13 @@
 //! Values of one option are alternatives, those with `!` before them are excluded, and every
 //! option must let a packet through.
 
+pub mod contradiction;
+
 use std::net::{IpAddr, Ipv6Addr};
 
 use dropwatch_common::filter::{Filter, MOST, Masked, NAME, Ports, Protocol, Rule, kind, part};
 
-use crate::report::keys::Choice;
+use crate::report::{keys::Choice, protocol::number};
 
 /// The packet filter of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +60,12 @@ pub fn lets_through<T: Copy + PartialEq>(rules: &[Rule<T>], value: T) -> bool {
     let included =
         of(kind::INCLUDE).next().is_none() || of(kind::INCLUDE).any(|r| r.value == value);
     included && of(kind::EXCLUDE).all(|rule| rule.value != value)
+}
+
+/// Whether packets of a protocol above IP begin with ports.
+fn port_bearing(transport: u8) -> bool {
+    use number::{DCCP, SCTP, TCP, UDP, UDP_LITE};
+    matches!(transport, TCP | UDP | DCCP | SCTP | UDP_LITE)
 }
 
 fn fill<T: Copy>(

@@ -20,6 +20,7 @@
 //! proved it.
 
 mod ended;
+mod find;
 mod places;
 
 use std::{
@@ -34,7 +35,6 @@ use super::{
     HostRoot, Surroundings, clean, interfaces,
     processes::{self, Process},
 };
-use crate::report::near::{did_you_mean, near};
 
 /// Folders in which namespaces are mounted, and what is put before their names: those of
 /// `ip netns` and of container runtimes that follow it (containerd, CRI-O), and Docker's.
@@ -172,69 +172,6 @@ impl Namespaces {
             names.insert(inum, name.clone());
         }
         name
-    }
-
-    /// The inode number of the namespace that people call `wanted`: `host`, a mounted name, a path
-    /// such as `/proc/812/ns/net`, or the number itself.
-    ///
-    /// # Errors
-    /// Why it is none, with those there are.
-    pub fn find(&mut self, wanted: &str) -> Result<u32, String> {
-        if wanted == HOST
-            && let Some(host) = self.host
-        {
-            return Ok(host);
-        }
-        if wanted == CONTAINER
-            && let Some(container) = self.container
-        {
-            return Ok(container);
-        }
-        if wanted.contains('/')
-            && let Ok(file) = Path::new(wanted).metadata()
-        {
-            let nsfs = self.root.path(link("self")).metadata().map(|own| own.dev());
-            let inum = u32::try_from(file.ino()).ok();
-            let inum = inum.filter(|_| nsfs.is_ok_and(|nsfs| nsfs == file.dev()));
-            return inum.ok_or_else(|| format!("{wanted} is no namespace"));
-        }
-        let mounted = self.now.mounted.get_or_insert_with(|| mounted(&self.root));
-        if let Some((inum, _)) = mounted.iter().find(|(_, mounted)| mounted.name == wanted) {
-            return Ok(*inum);
-        }
-        wanted.parse().map_err(|_| {
-            let mut names: Vec<_> = mounted.values().map(|mounted| mounted.name.as_str()).collect();
-            names.sort_unstable();
-            let alike = did_you_mean(&near(wanted, names.iter().copied()));
-            names.truncate(10);
-            let first = if self.host.is_some() { HOST } else { CONTAINER };
-            let known = [&[first], names.as_slice()].concat().join(", ");
-            format!(
-                "there is no network namespace {wanted}{alike}{} there are {known}; for a process \
-                 or a container use /proc/PID/ns/net",
-                if alike.is_empty() { ":" } else { "" }
-            )
-        })
-    }
-
-    /// The inode number of the namespace that is mounted by that name, or is at that path, at this
-    /// moment: nothing that was read before counts.
-    pub fn named(&self, wanted: &str) -> Option<u32> {
-        let nsfs = self.root.path(link("self")).metadata().ok()?.dev();
-        let inum = |path: &Path| {
-            let file = path.metadata().ok().filter(|file| file.dev() == nsfs)?;
-            u32::try_from(file.ino()).ok()
-        };
-        if wanted.contains('/')
-            && let Some(inum) = inum(Path::new(wanted))
-        {
-            return Some(inum);
-        }
-        FOLDERS.iter().find_map(|(folder, prefix)| {
-            let name = wanted.strip_prefix(prefix)?;
-            let is_name = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
-            inum(&self.root.path(folder).join(name)).filter(|_| is_name)
-        })
     }
 
     /// Name of the interface `ifindex` of the namespace `inum`, cleaned of control characters.

@@ -101,6 +101,18 @@ impl Function {
         self.name.matches(name) || self.name.matches(base)
     }
 
+    /// Whether it matches every call that `other` does.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.name.covers(&other.name)
+            && (self.offset.is_none() || self.offset == other.offset)
+            && (self.module.is_none() || self.module == other.module)
+    }
+
+    /// Whether it matches whatever has a name.
+    pub fn is_everything(&self) -> bool {
+        self.name.is_everything() && self.offset.is_none() && self.module.is_none()
+    }
+
     fn matches(&self, symbol: &Symbol) -> bool {
         self.is_called(&symbol.name)
             && self.offset.is_none_or(|offset| offset == symbol.offset)
@@ -123,6 +135,17 @@ impl Glob {
     /// As it was typed.
     pub fn text(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it matches every name that `other` does: the stars of that can only stand behind
+    /// stars of this.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.matches(&other.0)
+    }
+
+    /// Whether it matches every name.
+    pub fn is_everything(&self) -> bool {
+        self.0.bytes().all(|byte| byte == b'*')
     }
 
     pub fn matches(&self, name: &str) -> bool {

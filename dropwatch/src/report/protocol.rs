@@ -111,8 +111,17 @@ pub fn parse(text: &str) -> Result<Protocol, String> {
     if let Some((number, _)) = NETWORK.iter().find(|(_, name)| *name == text) {
         return Ok(ethertype(*number));
     }
-    if let Some(Ok(number @ 1..)) = text.strip_prefix("0x").map(|hex| u16::from_str_radix(hex, 16))
+    if let Some(hex) = text.strip_prefix("0x")
+        && let Ok(number @ 1..) = u16::from_str_radix(hex, 16)
     {
+        // Somebody may well mean the number above IP, 0x06 for TCP.
+        if let (1..4, Ok(above)) = (hex.len(), u8::try_from(number)) {
+            return Err(format!(
+                "ethertypes have four digits: write {number} for {} above IP, {number:#06x} for an \
+                 ethertype",
+                transport(above)
+            ));
+        }
         return Ok(ethertype(number));
     }
     // As reports print one without a name.
@@ -165,6 +174,9 @@ mod tests {
         assert_eq!(parse("icmp"), Ok(Protocol { network: IPV4, transport: 1 }));
         assert_eq!(parse("ip"), Ok(Protocol { network: IPV4, transport: ANY }));
         assert_eq!(parse("253"), Ok(Protocol { network: 0, transport: 253 }));
+        assert_eq!(parse("0x0006"), Ok(Protocol { network: 6, transport: ANY }));
+        assert!(parse("0x06").unwrap_err().contains("write 6 for tcp"));
+        assert!(parse("0x3a").unwrap_err().contains("write 58 for icmpv6"));
         for text in ["", "tpc", "256", "-1", "0x", "0x0", "0x10000", "tcp "] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -74,6 +74,8 @@ const MISTYPED: &[(&str, &str, &str)] = &[
     ("--iface", "dw-nowhere0", "no interface"),
     ("--iface", "dw-nowhere0", "there are "),
     ("--netns", "hots", "host"),
+    ("--netns", "/proc/self/ns/uts", "is no network namespace"),
+    ("--netns", "/proc/self/stat", "is no namespace"),
     ("--netns", "3", "no network namespace has that number"),
     ("--proto", "tpc", "tcp"),
     ("--proto", "!icmpv7", "icmpv6"),
@@ -105,6 +107,34 @@ fn a_name_that_is_nothings_is_refused_with_those_like_it() {
         assert_ne!(refused.status.code(), Some(0), "{option} {typed}");
         assert!(refused.stdout.is_empty(), "{option} {typed}");
     }
+}
+
+/// Two names of one namespace, and what packets cannot be at once.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn filters_that_no_drop_can_pass_are_refused() {
+    let netns = filtered("contradicted");
+    let (name, path) = (netns.name(), format!("!/run/netns/{}", netns.name()));
+    for line in [
+        ["--netns", name, "--netns", &path],
+        ["--port", "80", "--proto", "icmp"],
+        ["--host", "fd00::1", "--proto", "arp"],
+        ["--iface", "lo", "--iface", "!lo"],
+        ["--symbol", "tcp_v4_rcv", "--symbol", "!tcp_*"],
+    ] {
+        let refused = output(&[&["-d", "100ms"][..], &line].concat());
+        let told = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{line:?}: {told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(line.iter().all(|word| told.contains(word)), "{told}");
+        let refused = output(&[&["run"][..], &line, &["--", "echo", "started"]].concat());
+        assert_eq!(refused.status.code(), Some(125), "{line:?}: {}", text(&refused.stderr));
+        assert!(refused.stdout.is_empty(), "{line:?}");
+    }
+    let run = Run::start(&["--proto", "udp", "--proto", "icmp", "--port", "80"]);
+    let notices = run.stop().start.notices;
+    let told = "--proto icmp counts nothing beside --port 80";
+    assert!(notices.iter().any(|notice| notice == told), "{notices:?}");
 }
 
 #[test]

@@ -1,0 +1,355 @@
+//! Filters that no drop can pass: each alone may well be meant, together they count nothing.
+//!
+//! Decided as the kernel side decides: an address or a port is the source's or the destination's,
+//! packets other than IP have neither, and only some protocols have ports.
+
+use dropwatch_common::filter::{ANY, Masked, NAME, Ports, Protocol};
+
+use super::{Packets, port_bearing};
+use crate::report::keys::{Choice, Keys};
+
+/// Ethertypes (include/uapi/linux/if_ether.h).
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+/// All IPv4 addresses, mapped into IPv6 (`::ffff:0:0/96`).
+const MAPPED: Range = Range { first: 0xffff_0000_0000, last: 0xffff_ffff_ffff };
+
+/// Numbers from `first` to `last`, both of them in it.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    first: u128,
+    last: u128,
+}
+
+impl Range {
+    fn has(self, number: u128) -> bool {
+        self.first <= number && number <= self.last
+    }
+}
+
+/// Finds values that can let nothing through.
+///
+/// `netns` are the inode numbers of the namespaces in `packets`, where there are any; `typed` is how
+/// every value was typed, those of `keys` first and then as [`Packets`] has them.
+///
+/// Returns a notice for each value that is in vain beside others.
+///
+/// # Errors
+/// Which options together let nothing through.
+pub fn check(
+    keys: &Keys,
+    packets: &Packets,
+    netns: &[Option<u32>],
+    typed: &[String],
+) -> Result<Vec<String>, String> {
+    let places: Vec<_> = packets.netns.iter().zip(netns).map(place).collect();
+    let mut rest = typed;
+    let mut next = |length: usize| {
+        let (own, others) = rest.split_at(length.min(rest.len()));
+        rest = others;
+        own
+    };
+    let reasons = next(keys.reasons.len());
+    let symbols = next(keys.symbols.len());
+    let namespaces = next(places.len());
+    let interfaces = next(packets.iface.len());
+    let protocol = next(packets.protocol.len());
+    let host = next(packets.host.len());
+    let port = next(packets.port.len());
+
+    let mut notices = Vec::new();
+    notices.extend(within(&keys.reasons, reasons, |a, b| a.covers(b))?);
+    notices.extend(within(&keys.symbols, symbols, |a, b| a.covers(b))?);
+    for (glob, typed) in keys.reasons.iter().zip(reasons) {
+        everything(glob.exclude && glob.value.is_everything(), typed)?;
+    }
+    for (function, typed) in keys.symbols.iter().zip(symbols) {
+        everything(function.exclude && function.value.is_everything(), typed)?;
+    }
+    notices.extend(within(&places, namespaces, PartialEq::eq)?);
+    notices.extend(within(&packets.iface, interfaces, PartialEq::eq)?);
+
+    let (protocols, hosts, ports) = (&packets.protocol, &packets.host, &packets.port);
+    for (choices, with) in [
+        ((&protocols[..], &[][..], &[][..]), [protocol, &[], &[]]),
+        ((&[], hosts, &[]), [&[], host, &[]]),
+        ((&[], &[], ports), [&[], &[], port]),
+        ((protocols, hosts, &[]), [protocol, host, &[]]),
+        ((protocols, &[], ports), [protocol, &[], port]),
+        ((protocols, hosts, ports), [protocol, host, port]),
+    ] {
+        if !is_possible(choices.0, choices.1, choices.2) {
+            return Err(nothing(&with.concat()));
+        }
+    }
+    let others = |own: &[String]| {
+        let headers = [protocol, host, port].concat();
+        headers.into_iter().filter(|typed| !own.contains(typed)).collect::<Vec<_>>()
+    };
+    let vain = [
+        (protocol, in_vain(protocols, |own| is_possible(own, hosts, ports))),
+        (host, in_vain(hosts, |own| is_possible(protocols, own, ports))),
+        (port, in_vain(ports, |own| is_possible(protocols, hosts, own))),
+    ];
+    for (own, indices) in vain {
+        notices.extend(indices.iter().filter_map(|index| {
+            let excluded = own.iter().filter(|typed| typed.contains('!')).cloned();
+            let beside: Vec<_> = others(own).into_iter().chain(excluded).collect();
+            Some(lost(own.get(*index)?, &beside))
+        }));
+    }
+    Ok(notices)
+}
+
+/// What tells a namespace from others: its number, or its name while it has none.
+fn place((choice, inum): (&Choice<String>, &Option<u32>)) -> Choice<(Option<u32>, String)> {
+    let name = if inum.is_some() { String::new() } else { choice.value.clone() };
+    Choice { exclude: choice.exclude, value: (*inum, name) }
+}
+
+/// Looks among the values of one option for those that others of it exclude; `covers` tells whether
+/// all that its second argument matches is matched by its first.
+fn within<T: Clone>(
+    choices: &[Choice<T>],
+    typed: &[String],
+    covers: impl Fn(&T, &T) -> bool,
+) -> Result<Vec<String>, String> {
+    let excluded = |value: &T| choices.iter().any(|it| it.exclude && covers(&it.value, value));
+    let vain = in_vain(choices, |own| {
+        own.iter().any(|choice| !choice.exclude && !excluded(&choice.value))
+    });
+    let wanted = choices.iter().filter(|choice| !choice.exclude).count();
+    if wanted > 0 && vain.len() == wanted {
+        return Err(nothing(typed));
+    }
+    let excluding: Vec<_> = typed.iter().filter(|typed| typed.contains('!')).cloned().collect();
+    Ok(vain.iter().filter_map(|index| Some(lost(typed.get(*index)?, &excluding))).collect())
+}
+
+fn everything(excluded: bool, typed: &str) -> Result<(), String> {
+    if excluded { Err(format!("{typed} excludes every drop")) } else { Ok(()) }
+}
+
+/// Indices of the values wanted that let nothing through where they stand alone, beside all that are
+/// excluded.
+fn in_vain<T: Clone>(choices: &[Choice<T>], possible: impl Fn(&[Choice<T>]) -> bool) -> Vec<usize> {
+    let excluded: Vec<_> = choices.iter().filter(|choice| choice.exclude).cloned().collect();
+    let wanted = choices.iter().enumerate().filter(|(_, choice)| !choice.exclude);
+    let in_vain = wanted.filter(|(_, choice)| {
+        let mut alone = excluded.clone();
+        alone.push((*choice).clone());
+        !possible(&alone)
+    });
+    in_vain.map(|(index, _)| index).collect()
+}
+
+fn nothing(typed: &[String]) -> String {
+    match typed {
+        [alone] => format!("{alone} lets no packet through"),
+        _ => format!("no drop can pass {} together", typed.join(" ")),
+    }
+}
+
+fn lost(typed: &str, beside: &[String]) -> String {
+    format!("{typed} counts nothing beside {}", beside.join(" "))
+}
+
+/// Whether there is any packet that all three let through.
+fn is_possible(
+    protocols: &[Choice<Protocol>],
+    hosts: &[Choice<Masked>],
+    ports: &[Choice<Ports>],
+) -> bool {
+    let hosts: Vec<_> = hosts.iter().map(|choice| map(choice, addresses)).collect();
+    let ports: Vec<_> = ports.iter().map(|choice| map(choice, numbers)).collect();
+    let v6 = [Choice { exclude: true, value: MAPPED }].into_iter().chain(hosts.iter().cloned());
+    let v6: Vec<_> = v6.collect();
+    let all = Range { first: 0, last: u128::MAX };
+    let addressed = |network| match network {
+        IPV4 => leaves_any(&hosts, MAPPED),
+        IPV6 => leaves_any(&v6, all),
+        _ => is_passed_without(&hosts),
+    };
+    let numbered = |transport| match u8::try_from(transport).is_ok_and(port_bearing) {
+        true => leaves_any(&ports, Range { first: 0, last: u16::MAX.into() }),
+        false => is_passed_without(&ports),
+    };
+    // One of each that is asked for, and one that nobody asks for, which 0xffff stands for.
+    let asked = protocols.iter().map(|choice| choice.value.network).filter(|it| *it != 0);
+    let networks = asked.chain([IPV4, IPV6, u16::MAX]);
+    networks.filter(|network| addressed(*network)).any(|network| {
+        let mut above = match network {
+            IPV4 | IPV6 => 0..=u16::from(u8::MAX),
+            _ => ANY..=ANY,
+        };
+        above.any(|transport| numbered(transport) && is_let(protocols, network, transport))
+    })
+}
+
+/// Whether `protocols` let packets of one through.
+fn is_let(protocols: &[Choice<Protocol>], network: u16, transport: u16) -> bool {
+    let is = |wanted: &Protocol| {
+        (wanted.network == 0 || wanted.network == network)
+            && (wanted.transport == ANY || wanted.transport == transport)
+    };
+    let mut wanted = protocols.iter().filter(|choice| !choice.exclude).peekable();
+    (wanted.peek().is_none() || wanted.any(|choice| is(&choice.value)))
+        && !protocols.iter().any(|choice| choice.exclude && is(&choice.value))
+}
+
+/// Whether a packet that has none of what the option looks at passes it.
+fn is_passed_without<T>(choices: &[Choice<T>]) -> bool {
+    choices.iter().all(|choice| choice.exclude)
+}
+
+/// Whether any number of `space` is let through. A packet has two of them, of which one suffices to
+/// be wanted, and one to be excluded: it passes only if one with the better of them twice does.
+fn leaves_any(choices: &[Choice<Range>], space: Range) -> bool {
+    let ranges =
+        |exclude| choices.iter().filter(move |it| it.exclude == exclude).map(|it| it.value);
+    let is_wanted = |number| is_passed_without(choices) || ranges(false).any(|it| it.has(number));
+    // What is left, if anything, begins where something wanted does or something excluded ends.
+    let starts = ranges(false).map(|range| range.first.max(space.first));
+    let ends = ranges(true).filter_map(|range| range.last.checked_add(1));
+    starts.chain(ends).chain([space.first]).any(|number| {
+        space.has(number) && is_wanted(number) && !ranges(true).any(|range| range.has(number))
+    })
+}
+
+fn map<T, U>(choice: &Choice<T>, value: impl Fn(&T) -> U) -> Choice<U> {
+    Choice { exclude: choice.exclude, value: value(&choice.value) }
+}
+
+fn numbers(ports: &Ports) -> Range {
+    Range { first: ports.first.into(), last: ports.last.into() }
+}
+
+fn addresses(network: &Masked) -> Range {
+    let number = |words: [u32; 4]| {
+        let mut bytes = [0; NAME];
+        for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = word.to_ne_bytes();
+        }
+        u128::from_be_bytes(bytes)
+    };
+    let first = number(network.value);
+    Range { first, last: first | !number(network.mask) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Filters;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        filters: Filters,
+    }
+
+    /// Every namespace has the length of its name as its number, but `?` which is to come.
+    fn checked(line: &str) -> Result<Vec<String>, String> {
+        let Line { filters } = Line::parse_from([""].into_iter().chain(line.split_whitespace()));
+        let packets = filters.packets();
+        let number = |it: &Choice<String>| (it.value != "?").then_some(it.value.len() as u32);
+        let netns: Vec<_> = packets.netns.iter().map(number).collect();
+        check(&filters.keys(), &packets, &netns, &filters.typed())
+    }
+
+    #[test]
+    fn what_lets_nothing_through_is_refused() {
+        for line in [
+            "--netns a --netns !a",
+            "--netns abc --netns !cba",
+            "--netns ? --netns !?",
+            "--netns a --netns bb --netns !a --netns !bb",
+            "--iface lo --iface !lo",
+            "--reason NO_SOCKET --reason !no_socket",
+            "--reason TCP_RESET --reason TCP_CSUM --reason !tcp_*",
+            "--reason TCP_C* --reason !TCP_*",
+            "--reason !*",
+            "--symbol !*",
+            "--symbol tcp_v4_rcv --symbol !tcp*rcv",
+            "--symbol tcp_v4_rcv+0x91 --symbol !tcp_v4_rcv",
+            "--symbol nft_do_chain+0x7 --symbol !nft_do_chain+0x7",
+            "--proto tcp --proto !tcp",
+            "--proto tcp --proto !6",
+            "--proto icmp --proto !ip",
+            "--proto arp --proto !0x0806",
+            "--host 10.0.0.1 --host !10.0.0.0/8",
+            "--host 10.0.0.0/8 --host !10.0.0.0/9 --host !10.128.0.0/9",
+            "--host 10.0.0.1 --host !::/0",
+            "--port 80 --port !1-1024",
+            "--port 1-100 --port !1-50 --port !51-200",
+            "--port 0-65535 --port !0-65535",
+            "--port 80 --proto icmp",
+            "--port 80 --proto arp",
+            "--port 53 --proto gre --proto icmpv6",
+            "--port 80 --proto !tcp --proto !udp --proto !sctp --proto !dccp --proto !udplite",
+            "--host 10.0.0.1 --proto arp",
+            "--host 10.0.0.1 --proto ip6",
+            "--host fd00::1 --proto icmp",
+            "--host ::/0 --proto lldp",
+            "--host fd00::1 --proto !ip6",
+            "--port 80 --proto ip --host fd00::/8",
+            "--proto ip --proto icmpv6 --host fd00::1 --port 80",
+            "--host !0.0.0.0/0 --proto icmp",
+        ] {
+            let told = checked(line).unwrap_err();
+            let last = line.rsplit("--").next().unwrap();
+            assert!(told.contains(last), "{line}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_may_let_something_through_is_taken() {
+        for line in [
+            "",
+            "--netns a --netns !bb",
+            "--netns ? --netns !??",
+            "--iface lo --iface !eth0",
+            "--reason TCP_* --reason !TCP_CSUM",
+            "--reason *_CSUM --reason !TCP_*",
+            "--symbol tcp_* --symbol !tcp_v4_rcv",
+            "--symbol tcp_v4_rcv --symbol !tcp_v4_rcv+0x91",
+            "--symbol f --symbol f+0x1",
+            "--symbol x --symbol !x+0x7",
+            "--proto tcp --proto !udp",
+            "--proto ip --proto !tcp --proto !udp",
+            "--proto !ip --proto !ip6",
+            "--host !0.0.0.0/0 --host !::/0",
+            "--host 10.0.0.0/8 --host !10.0.0.0/9",
+            "--host ::/0 --proto icmp",
+            "--host fd00::1 --proto tcp --port 80",
+            "--host fd00::/8 --host !10.0.0.0/8 --proto icmpv6",
+            "--port 80 --port !1-79",
+            "--port !80 --proto icmp",
+            "--port 80 --proto !tcp --proto !udp",
+            "--port 80 --proto !arp",
+            "--port 80 --host 10.0.0.1 --netns a --iface lo --proto ip",
+        ] {
+            assert_eq!(checked(line), Ok(vec![]), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_value_in_vain_is_told() {
+        for (line, notice) in [
+            ("--proto tcp --proto icmp --port 80", "--proto icmp counts nothing beside --port 80"),
+            (
+                "--host 10.0.0.1 --host fd00::1 --proto icmp",
+                "--host fd00::1 counts nothing beside --proto icmp",
+            ),
+            ("--netns a --netns bb --netns !a", "--netns a counts nothing beside --netns !a"),
+            ("--port 80 --port 443 --port !1-99", "--port 80 counts nothing beside --port !1-99"),
+            (
+                "--reason TCP_CSUM --reason UDP_CSUM --reason !TCP*",
+                "--reason TCP_CSUM counts nothing beside --reason !TCP*",
+            ),
+        ] {
+            assert_eq!(checked(line), Ok(vec![notice.to_owned()]), "{line}");
+        }
+    }
+}

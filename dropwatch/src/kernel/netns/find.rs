@@ -1,0 +1,108 @@
+//! From what people call a network namespace to its number.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, ErrorKind},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::Path,
+};
+
+use super::{CONTAINER, FOLDERS, HOST, Namespaces, link, mounted};
+use crate::report::near::{did_you_mean, near};
+
+impl Namespaces {
+    /// The inode number of the namespace that people call `wanted`: `host`, a mounted name, a path
+    /// such as `/proc/812/ns/net`, or the number itself.
+    ///
+    /// # Errors
+    /// Why it is none, with those there are.
+    pub fn find(&mut self, wanted: &str) -> Result<u32, String> {
+        if wanted == HOST
+            && let Some(host) = self.host
+        {
+            return Ok(host);
+        }
+        if wanted == CONTAINER
+            && let Some(container) = self.container
+        {
+            return Ok(container);
+        }
+        if wanted.contains('/') {
+            match Path::new(wanted).metadata() {
+                Ok(file) if self.nsfs().is_some_and(|nsfs| nsfs == file.dev()) => {
+                    return network(Path::new(wanted))
+                        .map_err(|error| format!("{wanted} is no network namespace: {error}"));
+                }
+                Ok(_) => return Err(format!("{wanted} is no namespace")),
+                // A name such as `docker/1a2b3c4d5e6f` is no path.
+                Err(error) if is_absent(&error) => {}
+                Err(error) => return Err(format!("cannot look at {wanted}: {error}")),
+            }
+        }
+        let mounted = self.now.mounted.get_or_insert_with(|| mounted(&self.root));
+        if let Some((inum, _)) = mounted.iter().find(|(_, mounted)| mounted.name == wanted) {
+            return Ok(*inum);
+        }
+        wanted.parse().map_err(|_| {
+            let mut names: Vec<_> = mounted.values().map(|mounted| mounted.name.as_str()).collect();
+            names.sort_unstable();
+            let alike = did_you_mean(&near(wanted, names.iter().copied()));
+            names.truncate(10);
+            let first = if self.host.is_some() { HOST } else { CONTAINER };
+            let known = [&[first], names.as_slice()].concat().join(", ");
+            format!(
+                "there is no network namespace {wanted}{alike}{} there are {known}; for a process \
+                 or a container use /proc/PID/ns/net",
+                if alike.is_empty() { ":" } else { "" }
+            )
+        })
+    }
+
+    /// The inode number of the namespace that is mounted by that name, or is at that path, at this
+    /// moment: nothing that was read before counts.
+    pub fn named(&self, wanted: &str) -> Option<u32> {
+        let nsfs = self.nsfs()?;
+        let inum = |path: &Path| {
+            let file = path.metadata().ok().filter(|file| file.dev() == nsfs)?;
+            u32::try_from(file.ino()).ok()
+        };
+        if wanted.contains('/')
+            && let Some(inum) = inum(Path::new(wanted))
+        {
+            return Some(inum);
+        }
+        FOLDERS.iter().find_map(|(folder, prefix)| {
+            let name = wanted.strip_prefix(prefix)?;
+            let is_name = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
+            inum(&self.root.path(folder).join(name)).filter(|_| is_name)
+        })
+    }
+
+    /// Number of the file system that namespaces are files of.
+    fn nsfs(&self) -> Option<u64> {
+        Some(self.root.path(link("self")).metadata().ok()?.dev())
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// The inode number of the network namespace at `path`, which is to be a file in nsfs: namespaces of
+/// all other kinds are, too.
+fn network(path: &Path) -> io::Result<u32> {
+    /// `_IO(0xb7, 3)` of include/uapi/linux/nsfs.h, since Linux 4.11.
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // A pipe that has taken its place would be waited for.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    // SAFETY: no pointers, and the descriptor is open.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+    match kind {
+        -1 => Err(io::Error::last_os_error()),
+        libc::CLONE_NEWNET => u32::try_from(file.metadata()?.ino()).map_err(io::Error::other),
+        _ => Err(io::Error::other("it is one of another kind")),
+    }
+}
