@@ -5,13 +5,9 @@ mod conntrack;
 mod filters;
 mod run;
 mod top;
+mod values;
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
@@ -20,6 +16,7 @@ use clap::{
 
 use dropwatch_common::sample::PACKET_BYTES;
 
+use self::values::{address, at_least_one, duration, rate, snaplen, whole, whole_number};
 pub use self::{
     conntrack::Conntrack,
     filters::{Filtered, Filters},
@@ -30,11 +27,6 @@ use crate::{
     exit::{self, Failure},
     render::{Medium, pcapng::SNAPLEN},
 };
-
-/// Shortest interval: reading the counters has a cost, and a report takes a moment to read.
-const SHORTEST: Duration = Duration::from_millis(10);
-/// Longest interval or run: a year.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// What `--version` says; `-V` is the first line of it.
 const LONG_VERSION: &str = concat!(
@@ -375,66 +367,6 @@ fn one_line(message: &str) -> String {
     }
 }
 
-fn whole_number(text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| "not a whole number".to_owned())
-}
-
-fn whole(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| "not a whole number".to_owned())
-}
-
-/// `127.0.0.1:9435`, `[::]:9435`; `9435` is the loopback address's.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(port) = text.parse() {
-        return Ok((Ipv4Addr::LOCALHOST, port).into());
-    }
-    text.parse().map_err(|_| {
-        "not a port, and not an address with one such as 127.0.0.1:9435 or [::]:9435".to_owned()
-    })
-}
-
-/// Packets a second.
-fn rate(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(rate) if rate.is_finite() && rate >= 0.0 => Ok(rate),
-        _ => Err("not a number of packets a second".to_owned()),
-    }
-}
-
-fn at_least_one(text: &str) -> Result<u64, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".to_owned()),
-        Ok(number) => Ok(number),
-        Err(_) => Err("not a whole number".to_owned()),
-    }
-}
-
-fn snaplen(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(bytes @ 1..=PACKET_BYTES) => Ok(bytes),
-        Ok(_) => Err(format!("must be from 1 to {PACKET_BYTES}, all that a sample holds")),
-        Err(_) => Err("not a whole number".to_owned()),
-    }
-}
-
-/// `5s`, `500ms`, `1m30s`, `2h`, or a number of seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let seconds = match text.parse::<f64>() {
-        Ok(seconds) => seconds,
-        Err(_) => text
-            .parse::<jiff::SignedDuration>()
-            .map_err(|_| "not a duration such as 5s, 500ms or 1m30s")?
-            .as_secs_f64(),
-    };
-    if seconds.is_nan() || seconds < SHORTEST.as_secs_f64() {
-        return Err("must be at least 10ms".to_owned());
-    }
-    if seconds > LONGEST.as_secs_f64() {
-        return Err("must be at most a year".to_owned());
-    }
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -442,21 +374,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_as_people_write_them() {
-        for (text, millis) in [
-            ("5s", 5_000),
-            ("5", 5_000),
-            ("0.5", 500),
-            ("500ms", 500),
-            ("1m30s", 90_000),
-            ("1m 30s", 90_000),
-            ("2h", 7_200_000),
-        ] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
     }
 
     #[test]
@@ -520,15 +437,6 @@ mod tests {
         ] {
             let error = command(args).expect_err("wrong");
             assert!(error.contains(told), "{args:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn durations_that_cannot_be_are_refused() {
-        for text in
-            ["0", "0s", "-5s", "-1", "1ms", "x", "", "nan", "inf", "1e300", "9999d", "5 s s"]
-        {
-            assert!(duration(text).is_err(), "{text}");
         }
     }
 }

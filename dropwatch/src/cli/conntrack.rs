@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use super::{Color, duration, filters::name, whole_number};
+use super::{
+    Color,
+    filters::name,
+    values::{duration, whole_number},
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -4,7 +4,7 @@ use std::{ffi::OsString, time::Duration};
 
 use clap::{Args, ValueHint};
 
-use super::{Pace, What, duration};
+use super::{Pace, What, values::duration};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

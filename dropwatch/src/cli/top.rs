@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Color, Filters, duration};
+use super::{Color, Filters, values::duration};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
