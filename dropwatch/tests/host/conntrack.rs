@@ -185,6 +185,8 @@ fn translated_traffic_of_both_families_equals_the_listing() {
     let open = netns
         .enter(|| {
             let (mut servers, mut clients) = (Vec::new(), Vec::new());
+            // All open at once, so that each has a port of its own.
+            let mut sockets = Vec::new();
             for loopback in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
                 let server = TcpListener::bind(SocketAddr::new(loopback, 7001))?;
                 for _ in 0..20 {
@@ -194,9 +196,10 @@ fn translated_traffic_of_both_families_equals_the_listing() {
                 for _ in 0..30 {
                     let socket = UdpSocket::bind(SocketAddr::new(loopback, 0))?;
                     socket.send_to(b"nobody answers", SocketAddr::new(loopback, 7000))?;
+                    sockets.push(socket);
                 }
             }
-            Ok((servers, clients))
+            Ok((servers, clients, sockets))
         })
         .unwrap();
     let listed = conntrack::list(&netns).unwrap();
