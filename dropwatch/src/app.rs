@@ -68,7 +68,12 @@ fn live(
     // Log rotation has the recording go on in a new file; a command's run has none.
     let reopens = settings.record.is_some() && command.is_none();
     let for_sudo = reopens && Caller::of_sudo()?.is_some();
-    session.give_up_privileges(if for_sudo { privilege::FOR_FILES } else { &[] })?;
+    let kept = match command {
+        Some(_) => privilege::FOR_SIGNALS,
+        None if for_sudo => privilege::FOR_FILES,
+        None => &[],
+    };
+    session.give_up_privileges(kept)?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()

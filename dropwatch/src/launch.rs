@@ -110,16 +110,26 @@ impl Running {
     }
 
     /// Hands a signal on. One that has ended needs none.
-    pub fn signal(&self, number: i32) {
+    ///
+    /// # Errors
+    /// When it is another user's, and signals to it are not permitted.
+    pub fn signal(&self, number: i32) -> io::Result<()> {
         // SAFETY: there is no pointer in it but null, which stands for the usual information.
-        unsafe {
+        let result = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
                 self.pidfd.as_raw_fd(),
                 number,
                 std::ptr::null::<libc::siginfo_t>(),
                 0,
-            );
+            )
+        };
+        match result {
+            -1 => match io::Error::last_os_error() {
+                error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+                error => Err(error),
+            },
+            _ => Ok(()),
         }
     }
 

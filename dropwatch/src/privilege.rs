@@ -87,6 +87,9 @@ pub const FOR_PLACES: &[Capability] =
 /// of theirs, or of somebody else.
 pub const FOR_FILES: &[Capability] = &[Capability::CAP_CHOWN, Capability::CAP_DAC_OVERRIDE];
 
+/// What handing signals on to a command needs that runs as another user, or becomes one.
+pub const FOR_SIGNALS: &[Capability] = &[Capability::CAP_KILL];
+
 /// Whether this process may use a capability now, itself or through `CAP_SYS_ADMIN`.
 fn has(effective: &CapsHashSet, capability: Capability) -> bool {
     let implied = matches!(capability, Capability::CAP_BPF | Capability::CAP_PERFMON)

@@ -110,7 +110,11 @@ impl<'a> Supervised<'a> {
                 self.state = State::Over { code, status: None, ran: Duration::ZERO };
             }
             State::Running(_) if from_terminal && self.shares_terminal => {}
-            State::Running(running) => running.signal(number),
+            State::Running(running) => {
+                if let Err(error) = running.signal(number) {
+                    verbose::to_stderr(&format!("cannot hand signal {number} on: {error}"));
+                }
+            }
             State::Over { .. } => {}
         }
     }

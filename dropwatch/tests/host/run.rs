@@ -147,8 +147,13 @@ fn the_commands_output_is_untouched() {
 fn signals_are_the_commands() {
     // Without a terminal, so each of them has to be handed on.
     let trap = "trap 'exit 42' TERM; trap 'exit 43' INT; echo ready; while :; do sleep 0.05; done";
-    for (signal, status) in [(Signal::SIGTERM, 42), (Signal::SIGINT, 43)] {
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid.to_string();
+    let users = [None, Some(&nobody)];
+    let signals = [(Signal::SIGTERM, 42), (Signal::SIGINT, 43)];
+    for (user, (signal, status)) in users.iter().flat_map(|user| signals.map(|it| (user, it))) {
         let mut dropwatch = Command::new(binary());
+        // The command of a run under sudo is the caller's.
+        dropwatch.envs(user.map(|user| ("SUDO_UID", user)));
         dropwatch.args(["run", "--no-baseline", "--", "sh", "-c", trap]);
         let mut child = dropwatch
             .stdin(Stdio::null())
@@ -161,7 +166,7 @@ fn signals_are_the_commands() {
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
         wait_until(patience(), "the command ends", || child.try_wait().unwrap().is_some());
         let ended = child.wait().unwrap();
-        assert_eq!((ended.code(), ended.signal()), (Some(status), None), "{signal}");
+        assert_eq!((ended.code(), ended.signal()), (Some(status), None), "{signal} {user:?}");
     }
 }
 
