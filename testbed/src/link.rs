@@ -29,6 +29,8 @@ pub fn veth(a: &Netns, a_link: &str, b: &Netns, b_link: &str) -> Result<()> {
 pub struct LinkStats {
     /// Frames that came in or went out.
     pub packets: u64,
+    /// Those that went out.
+    pub sent: u64,
     /// Frames that came in and were discarded: no handler, or no room in the CPU's backlog.
     pub rx_dropped: u64,
     /// Frames that could not be sent, for example because the link has no carrier.
@@ -80,6 +82,7 @@ fn parse(json: &str) -> Result<LinkStats> {
     let [Link { stats64: Stats { rx, tx } }]: [Link; 1] = serde_json::from_str(json)?;
     Ok(LinkStats {
         packets: rx.packets + tx.packets,
+        sent: tx.packets,
         rx_dropped: rx.dropped,
         tx_dropped: tx.dropped,
     })
@@ -94,7 +97,7 @@ mod tests {
         let json = r#"[{"ifname":"in0","stats64":{
             "rx":{"bytes":1,"packets":9,"errors":0,"dropped":7,"over_errors":0,"multicast":0},
             "tx":{"bytes":1,"packets":3,"errors":0,"dropped":2,"carrier_errors":0,"collisions":0}}}]"#;
-        let expected = LinkStats { packets: 12, rx_dropped: 7, tx_dropped: 2 };
+        let expected = LinkStats { packets: 12, sent: 3, rx_dropped: 7, tx_dropped: 2 };
         assert_eq!(parse(json).unwrap(), expected);
     }
 

@@ -6,28 +6,30 @@ use std::{
     time::Duration,
 };
 
-use testbed::{drops::listen::Listening, machine::longer, watch::Watch};
+use testbed::{drops::listen::Listening, machine::longer, netns::Netns, watch::Watch};
 
-use crate::harness::{binary, dropwatch, text, wait_until};
+use crate::harness::{binary, dropwatch, text, wait_until, within};
 
 /// Far more clients than may wait.
 const CLIENTS: usize = 50;
 
-/// A run that says when its command runs, which ends with its input. What others on the host refuse
-/// is none of its business.
-fn start(listening: &Listening, options: &[&str]) -> Child {
+/// A run that says when its command runs, which ends with its input. What is dropped and refused
+/// elsewhere than in `netns` is none of its business.
+pub(crate) fn start(netns: &[&Netns], options: &[&str]) -> Child {
     let mut dropwatch = Command::new(binary());
-    dropwatch.args(["run", "--netns", listening.netns().name()]).args(options);
+    dropwatch.arg("run").args(within(netns)).args(options);
     dropwatch.args(["--", "sh", "-c", "echo on; read end; true"]);
     dropwatch.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn runs(child: &mut Child) {
+/// Waits until the command runs.
+pub(crate) fn runs(child: &mut Child) {
     let mut on = [0; 3];
     child.stdout.as_mut().unwrap().read_exact(&mut on).unwrap();
 }
 
-fn end(mut child: Child) -> Output {
+/// Ends the command, and so the run.
+pub(crate) fn end(mut child: Child) -> Output {
     drop(child.stdin.take());
     child.wait_with_output().unwrap()
 }
@@ -36,9 +38,9 @@ fn end(mut child: Child) -> Output {
 #[ignore = "needs root: cargo xtask test"]
 fn refused_connections_fail_a_command() {
     let listening = Listening::with_short_accept_queue().unwrap();
-    let mut full = start(&listening, &["--no-baseline", "--fail-on", "critical"]);
+    let mut full = start(&[listening.netns()], &["--no-baseline", "--fail-on", "critical"]);
     let limits = ["--no-baseline", "--fail-over", "1000000", "--fail-rate", "1000000"];
-    let mut drops = start(&listening, &limits);
+    let mut drops = start(&[listening.netns()], &limits);
     runs(&mut full);
     runs(&mut drops);
     listening.knock(CLIENTS).unwrap();
@@ -59,7 +61,7 @@ fn what_was_refused_before_the_command_is_not_its_fault() {
     let _absent = std::fs::remove_file(&file);
     let baseline = format!("{}s", longer(Duration::from_secs(2)).as_secs());
     let options = ["--baseline", &baseline, "--fail-on", "critical", "-o", file.to_str().unwrap()];
-    let mut run = start(&listening, &options);
+    let mut run = start(&[listening.netns()], &options);
     let patience = longer(Duration::from_secs(10));
     wait_until(patience, "it begins", || file.metadata().is_ok_and(|file| file.len() > 0));
     listening.knock(CLIENTS).unwrap();

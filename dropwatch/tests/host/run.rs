@@ -26,11 +26,11 @@ use testbed::{
 
 use crate::harness::{UDP4, binary, decoded, is_at, refused, text, wait_until, within};
 
-/// A file that is removed with its test.
-struct Recording(PathBuf);
+/// What a run is recorded in: a file that is removed with its test.
+pub(crate) struct Recording(pub(crate) PathBuf);
 
 impl Recording {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let name = format!("dropwatch-run-{name}-{}.ndjson", std::process::id());
         let path = std::env::temp_dir().join(name);
         let _absent = fs::remove_file(&path);
@@ -41,7 +41,7 @@ impl Recording {
         decoded(fs::read_to_string(&self.0).unwrap().lines())
     }
 
-    fn reports_and_end(&self) -> (Vec<Report>, End) {
+    pub(crate) fn reports_and_end(&self) -> (Vec<Report>, End) {
         let (mut reports, mut end) = (Vec::new(), None);
         for line in self.lines() {
             match line {

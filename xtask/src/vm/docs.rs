@@ -10,7 +10,7 @@ use crate::project::Project;
 const PAGE: &str = "docs/kernels.md";
 
 /// What the groups of tests prove, in the order of the page.
-const GROUPS: [(&str, &str); 28] = [
+const GROUPS: [(&str, &str); 29] = [
     ("counting", "floods, nested floods and closed ports, to the packet"),
     ("nat", "a full conntrack table, against conntrack's own counter"),
     (
@@ -21,6 +21,7 @@ const GROUPS: [(&str, &str); 28] = [
     ("gate", "a finding fails a run, also of a loss without a drop"),
     ("reach", "commands of findings run in their namespace, or are not printed"),
     ("harmless", "sockets closed with unread data are harmless"),
+    ("transmitted", "what a card has sent is harmless, and fails no run"),
     ("selecting", "filters and groups, exact in a flood"),
     ("asked", "names in filters: refused where they are nothing's, counted once they are there"),
     ("conntrack", "`dropwatch conntrack` against `conntrack -L` and `conntrack -S`"),

@@ -24,7 +24,7 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 
 /// Modules that a guest gets, by folder or file below `kernel/`, with all that they need.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 14] = [
     "net/8021q/",
     "net/netfilter/",
     "net/ipv4/netfilter/",
@@ -38,6 +38,7 @@ const MODULES: [&str; 13] = [
     "drivers/net/dummy.",
     "drivers/net/vxlan",
     "drivers/net/macvlan.",
+    "drivers/net/vmxnet3/",
 ];
 
 /// Programs copied from this machine, with their libraries. busybox serves for the rest.

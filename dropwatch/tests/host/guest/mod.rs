@@ -1,5 +1,6 @@
 //! What a host must not be put through: modules that come and go, a clock that is set, another
-//! tool that attaches. These run in guests of the tests' own (`cargo xtask vm`).
+//! tool that attaches, a card of a kind that it need not have. These run in guests of the tests' own
+//! (`cargo xtask vm`).
 
 mod candidates;
 mod clock;
@@ -7,6 +8,7 @@ mod modules;
 mod notices;
 mod peer;
 mod reasons;
+mod transmitted;
 
 use std::process::Command;
 
