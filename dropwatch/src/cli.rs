@@ -100,11 +100,13 @@ Examples:
   dropwatch explain nf_hook_slow                   a function that drops
   dropwatch explain 'tcp_v4_rcv+0x91 (NO_SOCKET)'  a row of a report, as it is
   dropwatch explain conntrack_table_full           a finding: rule or headline
-  dropwatch explain net.core.somaxconn             a setting or a counter
+  dropwatch explain net.core.somaxconn             a setting
+  dropwatch explain UdpInErrors rx_dropped         counters of the kernel
+  dropwatch explain undecided                      a word of an output
   dropwatch explain mtu                            a topic")]
     Explain {
-        /// Drop reason, function, rule of a finding, setting, counter or topic, or a row or headline
-        /// as reports show them; without, lists all
+        /// Drop reasons, functions, rules of findings, settings, counters, words of the outputs or
+        /// topics, or a row or headline as reports show them; without, lists all
         #[arg(value_name = "NAME|ROW")]
         words: Vec<String>,
         /// One JSON object instead of text

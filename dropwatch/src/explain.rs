@@ -6,18 +6,21 @@ use std::{collections::BTreeMap, io};
 use anyhow::anyhow;
 
 use crate::{
-    diagnose::knowledge::{self, Answer, Entry, Quantity, Rule, Table},
+    diagnose::{
+        evidence::Counters,
+        knowledge::{self, Answer, Counter, Quantity, Rule, Table},
+    },
     exit::Failure,
     kernel::{HostRoot, counters},
     output::ended_by_reader,
     render::{
         Medium,
-        explain::{self, Explained, Page, Value},
+        explain::{self, Explained, Numbered, Page, Value},
     },
 };
 
-/// Prints what is known about `words`, which are one name, row or topic; a list of everything where
-/// there are none.
+/// Prints what is known about `words`, which are a name, row or topic, or some of them; a list of
+/// everything where there are none.
 ///
 /// # Errors
 /// Nothing is known about them: a wrong command line, with suggestions.
@@ -25,39 +28,55 @@ pub fn explain(words: &[String], json: bool, medium: Medium) -> Result<(), Failu
     let table =
         knowledge::table().map_err(|error| anyhow!("the knowledge table is damaged: {error}"))?;
     let out = &mut io::stdout().lock();
-    let name = (!words.is_empty()).then(|| words.join(" "));
-    let written = match name {
-        None if json => explain::json(&table.entries, out),
-        None => explain::list(table, medium, out),
-        Some(name) => {
-            let page = page(table, &name, &HostRoot::default())?;
+    let written = match words {
+        [] if json => explain::json(&table.entries, out),
+        [] => explain::list(table, medium, out),
+        words => {
+            let page = page(table, words, &HostRoot::default())?;
             if json { explain::json(&page, out) } else { explain::page(&page, medium, out) }
         }
     };
     ended_by_reader(written).map(drop)
 }
 
-/// What `table` knows about `name`, with the values of the host at `root`.
+/// What `table` knows about `words`, with the values of the host at `root`.
 ///
 /// # Errors
-/// Nothing is known about `name`.
-pub fn page<'a>(table: &'a Table, name: &str, root: &HostRoot) -> Result<Page<'a>, Failure> {
-    let answer = table.find(name).map_err(|unknown| Failure::Usage(unknown.to_string()))?;
-    let Answer { rules, full, brief_rules, brief } = answer;
-    let values = values(table, &rules, &full, root);
+/// Nothing is known about them, or about one of a list of names.
+pub fn page<'a>(
+    table: &'a Table,
+    words: &[impl AsRef<str>],
+    root: &HostRoot,
+) -> Result<Page<'a>, Failure> {
+    let counters = counters::read(root);
+    let typed: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    let names: Vec<String> = counters.iter().map(|(name, _)| name.to_owned()).collect();
+    let answer = match table.only_counted(&typed.join(" "), &names) {
+        Some(answer) => answer,
+        None => table.find_all(words).map_err(|unknown| Failure::Usage(unknown.to_string()))?,
+    };
+    let values = values(table, &answer, &counters, root);
     let explained = |rule: &'a Rule| Explained { rule, change: rule.knobs(table).collect() };
-    let rules = rules.into_iter().map(explained).collect();
-    Ok(Page { rules, explained: full, related_rules: brief_rules, related: brief, values })
+    Ok(Page {
+        words: answer.words,
+        counters: answer.counters.into_iter().map(Numbered::from).collect(),
+        topics: answer.topics,
+        rules: answer.rules.into_iter().map(explained).collect(),
+        explained: answer.full,
+        related_rules: answer.brief_rules,
+        related: answer.brief,
+        not_known: answer.not_known,
+        values,
+    })
 }
 
-/// Values of all quantities that `rules` and `entries` name.
+/// Values of all quantities that are shown in full.
 fn values(
     table: &Table,
-    rules: &[&Rule],
-    entries: &[&Entry],
+    answer: &Answer<'_>,
+    counters: &Counters,
     root: &HostRoot,
 ) -> BTreeMap<String, Value> {
-    let counters = counters::read(root);
     let value = |quantity: &Quantity| {
         let found = match quantity {
             Quantity::Counter(name) => counters.get(name).map(Value::Counter),
@@ -65,7 +84,11 @@ fn values(
         };
         found.unwrap_or_else(|| Value::Absent { needs: table.needs.get(quantity.name()).cloned() })
     };
-    let of_rules = rules.iter().flat_map(|rule| rule.quantities());
-    let quantities = of_rules.chain(entries.iter().flat_map(|entry| entry.quantities()));
+    let of_rules = answer.rules.iter().flat_map(|rule| rule.quantities());
+    let of_entries = answer.full.iter().flat_map(|entry| entry.quantities());
+    let asked = answer.counters.iter().flat_map(|counter| &counter.names);
+    // Those of devices and of connection tracking have no value here.
+    let asked = asked.filter(|name| Counter::shown_by(name).is_none()).cloned();
+    let quantities = of_rules.chain(of_entries).chain(asked.map(Quantity::Counter));
     quantities.map(|quantity| (quantity.name().to_owned(), value(&quantity))).collect()
 }

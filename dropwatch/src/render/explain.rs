@@ -11,7 +11,9 @@ use super::{
     palette::{STRONG, WEAK, paint},
     wrap::{columns, wrap, wrap_command, wrap_hanging},
 };
-use crate::diagnose::knowledge::{Action, Benign, Check, Entry, Knob, Rule, Table, blanks};
+use crate::diagnose::knowledge::{
+    Action, Benign, Check, Counted, Counter, Entry, Knob, Rule, Table, Word, blanks,
+};
 
 /// Indent of what stands beside the labels.
 const BESIDE: usize = 10;
@@ -23,6 +25,15 @@ const LISTED: usize = 29;
 /// What is known about a name.
 #[derive(Clone, Debug, Serialize)]
 pub struct Page<'a> {
+    /// What words of the outputs mean.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<&'a Word>,
+    /// Counters of the kernel.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub counters: Vec<Numbered<'a>>,
+    /// Topics, as they were typed: what follows has to do with them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub topics: Vec<String>,
     /// Rules of findings shown in full, with what can be changed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Explained<'a>>,
@@ -33,6 +44,9 @@ pub struct Page<'a> {
     pub related_rules: Vec<&'a Rule>,
     /// Entries that have to do with it, shown as a list.
     pub related: Vec<&'a Entry>,
+    /// What of the text typed is not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_known: Vec<String>,
     /// Values on this host of the numbers that the former name.
     pub values: BTreeMap<String, Value>,
 }
@@ -43,6 +57,22 @@ pub struct Explained<'a> {
     #[serde(flatten)]
     pub rule: &'a Rule,
     pub change: Vec<&'a Knob>,
+}
+
+/// A counter, by those of its names that were asked for.
+#[derive(Clone, Debug, Serialize)]
+pub struct Numbered<'a> {
+    pub names: Vec<String>,
+    /// Null for one that the host has, and of which nothing more is known.
+    pub meaning: Option<&'a str>,
+    pub source: &'a [String],
+}
+
+impl<'a> From<Counted<'a>> for Numbered<'a> {
+    fn from(Counted { names, known }: Counted<'a>) -> Self {
+        let meaning = known.map(|counter| counter.meaning.as_str());
+        Self { names, meaning, source: known.map_or(&[], |counter| &counter.source) }
+    }
 }
 
 /// A number on this host.
@@ -60,6 +90,20 @@ pub enum Value {
 /// Writes what is known about one name.
 pub fn page(page: &Page<'_>, medium: Medium, out: &mut dyn io::Write) -> io::Result<()> {
     let mut text = Text { page: String::new(), medium };
+    for word in &page.words {
+        text.gap();
+        text.word(word);
+    }
+    for counter in &page.counters {
+        text.gap();
+        text.counter(counter, &page.values);
+    }
+    if !page.topics.is_empty() {
+        text.gap();
+        let topics = page.topics.iter().map(|topic| clean(topic));
+        let topics = format!("What has to do with: {}", topics.collect::<Vec<_>>().join(", "));
+        text.wrapped(&topics, 0, WEAK);
+    }
     for rule in &page.rules {
         text.gap();
         text.rule(rule, &page.values);
@@ -77,6 +121,12 @@ pub fn page(page: &Page<'_>, medium: Medium, out: &mut dyn io::Write) -> io::Res
         text.gap();
         text.heading("More about it, by place or reason");
         text.list(page.related.iter().copied());
+    }
+    if !page.not_known.is_empty() {
+        text.gap();
+        let names = page.not_known.iter().map(|name| format!("`{}`", clean(name)));
+        let names = names.collect::<Vec<_>>().join(", ");
+        text.wrapped(&format!("Not known, of what was typed: {names}"), 0, STRONG);
     }
     if !page.values.is_empty() {
         text.line("");
@@ -109,8 +159,13 @@ pub fn list(table: &Table, medium: Medium, out: &mut dyn io::Write) -> io::Resul
         text.wrapped(&table.not_yet_explained.join(" "), 2, Style::new());
     }
     text.line("");
-    let more = "dropwatch explain NAME tells more. A setting, a counter, a topic such as mtu, a \
-                row of a report and a finding's headline will do, too.";
+    text.heading("Counters of the kernel");
+    let counters: Vec<&str> =
+        table.counters.iter().flat_map(|counter| &counter.names).map(String::as_str).collect();
+    text.wrapped(&counters.join(" "), 2, Style::new());
+    text.line("");
+    let more = "dropwatch explain NAME tells more. A setting, a topic such as mtu, a row of a \
+                report, a finding's headline, a field of the JSON and a heading will do, too.";
     text.wrapped(more, 0, Style::new());
     text.flush(out)
 }
@@ -130,6 +185,43 @@ struct Text {
 }
 
 impl Text {
+    /// What a word of an output means.
+    fn word(&mut self, word: &Word) {
+        for line in wrap(&word.names.join(", "), self.medium.width()) {
+            self.heading(&line);
+        }
+        self.wrapped(&format!("in dropwatch's output: {}", word.place), 2, Style::new());
+        self.line("");
+        self.wrapped(&word.meaning, 2, Style::new());
+    }
+
+    /// What a counter counts.
+    fn counter(&mut self, counter: &Numbered<'_>, values: &BTreeMap<String, Value>) {
+        // Groups of devices are dropwatch's own words.
+        let bare = |name: &String| {
+            let bare = name.strip_prefix("link.").or_else(|| name.strip_prefix("driver."));
+            bare.unwrap_or(name).to_owned()
+        };
+        let names: Vec<String> = counter.names.iter().map(bare).collect();
+        for line in wrap(&names.join(", "), self.medium.width()) {
+            self.heading(&line);
+        }
+        self.wrapped("a counter of the kernel", 2, Style::new());
+        self.line("");
+        let unknown = "Nothing more exact is known of it here.";
+        self.wrapped(counter.meaning.unwrap_or(unknown), 2, Style::new());
+        self.line("");
+        let command = counter.names.iter().find_map(|name| Counter::shown_by(name));
+        self.labelled("Check", |text| match command {
+            Some(command) => text.command(command),
+            None => counter.names.iter().for_each(|name| text.number(name, values)),
+        });
+        self.blanks(command.into_iter());
+        if !counter.source.is_empty() {
+            self.sources(counter.source);
+        }
+    }
+
     fn entry(&mut self, entry: &Entry, values: &BTreeMap<String, Value>) {
         for line in wrap(&entry.name(), self.medium.width()) {
             self.heading(&line);

@@ -29,6 +29,21 @@ impl<T> Choice<T> {
 /// Prefix of reasons in the kernel's sources.
 const ENUMERATOR: &str = "SKB_DROP_REASON_";
 
+/// A row as a report has it is a place and a reason, which are two options.
+///
+/// # Errors
+/// It is one: how to write it.
+fn apart(text: &str) -> Result<(), String> {
+    let row = text.rsplit_once("dropped at ").map_or(text, |(_, row)| row);
+    let Some((place, reason)) = row.split_once(" (") else { return Ok(()) };
+    let reason = reason.split(')').next().unwrap_or_default();
+    // What is no name is refused as that.
+    if place.contains('\'') || !reason.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') {
+        return Ok(());
+    }
+    Err(format!("a row has a place and a reason: write --symbol '{place}' --reason {reason}"))
+}
+
 impl Choice<Glob> {
     /// Reads a drop reason, which may have stars in it, as reports print it, in parentheses or not,
     /// or as the kernel's sources have it.
@@ -37,6 +52,7 @@ impl Choice<Glob> {
     /// When there is nothing to match.
     pub fn reason(text: &str) -> Result<Self, String> {
         Self::parse(text.trim(), |text| {
+            apart(text)?;
             let inner = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
             let text = inner.unwrap_or(text);
             let bare = match text.get(..ENUMERATOR.len()) {
@@ -76,6 +92,7 @@ impl Function {
     /// # Errors
     /// What is wrong with it.
     fn parse(text: &str) -> Result<Self, String> {
+        apart(text)?;
         let inside = text.strip_suffix(']').and_then(|text| text.rsplit_once(" ["));
         let (text, module) = match inside {
             Some((text, module)) => (text.trim_end(), Some(module.to_owned())),
@@ -212,6 +229,18 @@ mod tests {
 
     fn glob(pattern: &str, name: &str) -> bool {
         Glob(pattern.to_owned()).matches(name)
+    }
+
+    #[test]
+    fn a_whole_row_is_told_apart() {
+        let told = "a row has a place and a reason: write --symbol 'f+0x91 [m]' --reason NO_SOCKET";
+        for row in ["f+0x91 [m] (NO_SOCKET)", "60 packets dropped at f+0x91 [m] (NO_SOCKET) 88.2%"]
+        {
+            assert_eq!(Function::parse(row).unwrap_err(), told, "{row}");
+            assert_eq!(Choice::reason(row).unwrap_err(), told, "{row}");
+            assert!(Choice::reason(&format!("!{row}")).is_err(), "{row}");
+        }
+        assert!(Function::parse("f+0x91 [m]").is_ok() && Choice::reason("(NO_SOCKET)").is_ok());
     }
 
     #[test]

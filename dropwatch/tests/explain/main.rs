@@ -3,16 +3,23 @@
 //! The host is an excerpt of a real one (`tests/fixtures/hosts/README.md`), so pages do not change
 //! with the machine that the tests run on.
 
+mod counters;
+mod meaningless;
 mod pages;
 mod rows;
 mod rules;
+mod several;
 mod table;
+mod words;
 
 use std::path::PathBuf;
 
 use dropwatch::{
     diagnose::knowledge::{self, Table},
+    exit::Failure,
+    explain,
     kernel::HostRoot,
+    render::explain::Page,
 };
 
 /// Fixtures with drop reasons, oldest kernel first.
@@ -28,4 +35,21 @@ fn host(name: &str) -> HostRoot {
 
 fn known() -> &'static Table {
     knowledge::table().expect("the table in the program parses")
+}
+
+/// What is known about one text.
+fn explained(text: &str) -> Result<Page<'static>, Failure> {
+    explain::page(known(), &[text], &host("6.18"))
+}
+
+/// Rules of a page, in full and listed.
+fn rules_of(page: &Page<'static>) -> Vec<&'static str> {
+    let full = page.rules.iter().map(|explained| explained.rule);
+    full.chain(page.related_rules.iter().copied()).map(|rule| rule.rule.as_str()).collect()
+}
+
+/// Drop reasons of a page's entries, in full and listed.
+fn reasons_of(page: &Page<'static>) -> Vec<&'static str> {
+    let entries = page.explained.iter().chain(&page.related);
+    entries.flat_map(|entry| &entry.reasons).map(String::as_str).collect()
 }

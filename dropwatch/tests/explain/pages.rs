@@ -1,8 +1,13 @@
 //! What the pages look like. `cargo xtask bless` accepts changes.
 
+use std::sync::LazyLock;
+
 use dropwatch::{
     exit, explain,
-    render::{Medium, explain as render},
+    render::{
+        Medium,
+        explain::{self as render, Page},
+    },
 };
 
 use crate::{host, known};
@@ -12,9 +17,12 @@ fn page(name: &str, color: bool) -> String {
 }
 
 fn page_on(medium: Medium, name: &str) -> String {
-    let page = explain::page(known(), name, &host("6.18")).expect("known");
+    rendered(&explain::page(known(), &[name], &host("6.18")).expect("known"), medium)
+}
+
+fn rendered(page: &Page<'_>, medium: Medium) -> String {
     let mut out = Vec::new();
-    render::page(&page, medium, &mut out).expect("writes");
+    render::page(page, medium, &mut out).expect("writes");
     String::from_utf8(out).expect("UTF-8")
 }
 
@@ -65,7 +73,7 @@ fn the_list() {
 
 #[test]
 fn json() {
-    let page = explain::page(known(), "QDISC_BURST_DROP", &host("6.18")).expect("known");
+    let page = explain::page(known(), &["QDISC_BURST_DROP"], &host("6.18")).expect("known");
     let mut out = Vec::new();
     render::json(&page, &mut out).expect("writes");
     insta::assert_snapshot!(String::from_utf8(out).expect("UTF-8"));
@@ -88,7 +96,11 @@ fn every_page_fits_eighty_columns() {
 
 /// Every page and the list, by name.
 fn all_on(medium: Medium) -> Vec<(String, String)> {
-    let pages = known().names().into_iter().map(|name| (name.clone(), page_on(medium, &name)));
+    static PAGES: LazyLock<Vec<(String, Page<'static>)>> = LazyLock::new(|| {
+        let page = |name: &String| explain::page(known(), &[name], &host("6.18")).expect("known");
+        known().names().into_iter().map(|name| (name.clone(), page(&name))).collect()
+    });
+    let pages = PAGES.iter().map(|(name, page)| (name.clone(), rendered(page, medium)));
     pages.chain([("the list".to_owned(), list_on(medium))]).collect()
 }
 
@@ -159,7 +171,7 @@ fn every_name_is_found_and_listed() {
 
 #[test]
 fn a_host_without_the_numbers_says_so() {
-    let page = explain::page(known(), "NETFILTER_DROP", &host("5.10")).expect("known");
+    let page = explain::page(known(), &["NETFILTER_DROP"], &host("5.10")).expect("known");
     let mut out = Vec::new();
     render::page(&page, Medium::default(), &mut out).expect("writes");
     let text = String::from_utf8(out).expect("UTF-8");
@@ -168,7 +180,7 @@ fn a_host_without_the_numbers_says_so() {
 
 #[test]
 fn an_unknown_name_is_a_wrong_command_line() {
-    let failure = explain::page(known(), "nonsense", &host("6.18")).expect_err("unknown");
+    let failure = explain::page(known(), &["nonsense"], &host("6.18")).expect_err("unknown");
     assert_eq!(failure.code(), exit::USAGE);
     assert_eq!(
         failure.to_string(),

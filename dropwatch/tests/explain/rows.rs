@@ -74,7 +74,7 @@ fn replayed(file: &Path, options: &[&str]) -> String {
 
 /// Entries about a line: those shown in full, and those listed.
 fn about(line: &str) -> (Vec<&'static Entry>, Vec<&'static Entry>) {
-    let page = explain::page(known(), line, &host("6.18"));
+    let page = explain::page(known(), &[line], &host("6.18"));
     let page = page.unwrap_or_else(|failure| panic!("{line:?}: {failure}"));
     (page.explained, page.related)
 }

@@ -75,7 +75,7 @@ fn what_runbooks_say_to_type_works() {
         assert!(parsed.is_ok(), "{command}: {parsed:?}");
         for typed in stands_for {
             explains += 1;
-            assert!(explain::page(known(), &typed, &host("6.18")).is_ok(), "{typed}");
+            assert!(explain::page(known(), &[&typed], &host("6.18")).is_ok(), "{typed}");
         }
     }
     assert!(ours >= 10 && explains > 50, "{ours} commands, {explains} explanations");

@@ -6,21 +6,32 @@
 //! as the kernel's housekeeping. `NOT_SPECIFIED` by itself is never among the latter: it means that
 //! the caller was not yet taught to give a reason, and most real drops of older kernels carry it.
 
+mod answer;
+mod counter;
 mod entry;
+mod listed;
 mod near;
 mod pasted;
 mod rule;
 mod search;
 mod subject;
+mod word;
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::BTreeMap,
+    sync::{LazyLock, OnceLock},
+};
 
 use serde::Deserialize;
 
+use self::subject::Texts;
 pub use self::{
+    answer::{Answer, Counted},
+    counter::Counter,
     entry::{Action, BLANKS, Benign, CORE, Check, Entry, Knob, NOT_SPECIFIED, Quantity, blanks},
+    near::Unknown,
     rule::Rule,
-    search::{Answer, Unknown},
+    word::Word,
 };
 use crate::report::model::{Reason, Symbol};
 
@@ -43,6 +54,12 @@ const HOUSEKEEPING: &str = include_str!("housekeeping.toml");
 /// What findings mean.
 const RULES: &str = include_str!("rules.toml");
 
+/// What counters of the kernel count.
+const COUNTERS: &str = include_str!("counters.toml");
+
+/// What the words of the outputs mean.
+const WORDS: &str = include_str!("words.toml");
+
 /// What holds for all of them.
 const COMMON: &str = include_str!("table.toml");
 
@@ -52,10 +69,18 @@ pub struct Table {
     pub entries: Vec<Entry>,
     /// What findings mean.
     pub rules: Vec<Rule>,
+    /// What counters of the kernel count.
+    pub counters: Vec<Counter>,
+    /// What the words of the outputs mean.
+    pub words: Vec<Word>,
+    /// Words that are a topic, beside those of the rules.
+    topics: Vec<String>,
     /// Drop reasons of the core that no entry explains.
     pub not_yet_explained: Vec<String>,
     /// Quantities and functions that only some hosts have, with what they need.
     pub needs: BTreeMap<String, String>,
+    /// What texts are compared with: made when the first one is.
+    texts: OnceLock<Texts>,
 }
 
 #[derive(Deserialize)]
@@ -73,20 +98,46 @@ struct Rules {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Counters {
+    counter: Vec<Counter>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Words {
+    word: Vec<Word>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Common {
+    topics: Vec<String>,
     not_yet_explained: Vec<String>,
     needs: BTreeMap<String, String>,
 }
 
 impl Table {
     fn parse() -> Result<Self, toml::de::Error> {
-        let Common { not_yet_explained, needs } = toml::from_str(COMMON)?;
+        let Common { topics, not_yet_explained, needs } = toml::from_str(COMMON)?;
         let mut entries = Vec::new();
         for text in TOPICS {
             entries.append(&mut topic(text)?);
         }
         let Rules { rule: rules } = toml::from_str(RULES)?;
-        Ok(Self { entries, rules, not_yet_explained, needs })
+        let Counters { counter: counters } = toml::from_str(COUNTERS)?;
+        let Words { word: words } = toml::from_str(WORDS)?;
+        let texts = OnceLock::new();
+        Ok(Self { entries, rules, counters, words, topics, not_yet_explained, needs, texts })
+    }
+
+    fn texts(&self) -> &Texts {
+        self.texts.get_or_init(|| Texts::of(self))
+    }
+
+    /// Words, and some of several, that are a topic.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        let of_rules = self.rules.iter().flat_map(Rule::topics);
+        self.topics.iter().map(String::as_str).chain(of_rules)
     }
 
     /// What is known about changing a setting.

@@ -1,13 +1,43 @@
 //! What to say of a name that nobody knows: which known ones look like it.
 
-use super::{
-    Table,
-    search::{Unknown, bare_reason},
-};
-use crate::report::near::{MOST, distance};
+use super::{Table, search::bare_reason, subject};
+use crate::report::near::{MOST, did_you_mean, distance};
 
 /// Letters of an unknown name that are repeated.
 const MOST_LETTERS: usize = 100;
+/// Shorter names look like anything.
+const SHORTEST: usize = 3;
+
+/// Whether a name is written as drivers write those of their counters.
+fn is_of_driver(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let name = name.trim_end_matches(|c: char| !is_word(c));
+    ["rx_", "tx_", "rx-", "tx-"].iter().any(|begin| name.starts_with(begin))
+        && name.chars().all(|c| is_word(c) || c == '-')
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    #[error("`{0}` is a drop reason of the kernel that dropwatch does not explain yet")]
+    NotYet(String),
+    #[error(
+        "nothing is known about `{0}`: it may be a counter of a driver (`ethtool -S`), and most of \
+         those are its own (`dropwatch explain` lists all names)"
+    )]
+    OfDriver(String),
+    #[error(
+        "nothing is known about `{name}`{}{} (`dropwatch explain` lists all names)",
+        did_you_mean(.near), spoken(.hints)
+    )]
+    Name {
+        name: String,
+        /// Names that look like it.
+        near: Vec<String>,
+        /// Names of what has its words somewhere.
+        hints: Vec<String>,
+    },
+}
 
 impl Table {
     /// The error about a text, read as a reason and as any other name.
@@ -17,12 +47,19 @@ impl Table {
         if letters.next().is_some() {
             name.push('…');
         }
-        Unknown::Name { name, near: self.near(reason, [other, text]) }
+        let near = self.near(reason, [other, text]);
+        let mut hints = subject::hints(self, text);
+        hints.retain(|hint| !near.contains(hint));
+        hints.truncate(MOST);
+        if near.is_empty() && is_of_driver(text) {
+            return Unknown::OfDriver(name);
+        }
+        Unknown::Name { name, near, hints }
     }
 
     /// Known names that look like one of the readings of an unknown one, the most alike first.
     fn near(&self, reason: &str, others: [&str; 2]) -> Vec<String> {
-        let reason = bare_reason(reason);
+        let reason = bare_reason(reason).unwrap_or_default();
         let others = others.map(str::to_ascii_lowercase);
         let names = self.names();
         let mut near: Vec<(usize, &str)> = names
@@ -31,14 +68,25 @@ impl Table {
                 // Of a setting or a counter, its own name is what people type.
                 let last = name.rsplit('.').next().unwrap_or(name);
                 let known = [name.to_ascii_lowercase(), last.to_ascii_lowercase()];
-                let pairs =
-                    known.iter().flat_map(|known| others.each_ref().map(|typed| (typed, known)));
+                let typed = others.iter().filter(|typed| typed.len() >= SHORTEST);
+                let pairs = typed.flat_map(|typed| known.iter().map(move |known| (typed, known)));
                 let alike = pairs.filter_map(|(typed, known)| distance(typed, known));
-                let least = alike.chain(distance(&reason, name)).min()?;
+                let as_reason =
+                    (reason.len() >= SHORTEST).then(|| distance(&reason, name)).flatten();
+                let least = alike.chain(as_reason).min()?;
                 Some((least, name.as_str()))
             })
             .collect();
         near.sort_unstable();
         near.into_iter().take(MOST).map(|(_, name)| name.to_owned()).collect()
+    }
+}
+
+/// `; its words stand under a and b`; nothing where there is nothing to say.
+fn spoken(hints: &[String]) -> String {
+    match hints {
+        [] => String::new(),
+        [one] => format!("; its words stand under {one}"),
+        [most @ .., last] => format!("; its words stand under {} and {last}", most.join(", ")),
     }
 }

@@ -4,6 +4,8 @@
 //! It is untrusted text. Of a long one only the beginning is looked at, escape sequences and what
 //! else a terminal obeys is taken out first, and nothing here can fail.
 
+use std::iter;
+
 use anstream::adapter::strip_str;
 
 /// Bytes that are looked at: a row with its details is some hundred.
@@ -73,6 +75,44 @@ pub(super) fn row(text: &str) -> Option<Row<'_>> {
         .then(|| Row { function: name(function.trim_end_matches([',', ':', ';'])), reason })
 }
 
+/// All rows in a line of plain words: the first one, and those that follow it with a place and a
+/// reason.
+pub(super) fn rows(text: &str) -> impl Iterator<Item = Row<'_>> {
+    let mut rest = Some(text);
+    let mut is_first = true;
+    iter::from_fn(move || {
+        let text = rest.take()?;
+        let begin = if is_first { text } else { next_row(text)? };
+        is_first = false;
+        let found = row(begin)?;
+        let end = found.reason.unwrap_or(found.function).text;
+        // Both are parts of the text.
+        let at = end.as_ptr() as usize - text.as_ptr() as usize + end.len();
+        rest = Some(&text[at..]);
+        Some(found)
+    })
+}
+
+/// From the next word on that is a place with its reason.
+fn next_row(text: &str) -> Option<&str> {
+    let mut at = 0;
+    for word in text.split(' ') {
+        let rest = &text[at..];
+        let begins = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if begins && word.contains("+0x") && row(rest).is_some_and(|row| row.reason.is_some()) {
+            return Some(rest);
+        }
+        at += word.len() + 1;
+    }
+    None
+}
+
+/// Words that are written as drop reasons are.
+pub(super) fn reasons(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.contains('_') && word.starts_with(|c: char| c.is_ascii_uppercase()))
+}
+
 /// What follows the numbers, rates and bars of a row, and whether that was said to be a place.
 fn after_figures(text: &str) -> (&str, bool) {
     let mut rest = text;
@@ -131,29 +171,96 @@ pub(super) fn label<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     }
 }
 
-/// Words that may be names of something: not those of a sentence.
-pub(super) fn names(text: &str) -> impl Iterator<Item = &str> {
+/// Words of a text, without the marks around them and without numbers; of `name=value` and of
+/// `name: value` the name.
+pub(super) fn tokens(text: &str) -> impl Iterator<Item = &str> {
     let within = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-' | '+');
     text.split(move |c: char| !within(c))
         .map(|word| word.trim_matches(['.', '-', '/', '+']))
         .filter(|word| {
-            let inner = word.contains(['_', '.', '/']);
-            let humps = word.chars().skip(1).any(|c| c.is_ascii_uppercase());
-            word.len() > 2 && word.contains(|c: char| c.is_ascii_alphabetic()) && (inner || humps)
+            word.contains(|c: char| c.is_ascii_alphabetic())
+                && !word.starts_with(|c: char| c.is_ascii_digit())
         })
 }
 
-/// Whether `text` has the parts of `pattern` between its `*`, in order and from the beginning on,
-/// whatever their case.
+/// Whether a word is written as names are: not one of a sentence.
+pub(super) fn is_name(word: &str) -> bool {
+    let inner = word.contains(['_', '.', '/']);
+    let humps = word.chars().skip(1).any(|c| c.is_ascii_uppercase());
+    word.len() > 2 && (inner || humps)
+}
+
+/// Whether a text tells how much something rose: `drop +4501`.
+pub(super) fn is_counted(text: &str, name: &str) -> bool {
+    text.split(' ').zip(text.split(' ').skip(1)).any(|(before, after)| {
+        before == name
+            && after.strip_prefix('+').is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()))
+    })
+}
+
+/// Keys of a piece of JSON.
+pub(super) fn keys(text: &str) -> impl Iterator<Item = &str> {
+    let mut parts = text.split('"').peekable();
+    iter::from_fn(move || {
+        loop {
+            let part = parts.next()?;
+            let is_key = parts.peek().is_some_and(|after| after.trim_start().starts_with(':'));
+            if is_key && !part.is_empty() {
+                return Some(part);
+            }
+        }
+    })
+}
+
+/// The group of a line of counters: `Udp: InDatagrams NoPorts InErrors`.
+pub(super) fn group(text: &str) -> Option<&str> {
+    let (group, rest) = text.split_once(": ")?;
+    let is_group = !group.is_empty() && group.chars().all(|c| c.is_ascii_alphanumeric());
+    (is_group && !rest.is_empty()).then_some(group)
+}
+
+/// A counter without the values around it: `TcpExtListenOverflows 10 0.0`, `rx_dropped: 12`,
+/// `91 receive buffer errors`.
+pub(super) fn without_values(text: &str) -> &str {
+    let marks = |c: char| c == ' ' || c == ':' || c == '=';
+    let is_value = |word: &str| {
+        word.trim_start_matches(['+', '#']).chars().all(|c| c.is_ascii_digit() || c == '.')
+    };
+    let mut rest = text.trim();
+    while let Some((before, _)) = rest.rsplit_once(marks).filter(|(_, last)| is_value(last)) {
+        rest = before.trim_end_matches(marks);
+    }
+    while let Some((_, after)) = rest.split_once(' ').filter(|(first, _)| is_value(first)) {
+        rest = after;
+    }
+    rest
+}
+
+/// Whether `text` begins as `pattern` says, whatever the case: `*` stands for anything, `#` for a
+/// number.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.to_lowercase(), text.to_lowercase());
     let mut parts = pattern.split('*');
-    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let Some(mut rest) = after(&text, parts.next().unwrap_or_default()) else { return false };
     for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
+        let found = rest.char_indices().map(|(at, _)| &rest[at..]).chain([""]);
+        match found.into_iter().find_map(|from| after(from, part)) {
+            Some(after) => rest = after,
+            None => return false,
+        }
     }
     true
+}
+
+/// What follows `part`, with its numbers, at the beginning of `text`.
+fn after<'a>(text: &'a str, part: &str) -> Option<&'a str> {
+    let mut pieces = part.split('#');
+    let mut rest = text.strip_prefix(pieces.next().unwrap_or_default())?;
+    for piece in pieces {
+        let number = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        rest = (number.len() < rest.len()).then(|| number.strip_prefix(piece))??;
+    }
+    Some(rest)
 }
 
 #[cfg(test)]
@@ -254,6 +361,11 @@ mod tests {
         assert!(matches("accept queue* full in *", "Accept queue of port 80 full in gw: 3 times"));
         assert!(!matches("accept queue* full in *", "the accept queue full in gw"));
         assert!(matches("* has no route*", "gw has no route to 10.0.0.1 for 3 packets"));
+        assert!(matches("# packets came in*", "12 packets came in by eth0"));
+        assert!(matches("* lost # packets: the card", "eth0 lost in gw lost 7 packets: the card"));
+        for text in ["my packets came in late", "packets came in", " packets came in"] {
+            assert!(!matches("# packets came in*", text), "{text}");
+        }
     }
 
     #[test]
@@ -266,7 +378,8 @@ mod tests {
             let text = plain(text);
             let _row = row(&text);
             let _label = label(&text, "rule");
-            assert_eq!(names(&text).count(), 0, "{text}");
+            assert!(tokens(&text).all(|token| !is_name(token)), "{text}");
+            let _counter = without_values(&text);
         }
     }
 }

@@ -16,7 +16,7 @@ pub struct Rule {
     pub rule: String,
     /// The cause in a few words.
     pub title: String,
-    /// What its headlines look like; `*` stands for anything.
+    /// What its headlines look like; `*` stands for anything, `#` for a number.
     #[serde(skip_serializing)]
     pub(super) headlines: Vec<String>,
     /// More words that people look for it by.
@@ -52,6 +52,11 @@ impl Rule {
     /// What can be changed: the settings as `table` knows them, then the rest.
     pub fn knobs<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = &'a Knob> {
         self.settings.iter().filter_map(|name| table.knob(name)).chain(&self.knobs)
+    }
+
+    /// Its words that are no names.
+    pub(super) fn topics(&self) -> impl Iterator<Item = &str> {
+        self.words.iter().map(String::as_str).filter(|word| !word.contains('_'))
     }
 
     /// How much of a headline says that it is one of this rule's: letters of the pattern.

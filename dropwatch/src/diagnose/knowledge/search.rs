@@ -3,39 +3,17 @@
 
 use super::{
     Table,
+    answer::Answer,
     entry::{CORE, Entry},
-    function_name, pasted,
+    function_name,
+    near::Unknown,
+    pasted,
     rule::Rule,
-    subject::{self, Subject},
+    subject::{self, subjects},
+    word::Word,
 };
-use crate::report::near::did_you_mean;
-
-/// Entries shown in full, whatever their kind, where there are no more of them.
-const FEW: usize = 3;
 /// Prefix of reasons in the kernel's sources.
 const ENUMERATOR: &str = "SKB_DROP_REASON_";
-
-/// What is known about a name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer<'a> {
-    /// Rules of findings about exactly this.
-    pub rules: Vec<&'a Rule>,
-    /// Entries about exactly this.
-    pub full: Vec<&'a Entry>,
-    /// Rules that have to do with it.
-    pub brief_rules: Vec<&'a Rule>,
-    /// Entries that have to do with it.
-    pub brief: Vec<&'a Entry>,
-}
-
-/// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unknown {
-    #[error("`{0}` is a drop reason of the kernel that dropwatch does not explain yet")]
-    NotYet(String),
-    #[error("nothing is known about `{name}`{} (`dropwatch explain` lists all names)", did_you_mean(.near))]
-    Name { name: String, near: Vec<String> },
-}
 
 impl Table {
     /// What is known about `typed`:
@@ -43,47 +21,82 @@ impl Table {
     /// - a function, with or without offset, module and the compiler's suffixes;
     /// - a row of any output, whatever its colours, and also if it was cut;
     /// - a finding's rule or headline, also as a label of a metric;
-    /// - a setting or counter in any spelling, or a topic.
+    /// - a setting or counter in any spelling, a word or line of an output, or a topic;
+    /// - several of these.
     ///
     /// # Errors
     /// Nothing is known; the error suggests names that look like it.
     pub fn find(&self, typed: &str) -> Result<Answer<'_>, Unknown> {
-        let text = pasted::plain(typed);
-        if let Some(answer) = self.find_name(&text) {
+        self.find_all(&[typed])
+    }
+
+    /// What is known about what the `arguments` of a command line say together or, where that is
+    /// nothing, each of them.
+    ///
+    /// # Errors
+    /// As [`Self::find`]. An answer leaves nothing out silently: what of it is not known, it says.
+    pub fn find_all(&self, arguments: &[impl AsRef<str>]) -> Result<Answer<'_>, Unknown> {
+        let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+        let text = pasted::plain(&arguments.join(" "));
+        if let Some(answer) = self.find_whole(&text)? {
             return Ok(answer);
         }
-        let row = pasted::row(&text);
-        if let Some(answer) = row.and_then(|row| self.find_row(row)) {
+        if arguments.len() > 1 {
+            let each = arguments.iter().map(|typed| self.find_whole(&pasted::plain(typed)));
+            if let Ok(Some(answer)) = each.collect::<Result<Option<Answer<'_>>, _>>() {
+                return Ok(answer);
+            }
+        }
+        if let Some(answer) = self.find_listed(&text)? {
             return Ok(answer);
         }
-        if let Some(row) = row.filter(|row| row.reason.is_some()) {
-            let reason = row.reason.map_or("", |reason| reason.text);
-            return Err(self.unknown(&text, reason, row.function.text));
-        }
-        if let Some(answer) = self.find_headline(&text).or_else(|| self.find_label(&text)) {
-            return Ok(answer);
-        }
-        // Names beside others: a command, a line of counters, the text of an alert.
-        if text.contains([' ', '=', ','])
-            && let Some(answer) = pasted::names(&text).find_map(|name| self.find_name(name))
-        {
-            return Ok(answer);
-        }
-        let reason = bare_reason(&text);
+        let reason = bare_reason(&text).unwrap_or_default();
         if self.not_yet_explained.contains(&reason) {
             return Err(Unknown::NotYet(reason));
-        }
-        // One word with a low line is a name, and no topic.
-        if (text.contains(' ') || !text.contains('_'))
-            && let Some(answer) = Answer::about(subject::about(self, &text))
-        {
-            return Ok(answer);
         }
         Err(self.unknown(&text, &reason, bare_function(&text)))
     }
 
+    /// One name, row, headline, series or topic.
+    fn find_whole(&self, text: &str) -> Result<Option<Answer<'_>>, Unknown> {
+        if let Some(answer) = self.find_name(text) {
+            return Ok(Some(answer));
+        }
+        if let Some(answer) = self.find_rows(text)? {
+            return Ok(Some(answer));
+        }
+        Ok(self
+            .find_headline(text)
+            .or_else(|| self.find_label(text))
+            .or_else(|| subject::about(self, text).map(|all| Answer::about(text, all))))
+    }
+
+    /// The rows in a text: mostly one, whatever stands beside it.
+    fn find_rows(&self, text: &str) -> Result<Option<Answer<'_>>, Unknown> {
+        let mut all: Option<Answer<'_>> = None;
+        for row in pasted::rows(text) {
+            match self.find_row(row) {
+                Some(answer) => all = Some(all.unwrap_or_default().and(answer)),
+                None => {
+                    let Some(reason) = row.reason else { continue };
+                    return Err(self.unknown(text, reason.text, row.function.text));
+                }
+            }
+        }
+        // A reason beside a row, which is not its own.
+        let Some(mut all) = all else { return Ok(None) };
+        for word in pasted::reasons(text) {
+            if let Some(answer) = self.find_reason(word)
+                && !pasted::rows(text).any(|row| row.reason.is_some_and(|it| it.text == word))
+            {
+                all = all.and(answer);
+            }
+        }
+        Ok(Some(all))
+    }
+
     /// All names that [`Table::find`] knows, in order, each once: rules, drop reasons, functions,
-    /// settings and counters.
+    /// settings, counters and words of the outputs.
     pub fn names(&self) -> Vec<String> {
         let rules = self.rules.iter().map(|rule| rule.rule.clone());
         let reasons = self.entries.iter().flat_map(|entry| entry.reasons.iter().cloned());
@@ -91,7 +104,10 @@ impl Table {
         let of_rules = self.rules.iter().flat_map(Rule::quantities);
         let of_entries = self.entries.iter().flat_map(Entry::quantities);
         let numbers = of_rules.chain(of_entries).map(|quantity| quantity.name().to_owned());
+        let counters = self.counters.iter().flat_map(|counter| counter.names.iter());
+        let words = self.words.iter().flat_map(|word| word.names.iter());
         let mut names: Vec<String> = rules.chain(reasons).chain(functions).chain(numbers).collect();
+        names.extend(counters.chain(words).cloned());
         names.sort_unstable();
         names.dedup();
         names
@@ -108,26 +124,32 @@ impl Table {
             .or_else(|| self.entries.iter().filter(speaks).find(|entry| entry.at.is_empty()))
     }
 
-    /// One name by itself.
-    fn find_name(&self, name: &str) -> Option<Answer<'_>> {
-        if name.contains(' ') && !name.contains('[') {
-            return self.find_rule(&name.replace(' ', "_"));
-        }
-        let drops = self
-            .find_reason(&bare_reason(name))
-            .or_else(|| self.find_function(bare_function(name)));
-        match (self.find_rule(name), drops) {
-            (Some(rule), Some(drops)) => Some(Answer { rules: rule.rules, ..drops }),
-            (rule, drops) => rule
-                .or(drops)
-                .or_else(|| self.find_number(name))
-                .or_else(|| self.find_evidence(name)),
-        }
+    /// One name by itself, whatever it is the name of: of several things, all of them.
+    pub(super) fn find_name(&self, name: &str) -> Option<Answer<'_>> {
+        let found = [
+            self.find_rule(name),
+            self.find_qualified(name),
+            self.find_function(bare_function(name)),
+            self.find_setting(name),
+            self.find_counter(name),
+            self.find_evidence(name),
+            self.find_word(name),
+        ];
+        found.into_iter().flatten().reduce(Answer::and)
+    }
+
+    /// Whether the kernel or a rule calls something so: no word of a sentence alone.
+    pub(super) fn is_identifier(&self, name: &str) -> bool {
+        self.find_qualified(name).is_some()
+            || self.find_rule(name).is_some()
+            || self.find_function(bare_function(name)).is_some()
+            || self.is_counter(name)
+            || self.find_setting(name).is_some()
     }
 
     /// A rule by its name, and the drops that it speaks of.
     fn find_rule(&self, name: &str) -> Option<Answer<'_>> {
-        let name = name.replace('-', "_");
+        let name = name.replace(['-', ' '], "_");
         let rule = self.rules.iter().find(|rule| rule.rule.eq_ignore_ascii_case(&name))?;
         Some(self.about_rule(rule))
     }
@@ -162,13 +184,17 @@ impl Table {
             false => typed,
         };
         let Some(reason) = row.reason else { return self.find_function(function) };
-        let typed = bare_reason(reason.text);
+        let typed = bare_reason(reason.text).unwrap_or_default();
         let whole = if reason.is_cut { self.completed(function, &typed) } else { Some(typed) };
-        let Some(reason) = whole else { return self.find_function(function) };
+        let unclear = |name: &str| {
+            let answer = self.find_function(function)?;
+            Some(Answer { not_known: vec![name.to_owned()], ..answer })
+        };
+        let Some(reason) = whole else { return unclear(reason.text) };
         if let Some(entry) = self.lookup(Some(function), self.subsystem_of(&reason), &reason) {
             return Some(Answer { full: vec![entry], ..Answer::default() });
         }
-        self.find_reason(&reason).or_else(|| self.find_function(function))
+        self.find_reason(&reason).or_else(|| unclear(&reason))
     }
 
     /// The reason that begins with `cut`: the only one, or the only one that is known of `function`.
@@ -203,6 +229,15 @@ impl Table {
         }
     }
 
+    /// A reason, of the subsystem that stands before its colon, if one does.
+    fn find_qualified(&self, name: &str) -> Option<Answer<'_>> {
+        let reason = bare_reason(name)?;
+        let subsystem = name.rsplit_once(':').map(|(subsystem, _)| subsystem);
+        let theirs = self.subsystem_of(&reason);
+        let is_theirs = subsystem.is_none_or(|given| given.eq_ignore_ascii_case(theirs));
+        if is_theirs { self.find_reason(&reason) } else { None }
+    }
+
     fn find_reason(&self, reason: &str) -> Option<Answer<'_>> {
         let entries = self.entries.iter().filter(|entry| entry.reasons.iter().any(|r| r == reason));
         let (full, brief) = entries.partition(|entry| entry.at.is_empty());
@@ -215,23 +250,30 @@ impl Table {
         Answer::new(Vec::new(), full, Vec::new(), brief)
     }
 
-    /// What a setting or a counter has to do with.
-    fn find_number(&self, name: &str) -> Option<Answer<'_>> {
-        let named = |rank| {
-            let of_rank = move |subject: &Subject<'_>| subject.names_number(name) == Some(rank);
-            subjects(Subject::all(self).filter(of_rank))
-        };
-        let ((rules, full), (brief_rules, brief)) = (named(0), named(1));
+    /// What a setting has to do with.
+    fn find_setting(&self, name: &str) -> Option<Answer<'_>> {
+        let [first, rest] = subject::of_setting(self, name);
+        let ((rules, full), (brief_rules, brief)) = (subjects(first), subjects(rest));
         Answer::new(rules, full, brief_rules, brief)
     }
 
-    /// Rules that rest on something that is neither a setting nor a counter of `/proc`: a device's
-    /// `rx_missed_errors`, connection tracking's `insert_failed`.
+    /// Rules that are known by such a name, although it is neither theirs nor that of a setting that
+    /// they show: `SO_RCVBUF`, `net.core.netdev_budget_usecs`.
     fn find_evidence(&self, name: &str) -> Option<Answer<'_>> {
         let last = name.rsplit('.').next().filter(|last| last.contains('_'))?;
         let rests = |rule: &&Rule| rule.words.iter().any(|word| word.eq_ignore_ascii_case(last));
         let rules = self.rules.iter().filter(rests).collect();
-        Answer::new(rules, Vec::new(), Vec::new(), Vec::new())
+        if name.contains(' ') {
+            None
+        } else {
+            Answer::new(rules, Vec::new(), Vec::new(), Vec::new())
+        }
+    }
+
+    /// What a word or line of an output means.
+    fn find_word(&self, typed: &str) -> Option<Answer<'_>> {
+        let words: Vec<&Word> = self.words.iter().filter(|word| word.is(typed)).collect();
+        (!words.is_empty()).then(|| Answer { words, ..Answer::default() })
     }
 
     /// Subsystem of a reason that an entry has; names are unique among them.
@@ -241,58 +283,36 @@ impl Table {
     }
 }
 
-impl<'a> Answer<'a> {
-    /// Nothing is an answer where nothing was found. What there are only a few of is full.
-    fn new(
-        mut rules: Vec<&'a Rule>,
-        mut full: Vec<&'a Entry>,
-        mut brief_rules: Vec<&'a Rule>,
-        mut brief: Vec<&'a Entry>,
-    ) -> Option<Self> {
-        let all = rules.len() + full.len() + brief_rules.len() + brief.len();
-        if all <= FEW {
-            rules.append(&mut brief_rules);
-            full.append(&mut brief);
-        }
-        (all > 0).then_some(Self { rules, full, brief_rules, brief })
-    }
-
-    fn about(subjects: Vec<Subject<'a>>) -> Option<Self> {
-        let (rules, entries) = self::subjects(subjects.into_iter());
-        Self::new(Vec::new(), Vec::new(), rules, entries)
-    }
-}
-
-/// Rules and entries apart.
-fn subjects<'a>(all: impl Iterator<Item = Subject<'a>>) -> (Vec<&'a Rule>, Vec<&'a Entry>) {
-    let (mut rules, mut entries) = (Vec::new(), Vec::new());
-    for subject in all {
-        match subject {
-            Subject::Rule(rule) => rules.push(rule),
-            Subject::Entry(entry) => entries.push(entry),
-        }
-    }
-    (rules, entries)
-}
-
 /// What all are, if they are the same.
 fn alone<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
     let first = all.next()?;
     all.all(|other| other == first).then_some(first)
 }
 
-/// `SKB_DROP_REASON_NO_SOCKET`, `CORE:no_socket` → `NO_SOCKET`.
-pub(super) fn bare_reason(name: &str) -> String {
+/// `SKB_DROP_REASON_NO_SOCKET`, `CORE:no_socket` → `NO_SOCKET`; `None` for what is no name.
+pub(super) fn bare_reason(name: &str) -> Option<String> {
     let name = name.trim().trim_start_matches('(').trim_end_matches(')');
-    let name = name.rsplit(':').next().unwrap_or(name).to_ascii_uppercase();
-    name.strip_prefix(ENUMERATOR).map_or(name.clone(), str::to_owned)
+    let (subsystem, name) = name.split_once(':').unwrap_or((CORE, name));
+    let is_name = |text: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let name = name.to_ascii_uppercase();
+    let name = name.strip_prefix(ENUMERATOR).map_or(name.clone(), str::to_owned);
+    (is_name(subsystem) && is_name(&name)).then_some(name)
 }
 
-/// `nft_do_chain.constprop.0+0x7d [nf_tables]` → `nft_do_chain`.
+/// `nft_do_chain.constprop.0+0x7d/0x120 [nf_tables]` → `nft_do_chain`; empty for what is no name.
 fn bare_function(name: &str) -> &str {
-    let name = name.trim().split(char::is_whitespace).next().unwrap_or_default();
-    let name = name.split('+').next().unwrap_or_default();
-    function_name(name)
+    let mut words = name.split_whitespace();
+    let (Some(name), module, None) = (words.next(), words.next(), words.next()) else { return "" };
+    if module.is_some_and(|module| !module.starts_with('[')) {
+        return "";
+    }
+    match name.split_once('+') {
+        Some((name, offset)) if offset.starts_with("0x") => function_name(name),
+        Some(_) => "",
+        None => function_name(name),
+    }
 }
 
 #[cfg(test)]

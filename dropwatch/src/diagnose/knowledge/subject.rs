@@ -1,5 +1,5 @@
-//! What an entry or a rule is about, for those who know none of its names: settings and counters in
-//! any spelling, and topics.
+//! What an entry or a rule is about, for those who know none of its names: settings in any spelling,
+//! and topics.
 
 use super::{
     Table,
@@ -14,15 +14,52 @@ pub(super) enum Subject<'a> {
     Entry(&'a Entry),
 }
 
+/// What texts are compared with, made once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Texts {
+    /// Words of each topic.
+    topics: Vec<Vec<String>>,
+    /// In the order of [`Subject::all`].
+    subjects: Vec<Index>,
+}
+
+/// What one subject is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Index {
+    /// Paths of settings that prove or change it.
+    first: Vec<Vec<String>>,
+    /// Paths of other settings.
+    rest: Vec<Vec<String>>,
+    /// Words of its title and names.
+    near: Vec<String>,
+    /// Words of everything else that it says.
+    far: Vec<String>,
+}
+
+impl Texts {
+    pub(super) fn of(table: &Table) -> Self {
+        Self {
+            topics: table.topics().map(|topic| words(topic).collect()).collect(),
+            subjects: Subject::all(table).map(Subject::index).collect(),
+        }
+    }
+}
+
 /// More hits than this say nothing about a word that only stands in explanations.
 const MANY: usize = 12;
 /// Shorter words are in everything.
-const SHORTEST: usize = 2;
+const SHORTEST: usize = 4;
 /// Words of questions.
-const SMALL: [&str; 20] = [
-    "and", "are", "but", "for", "from", "has", "have", "here", "how", "no", "not", "of", "or",
-    "that", "the", "this", "was", "what", "why", "with",
+const SMALL: [&str; 29] = [
+    "a", "an", "and", "are", "at", "but", "by", "for", "from", "has", "have", "here", "how", "in",
+    "is", "no", "not", "of", "on", "or", "that", "the", "this", "to", "was", "what", "why", "with",
+    "does",
 ];
+
+/// Whether a word says nothing by itself.
+pub(super) fn is_small(word: &str) -> bool {
+    SMALL.contains(&word.to_ascii_lowercase().as_str())
+}
 
 impl<'a> Subject<'a> {
     pub(super) fn all(table: &'a Table) -> impl Iterator<Item = Self> {
@@ -54,16 +91,25 @@ impl<'a> Subject<'a> {
         (names(first).collect(), names(rest).chain(named).collect())
     }
 
-    /// Whether it names a number: 0 where that proves or changes it, 1 elsewhere.
-    pub(super) fn names_number(self, typed: &str) -> Option<usize> {
-        let (first, rest) = self.quantities();
-        let fits = |names: Vec<String>| names.iter().any(|name| is_number(typed, name));
-        if fits(first) {
-            Some(0)
-        } else if fits(rest) {
-            Some(1)
-        } else {
-            None
+    /// What it is compared with.
+    fn index(self) -> Index {
+        let ((first, rest), [near, far]) = (self.quantities(), self.words());
+        let setting = |name: String| is_sysctl(&name).then(|| setting(&name));
+        Index {
+            first: first.into_iter().filter_map(setting).collect(),
+            rest: rest.into_iter().filter_map(setting).collect(),
+            near,
+            far,
+        }
+    }
+
+    /// What it can be asked for by.
+    fn name(self) -> String {
+        match self {
+            Self::Rule(rule) => rule.rule.clone(),
+            Self::Entry(entry) => {
+                entry.at.first().or(entry.reasons.first()).cloned().unwrap_or_default()
+            }
         }
     }
 
@@ -80,19 +126,18 @@ impl<'a> Subject<'a> {
         let mut far = Vec::new();
         match self {
             Self::Rule(rule) => {
-                near.extend([&rule.rule, &rule.title]);
-                near.extend(&rule.words);
-                near.extend(&rule.settings);
-                far.extend([&rule.meaning]);
+                near.extend([rule.rule.as_str(), &rule.title]);
+                near.extend(rule.topics());
+                far.extend([rule.meaning.as_str()]);
             }
             Self::Entry(entry) => {
-                near.extend([&entry.title, &entry.topic]);
-                near.extend(&entry.reasons);
-                far.extend(entry.at.iter().chain(&entry.seen_at));
-                far.extend([&entry.meaning]);
+                near.extend([entry.title.as_str(), &entry.topic]);
+                near.extend(entry.reasons.iter().map(String::as_str));
+                far.extend(entry.at.iter().chain(&entry.seen_at).map(String::as_str));
+                far.extend([entry.meaning.as_str()]);
             }
         }
-        let split = |texts: Vec<&String>| texts.into_iter().flat_map(|text| words(text)).collect();
+        let split = |texts: Vec<&str>| texts.into_iter().flat_map(words).collect();
         let mut far: Vec<String> = split(far);
         let (first, rest) = self.quantities();
         far.extend(first.iter().chain(&rest).flat_map(|name| words(name)));
@@ -101,26 +146,61 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Everything that has to do with each of the words of `text`: what is named so, else what speaks
-/// of it.
-pub(super) fn about<'a>(table: &'a Table, text: &str) -> Vec<Subject<'a>> {
+/// Everything that has to do with a topic: with each word of `text`, or with all of them as they
+/// stand there. What is named so, else what speaks of it. `None` where it is no topic.
+pub(super) fn about<'a>(table: &'a Table, text: &str) -> Option<Vec<Subject<'a>>> {
+    // One word with a low line is a name.
+    if text.contains('_') {
+        return None;
+    }
+    let asked: Vec<String> = words(text).filter(|word| !SMALL.contains(&word.as_str())).collect();
+    let topics = &table.texts().topics;
+    let is_topic =
+        |word: &String| topics.iter().any(|topic| matches!(&topic[..], [it] if it == word));
+    if asked.is_empty() || !(topics.contains(&asked) || asked.iter().all(is_topic)) {
+        return None;
+    }
+    let found = speaking(table, &asked);
+    (!found.is_empty()).then_some(found)
+}
+
+/// Names of what has all words of `text` in it: no answer, and a hint where there is none.
+pub(super) fn hints(table: &Table, text: &str) -> Vec<String> {
     let asked: Vec<String> = words(text).filter(|word| !SMALL.contains(&word.as_str())).collect();
     if asked.is_empty() || asked.iter().any(|word| word.len() < SHORTEST) {
         return Vec::new();
     }
-    let subjects: Vec<(Subject<'a>, [Vec<String>; 2])> =
-        Subject::all(table).map(|subject| (subject, subject.words())).collect();
+    let found = speaking(table, &asked);
+    if found.len() > MANY {
+        return Vec::new();
+    }
+    found.into_iter().map(Subject::name).collect()
+}
+
+fn speaking<'a>(table: &'a Table, asked: &[String]) -> Vec<Subject<'a>> {
     let all_in = |words: &[&Vec<String>]| {
         asked.iter().all(|word| words.iter().any(|words| words.contains(word)))
     };
+    let subjects = || Subject::all(table).zip(&table.texts().subjects);
     let named: Vec<Subject<'a>> =
-        subjects.iter().filter(|(_, [near, _])| all_in(&[near])).map(|(it, _)| *it).collect();
+        subjects().filter(|(_, index)| all_in(&[&index.near])).map(|(it, _)| it).collect();
     if !named.is_empty() {
         return named;
     }
-    let speak = subjects.iter().filter(|(_, [near, far])| all_in(&[near, far]));
-    let speak: Vec<Subject<'a>> = speak.map(|(it, _)| *it).collect();
-    if speak.len() <= MANY { speak } else { Vec::new() }
+    let speaks = |index: &Index| all_in(&[&index.near, &index.far]);
+    subjects().filter(|(_, index)| speaks(index)).map(|(it, _)| it).collect()
+}
+
+/// Rules and entries apart.
+pub(super) fn subjects<'a>(all: Vec<Subject<'a>>) -> (Vec<&'a Rule>, Vec<&'a Entry>) {
+    let (mut rules, mut entries) = (Vec::new(), Vec::new());
+    for subject in all {
+        match subject {
+            Subject::Rule(rule) => rules.push(rule),
+            Subject::Entry(entry) => entries.push(entry),
+        }
+    }
+    (rules, entries)
 }
 
 /// Words in lower case, in the singular.
@@ -140,20 +220,33 @@ fn settings_in(command: &str) -> impl Iterator<Item = String> + use<'_> {
     names.map(str::to_owned)
 }
 
-/// Whether `typed` is a way to write the name of a number: `rp_filter`, `conf.all.rp_filter`,
-/// `/proc/sys/net/ipv4/conf/eth0/rp_filter` for `net.ipv4.conf.all.rp_filter`; `ListenOverflows`,
-/// `TcpExtListenOverflows` for `TcpExt.ListenOverflows`.
-pub(super) fn is_number(typed: &str, name: &str) -> bool {
-    if name.starts_with("net.") || name.starts_with("vm.") {
-        let typed = setting(typed);
-        let name = setting(name);
-        return !typed.is_empty() && name.ends_with(&typed);
+/// What names a setting that is written `rp_filter`, `conf.all.rp_filter` or
+/// `/proc/sys/net/ipv4/conf/eth0/rp_filter` for `net.ipv4.conf.all.rp_filter`: what that proves or
+/// changes, then the others.
+pub(super) fn of_setting<'a>(table: &'a Table, typed: &str) -> [Vec<Subject<'a>>; 2] {
+    let Some(typed) = typed_setting(typed) else { return [Vec::new(), Vec::new()] };
+    let fits = |names: &[Vec<String>]| names.iter().any(|name| name.ends_with(&typed));
+    let (mut first, mut rest) = (Vec::new(), Vec::new());
+    for (subject, index) in Subject::all(table).zip(&table.texts().subjects) {
+        if fits(&index.first) {
+            first.push(subject);
+        } else if fits(&index.rest) {
+            rest.push(subject);
+        }
     }
-    let letters = |text: &str| -> String {
-        text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
-    };
-    let (typed, last) = (letters(typed), name.rsplit('.').next().unwrap_or(name));
-    typed == letters(name) || typed == letters(last)
+    [first, rest]
+}
+
+/// Parts of a setting's path; a value may stand behind it, and no other name.
+fn typed_setting(typed: &str) -> Option<Vec<String>> {
+    let (typed, value) = typed.split_once('=').unwrap_or((typed, ""));
+    let typed = typed.trim_end();
+    let is_one = !typed.contains(' ') && !is_sysctl(value.trim_start());
+    is_one.then(|| setting(typed)).filter(|parts| !parts.is_empty())
+}
+
+fn is_sysctl(name: &str) -> bool {
+    name.starts_with("net.") || name.starts_with("vm.")
 }
 
 /// Parts of a setting's path, those that name a device as any other.
@@ -182,6 +275,10 @@ fn setting(name: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn is_setting(typed: &str, name: &str) -> bool {
+        typed_setting(typed).is_some_and(|typed| setting(name).ends_with(&typed))
+    }
+
     #[test]
     fn a_setting_is_known_in_any_spelling() {
         let rp_filter = "net.ipv4.conf.all.rp_filter";
@@ -195,23 +292,13 @@ mod tests {
             "conf/eth0/rp_filter",
             "RP_FILTER",
         ] {
-            assert!(is_number(typed, rp_filter), "{typed}");
+            assert!(is_setting(typed, rp_filter), "{typed}");
         }
         for typed in ["net.ipv6.conf.all.rp_filter", "filter", "rp", "", ".", "/proc/sys/", "all"] {
-            assert!(!is_number(typed, rp_filter), "{typed}");
+            assert!(!is_setting(typed, rp_filter), "{typed}");
         }
-        assert!(is_number("gc_thresh3", "net.ipv6.neigh.default.gc_thresh3"));
-        assert!(is_number("somaxconn", "net.core.somaxconn"));
-    }
-
-    #[test]
-    fn a_counter_is_known_in_any_spelling() {
-        for typed in ["TcpExt.ListenOverflows", "TcpExtListenOverflows", "ListenOverflows"] {
-            assert!(is_number(typed, "TcpExt.ListenOverflows"), "{typed}");
-        }
-        assert!(is_number("udp:RcvbufErrors", "Udp.RcvbufErrors"));
-        assert!(!is_number("RcvbufErrors", "Udp.InErrors"));
-        assert!(!is_number("", "Udp.InErrors"));
+        assert!(is_setting("gc_thresh3", "net.ipv6.neigh.default.gc_thresh3"));
+        assert!(is_setting("somaxconn", "net.core.somaxconn"));
     }
 
     #[test]

@@ -1,0 +1,94 @@
+//! What there is to say about what somebody asks for.
+
+use super::{
+    counter::Counter,
+    entry::Entry,
+    rule::Rule,
+    subject::{Subject, subjects},
+    word::Word,
+};
+
+/// Entries shown in full, whatever their kind, where there are no more of them.
+const FEW: usize = 3;
+
+/// What is known about a name, or about several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// Words of the outputs.
+    pub words: Vec<&'a Word>,
+    /// Counters of the kernel.
+    pub counters: Vec<Counted<'a>>,
+    /// Topics, as they were typed: what follows has to do with them.
+    pub topics: Vec<String>,
+    /// Rules of findings about exactly this.
+    pub rules: Vec<&'a Rule>,
+    /// Entries about exactly this.
+    pub full: Vec<&'a Entry>,
+    /// Rules that have to do with it.
+    pub brief_rules: Vec<&'a Rule>,
+    /// Entries that have to do with it.
+    pub brief: Vec<&'a Entry>,
+    /// Names beside the others that are not known.
+    pub not_known: Vec<String>,
+}
+
+/// A counter, by those of its names that are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted<'a> {
+    pub names: Vec<String>,
+    /// `None` for one that the host has, and of which nothing more is known.
+    pub known: Option<&'a Counter>,
+}
+
+impl<'a> Answer<'a> {
+    /// Nothing is an answer where nothing was found. What there are only a few of is full.
+    pub(super) fn new(
+        mut rules: Vec<&'a Rule>,
+        mut full: Vec<&'a Entry>,
+        mut brief_rules: Vec<&'a Rule>,
+        mut brief: Vec<&'a Entry>,
+    ) -> Option<Self> {
+        let all = rules.len() + full.len() + brief_rules.len() + brief.len();
+        if all <= FEW {
+            rules.append(&mut brief_rules);
+            full.append(&mut brief);
+        }
+        (all > 0).then_some(Self { rules, full, brief_rules, brief, ..Self::default() })
+    }
+
+    /// Everything that has to do with a topic.
+    pub(super) fn about(topic: &str, all: Vec<Subject<'a>>) -> Self {
+        let (rules, entries) = subjects(all);
+        let answer = Self::new(Vec::new(), Vec::new(), rules, entries).unwrap_or_default();
+        Self { topics: vec![topic.to_owned()], ..answer }
+    }
+
+    /// Both answers, each thing once, and in full if one of them has it so.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        add(&mut self.words, other.words);
+        add(&mut self.counters, other.counters);
+        add(&mut self.topics, other.topics);
+        add(&mut self.rules, other.rules);
+        add(&mut self.full, other.full);
+        add(&mut self.brief_rules, other.brief_rules);
+        add(&mut self.brief, other.brief);
+        add(&mut self.not_known, other.not_known);
+        self.brief_rules.retain(|rule| !self.rules.contains(rule));
+        self.brief.retain(|entry| !self.full.contains(entry));
+        self
+    }
+}
+
+impl<'a> FromIterator<Answer<'a>> for Answer<'a> {
+    fn from_iter<T: IntoIterator<Item = Answer<'a>>>(answers: T) -> Self {
+        answers.into_iter().reduce(Self::and).unwrap_or_default()
+    }
+}
+
+fn add<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {
+    for one in more {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+}

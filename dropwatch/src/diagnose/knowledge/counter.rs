@@ -1,0 +1,127 @@
+//! What is known about a counter of the kernel, and the ways to write its name.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Table,
+    answer::{Answer, Counted},
+    entry::Entry,
+    pasted,
+    rule::Rule,
+};
+
+/// Where counters come from that are not in `/proc`, and what shows them.
+const SHOWN_BY: [(&str, &str); 4] = [
+    ("link.", "ip -s -s link show dev DEV"),
+    ("driver.", "ethtool -S DEV"),
+    ("conntrack.", "conntrack -S"),
+    ("Xfrm.", "cat /proc/net/xfrm_stat"),
+];
+
+/// What one counter counts, or some that count alike.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counter {
+    /// By group and name: `Udp.InErrors`, `softnet.dropped`, `link.rx_missed_errors`.
+    pub names: Vec<String>,
+    /// What programs call it that show it under another name.
+    #[serde(default, skip_serializing)]
+    pub(super) aliases: Vec<String>,
+    pub meaning: String,
+    /// Rules that rest on it, or that find what raises it.
+    #[serde(default)]
+    pub rules: Vec<String>,
+    /// Drops that raise it, as a report names them; none where no event goes with it.
+    #[serde(default)]
+    pub drops: Vec<String>,
+    /// Files of the kernel's sources and documents that it rests on.
+    pub source: Vec<String>,
+}
+
+impl Counter {
+    /// Which of its names `typed` is, in any spelling.
+    pub(super) fn named(&self, typed: &str) -> Vec<&str> {
+        let names = self.names.iter().map(String::as_str);
+        if self.aliases.iter().any(|alias| same_letters(alias, typed)) {
+            return match self.names.iter().find(|name| is_counter(typed, name)) {
+                Some(name) => vec![name],
+                None => names.collect(),
+            };
+        }
+        names.filter(|name| is_counter(typed, name)).collect()
+    }
+
+    /// The command that shows counters of that group, where no file of `/proc` does.
+    pub fn shown_by(name: &str) -> Option<&'static str> {
+        SHOWN_BY.iter().find(|(group, _)| name.starts_with(group)).map(|(_, command)| *command)
+    }
+}
+
+impl Table {
+    pub(super) fn is_counter(&self, name: &str) -> bool {
+        self.counters.iter().any(|counter| !counter.named(name).is_empty())
+    }
+
+    /// What a counter counts, and the rules and drops that go with it.
+    pub(super) fn find_counter(&self, typed: &str) -> Option<Answer<'_>> {
+        let name = pasted::without_values(typed);
+        let about = |counter: &'_ Counter| {
+            let names: Vec<String> = counter.named(name).into_iter().map(str::to_owned).collect();
+            (!names.is_empty()).then_some(names)
+        };
+        let counted = self.counters.iter().filter_map(|counter| {
+            let names = about(counter)?;
+            let rules: Vec<&Rule> =
+                self.rules.iter().filter(|rule| counter.rules.contains(&rule.rule)).collect();
+            let drops: Vec<&Entry> =
+                counter.drops.iter().filter_map(|drops| self.drops(drops)).collect();
+            let mut answer = match rules.len() {
+                0..=2 => Answer::new(rules, Vec::new(), Vec::new(), drops),
+                _ => Answer::new(Vec::new(), Vec::new(), rules, drops),
+            }
+            .unwrap_or_default();
+            answer.counters = vec![Counted { names, known: Some(counter) }];
+            Some(answer)
+        });
+        counted.reduce(Answer::and)
+    }
+}
+
+/// Whether `typed` is a way to write the name of a counter: `Udp.InErrors`, `UdpInErrors`,
+/// `Udp: InErrors`, `udp_in_errors`, and without its group `InErrors`.
+pub(super) fn is_counter(typed: &str, name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    same_letters(typed, name) || same_letters(typed, last)
+}
+
+/// Whether two names have the same letters and digits, whatever the case and what stands between.
+pub(super) fn same_letters(one: &str, other: &str) -> bool {
+    fn letters(text: &str) -> impl Iterator<Item = u8> {
+        text.bytes().filter(u8::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase())
+    }
+    letters(one).next().is_some() && letters(one).eq(letters(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_known_in_any_spelling() {
+        for typed in ["TcpExt.ListenOverflows", "TcpExtListenOverflows", "ListenOverflows"] {
+            assert!(is_counter(typed, "TcpExt.ListenOverflows"), "{typed}");
+        }
+        for typed in ["udp:RcvbufErrors", "Udp: RcvbufErrors", "UDP_RCVBUF_ERRORS"] {
+            assert!(is_counter(typed, "Udp.RcvbufErrors"), "{typed}");
+        }
+        for (typed, name) in [
+            ("RcvbufErrors", "Udp.InErrors"),
+            ("Udp6InErrors", "Udp.InErrors"),
+            ("Errors", "Udp.InErrors"),
+            ("", "Udp.InErrors"),
+            ("..", "Udp.InErrors"),
+        ] {
+            assert!(!is_counter(typed, name), "{typed}");
+        }
+    }
+}

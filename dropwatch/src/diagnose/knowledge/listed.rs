@@ -1,0 +1,105 @@
+//! Several names in one text: a list of them, a command, a line of counters, the text of an alert.
+//!
+//! None is left out silently: what looks like a name and is none either makes the whole unknown, or
+//! is said beside the answer.
+
+use super::{
+    Table,
+    answer::{Answer, Counted},
+    counter::{is_counter, same_letters},
+    near::Unknown,
+    pasted,
+    search::bare_reason,
+    subject,
+};
+
+/// A text of no more words is a list of names where one of them is.
+const SHORT: usize = 4;
+
+impl Table {
+    /// What is known about the names in `text`; `None` where there are none.
+    ///
+    /// # Errors
+    /// It is a list of names, and one of them is not known.
+    pub(super) fn find_listed(&self, text: &str) -> Result<Option<Answer<'_>>, Unknown> {
+        let keys: Vec<&str> = pasted::keys(text).collect();
+        if !keys.is_empty() {
+            return Ok(keys.into_iter().filter_map(|key| self.find_name(key)).reduce(Answer::and));
+        }
+        let tokens: Vec<&str> = pasted::tokens(text).collect();
+        let group = pasted::group(text);
+        if let Some(group) = group {
+            let counters = tokens[1..].iter();
+            let found: Vec<Answer<'_>> =
+                counters.filter_map(|name| self.find_counter(&format!("{group}.{name}"))).collect();
+            if !found.is_empty() {
+                return Ok(found.into_iter().reduce(Answer::and));
+            }
+        }
+        if tokens.len() < 2 && !tokens.iter().any(|token| pasted::is_name(token)) {
+            return Ok(None);
+        }
+        let one = |token: &str| {
+            let topic = || subject::about(self, token).map(|all| Answer::about(token, all));
+            self.find_name(token).or_else(topic)
+        };
+        let is_list = tokens.iter().all(|token| pasted::is_name(token) || one(token).is_some());
+        let is_short = tokens.len() <= SHORT
+            && tokens.iter().any(|it| pasted::is_name(it) && self.is_identifier(it));
+        // Of `name=value` many are words of other things, too.
+        let has_values = text.contains('=') && tokens.iter().any(|it| self.is_counter(it));
+        let mut all: Option<Answer<'_>> = None;
+        for token in &tokens {
+            let is_name = pasted::is_name(token)
+                || pasted::is_counted(text, token)
+                || (is_short && self.is_identifier(token));
+            let found = match (is_list, has_values) {
+                (true, true) => self.find_counter(token).or_else(|| one(token)),
+                (true, false) => one(token),
+                (false, _) if is_name => self.find_name(token),
+                (false, _) => None,
+            };
+            match found {
+                Some(answer) => all = Some(all.unwrap_or_default().and(answer)),
+                None if is_list => {
+                    return Err(self.unknown(
+                        token,
+                        &bare_reason(token).unwrap_or_default(),
+                        token,
+                    ));
+                }
+                None if is_name || (is_short && !subject::is_small(token)) => {
+                    all.get_or_insert_default().not_known.push((*token).to_owned());
+                }
+                None => {}
+            }
+        }
+        Ok(all.filter(|answer| !answer.is_empty()))
+    }
+
+    /// What there is to say of the name of one of a host's `counters`, if no more is known of it.
+    pub fn only_counted<'a>(&'a self, typed: &str, counters: &[String]) -> Option<Answer<'a>> {
+        let typed = pasted::plain(typed);
+        let name = pasted::without_values(&typed);
+        if self.is_counter(name) {
+            return None;
+        }
+        // Without its group only a name with humps is a counter's alone.
+        let has_humps = name.chars().skip(1).any(|c| c.is_ascii_uppercase());
+        let is_it = |counter: &&String| {
+            same_letters(name, counter) || (has_humps && is_counter(name, counter))
+        };
+        let mut names: Vec<String> = counters.iter().filter(is_it).cloned().collect();
+        names.sort_unstable();
+        (!names.is_empty())
+            .then(|| Answer { counters: vec![Counted { names, known: None }], ..Answer::default() })
+    }
+}
+
+impl Answer<'_> {
+    /// Whether it only says what is not known.
+    fn is_empty(&self) -> bool {
+        let known = Self { not_known: Vec::new(), ..self.clone() };
+        known == Self::default()
+    }
+}
