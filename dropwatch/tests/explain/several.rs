@@ -62,6 +62,12 @@ fn two_rows_are_two_answers() {
         let full: Vec<_> = page.explained.iter().map(|entry| entry.title.as_str()).collect();
         assert!(full.contains(&"closed UDP port") && full.len() == 2, "{words:?}: {full:?}");
     }
+    for typed in ["nf_hook_slow+0x7d tcp_v4_rcv+0x91", "rp_filter=1 ip_forward=0"] {
+        let each: Vec<Page<'static>> = typed.split(' ').map(|typed| page(&[typed])).collect();
+        for title in each.iter().flat_map(titles) {
+            assert!(titles(&page(&[typed])).contains(&title), "{typed}: {title} is missing");
+        }
+    }
     let beside = page(&[udp, "TCP_CSUM"]);
     assert_eq!(beside.explained.len(), 2, "{:?}", titles(&beside));
 }
@@ -89,6 +95,7 @@ fn a_name_that_is_not_known_is_never_left_out_silently() {
         ("tcp_v4_rcv+0x91 (FOO_BAR)", "FOO_BAR"),
         ("gw.example.com:9100 is at a limit: conntrack_table_full", "gw.example.com"),
         ("sysctl net.core.somaxconn", "sysctl"),
+        ("nf_hook_slow+0x7d no_such_function+0x91", "no_such_function+0x91"),
     ] {
         let page = explained(typed).unwrap_or_else(|failure| panic!("{typed}: {failure}"));
         assert_eq!(page.not_known, [not_known], "{typed}");

@@ -75,8 +75,7 @@ pub(super) fn row(text: &str) -> Option<Row<'_>> {
         .then(|| Row { function: name(function.trim_end_matches([',', ':', ';'])), reason })
 }
 
-/// All rows in a line of plain words: the first one, and those that follow it with a place and a
-/// reason.
+/// All rows in a line of plain words: the first one, and those that follow it with an offset.
 pub(super) fn rows(text: &str) -> impl Iterator<Item = Row<'_>> {
     let mut rest = Some(text);
     let mut is_first = true;
@@ -93,13 +92,13 @@ pub(super) fn rows(text: &str) -> impl Iterator<Item = Row<'_>> {
     })
 }
 
-/// From the next word on that is a place with its reason.
+/// From the next word on that is a place.
 fn next_row(text: &str) -> Option<&str> {
     let mut at = 0;
     for word in text.split(' ') {
         let rest = &text[at..];
         let begins = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if begins && word.contains("+0x") && row(rest).is_some_and(|row| row.reason.is_some()) {
+        if begins && word.contains("+0x") {
             return Some(rest);
         }
         at += word.len() + 1;

@@ -74,17 +74,19 @@ impl Table {
     /// The rows in a text: mostly one, whatever stands beside it.
     fn find_rows(&self, text: &str) -> Result<Option<Answer<'_>>, Unknown> {
         let mut all: Option<Answer<'_>> = None;
+        let mut not_known = Vec::new();
         for row in pasted::rows(text) {
-            match self.find_row(row) {
-                Some(answer) => all = Some(all.unwrap_or_default().and(answer)),
-                None => {
-                    let Some(reason) = row.reason else { continue };
+            match (self.find_row(row), row.reason) {
+                (Some(answer), _) => all = Some(all.unwrap_or_default().and(answer)),
+                (None, Some(reason)) => {
                     return Err(self.unknown(text, reason.text, row.function.text));
                 }
+                (None, None) => not_known.push(row.function.text.to_owned()),
             }
         }
         // A reason beside a row, which is not its own.
-        let Some(mut all) = all else { return Ok(None) };
+        let Some(all) = all else { return Ok(None) };
+        let mut all = all.and(Answer { not_known, ..Answer::default() });
         for word in pasted::reasons(text) {
             if let Some(answer) = self.find_reason(word)
                 && !pasted::rows(text).any(|row| row.reason.is_some_and(|it| it.text == word))

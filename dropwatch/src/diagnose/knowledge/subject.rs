@@ -160,8 +160,9 @@ pub(super) fn about<'a>(table: &'a Table, text: &str) -> Option<Vec<Subject<'a>>
     if asked.is_empty() || !(topics.contains(&asked) || asked.iter().all(is_topic)) {
         return None;
     }
-    let found = speaking(table, &asked);
-    (!found.is_empty()).then_some(found)
+    let (found, is_named) = speaking(table, &asked);
+    // What only stands in a text, and beside which words, says little.
+    (!found.is_empty() && (is_named || asked.len() == 1)).then_some(found)
 }
 
 /// Names of what has all words of `text` in it: no answer, and a hint where there is none.
@@ -170,14 +171,16 @@ pub(super) fn hints(table: &Table, text: &str) -> Vec<String> {
     if asked.is_empty() || asked.iter().any(|word| word.len() < SHORTEST) {
         return Vec::new();
     }
-    let found = speaking(table, &asked);
+    let (found, _) = speaking(table, &asked);
     if found.len() > MANY {
         return Vec::new();
     }
     found.into_iter().map(Subject::name).collect()
 }
 
-fn speaking<'a>(table: &'a Table, asked: &[String]) -> Vec<Subject<'a>> {
+/// What has all of some words in its names and title, and whether that is so: else what has them
+/// somewhere.
+fn speaking<'a>(table: &'a Table, asked: &[String]) -> (Vec<Subject<'a>>, bool) {
     let all_in = |words: &[&Vec<String>]| {
         asked.iter().all(|word| words.iter().any(|words| words.contains(word)))
     };
@@ -185,10 +188,10 @@ fn speaking<'a>(table: &'a Table, asked: &[String]) -> Vec<Subject<'a>> {
     let named: Vec<Subject<'a>> =
         subjects().filter(|(_, index)| all_in(&[&index.near])).map(|(it, _)| it).collect();
     if !named.is_empty() {
-        return named;
+        return (named, true);
     }
     let speaks = |index: &Index| all_in(&[&index.near, &index.far]);
-    subjects().filter(|(_, index)| speaks(index)).map(|(it, _)| it).collect()
+    (subjects().filter(|(_, index)| speaks(index)).map(|(it, _)| it).collect(), false)
 }
 
 /// Rules and entries apart.
@@ -241,7 +244,7 @@ pub(super) fn of_setting<'a>(table: &'a Table, typed: &str) -> [Vec<Subject<'a>>
 fn typed_setting(typed: &str) -> Option<Vec<String>> {
     let (typed, value) = typed.split_once('=').unwrap_or((typed, ""));
     let typed = typed.trim_end();
-    let is_one = !typed.contains(' ') && !is_sysctl(value.trim_start());
+    let is_one = !typed.contains(' ') && !value.contains('=') && !is_sysctl(value.trim_start());
     is_one.then(|| setting(typed)).filter(|parts| !parts.is_empty())
 }
 
