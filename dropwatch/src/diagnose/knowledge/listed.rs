@@ -68,7 +68,7 @@ impl Table {
                         token,
                     ));
                 }
-                None if is_name || (is_short && !subject::is_small(token)) => {
+                None if is_name || (is_short && token.len() > 1 && !subject::is_small(token)) => {
                     all.get_or_insert_default().not_known.push((*token).to_owned());
                 }
                 None => {}
