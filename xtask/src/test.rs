@@ -9,6 +9,9 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -186,6 +189,9 @@ impl Drop for Unproved {
     }
 }
 
+/// How long after the end of a test program its output may stay open.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
+
 /// Runs a test program, passes its output on and counts what it says. An exit status that no
 /// failed test explains (a crash, an error of the build) is an error.
 fn follow(command: &mut Command, unproved: &Unproved, tally: &mut Tally) -> Result<()> {
@@ -195,11 +201,26 @@ fn follow(command: &mut Command, unproved: &Unproved, tally: &mut Tally) -> Resu
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run `{quoted}`"))?;
     let stdout = child.stdout.take().context("a child without the output asked for")?;
-    for line in BufReader::new(stdout).split(b'\n') {
-        let line = line.with_context(|| format!("cannot read what `{quoted}` prints"))?;
-        let line = String::from_utf8_lossy(&line);
-        println!("{line}");
-        tally.line(&line);
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        let mut lines = BufReader::new(stdout).split(b'\n');
+        // Nobody takes them any more where the program has left somebody behind.
+        while let Some(line) = lines.next()
+            && sender.send(line).is_ok()
+        {}
+    });
+    loop {
+        match lines.recv_timeout(LEFT_BEHIND) {
+            Ok(line) => {
+                let line = line.with_context(|| format!("cannot read what `{quoted}` prints"))?;
+                let line = String::from_utf8_lossy(&line);
+                println!("{line}");
+                tally.line(&line);
+            }
+            // What a failed test started may live on, with the output in its hands.
+            Err(RecvTimeoutError::Timeout) if child.try_wait()?.is_none() => {}
+            Err(_) => break,
+        }
     }
     let status = child.wait().with_context(|| format!("cannot wait for `{quoted}`"))?;
     tally.end_of_output();
@@ -302,6 +323,19 @@ not JSON
         let (result, tally) = follow_script("echo running 3 tests; kill -9 $$");
         result.unwrap();
         assert_eq!(tally, "0 passed, 1 failed");
+    }
+
+    #[test]
+    fn who_is_left_behind_holds_nothing_up() {
+        let begin = std::time::Instant::now();
+        let (result, tally) = follow_script(
+            "sleep 60 & echo running 1 test; echo 'test a::b ... ok'\n\
+             echo 'test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out'\n\
+             (sleep 20; kill $!) >/dev/null &",
+        );
+        result.unwrap();
+        assert_eq!(tally, "1 passed, 0 failed");
+        assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
     }
 
     #[test]
