@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use crate::probe;
-
 /// Fine: the run ended as asked, or the reader of the output went away.
 pub const OK: u8 = 0;
 /// Something failed while running.
@@ -61,19 +59,5 @@ impl Failure {
 impl From<&Failure> for ExitCode {
     fn from(failure: &Failure) -> Self {
         failure.code().into()
-    }
-}
-
-/// Why nothing is attached.
-impl From<probe::Error> for Failure {
-    fn from(error: probe::Error) -> Self {
-        match error {
-            _ if error.is_permission() => Self::Privilege(format!(
-                "{error}, although the capabilities are there: a container's user namespace, a \
-                 security module or kernel lockdown is in the way; run on the host itself"
-            )),
-            probe::Error::TooOld | probe::Error::Refused(_) => Self::Kernel(error.to_string()),
-            probe::Error::Cpus(_) => Self::Runtime(error.into()),
-        }
     }
 }

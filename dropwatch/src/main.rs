@@ -3,13 +3,11 @@
 use std::process::ExitCode;
 
 use dropwatch::{
-    app,
     cli::{self, Cli, Command},
-    complete, conntrack, cost, doctor,
+    command::{complete, conntrack, cost, doctor, explain, replay, top, watch},
     exit::{self, Failure},
-    explain, replay,
     settings::{self, Conntrack, Replay, Show, Terminal, Watch},
-    top, verbose,
+    verbose,
 };
 
 fn main() -> ExitCode {
@@ -24,7 +22,7 @@ fn main() -> ExitCode {
 
 fn run_command(args: &cli::Run, terminal: Terminal) -> Result<u8, Failure> {
     let (watch, command) = settings::Command::new(args, terminal)?;
-    app::run(&watch, &command)
+    watch::run(&watch, &command)
 }
 
 fn run() -> Result<u8, Failure> {
@@ -32,7 +30,7 @@ fn run() -> Result<u8, Failure> {
     let cli = Cli::from_args(terminal.medium(cli::Color::Auto))?;
     let done = match &cli.command {
         Some(Command::Run(args)) => return run_command(args, terminal).map_err(Failure::in_run),
-        None => app::watch(&Watch::new(&cli.watch, terminal)?),
+        None => watch::watch(&Watch::new(&cli.watch, terminal)?),
         Some(Command::Complete { kind }) => complete::print(*kind),
         Some(Command::Conntrack(args)) => conntrack::show(&Conntrack::new(args, terminal)),
         Some(Command::Doctor { cost: None }) => doctor::examine(terminal),

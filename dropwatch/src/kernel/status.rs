@@ -28,6 +28,9 @@ pub struct Events {
     pub listen_overflow: Option<bool>,
 }
 
+/// What a kernel without reasons costs.
+pub const NO_REASONS: &str = "this kernel gives no drop reasons (Linux 5.17 added them), so \
+     drops are told apart by location alone";
 /// What is lost where TCP drops without an event.
 pub(crate) const NO_TCP: &str = "TCP's own drops do not appear, since this kernel makes no events of \
      them (Linux 5.18 and later do): see TcpExt in `nstat -az`";

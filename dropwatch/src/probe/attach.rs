@@ -23,6 +23,7 @@ use super::{
     samples::Samples,
     sys::{self, bytes_of},
 };
+use crate::exit::Failure;
 
 /// The eBPF program that ships (`cargo xtask build-ebpf`).
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_OBJECT"));
@@ -355,5 +356,19 @@ impl std::fmt::Debug for Probe {
             .field("program", &self.program.as_raw_fd())
             .field("attempts", &self.attempts)
             .finish_non_exhaustive()
+    }
+}
+
+/// Why nothing is attached.
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            _ if error.is_permission() => Self::Privilege(format!(
+                "{error}, although the capabilities are there: a container's user namespace, a \
+                 security module or kernel lockdown is in the way; run on the host itself"
+            )),
+            Error::TooOld | Error::Refused(_) => Self::Kernel(error.to_string()),
+            Error::Cpus(_) => Self::Runtime(error.into()),
+        }
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use dropwatch::{
-    exit, explain,
+    command::explain,
+    exit,
     render::{
         Medium,
         explain::{self as render, Page},

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use dropwatch::{diagnose::knowledge::Entry, explain};
+use dropwatch::{command::explain, diagnose::knowledge::Entry};
 
 use crate::{host, known};
 

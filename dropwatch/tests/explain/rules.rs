@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use clap::Parser;
-use dropwatch::{cli::Cli, diagnose::knowledge::Check, explain};
+use dropwatch::{cli::Cli, command::explain, diagnose::knowledge::Check};
 
 use crate::{host, known};
 

@@ -9,9 +9,9 @@ use std::{
 };
 
 use dropwatch::{
+    command::replay::{MAX_LINE, ReplayError, replay},
     recording::decompressed,
     render::{Format, Json},
-    replay::{MAX_LINE, ReplayError, replay},
     report::{
         decode::decode,
         model::{Line, Location},

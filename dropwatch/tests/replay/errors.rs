@@ -4,8 +4,8 @@
 use std::io::{self, BufReader, Read, Write};
 
 use dropwatch::{
+    command::replay::{MAX_LINE, ReplayError, replay},
     render::{Format, Json},
-    replay::{MAX_LINE, ReplayError, replay},
     report::{
         model::{Line, Lost},
         options::Options,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use dropwatch::{
+    command::replay::{ReplayError, replay},
     diagnose::knowledge::is_benign,
     render::{Format, Medium, Style},
-    replay::{ReplayError, replay},
     report::{
         Names,
         build::Reporter,

@@ -12,8 +12,8 @@ use crate::{
     diagnose::knowledge::{self, Table},
     exit::Failure,
     kernel::{HostRoot, Namespaces, names::reasons},
-    output::ended_by_reader,
     report::protocol,
+    sink::output::ended_by_reader,
 };
 
 /// Prints all values of `kind`, one a line.

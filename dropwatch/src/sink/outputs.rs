@@ -1,6 +1,6 @@
 //! Everyone who reads what a run tells: whoever looks at the reports, a recording, a capture.
 //!
-//! While one of them has not taken the last lines no new report is made; see [`output`](crate::output).
+//! While one of them has not taken the last lines no new report is made; see [`output`](crate::sink::output).
 
 use std::{io, time::Duration};
 
@@ -8,13 +8,15 @@ use anyhow::Context;
 use tokio::time::timeout;
 
 use crate::{
-    capture::Capture,
     exit::Failure,
-    output::{Output, ended_by_reader},
-    record::Record,
     render::{Format, Renderer, losses},
     report::model::Line,
     settings::Watch,
+    sink::{
+        capture::Capture,
+        output::{Output, ended_by_reader},
+        record::Record,
+    },
     verbose,
 };
 

@@ -13,12 +13,14 @@ use std::{
 use anyhow::{Context, anyhow};
 
 use crate::{
-    create::Creator,
     exit::Failure,
-    output::{Output, write_all},
     render::pcapng::Pcapng,
     report::model::Line,
     settings::{Pcap, Target},
+    sink::{
+        create::Creator,
+        output::{Output, append},
+    },
     verbose,
 };
 
@@ -158,21 +160,6 @@ pub fn open(target: &Target) -> Result<File, Failure> {
         }
     };
     Ok(opened.with_context(|| format!("cannot write packets to {target}"))?)
-}
-
-/// Writes all of `bytes`, which end with a whole block, or nothing where the file can be cut: a
-/// part of a block at its end is an error to whoever reads it.
-///
-/// # Errors
-/// When not all could be written.
-pub fn append(file: &File, bytes: &[u8]) -> io::Result<()> {
-    let before = file.metadata().ok().filter(|file| file.is_file()).map(|file| file.len());
-    let result = write_all(file, bytes);
-    if let (Err(_), Some(before)) = (&result, before) {
-        // Where this fails too, readers tell that the file was cut short.
-        let _uncut = file.set_len(before);
-    }
-    result
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use crate::{
     exit::Failure,
     notify, privilege, settings,
-    user::{Caller, User},
+    supervise::user::{Caller, User},
 };
 
 /// A command that is not started yet.

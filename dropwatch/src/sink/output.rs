@@ -101,3 +101,18 @@ pub fn write_all(mut file: impl io::Write, mut bytes: &[u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Writes all of `bytes`, which end with a whole block, or nothing where the file can be cut: a
+/// part of a block at its end is an error to whoever reads it.
+///
+/// # Errors
+/// When not all could be written.
+pub fn append(file: &File, bytes: &[u8]) -> io::Result<()> {
+    let before = file.metadata().ok().filter(|file| file.is_file()).map(|file| file.len());
+    let result = write_all(file, bytes);
+    if let (Err(_), Some(before)) = (&result, before) {
+        // Where this fails too, readers tell that the file was cut short.
+        let _uncut = file.set_len(before);
+    }
+    result
+}

@@ -24,7 +24,7 @@ use crate::{
     },
     session::Session,
     settings::Watch,
-    signals::Stop,
+    supervise::signals::Stop,
     verbose,
 };
 

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -10,21 +9,21 @@ use std::{
 use anyhow::Context;
 use caps::Capability;
 use dropwatch_common::offsets::Offsets;
-use log::debug;
 
 use crate::{
     cli::Color,
-    doctor::title,
+    command::doctor::title,
     exit::Failure,
     kernel::{self, HostNames, HostRoot},
-    output::ended_by_reader,
     privilege,
-    probe::{Prepared, Probe, RunTime, Wanted, measure_run_time},
+    probe::{Prepared, RunTime, Wanted, measure_run_time},
     render::{
         doctor::{Check, Mark, Section, doctor},
         words::Bytes,
     },
+    session::meter::share_of_a_core,
     settings::Terminal,
+    sink::output::ended_by_reader,
     verbose,
 };
 
@@ -102,49 +101,6 @@ fn verdict(cost: RunTime) -> &'static str {
     }
 }
 
-/// As a percentage, with as many digits as tell something.
-pub(crate) fn share_of_a_core(cost: RunTime, elapsed: Duration) -> String {
-    let percent = cost.time.as_secs_f64() / elapsed.as_secs_f64().max(f64::MIN_POSITIVE) * 100.0;
-    match percent {
-        0.01.. => format!("{percent:.2} %"),
-        _ => "less than 0.01 %".to_owned(),
-    }
-}
-
-/// Tells what counting cost in each interval of a run with `-v`.
-pub(crate) struct Meter {
-    _measuring: OwnedFd,
-    seen: RunTime,
-    /// Since attach.
-    at: Duration,
-}
-
-impl Meter {
-    /// Has the kernel measure programs; where it may not, says so.
-    pub(crate) fn start() -> Option<Self> {
-        match measure_run_time() {
-            Ok(measuring) => {
-                Some(Self { _measuring: measuring, seen: RunTime::default(), at: Duration::ZERO })
-            }
-            Err(error) => {
-                debug!("what counting costs cannot be told (it takes CAP_SYS_ADMIN): {error}");
-                None
-            }
-        }
-    }
-
-    /// What was run since the last time, up to `at` after attaching.
-    pub(crate) fn tell(&mut self, probe: &Probe, at: Duration) {
-        let Ok(now) = probe.run_time() else { return };
-        let cost = now.since(self.seen);
-        if let Some(each) = cost.each() {
-            let share = share_of_a_core(cost, at.saturating_sub(self.at));
-            debug!("counting {} drops took {each:.0} ns each, {share} of a core", cost.runs);
-        }
-        (self.seen, self.at) = (now, at);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,11 +130,5 @@ mod tests {
         let page = page(RunTime::default());
         assert!(page.contains("0 in 5.0 s (0/s)") && page.contains("nothing ran"), "{page}");
         assert!(!page.contains("NaN") && !page.contains("of a core"), "{page}");
-    }
-
-    #[test]
-    fn small_shares_are_not_rounded_to_nothing() {
-        let cost = RunTime { runs: 1, time: Duration::from_nanos(40) };
-        assert_eq!(share_of_a_core(cost, Duration::from_secs(5)), "less than 0.01 %");
     }
 }

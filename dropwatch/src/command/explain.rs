@@ -12,11 +12,11 @@ use crate::{
     },
     exit::Failure,
     kernel::{HostRoot, counters},
-    output::ended_by_reader,
     render::{
         Medium,
         explain::{self, Explained, Numbered, Page, Value},
     },
+    sink::output::ended_by_reader,
 };
 
 /// Prints what is known about `words`, which are a name, row or topic, or some of them; a list of

@@ -9,7 +9,7 @@ use std::{
 
 use nix::unistd::{Gid, Uid, fchown};
 
-use crate::{exit::Failure, user::Caller, verbose};
+use crate::{exit::Failure, supervise::user::Caller, verbose};
 
 /// How often to try again where a file comes and goes between two system calls.
 const ATTEMPTS: usize = 8;

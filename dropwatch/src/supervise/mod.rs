@@ -1,14 +1,20 @@
 //! The command of `dropwatch run`, from before its start to after its end.
 
+pub mod launch;
+pub mod signals;
+pub mod user;
+
 use std::{
     future::pending, io, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration,
 };
 
+use self::{
+    launch::{Launcher, Running},
+    signals::ForCommand,
+};
 use crate::{
-    launch::{self, Launcher, Running},
     report::{model::RanCommand, summary::Summary},
     settings::Command,
-    signals::ForCommand,
     verbose,
 };
 

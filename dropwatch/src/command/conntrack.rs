@@ -20,17 +20,16 @@ use crate::{
         self, HostRoot, Namespaces, Place,
         conntrack::{Error, Reading, read},
     },
-    notify,
-    output::{Output, ended_by_reader},
-    pace::Pace,
-    privilege,
+    notify, privilege,
     render::{ConntrackText, Style, json_line},
     report::{
         conntrack::{Conntrack, Counters, Interval},
         model::Host,
     },
+    session::pace::Pace,
     settings,
-    signals::Stop,
+    sink::output::{Output, ended_by_reader},
+    supervise::signals::Stop,
     verbose,
 };
 

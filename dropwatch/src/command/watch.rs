@@ -7,21 +7,21 @@ use tokio::{runtime, time::sleep_until};
 
 use crate::{
     exit::Failure,
-    launch::Launcher,
-    notify,
-    outputs::Outputs,
-    privilege,
+    notify, privilege,
     probe::KernelLog,
     report::{
         model::{End, Line, Report},
         summary::Summing,
     },
-    serve::Exporter,
     session::Session,
     settings::{Command, Limits, Watch},
-    signals::{Hangup, Stop},
-    supervise::{Event, Supervised},
-    user::Caller,
+    sink::{outputs::Outputs, serve::Exporter},
+    supervise::{
+        Event, Supervised,
+        launch::Launcher,
+        signals::{Hangup, Stop},
+        user::Caller,
+    },
     verbose,
 };
 

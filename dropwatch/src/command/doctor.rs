@@ -13,14 +13,14 @@ use crate::{
     exit::Failure,
     kernel::{
         self, HostNames, HostRoot, Status, Surroundings,
-        status::{Events, NO_TCP, Reasons, Symbols, Tracefs},
+        status::{Events, NO_REASONS, NO_TCP, Reasons, Symbols, Tracefs},
     },
-    output::ended_by_reader,
     privilege::{self, Need},
     probe::{Attempt, Error, Prepared, Probe, Wanted, plan},
     render::doctor::{Check, Mark, Section, doctor},
     report::model::Host,
     settings::Terminal,
+    sink::output::ended_by_reader,
 };
 
 /// Examines the host and prints what it finds. Ends as a live run would: with the failure that
@@ -168,10 +168,6 @@ fn reasons(probe: &Result<Probe, Error>, status: &Status) -> Check {
         }
     }
 }
-
-/// What a kernel without reasons costs.
-pub(crate) const NO_REASONS: &str = "this kernel gives no drop reasons (Linux 5.17 added them), so \
-     drops are told apart by location alone";
 
 fn symbols(status: &Status) -> Check {
     match &status.symbols {

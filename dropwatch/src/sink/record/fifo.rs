@@ -12,7 +12,7 @@ use std::{
 
 use nix::fcntl::{FcntlArg, fcntl};
 
-use crate::output::write_all;
+use crate::sink::output::write_all;
 
 /// The last bytes that were written, from the beginning of a line on.
 #[derive(Debug, Default)]

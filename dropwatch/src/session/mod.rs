@@ -2,6 +2,12 @@
 //!
 //! Knows nothing of where reports go: the loops that own one do.
 
+mod asked;
+mod awaited;
+pub mod meter;
+pub mod pace;
+mod wanted;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, anyhow};
@@ -10,16 +16,18 @@ use dropwatch_common::filter::{LATER, MOST, Rule, kind};
 use jiff::Timestamp;
 use log::{debug, info};
 
-use crate::{
-    asked::{self, Asked},
+use self::{
+    asked::Asked,
     awaited::{Awaited, Change},
-    cost::Meter,
+    meter::Meter,
+    pace::Pace,
+    wanted::wanted,
+};
+use crate::{
     diagnose::{self, knowledge},
-    doctor,
     exit::Failure,
     filter,
-    kernel::{self, HostNames, HostRoot, Surroundings, evidence::Collector},
-    pace::Pace,
+    kernel::{self, HostNames, HostRoot, Surroundings, evidence::Collector, status::NO_REASONS},
     privilege,
     probe::{self, KernelLog, Prepared, Probe, Wanted},
     render::words::Bytes,
@@ -35,7 +43,6 @@ use crate::{
     },
     settings::Watch,
     verbose,
-    wanted::wanted,
 };
 
 /// A program in the kernel that counts, and the names and the evidence of this host.
@@ -88,7 +95,7 @@ impl<'a> Session<'a> {
         let wanted = wanted(settings, &netns, &mut names)?;
         let probe = attach(prepared, &wanted)?;
         if settings.keys.need_reasons() && !probe.has_reason() {
-            return Err(Failure::Kernel(format!("--reason cannot work: {}", doctor::NO_REASONS)));
+            return Err(Failure::Kernel(format!("--reason cannot work: {}", NO_REASONS)));
         }
         let options = Options {
             addresses: settings.show.addresses,
@@ -205,7 +212,7 @@ impl<'a> Session<'a> {
         let mut notices = Surroundings::look(&HostRoot::default()).notices();
         let has_reason = self.probe.has_reason();
         if !has_reason {
-            notices.push(doctor::NO_REASONS.to_owned());
+            notices.push(NO_REASONS.to_owned());
         }
         notices.extend(self.names.status().notices(has_reason));
         notices.append(&mut self.notices);

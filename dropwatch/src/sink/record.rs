@@ -23,12 +23,13 @@ use anyhow::Context;
 
 use self::fifo::Sent;
 use crate::{
-    capture::append,
-    create::Creator,
     exit::Failure,
-    output::Output,
     render::{Json, Renderer},
     report::model::Line,
+    sink::{
+        create::Creator,
+        output::{Output, append},
+    },
     verbose,
 };
 

@@ -19,10 +19,8 @@ use thiserror::Error;
 use tokio::{runtime::Builder, sync::mpsc, time::sleep};
 
 use crate::{
-    capture,
     exit::Failure,
     notify,
-    output::ended_by_reader,
     recording::open,
     render::{self, Format, Renderer, clean, json_line, pcapng::Pcapng},
     report::{
@@ -32,9 +30,13 @@ use crate::{
         summary::Summing,
         view::View,
     },
-    serve::Exporter,
     settings::{Pcap, Replay, Show, Target},
-    signals::Stop,
+    sink::{
+        capture,
+        output::{append, ended_by_reader},
+        serve::Exporter,
+    },
+    supervise::signals::Stop,
     verbose,
 };
 
@@ -244,7 +246,7 @@ impl Packets {
         let mut page = Vec::new();
         self.pcapng.line(line, &mut page);
         self.number += u64::from(matches!(line, Line::Sample(_)));
-        capture::append(&self.file, &page)
+        append(&self.file, &page)
     }
 }
 
