@@ -3,11 +3,12 @@
 use std::{borrow::Cow, net::IpAddr};
 
 use super::{
-    evidence::{Counters, Evidence, Link, Space},
     knowledge::{NOT_SPECIFIED, function_name},
+    rules::Rule,
 };
 use crate::report::{
     conntrack::{self, Stats},
+    evidence::{Counters, Evidence, Link, Space},
     facts::{Details, Field, Netns, Owner},
     finding::Unreachable,
     flow::Flow,
@@ -20,11 +21,23 @@ pub struct Facts<'a> {
     pub report: &'a Report,
     before: &'a Evidence,
     now: &'a Evidence,
+    /// Who asks.
+    rule: &'static Rule,
 }
 
 impl<'a> Facts<'a> {
     pub fn new(report: &'a Report, before: &'a Evidence, now: &'a Evidence) -> Self {
-        Self { report, before, now }
+        Self { report, before, now, rule: &Rule::NONE }
+    }
+
+    /// For a rule, which may ask for what it lists and for nothing else.
+    pub fn of(self, rule: &'static Rule) -> Self {
+        Self { rule, ..self }
+    }
+
+    /// The rule that asks.
+    pub fn rule(&self) -> &'static Rule {
+        self.rule
     }
 
     /// What a counter of the whole host counted in the interval; 0 where it is not there.
@@ -39,13 +52,15 @@ impl<'a> Facts<'a> {
 
     /// A setting of the whole host.
     pub fn setting(&self, name: &str) -> Option<&'a str> {
+        debug_assert!(self.rule.quotes(name), "the rule does not list {name}");
         self.now.settings.get(name).map(String::as_str)
     }
 
     /// The namespaces that were looked into.
     pub fn spaces(&self) -> impl Iterator<Item = Changed<'a>> {
-        let Self { before, now, .. } = *self;
+        let Self { before, now, rule, .. } = *self;
         now.spaces.iter().map(move |(inum, space)| Changed {
+            rule,
             now: space,
             before: before.spaces.get(inum).filter(|before| !restarted(before, space)),
         })
@@ -255,6 +270,7 @@ pub fn name(netns: Option<&Netns>) -> Cow<'_, str> {
 /// A namespace at the end of an interval, and at its begin if it was known then.
 #[derive(Clone, Copy, Debug)]
 pub struct Changed<'a> {
+    rule: &'static Rule,
     pub now: &'a Space,
     before: Option<&'a Space>,
 }
@@ -272,6 +288,7 @@ impl<'a> Changed<'a> {
     /// What a counter counted in the interval; 0 where it is not there, and for a namespace that
     /// was not looked into before.
     pub fn delta(&self, name: &str) -> u64 {
+        debug_assert!(self.rule.asks_for(name), "the rule does not list {name}");
         self.before.map_or(0, |before| delta(&before.counters, &self.now.counters, name))
     }
 
@@ -281,6 +298,7 @@ impl<'a> Changed<'a> {
     }
 
     pub fn setting(&self, name: &str) -> Option<&'a str> {
+        debug_assert!(self.rule.quotes(name), "the rule does not list {name}");
         self.now.settings.get(name).map(String::as_str)
     }
 

@@ -4,10 +4,12 @@
 //! Findings are decided by rules, pure functions from [`Facts`](facts::Facts), each with its
 //! evidence.
 
-pub mod evidence;
 pub mod facts;
 pub mod knowledge;
 pub mod rules;
 mod transmitted;
 
-pub use self::{rules::findings, transmitted::settle};
+pub use self::{
+    rules::{findings, watch_list},
+    transmitted::settle,
+};

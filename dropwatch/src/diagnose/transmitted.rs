@@ -8,12 +8,12 @@
 use std::collections::BTreeSet;
 
 use super::{
-    evidence::Evidence,
     facts::{ChangedLink, Facts},
     knowledge::{CORE, NOT_SPECIFIED, function_name},
 };
 use crate::report::{
     details::Device,
+    evidence::Evidence,
     model::{Location, Report},
     place::Place,
 };
@@ -88,12 +88,12 @@ fn was_sent(facts: &Facts<'_>, row: &Location, devices: &[Device]) -> bool {
 mod tests {
     use super::{
         super::{
-            evidence::{Link, Space},
             knowledge::{self, Benign},
             rules::testing::Host,
         },
         *,
     };
+    use crate::report::evidence::{Link, Space};
 
     /// Numbers of two devices of the namespace 7.
     const ETH0: u32 = 2;

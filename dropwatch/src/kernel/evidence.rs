@@ -22,12 +22,9 @@ use std::{
 };
 
 use super::{HostRoot, Namespaces, Place, conntrack, counters, inside::cookie, links, listeners};
-use crate::{
-    diagnose::{
-        evidence::{Evidence, Settings, Space},
-        rules,
-    },
-    report::conntrack::{Counter, Stats, Table},
+use crate::report::{
+    conntrack::{Counter, Stats, Table},
+    evidence::{Evidence, Settings, Space, WatchList},
 };
 
 /// Most namespaces looked into: those that samples name come first.
@@ -51,6 +48,7 @@ const TOP: usize = 3;
 /// Reads evidence, report by report.
 pub struct Collector {
     root: HostRoot,
+    watch: WatchList,
     places: BTreeMap<u32, Known>,
     until_search: u32,
     /// Quiet namespaces are looked into as well, this time.
@@ -74,10 +72,12 @@ struct Contents {
 }
 
 impl Collector {
-    /// Looks into every namespace for the first time. A thread's worth of work for each.
-    pub fn new(root: &HostRoot, namespaces: &mut Namespaces) -> Self {
+    /// Looks into every namespace for the first time, and only at what `watch` lists. A thread's worth
+    /// of work for each.
+    pub fn new(root: &HostRoot, namespaces: &mut Namespaces, watch: WatchList) -> Self {
         let mut collector = Self {
             root: root.clone(),
+            watch,
             places: BTreeMap::new(),
             until_search: 0,
             everywhere: true,
@@ -105,12 +105,13 @@ impl Collector {
                 continue;
             }
             known.read = Some(Instant::now());
-            let reading = read_space(&self.root, &known.place, before, sampled).or_else(|error| {
-                // What led there may be gone, and something else still lead there.
-                let other = namespaces.place(*inum).filter(|place| *place != known.place);
-                known.place = other.ok_or(error)?;
-                read_space(&self.root, &known.place, before, sampled)
-            });
+            let reading = read_space(&self.root, &self.watch, &known.place, before, sampled)
+                .or_else(|error| {
+                    // What led there may be gone, and something else still lead there.
+                    let other = namespaces.place(*inum).filter(|place| *place != known.place);
+                    known.place = other.ok_or(error)?;
+                    read_space(&self.root, &self.watch, &known.place, before, sampled)
+                });
             match reading {
                 Ok(space) => {
                     spaces.insert(*inum, space);
@@ -124,9 +125,9 @@ impl Collector {
         self.places.retain(|inum, _| spaces.contains_key(inum));
         let host = counters::of_host(&self.root);
         let lossy = spaces.values().any(|space| !space.settings.is_empty())
-            || rules::HOST_LOSSES.iter().any(|loss| host.get(loss) != self.now.host.get(loss));
+            || self.watch.host_losses.iter().any(|loss| host.get(loss) != self.now.host.get(loss));
         let settings =
-            if lossy { settings(&self.root, rules::HOST_SETTINGS) } else { Settings::new() };
+            if lossy { settings(&self.root, &self.watch.host_settings) } else { Settings::new() };
         let host_prefix = namespaces.host_prefix();
         let now = Evidence { host, settings, spaces, ended, host_prefix };
         self.before = std::mem::replace(&mut self.now, now);
@@ -222,12 +223,13 @@ impl Contents {
 /// Reads the namespace at `place`. Its settings only if it has losses or is `sampled`.
 fn read_space(
     root: &HostRoot,
+    watch: &WatchList,
     place: &Place,
     before: Option<&Space>,
     sampled: bool,
 ) -> io::Result<Space> {
     place.enter(|| {
-        let counters = counters::of_namespace(root, rules::is_wanted);
+        let counters = counters::of_namespace(root, &|group, name| watch.has_counter(group, name));
         let mut space = Space {
             netns: Some(place.netns.clone()),
             prefix: place.prefix.clone(),
@@ -238,16 +240,16 @@ fn read_space(
             links: links::read().unwrap_or_default(),
             ..Space::default()
         };
-        let overflows = |space: &Space| space.counters.get(rules::LISTEN_OVERFLOWS);
+        let overflows = |space: &Space| space.counters.get(watch.overflows);
         if before.is_some_and(|before| overflows(before) != overflows(&space)) {
             space.fullest_listener = listeners::fullest(root);
         }
         if sampled || before.is_some_and(|before| is_lossy(before, &space)) {
             space.gauges = counters::gauges_of_namespace(root);
-            space.settings = settings(root, rules::SETTINGS);
+            space.settings = settings(root, &watch.settings);
             for link in space.links.values().take(MAX_DEVICES) {
                 let names =
-                    rules::DEVICE_SETTINGS.iter().map(|name| name.replace("DEV", &link.name));
+                    watch.device_settings.iter().map(|name| name.replace("DEV", &link.name));
                 space.settings.extend(values(root, names));
             }
         }
@@ -282,6 +284,17 @@ fn values(root: &HostRoot, names: impl Iterator<Item = String>) -> Settings {
 mod tests {
     use super::*;
 
+    fn watched() -> WatchList {
+        WatchList::new(
+            ["Udp.NoPorts"],
+            "TcpExt.ListenOverflows",
+            vec!["net.ipv4.ip_forward"],
+            vec!["net/ipv4/conf/DEV/rp_filter"],
+            vec!["softnet.dropped"],
+            vec!["net.core.netdev_max_backlog"],
+        )
+    }
+
     fn is_own(space: &Space) -> bool {
         space.prefix.as_deref() == Some("") && space.cookie == cookie()
     }
@@ -290,7 +303,7 @@ mod tests {
     fn this_host_is_read_twice_and_lets_itself_be_compared() {
         let root = HostRoot::default();
         let mut namespaces = Namespaces::new(&root);
-        let mut collector = Collector::new(&root, &mut namespaces);
+        let mut collector = Collector::new(&root, &mut namespaces, watched());
         assert_eq!(collector.before(), &Evidence::default());
         collector.read(&mut namespaces, &BTreeSet::new());
         let (before, now) = (collector.before(), collector.now());
@@ -307,7 +320,7 @@ mod tests {
     fn settings_are_read_where_samples_are() {
         let root = HostRoot::default();
         let mut namespaces = Namespaces::new(&root);
-        let mut collector = Collector::new(&root, &mut namespaces);
+        let mut collector = Collector::new(&root, &mut namespaces, watched());
         let own = collector.now().spaces.iter().find(|(_, space)| is_own(space));
         let inum = *own.expect("our own").0;
         collector.read(&mut namespaces, &[inum].into());

@@ -7,7 +7,7 @@ use super::{
     clean,
     netlink::{Error, Netlink, attributes},
 };
-use crate::diagnose::evidence::Link;
+use crate::report::evidence::Link;
 
 /// `NETLINK_ROUTE`, `RTM_GETLINK`, `RTM_GETQDISC` (include/uapi/linux/{netlink,rtnetlink}.h).
 const ROUTE: isize = 0;

@@ -7,7 +7,7 @@
 use std::io::{BufRead, BufReader, Read};
 
 use super::HostRoot;
-use crate::diagnose::evidence::Listener;
+use crate::report::evidence::Listener;
 
 /// Both families, in the order of preference.
 const FILES: [&str; 2] = ["proc/thread-self/net/tcp", "proc/thread-self/net/tcp6"];

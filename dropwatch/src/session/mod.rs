@@ -141,7 +141,8 @@ impl<'a> Session<'a> {
             .map(|needed| needed.iter().all(|capability| privilege::may_use(*capability)));
         if self.settings.findings {
             let root = HostRoot::default();
-            self.evidence = Some(Collector::new(&root, self.names.namespaces()));
+            self.evidence =
+                Some(Collector::new(&root, self.names.namespaces(), diagnose::watch_list()));
         }
         Ok(())
     }

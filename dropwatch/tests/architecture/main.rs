@@ -34,7 +34,7 @@ const DROPWATCH: Arrows = &[
     ),
     ("diagnose", "report"),
     ("filter", "report"),
-    ("kernel", "diagnose report"),
+    ("kernel", "report"),
     ("main", "cli command exit settings verbose"),
     ("notify", "verbose"),
     ("privilege", "exit"),

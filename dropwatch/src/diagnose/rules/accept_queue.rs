@@ -7,10 +7,13 @@
 //! drop event tells of them; the ACKs have a reason on newer kernels. Clients try again after a
 //! second and more, and are counted again.
 
-use super::{Draft, Facts};
+use super::{Draft, Facts, Makes, Rule};
 use crate::{
-    diagnose::{evidence::Listener, facts::Changed},
-    report::finding::{Finding, Severity},
+    diagnose::facts::Changed,
+    report::{
+        evidence::Listener,
+        finding::{Finding, Severity},
+    },
 };
 
 /// Counts each connection that a full queue refused.
@@ -19,7 +22,20 @@ const SOMAXCONN: &str = "net.core.somaxconn";
 /// What kernels start with since 5.4 (`SOMAXCONN`, include/linux/socket.h).
 const LEAST: u64 = 4096;
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "accept_queue_full",
+        severity: "critical",
+        says: "a server accepts connections too slowly; no drop event",
+        rests_on: "`ListenOverflows`",
+    }],
+    counters: &["TcpExt.ListenDrops", "TcpExt.ListenOverflows"],
+    settings: &["net.core.somaxconn"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     facts.spaces().filter_map(|space| full(facts, space)).collect()
 }
 
@@ -79,7 +95,7 @@ mod tests {
 
     #[test]
     fn refused_syns_are_found_without_any_drop() {
-        let found = overflowing().run(check);
+        let found = overflowing().run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.title, "accept queue full in gw: connections refused 40 times");
         assert_eq!(finding.severity, Severity::Critical);
@@ -93,21 +109,21 @@ mod tests {
 
     #[test]
     fn a_limit_above_the_usual_is_doubled() {
-        let found = overflowing().setting(SOMAXCONN, "5000").run(check);
+        let found = overflowing().setting(SOMAXCONN, "5000").run(&RULE);
         assert!(found[0].actions[1].command.ends_with("somaxconn=10000"));
     }
 
     #[test]
     fn last_acks_are_drops_where_the_kernel_says_why() {
-        let found = overflowing().row(7, "tcp_v4_rcv", "TCP_LISTEN_OVERFLOW").run(check);
+        let found = overflowing().row(7, "tcp_v4_rcv", "TCP_LISTEN_OVERFLOW").run(&RULE);
         assert_eq!(found[0].explains.map(|e| e.drops), Some(7));
-        let found = overflowing().row(70, "tcp_v4_rcv", "TCP_LISTEN_OVERFLOW").run(check);
+        let found = overflowing().row(70, "tcp_v4_rcv", "TCP_LISTEN_OVERFLOW").run(&RULE);
         assert_eq!(found[0].explains.map(|e| e.drops), Some(40), "no more than was counted");
     }
 
     #[test]
     fn a_queue_beyond_the_limit_is_named() {
-        let at = |waiting| overflowing().listener(Listener { port: 80, waiting }).run(check);
+        let at = |waiting| overflowing().listener(Listener { port: 80, waiting }).run(&RULE);
         let found = at(129);
         assert_eq!(
             found[0].title,
@@ -124,6 +140,6 @@ mod tests {
 
     #[test]
     fn other_listen_drops_are_no_overflow() {
-        assert_eq!(Host::new().counted("TcpExt.ListenDrops", 9).run(check), []);
+        assert_eq!(Host::new().counted("TcpExt.ListenDrops", 9).run(&RULE), []);
     }
 }

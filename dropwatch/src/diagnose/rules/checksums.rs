@@ -5,7 +5,7 @@
 //! `icmp_rcv` and others, net/ipv4 and net/ipv6). A cable, a device's memory, its checksum offload, or
 //! the sender's.
 
-use super::{Draft, Facts, matters, quote};
+use super::{Draft, Facts, Makes, Rule, matters, quote};
 use crate::{
     diagnose::facts::{Changed, Rows},
     report::finding::{Finding, Severity},
@@ -62,7 +62,26 @@ const PROTOCOLS: [Protocol; 4] = [
     },
 ];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "checksum",
+        severity: "warning",
+        says: "packets arrive damaged",
+        rests_on: "`InCsumErrors`",
+    }],
+    counters: &[
+        "Icmp.InCsumErrors",
+        "Icmp6.InCsumErrors",
+        "IpExt.InCsumErrors",
+        "Tcp.InCsumErrors",
+        "Udp.InCsumErrors",
+        "Udp6.InCsumErrors",
+    ],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     facts.spaces().filter_map(|space| damaged(facts, space)).collect()
 }
 
@@ -137,7 +156,7 @@ mod tests {
             .row(40, "tcp_v4_rcv", "NO_SOCKET")
             .counted("Udp.InCsumErrors", 48)
             .counted("Tcp.InCsumErrors", 3)
-            .run(check);
+            .run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(
             finding.title,
@@ -151,14 +170,14 @@ mod tests {
 
     #[test]
     fn the_counter_proves_what_no_event_shows() {
-        let found = Host::new().counted("Tcp.InCsumErrors", 3).run(check);
+        let found = Host::new().counted("Tcp.InCsumErrors", 3).run(&RULE);
         assert_eq!(found[0].explains, None);
     }
 
     #[test]
     fn a_packet_or_two_happen_everywhere() {
-        assert_eq!(Host::new().counted("Tcp.InCsumErrors", 2).run(check), []);
+        assert_eq!(Host::new().counted("Tcp.InCsumErrors", 2).run(&RULE), []);
         let rows = Host::new().row(50, "__udp4_lib_rcv", "UDP_CSUM").counted("Udp.InCsumErrors", 0);
-        assert_eq!(rows.run(check), []);
+        assert_eq!(rows.run(&RULE), []);
     }
 }

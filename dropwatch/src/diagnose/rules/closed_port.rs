@@ -11,7 +11,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Draft, Facts, matters};
+use super::{Draft, Facts, Makes, Rule, matters};
 use crate::{
     diagnose::facts::{Changed, Rows},
     report::{
@@ -28,7 +28,19 @@ const CLIENTS: RangeInclusive<u16> = 32_768..=60_999;
 /// TCP flags of a connection attempt, without and with explicit congestion notification.
 const ATTEMPTS: [&str; 2] = ["SYN", "SYN ECE CWR"];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "closed_port",
+        severity: "warning for one service, else notice",
+        says: "nobody listens",
+        rests_on: "`NoPorts`; for TCP, refused connection attempts and resets",
+    }],
+    counters: &["Tcp.OutRsts", "Udp.NoPorts", "Udp6.NoPorts"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let udp = facts.spaces().filter_map(|space| udp(facts, space));
     udp.chain(facts.spaces().filter_map(|space| tcp(facts, space))).collect()
 }
@@ -115,7 +127,7 @@ mod tests {
 
     #[test]
     fn one_port_is_a_service_that_somebody_misses() {
-        let found = udp(50, Some(53)).counted("Udp.NoPorts", 50).run(check);
+        let found = udp(50, Some(53)).counted("Udp.NoPorts", 50).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.title, "nobody listens at UDP port 53 in gw: 50 packets refused");
         assert_eq!(finding.severity, Severity::Warning);
@@ -128,37 +140,37 @@ mod tests {
 
     #[test]
     fn many_ports_are_worth_a_notice() {
-        let found = udp(50, None).counted("Udp.NoPorts", 50).run(check);
+        let found = udp(50, None).counted("Udp.NoPorts", 50).run(&RULE);
         assert_eq!(found[0].title, "50 packets for closed UDP ports refused in gw");
         assert_eq!(found[0].severity, Severity::Notice);
     }
 
     #[test]
     fn late_answers_to_a_client_are_no_missing_service() {
-        let severity = |port| udp(50, Some(port)).counted("Udp.NoPorts", 50).run(check)[0].severity;
+        let severity = |port| udp(50, Some(port)).counted("Udp.NoPorts", 50).run(&RULE)[0].severity;
         assert_eq!(severity(32_767), Severity::Warning);
         assert_eq!(severity(32_768), Severity::Notice);
     }
 
     #[test]
     fn without_samples_the_counter_still_proves_it() {
-        let found = udp(50, Some(53)).unsampled().counted("Udp.NoPorts", 50).run(check);
+        let found = udp(50, Some(53)).unsampled().counted("Udp.NoPorts", 50).run(&RULE);
         assert_eq!(found[0].severity, Severity::Notice);
-        assert_eq!(udp(50, Some(53)).run(check), [], "another namespace's");
-        assert_eq!(udp(2, Some(53)).counted("Udp.NoPorts", 2).run(check), [], "a few are nothing");
+        assert_eq!(udp(50, Some(53)).run(&RULE), [], "another namespace's");
+        assert_eq!(udp(2, Some(53)).counted("Udp.NoPorts", 2).run(&RULE), [], "a few are nothing");
     }
 
     #[test]
     fn connection_attempts_are_answered_with_resets() {
-        let found = tcp(50, "SYN").counted("Tcp.OutRsts", 49).run(check);
+        let found = tcp(50, "SYN").counted("Tcp.OutRsts", 49).run(&RULE);
         assert_eq!(found[0].title, "nobody listens at TCP port 80 in gw: 49 packets refused");
         assert_eq!(found[0].explains.map(|e| e.drops), Some(49));
-        assert_eq!(tcp(50, "SYN").run(check), [], "not one reset");
+        assert_eq!(tcp(50, "SYN").run(&RULE), [], "not one reset");
     }
 
     #[test]
     fn late_segments_of_closed_connections_are_usual() {
-        assert_eq!(tcp(50, "FIN ACK").counted("Tcp.OutRsts", 50).run(check), []);
-        assert_eq!(tcp(50, "SYN").unsampled().counted("Tcp.OutRsts", 50).run(check), []);
+        assert_eq!(tcp(50, "FIN ACK").counted("Tcp.OutRsts", 50).run(&RULE), []);
+        assert_eq!(tcp(50, "SYN").unsampled().counted("Tcp.OutRsts", 50).run(&RULE), []);
     }
 }

@@ -6,7 +6,7 @@
 //! the counter and the table do. `drop` counts collisions, too; so the table must be seen full, or
 //! entries must have been given up, which happens only when it is.
 
-use super::{Draft, Facts};
+use super::{Draft, Facts, Makes, Rule};
 use crate::{
     diagnose::facts::{Changed, Rows},
     report::{
@@ -26,7 +26,19 @@ const MUCH: f64 = 0.3;
 /// What is proposed for states that wait for nothing any more, seconds.
 const SHORT: u32 = 30;
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "conntrack_table_full",
+        severity: "critical",
+        says: "connections are refused because the conntrack table is full",
+        rests_on: "`drop` of conntrack, a table seen full or entries given up",
+    }],
+    host_settings: &["net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_buckets"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     facts.spaces().filter_map(|space| full(facts, space)).collect()
 }
 
@@ -169,7 +181,7 @@ mod tests {
     }
 
     fn between(before: Stats, now: Stats, drops: u64) -> Vec<Finding> {
-        Host::new().row(drops, "nf_hook_slow", "NETFILTER_DROP").conntrack(before, now).run(check)
+        Host::new().row(drops, "nf_hook_slow", "NETFILTER_DROP").conntrack(before, now).run(&RULE)
     }
 
     #[test]
@@ -214,7 +226,7 @@ mod tests {
     #[test]
     fn a_namespace_that_was_not_looked_into_before_proves_nothing() {
         let host = Host::new().row(50, "nf_hook_slow", "NETFILTER_DROP");
-        assert_eq!(host.conntrack_now(table(1000, 1000, 50, 0)).run(check), []);
+        assert_eq!(host.conntrack_now(table(1000, 1000, 50, 0)).run(&RULE), []);
     }
 
     #[test]
@@ -249,7 +261,7 @@ mod tests {
             .row(10, "nf_hook_slow", "NETFILTER_DROP")
             .conntrack(table(1000, 1000, 0, 0), table(1000, 1000, 10, 0))
             .table(contents)
-            .run(check);
+            .run(&RULE);
         let last = found[0].actions.last().unwrap();
         assert_eq!(
             last.command,

@@ -5,7 +5,7 @@
 //! hash table is too long. Counted as `insert_failed`, and as `drop` where the collision was looked
 //! into (`nf_ct_resolve_clash`, `__nf_conntrack_confirm`, net/netfilter/nf_conntrack_core.c).
 
-use super::{Draft, Facts, conntrack_full};
+use super::{Draft, Facts, Makes, Rule, conntrack_full};
 use crate::{
     diagnose::facts::Changed,
     report::{
@@ -14,7 +14,19 @@ use crate::{
     },
 };
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "conntrack_insert_failed",
+        severity: "warning, critical for chains that are too long",
+        says: "entries collide",
+        rests_on: "`insert_failed`, `drop`, `chaintoolong`",
+    }],
+    host_settings: &["net.netfilter.nf_conntrack_buckets"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     facts.spaces().filter_map(|space| failed(facts, space)).collect()
 }
 
@@ -77,7 +89,7 @@ mod tests {
 
     fn found(entries: u64, counted: &[(Counter, u32)]) -> Vec<Finding> {
         let (before, now) = (table(entries, &[]), table(entries, counted));
-        Host::new().row(9, "nf_hook_slow", "NETFILTER_DROP").conntrack(before, now).run(check)
+        Host::new().row(9, "nf_hook_slow", "NETFILTER_DROP").conntrack(before, now).run(&RULE)
     }
 
     #[test]

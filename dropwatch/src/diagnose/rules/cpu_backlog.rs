@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use super::{Draft, Facts, LEAST_DROPS};
+use super::{Draft, Facts, LEAST_DROPS, Makes, Rule};
 use crate::report::finding::{Finding, Severity};
 
 const BACKLOG: &str = "net.core.netdev_max_backlog";
@@ -15,7 +15,20 @@ const FLOW_LIMIT: &str = "net.core.flow_limit_cpu_bitmap";
 /// What kernels start with (net/core/hotdata.c).
 const LEAST: u64 = 1000;
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "cpu_backlog",
+        severity: "critical",
+        says: "the input queue of a CPU is full",
+        rests_on: "`softnet_stat`",
+    }],
+    host_losses: &["softnet.dropped"],
+    host_settings: &["net.core.netdev_max_backlog", "net.core.flow_limit_cpu_bitmap"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let (dropped, limited) = (facts.delta("softnet.dropped"), facts.delta("softnet.flow_limit"));
     // On older kernels the counter is also for packets of a device that was just taken down.
     let least = if facts.rows(&["CPU_BACKLOG"], &[]).is_empty() { LEAST_DROPS } else { 1 };
@@ -68,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_the_hosts() {
-        let found = host().host_counted("softnet.dropped", 301).run(check);
+        let found = host().host_counted("softnet.dropped", 301).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.title, "input queue of a CPU full: 301 packets dropped");
         assert_eq!((finding.severity, &finding.netns), (Severity::Critical, &None));
@@ -82,7 +95,7 @@ mod tests {
     fn a_flow_limit_is_told_apart() {
         let limited = |count| {
             let host = host().host_counted("softnet.dropped", 300);
-            host.host_counted("softnet.flow_limit", count).run(check)
+            host.host_counted("softnet.flow_limit", count).run(&RULE)
         };
         let found = limited(151);
         assert_eq!(found[0].title, "flow limit of a CPU's input queue: 300 packets dropped");
@@ -94,14 +107,14 @@ mod tests {
 
     #[test]
     fn a_busy_cpu_that_drops_nothing_is_healthy() {
-        assert_eq!(host().host_counted("softnet.time_squeeze", 90).run(check), []);
+        assert_eq!(host().host_counted("softnet.time_squeeze", 90).run(&RULE), []);
     }
 
     #[test]
     fn a_device_that_went_down_is_no_full_queue() {
         let host = |dropped| {
             let host = Host::new().row(dropped, "enqueue_to_backlog", "NOT_SPECIFIED");
-            host.host_counted("softnet.dropped", dropped).run(check)
+            host.host_counted("softnet.dropped", dropped).run(&RULE)
         };
         assert_eq!(host(2), []);
         assert_eq!(host(3)[0].explains.map(|e| e.drops), Some(3));
@@ -110,6 +123,6 @@ mod tests {
     #[test]
     fn a_short_queue_is_made_as_long_as_kernels_start_with() {
         let host = host().host_counted("softnet.dropped", 1).host_setting(BACKLOG, "5");
-        assert_eq!(commands(&host.run(check)[0])[0], "sysctl -w net.core.netdev_max_backlog=1000");
+        assert_eq!(commands(&host.run(&RULE)[0])[0], "sysctl -w net.core.netdev_max_backlog=1000");
     }
 }

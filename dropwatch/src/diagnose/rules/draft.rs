@@ -59,6 +59,7 @@ impl<'a> Draft<'a> {
         severity: Severity,
         title: impl Into<String>,
     ) -> Self {
+        debug_assert!(facts.rule().makes(rule), "the rule does not list {rule}");
         let finding = Finding {
             rule: rule.to_owned(),
             severity,

@@ -4,7 +4,7 @@
 //! that it came in by (`ip_error` with `-EHOSTUNREACH`, net/ipv4/route.c; `ip6_forward`,
 //! net/ipv6/ip6_output.c). Somebody uses this host as a router.
 
-use super::{Draft, Facts, matters};
+use super::{Draft, Facts, Makes, Rule, matters};
 use crate::{
     diagnose::facts::Changed,
     report::finding::{Finding, Severity},
@@ -33,7 +33,20 @@ const FAMILIES: [Family; 2] = [
     },
 ];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "forwarding_disabled",
+        severity: "warning",
+        says: "packets for others, and no router",
+        rests_on: "`InAddrErrors`, `ip_forward`",
+    }],
+    counters: &["Ip.InAddrErrors", "Ip6.InAddrErrors"],
+    settings: &["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let found = facts
         .spaces()
         .flat_map(|space| FAMILIES.iter().filter_map(move |family| refused(facts, space, family)));
@@ -73,7 +86,7 @@ mod tests {
             .row(drops, "ip_error", "IP_INADDRERRORS")
             .counted("Ip.InAddrErrors", counted)
             .setting("net.ipv4.ip_forward", switch)
-            .run(check)
+            .run(&RULE)
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! kernel counts a packet as failed in both cases, and as timed out in the second one only; broken
 //! fragments look like the first case, so the memory must be seen full.
 
-use super::{Draft, Facts, matters};
+use super::{Draft, Facts, Makes, Rule, matters};
 use crate::{
     diagnose::facts::Changed,
     report::finding::{Finding, Severity},
@@ -62,7 +62,33 @@ const FULL: f64 = 0.9;
 /// What the kernel allows unless told otherwise, bytes.
 const USUAL_LIMIT: u64 = 4 << 20;
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[
+        Makes {
+            name: "fragment_memory_full",
+            severity: "critical",
+            says: "fragments find no room to wait",
+            rests_on: "`ReasmFails`, memory in use",
+        },
+        Makes {
+            name: "fragments_lost",
+            severity: "warning",
+            says: "datagrams never become whole",
+            rests_on: "`ReasmFails`, `ReasmTimeout`",
+        },
+    ],
+    counters: &["Ip.ReasmFails", "Ip.ReasmTimeout", "Ip6.ReasmFails", "Ip6.ReasmTimeout"],
+    settings: &[
+        "net.ipv4.ipfrag_high_thresh",
+        "net.ipv4.ipfrag_time",
+        "net.ipv6.ip6frag_high_thresh",
+        "net.ipv6.ip6frag_time",
+    ],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let full = facts
         .spaces()
         .flat_map(|space| FAMILIES.iter().filter_map(move |family| no_room(facts, space, family)));
@@ -148,7 +174,7 @@ mod tests {
 
     #[test]
     fn full_memory_refuses_fragments() {
-        let found = refusing(40, 0, 10_100).run(check);
+        let found = refusing(40, 0, 10_100).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(
             finding.title,
@@ -163,13 +189,13 @@ mod tests {
 
     #[test]
     fn broken_fragments_are_not_for_want_of_room() {
-        assert_eq!(refusing(40, 0, 8_000).run(check), []);
-        assert_eq!(refusing(0, 0, 10_100).run(check), []);
+        assert_eq!(refusing(40, 0, 8_000).run(&RULE), []);
+        assert_eq!(refusing(0, 0, 10_100).run(&RULE), []);
     }
 
     #[test]
     fn what_timed_out_was_not_refused() {
-        let found = refusing(40, 40, 10_100).run(check);
+        let found = refusing(40, 40, 10_100).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.rule, "fragments_lost");
     }
@@ -181,7 +207,7 @@ mod tests {
             .row(20, "inet_frag_rbtree_purge", "FRAG_REASM_TIMEOUT")
             .counted("Ip.ReasmTimeout", 50)
             .setting("net.ipv4.ipfrag_time", "30")
-            .run(check);
+            .run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(
             finding.title,
@@ -192,8 +218,8 @@ mod tests {
 
     #[test]
     fn a_packet_or_two_are_usual() {
-        assert_eq!(Host::new().counted("Ip6.ReasmTimeout", 2).run(check), []);
+        assert_eq!(Host::new().counted("Ip6.ReasmTimeout", 2).run(&RULE), []);
         let row = Host::new().row(50, "ip_expire", "FRAG_REASM_TIMEOUT");
-        assert_eq!(row.run(check), [], "counted nowhere");
+        assert_eq!(row.run(&RULE), [], "counted nowhere");
     }
 }

@@ -5,14 +5,26 @@
 //! net/ipv6/ip6_output.c). traceroute lives on that, a few packets at a time; many for the same
 //! destination go round in circles.
 
-use super::{Draft, Facts, by_rate, matters};
+use super::{Draft, Facts, Makes, Rule, by_rate, matters};
 use crate::{diagnose::facts::Changed, report::finding::Finding};
 
 /// Counter, where it is read, and the function.
 const FAMILIES: [(&str, &str, &str); 2] =
     [("Ip.InHdrErrors", "snmp", "ip_forward"), ("Ip6.InHdrErrors", "snmp6", "ip6_forward")];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "ttl_expired",
+        severity: "warning, notice below 10/s",
+        says: "no hops left: a loop, or traceroute",
+        rests_on: "`InHdrErrors`",
+    }],
+    counters: &["Ip.InHdrErrors", "Ip6.InHdrErrors"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let found = facts.spaces().flat_map(|space| {
         FAMILIES.iter().filter_map(move |(counter, source, function)| {
             used_up(facts, space, counter, source, function)
@@ -66,7 +78,7 @@ mod tests {
     #[test]
     fn many_packets_to_one_place_are_a_loop() {
         let flow = Flow { dst: Some([203, 0, 113, 9].into()), ..Flow::default() };
-        let found = router(50, 50).flow(flow).run(check);
+        let found = router(50, 50).flow(flow).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(
             finding.title,
@@ -78,15 +90,15 @@ mod tests {
 
     #[test]
     fn traceroute_is_a_notice() {
-        assert_eq!(router(5, 5).run(check)[0].severity, Severity::Notice);
-        assert_eq!(router(2, 2).run(check), []);
+        assert_eq!(router(5, 5).run(&RULE)[0].severity, Severity::Notice);
+        assert_eq!(router(2, 2).run(&RULE), []);
     }
 
     #[test]
     fn bad_headers_are_another_functions() {
         let found =
-            Host::new().row(50, "ip_rcv_core", "IP_INHDR").counted("Ip.InHdrErrors", 50).run(check);
+            Host::new().row(50, "ip_rcv_core", "IP_INHDR").counted("Ip.InHdrErrors", 50).run(&RULE);
         assert_eq!(found, []);
-        assert_eq!(router(50, 0).run(check), []);
+        assert_eq!(router(50, 0).run(&RULE), []);
     }
 }

@@ -5,7 +5,7 @@
 //! (net/ipv4/ip_input.c) drops them. No counter knows them, and before Linux 6.14 no reason does: there,
 //! this finds nothing.
 
-use super::{Draft, Facts, by_rate, matters, quote};
+use super::{Draft, Facts, Makes, Rule, by_rate, matters, quote};
 use crate::{
     diagnose::facts::Rows,
     report::{facts::Netns, finding::Finding},
@@ -38,7 +38,19 @@ const KINDS: [Kind; 4] = [
     },
 ];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "martian",
+        severity: "warning, notice below 10/s",
+        says: "impossible addresses",
+        rests_on: "rows with their reasons",
+    }],
+    device_settings: &["net/ipv4/conf/DEV/accept_local", "net/ipv4/conf/DEV/route_localnet"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let found = KINDS.iter().flat_map(|kind| {
         let rows = facts.rows(&[kind.reason], &[]).by_netns();
         rows.into_iter().filter_map(move |(netns, rows)| impossible(facts, netns, &rows, kind))
@@ -91,7 +103,7 @@ mod tests {
     #[test]
     fn a_source_of_its_own_can_be_accepted() {
         let flow = Flow { src: Some([198, 18, 2, 2].into()), ..Flow::default() };
-        let found = host(50, "IP_LOCAL_SOURCE").flow(flow).run(check);
+        let found = host(50, "IP_LOCAL_SOURCE").flow(flow).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(
             finding.title,
@@ -110,15 +122,15 @@ mod tests {
 
     #[test]
     fn what_can_only_be_wrong_has_no_switch() {
-        let found = host(50, "IP_INVALID_SOURCE").run(check);
+        let found = host(50, "IP_INVALID_SOURCE").run(&RULE);
         assert_eq!(found[0].actions.len(), 1);
         assert_eq!(found[0].severity, Severity::Warning);
     }
 
     #[test]
     fn a_few_are_a_notice_or_nothing() {
-        assert_eq!(host(5, "IP_LOCALNET").run(check)[0].severity, Severity::Notice);
-        assert_eq!(host(2, "IP_LOCALNET").run(check), []);
-        assert_eq!(host(50, "NOT_SPECIFIED").run(check), [], "a kernel that does not tell");
+        assert_eq!(host(5, "IP_LOCALNET").run(&RULE)[0].severity, Severity::Notice);
+        assert_eq!(host(2, "IP_LOCALNET").run(&RULE), []);
+        assert_eq!(host(50, "NOT_SPECIFIED").run(&RULE), [], "a kernel that does not tell");
     }
 }

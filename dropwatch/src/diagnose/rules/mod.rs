@@ -41,134 +41,127 @@ mod udp_memory;
 mod udp_receive_buffer;
 mod unhandled;
 
-use std::{cmp::Reverse, collections::HashSet, sync::LazyLock};
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use self::draft::{Draft, quote};
-use super::{evidence::Evidence, facts::Facts};
+use super::facts::Facts;
 use crate::report::{
+    evidence::{Evidence, WatchList},
     finding::{Finding, Severity},
     model::{Report, share},
 };
 
-/// Decides about one cause.
-type Rule = fn(&Facts<'_>) -> Vec<Finding>;
+/// A rule: what it finds, everything that it asks a host for, and how it decides.
+///
+/// What is not listed here is not read, so a rule that asks for more fails its own tests.
+#[derive(Debug)]
+pub struct Rule {
+    /// The findings that it can make.
+    findings: &'static [Makes],
+    /// Counters of a namespace: `Udp.NoPorts`.
+    counters: &'static [&'static str],
+    /// Settings of a namespace that it quotes: `net.ipv4.ip_forward`.
+    settings: &'static [&'static str],
+    /// Settings of a device, whose name stands in for `DEV`; slashes keep its dots apart.
+    device_settings: &'static [&'static str],
+    /// Losses of the whole host, in whatever namespace they are: `softnet.dropped`.
+    host_losses: &'static [&'static str],
+    /// Settings of the whole host that it quotes.
+    host_settings: &'static [&'static str],
+    check: fn(&Facts<'_>) -> Vec<Finding>,
+}
 
-const RULES: &[Rule] = &[
-    conntrack_full::check,
-    conntrack_insert::check,
-    netfilter::check,
-    program::check,
-    forwarding::check,
-    qdisc::check,
-    nic::check,
-    udp_receive_buffer::check,
-    udp_memory::check,
-    accept_queue::check,
-    syn_queue::check,
-    tcp_receive_memory::check,
-    tcp_backlog::check,
-    cpu_backlog::check,
-    closed_port::check,
-    socket_filter::check,
-    reverse_path::check,
-    no_route::check,
-    neighbour_failed::check,
-    neighbour_queue::check,
-    neighbour_table::check,
-    unhandled::check,
-    mtu::check,
-    checksums::check,
-    fragments::check,
-    hops::check,
-    martian::check,
+/// A kind of finding, as docs/json.md lists it.
+#[derive(Debug)]
+pub struct Makes {
+    /// Stable.
+    pub name: &'static str,
+    pub severity: &'static str,
+    pub says: &'static str,
+    pub rests_on: &'static str,
+}
+
+impl Rule {
+    /// Asks for nothing and finds nothing.
+    pub const NONE: Self = Self {
+        findings: &[],
+        counters: &[],
+        settings: &[],
+        device_settings: &[],
+        host_losses: &[],
+        host_settings: &[],
+        check: |_| Vec::new(),
+    };
+
+    /// Whether it lists a counter of a namespace.
+    pub fn asks_for(&self, counter: &str) -> bool {
+        self.counters.contains(&counter)
+    }
+
+    /// Whether it lists a setting, of whatever it may be.
+    pub fn quotes(&self, setting: &str) -> bool {
+        let parts: Vec<&str> = setting.split('/').collect();
+        if let ["net", family, kind, _, name] = parts.as_slice() {
+            let general = format!("net/{family}/{kind}/DEV/{name}");
+            return self.device_settings.contains(&general.as_str());
+        }
+        self.settings.contains(&setting) || self.host_settings.contains(&setting)
+    }
+
+    /// Whether it makes findings of this name.
+    pub fn makes(&self, finding: &str) -> bool {
+        self.findings.iter().any(|kind| kind.name == finding)
+    }
+}
+
+const RULES: &[&Rule] = &[
+    &conntrack_full::RULE,
+    &conntrack_insert::RULE,
+    &netfilter::RULE,
+    &program::RULE,
+    &forwarding::RULE,
+    &qdisc::RULE,
+    &nic::RULE,
+    &udp_receive_buffer::RULE,
+    &udp_memory::RULE,
+    &accept_queue::RULE,
+    &syn_queue::RULE,
+    &tcp_receive_memory::RULE,
+    &tcp_backlog::RULE,
+    &cpu_backlog::RULE,
+    &closed_port::RULE,
+    &socket_filter::RULE,
+    &reverse_path::RULE,
+    &no_route::RULE,
+    &neighbour_failed::RULE,
+    &neighbour_queue::RULE,
+    &neighbour_table::RULE,
+    &unhandled::RULE,
+    &mtu::RULE,
+    &checksums::RULE,
+    &fragments::RULE,
+    &hops::RULE,
+    &martian::RULE,
 ];
 
-/// Counters of a namespace that some rule looks at, or that stand beside one that does.
-const COUNTERS: &[&str] = &[
-    "Icmp.InCsumErrors",
-    "Icmp6.InCsumErrors",
-    "Ip.FragFails",
-    "Ip.InAddrErrors",
-    "Ip.InHdrErrors",
-    "Ip.OutNoRoutes",
-    "Ip.ReasmFails",
-    "Ip.ReasmTimeout",
-    "Ip6.InAddrErrors",
-    "Ip6.InHdrErrors",
-    "Ip6.InNoRoutes",
-    "Ip6.InTooBigErrors",
-    "Ip6.OutNoRoutes",
-    "Ip6.ReasmFails",
-    "Ip6.ReasmTimeout",
-    "IpExt.InCsumErrors",
-    "IpExt.InNoRoutes",
-    "Tcp.InCsumErrors",
-    "Tcp.OutRsts",
-    "TcpExt.IPReversePathFilter",
-    "TcpExt.ListenDrops",
-    "TcpExt.OfoPruned",
-    "TcpExt.RcvPruned",
-    "TcpExt.TCPBacklogDrop",
-    "TcpExt.TCPMemoryPressures",
-    "TcpExt.TCPOFODrop",
-    "TcpExt.TCPRcvQDrop",
-    "TcpExt.TCPReqQFullDrop",
-    "Udp.InCsumErrors",
-    "Udp.MemErrors",
-    "Udp.NoPorts",
-    "Udp.RcvbufErrors",
-    "Udp6.InCsumErrors",
-    "Udp6.MemErrors",
-    "Udp6.NoPorts",
-    "Udp6.RcvbufErrors",
-    LISTEN_OVERFLOWS,
-];
+/// Everything that any rule asks a host for.
+pub fn watch_list() -> WatchList {
+    let all = |of: fn(&Rule) -> &'static [&'static str]| -> BTreeSet<&'static str> {
+        RULES.iter().flat_map(|rule| of(rule)).copied().collect()
+    };
+    WatchList::new(
+        all(|rule| rule.counters),
+        accept_queue::OVERFLOWS,
+        Vec::from_iter(all(|rule| rule.settings)),
+        Vec::from_iter(all(|rule| rule.device_settings)),
+        Vec::from_iter(all(|rule| rule.host_losses)),
+        Vec::from_iter(all(|rule| rule.host_settings)),
+    )
+}
 
-/// Settings of a namespace that some rule quotes.
-pub const SETTINGS: &[&str] = &[
-    "net.core.somaxconn",
-    "net.ipv4.conf.all.rp_filter",
-    "net.ipv4.ip_forward",
-    "net.ipv4.ipfrag_high_thresh",
-    "net.ipv4.ipfrag_time",
-    "net.ipv4.tcp_max_syn_backlog",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv6.conf.all.forwarding",
-    "net.ipv6.ip6frag_high_thresh",
-    "net.ipv6.ip6frag_time",
-];
-
-/// Settings of a device, whose name stands in for `DEV`; slashes keep its dots apart.
-pub const DEVICE_SETTINGS: &[&str] = &[
-    "net/ipv4/conf/DEV/accept_local",
-    "net/ipv4/conf/DEV/route_localnet",
-    "net/ipv4/conf/DEV/rp_filter",
-    "net/ipv4/neigh/DEV/unres_qlen_bytes",
-    "net/ipv6/neigh/DEV/unres_qlen_bytes",
-];
-
-/// Where this has counted, listening sockets are looked at.
-pub use accept_queue::OVERFLOWS as LISTEN_OVERFLOWS;
-
-/// Losses of the whole host that some rule looks at, in whatever namespace they are.
-pub const HOST_LOSSES: &[&str] = &[
-    "arp_cache.table_fulls",
-    "arp_cache.unresolved_discards",
-    "ndisc_cache.table_fulls",
-    "ndisc_cache.unresolved_discards",
-    "softnet.dropped",
-];
-
-/// Settings of the whole host that some rule quotes.
-pub use draft::HOST_WIDE as HOST_SETTINGS;
-
-/// Whether some rule looks at a counter of a namespace, by its group and name. Asked some hundred
-/// times for each namespace and report.
-pub fn is_wanted(group: &str, name: &str) -> bool {
-    static WANTED: LazyLock<HashSet<(&str, &str)>> =
-        LazyLock::new(|| COUNTERS.iter().filter_map(|name| name.split_once('.')).collect());
-    WANTED.contains(&(group, name))
+/// Every kind of finding, in the order of the rules.
+pub fn kinds() -> impl Iterator<Item = &'static Makes> {
+    RULES.iter().flat_map(|rule| rule.findings)
 }
 
 /// Drops below this part of all are not worth a finding that rests on drops alone.
@@ -183,7 +176,8 @@ const USUAL_PER_SECOND: f64 = 10.0;
 /// its end: the most severe first, then what explains the most.
 pub fn findings(report: &Report, before: &Evidence, now: &Evidence) -> Vec<Finding> {
     let facts = Facts::new(report, before, now);
-    let mut findings: Vec<Finding> = RULES.iter().flat_map(|rule| rule(&facts)).collect();
+    let mut findings: Vec<Finding> =
+        RULES.iter().flat_map(|rule| (rule.check)(&facts.of(rule))).collect();
     findings.sort_by_key(|finding| {
         (finding.severity, Reverse(finding.explains.map_or(0, |explains| explains.drops)))
     });
@@ -213,10 +207,75 @@ mod tests {
     #[test]
     fn what_rules_rest_on_can_be_asked_for() {
         let table = knowledge::table().expect("table");
-        let names = [COUNTERS, SETTINGS, DEVICE_SETTINGS, HOST_LOSSES, HOST_SETTINGS].concat();
-        for name in names {
+        let asked = RULES.iter().flat_map(|rule| {
+            [
+                rule.counters,
+                rule.settings,
+                rule.device_settings,
+                rule.host_losses,
+                rule.host_settings,
+            ]
+            .concat()
+        });
+        for name in asked {
             let answer = table.find(name);
             assert!(answer.is_ok(), "{answer:?}");
         }
+    }
+
+    /// What a command changes, it changes for the namespace or for the host, never for the wrong one.
+    #[test]
+    fn settings_are_of_a_namespace_or_of_the_host() {
+        for rule in RULES {
+            assert!(rule.host_settings.iter().all(|name| draft::is_host_wide(name)));
+            assert!(!rule.settings.iter().any(|name| draft::is_host_wide(name)));
+        }
+    }
+
+    #[test]
+    fn a_kind_of_finding_is_one_rule_s() {
+        let names: Vec<_> = kinds().map(|kind| kind.name).collect();
+        let once: BTreeSet<_> = names.iter().collect();
+        assert_eq!(once.len(), names.len(), "{names:?}");
+    }
+
+    #[test]
+    fn every_file_with_a_rule_is_in_the_list() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/diagnose/rules");
+        let files = std::fs::read_dir(folder).expect("folder");
+        let rule = concat!("const RULE: ", "Rule = Rule {");
+        let texts =
+            files.map(|file| std::fs::read_to_string(file.expect("file").path()).expect("text"));
+        assert_eq!(texts.filter(|text| text.contains(rule)).count(), RULES.len());
+    }
+
+    #[test]
+    fn the_documentation_lists_every_kind() {
+        let page = include_str!("../../../../docs/json.md");
+        let row = |kind: &Makes| {
+            let Makes { name, severity, says, rests_on } = kind;
+            format!("| `{name}` | {severity} | {says} | {rests_on} |")
+        };
+        let listed: BTreeSet<_> = page
+            .lines()
+            .skip_while(|line| !line.starts_with("| rule |"))
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(listed, kinds().map(row).collect());
+    }
+
+    #[test]
+    #[should_panic(expected = "does not list Udp.NoPorts")]
+    fn a_rule_that_asks_for_what_it_does_not_list_fails_its_tests() {
+        const FORGETFUL: Rule = Rule {
+            check: |facts| {
+                facts.spaces().for_each(|space| assert_eq!(space.delta("Udp.NoPorts"), 0));
+                Vec::new()
+            },
+            ..Rule::NONE
+        };
+        testing::Host::new().run(&FORGETFUL);
     }
 }

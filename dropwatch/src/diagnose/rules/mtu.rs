@@ -5,10 +5,10 @@
 //! path's MTU, once for each destination, so that a few are usual. Where that answer is filtered on
 //! its way, connections hang as soon as they carry data.
 
-use super::{Draft, Facts, by_rate, matters, quote};
+use super::{Draft, Facts, Makes, Rule, by_rate, matters, quote};
 use crate::{
-    diagnose::{evidence::Link, facts::Changed},
-    report::finding::Finding,
+    diagnose::facts::Changed,
+    report::{evidence::Link, finding::Finding},
 };
 
 struct Family {
@@ -33,7 +33,19 @@ const FAMILIES: [Family; 2] = [
     },
 ];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "mtu",
+        severity: "warning, notice below 10/s",
+        says: "packets larger than the next link takes",
+        rests_on: "`FragFails`, `InTooBigErrors`",
+    }],
+    counters: &["Ip.FragFails", "Ip6.InTooBigErrors"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let found = facts
         .spaces()
         .flat_map(|space| FAMILIES.iter().filter_map(move |family| too_big(facts, space, family)));
@@ -99,12 +111,12 @@ mod tests {
     }
 
     fn first(host: Host) -> String {
-        host.run(check)[0].actions[0].command.clone()
+        host.run(&RULE)[0].actions[0].command.clone()
     }
 
     #[test]
     fn the_only_narrow_link_is_widened() {
-        let found = router(50, 50).device(3, "port1", 1280).run(check);
+        let found = router(50, 50).device(3, "port1", 1280).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.title, "gw cannot forward 50 packets: larger than the next link's MTU");
         assert_eq!(finding.severity, Severity::Warning);
@@ -121,13 +133,13 @@ mod tests {
 
     #[test]
     fn senders_that_find_out_the_path_are_a_notice() {
-        assert_eq!(router(5, 5).run(check)[0].severity, Severity::Notice);
-        assert_eq!(router(2, 2).run(check), []);
+        assert_eq!(router(5, 5).run(&RULE)[0].severity, Severity::Notice);
+        assert_eq!(router(2, 2).run(&RULE), []);
     }
 
     #[test]
     fn nothing_counted_is_nothing_found() {
-        assert_eq!(router(50, 0).run(check), []);
-        assert_eq!(Host::new().counted("Ip.FragFails", 50).run(check), []);
+        assert_eq!(router(50, 0).run(&RULE), []);
+        assert_eq!(Host::new().counted("Ip.FragFails", 50).run(&RULE), []);
     }
 }

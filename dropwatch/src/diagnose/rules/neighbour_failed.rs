@@ -4,7 +4,7 @@
 //! (`neigh_invalidate`, net/core/neighbour.c, through `arp_error_report`, net/ipv4/arp.c, and
 //! `ndisc_error_report`, net/ipv6/ndisc.c). The sender is told that the host is unreachable.
 
-use super::{Draft, Facts, matters, quote};
+use super::{Draft, Facts, Makes, Rule, matters, quote};
 use crate::{
     diagnose::facts::Rows,
     report::{
@@ -17,7 +17,18 @@ const FUNCTIONS: &[&str] = &["arp_error_report", "ndisc_error_report", "neigh_in
 /// Neighbours that were given up, of both families and of all namespaces.
 const FAILURES: [&str; 2] = ["arp_cache.res_failed", "ndisc_cache.res_failed"];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "neighbour_failed",
+        severity: "warning",
+        says: "a next hop does not answer",
+        rests_on: "rows with `NEIGH_FAILED`",
+    }],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let rows = facts.rows_for("NEIGH_FAILED", FUNCTIONS).by_netns();
     rows.iter().filter_map(|(netns, rows)| silent(facts, *netns, rows)).collect()
 }
@@ -69,7 +80,7 @@ mod tests {
             .interface("eth0")
             .flow(flow)
             .host_counted("arp_cache.res_failed", 1)
-            .run(check);
+            .run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(
             finding.title,
@@ -82,7 +93,7 @@ mod tests {
 
     #[test]
     fn without_samples_it_is_somewhere() {
-        let found = Host::new().row(50, "arp_error_report", "").unsampled().run(check);
+        let found = Host::new().row(50, "arp_error_report", "").unsampled().run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.title, "a neighbour does not answer: 50 packets dropped");
         assert_eq!(finding.actions, [], "nor is a command for somewhere");
@@ -91,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_packet_or_two_are_usual() {
-        assert_eq!(Host::new().row(2, "arp_error_report", "NEIGH_FAILED").run(check), []);
-        assert_eq!(Host::new().row(50, "arp_error_report", "NEIGH_DEAD").run(check), []);
+        assert_eq!(Host::new().row(2, "arp_error_report", "NEIGH_FAILED").run(&RULE), []);
+        assert_eq!(Host::new().row(50, "arp_error_report", "NEIGH_DEAD").run(&RULE), []);
     }
 }

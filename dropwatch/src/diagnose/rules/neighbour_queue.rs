@@ -4,7 +4,7 @@
 //! (`__neigh_event_send`, net/core/neighbour.c). The neighbour is slow or absent, or a burst met one
 //! that was not known yet.
 
-use super::{Draft, Facts, matters};
+use super::{Draft, Facts, Makes, Rule, matters};
 use crate::{
     diagnose::facts::Rows,
     report::{
@@ -20,7 +20,23 @@ const TABLES: [(&str, &str); 2] =
 /// What the kernel allows unless told otherwise, bytes (`SK_WMEM_MAX` with pages of 4 KiB).
 const USUAL_LIMIT: u64 = 212_992;
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "neighbour_queue_full",
+        severity: "warning",
+        says: "too much waits for a next hop's address",
+        rests_on: "`unresolved_discards`",
+    }],
+    host_losses: &["arp_cache.unresolved_discards", "ndisc_cache.unresolved_discards"],
+    device_settings: &[
+        "net/ipv4/neigh/DEV/unres_qlen_bytes",
+        "net/ipv6/neigh/DEV/unres_qlen_bytes",
+    ],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let rows = facts.rows_for("NEIGH_QUEUEFULL", &["__neigh_event_send"]).by_netns();
     let found = rows.iter().flat_map(|(netns, rows)| {
         TABLES.iter().filter_map(|(counter, family)| full(facts, *netns, rows, counter, family))
@@ -72,7 +88,7 @@ mod tests {
     }
 
     fn proposed(limit: &str) -> String {
-        let found = host(50, 50).setting("net/ipv4/neigh/eth0/unres_qlen_bytes", limit).run(check);
+        let found = host(50, 50).setting("net/ipv4/neigh/eth0/unres_qlen_bytes", limit).run(&RULE);
         found[0].actions[0].command.clone()
     }
 
@@ -85,7 +101,7 @@ mod tests {
 
     #[test]
     fn each_family_has_what_its_table_counted() {
-        let found = host(50, 20).host_counted("ndisc_cache.unresolved_discards", 30).run(check);
+        let found = host(50, 20).host_counted("ndisc_cache.unresolved_discards", 30).run(&RULE);
         let explained: Vec<_> = found.iter().filter_map(|f| Some(f.explains?.drops)).collect();
         assert_eq!(explained, [20, 30]);
         assert!(found[1].actions[0].command.contains("net/ipv6/neigh/eth0/"));
@@ -93,11 +109,11 @@ mod tests {
 
     #[test]
     fn nothing_counted_is_nothing_found() {
-        assert_eq!(host(50, 0).run(check), []);
-        assert_eq!(host(2, 50).run(check), []);
+        assert_eq!(host(50, 0).run(&RULE), []);
+        assert_eq!(host(2, 50).run(&RULE), []);
         let dead = Host::new()
             .row(50, "__neigh_event_send", "NEIGH_DEAD")
             .host_counted("arp_cache.unresolved_discards", 50);
-        assert_eq!(dead.run(check), []);
+        assert_eq!(dead.run(&RULE), []);
     }
 }

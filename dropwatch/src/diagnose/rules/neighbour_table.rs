@@ -6,7 +6,7 @@
 //! net/ipv6/ip6_output.c), and an ARP request from a new neighbour gets no answer. Networks with
 //! many hosts on one link, or something that looks for hosts, fill it.
 
-use super::{Draft, Facts};
+use super::{Draft, Facts, Makes, Rule};
 use crate::report::finding::{Finding, Severity};
 
 struct Table {
@@ -38,7 +38,25 @@ const TABLES: [Table; 2] = [
     },
 ];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "neighbour_table_full",
+        severity: "critical",
+        says: "no room for more neighbours",
+        rests_on: "`table_fulls`",
+    }],
+    host_losses: &["arp_cache.table_fulls", "ndisc_cache.table_fulls"],
+    host_settings: &[
+        "net.ipv4.neigh.default.gc_thresh2",
+        "net.ipv4.neigh.default.gc_thresh3",
+        "net.ipv6.neigh.default.gc_thresh2",
+        "net.ipv6.neigh.default.gc_thresh3",
+    ],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     TABLES.iter().filter_map(|table| full(facts, table)).collect()
 }
 
@@ -93,7 +111,7 @@ mod tests {
 
     #[test]
     fn one_refusal_proves_it_and_the_limits_are_the_hosts() {
-        let found = host(500).row(480, "ip_finish_output2", "NEIGH_CREATEFAIL").run(check);
+        let found = host(500).row(480, "ip_finish_output2", "NEIGH_CREATEFAIL").run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(
             finding.title,
@@ -109,18 +127,18 @@ mod tests {
                 "sysctl -w net.ipv4.neigh.default.gc_thresh2=2048"
             ]
         );
-        assert_eq!(host(1).run(check).len(), 1);
+        assert_eq!(host(1).run(&RULE).len(), 1);
     }
 
     #[test]
     fn a_refusal_without_a_packet_explains_none() {
-        assert_eq!(host(5).run(check)[0].explains, None);
+        assert_eq!(host(5).run(&RULE)[0].explains, None);
     }
 
     #[test]
     fn a_table_that_looks_full_and_refuses_nothing_is_not() {
         let host = host(0).row(50, "ip_finish_output2", "NEIGH_CREATEFAIL");
-        assert_eq!(host.run(check), []);
+        assert_eq!(host.run(&RULE), []);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! rule's. The hook is read off the call path: whoever called it.
 
 use super::{
-    Draft, Facts,
+    Draft, Facts, Makes, Rule,
     conntrack_full::{self, refused},
     conntrack_insert::lost,
     matters,
@@ -43,7 +43,18 @@ const HOOKS: [(&str, &str); 19] = [
     ("__netif_receive_skb_core", "netdev ingress"),
 ];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "netfilter_rule",
+        severity: "warning",
+        says: "a rule or policy of the packet filter drops",
+        rests_on: "rows with `NETFILTER_DROP`, less what conntrack refused",
+    }],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let tracked: u64 = facts.spaces().map(|space| refused(&space) + lost(&space)).sum();
     let hooks = facts.rows_or_unspecified(&["NETFILTER_DROP"], &["nf_hook_slow"]);
     // Connection tracking's own come off the largest rows first, since they are no rule's.
@@ -131,7 +142,7 @@ mod tests {
         let found = Host::new()
             .row(10, "nft_do_chain", "NETFILTER_DROP")
             .callers(&["ip_local_deliver", "ip_rcv"])
-            .run(check);
+            .run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.title, "an nftables rule or policy drops packets at INPUT in gw");
         assert_eq!(finding.severity, Severity::Warning);
@@ -145,9 +156,9 @@ mod tests {
                 .row(drops, "nf_hook_slow", "NETFILTER_DROP")
                 .conntrack(table(1000, 0), table(1000, 1000))
         };
-        assert_eq!(host(1000).run(check), []);
-        assert_eq!(host(1005).run(check), [], "counted a moment apart");
-        let found = host(1500).run(check);
+        assert_eq!(host(1000).run(&RULE), []);
+        assert_eq!(host(1005).run(&RULE), [], "counted a moment apart");
+        let found = host(1500).run(&RULE);
         assert_eq!(found[0].explains.map(|e| e.drops), Some(500));
     }
 
@@ -157,16 +168,16 @@ mod tests {
             .row(100, "nf_hook_slow", "NETFILTER_DROP")
             .callers(&["ip_local_deliver"])
             .conntrack(table(950, 0), table(950, 0))
-            .run(check);
+            .run(&RULE);
         assert_eq!(found[0].explains.map(|e| e.drops), Some(100));
         assert_eq!(found[0].actions[0].command, "ip netns exec gw iptables-save -c");
     }
 
     #[test]
     fn a_packet_or_two_are_not_worth_a_word() {
-        assert_eq!(Host::new().row(2, "nft_do_chain", "NETFILTER_DROP").run(check), []);
+        assert_eq!(Host::new().row(2, "nft_do_chain", "NETFILTER_DROP").run(&RULE), []);
         let busy =
             Host::new().row(5, "nft_do_chain", "NETFILTER_DROP").row(10_000, "f", "QDISC_DROP");
-        assert_eq!(busy.run(check), []);
+        assert_eq!(busy.run(&RULE), []);
     }
 }

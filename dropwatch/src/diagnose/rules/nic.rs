@@ -4,7 +4,7 @@
 //! (`struct rtnl_link_stats64`, include/uapi/linux/if_link.h). A ring without a free descriptor or
 //! a card whose buffer overflows is a limit; frames with a wrong checksum are a bad cable or port.
 
-use super::{Draft, Facts, draft::quote};
+use super::{Draft, Facts, Makes, Rule, draft::quote};
 use crate::{
     diagnose::facts::{Changed, ChangedLink},
     report::finding::{Finding, Severity},
@@ -15,7 +15,26 @@ const NO_ROOM: [&str; 3] = ["rx_missed_errors", "rx_fifo_errors", "rx_over_error
 /// Counter of frames that came in damaged.
 const DAMAGED: &str = "rx_crc_errors";
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[
+        Makes {
+            name: "nic_no_room",
+            severity: "critical",
+            says: "a network card lost packets; no drop event",
+            rests_on: "`rx_missed_errors`, `rx_fifo_errors`, `rx_over_errors`",
+        },
+        Makes {
+            name: "nic_damaged",
+            severity: "warning",
+            says: "frames arrive damaged; no drop event",
+            rests_on: "`rx_crc_errors`",
+        },
+    ],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let links = facts.spaces().flat_map(|space| space.links().map(move |link| (space, link)));
     links
         .flat_map(|(space, link)| {
@@ -67,7 +86,7 @@ fn damaged(facts: &Facts<'_>, space: Changed<'_>, link: ChangedLink<'_>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use crate::diagnose::evidence::Link;
+    use crate::report::evidence::Link;
 
     fn link() -> Link {
         Link { name: "eth0".into(), ..Link::default() }
@@ -75,7 +94,7 @@ mod tests {
 
     #[test]
     fn losses_that_no_event_shows_explain_no_drops() {
-        let found = Host::new().link(&link(), "rx_missed_errors", 7).run(check);
+        let found = Host::new().link(&link(), "rx_missed_errors", 7).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.severity, Severity::Critical);
         assert_eq!(finding.explains, None);
@@ -87,20 +106,20 @@ mod tests {
     fn a_driver_that_counts_twice_lost_once() {
         let host =
             Host::new().link(&link(), "rx_missed_errors", 7).link(&link(), "rx_fifo_errors", 5);
-        let found = host.run(check);
+        let found = host.run(&RULE);
         assert!(found[0].title.contains("lost 7 packets"), "{found:?}");
         assert_eq!(found.len(), 1);
     }
 
     #[test]
     fn a_card_at_rest_and_packets_that_nobody_wants() {
-        assert_eq!(Host::new().link(&link(), "rx_missed_errors", 0).run(check), []);
-        assert_eq!(Host::new().link(&link(), "rx_dropped", 100).run(check), []);
+        assert_eq!(Host::new().link(&link(), "rx_missed_errors", 0).run(&RULE), []);
+        assert_eq!(Host::new().link(&link(), "rx_dropped", 100).run(&RULE), []);
     }
 
     #[test]
     fn damaged_frames_are_a_cable() {
-        let found = Host::new().link(&link(), "rx_crc_errors", 3).run(check);
+        let found = Host::new().link(&link(), "rx_crc_errors", 3).run(&RULE);
         assert_eq!((found[0].rule.as_str(), found[0].severity), ("nic_damaged", Severity::Warning));
     }
 }

@@ -5,7 +5,7 @@
 //! packet, which is counted, too; packets are dropped where the route went away under a connection
 //! (`__ip_queue_xmit`, net/ipv4/ip_output.c; `ip6_pkt_drop`).
 
-use super::{Draft, Facts, matters};
+use super::{Draft, Facts, Makes, Rule, matters};
 use crate::{
     diagnose::facts::Changed,
     report::finding::{Finding, Severity},
@@ -59,7 +59,19 @@ const WAYS: [Way; 4] = [
     },
 ];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "no_route",
+        severity: "warning",
+        says: "no route to the destination",
+        rests_on: "`InNoRoutes`, `OutNoRoutes`",
+    }],
+    counters: &["Ip.OutNoRoutes", "Ip6.InNoRoutes", "Ip6.OutNoRoutes", "IpExt.InNoRoutes"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let found = facts
         .spaces()
         .flat_map(|space| WAYS.iter().filter_map(move |way| missing(facts, space, way)));
@@ -106,7 +118,7 @@ mod tests {
     #[test]
     fn the_destination_is_named() {
         let flow = Flow { dst: Some([203, 0, 113, 9].into()), ..Flow::default() };
-        let found = router(50, 50).flow(flow).run(check);
+        let found = router(50, 50).flow(flow).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(
             finding.title,
@@ -118,7 +130,7 @@ mod tests {
 
     #[test]
     fn many_destinations_are_nobodys_name() {
-        let found = router(50, 50).run(check);
+        let found = router(50, 50).run(&RULE);
         assert_eq!(found[0].title, "gw has no route for 50 packets that it should forward");
         assert_eq!(found[0].actions[0].command, "ip netns exec gw ip route show table all");
     }
@@ -130,15 +142,15 @@ mod tests {
             .row(20, "ip6_pkt_drop", "IP_OUTNOROUTES")
             .counted("Ip6.InNoRoutes", 30)
             .counted("Ip6.OutNoRoutes", 25)
-            .run(check);
+            .run(&RULE);
         let explained: Vec<_> = found.iter().filter_map(|f| Some(f.explains?.drops)).collect();
         assert_eq!(explained, [30, 20]);
     }
 
     #[test]
     fn what_failed_before_there_was_a_packet_is_no_drop() {
-        assert_eq!(Host::new().counted("Ip.OutNoRoutes", 50).run(check), []);
-        assert_eq!(router(50, 0).run(check), []);
-        assert_eq!(router(2, 2).run(check), []);
+        assert_eq!(Host::new().counted("Ip.OutNoRoutes", 50).run(&RULE), []);
+        assert_eq!(router(50, 0).run(&RULE), []);
+        assert_eq!(router(2, 2).run(&RULE), []);
     }
 }

@@ -7,7 +7,7 @@
 //! so the function tells. XDP in a driver (not generic) frees packets before they are any: no
 //! event shows it.
 
-use super::{Draft, Facts, draft::quote, matters};
+use super::{Draft, Facts, Makes, Rule, draft::quote, matters};
 use crate::{
     diagnose::{facts::Rows, knowledge::NOT_SPECIFIED},
     report::{
@@ -70,7 +70,18 @@ const KINDS: [Kind; 5] = [
     },
 ];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "program",
+        severity: "warning",
+        says: "a tc filter, XDP or a control group's program drops",
+        rests_on: "rows with its reason",
+    }],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let found = KINDS.iter().flat_map(|kind| {
         let told = facts.rows(&[kind.reason], &[]).0;
         let untold = match kind.functions {
@@ -126,7 +137,7 @@ mod tests {
         let found = Host::new()
             .row(20, "__netif_receive_skb_core", "TC_INGRESS")
             .interface("eth0")
-            .run(check);
+            .run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.title, "a tc filter at the ingress dropped 20 packets on eth0 in gw");
         assert_eq!(
@@ -137,7 +148,7 @@ mod tests {
 
     #[test]
     fn where_samples_tell_nothing_there_is_no_command() {
-        let found = Host::new().row(20, "do_xdp_generic", "XDP").unsampled().run(check);
+        let found = Host::new().row(20, "do_xdp_generic", "XDP").unsampled().run(&RULE);
         assert_eq!(found[0].title, "an XDP program dropped 20 packets");
         assert_eq!(found[0].actions, []);
         assert_eq!(found[0].netns, None);
@@ -148,7 +159,7 @@ mod tests {
     #[test]
     fn control_groups_are_of_the_machine_and_not_of_a_namespace() {
         let host = || Host::new().row(20, "ip_finish_output", "BPF_CGROUP_EGRESS");
-        for found in [host().run(check), host().unsampled().run(check)] {
+        for found in [host().run(&RULE), host().unsampled().run(&RULE)] {
             let [action] = &found[0].actions[..] else { panic!("{found:?}") };
             assert_eq!(action.command, "bpftool cgroup tree");
         }
@@ -157,17 +168,17 @@ mod tests {
     #[test]
     fn xdp_drops_without_a_reason_are_known_by_the_function() {
         for reason in [NOT_SPECIFIED, ""] {
-            let found = Host::new().row(20, "do_xdp_generic", reason).interface("eth0").run(check);
+            let found = Host::new().row(20, "do_xdp_generic", reason).interface("eth0").run(&RULE);
             let [finding] = &found[..] else { panic!("{reason}: {found:?}") };
             assert_eq!(finding.title, "an XDP program dropped 20 packets on eth0 in gw");
             assert_eq!(finding.evidence[0].name, "do_xdp_generic");
         }
-        assert_eq!(Host::new().row(20, "tcp_v4_rcv", NOT_SPECIFIED).run(check), []);
+        assert_eq!(Host::new().row(20, "tcp_v4_rcv", NOT_SPECIFIED).run(&RULE), []);
     }
 
     #[test]
     fn few_of_many_are_nothing() {
-        let found = Host::new().row(20, "f", "TC_INGRESS").row(10_000, "g", "NO_SOCKET").run(check);
+        let found = Host::new().row(20, "f", "TC_INGRESS").row(10_000, "g", "NO_SOCKET").run(&RULE);
         assert_eq!(found, []);
     }
 }

@@ -5,7 +5,7 @@
 //! queue (fq_codel, cake) drop a few packets of each connection that fills the link, on purpose:
 //! that is how TCP learns its speed.
 
-use super::{Draft, Facts, draft::quote, matters};
+use super::{Draft, Facts, Makes, Rule, draft::quote, matters};
 use crate::{
     diagnose::facts::{Changed, ChangedLink, Rows},
     report::finding::{Finding, Severity},
@@ -25,7 +25,18 @@ const REASONS: &[&str] = &[
     "FQ_FLOW_LIMIT",
 ];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "qdisc_drop",
+        severity: "warning, notice for managed queues",
+        says: "more is sent than the link or its shaper takes",
+        rests_on: "drops of the queueing discipline",
+    }],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let dropped = dropped(facts);
     let links = facts.spaces().flat_map(|space| space.links().map(move |link| (space, link)));
     links.filter_map(|(space, link)| full(facts, space, link, &dropped)).collect()
@@ -87,7 +98,7 @@ fn full(
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use crate::diagnose::evidence::Link;
+    use crate::report::evidence::Link;
 
     fn link(kind: &str) -> Link {
         Link {
@@ -102,7 +113,7 @@ mod tests {
         Host::new()
             .row(dropped, "__dev_xmit_skb", "QDISC_DROP")
             .link(&link(kind), "qdisc_drops", counted)
-            .run(check)
+            .run(&RULE)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
     testing::{GW, Host},
 };
 use crate::{
-    diagnose::evidence::{Link, Listener},
+    report::evidence::{Link, Listener},
     report::{
         conntrack::{Counter, StateRow, Stats, Table},
         finding::Finding,
@@ -224,7 +224,7 @@ fn troubles(told: bool) -> Vec<Host> {
 
 /// What every rule finds on `host`.
 fn all(host: &Host) -> Vec<Finding> {
-    RULES.iter().flat_map(|rule| host.clone().run(*rule)).collect()
+    RULES.iter().flat_map(|rule| host.clone().run(rule)).collect()
 }
 
 /// The words that a shell makes of a command; nothing of it is run but `printf`.
@@ -256,7 +256,7 @@ fn has_placeholder(command: &str) -> bool {
 fn every_rule_has_its_trouble_here() {
     let troubles = [troubles(true), troubles(false)].concat();
     for (index, rule) in RULES.iter().enumerate() {
-        let found = troubles.iter().any(|host| !host.clone().run(*rule).is_empty());
+        let found = troubles.iter().any(|host| !host.clone().run(rule).is_empty());
         assert!(found, "rule {index} finds nothing: add its trouble");
     }
 }

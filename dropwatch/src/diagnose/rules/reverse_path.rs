@@ -6,7 +6,7 @@
 //! the setting for all devices and the device's own is in force, so that 2 for the device alone is
 //! loose whatever the other says.
 
-use super::{Draft, Facts, matters};
+use super::{Draft, Facts, Makes, Rule, matters};
 use crate::{
     diagnose::facts::Changed,
     report::finding::{Finding, Severity},
@@ -18,7 +18,21 @@ const FUNCTIONS: &[&str] = &["ip_rcv_finish_core", "ip_rcv_finish"];
 
 const LOOSE: &str = "2";
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "reverse_path_filter",
+        severity: "warning",
+        says: "packets come in by another way than the one back",
+        rests_on: "`IPReversePathFilter`",
+    }],
+    counters: &["TcpExt.IPReversePathFilter"],
+    settings: &["net.ipv4.conf.all.rp_filter"],
+    device_settings: &["net/ipv4/conf/DEV/rp_filter"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     facts.spaces().filter_map(|space| refused(facts, space)).collect()
 }
 
@@ -75,7 +89,7 @@ mod tests {
     #[test]
     fn the_device_is_set_to_loose() {
         let flow = Flow { src: Some([198, 19, 0, 9].into()), ..Flow::default() };
-        let found = host(50, 50).flow(flow).setting(ALL, "1").run(check);
+        let found = host(50, 50).flow(flow).setting(ALL, "1").run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(
             finding.title,
@@ -94,7 +108,7 @@ mod tests {
     #[test]
     fn a_loose_filter_refuses_only_what_has_no_route() {
         for name in [ALL, "net/ipv4/conf/eth0.100/rp_filter"] {
-            let found = host(50, 50).setting(name, "2").run(check);
+            let found = host(50, 50).setting(name, "2").run(&RULE);
             let [action] = &found[0].actions[..] else { panic!("{found:?}") };
             assert_eq!(action.command, "ip netns exec gw ip route show table all");
             assert!(action.note.ends_with("one is missing"), "{}", action.note);
@@ -103,7 +117,7 @@ mod tests {
 
     #[test]
     fn where_samples_are_missing_no_device_is_set() {
-        let found = host(50, 50).unsampled().run(check);
+        let found = host(50, 50).unsampled().run(&RULE);
         let [action] = &found[0].actions[..] else { panic!("{found:?}") };
         assert_eq!(action.command, "ip netns exec gw ip route show table all");
     }
@@ -111,18 +125,18 @@ mod tests {
     #[test]
     fn the_rest_of_what_the_function_drops_is_something_else() {
         let host = host(5, 5).row(900, "ip_rcv_finish_core", "NOT_SPECIFIED").interface("eth1");
-        let found = host.run(check);
+        let found = host.run(&RULE);
         assert_eq!(found, [], "less than one in a hundred");
         let found = Host::new()
             .row(90, "ip_rcv_finish_core", "NOT_SPECIFIED")
             .counted(COUNTER, 7)
-            .run(check);
+            .run(&RULE);
         assert_eq!(found[0].explains.map(|e| e.drops), Some(7), "a kernel without this reason");
     }
 
     #[test]
     fn nothing_counted_is_nothing_found() {
-        assert_eq!(host(50, 0).run(check), []);
-        assert_eq!(host(2, 50).run(check), []);
+        assert_eq!(host(50, 0).run(&RULE), []);
+        assert_eq!(host(2, 50).run(&RULE), []);
     }
 }

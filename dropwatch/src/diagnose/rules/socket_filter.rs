@@ -4,10 +4,21 @@
 //! they refuse is freed with SOCKET_FILTER (`sk_filter_trim_cap`, net/core/filter.c). Most do so on
 //! purpose, so it is worth no more than a notice.
 
-use super::{Draft, Facts, matters};
+use super::{Draft, Facts, Makes, Rule, matters};
 use crate::report::finding::{Finding, Severity};
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "socket_filter",
+        severity: "notice",
+        says: "the filter of a program's socket refuses",
+        rests_on: "rows with `SOCKET_FILTER`",
+    }],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let rows = facts.rows(&["SOCKET_FILTER"], &[]);
     let drops = rows.count();
     if !matters(drops, facts) {
@@ -48,7 +59,7 @@ mod tests {
         let found = Host::new()
             .row(50, "sk_filter_trim_cap", "SOCKET_FILTER")
             .flow(Flow { dst_port: Some(68), ..Flow::default() })
-            .run(check);
+            .run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(
             finding.title,
@@ -60,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_few_are_nothing_and_other_reasons_are_others_business() {
-        assert_eq!(Host::new().row(2, "udp_queue_rcv_one_skb", "SOCKET_FILTER").run(check), []);
-        assert_eq!(Host::new().row(9, "udp_queue_rcv_one_skb", "UDP_CSUM").run(check), []);
+        assert_eq!(Host::new().row(2, "udp_queue_rcv_one_skb", "SOCKET_FILTER").run(&RULE), []);
+        assert_eq!(Host::new().row(9, "udp_queue_rcv_one_skb", "UDP_CSUM").run(&RULE), []);
     }
 }

@@ -6,7 +6,7 @@
 //! known yet, counted as `ListenDrops` alone (`tcp_conn_request` and `tcp_syn_flood_action`,
 //! net/ipv4/tcp_input.c). With cookies neither happens. No drop event tells of these SYNs.
 
-use super::{Draft, Facts, LEAST_DROPS};
+use super::{Draft, Facts, LEAST_DROPS, Makes, Rule};
 use crate::{
     diagnose::facts::Changed,
     report::finding::{Finding, Severity},
@@ -15,7 +15,25 @@ use crate::{
 const COOKIES: &str = "net.ipv4.tcp_syncookies";
 const BACKLOG: &str = "net.ipv4.tcp_max_syn_backlog";
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "syn_queue_full",
+        severity: "critical",
+        says: "handshakes find no room; no drop event",
+        rests_on: "`TCPReqQFullDrop`, `ListenDrops`",
+    }],
+    counters: &[
+        "Ip.OutNoRoutes",
+        "TcpExt.ListenDrops",
+        "TcpExt.TCPReqQFullDrop",
+        "TcpExt.ListenOverflows",
+    ],
+    settings: &["net.ipv4.tcp_max_syn_backlog", "net.ipv4.tcp_syncookies"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     facts.spaces().filter_map(|space| full(facts, space)).collect()
 }
 
@@ -62,7 +80,7 @@ mod tests {
     #[test]
     fn a_full_queue_without_cookies_is_found_without_any_drop() {
         let host = host("0").counted("TcpExt.TCPReqQFullDrop", 40);
-        let found = host.counted("TcpExt.ListenDrops", 40).run(check);
+        let found = host.counted("TcpExt.ListenDrops", 40).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.title, "SYN queue full in gw and SYN cookies off: 40 SYNs refused");
         assert_eq!(finding.severity, Severity::Critical);
@@ -80,7 +98,7 @@ mod tests {
 
     #[test]
     fn the_last_quarter_is_kept_free_without_cookies_alone() {
-        let early = |cookies| host(cookies).counted("TcpExt.ListenDrops", 30).run(check);
+        let early = |cookies| host(cookies).counted("TcpExt.ListenDrops", 30).run(&RULE);
         assert!(early("0")[0].title.ends_with("30 SYNs refused"));
         assert_eq!(early("1"), []);
     }
@@ -93,8 +111,8 @@ mod tests {
                 .counted("TcpExt.ListenOverflows", 20)
                 .counted("Ip.OutNoRoutes", 10)
         };
-        assert_eq!(host(30).run(check), []);
-        assert_eq!(host(32).run(check), [], "out of memory now and then");
-        assert_eq!(host(33).run(check).len(), 1);
+        assert_eq!(host(30).run(&RULE), []);
+        assert_eq!(host(32).run(&RULE), [], "out of memory now and then");
+        assert_eq!(host(33).run(&RULE).len(), 1);
     }
 }

@@ -6,13 +6,26 @@
 //! long does this, or buffers made small for a fast peer. The limit is the connection's own and the
 //! sender transmits again, so it is a warning; a few are nothing.
 
-use super::{Draft, Facts, LEAST_DROPS, tcp_receive_memory::raise_tcp_rmem};
+use super::{Draft, Facts, LEAST_DROPS, Makes, Rule, tcp_receive_memory::raise_tcp_rmem};
 use crate::{
     diagnose::facts::Changed,
     report::finding::{Finding, Severity},
 };
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "tcp_backlog",
+        severity: "warning",
+        says: "a socket is busy while too much arrives",
+        rests_on: "`TCPBacklogDrop`",
+    }],
+    counters: &["TcpExt.TCPBacklogDrop"],
+    settings: &["net.ipv4.tcp_rmem"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     facts.spaces().filter_map(|space| full(facts, space)).collect()
 }
 
@@ -48,7 +61,7 @@ mod tests {
             .row(90, "tcp_v4_rcv", "NO_SOCKET")
             .counted("TcpExt.TCPBacklogDrop", 20)
             .setting("net.ipv4.tcp_rmem", "4096 131072 6291456")
-            .run(check);
+            .run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.title, "TCP backlog full in gw: 20 segments dropped");
         assert_eq!(finding.severity, Severity::Warning);
@@ -62,7 +75,7 @@ mod tests {
     #[test]
     fn a_kernel_without_reasons_has_the_counter_alone() {
         let host = Host::new().row(20, "tcp_v4_rcv", "").counted("TcpExt.TCPBacklogDrop", 20);
-        assert_eq!(host.run(check)[0].explains.map(|e| e.drops), Some(0));
+        assert_eq!(host.run(&RULE)[0].explains.map(|e| e.drops), Some(0));
     }
 
     #[test]
@@ -72,7 +85,7 @@ mod tests {
                 .row(2, "tcp_v4_rcv", "SOCKET_BACKLOG")
                 .counted("TcpExt.TCPBacklogDrop", lost)
         };
-        assert_eq!(host(2).run(check), []);
-        assert_eq!(host(3).run(check).len(), 1);
+        assert_eq!(host(2).run(&RULE), []);
+        assert_eq!(host(3).run(&RULE).len(), 1);
     }
 }

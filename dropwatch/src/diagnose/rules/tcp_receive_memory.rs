@@ -11,7 +11,7 @@
 //! Data for a closed window (`TCP_ZEROWINDOW`) is none of this: that is flow control at work, and
 //! usual wherever a reader is slower than its sender.
 
-use super::{Draft, Facts, LEAST_DROPS};
+use super::{Draft, Facts, LEAST_DROPS, Makes, Rule};
 use crate::{
     diagnose::facts::Changed,
     report::finding::{Finding, Severity},
@@ -29,7 +29,27 @@ const FUNCTIONS: &[&str] = &[
     "tcp_rcv_state_process",
 ];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "tcp_receive_memory",
+        severity: "warning, critical under memory pressure",
+        says: "TCP data finds no room",
+        rests_on: "`TCPRcvQDrop`, `OfoPruned`, `RcvPruned`",
+    }],
+    counters: &[
+        "TcpExt.OfoPruned",
+        "TcpExt.RcvPruned",
+        "TcpExt.TCPMemoryPressures",
+        "TcpExt.TCPOFODrop",
+        "TcpExt.TCPRcvQDrop",
+    ],
+    settings: &["net.ipv4.tcp_rmem"],
+    host_settings: &["net.ipv4.tcp_mem"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     facts.spaces().filter_map(|space| short(facts, space)).collect()
 }
 
@@ -106,7 +126,7 @@ mod tests {
     #[test]
     fn a_full_buffer_is_a_warning_since_tcp_sends_again() {
         let host = host().row(12, "tcp_data_queue", "PROTO_MEM").counted("TcpExt.TCPRcvQDrop", 12);
-        let found = host.run(check);
+        let found = host.run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.severity, Severity::Warning);
         assert_eq!(finding.title, "TCP receive buffers full in gw: 12 segments thrown away");
@@ -120,7 +140,7 @@ mod tests {
     #[test]
     fn a_whole_host_without_memory_is_critical() {
         let host = host().counted("TcpExt.TCPRcvQDrop", 9).counted("TcpExt.TCPMemoryPressures", 1);
-        let found = host.run(check);
+        let found = host.run(&RULE);
         assert_eq!(found[0].severity, Severity::Critical);
         assert_eq!(found[0].actions[0].command, "sysctl -w net.ipv4.tcp_mem='20 40 60'");
     }
@@ -128,17 +148,17 @@ mod tests {
     #[test]
     fn a_pruned_queue_is_several_packets() {
         let pruned = || host().row(30, "tcp_prune_ofo_queue", "TCP_OFO_QUEUE_PRUNE");
-        let found = pruned().counted("TcpExt.OfoPruned", 2).run(check);
+        let found = pruned().counted("TcpExt.OfoPruned", 2).run(&RULE);
         assert_eq!(found[0].explains.map(|e| e.drops), Some(30));
-        assert_eq!(pruned().run(check), [], "another namespace's");
-        let unseen = host().counted("TcpExt.OfoPruned", 5).run(check);
+        assert_eq!(pruned().run(&RULE), [], "another namespace's");
+        let unseen = host().counted("TcpExt.OfoPruned", 5).run(&RULE);
         assert_eq!(unseen[0].explains.map(|e| e.drops), Some(0), "no events before 5.18");
     }
 
     #[test]
     fn flow_control_is_no_lack_of_memory() {
         let zero = host().row(500, "tcp_data_queue", "TCP_ZEROWINDOW");
-        assert_eq!(zero.counted("TcpExt.TCPRcvQDrop", 2).run(check), []);
-        assert_eq!(host().counted("TcpExt.TCPMemoryPressures", 1).run(check), []);
+        assert_eq!(zero.counted("TcpExt.TCPRcvQDrop", 2).run(&RULE), []);
+        assert_eq!(host().counted("TcpExt.TCPMemoryPressures", 1).run(&RULE), []);
     }
 }

@@ -2,12 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::super::{
-    evidence::{Evidence, Link, Listener, Space},
-    facts::Facts,
-};
+use super::super::facts::Facts;
 use crate::report::{
     conntrack::{Stats, Table},
+    evidence::{Evidence, Link, Listener, Space},
     facts::{Callers, Details, Fact, Interface, Netns, Owner, Pattern},
     finding::Finding,
     flow::Flow,
@@ -198,10 +196,11 @@ impl Host {
         Netns { name: Some("gw".into()), inum: GW }
     }
 
-    pub(super) fn run(self, rule: super::Rule) -> Vec<Finding> {
+    pub(super) fn run(self, rule: &'static super::Rule) -> Vec<Finding> {
         let (before, now) = (self.before.clone(), self.now.clone());
         let report = self.report();
-        let findings = rule(&Facts::new(&report, &before, &now));
+        let facts = Facts::new(&report, &before, &now).of(rule);
+        let findings = (rule.check)(&facts);
         findings.iter().for_each(explained);
         findings
     }

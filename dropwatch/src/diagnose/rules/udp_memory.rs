@@ -7,7 +7,7 @@
 //! all namespaces. From 6.18 on the first of them frees in batches and counts nothing ("TODO:
 //! update SNMP values"): there the drops themselves, whose reason is this one's, are the evidence.
 
-use super::{Draft, Facts, matters, udp_receive_buffer::FUNCTIONS};
+use super::{Draft, Facts, Makes, Rule, matters, udp_receive_buffer::FUNCTIONS};
 use crate::{
     diagnose::facts::{Changed, Rows, name},
     report::{
@@ -16,7 +16,20 @@ use crate::{
     },
 };
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "udp_memory",
+        severity: "critical",
+        says: "UDP as a whole is out of memory",
+        rests_on: "`MemErrors`",
+    }],
+    counters: &["Udp.MemErrors", "Udp6.MemErrors"],
+    host_settings: &["net.ipv4.udp_mem"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let rows = facts.rows(&["PROTO_MEM"], FUNCTIONS);
     let counted: Vec<Finding> =
         facts.spaces().filter_map(|space| exhausted(facts, space, &rows)).collect();
@@ -77,14 +90,14 @@ mod tests {
 
     #[test]
     fn the_limit_of_all_of_udp_is_told_apart_from_a_sockets_own() {
-        let found = host().counted("Udp.MemErrors", 20).run(check);
+        let found = host().counted("Udp.MemErrors", 20).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.title, "UDP is out of memory (udp_mem): 20 datagrams lost in gw");
         assert_eq!(finding.severity, Severity::Critical);
         assert_eq!(finding.explains.map(|e| e.drops), Some(20));
         assert_eq!(finding.actions[0].command, "sysctl -w net.ipv4.udp_mem='20 40 60'");
         let own = Host::new().row(20, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF");
-        assert_eq!(own.counted("Udp.RcvbufErrors", 20).run(check), []);
+        assert_eq!(own.counted("Udp.RcvbufErrors", 20).run(&RULE), []);
     }
 
     #[test]
@@ -94,24 +107,24 @@ mod tests {
                 .row(20, "__udp_enqueue_schedule_skb", "PROTO_MEM")
                 .host_setting("net.ipv4.udp_mem", "10 20 30")
         };
-        let found = host().run(check);
+        let found = host().run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.title, "UDP is out of memory (udp_mem): 20 datagrams lost in gw");
         assert_eq!(finding.explains.map(|e| e.drops), Some(20));
         assert_eq!(finding.actions[0].command, "sysctl -w net.ipv4.udp_mem='20 40 60'");
-        let found = host().counted("Udp.MemErrors", 20).run(check);
+        let found = host().counted("Udp.MemErrors", 20).run(&RULE);
         assert_eq!(found.len(), 1, "once, not twice: {found:?}");
         let few = Host::new().row(2, "__udp_enqueue_schedule_skb", "PROTO_MEM");
-        assert_eq!(few.run(check), []);
+        assert_eq!(few.run(&RULE), []);
         let untold = Host::new().row(20, "__udp_enqueue_schedule_skb", "");
-        assert_eq!(untold.run(check), []);
+        assert_eq!(untold.run(&RULE), []);
         let others = Host::new().row(20, "tcp_data_queue", "PROTO_MEM");
-        assert_eq!(others.run(check), []);
+        assert_eq!(others.run(&RULE), []);
     }
 
     #[test]
     fn drops_of_another_protocol_are_not_explained() {
         let found = Host::new().row(20, "tcp_data_queue", "PROTO_MEM").counted("Udp6.MemErrors", 1);
-        assert_eq!(found.run(check)[0].explains.map(|e| e.drops), Some(0));
+        assert_eq!(found.run(&RULE)[0].explains.map(|e| e.drops), Some(0));
     }
 }

@@ -5,7 +5,7 @@
 //! net/ipv4/udp.c; for IPv6 in net/ipv6/udp.c). The reader is too slow, or pauses for longer than
 //! the buffer lasts. Nobody sends it again.
 
-use super::{Draft, Facts};
+use super::{Draft, Facts, Makes, Rule};
 use crate::{
     diagnose::facts::Changed,
     report::finding::{Finding, Severity},
@@ -23,7 +23,20 @@ pub(super) const FUNCTIONS: &[&str] = &[
 /// What kernels start with (`SK_RMEM_MAX`, include/net/sock.h).
 const LEAST: u64 = 212_992;
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "udp_receive_buffer",
+        severity: "critical",
+        says: "a UDP socket is read too slowly",
+        rests_on: "`RcvbufErrors`",
+    }],
+    counters: &["Udp.RcvbufErrors", "Udp6.RcvbufErrors"],
+    host_settings: &["net.core.rmem_max", "net.core.rmem_default"],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     facts.spaces().filter_map(|space| full(facts, space)).collect()
 }
 
@@ -78,7 +91,7 @@ mod tests {
     #[test]
     fn the_socket_and_its_reader_are_named() {
         let host = host(50, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF");
-        let found = host.counted("Udp.RcvbufErrors", 50).run(check);
+        let found = host.counted("Udp.RcvbufErrors", 50).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.severity, Severity::Critical);
         assert_eq!(finding.title, "UDP receive buffer of port 53 full in gw: 50 datagrams lost");
@@ -100,20 +113,20 @@ mod tests {
     #[test]
     fn kernels_without_reasons_are_taken_by_the_function() {
         let found =
-            host(50, "udpv6_queue_rcv_one_skb", "").counted("Udp6.RcvbufErrors", 9).run(check);
+            host(50, "udpv6_queue_rcv_one_skb", "").counted("Udp6.RcvbufErrors", 9).run(&RULE);
         assert_eq!(found[0].explains.map(|e| e.drops), Some(9), "no more than was counted");
     }
 
     #[test]
     fn drops_that_the_namespace_has_not_counted_are_another_socket_s() {
-        assert_eq!(host(50, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF").run(check), []);
+        assert_eq!(host(50, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF").run(&RULE), []);
         let raw = host(50, "raw_rcv", "SOCKET_RCVBUFF").counted("Udp.RcvbufErrors", 0);
-        assert_eq!(raw.run(check), []);
+        assert_eq!(raw.run(&RULE), []);
     }
 
     #[test]
     fn one_datagram_is_a_loss() {
-        let found = Host::new().counted("Udp.RcvbufErrors", 1).run(check);
+        let found = Host::new().counted("Udp.RcvbufErrors", 1).run(&RULE);
         assert_eq!(found[0].title, "UDP receive buffer full in gw: 1 datagrams lost");
         assert_eq!(found[0].explains.map(|e| e.drops), Some(0), "filters left the drop out");
         assert_eq!(found[0].actions, [], "the live values are not known");

@@ -5,7 +5,7 @@
 //! announce themselves are usual, a few frames a second; many come from a sender that takes this
 //! host for another, or from a handler that is missing here.
 
-use super::{Draft, Facts, by_rate, matters, quote};
+use super::{Draft, Facts, Makes, Rule, by_rate, matters, quote};
 use crate::{
     diagnose::facts::Rows,
     report::{facts::Netns, finding::Finding},
@@ -14,7 +14,18 @@ use crate::{
 const FUNCTION: &str = "__netif_receive_skb_core";
 const COUNTERS: [&str; 2] = ["rx_dropped", "rx_nohandler"];
 
-pub(super) fn check(facts: &Facts<'_>) -> Vec<Finding> {
+pub(super) const RULE: Rule = Rule {
+    findings: &[Makes {
+        name: "unhandled_protocol",
+        severity: "warning, notice below 10/s",
+        says: "frames that nothing handles",
+        rests_on: "rows with `UNHANDLED_PROTO`",
+    }],
+    check,
+    ..Rule::NONE
+};
+
+fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let rows = facts.rows_or_unspecified(&["UNHANDLED_PROTO"], &[FUNCTION]).by_netns();
     rows.iter().filter_map(|(netns, rows)| unwanted(facts, *netns, rows)).collect()
 }
@@ -57,7 +68,7 @@ fn device<'a>(facts: &Facts<'a>, netns: Option<&Netns>, rows: &Rows<'a>) -> Opti
 mod tests {
     use super::{super::testing::*, *};
     use crate::{
-        diagnose::evidence::Link,
+        report::evidence::Link,
         report::{finding::Severity, flow::Flow},
     };
 
@@ -73,7 +84,7 @@ mod tests {
     #[test]
     fn ethertype_and_device_are_named() {
         let flow = Flow { protocol: Some("0x88b5".into()), ..Flow::default() };
-        let found = host(500, 500).interface("in0").flow(flow).run(check);
+        let found = host(500, 500).interface("in0").flow(flow).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(
             finding.title,
@@ -85,26 +96,26 @@ mod tests {
 
     #[test]
     fn what_a_switch_announces_is_a_notice() {
-        assert_eq!(host(5, 5).run(check)[0].severity, Severity::Notice);
-        assert_eq!(host(2, 2).run(check), []);
+        assert_eq!(host(5, 5).run(&RULE)[0].severity, Severity::Notice);
+        assert_eq!(host(2, 2).run(&RULE), []);
     }
 
     #[test]
     fn harmless_drops_hide_nothing() {
         let purged = |host: Host| host.row(100_000, "inet_sock_destruct", "QUEUE_PURGE");
-        assert_eq!(purged(host(50, 50)).benign().run(check).len(), 1);
-        assert_eq!(purged(host(50, 50)).run(check), [], "less than one in a hundred");
+        assert_eq!(purged(host(50, 50)).benign().run(&RULE).len(), 1);
+        assert_eq!(purged(host(50, 50)).run(&RULE), [], "less than one in a hundred");
     }
 
     #[test]
     fn without_samples_the_device_is_the_one_that_counted() {
-        let found = host(50, 60).unsampled().run(check);
+        let found = host(50, 60).unsampled().run(&RULE);
         assert!(found[0].title.starts_with("50 frames came in by in0, where"), "{found:?}");
     }
 
     #[test]
     fn drops_that_no_device_counted_are_a_filters() {
-        assert_eq!(host(50, 0).run(check), []);
-        assert_eq!(host(50, 50).interface("eth9").run(check), []);
+        assert_eq!(host(50, 0).run(&RULE), []);
+        assert_eq!(host(50, 50).interface("eth9").run(&RULE), []);
     }
 }

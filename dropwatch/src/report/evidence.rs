@@ -1,11 +1,11 @@
 //! What a host's counters, tables and settings say at one moment.
 //!
-//! Values alone: `kernel::evidence` reads them, [`Facts`](super::facts::Facts) subtracts two of
-//! them.
+//! Values alone: `kernel::evidence` reads them, as far as a [`WatchList`] asks for them, and
+//! `diagnose::facts` subtracts two of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::report::{
+use super::{
     conntrack::{Stats, Table},
     facts::Netns,
 };
@@ -34,6 +34,45 @@ impl Counters {
 impl<S: Into<String>> FromIterator<(S, u64)> for Counters {
     fn from_iter<T: IntoIterator<Item = (S, u64)>>(counters: T) -> Self {
         Self(counters.into_iter().map(|(name, value)| (name.into(), value)).collect())
+    }
+}
+
+/// What of a host is worth reading.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WatchList {
+    /// Counters of a namespace, by group and name: looked up some hundred times for each namespace
+    /// and report.
+    counters: HashSet<(&'static str, &'static str)>,
+    /// Where this counter of a namespace has counted, listening sockets are looked at.
+    pub overflows: &'static str,
+    /// Settings of a namespace.
+    pub settings: Vec<&'static str>,
+    /// Settings of a device, whose name stands in for `DEV`; slashes keep its dots apart.
+    pub device_settings: Vec<&'static str>,
+    /// Losses of the whole host: where they count, its settings are read.
+    pub host_losses: Vec<&'static str>,
+    /// Settings of the whole host.
+    pub host_settings: Vec<&'static str>,
+}
+
+impl WatchList {
+    /// `counters` are named as `Udp.NoPorts`.
+    pub fn new(
+        counters: impl IntoIterator<Item = &'static str>,
+        overflows: &'static str,
+        settings: Vec<&'static str>,
+        device_settings: Vec<&'static str>,
+        host_losses: Vec<&'static str>,
+        host_settings: Vec<&'static str>,
+    ) -> Self {
+        let counters = counters.into_iter().chain([overflows]);
+        let counters = counters.filter_map(|name| name.split_once('.')).collect();
+        Self { counters, overflows, settings, device_settings, host_losses, host_settings }
+    }
+
+    /// Whether to read a counter of a namespace.
+    pub fn has_counter(&self, group: &str, name: &str) -> bool {
+        self.counters.contains(&(group, name))
     }
 }
 
