@@ -45,6 +45,10 @@ pub mod mode {
 pub const NO_REASON: u32 = u32::MAX;
 
 /// Key of the exact counter: one call site that freed a packet, with the reason it gave.
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::IntoBytes, zerocopy::KnownLayout)
+)]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DropKey {

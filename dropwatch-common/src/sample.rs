@@ -31,6 +31,10 @@ pub mod flag {
 }
 
 /// One sampled drop.
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::IntoBytes, zerocopy::KnownLayout)
+)]
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Record {

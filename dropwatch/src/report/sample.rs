@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use dropwatch_common::{
     DropKey,
-    sample::{ABSENT, PACKET_BYTES, Record, STACK_DEPTH, flag},
+    sample::{ABSENT, Record, STACK_DEPTH, flag},
 };
 use jiff::Timestamp;
+use zerocopy::FromBytes;
 
 /// A sampled drop. What the kernel side could not prove is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,122 +77,100 @@ impl Sample {
     /// Decodes a record of the ring buffer. `None` where the length or a field cannot be: the
     /// bytes are the kernel's, yet nothing here trusts them.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Fields(bytes);
-        let time = fields.u64()?;
-        let key = DropKey::new(fields.u64()?, fields.u32()?);
-        fields.u32()?;
-        let weight = fields.u64()?.max(1);
-        let socket = fields.u64()?;
-        let [netns, ifindex, iif, cpu, length] =
-            [fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?];
-        let [protocol, flags, packet_len, network, stack_len] =
-            [fields.u16()?, fields.u16()?, fields.u16()?, fields.u16()?, fields.u16()?];
-        let vlan = fields.u16()?;
-        fields.take::<8>()?;
-        let mut stack = Vec::new();
-        for index in 0..STACK_DEPTH {
-            let frame = fields.u64()?;
-            if index < usize::from(stack_len) {
-                stack.push(frame);
-            }
-        }
-        let packet = fields.take::<PACKET_BYTES>()?;
-        let packet = packet.get(..usize::from(packet_len))?.to_vec();
-        let has = |bit| flags & bit != 0;
+        let record = Record::read_from_bytes(bytes).ok()?;
+        let packet = record.packet.get(..usize::from(record.packet_len))?;
+        let stack = &record.stack[..usize::from(record.stack_len).min(STACK_DEPTH)];
+        let has = |bit| record.flags & bit != 0;
+        let network = usize::from(record.network);
         Some(Self {
-            time,
-            key,
-            weight,
-            netns: (netns != 0).then_some(netns),
-            ifindex: (has(flag::DEVICE) && ifindex != 0).then_some(ifindex),
-            outgoing: has(flag::IIF).then_some(iif == 0),
-            cpu,
-            length,
-            protocol,
+            time: record.time,
+            key: DropKey::new(record.key.location, record.key.reason),
+            weight: record.weight.max(1),
+            netns: (record.netns != 0).then_some(record.netns),
+            ifindex: (has(flag::DEVICE) && record.ifindex != 0).then_some(record.ifindex),
+            outgoing: has(flag::IIF).then_some(record.iif == 0),
+            cpu: record.cpu,
+            length: record.length,
+            protocol: record.protocol,
             conntrack: has(flag::CONNTRACK_KNOWN).then(|| has(flag::CONNTRACK)),
-            vlan: has(flag::VLAN).then_some(vlan & 0x0fff),
-            socket: (socket != 0).then_some(socket),
-            stack: from_location(stack, key.location),
+            vlan: has(flag::VLAN).then_some(record.vlan & 0x0fff),
+            socket: (record.socket != 0).then_some(record.socket),
+            stack: from_location(stack, record.key.location).to_vec(),
             link_header: has(flag::LINK_HEADER),
-            network: (network != ABSENT && network < packet_len).then_some(network.into()),
-            packet,
+            network: (record.network != ABSENT && network < packet.len()).then_some(network),
+            packet: packet.to_vec(),
         })
     }
 }
 
 /// The call path from the drop location on: what lies above it is the tracing itself, whose depth
 /// depends on the kernel. Unchanged where the location is not in it.
-fn from_location(mut stack: Vec<u64>, location: u64) -> Vec<u64> {
-    if let Some(first) = stack.iter().position(|&frame| frame == location) {
-        stack.drain(..first);
-    }
-    stack
+fn from_location(stack: &[u64], location: u64) -> &[u64] {
+    let first = stack.iter().position(|&frame| frame == location).unwrap_or_default();
+    &stack[first..]
 }
-
-/// Reads fields one after the other, in the byte order of this machine.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (field, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*field)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_ne_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_ne_bytes)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.take().map(u16::from_ne_bytes)
-    }
-}
-
-/// Bytes of a record, as a check that both sides agree.
-pub const RECORD_BYTES: usize = size_of::<Record>();
 
 #[cfg(test)]
 mod tests {
+    use dropwatch_common::sample::PACKET_BYTES;
     use proptest::prelude::*;
+    use zerocopy::IntoBytes;
 
     use super::*;
 
+    /// Every field with a value of its own.
     fn record(flags: u16, stack: &[u64], packet: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for field in [7_u64, 0xffff_ffff_8100_0010, 2, 40, 99] {
-            bytes.extend(field.to_ne_bytes());
-        }
-        for field in [4026531840_u32, 3, 3, 1, 1500] {
-            bytes.extend(field.to_ne_bytes());
-        }
-        for field in [0x800, flags, packet.len() as u16, 14, stack.len() as u16, 0, 0, 0, 0, 0] {
-            bytes.extend(field.to_ne_bytes());
-        }
-        let mut frames = stack.to_vec();
-        frames.resize(STACK_DEPTH, 0);
-        bytes.extend(frames.iter().flat_map(|frame| frame.to_ne_bytes()));
-        let mut data = packet.to_vec();
-        data.resize(PACKET_BYTES, 0);
-        bytes.extend(data);
-        bytes
+        let mut record = Record {
+            time: 7,
+            key: DropKey::new(0xffff_ffff_8100_0010, 2),
+            weight: 40,
+            socket: 99,
+            netns: 4026531840,
+            ifindex: 3,
+            iif: 4,
+            cpu: 1,
+            length: 1500,
+            protocol: 0x800,
+            flags,
+            packet_len: packet.len() as u16,
+            network: 14,
+            stack_len: stack.len() as u16,
+            vlan: 0xf123,
+            spare: [0; 4],
+            stack: [0; STACK_DEPTH],
+            packet: [0; PACKET_BYTES],
+        };
+        record.stack[..stack.len()].copy_from_slice(stack);
+        record.packet[..packet.len()].copy_from_slice(packet);
+        record.as_bytes().to_vec()
     }
 
     #[test]
     fn a_record_is_decoded_field_by_field() {
-        let flags = flag::DEVICE | flag::CONNTRACK_KNOWN | flag::LINK_HEADER;
+        let flags =
+            flag::DEVICE | flag::CONNTRACK_KNOWN | flag::LINK_HEADER | flag::IIF | flag::VLAN;
         let stack = [0xffff_ffff_8200_0001, 0xffff_ffff_8100_0010, 0xffff_ffff_8100_0400];
-        let bytes = record(flags, &stack, &[0x55; 60]);
-        assert_eq!(bytes.len(), RECORD_BYTES);
-        let sample = Sample::decode(&bytes).unwrap();
-        assert_eq!(sample.stack, stack[1..], "frames of the tracing are gone");
-        assert_eq!((sample.key.reason, sample.weight, sample.socket), (2, 40, Some(99)));
-        assert_eq!((sample.netns, sample.ifindex), (Some(4026531840), Some(3)));
-        assert_eq!((sample.conntrack, sample.link_header), (Some(false), true));
-        assert_eq!((sample.network, sample.packet.len()), (Some(14), 60));
+        let sample = Sample::decode(&record(flags, &stack, &[0x55; 60])).unwrap();
+        let expected = Sample {
+            time: 7,
+            key: DropKey::new(0xffff_ffff_8100_0010, 2),
+            weight: 40,
+            netns: Some(4026531840),
+            ifindex: Some(3),
+            outgoing: Some(false),
+            cpu: 1,
+            length: 1500,
+            protocol: 0x800,
+            conntrack: Some(false),
+            socket: Some(99),
+            vlan: Some(0x123),
+            // Frames of the tracing are gone.
+            stack: stack[1..].to_vec(),
+            packet: vec![0x55; 60],
+            link_header: true,
+            network: Some(14),
+        };
+        assert_eq!(sample, expected);
     }
 
     #[test]
