@@ -6,16 +6,14 @@ use std::{collections::BTreeMap, io};
 use anyhow::anyhow;
 
 use crate::{
-    diagnose::{
-        evidence::Counters,
-        knowledge::{self, Answer, Counter, Quantity, Rule, Table},
-    },
+    diagnose::knowledge::{self, Answer, Counter, Quantity, Rule, Table},
     exit::Failure,
     kernel::{HostRoot, counters},
     render::{
         Medium,
         explain::{self, Explained, Numbered, Page, Value},
     },
+    report::evidence::Counters,
     sink::output::ended_by_reader,
 };
 

@@ -219,7 +219,7 @@ mod tests {
         runtime.block_on(async {
             let mut running = launcher.start().await?;
             if let Some(signal) = signal {
-                running.signal(signal);
+                running.signal(signal).unwrap();
             }
             running.ended().await
         })

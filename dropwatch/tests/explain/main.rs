@@ -15,9 +15,9 @@ mod words;
 use std::path::PathBuf;
 
 use dropwatch::{
+    command::explain,
     diagnose::knowledge::{self, Table},
     exit::Failure,
-    explain,
     kernel::HostRoot,
     render::explain::Page,
 };

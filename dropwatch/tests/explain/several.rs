@@ -1,6 +1,6 @@
 //! Several names: each is explained, or the whole is refused.
 
-use dropwatch::{exit, explain, render::explain::Page};
+use dropwatch::{command::explain, exit, render::explain::Page};
 
 use crate::{explained, host, known, reasons_of, rules_of};
 
