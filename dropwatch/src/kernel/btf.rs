@@ -299,15 +299,38 @@ impl<'a> Btf<'a> {
     /// The type is `typedef void (*btf_trace_<event>)(void *, …)` (`include/trace/bpf_probe.h`):
     /// its first parameter is the tracepoint's own and is not counted.
     pub fn tracepoint_args(&self, event: &str) -> Option<usize> {
+        self.tracepoint(event)?.vlen.checked_sub(1)
+    }
+
+    /// Which of those arguments points to the structure `name`: 0 is the first of them.
+    pub fn tracepoint_arg_to(&self, event: &str, name: &str) -> Option<usize> {
+        // `struct btf_param`: name and type, four bytes each.
+        let (parameters, _) = self.tracepoint(event)?.tail.as_chunks::<8>();
+        parameters.iter().skip(1).position(|[_, _, _, _, ty @ ..]| {
+            let ty = self.get(u32::from_ne_bytes(*ty)).filter(|ty| ty.kind == Kind::Ptr);
+            let target = ty.and_then(|ty| self.without_qualifiers(ty.size_or_type));
+            target.is_some_and(|ty| matches!(ty.kind, Kind::Struct | Kind::Fwd) && ty.name == name)
+        })
+    }
+
+    /// The function that a program at the tracepoint `event` is, with its parameters.
+    fn tracepoint(&self, event: &str) -> Option<Type<'a>> {
         let name = format!("btf_trace_{event}");
-        let mut ty = self.of_kinds(&[Kind::Typedef]).find(|ty| ty.name == name)?;
+        let typedef = self.of_kinds(&[Kind::Typedef]).find(|ty| ty.name == name)?;
+        let pointer = self.without_qualifiers(typedef.size_or_type)?;
+        let function = self.without_qualifiers(pointer.size_or_type)?;
+        (pointer.kind == Kind::Ptr && function.kind == Kind::FuncProto).then_some(function)
+    }
+
+    /// The type `id`, behind names and qualifiers that it has.
+    fn without_qualifiers(&self, id: u32) -> Option<Type<'a>> {
+        let mut ty = self.get(id)?;
         for _ in 0..MAX_CHAIN {
             ty = match ty.kind {
-                Kind::FuncProto => return ty.vlen.checked_sub(1),
-                Kind::Typedef | Kind::Ptr | Kind::Const | Kind::Volatile | Kind::Restrict => {
+                Kind::Typedef | Kind::Const | Kind::Volatile | Kind::Restrict => {
                     self.get(ty.size_or_type)?
                 }
-                _ => return None,
+                _ => return Some(ty),
             };
         }
         None

@@ -39,8 +39,10 @@ const SEARCH: u32 = 12;
 const MAX_LOST: usize = 16;
 /// Most devices of a namespace whose own settings are read.
 const MAX_DEVICES: usize = 32;
-/// How long what a full table holds is believed, and what it waits for that in a report.
+/// How long what a full table holds is believed.
 const KEPT: Duration = Duration::from_secs(60);
+/// How long a report waits for what full tables hold, for all of them together: nothing else goes on
+/// meanwhile.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Rows of each ranking of a table.
 const TOP: usize = 3;
@@ -178,16 +180,24 @@ impl Collector {
             space.conntrack.zip(before).is_some_and(|(now, then)| drops(&now) != drops(&then))
         };
         self.tables.retain(|inum, _| self.places.contains_key(inum));
-        for (inum, space) in &mut self.now.spaces {
-            if !refusing(inum, space) {
-                continue;
-            }
-            let Some(Known { place, .. }) = self.places.get(inum) else { continue };
+        let full: Vec<u32> = self
+            .now
+            .spaces
+            .iter()
+            .filter(|(inum, space)| refusing(inum, space))
+            .map(|(inum, _)| *inum)
+            .collect();
+        // All are being read before the first is waited for.
+        for inum in &full {
             let fresh = self.tables.get(inum).is_some_and(|known| known.since.elapsed() < KEPT);
-            if !fresh {
+            if let (false, Some(Known { place, .. })) = (fresh, self.places.get(inum)) {
                 self.tables.insert(*inum, Contents::read(&self.root, place));
             }
-            space.table = self.tables.get_mut(inum).and_then(Contents::take);
+        }
+        for (inum, table) in take(&mut self.tables, &full, Instant::now() + PATIENCE) {
+            if let Some(space) = self.now.spaces.get_mut(&inum) {
+                space.table = table;
+            }
         }
     }
 }
@@ -207,10 +217,10 @@ impl Contents {
         Self { since: Instant::now(), table: None, reading: reading.is_ok().then_some(receiver) }
     }
 
-    /// What the table holds; not yet, where that takes long.
-    fn take(&mut self) -> Option<Table> {
+    /// What the table holds; not yet, where that takes longer than until `deadline`.
+    fn take(&mut self, deadline: Instant) -> Option<Table> {
         if let Some(reading) = &self.reading {
-            match reading.recv_timeout(PATIENCE) {
+            match reading.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(table) => (self.table, self.reading) = (Some(table), None),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => self.reading = None,
@@ -218,6 +228,16 @@ impl Contents {
         }
         self.table.clone()
     }
+}
+
+/// What the tables of these namespaces hold, as far as they are read by `deadline`.
+fn take(
+    tables: &mut BTreeMap<u32, Contents>,
+    inums: &[u32],
+    deadline: Instant,
+) -> Vec<(u32, Option<Table>)> {
+    let take = |inum: &u32| (*inum, tables.get_mut(inum).and_then(|it| it.take(deadline)));
+    inums.iter().map(take).collect()
 }
 
 /// Reads the namespace at `place`. Its settings only if it has losses or is `sampled`.
@@ -314,6 +334,30 @@ mod tests {
         assert!(own.counters.get("Udp.NoPorts").is_some(), "{:?}", own.counters);
         assert_eq!(own.counters.get("Udp.InDatagrams"), None, "no rule looks at it");
         assert!(own.links.values().any(|link| link.name == "lo"));
+    }
+
+    /// Nine whose reading never ends, and in their middle one that has been read.
+    #[test]
+    fn ten_full_tables_are_waited_for_no_longer_than_one() {
+        let mut senders = Vec::new();
+        let mut tables = BTreeMap::new();
+        for inum in 0..10 {
+            let (sender, receiver) = mpsc::channel();
+            if inum == 5 {
+                sender.send(Table::default()).expect("its reader is there");
+            }
+            senders.push(sender);
+            let contents = Contents { since: Instant::now(), table: None, reading: Some(receiver) };
+            tables.insert(inum, contents);
+        }
+        let begin = Instant::now();
+        let patience = Duration::from_millis(100);
+        let inums: Vec<u32> = tables.keys().copied().collect();
+        let taken = take(&mut tables, &inums, begin + patience);
+        assert!(begin.elapsed() < 5 * patience, "{:?}", begin.elapsed());
+        let known: Vec<u32> =
+            taken.iter().filter(|(_, table)| table.is_some()).map(|(inum, _)| *inum).collect();
+        assert_eq!(known, [5]);
     }
 
     #[test]

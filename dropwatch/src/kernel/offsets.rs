@@ -59,7 +59,11 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         sock_socket: of(sock, "sk_socket"),
         socket_sk: of(socket, "sk"),
         socket_ino,
-        arg_rx_sk: if btf.tracepoint_args("kfree_skb") == Some(4) { 3 } else { NONE },
+        // The receiving socket, since Linux 6.11 (include/trace/events/skb.h).
+        arg_rx_sk: btf
+            .tracepoint_arg_to("kfree_skb", "sock")
+            .and_then(|index| i32::try_from(index).ok())
+            .unwrap_or(NONE),
     }
 }
 

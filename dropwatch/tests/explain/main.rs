@@ -4,6 +4,8 @@
 //! with the machine that the tests run on.
 
 mod counters;
+#[path = "../fixtures/hosts.rs"]
+mod hosts;
 mod meaningless;
 mod pages;
 mod rows;
@@ -21,9 +23,6 @@ use dropwatch::{
     kernel::HostRoot,
     render::explain::Page,
 };
-
-/// Fixtures with drop reasons, oldest kernel first.
-const HOSTS: [&str; 4] = ["6.1", "6.12", "6.18", "7.2"];
 
 fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")

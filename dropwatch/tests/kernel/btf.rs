@@ -3,9 +3,7 @@
 use dropwatch::kernel::btf::{Btf, BtfError, Kind};
 use proptest::prelude::*;
 
-use crate::{HOSTS, read};
-
-const VMLINUX: &str = "sys/kernel/btf/vmlinux";
+use crate::{VMLINUX, hosts, read};
 
 /// Writes BTF by the documented layout, independently of the reader.
 #[derive(Default)]
@@ -144,14 +142,46 @@ fn a_modules_strings_and_types_go_on_where_the_kernels_end() {
     assert_eq!(split.types().count(), 1);
 }
 
+/// An argument is known by what it points to, wherever it stands and whatever it is called.
+#[test]
+fn an_argument_is_found_by_its_type() {
+    let with = |arguments: &[u32]| {
+        let mut btf = Writer::new();
+        btf.ty("sock", 4, false, 0, 8, &[]); // 1
+        btf.ty("sk_buff", 4, false, 0, 8, &[]); // 2
+        btf.ty("", 2, false, 0, 0, &[]); // 3: void *
+        btf.ty("", 2, false, 0, 2, &[]); // 4: struct sk_buff *
+        btf.ty("", 10, false, 0, 1, &[]); // 5: const struct sock
+        btf.ty("", 2, false, 0, 5, &[]); // 6: const struct sock *
+        btf.ty("", 2, false, 0, 6, &[]); // 7: const struct sock **
+        btf.ty("sock_t", 8, false, 0, 6, &[]); // 8: a name for 6
+        let parameters: Vec<u32> = arguments.iter().flat_map(|ty| [0, *ty]).collect();
+        btf.ty("", 13, false, arguments.len() as u32, 0, &parameters); // 9
+        btf.ty("", 2, false, 0, 9, &[]); // 10
+        btf.ty("btf_trace_kfree_skb", 8, false, 0, 10, &[]);
+        let data = btf.finish();
+        Btf::parse(&data).unwrap().tracepoint_arg_to("kfree_skb", "sock")
+    };
+    assert_eq!(with(&[3, 4, 3]), None);
+    assert_eq!(with(&[3, 4, 3, 3, 6]), Some(3));
+    assert_eq!(with(&[3, 4, 6]), Some(1));
+    assert_eq!(with(&[6, 4, 3]), None, "the first is the tracepoint's own");
+    assert_eq!(with(&[3, 4, 1, 5, 7]), None, "neither the structure itself nor where a pointer is");
+    assert_eq!(with(&[3, 4, 99]), None);
+    assert_eq!(with(&[]), None);
+}
+
 #[test]
 fn real_kernels_tell_the_tracepoints_arguments() {
-    let args = HOSTS.map(|host| {
-        let data = read(host, VMLINUX);
-        Btf::parse(&data).unwrap().tracepoint_args("kfree_skb")
-    });
     // skb, location; + reason; + rx_sk
-    assert_eq!(args, [Some(2), Some(3), Some(4), Some(4), Some(4)]);
+    let expected =
+        [("5.10", 2), ("5.15-reasons", 3), ("6.1", 3), ("6.12", 4), ("6.18", 4), ("7.2", 4)];
+    let args = |host: String| {
+        let args = Btf::parse(&read(&host, VMLINUX)).unwrap().tracepoint_args("kfree_skb");
+        (host, args.unwrap())
+    };
+    let found: Vec<_> = hosts::with(VMLINUX).into_iter().map(args).collect();
+    assert_eq!(found, expected.map(|(host, args)| (host.to_owned(), args)));
     let data = read("6.1", VMLINUX);
     assert_eq!(Btf::parse(&data).unwrap().tracepoint_args("no_such_event"), None);
 }

@@ -7,21 +7,21 @@
 #![expect(clippy::unwrap_used, reason = "a fixture that cannot be read fails the test")]
 
 mod btf;
+#[path = "../fixtures/hosts.rs"]
+mod hosts;
 mod names;
 mod offsets;
 mod reasons;
 mod symbols;
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use dropwatch::kernel::HostRoot;
 
-/// Fixtures, oldest kernel first.
-const HOSTS: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.2"];
+use hosts::folder;
 
-fn folder(host: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hosts").join(host)
-}
+/// The types of a kernel.
+const VMLINUX: &str = "sys/kernel/btf/vmlinux";
 
 fn root(host: &str) -> HostRoot {
     HostRoot::new(folder(host))

@@ -4,7 +4,7 @@ use dropwatch::kernel::{btf::Btf, reasons::Reasons, tracefs::Format};
 use dropwatch_common::NO_REASON;
 use proptest::prelude::*;
 
-use crate::{HOSTS, read};
+use crate::{VMLINUX, hosts, read};
 
 const FORMAT: &str = "sys/kernel/tracing/events/skb/kfree_skb/format";
 
@@ -53,11 +53,11 @@ fn a_kernel_without_reasons_has_none() {
 /// The kernel's tracepoint prints the same names as its BTF gives: two sources, one truth.
 #[test]
 fn btf_and_tracefs_agree_on_every_core_reason() {
-    for host in ["6.1", "6.12", "7.2"] {
-        let btf = from_btf(host).unwrap();
-        let format = Format::parse(&read(host, FORMAT));
+    for host in hosts::with(FORMAT) {
+        let Some(btf) = from_btf(&host) else { continue };
+        let format = Format::parse(&read(&host, FORMAT));
         let tracefs = Reasons::from_tracefs(&format).unwrap();
-        assert!(tracefs.core() > 60, "{host}");
+        assert!(tracefs.core() > 5, "{host}");
         for (number, _) in format.names("reason") {
             assert_eq!(btf.name(number), tracefs.name(number), "{host} {number}");
         }
@@ -105,8 +105,8 @@ fn markers_are_not_reasons() {
     assert_eq!(show(&full, 0x3_0000), "QDISC:0x0000 QDISC", "__QDISC_DROP_REASON");
     assert_eq!(show(&full, 0x3_000a), "QDISC:0x000a QDISC", "QDISC_DROP_MAX");
     assert_eq!(show(&full, 0x2_000c), "OPENVSWITCH:0x000c OPENVSWITCH", "OVS_DROP_MAX");
-    for host in &HOSTS[1..] {
-        let reasons = from_btf(host).unwrap();
+    for host in hosts::with(VMLINUX) {
+        let Some(reasons) = from_btf(&host) else { continue };
         for reason in (0..400).chain([0xffff_0000]) {
             let name = reasons.name(reason).unwrap().name;
             assert!(name != "MAX" && name != "SUBSYS_MASK", "{host} {reason}");

@@ -9,7 +9,7 @@ use dropwatch::kernel::{
 };
 use proptest::prelude::*;
 
-use crate::{HOSTS, folder, read};
+use crate::{folder, hosts, read};
 
 fn table(kallsyms: &[u8], modules: &[u8]) -> SymbolTable {
     SymbolTable::read(kallsyms, &Modules::read(modules).unwrap()).unwrap()
@@ -49,9 +49,9 @@ fn show(table: &SymbolTable, address: u64) -> String {
 
 #[test]
 fn real_kernels_name_their_functions() {
-    for host in HOSTS {
-        let (kallsyms, _) = host_files(host);
-        let table = host_table(host);
+    for host in hosts::with("proc/kallsyms") {
+        let (kallsyms, _) = host_files(&host);
+        let table = host_table(&host);
         for function in ["nf_hook_slow", "tcp_v4_rcv", "enqueue_to_backlog"] {
             let found = table.resolve(address(&kallsyms, function) + 0x7d).unwrap();
             assert_eq!((found.name, found.offset, found.module), (function, 0x7d, None), "{host}");
@@ -65,9 +65,9 @@ fn real_kernels_name_their_functions() {
 
 #[test]
 fn unsorted_modules_get_their_own_names() {
-    for host in HOSTS.into_iter().filter(|&host| host != "6.18") {
-        let (kallsyms, _) = host_files(host);
-        let table = host_table(host);
+    for host in hosts::with("proc/modules") {
+        let (kallsyms, _) = host_files(&host);
+        let table = host_table(&host);
         let lines = lines(&kallsyms);
         let modules = lines.iter().filter(|line| line.module.is_some() && line.names_code());
         let modules: Vec<_> = modules.collect();
@@ -82,9 +82,9 @@ fn unsorted_modules_get_their_own_names() {
 
 #[test]
 fn the_first_name_at_an_address_wins() {
-    for host in HOSTS {
-        let (kallsyms, _) = host_files(host);
-        let table = host_table(host);
+    for host in hosts::with("proc/kallsyms") {
+        let (kallsyms, _) = host_files(&host);
+        let table = host_table(&host);
         let lines = lines(&kallsyms);
         let (mut first, mut aliases) = (HashMap::new(), 0);
         for line in lines.iter().filter(|line| line.names_code() && line.address != 0) {
@@ -102,9 +102,9 @@ fn the_first_name_at_an_address_wins() {
 
 #[test]
 fn nothing_beyond_a_section_gets_a_huge_offset() {
-    for host in HOSTS {
-        let (kallsyms, modules) = host_files(host);
-        let table = host_table(host);
+    for host in hosts::with("proc/kallsyms") {
+        let (kallsyms, modules) = host_files(&host);
+        let table = host_table(&host);
         let mark = |name| address(&kallsyms, name);
         let last_module = Modules::read(&modules[..]).unwrap().list.last().cloned();
         let beyond = [
