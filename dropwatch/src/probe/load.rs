@@ -11,12 +11,14 @@ use std::{
 };
 
 use aya_obj::{EbpfSectionKind, Object};
+use log::{Level, debug, log_enabled};
 
 use super::{
     info,
     maps::Map,
     plan::Step,
     sys::{self, MapSpec},
+    verifier,
 };
 
 /// What loading is given besides the object.
@@ -120,8 +122,14 @@ impl Loader {
         let function = object.functions.get(&definition.function_key());
         let function = function.ok_or_else(|| Error::object("its program has no code"))?;
         let code: Vec<sys::Instruction> = function.instructions.iter().map(encode).collect();
-        let program = sys::load_raw_tracepoint(program, &code, &definition.license)
-            .map_err(|cause| Error { step: Step::Load, cause })?;
+        let program = sys::load_raw_tracepoint(program, &code, &definition.license, &mut [])
+            .map_err(|cause| {
+                if log_enabled!(Level::Debug) {
+                    let told = verifier::ask(program, &code, &definition.license);
+                    told.iter().for_each(|line| debug!("verifier: {line}"));
+                }
+                Error { step: Step::Load, cause }
+            })?;
         let memory = maps.values().map(|map| info::read(&map.fd).ok()?.memory()).sum();
         Ok(Loaded { program, maps, memory })
     }

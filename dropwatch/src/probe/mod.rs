@@ -17,6 +17,7 @@ pub mod plan;
 mod samples;
 pub mod sums;
 mod sys;
+mod verifier;
 
 pub use self::{
     attach::{Attempt, Error, Prepared, Probe, Wanted, give_back_memory},

@@ -69,11 +69,13 @@ pub(super) fn create_map(spec: &MapSpec<'_>) -> io::Result<OwnedFd> {
     unsafe { bpf_fd(MAP_CREATE, &mut attributes) }
 }
 
-/// Loads a program of a raw tracepoint. Its code may name the descriptors of maps.
+/// Loads a program of a raw tracepoint. Its code may name the descriptors of maps. What the verifier
+/// says of it goes into `log`, as text with a zero behind it, if there is room for any.
 pub(super) fn load_raw_tracepoint(
     program_name: &str,
     code: &[Instruction],
     license: &CStr,
+    log: &mut [u8],
 ) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
@@ -93,14 +95,15 @@ pub(super) fn load_raw_tracepoint(
         instructions: u32::try_from(code.len()).map_err(io::Error::other)?,
         code: address(code.as_ptr()),
         license: address(license.as_ptr()),
-        log_level: 0,
-        log_size: 0,
-        log: 0,
+        log_level: u32::from(!log.is_empty()),
+        log_size: u32::try_from(log.len()).map_err(io::Error::other)?,
+        log: if log.is_empty() { 0 } else { address(log.as_mut_ptr()) },
         kernel_version: 0,
         flags: 0,
         name: name(program_name),
     };
-    // SAFETY: the kernel reads that many instructions and the license, which outlive the call.
+    // SAFETY: the kernel reads that many instructions and the license, and writes as much of a log
+    // as there is room for; all outlive the call.
     unsafe { bpf_fd(PROG_LOAD, &mut attributes) }
 }
 

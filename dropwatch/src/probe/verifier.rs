@@ -1,0 +1,67 @@
+//! Why the kernel's verifier refuses a program: it says so itself, when it is asked once more.
+
+use std::ffi::CStr;
+
+use super::sys::{self, Instruction};
+
+/// Room for what it says, bytes: it goes on about every path that it has looked at, and kernels before
+/// 6.4 keep the beginning where the end is what matters.
+const ROOM: usize = 8 << 20;
+/// Lines before the last that are shown: the state of the registers, and the instruction.
+const LINES: usize = 8;
+
+/// Has the program refused once more, and returns the part of what the verifier says that tells why.
+pub(super) fn ask(program: &str, code: &[Instruction], license: &CStr) -> Vec<String> {
+    let mut log = vec![0; ROOM];
+    // It was refused a moment ago.
+    let _refused = sys::load_raw_tracepoint(program, code, license, &mut log);
+    let text = log.split(|byte| *byte == 0).next().unwrap_or_default();
+    essence(&String::from_utf8_lossy(text))
+}
+
+/// The last lines, but for the statistics at the end.
+fn essence(log: &str) -> Vec<String> {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let end = lines.iter().rposition(|line| !is_statistics(line)).map_or(0, |last| last + 1);
+    lines[end.saturating_sub(LINES)..end].iter().map(|line| (*line).to_owned()).collect()
+}
+
+/// `print_verification_stats()`, kernel/bpf/verifier.c.
+fn is_statistics(line: &str) -> bool {
+    ["processed ", "verification time ", "stack depth "].iter().any(|begin| line.starts_with(begin))
+}
+
+#[cfg(test)]
+mod tests {
+    use testbed::unproved::unproved;
+
+    use super::*;
+
+    #[test]
+    fn the_reason_is_before_the_statistics() {
+        let log = "func#0 @0\n0: R1=ctx() R10=fp0\n0: (95) exit\nR0 !read_ok\n\
+            verification time 40 usec\nstack depth 0\nprocessed 1 insns (limit 1000000)\n\n";
+        let told = essence(log);
+        assert_eq!(told.last().map(String::as_str), Some("R0 !read_ok"));
+        assert_eq!(told.len(), 4);
+        let long: String = (0..1000).map(|line| format!("{line}\n")).collect();
+        assert_eq!(essence(&long).len(), LINES);
+        assert_eq!(essence(""), [""; 0]);
+        assert_eq!(essence("processed 1 insns"), [""; 0]);
+    }
+
+    #[test]
+    fn the_running_kernel_says_why() {
+        // `exit`, with no result.
+        let code = [[0x95, 0, 0, 0, 0, 0, 0, 0]];
+        match sys::load_raw_tracepoint("refused", &code, c"GPL", &mut []) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                return unproved("this user may not load programs");
+            }
+            Err(_) => {}
+            Ok(_) => panic!("a program without a result was taken"),
+        }
+        let told = ask("refused", &code, c"GPL");
+        assert!(told.iter().any(|line| line.contains("R0 !read_ok")), "{told:?}");
+    }
+}
