@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, num::NonZero, process::Stdio, thread, time::Duration};
 
 use aya::{
-    maps::{Map, MapData, PerCpuHashMap, PerCpuValues, loaded_maps},
+    maps::{Map, MapData, PerCpuHashMap, PerCpuValues},
     util::nr_cpus,
 };
 use dropwatch::report::model::Lost;
@@ -21,7 +21,7 @@ use testbed::{
 };
 
 use crate::harness::{
-    ETHERTYPE, RECEIVE_PATH, Recording, Run, UDP4, UDP6, dropwatch, has_reasons, is_in,
+    ETHERTYPE, Held, RECEIVE_PATH, Recording, Run, UDP4, UDP6, dropwatch, has_reasons, is_in,
     skips_nested,
 };
 
@@ -94,19 +94,21 @@ fn a_full_front_cache_leaves_the_map() {
     let wire = Wire::new().unwrap();
     // Nothing but the flood claims a slot while they are filled.
     let run = Run::start(&["-i", "200ms", "--proto", ETHERTYPE]);
-    fill_front_cache();
+    let held = Held::by(run.0.pid());
+    fill_front_cache(&held.map(".bss.fronts").unwrap());
     let frames = fewer(FLOOD / 4);
     let sent = wire.flood(frames, None).unwrap();
     assert_eq!((sent.accepted, sent.refused), (frames, 0));
-    assert!(entries_in_map() > 0, "the map had nothing to count");
+    let drops = held.map("DROPS").unwrap();
+    let drops = PerCpuHashMap::<_, DropKey, Counter>::try_from(Map::PerCpuHashMap(drops)).unwrap();
+    assert!(drops.keys().count() > 0, "the map had nothing to count");
     let recording = run.stop();
     assert_eq!(recording.count(RECEIVE_PATH), frames);
     expect_nothing_lost(&recording);
 }
 
-/// Claims every free slot of the newest dropwatch for a key of its own, at which nothing drops.
-fn fill_front_cache() {
-    let map = newest_map(".bss.fronts").unwrap();
+/// Claims every free slot for a key of its own, at which nothing drops.
+fn fill_front_cache(map: &MapData) {
     let length = map.info().unwrap().value_size() as usize;
     let (protection, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
     let size = NonZero::new(length).unwrap();
@@ -132,7 +134,7 @@ fn every_cpu_of_every_key_is_added_up() {
     const KEYS: u64 = 1_000;
     const FIRST: u64 = 0x1000;
     let run = Run::start(&["-i", "1s", "-n", "0", "--addresses", "--no-findings"]);
-    let map = newest_map("DROPS").unwrap();
+    let map = Held::by(run.0.pid()).map("DROPS").unwrap();
     let mut drops =
         PerCpuHashMap::<_, DropKey, Counter>::try_from(Map::PerCpuHashMap(map)).unwrap();
     let cpus = nr_cpus().unwrap() as u64;
@@ -152,17 +154,6 @@ fn every_cpu_of_every_key_is_added_up() {
     }
     let expected = (FIRST..FIRST + KEYS).map(|address| (address, (1..=cpus).sum()));
     assert_eq!(counted, expected.collect());
-}
-
-fn entries_in_map() -> usize {
-    let map = newest_map("DROPS").unwrap();
-    let drops = PerCpuHashMap::<_, DropKey, Counter>::try_from(Map::PerCpuHashMap(map)).unwrap();
-    drops.keys().count()
-}
-
-fn newest_map(name: &str) -> Option<MapData> {
-    let maps = loaded_maps().flatten().filter(|map| map.name_as_str() == Some(name));
-    MapData::from_id(maps.map(|map| map.id()).max()?).ok()
 }
 
 /// What the program is not run for, because it interrupts itself, is counted by the kernel. Older

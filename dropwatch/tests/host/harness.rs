@@ -8,12 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::maps::MapData;
 use dropwatch::report::{
     decode::decode,
     groups::{GroupRow, Groups},
     model::{End, Line, Location, Lost, RanCommand, Report, Start},
 };
 use testbed::{
+    machine::longer,
     netns::Netns,
     tracepoint::Tracepoint,
     watch::{Ended, Watch},
@@ -255,26 +257,74 @@ pub(crate) fn is_in(row: &GroupRow, netns: &Netns) -> bool {
     row.netns.as_ref().is_some_and(|it| it.name.as_deref() == Some(netns.name()))
 }
 
-/// Programs and links in the kernel, by number, that this project's programs could have left.
-pub(crate) fn loaded() -> (BTreeSet<u32>, BTreeSet<u32>) {
-    let programs = aya::programs::loaded_programs()
-        .flatten()
-        .filter(|program| program.name_as_str().is_some_and(|name| name.starts_with("dropwatch")))
-        .map(|program| program.id())
-        .collect();
-    let links = aya::programs::loaded_links().flatten().map(|link| link.id()).collect();
-    (programs, links)
+/// What of eBPF a process holds, by number; others may have their own beside it.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) programs: BTreeSet<u32>,
+    pub(crate) links: BTreeSet<u32>,
+    pub(crate) maps: BTreeSet<u32>,
+}
+
+impl Held {
+    /// As the descriptors of the process tell.
+    pub(crate) fn by(pid: u32) -> Self {
+        let mut held = Self::default();
+        let infos = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
+        for info in infos {
+            // Some are closed meanwhile.
+            let Ok(text) = std::fs::read_to_string(info.unwrap().path()) else { continue };
+            for (name, number) in text.lines().filter_map(|line| line.split_once(':')) {
+                let numbers = match name {
+                    "prog_id" => &mut held.programs,
+                    "link_id" => &mut held.links,
+                    "map_id" => &mut held.maps,
+                    _ => continue,
+                };
+                numbers.insert(number.trim().parse().unwrap());
+            }
+        }
+        // Its program holds more of them for it.
+        let programs = aya::programs::loaded_programs().flatten();
+        for program in programs.filter(|program| held.programs.contains(&program.id())) {
+            held.maps.extend(program.map_ids().unwrap().into_iter().flatten());
+        }
+        held
+    }
+
+    pub(crate) fn add(&mut self, mut other: Self) {
+        self.programs.append(&mut other.programs);
+        self.links.append(&mut other.links);
+        self.maps.append(&mut other.maps);
+    }
+
+    /// The map of that name.
+    pub(crate) fn map(&self, name: &str) -> Option<MapData> {
+        let maps = self.maps.iter().filter_map(|id| MapData::from_id(*id).ok());
+        maps.into_iter().find(|map| map.info().unwrap().name_as_str() == Some(name))
+    }
+
+    /// The kernel frees programs and links after a grace period, some moments later.
+    pub(crate) fn expect_gone(&self) {
+        let left = || {
+            let programs = aya::programs::loaded_programs().flatten().map(|it| it.id());
+            let programs = programs.filter(|id| self.programs.contains(id)).count();
+            let links = aya::programs::loaded_links().flatten().map(|it| it.id());
+            let links = links.filter(|id| self.links.contains(id)).count();
+            let maps = aya::maps::loaded_maps().flatten().map(|it| it.id());
+            programs + links + maps.filter(|id| self.maps.contains(id)).count()
+        };
+        wait_until(longer(Duration::from_secs(10)), "all is gone", || left() == 0);
+    }
 }
 
 /// Whether the kernel skips a program that interrupts itself, and counts that: it then has a line
 /// for it in the program's `fdinfo` (Linux 6.0).
 pub(crate) fn skips_nested() -> bool {
     use std::os::fd::{AsFd, AsRawFd};
-    let _run = Run::start(&[]);
-    let program = aya::programs::loaded_programs()
-        .flatten()
-        .find(|program| program.name_as_str().is_some_and(|name| name.starts_with("dropwatch")))
-        .unwrap();
+    let run = Run::start(&[]);
+    let own = Held::by(run.0.pid()).programs;
+    let program =
+        aya::programs::loaded_programs().flatten().find(|it| own.contains(&it.id())).unwrap();
     let fd = program.fd().unwrap();
     let info = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
     std::fs::read_to_string(info).unwrap().contains("recursion_misses")

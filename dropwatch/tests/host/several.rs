@@ -3,7 +3,7 @@
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -13,7 +13,7 @@ use testbed::{
     udp::{ClosedPort, Family},
 };
 
-use crate::harness::{ETHERTYPE, RECEIVE_PATH, Run, UDP4, loaded};
+use crate::harness::{ETHERTYPE, Held, RECEIVE_PATH, Run, UDP4};
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -32,7 +32,7 @@ fn three_at_once_count_the_same() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn fifty_starts_and_stops_under_load_leave_nothing() {
-    let before = loaded();
+    let mut held = Held::default();
     let wire = Wire::new().unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -44,6 +44,7 @@ fn fifty_starts_and_stops_under_load_leave_nothing() {
         let stop_at_end = StopAtEnd(&stop);
         for round in 0..fewer(50).max(5) {
             let run = Run::start(&["-i", "20ms"]);
+            held.add(Held::by(run.0.pid()));
             std::thread::sleep(Duration::from_millis(round % 5 * 10));
             let recording = run.stop();
             assert_eq!(recording.lost(), recording.end.lost, "round {round}");
@@ -57,43 +58,26 @@ fn fifty_starts_and_stops_under_load_leave_nothing() {
         assert!(run.stop().count(RECEIVE_PATH) > 0);
         drop(stop_at_end);
     });
-    expect_nothing_left(&before);
+    assert!(held.programs.len() >= 5, "{held:?}");
+    held.expect_gone();
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_killed_run_leaves_nothing() {
-    let before = loaded();
     let run = Run::start(&["-i", "100ms"]);
-    let during = loaded();
-    assert_eq!(during.0.difference(&before.0).count(), 1, "one program while it runs");
-    assert_eq!(during.1.difference(&before.1).count(), 1, "one link while it runs");
+    let held = Held::by(run.0.pid());
+    assert_eq!((held.programs.len(), held.links.len()), (1, 1), "while it runs: {held:?}");
+    assert!(!held.maps.is_empty(), "{held:?}");
     run.0.signal(Signal::SIGKILL).unwrap();
     assert_eq!(run.0.finish().unwrap().status.code(), None);
-    expect_nothing_left(&before);
+    held.expect_gone();
 
     // And the next one starts and counts as if nothing had been.
     let closed = ClosedPort::new().unwrap();
     let run = Run::within(&[closed.netns()], &[]);
     closed.send(Family::V4, 10).unwrap();
     assert_eq!(run.stop().count(UDP4), 10);
-}
-
-/// The kernel frees programs and links after a grace period, some moments later.
-fn expect_nothing_left(
-    before: &(std::collections::BTreeSet<u32>, std::collections::BTreeSet<u32>),
-) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let after = loaded();
-        let programs: Vec<_> = after.0.difference(&before.0).collect();
-        let links: Vec<_> = after.1.difference(&before.1).collect();
-        if programs.is_empty() && links.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "left behind: programs {programs:?}, links {links:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 /// Ends the flood even when an assertion fails, or its scope would wait for ever.
