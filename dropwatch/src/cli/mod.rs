@@ -1,6 +1,7 @@
 //! The command line, as typed. Validation that needs more than one option is in
 //! [`settings`](crate::settings).
 
+mod choices;
 mod conntrack;
 mod filters;
 mod run;
@@ -25,7 +26,8 @@ pub use self::{
 };
 use crate::{
     exit::{self, Failure},
-    render::{Medium, pcapng::SNAPLEN},
+    render::{Format, Medium, pcapng::SNAPLEN},
+    report::{finding::Severity, groups::By},
 };
 
 /// What `--version` says; `-V` is the first line of it.
@@ -220,7 +222,7 @@ pub struct What {
     pub fail_rate: Option<f64>,
     /// Exit with status 5 if a finding is as severe as LEVEL or more, also of losses without drops
     #[arg(long, value_name = "LEVEL", value_enum, conflicts_with = "no_findings")]
-    pub fail_on: Option<Level>,
+    pub fail_on: Option<Severity>,
     /// Count once more by KEY, several with commas between; what cannot be proved is `unknown`
     #[arg(long, value_name = "KEY", value_enum, value_delimiter = ',')]
     pub by: Vec<By>,
@@ -280,40 +282,6 @@ pub struct Show {
     /// Colours: auto uses them on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, default_value = "auto", action = ArgAction::Set)]
     pub color: Color,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Ranked table with reasons and shares
-    Text,
-    /// As SystemTap's dropwatch.stp
-    Classic,
-    /// One JSON object a line
-    Json,
-}
-
-/// How severe a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Level {
-    /// A limit of this host is reached
-    Critical,
-    /// Packets are refused by a decision, or because something is broken or missing
-    Warning,
-    /// Small, or usual in small numbers
-    Notice,
-}
-
-/// What to count by, besides locations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum By {
-    /// Network namespace
-    Netns,
-    /// Interface, in its namespace
-    Iface,
-    /// tcp, udp, arp, …
-    Protocol,
-    /// CPU: is one of them hot?
-    Cpu,
 }
 
 /// Ways to attach, for [`What::candidate`].

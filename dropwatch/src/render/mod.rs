@@ -84,6 +84,35 @@ pub struct Style {
 }
 
 impl Format {
+    /// In the order of the help.
+    pub const ALL: [Self; 3] = [Self::Text, Self::Classic, Self::Json];
+
+    /// The word of the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Classic => "classic",
+            Self::Json => "json",
+        }
+    }
+
+    /// Whether it shows more of a report than locations and counts: details of samples, findings,
+    /// groups, raw addresses, notices, a part of the rows, a comparison.
+    pub fn shows_details(self) -> bool {
+        match self {
+            Self::Text | Self::Json => true,
+            Self::Classic => false,
+        }
+    }
+
+    /// Whether programs read it, every sample on a line of its own.
+    pub fn is_lines(self) -> bool {
+        match self {
+            Self::Json => true,
+            Self::Text | Self::Classic => false,
+        }
+    }
+
     /// What the format shows of a report. `top` is `--top` (0 for all rows), `all` is `--all`.
     pub fn view(self, top: Option<usize>, all: bool) -> View {
         let top = |default: usize| Some(top.unwrap_or(default)).filter(|rows| *rows > 0);

@@ -56,6 +56,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// The most severe first.
+    pub const ALL: [Self; 3] = [Self::Critical, Self::Warning, Self::Notice];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Critical => "critical",

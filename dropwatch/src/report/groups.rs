@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
-use dropwatch_common::filter::Group;
+use dropwatch_common::filter::{Group, part};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -26,6 +26,27 @@ pub enum By {
 }
 
 impl By {
+    /// In the order of the help.
+    pub const ALL: [Self; 4] = [Self::Netns, Self::Iface, Self::Protocol, Self::Cpu];
+
+    /// What of a packet has to be read to tell it, as bits of [`part`].
+    pub fn parts(self) -> u32 {
+        match self {
+            Self::Netns => part::NETNS,
+            Self::Iface => part::IFACE,
+            Self::Protocol => part::HEADERS,
+            Self::Cpu => 0,
+        }
+    }
+
+    /// Whether its names are those of namespaces or of what is in them, which takes privileges.
+    pub fn names_places(self) -> bool {
+        match self {
+            Self::Netns | Self::Iface => true,
+            Self::Protocol | Self::Cpu => false,
+        }
+    }
+
     /// The word of the command line.
     pub fn word(self) -> &'static str {
         match self {

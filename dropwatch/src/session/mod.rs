@@ -34,7 +34,6 @@ use crate::{
     report::{
         build::Reporter,
         conntrack::Stats,
-        groups::By,
         model::{End, Line, Report, Start},
         options::Options,
         sample::{Clock, Sample},
@@ -127,7 +126,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When they cannot be given up.
     pub fn give_up_privileges(&mut self, others: &[Capability]) -> Result<(), Failure> {
-        let names_places = self.settings.by.iter().any(|by| matches!(by, By::Netns | By::Iface));
+        let names_places = self.settings.by.iter().any(|by| by.names_places());
         let kept = match self.settings.findings {
             true => privilege::FOR_FINDINGS,
             false if self.probe.has_samples() || names_places || !self.awaited.is_empty() => {

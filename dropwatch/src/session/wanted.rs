@@ -46,13 +46,8 @@ pub fn wanted(
 }
 
 fn grouping(by: &[By]) -> Grouping {
-    let part = |by: &By| match by {
-        By::Netns => part::NETNS,
-        By::Iface => part::IFACE,
-        By::Protocol => part::HEADERS,
-        By::Cpu => 0,
-    };
-    Grouping { parts: by.iter().map(part).fold(0, |a, b| a | b), by_cpu: by.contains(&By::Cpu) }
+    let parts = by.iter().fold(0, |parts, by| parts | by.parts());
+    Grouping { parts, by_cpu: by.contains(&By::Cpu) }
 }
 
 /// Whether this kernel tells what `what` needs.

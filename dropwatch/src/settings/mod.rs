@@ -22,7 +22,7 @@ use crate::{
     exit::Failure,
     filter::Packets,
     render::{Format, Medium, Renderer, Style, pcapng::SNAPLEN},
-    report::{finding::Severity, groups::By, keys::Keys, view::View},
+    report::{groups::By, keys::Keys, view::View},
 };
 
 /// A live run.
@@ -160,14 +160,13 @@ impl Watch {
         }
         let aside = aside || packets_on_stdout;
         let show = Show::new(&args.show, terminal.aside(aside))?;
-        let lines = show.format == Format::Json || args.output.is_some();
+        let lines = show.format.is_lines() || args.output.is_some();
         if args.samples && !lines {
             return Err(Failure::Usage(
                 "--samples writes JSON lines: add --json, or --output FILE".to_owned(),
             ));
         }
-        // The classic format has no place for details.
-        let details = show.format != Format::Classic || args.output.is_some();
+        let details = show.format.shows_details() || args.output.is_some();
         Ok(Self {
             interval,
             count: None,
@@ -176,11 +175,7 @@ impl Watch {
             pcap,
             record: args.output.clone(),
             metrics: args.metrics,
-            limits: Limits {
-                drops: args.fail_over,
-                rate: args.fail_rate,
-                finding: args.fail_on.map(Severity::from),
-            },
+            limits: Limits { drops: args.fail_over, rate: args.fail_rate, finding: args.fail_on },
             sample_lines: args.samples,
             findings: !args.no_findings && (details || args.fail_on.is_some()),
             aside,
@@ -201,19 +196,15 @@ impl Watch {
 fn by(args: &cli::What, format: Format) -> Result<Vec<By>, Failure> {
     let mut by: Vec<By> = Vec::new();
     for key in &args.by {
-        let key = match key {
-            cli::By::Netns => By::Netns,
-            cli::By::Iface => By::Iface,
-            cli::By::Protocol => By::Protocol,
-            cli::By::Cpu => By::Cpu,
-        };
-        if !by.contains(&key) {
-            by.push(key);
+        if !by.contains(key) {
+            by.push(*key);
         }
     }
     let refuse = |why: &str| Err(Failure::Usage(format!("--by {why}")));
     match by.is_empty() {
-        false if format == Format::Classic => refuse("does not go with the classic format"),
+        false if !format.shows_details() => {
+            refuse(&format!("does not go with the {} format", format.name()))
+        }
         false if !args.filters.keys().is_empty() => refuse(
             "does not go with --reason and --symbol: the kernel counts groups before dropwatch \
              looks at reasons and functions; use --netns, --iface, --proto, --host, --port",
@@ -252,12 +243,13 @@ impl Show {
         let format = match (args.json, args.classic) {
             (true, _) => Format::Json,
             (_, true) => Format::Classic,
-            _ => args.format.into(),
+            _ => args.format,
         };
         let refuse = |option: &str, why: &str| {
-            Err(Failure::Usage(format!("{option} does not go with the classic format: {why}")))
+            let name = format.name();
+            Err(Failure::Usage(format!("{option} does not go with the {name} format: {why}")))
         };
-        if format == Format::Classic {
+        if !format.shows_details() {
             if args.top.is_some_and(|top| top > 0) {
                 return refuse("--top", "it shows every location, as the script does");
             }
@@ -279,37 +271,17 @@ impl Show {
     /// Usage, where the format has no place for one.
     pub fn comparison(args: &cli::Show, terminal: Terminal) -> Result<Self, Failure> {
         match Self::new(args, terminal)? {
-            Self { format: Format::Classic, .. } => Err(Failure::Usage(
-                "--diff does not go with the classic format: SystemTap's script compares nothing"
-                    .to_owned(),
-            )),
-            show => Ok(show),
+            show if show.format.shows_details() => Ok(show),
+            show => Err(Failure::Usage(format!(
+                "--diff does not go with the {} format: SystemTap's script compares nothing",
+                show.format.name()
+            ))),
         }
     }
 
     /// What renders the lines, with clock times of this machine's zone.
     pub fn renderer(&self) -> Box<dyn Renderer> {
         self.format.renderer(Style { medium: self.medium, time_zone: TimeZone::system() })
-    }
-}
-
-impl From<cli::Level> for Severity {
-    fn from(level: cli::Level) -> Self {
-        match level {
-            cli::Level::Critical => Self::Critical,
-            cli::Level::Warning => Self::Warning,
-            cli::Level::Notice => Self::Notice,
-        }
-    }
-}
-
-impl From<cli::Format> for Format {
-    fn from(format: cli::Format) -> Self {
-        match format {
-            cli::Format::Text => Self::Text,
-            cli::Format::Classic => Self::Classic,
-            cli::Format::Json => Self::Json,
-        }
     }
 }
 

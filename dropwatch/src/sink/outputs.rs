@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::{
     exit::Failure,
-    render::{Format, Renderer, losses},
+    render::{Renderer, losses},
     report::model::Line,
     settings::Watch,
     sink::{
@@ -133,7 +133,7 @@ impl<'a> Outputs<'a> {
         }
         let mut page = Vec::new();
         for line in lines {
-            if self.settings.show.format == Format::Classic {
+            if !self.settings.show.format.shows_details() {
                 aside(&line);
             }
             let shown = self.settings.show.view.line(line);

@@ -18,7 +18,7 @@ pub(super) struct Empty {
 
 impl Empty {
     pub(super) fn attach() -> Result<Self> {
-        let program = sys::load_raw_tracepoint("empty", &INSTRUCTIONS, c"Dual MIT/GPL")
+        let program = sys::load_raw_tracepoint("empty", &INSTRUCTIONS, c"Dual MIT/GPL", &mut [])
             .context("cannot load an empty program")?;
         let link = sys::attach_raw_tracepoint(c"kfree_skb", program.as_fd())
             .context("cannot attach an empty program")?;
