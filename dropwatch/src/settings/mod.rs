@@ -290,6 +290,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::report::finding::Severity;
 
     const SCREEN: Stream = Stream { is_terminal: true, color: true, columns: Some(100) };
     const FILE: Stream = Stream { is_terminal: false, color: false, columns: None };
