@@ -42,7 +42,8 @@ pub struct Protocol {
 
 /// Sixteen bytes of which some count: `bytes & mask == value`.
 ///
-/// For an address, IPv4 mapped into IPv6 (`::ffff:0:0/96`), the mask is the network's. For the name
+/// For an address, IPv4 mapped into IPv6 (`::ffff:0:0/96`), the mask is the network's; where that covers
+/// fewer than 96 bits it is one of IPv6, which no packet of IPv4 matches. For the name
 /// of an interface it covers the name and its final zero: what stands behind may be left over from
 /// a longer name.
 #[repr(C)]

@@ -170,10 +170,13 @@ fn protocol(packet: &Packet, wanted: Protocol) -> Verdict {
     yes_if(packet.transport == u32::from(wanted.transport))
 }
 
+/// Source or destination is in the network. IPv4 is in no network of IPv6, although its addresses are
+/// mapped there: `::/0` is all of IPv6.
 #[inline(always)]
 fn host(packet: &Packet, wanted: Masked) -> Verdict {
     match packet.network {
         UNKNOWN => UNDECIDED,
+        IPV4 if wanted.mask[2] != u32::MAX => NO,
         IPV4 | IPV6 => max(masked(&packet.hosts[0], wanted), masked(&packet.hosts[1], wanted)),
         _ => NO,
     }

@@ -207,7 +207,7 @@ pub struct What {
     pub pcap: Pcap,
     /// Write JSON lines to FILE, while the reports stay where they are
     ///
-    /// Lines are appended, each whole. SIGHUP opens FILE anew, for log rotation. While FILE cannot
+    /// Lines are appended, each whole. SIGHUP opens FILE anew, for log rotation, except under `run`, whose signals are the command's. While FILE cannot
     /// be written, reports are held back; the counters stay in the kernel.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

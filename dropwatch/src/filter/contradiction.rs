@@ -11,6 +11,8 @@ use crate::report::keys::{Choice, Keys};
 /// Ethertypes (include/uapi/linux/if_ether.h).
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
+/// Extension headers of IPv6 (IANA, IPv6 Extension Header Types).
+const EXTENSIONS: [u16; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
 /// All IPv4 addresses, mapped into IPv6 (`::ffff:0:0/96`).
 const MAPPED: Range = Range { first: 0xffff_0000_0000, last: 0xffff_ffff_ffff };
 
@@ -103,8 +105,21 @@ pub fn check(
 
 /// What tells a namespace from others: its number, or its name while it has none.
 fn place((choice, inum): (&Choice<String>, &Option<u32>)) -> Choice<(Option<u32>, String)> {
-    let name = if inum.is_some() { String::new() } else { choice.value.clone() };
+    let name = match inum {
+        Some(_) => String::new(),
+        None => mounted_as(&choice.value),
+    };
     Choice { exclude: choice.exclude, value: (*inum, name) }
+}
+
+/// The short name of a namespace that is to come, where it is called by the path of that name.
+fn mounted_as(name: &str) -> String {
+    let folders = [("/run/netns/", ""), ("/run/docker/netns/", "docker/")];
+    let path = name.strip_prefix("/var").filter(|rest| rest.starts_with("/run/")).unwrap_or(name);
+    let short = folders.iter().find_map(|(folder, prefix)| {
+        path.strip_prefix(folder).map(|name| format!("{prefix}{name}"))
+    });
+    short.unwrap_or_else(|| name.to_owned())
 }
 
 /// Looks among the values of one option for those that others of it exclude; `covers` tells whether
@@ -144,8 +159,13 @@ fn in_vain<T: Clone>(choices: &[Choice<T>], possible: impl Fn(&[Choice<T>]) -> b
 }
 
 fn nothing(typed: &[String]) -> String {
+    nothing_passes(&typed.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// That these options, as typed, let nothing through.
+pub fn nothing_passes(typed: &[&str]) -> String {
     match typed {
-        [alone] => format!("{alone} lets no packet through"),
+        [alone] => format!("no drop can pass {alone}"),
         _ => format!("no drop can pass {} together", typed.join(" ")),
     }
 }
@@ -160,13 +180,14 @@ fn is_possible(
     hosts: &[Choice<Masked>],
     ports: &[Choice<Ports>],
 ) -> bool {
+    let v4: Vec<_> = hosts.iter().map(|choice| map(choice, addresses_of_ipv4)).collect();
     let hosts: Vec<_> = hosts.iter().map(|choice| map(choice, addresses)).collect();
     let ports: Vec<_> = ports.iter().map(|choice| map(choice, numbers)).collect();
     let v6 = [Choice { exclude: true, value: MAPPED }].into_iter().chain(hosts.iter().cloned());
     let v6: Vec<_> = v6.collect();
     let all = Range { first: 0, last: u128::MAX };
     let addressed = |network| match network {
-        IPV4 => leaves_any(&hosts, MAPPED),
+        IPV4 => leaves_any(&v4, MAPPED),
         IPV6 => leaves_any(&v6, all),
         _ => is_passed_without(&hosts),
     };
@@ -182,7 +203,12 @@ fn is_possible(
             IPV4 | IPV6 => 0..=u16::from(u8::MAX),
             _ => ANY..=ANY,
         };
-        above.any(|transport| numbered(transport) && is_let(protocols, network, transport))
+        above.any(|transport| {
+            // Behind an extension header stands another: which, the kernel side does not look for.
+            !(network == IPV6 && EXTENSIONS.contains(&transport))
+                && numbered(transport)
+                && is_let(protocols, network, transport)
+        })
     })
 }
 
@@ -222,6 +248,14 @@ fn map<T, U>(choice: &Choice<T>, value: impl Fn(&T) -> U) -> Choice<U> {
 
 fn numbers(ports: &Ports) -> Range {
     Range { first: ports.first.into(), last: ports.last.into() }
+}
+
+/// Networks of IPv6 have none.
+fn addresses_of_ipv4(network: &Masked) -> Range {
+    match network.mask[2] {
+        u32::MAX => addresses(network),
+        _ => Range { first: 1, last: 0 },
+    }
 }
 
 fn addresses(network: &Masked) -> Range {
@@ -264,6 +298,11 @@ mod tests {
             "--netns a --netns !a",
             "--netns abc --netns !cba",
             "--netns ? --netns !?",
+            "--proto 60 --host ::1",
+            "--proto 44 --proto !ip",
+            "--symbol f.constprop.0 --symbol !f",
+            "--symbol f.c* --symbol !f",
+            "--symbol f.constprop.0+0x7e6 --symbol !f+0x7e6",
             "--netns a --netns bb --netns !a --netns !bb",
             "--iface lo --iface !lo",
             "--reason NO_SOCKET --reason !no_socket",
@@ -280,7 +319,6 @@ mod tests {
             "--proto arp --proto !0x0806",
             "--host 10.0.0.1 --host !10.0.0.0/8",
             "--host 10.0.0.0/8 --host !10.0.0.0/9 --host !10.128.0.0/9",
-            "--host 10.0.0.1 --host !::/0",
             "--port 80 --port !1-1024",
             "--port 1-100 --port !1-50 --port !51-200",
             "--port 0-65535 --port !0-65535",
@@ -291,6 +329,9 @@ mod tests {
             "--host 10.0.0.1 --proto arp",
             "--host 10.0.0.1 --proto ip6",
             "--host fd00::1 --proto icmp",
+            "--host ::/0 --proto icmp",
+            "--host ::/64 --proto ip",
+            "--host fd00::1 --host !::/0",
             "--host ::/0 --proto lldp",
             "--host fd00::1 --proto !ip6",
             "--port 80 --proto ip --host fd00::/8",
@@ -316,12 +357,16 @@ mod tests {
             "--symbol tcp_v4_rcv --symbol !tcp_v4_rcv+0x91",
             "--symbol f --symbol f+0x1",
             "--symbol x --symbol !x+0x7",
+            "--symbol *f.cold --symbol !*f",
+            "--proto 51 --proto !ipv6",
             "--proto tcp --proto !udp",
             "--proto ip --proto !tcp --proto !udp",
             "--proto !ip --proto !ip6",
             "--host !0.0.0.0/0 --host !::/0",
             "--host 10.0.0.0/8 --host !10.0.0.0/9",
-            "--host ::/0 --proto icmp",
+            "--host ::/0 --proto icmpv6",
+            "--host 10.0.0.1 --host !::/0",
+            "--host ::ffff:10.0.0.0/104 --proto icmp",
             "--host fd00::1 --proto tcp --port 80",
             "--host fd00::/8 --host !10.0.0.0/8 --proto icmpv6",
             "--port 80 --port !1-79",

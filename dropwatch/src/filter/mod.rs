@@ -174,9 +174,12 @@ fn masked(value: [u8; NAME], mask: [u8; NAME]) -> Masked {
 mod tests {
     use super::*;
 
-    /// Whether the kernel side finds that the bytes match.
-    fn matches(Masked { value, mask }: Masked, bytes: [u8; NAME]) -> bool {
+    /// Whether the kernel side finds that the bytes match; those of an address may be IPv4's.
+    fn matches(Masked { value, mask }: Masked, bytes: [u8; NAME], is_ipv4: bool) -> bool {
         let bytes = masked(bytes, [0; NAME]).value;
+        if is_ipv4 && mask[2] != u32::MAX {
+            return false;
+        }
         (0..4).all(|i| bytes[i] & mask[i] == value[i])
     }
 
@@ -215,12 +218,15 @@ mod tests {
             ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
             ("0.0.0.0/0", "255.255.255.255", "fd00::1"),
             ("fd00::/64", "fd00::1", "fd00:0:0:1::1"),
-            ("::/0", "192.168.0.2", "never"),
+            ("::/0", "fd00::1", "192.168.0.2"),
+            ("::/64", "::1", "127.0.0.1"),
+            ("::ffff:10.0.0.0/104", "10.0.0.1", "11.0.0.1"),
             ("fd00::2", "fd00::2", "fd00::3"),
         ] {
             let wanted = host(wanted).unwrap();
-            assert!(matches(wanted, address(inside)), "{inside}");
-            assert!(outside == "never" || !matches(wanted, address(outside)), "{outside}");
+            let is_matched = |text: &str| matches(wanted, address(text), text.contains('.'));
+            assert!(is_matched(inside), "{inside}");
+            assert!(!is_matched(outside), "{outside}");
         }
     }
 
@@ -237,11 +243,11 @@ mod tests {
     fn a_name_matches_whole_whatever_stands_behind_it() {
         let eth0 = interface("eth0").unwrap();
         assert_eq!(interface_name(&eth0), "eth0");
-        assert!(matches(eth0, name(b"eth0")));
-        assert!(matches(eth0, name(b"eth0\0old")), "left over from a longer name");
-        assert!(!matches(eth0, name(b"eth01")) && !matches(eth0, name(b"eth")));
+        assert!(matches(eth0, name(b"eth0"), false));
+        assert!(matches(eth0, name(b"eth0\0old"), false), "left over from a longer name");
+        assert!(!matches(eth0, name(b"eth01"), false) && !matches(eth0, name(b"eth"), false));
         let longest = "abcdefghijklmno";
-        assert!(matches(interface(longest).unwrap(), name(longest.as_bytes())));
+        assert!(matches(interface(longest).unwrap(), name(longest.as_bytes()), false));
         assert_eq!(interface_name(&interface(longest).unwrap()), longest);
         for text in ["", "abcdefghijklmnop", "a b", "a/b", "a:b"] {
             assert!(interface(text).is_err(), "{text}");

@@ -20,7 +20,7 @@ pub use self::known::{Known, reasons};
 use super::{
     btf::Btf,
     live::LiveSymbols,
-    netns::Namespaces,
+    netns::{Namespaces, Unfound},
     offsets,
     owner::Owners,
     processes::Process,
@@ -100,7 +100,7 @@ impl HostNames {
     ///
     /// # Errors
     /// Why it is none.
-    pub fn find_netns(&mut self, wanted: &str) -> Result<u32, String> {
+    pub fn find_netns(&mut self, wanted: &str) -> Result<u32, Unfound> {
         self.namespaces.find(wanted)
     }
 

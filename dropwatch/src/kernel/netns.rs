@@ -30,7 +30,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use self::places::{Interfaces, Place};
+pub use self::{
+    find::Unfound,
+    places::{Interfaces, Place},
+};
 use super::{
     HostRoot, Surroundings, clean, interfaces,
     processes::{self, Process},
@@ -358,7 +361,7 @@ mod tests {
         let namespaces = || Namespaces::new(&container.root());
         assert_eq!(namespaces().netns(10).as_deref(), Some("this container"));
         assert_eq!(namespaces().find("this container"), Ok(10));
-        let error = namespaces().find("host").unwrap_err();
+        let error = namespaces().find("host").unwrap_err().to_string();
         assert!(error.contains("there are this container;"), "{error}");
         container.write("proc/sys/net/core/netdev_max_backlog", "1000");
         assert_eq!(namespaces().netns(10).as_deref(), Some("host"), "shared with the host");
@@ -391,9 +394,12 @@ mod tests {
         assert_eq!(namespaces.named("late"), Some(inum));
         assert_eq!(namespaces.find(SELF), Ok(inum));
         assert_eq!(namespaces.find("4026531840"), Ok(4_026_531_840));
-        assert_eq!(namespaces.find("/dev/null"), Err("/dev/null is no namespace".into()));
+        assert_eq!(
+            namespaces.find("/dev/null"),
+            Err(Unfound::Other("/dev/null is no namespace".into()))
+        );
         for wanted in ["web", "", "/proc/0/ns/net"] {
-            let error = namespaces.find(wanted).unwrap_err();
+            let error = namespaces.find(wanted).unwrap_err().to_string();
             assert!(error.contains("there are host, gw;"), "{error}");
         }
     }

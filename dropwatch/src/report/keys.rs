@@ -1,5 +1,7 @@
 //! Filters on what a row is counted by: its function and its reason, written as reports print them.
 
+use std::fmt;
+
 use super::model::{Reason, Symbol};
 
 /// A value to filter by, wanted or, with a `!` before it, not wanted.
@@ -84,6 +86,20 @@ pub struct Function {
     pub module: Option<String>,
 }
 
+impl fmt::Display for Function {
+    /// As it can be typed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name.text())?;
+        if let Some(offset) = self.offset {
+            write!(f, "+{offset:#x}")?;
+        }
+        if let Some(module) = &self.module {
+            write!(f, " [{module}]")?;
+        }
+        Ok(())
+    }
+}
+
 impl Function {
     /// Reads `nf_hook_slow`, which may have stars in it, or what a row of a report begins with:
     /// `nft_do_chain+0x7d [nf_tables]`. Behind the offset may stand the length of the function, as
@@ -118,9 +134,12 @@ impl Function {
         self.name.matches(name) || self.name.matches(base)
     }
 
-    /// Whether it matches every call that `other` does.
+    /// Whether it matches every call that `other` does, as far as the names alone tell.
     pub fn covers(&self, other: &Self) -> bool {
-        self.name.covers(&other.name)
+        // A suffix of the compiler's is not part of what a function is called.
+        let base = other.name.0.split_once('.').map_or("*", |(base, _)| base);
+        let by_base = !base.contains('*') && self.name.matches(base);
+        (by_base || self.name.covers(&other.name))
             && (self.offset.is_none() || self.offset == other.offset)
             && (self.module.is_none() || self.module == other.module)
     }
@@ -197,6 +216,30 @@ impl Keys {
     /// Whether they say nothing on a kernel without drop reasons.
     pub fn need_reasons(&self) -> bool {
         !self.reasons.is_empty()
+    }
+
+    /// Whether any call in a function may be reported.
+    pub fn may_want_function(&self, name: &str, module: Option<&str>) -> bool {
+        let is = |function: &Function| {
+            function.is_called(name)
+                && function.module.as_deref().is_none_or(|wanted| module == Some(wanted))
+        };
+        let excluded = |offset: Option<u64>| {
+            let excludes = self.symbols.iter().filter(|choice| choice.exclude);
+            excludes.map(|choice| &choice.value).any(|function| {
+                is(function) && (function.offset.is_none() || function.offset == offset)
+            })
+        };
+        let mut wanted = self.symbols.iter().filter(|choice| !choice.exclude).peekable();
+        match wanted.peek() {
+            None => !excluded(None),
+            Some(_) => wanted.any(|it| is(&it.value) && !excluded(it.value.offset)),
+        }
+    }
+
+    /// Whether drops for a reason may be reported.
+    pub fn may_want_reason(&self, name: &str) -> bool {
+        allow(&self.reasons, |glob| glob.matches(name))
     }
 
     /// Whether to report a row. One without a name or a reason matches no value: it is not among

@@ -101,6 +101,8 @@ pub fn parse(text: &str) -> Result<Protocol, String> {
         // ICMP of the other family is not what anyone means by it.
         "icmp" => return Ok(Protocol { network: IPV4, transport: ICMP.into() }),
         "icmpv6" | "icmp6" => return Ok(Protocol { network: IPV6, transport: ICMPV6.into() }),
+        // As /etc/protocols has it.
+        "ipv6-icmp" => return Ok(Protocol { network: IPV6, transport: ICMPV6.into() }),
         "ip" => return Ok(ethertype(IPV4)),
         "ip6" => return Ok(ethertype(IPV6)),
         _ => {}
@@ -138,7 +140,7 @@ pub fn parse(text: &str) -> Result<Protocol, String> {
 
 /// Every name that [`parse`] takes.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    let others = ["icmp6", "ip", "ip6"];
+    let others = ["icmp6", "ip", "ip6", "ipv6-icmp"];
     let mut names: Vec<&str> = TRANSPORT
         .iter()
         .map(|(_, name)| *name)

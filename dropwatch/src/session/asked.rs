@@ -11,7 +11,7 @@ use caps::Capability;
 use crate::{
     exit::Failure,
     filter::{contradiction, interface_name},
-    kernel::{HostNames, Known},
+    kernel::{HostNames, Known, Unfound},
     privilege,
     report::{
         keys::Choice,
@@ -45,7 +45,7 @@ pub fn check(settings: &Watch, names: &mut HostNames) -> Result<Asked, Failure> 
         asked.settle("--reason", &typed, names.has_reason(reason), settings.later)?;
     }
     for Choice { exclude, value: function } in &settings.keys.symbols {
-        let typed = typed(*exclude, function.name.text());
+        let typed = typed(*exclude, &function.to_string());
         asked.settle("--symbol", &typed, names.has_function(function), settings.later)?;
     }
     for Choice { exclude, value: name } in &settings.packets.netns {
@@ -73,6 +73,11 @@ pub fn check(settings: &Watch, names: &mut HostNames) -> Result<Asked, Failure> 
     let (keys, packets) = (&settings.keys, &settings.packets);
     let vain = contradiction::check(keys, packets, &asked.netns, &settings.filters);
     asked.notices.extend(vain.map_err(Failure::Usage)?);
+    if !settings.later && !keys.is_empty() && !names.leaves_any(keys) {
+        let typed = settings.filters.iter().take(keys.reasons.len() + keys.symbols.len());
+        let typed: Vec<&str> = typed.map(String::as_str).collect();
+        return Err(Failure::Usage(contradiction::nothing_passes(&typed)));
+    }
     Ok(asked)
 }
 
@@ -96,6 +101,7 @@ impl Asked {
                 let then = format!("{then} once it is{star}");
                 self.notices.push(format!("{option} {typed}: not there yet; {then}"));
             }
+            Known::Never(why) => return Err(Failure::Usage(format!("{option} {typed}: {why}"))),
             Known::No(why) => {
                 return Err(Failure::Usage(format!(
                     "{option} {typed}: {why}{star} (--later takes what is still to come)"
@@ -118,7 +124,8 @@ fn typed(exclude: bool, name: &str) -> String {
 fn netns(name: &str, names: &mut HostNames) -> (Known, Option<u32>) {
     let inum = match names.find_netns(name) {
         Ok(inum) => inum,
-        Err(why) => return (Known::No(why), None),
+        Err(Unfound::Absent(why)) => return (Known::No(why), None),
+        Err(Unfound::Other(why)) => return (Known::Never(why), None),
     };
     // Any number looks like one of a namespace.
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());

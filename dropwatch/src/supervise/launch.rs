@@ -166,8 +166,14 @@ fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(result as libc::c_int) })
 }
 
+/// A user by name, or by number as chown(1) and others take it.
 fn named(name: &str) -> Result<User, Failure> {
-    let found = User::named(name).with_context(|| format!("cannot look up the user {name}"))?;
+    let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+    let found = match (User::named(name), name.parse()) {
+        (Ok(None), Ok(number)) if is_number => User::numbered(number),
+        (found, _) => found,
+    };
+    let found = found.with_context(|| format!("cannot look up the user {name}"))?;
     found.ok_or_else(|| Failure::Usage(format!("--user {name}: there is no such user")))
 }
 
@@ -231,6 +237,12 @@ mod tests {
         assert_eq!(code(run(&["sleep", "30"], Some(libc::SIGTERM)).unwrap()), 128 + 15);
         assert_eq!(cannot_start(&run(&["/nonexistent/command"], None).unwrap_err()), 127);
         assert_eq!(cannot_start(&run(&["/dev/null"], None).unwrap_err()), 126);
+    }
+
+    #[test]
+    fn a_user_is_known_by_its_number_too() {
+        assert_eq!(named("0").unwrap().name, "root");
+        assert!(["4294967290", "-1", "+0", ""].iter().all(|name| named(name).is_err()));
     }
 
     #[test]

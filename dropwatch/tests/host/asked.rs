@@ -21,7 +21,7 @@ use testbed::{
 };
 
 use crate::{
-    harness::{Run, UDP4, binary, decoded, has_reasons, output, refused, text, wait_until},
+    harness::{Run, UDP4, UDP6, binary, decoded, has_reasons, output, refused, text, wait_until},
     reach::{LONG, drop_there, filtered, found, inum_of},
 };
 
@@ -86,6 +86,7 @@ const MISTYPED_REASONS: &[(&str, &str, &str)] = &[
     ("--reason", "no_scoket", "NO_SOCKET"),
     ("--reason", "NOSOCKET*", "NO_SOCKET"),
     ("--reason", "CORE:no_socket", "no drop reason"),
+    ("--reason", "CONSUMED", "is no drop"),
 ];
 
 #[test]
@@ -106,6 +107,23 @@ fn a_name_that_is_nothings_is_refused_with_those_like_it() {
         let refused = output(&["run", option, typed, "--", "echo", "started"]);
         assert_ne!(refused.status.code(), Some(0), "{option} {typed}");
         assert!(refused.stdout.is_empty(), "{option} {typed}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_network_of_one_family_takes_no_packet_of_the_other() {
+    for (family, expected) in [(Family::V4, [0, 0, 20, 20]), (Family::V6, [20, 20, 0, 0])] {
+        let closed = Closed::new(Transport::Udp, family).unwrap();
+        let run = |options: &[&str]| Run::within(&[closed.netns()], options);
+        let runs =
+            ["::/0", "!0.0.0.0/0", "0.0.0.0/0", "!::/0"].map(|network| run(&["--host", network]));
+        closed.send(20).unwrap();
+        let counted = runs.map(|run| {
+            let recording = run.stop();
+            recording.count(UDP4) + recording.count(UDP6)
+        });
+        assert_eq!(counted, expected, "{family:?}");
     }
 }
 
@@ -130,6 +148,15 @@ fn filters_that_no_drop_can_pass_are_refused() {
         let refused = output(&[&["run"][..], &line, &["--", "echo", "started"]].concat());
         assert_eq!(refused.status.code(), Some(125), "{line:?}: {}", text(&refused.stderr));
         assert!(refused.stdout.is_empty(), "{line:?}");
+    }
+    // Nor is there anything to wait for.
+    for [option, typed] in [
+        ["--netns", "/proc/self/ns/mnt"],
+        ["--netns", "/etc/passwd"],
+        ["--symbol", "tcp_v4_rcv+0x99999"],
+    ] {
+        let refused = output(&["-d", "100ms", option, typed, "--later"]);
+        assert_eq!(refused.status.code(), Some(2), "{typed}: {}", text(&refused.stderr));
     }
     let run = Run::start(&["--proto", "udp", "--proto", "icmp", "--port", "80"]);
     let notices = run.stop().start.notices;

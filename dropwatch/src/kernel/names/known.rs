@@ -2,7 +2,7 @@
 
 use super::{HostNames, HostRoot, LiveSymbols, Reasons, Vmlinux, status};
 use crate::report::{
-    keys::{Function, Glob},
+    keys::{Function, Glob, Keys},
     near::{did_you_mean, near},
 };
 
@@ -12,6 +12,8 @@ pub enum Known {
     Yes,
     /// Nothing is called so; in words, with names that look like it.
     No(String),
+    /// Nor will anything ever be; why.
+    Never(String),
     /// This host does not tell, and why.
     Untold(String),
 }
@@ -25,6 +27,10 @@ pub fn reasons(root: &HostRoot) -> Vec<String> {
 impl HostNames {
     /// Whether the kernel, or a module that is loaded, has a drop reason that `glob` matches.
     pub fn has_reason(&mut self, glob: &Glob) -> Known {
+        // `__sk_skb_reason_drop()` (net/core/skbuff.c) traces it as what consume_skb() frees.
+        if glob.text().eq_ignore_ascii_case("CONSUMED") {
+            return Known::Never("what is consumed is no drop: the kernel reports none".to_owned());
+        }
         let loaded = self.loaded();
         match &loaded.source {
             status::Reasons::Unnamed { btf, tracefs } => {
@@ -73,19 +79,35 @@ impl HostNames {
             let table = loaded.symbols.as_ref().map(LiveSymbols::table);
             return match table.is_ok_and(|table| table.reaches(offset, meant)) {
                 true => Known::Yes,
-                false => Known::No(format!("the function ends before +{offset:#x}")),
+                false => Known::Never(format!("the function ends before +{offset:#x}")),
             };
         }
         if let Some((_, elsewhere)) = found.first() {
             let elsewhere = elsewhere
                 .map_or("the kernel itself".to_owned(), |module| format!("module {module}"));
-            return Known::No(format!("no function of module {}: it is in {elsewhere}", {
-                typed.unwrap_or_default()
-            }));
+            let module = typed.unwrap_or_default();
+            return Known::No(format!(
+                "no function of module {module}: that function is in {elsewhere}, so leave \
+                 [{module}] away"
+            ));
         }
         let bare = function.name.text().split('.').next().unwrap_or_default();
         let names = loaded.symbols.iter().map(LiveSymbols::table).flat_map(|table| table.names());
         let near = near(bare, names.map(|(name, _)| name));
         Known::No(format!("no function of this kernel or its modules{}", did_you_mean(&near)))
+    }
+
+    /// Whether the kernel has a function, and a reason, that filters on both let through; true where it
+    /// does not tell.
+    pub fn leaves_any(&mut self, keys: &Keys) -> bool {
+        let loaded = self.loaded();
+        let tables = loaded.symbols.iter().map(LiveSymbols::table);
+        let function = tables.filter(|table| !table.is_restricted()).all(|table| {
+            let mut names = table.names();
+            names.any(|(name, module)| keys.may_want_function(name, module))
+        });
+        let mut reasons = loaded.reasons.names();
+        let named = matches!(loaded.source, status::Reasons::Btf { .. });
+        function && (!named || reasons.any(|name| keys.may_want_reason(name)))
     }
 }

@@ -13,13 +13,24 @@ use std::{
 use super::{CONTAINER, FOLDERS, HOST, Namespaces, link, mounted};
 use crate::report::near::{did_you_mean, near};
 
+/// Why a name is no network namespace's. Displays as the reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfound {
+    /// There is nothing of that name.
+    #[error("{0}")]
+    Absent(String),
+    /// It is something else, or may not be looked at.
+    #[error("{0}")]
+    Other(String),
+}
+
 impl Namespaces {
     /// The inode number of the namespace that people call `wanted`: `host`, a mounted name, a path
     /// such as `/proc/812/ns/net`, or the number itself.
     ///
     /// # Errors
     /// Why it is none, with those there are.
-    pub fn find(&mut self, wanted: &str) -> Result<u32, String> {
+    pub fn find(&mut self, wanted: &str) -> Result<u32, Unfound> {
         if wanted == HOST
             && let Some(host) = self.host
         {
@@ -33,13 +44,16 @@ impl Namespaces {
         if wanted.contains('/') {
             match Path::new(wanted).metadata() {
                 Ok(file) if self.nsfs().is_some_and(|nsfs| nsfs == file.dev()) => {
-                    return network(Path::new(wanted))
-                        .map_err(|error| format!("{wanted} is no network namespace: {error}"));
+                    return network(Path::new(wanted)).map_err(|error| {
+                        Unfound::Other(format!("{wanted} is no network namespace: {error}"))
+                    });
                 }
-                Ok(_) => return Err(format!("{wanted} is no namespace")),
+                Ok(_) => return Err(Unfound::Other(format!("{wanted} is no namespace"))),
                 // A name such as `docker/1a2b3c4d5e6f` is no path.
                 Err(error) if is_absent(&error) => {}
-                Err(error) => return Err(format!("cannot look at {wanted}: {error}")),
+                Err(error) => {
+                    return Err(Unfound::Other(format!("cannot look at {wanted}: {error}")));
+                }
             }
         }
         let mounted = self.now.mounted.get_or_insert_with(|| mounted(&self.root));
@@ -53,11 +67,11 @@ impl Namespaces {
             names.truncate(10);
             let first = if self.host.is_some() { HOST } else { CONTAINER };
             let known = [&[first], names.as_slice()].concat().join(", ");
-            format!(
+            Unfound::Absent(format!(
                 "there is no network namespace {wanted}{alike}{} there are {known}; for a process \
                  or a container use /proc/PID/ns/net",
                 if alike.is_empty() { ":" } else { "" }
-            )
+            ))
         })
     }
 
@@ -66,8 +80,8 @@ impl Namespaces {
     pub fn named(&self, wanted: &str) -> Option<u32> {
         let nsfs = self.nsfs()?;
         let inum = |path: &Path| {
-            let file = path.metadata().ok().filter(|file| file.dev() == nsfs)?;
-            u32::try_from(file.ino()).ok()
+            path.metadata().ok().filter(|file| file.dev() == nsfs)?;
+            network(path).ok()
         };
         if wanted.contains('/')
             && let Some(inum) = inum(Path::new(wanted))

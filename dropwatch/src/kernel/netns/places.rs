@@ -146,7 +146,7 @@ impl Namespaces {
     /// # Errors
     /// Why it is none, or cannot be entered.
     pub fn place_of(&mut self, wanted: &str) -> Result<Place, String> {
-        let inum = self.find(wanted)?;
+        let inum = self.find(wanted).map_err(|error| error.to_string())?;
         if let Some(place) = self.place(inum) {
             return Ok(place);
         }
