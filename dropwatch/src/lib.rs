@@ -3,6 +3,9 @@
 //!
 //! The map of the code, and the rules that its numbers obey, are in `docs/architecture.md`.
 
+#[macro_use]
+mod every;
+
 pub mod cli;
 pub mod command;
 pub mod diagnose;

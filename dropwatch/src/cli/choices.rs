@@ -10,7 +10,7 @@ use crate::{
 
 impl ValueEnum for Format {
     fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
+        Self::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
@@ -25,7 +25,7 @@ impl ValueEnum for Format {
 
 impl ValueEnum for Severity {
     fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
+        Self::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
@@ -42,7 +42,7 @@ impl ValueEnum for Severity {
 
 impl ValueEnum for By {
     fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
+        Self::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {

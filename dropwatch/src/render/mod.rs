@@ -63,16 +63,18 @@ pub trait Renderer {
     }
 }
 
-/// The output formats.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
-    #[default]
-    Text,
-    /// As SystemTap's dropwatch.stp prints it.
-    Classic,
-    /// One object a line, for programs and for `replay`.
-    Json,
+every! {
+    /// The output formats.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum Format {
+        /// For people.
+        #[default]
+        Text,
+        /// As SystemTap's dropwatch.stp prints it.
+        Classic,
+        /// One object a line, for programs and for `replay`.
+        Json,
+    }
 }
 
 /// How text is written.
@@ -84,9 +86,6 @@ pub struct Style {
 }
 
 impl Format {
-    /// In the order of the help.
-    pub const ALL: [Self; 3] = [Self::Text, Self::Classic, Self::Json];
-
     /// The word of the command line.
     pub fn name(self) -> &'static str {
         match self {

@@ -136,7 +136,9 @@ fn check_start(start: &Start) -> Result<(), String> {
 fn check_end(end: &End) -> Result<(), String> {
     check_host(&end.host)?;
     check_number("duration_s", end.duration_s, MAX_SECONDS)?;
-    let unknown = unknown_location(&end.lost)?;
+    // Those of which filters were undecided are not among the drops.
+    let lost = unknown_location(&end.lost)?;
+    let unknown = lost.saturating_sub(end.filter_undecided.unwrap_or(0));
     if unknown > end.drops {
         return Err(format!("{unknown} drops lost their location, of {} in all", end.drops));
     }

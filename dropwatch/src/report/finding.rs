@@ -41,24 +41,23 @@ pub struct Unreachable {
     pub why: String,
 }
 
-/// How much a finding matters. The most severe is the least.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// A limit of this host is reached, and what it refuses is lost although nothing is wrong with
-    /// it. It goes on for as long as the load does.
-    Critical,
-    /// Packets are refused by a decision (a rule, a route, a filter) or because something is
-    /// broken or missing. Right or wrong: somebody has to say.
-    Warning,
-    /// Small, or usual in small numbers; worth knowing when it is the largest part.
-    Notice,
+every! {
+    /// How much a finding matters. The most severe is the least.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Severity {
+        /// A limit of this host is reached, and what it refuses is lost although nothing is wrong with
+        /// it. It goes on for as long as the load does.
+        Critical,
+        /// Packets are refused by a decision (a rule, a route, a filter) or because something is
+        /// broken or missing. Right or wrong: somebody has to say.
+        Warning,
+        /// Small, or usual in small numbers; worth knowing when it is the largest part.
+        Notice,
+    }
 }
 
 impl Severity {
-    /// The most severe first.
-    pub const ALL: [Self; 3] = [Self::Critical, Self::Warning, Self::Notice];
-
     pub fn name(self) -> &'static str {
         match self {
             Self::Critical => "critical",

@@ -15,20 +15,19 @@ use super::{
     protocol::{self, Word},
 };
 
-/// What drops can be counted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum By {
-    Netns,
-    Iface,
-    Protocol,
-    Cpu,
+every! {
+    /// What drops can be counted by.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum By {
+        Netns,
+        Iface,
+        Protocol,
+        Cpu,
+    }
 }
 
 impl By {
-    /// In the order of the help.
-    pub const ALL: [Self; 4] = [Self::Netns, Self::Iface, Self::Protocol, Self::Cpu];
-
     /// What of a packet has to be read to tell it, as bits of [`part`].
     pub fn parts(self) -> u32 {
         match self {

@@ -149,7 +149,13 @@ fn interfaces(called: &[String], selected: &[Option<u32>], names: &mut HostNames
     let hidden = match found.complete {
         true if !selected.is_empty() => None,
         true => hidden(names),
-        false => Some("some network namespaces cannot be entered: run with sudo".to_owned()),
+        false => {
+            let way_out = match privilege::may_use(Capability::CAP_SYS_ADMIN) {
+                true => "",
+                false => ": run with sudo, for CAP_SYS_ADMIN",
+            };
+            Some(format!("some network namespaces cannot be entered{way_out}"))
+        }
     };
     let place = if selected.is_empty() { "any network namespace" } else { "these namespaces" };
     let known = |name: &String| {

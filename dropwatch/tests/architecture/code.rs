@@ -52,7 +52,8 @@ fn module_of(name: &str) -> Vec<String> {
     module
 }
 
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+/// Every file of Rust below `folder`.
+pub fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
         let path = entry.expect("entry").path();
         if path.is_dir() {

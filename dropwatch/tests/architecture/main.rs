@@ -283,6 +283,32 @@ const FORMATS: &[&str] = &[
     "tui",
 ];
 
+/// Files, folders and tests that docs/adding.md sends people to.
+#[test]
+fn the_guide_names_what_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = std::fs::read_to_string(root.join("docs/adding.md")).expect("the guide");
+    let quoted = || page.split('`').skip(1).step_by(2);
+    let paths: Vec<&str> = quoted().filter(|it| it.contains('/') && !it.contains(' ')).collect();
+    assert!(paths.len() > 30, "{paths:?}");
+    let gone: Vec<_> = paths.iter().filter(|path| !root.join(path).exists()).collect();
+    assert!(gone.is_empty(), "no such file: {gone:?}");
+    let code: String = ["dropwatch/src", "dropwatch/tests"]
+        .iter()
+        .flat_map(|folder| texts(&root.join(folder)))
+        .collect();
+    let tests = quoted().filter(|it| it.matches('_').count() > 2 && !it.contains(['/', ' ']));
+    for test in tests {
+        assert!(code.contains(&format!("fn {test}()")), "no test {test}");
+    }
+}
+
+fn texts(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    code::walk(folder, &mut found);
+    found.iter().map(|path| std::fs::read_to_string(path).expect("source file")).collect()
+}
+
 #[test]
 fn main_is_a_table_of_contents() {
     let main = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/main.rs");

@@ -6,7 +6,11 @@ use dropwatch_common::{NO_REASON, filter::Group};
 use proptest::prelude::*;
 
 use super::{
-    super::keys::{Choice, Keys},
+    super::{
+        decode::decode,
+        keys::{Choice, Keys},
+        model::Line,
+    },
     *,
 };
 
@@ -152,6 +156,22 @@ fn a_packet_filter_leaves_what_found_no_room_counted() {
     let report = reporter.report(&snapshot(1, &[((HOOK, 8), 4)], lost), 1, &[], &mut Table);
     assert_eq!((report.drops, report.other.unknown_location), (7, 3));
     assert_eq!(report.filter_undecided, Some(2));
+}
+
+/// Others' drops interrupt each other, and none of them is what the filters ask for.
+#[test]
+fn what_a_filtered_run_writes_can_be_read_where_all_is_undecided() {
+    let lost = Lost { recursion: 240, ..Lost::default() };
+    let options = Options { packets_filtered: true, ..Options::default() };
+    let mut reporter = Reporter { options, ..reporter() };
+    let taken = snapshot(1, &[], lost);
+    let report = reporter.report(&taken, 1, &[], &mut Table);
+    let end = reporter.end(taken.wall);
+    assert_eq!((end.drops, end.filter_undecided), (0, Some(240)));
+    for line in [Line::Report(report), Line::End(end)] {
+        let text = serde_json::to_string(&line).unwrap();
+        assert_eq!(decode(&text), Ok(line), "{text}");
+    }
 }
 
 #[test]
