@@ -3,6 +3,7 @@
 //! The host is an excerpt of a real one (`tests/fixtures/hosts/README.md`), so pages do not change
 //! with the machine that the tests run on.
 
+mod causes;
 mod counters;
 #[path = "../fixtures/hosts.rs"]
 mod hosts;

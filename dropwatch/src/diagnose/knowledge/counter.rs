@@ -64,7 +64,7 @@ impl Table {
 
     /// What a counter counts, and the rules and drops that go with it.
     pub(super) fn find_counter(&self, typed: &str) -> Option<Answer<'_>> {
-        let name = pasted::without_values(typed);
+        let name = &bare(pasted::without_values(typed));
         let about = |counter: &'_ Counter| {
             let names: Vec<String> = counter.named(name).into_iter().map(str::to_owned).collect();
             (!names.is_empty()).then_some(names)
@@ -87,11 +87,27 @@ impl Table {
     }
 }
 
+/// A counter without the file or the command that shows it:
+/// `/sys/class/net/eth0/statistics/rx_missed_errors`, `conntrack -S drop`, `ethtool -S eth0 x`.
+fn bare(typed: &str) -> String {
+    if let Some((_, name)) = typed.rsplit_once("/statistics/") {
+        return format!("link.{name}");
+    }
+    match typed.split_whitespace().collect::<Vec<_>>().as_slice() {
+        ["conntrack", "-S", name] => format!("conntrack.{name}"),
+        ["ethtool", "-S", _, name] => format!("driver.{name}"),
+        _ => typed.to_owned(),
+    }
+}
+
 /// Whether `typed` is a way to write the name of a counter: `Udp.InErrors`, `UdpInErrors`,
-/// `Udp: InErrors`, `udp_in_errors`, and without its group `InErrors`.
+/// `Udp: InErrors`, `udp_in_errors`, and without its group `InErrors`; of `link.rx_missed_errors`
+/// also `rx_missed`, as `ip` has it.
 pub(super) fn is_counter(typed: &str, name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
-    same_letters(typed, name) || same_letters(typed, last)
+    let short = name.strip_prefix("link.").and_then(|last| last.strip_suffix("_errors"));
+    let is_short = || short.is_some_and(|it| it.contains('_') && same_letters(typed, it));
+    same_letters(typed, name) || same_letters(typed, last) || is_short()
 }
 
 /// Whether two names have the same letters and digits, whatever the case and what stands between.

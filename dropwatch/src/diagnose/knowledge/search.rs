@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(of("tcp_v4_rcv+0x91 (NO_SOCKET)"), ["no TCP socket for this segment"]);
         assert_eq!(
             of("tcp_v4_rcv+0x91 (NOT_SPECIFIED)"),
-            ["the last segment met a TIME_WAIT socket"]
+            ["end of a connection, or of a half-open one"]
         );
         assert_eq!(
             of("some_driver+0x1 [some] (NO_SOCKET)"),
