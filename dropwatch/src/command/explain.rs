@@ -47,12 +47,9 @@ pub fn page<'a>(
     root: &HostRoot,
 ) -> Result<Page<'a>, Failure> {
     let counters = counters::read(root);
-    let typed: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
     let names: Vec<String> = counters.iter().map(|(name, _)| name.to_owned()).collect();
-    let answer = match table.only_counted(&typed.join(" "), &names) {
-        Some(answer) => answer,
-        None => table.find_all(words).map_err(|unknown| Failure::Usage(unknown.to_string()))?,
-    };
+    let answer =
+        table.find_all(words, &names).map_err(|unknown| Failure::Usage(unknown.to_string()))?;
     let values = values(table, &answer, &counters, root);
     let explained = |rule: &'a Rule| Explained { rule, change: rule.knobs(table).collect() };
     Ok(Page {

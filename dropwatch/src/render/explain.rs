@@ -90,13 +90,14 @@ pub enum Value {
 /// Writes what is known about one name.
 pub fn page(page: &Page<'_>, medium: Medium, out: &mut dyn io::Write) -> io::Result<()> {
     let mut text = Text { page: String::new(), medium };
-    for word in &page.words {
-        text.gap();
-        text.word(word);
-    }
+    // What the kernel calls so comes before what dropwatch does.
     for counter in &page.counters {
         text.gap();
         text.counter(counter, &page.values);
+    }
+    for word in &page.words {
+        text.gap();
+        text.word(word);
     }
     if !page.topics.is_empty() {
         text.gap();

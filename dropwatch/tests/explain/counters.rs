@@ -174,7 +174,14 @@ fn lines_of_counters_are_those_of_all_that_they_name() {
     let snmp = "Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors";
     assert_eq!(
         names(snmp),
-        ["Udp.NoPorts", "Udp.InErrors", "Udp.RcvbufErrors", "Udp.SndbufErrors"]
+        [
+            "Udp.InDatagrams",
+            "Udp.OutDatagrams",
+            "Udp.NoPorts",
+            "Udp.InErrors",
+            "Udp.RcvbufErrors",
+            "Udp.SndbufErrors"
+        ]
     );
     assert_eq!(
         names("explains 81.8% of the drops · drop +4501 · early_drop +0"),

@@ -7,6 +7,7 @@ mod causes;
 mod counters;
 #[path = "../fixtures/hosts.rs"]
 mod hosts;
+mod lines;
 mod meaningless;
 mod pages;
 mod rows;

@@ -63,10 +63,21 @@ impl<'a> Answer<'a> {
         Self { topics: vec![topic.to_owned()], ..answer }
     }
 
+    /// Adds a counter. Those of which nothing more is known share one paragraph.
+    fn count(&mut self, counted: Counted<'a>) {
+        let alike = self.counters.iter_mut().find(|it| it.known.is_none());
+        match alike {
+            Some(alike) if counted.known.is_none() => add(&mut alike.names, counted.names),
+            _ => add(&mut self.counters, vec![counted]),
+        }
+    }
+
     /// Both answers, each thing once, and in full if one of them has it so.
     pub(super) fn and(mut self, other: Self) -> Self {
         add(&mut self.words, other.words);
-        add(&mut self.counters, other.counters);
+        for counted in other.counters {
+            self.count(counted);
+        }
         add(&mut self.topics, other.topics);
         add(&mut self.rules, other.rules);
         add(&mut self.full, other.full);

@@ -21,7 +21,11 @@ impl Table {
     ///
     /// # Errors
     /// It is a list of names, and one of them is not known.
-    pub(super) fn find_listed(&self, text: &str) -> Result<Option<Answer<'_>>, Unknown> {
+    pub(super) fn find_listed(
+        &self,
+        text: &str,
+        counters: &[String],
+    ) -> Result<Option<Answer<'_>>, Unknown> {
         let keys: Vec<&str> = pasted::keys(text).collect();
         if !keys.is_empty() {
             return Ok(keys.into_iter().filter_map(|key| self.find_name(key)).reduce(Answer::and));
@@ -29,11 +33,12 @@ impl Table {
         let tokens: Vec<&str> = pasted::tokens(text).collect();
         let group = pasted::group(text);
         if let Some(group) = group {
-            let counters = tokens[1..].iter();
-            let found: Vec<Answer<'_>> =
-                counters.filter_map(|name| self.find_counter(&format!("{group}.{name}"))).collect();
-            if !found.is_empty() {
-                return Ok(found.into_iter().reduce(Answer::and));
+            let names = tokens[1..].iter().map(|name| format!("{group}.{name}"));
+            let counter = |name: String| {
+                self.find_counter(&name).or_else(|| self.only_counted(&name, counters))
+            };
+            if let Some(found) = names.filter_map(counter).reduce(Answer::and) {
+                return Ok(Some(found));
             }
         }
         if tokens.len() < 2 && !tokens.iter().any(|token| pasted::is_name(token)) {
@@ -41,7 +46,8 @@ impl Table {
         }
         let one = |token: &str| {
             let topic = || subject::about(self, token).map(|all| Answer::about(token, all));
-            self.find_name(token).or_else(topic)
+            let counted = || self.only_counted(token, counters);
+            self.find_name(token).or_else(counted).or_else(topic)
         };
         let is_list = tokens.iter().all(|token| pasted::is_name(token) || one(token).is_some());
         let is_short = tokens.len() <= SHORT
@@ -54,9 +60,15 @@ impl Table {
                 || pasted::is_counted(text, token)
                 || (is_short && self.is_identifier(token));
             let found = match (is_list, has_values) {
-                (true, true) => self.find_counter(token).or_else(|| one(token)),
+                // `cpu=0` before the counters of that CPU is a heading, not asked for.
+                (true, true) => self.find_counter(token).or_else(|| {
+                    let other = one(token)?;
+                    Some(Answer { words: Vec::new(), ..other })
+                }),
                 (true, false) => one(token),
-                (false, _) if is_name => self.find_name(token),
+                (false, _) if is_name => {
+                    self.find_name(token).or_else(|| self.only_counted(token, counters))
+                }
                 (false, _) => None,
             };
             match found {
@@ -78,7 +90,11 @@ impl Table {
     }
 
     /// What there is to say of the name of one of a host's `counters`, if no more is known of it.
-    pub fn only_counted<'a>(&'a self, typed: &str, counters: &[String]) -> Option<Answer<'a>> {
+    pub(super) fn only_counted<'a>(
+        &'a self,
+        typed: &str,
+        counters: &[String],
+    ) -> Option<Answer<'a>> {
         let typed = pasted::plain(typed);
         let name = pasted::without_values(&typed);
         if self.is_counter(name) {
@@ -98,7 +114,7 @@ impl Table {
 
 impl Answer<'_> {
     /// Whether it only says what is not known.
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         let known = Self { not_known: Vec::new(), ..self.clone() };
         known == Self::default()
     }

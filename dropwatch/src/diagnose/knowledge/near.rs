@@ -16,6 +16,12 @@ fn is_of_driver(name: &str) -> bool {
         && name.chars().all(|c| is_word(c) || c == '-')
 }
 
+/// Whether a text is an option of a command line: `-v`, `--fail-over 0`.
+fn is_option(text: &str) -> bool {
+    let name = text.trim_start_matches('-');
+    name.len() < text.len() && name.starts_with(|c: char| c.is_ascii_alphabetic())
+}
+
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
@@ -26,6 +32,10 @@ pub enum Unknown {
          those are its own (`dropwatch explain` lists all names)"
     )]
     OfDriver(String),
+    #[error("`{0}` is not known as a name; `dropwatch --help` explains options")]
+    Option(String),
+    #[error("{bytes} bytes are too much to explain at once: at most {most}")]
+    TooLong { bytes: usize, most: usize },
     #[error(
         "nothing is known about `{name}`{}{} (`dropwatch explain` lists all names)",
         did_you_mean(.near), spoken(.hints)
@@ -46,6 +56,9 @@ impl Table {
         let mut name: String = letters.by_ref().take(MOST_LETTERS).collect();
         if letters.next().is_some() {
             name.push('…');
+        }
+        if is_option(text) {
+            return Unknown::Option(name);
         }
         let near = self.near(reason, [other, text]);
         let mut hints = subject::hints(self, text);

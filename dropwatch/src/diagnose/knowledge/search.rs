@@ -7,11 +7,14 @@ use super::{
     entry::{CORE, Entry},
     function_name,
     near::Unknown,
-    pasted,
+    pasted::{self, Labelled},
     rule::Rule,
     subject::{self, subjects},
     word::Word,
 };
+/// Bytes of a text that is no JSON and no series: a whole report of many rows with their details is
+/// shorter. Every word of it is looked for, which takes time.
+const MOST: usize = 16 * 1024;
 /// Prefix of reasons in the kernel's sources.
 const ENUMERATOR: &str = "SKB_DROP_REASON_";
 
@@ -27,27 +30,43 @@ impl Table {
     /// # Errors
     /// Nothing is known; the error suggests names that look like it.
     pub fn find(&self, typed: &str) -> Result<Answer<'_>, Unknown> {
-        self.find_all(&[typed])
+        self.find_all(&[typed], &[])
     }
 
     /// What is known about what the `arguments` of a command line say together or, where that is
-    /// nothing, each of them.
+    /// nothing, each of them. `counters` are all that the host has, by group and name: of some of them
+    /// nothing more is known.
     ///
     /// # Errors
-    /// As [`Self::find`]. An answer leaves nothing out silently: what of it is not known, it says.
-    pub fn find_all(&self, arguments: &[impl AsRef<str>]) -> Result<Answer<'_>, Unknown> {
+    /// As [`Self::find`], and of a text that is too long. An answer leaves nothing out silently: what of
+    /// it is not known, it says.
+    pub fn find_all(
+        &self,
+        arguments: &[impl AsRef<str>],
+        counters: &[String],
+    ) -> Result<Answer<'_>, Unknown> {
         let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
         let text = pasted::plain(&arguments.join(" "));
-        if let Some(answer) = self.find_whole(&text)? {
+        if let Some(answer) = self.find_labelled(&text) {
+            return Ok(answer);
+        }
+        if text.len() > MOST {
+            return Err(Unknown::TooLong { bytes: text.len(), most: MOST });
+        }
+        let whole = |text: &str| match self.only_counted(text, counters) {
+            Some(answer) => Ok(Some(answer)),
+            None => self.find_whole(text),
+        };
+        if let Some(answer) = whole(&text)? {
             return Ok(answer);
         }
         if arguments.len() > 1 {
-            let each = arguments.iter().map(|typed| self.find_whole(&pasted::plain(typed)));
+            let each = arguments.iter().map(|typed| whole(&pasted::plain(typed)));
             if let Ok(Some(answer)) = each.collect::<Result<Option<Answer<'_>>, _>>() {
                 return Ok(answer);
             }
         }
-        if let Some(answer) = self.find_listed(&text)? {
+        if let Some(answer) = self.find_listed(&text, counters)? {
             return Ok(answer);
         }
         let reason = bare_reason(&text).unwrap_or_default();
@@ -95,6 +114,31 @@ impl Table {
             }
         }
         Ok(Some(all))
+    }
+
+    /// All drops and findings of a line of JSON or of some series, where there are several.
+    fn find_labelled(&self, text: &str) -> Option<Answer<'_>> {
+        let all: Vec<Labelled<'_>> = pasted::labelled(text).collect();
+        if all.len() < 2 {
+            return None;
+        }
+        let one = |labelled: &Labelled<'_>| {
+            let (found, name) = match *labelled {
+                Labelled::Rule(rule) => (self.find_rule(rule), rule.to_owned()),
+                Labelled::Drops { function: Some(function), reason: Some(reason) } => (
+                    self.find_row(pasted::Row::new(function, reason)),
+                    format!("{function} ({reason})"),
+                ),
+                Labelled::Drops { function, reason } => {
+                    let name = function.or(reason)?;
+                    (self.find_name(name), name.to_owned())
+                }
+            };
+            let unknown = || Answer { not_known: vec![name], ..Answer::default() };
+            Some(found.unwrap_or_else(unknown))
+        };
+        let answer: Answer<'_> = all.iter().filter_map(one).collect();
+        (!answer.is_empty()).then_some(answer)
     }
 
     /// All names that [`Table::find`] knows, in order, each once: rules, drop reasons, functions,
@@ -483,6 +527,10 @@ mod tests {
             "nothing is known about `nonsense` (`dropwatch explain` lists all names)"
         );
         assert!(unknown("").starts_with("nothing is known about `` ("));
-        assert!(unknown(&"x ".repeat(50_000)).len() < 300);
+        assert!(unknown(&"x ".repeat(4_000)).len() < 300);
+        assert_eq!(
+            unknown(&"x ".repeat(50_000)),
+            "99999 bytes are too much to explain at once: at most 16384"
+        );
     }
 }
