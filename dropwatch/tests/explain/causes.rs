@@ -13,7 +13,7 @@ const MEASURED: [(&str, &str, &[&str]); 7] = [
     ("ipv6_frag_rcv", "NOT_SPECIFIED", &["Ip6.ReasmFails"]),
     ("tcp_v4_rcv", "NOT_SPECIFIED", &["TcpExt.EmbryonicRsts"]),
     ("tcp_v4_do_rcv", "TCP_FLAGS", &["TcpExt.SyncookiesFailed"]),
-    ("ip6_protocol_deliver_rcu", "IP_INADDRERRORS", &["Ip6.InDiscards"]),
+    ("ip6_input_finish", "IP_INADDRERRORS", &["Ip6.InDiscards"]),
 ];
 
 /// What a case does not raise, although it looks like it.
