@@ -219,7 +219,9 @@ pub(super) fn pack_tools(project: &Project, contents: &Contents<'_>, to: &Path) 
         cpio.folder(folder);
     }
     cpio.file("init", 0o755, INIT.as_bytes());
-    cpio.file("etc/passwd", 0o644, b"root:x:0:0::/root:/bin/sh\n");
+    let users = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n";
+    cpio.file("etc/passwd", 0o644, users.as_bytes());
+    cpio.file("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n");
     cpio.copy("bin/dropwatch", contents.dropwatch)?;
     if let Some(tests) = contents.tests {
         cpio.copy("project/host-tests", tests)?;

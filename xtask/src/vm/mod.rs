@@ -56,13 +56,12 @@ const JOBS: usize = 4;
 const COMMAND_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Tests that a guest leaves out, and why.
-const NOT_IN_GUESTS: [(&str, &str); 7] = [
+const NOT_IN_GUESTS: [(&str, &str); 6] = [
     ("collectors::", "guests have no log collectors"),
     ("nat::the_story_of_nginx_and_ab", "guests have neither nginx nor ab"),
     ("noise::", "guests have no other tenants"),
     ("pcapng::", "guests have no tshark"),
     ("recipes::", "guests do not have the README's programs"),
-    ("run::under_sudo_the_command_is_the_callers", "guests have no user but root"),
     ("top::", "guests have no tmux"),
 ];
 /// Groups of tests about the program itself, which no kernel changes. They wait a lot, so one
