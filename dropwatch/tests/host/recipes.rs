@@ -159,9 +159,9 @@ fn one_container() {
 fn the_nic_says_dropped() {
     let kitchen = Kitchen::new("nic");
     let wire = Wire::new().unwrap();
-    let show = "ip -s link show dev eth0";
+    let show = "ip -s -s link show dev eth0";
     let inside =
-        format!("ip -n {} -s link show dev {}", wire.receiver().name(), Wire::RECEIVER_LINK);
+        format!("ip -n {} -s -s link show dev {}", wire.receiver().name(), Wire::RECEIVER_LINK);
     let own = within(&[wire.receiver()]).join(" ");
     let link = format!("--iface {} {own}", Wire::RECEIVER_LINK);
     let changes = [
