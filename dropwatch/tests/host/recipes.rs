@@ -7,6 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use testbed::{
     drops::{
         Cause,
@@ -46,6 +50,15 @@ impl Kitchen {
 
 impl Drop for Kitchen {
     fn drop(&mut self) {
+        // A test that fails leaves those who follow the recipe waiting for it: all work in here.
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            let pid = process.file_name().to_str().and_then(|pid| pid.parse().ok());
+            if let Some(pid) = pid
+                && fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == self.0)
+            {
+                let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
         let _left = fs::remove_dir_all(&self.0);
     }
 }
