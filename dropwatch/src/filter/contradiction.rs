@@ -6,11 +6,11 @@
 use dropwatch_common::filter::{ANY, Masked, NAME, Ports, Protocol};
 
 use super::{Packets, port_bearing};
-use crate::report::keys::{Choice, Keys};
+use crate::report::{
+    keys::{Choice, Keys},
+    protocol::{IPV4, IPV6},
+};
 
-/// Ethertypes (include/uapi/linux/if_ether.h).
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
 /// Extension headers of IPv6 (IANA, IPv6 Extension Header Types).
 const EXTENSIONS: [u16; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
 /// All IPv4 addresses, mapped into IPv6 (`::ffff:0:0/96`).
@@ -31,7 +31,7 @@ impl Range {
 
 /// Finds values that can let nothing through.
 ///
-/// `netns` are the inode numbers of the namespaces in `packets`, where there are any; `typed` is how
+/// `netns` are the namespaces in `packets`; `typed` is how
 /// every value was typed, those of `keys` first and then as [`Packets`] has them.
 ///
 /// Returns a notice for each value that is in vain beside others.
@@ -41,10 +41,12 @@ impl Range {
 pub fn check(
     keys: &Keys,
     packets: &Packets,
-    netns: &[Option<u32>],
+    netns: &[Place],
     typed: &[String],
 ) -> Result<Vec<String>, String> {
-    let places: Vec<_> = packets.netns.iter().zip(netns).map(place).collect();
+    let places = packets.netns.iter().zip(netns);
+    let places: Vec<Choice<&Place>> =
+        places.map(|(choice, place)| Choice { exclude: choice.exclude, value: place }).collect();
     let mut rest = typed;
     let mut next = |length: usize| {
         let (own, others) = rest.split_at(length.min(rest.len()));
@@ -89,38 +91,23 @@ pub fn check(
         headers.into_iter().filter(|typed| !own.contains(typed)).collect::<Vec<_>>()
     };
     let vain = [
-        (protocol, in_vain(protocols, |own| is_possible(own, hosts, ports))),
-        (host, in_vain(hosts, |own| is_possible(protocols, own, ports))),
-        (port, in_vain(ports, |own| is_possible(protocols, hosts, own))),
+        (
+            protocol,
+            excluding(protocols, protocol),
+            in_vain(protocols, |own| is_possible(own, hosts, ports)),
+        ),
+        (host, excluding(hosts, host), in_vain(hosts, |own| is_possible(protocols, own, ports))),
+        (port, excluding(ports, port), in_vain(ports, |own| is_possible(protocols, hosts, own))),
     ];
-    for (own, indices) in vain {
-        notices.extend(indices.iter().filter_map(|index| {
-            let excluded = own.iter().filter(|typed| typed.contains('!')).cloned();
-            let beside: Vec<_> = others(own).into_iter().chain(excluded).collect();
-            Some(lost(own.get(*index)?, &beside))
-        }));
+    for (own, excluding, indices) in vain {
+        let beside = [others(own), excluding].concat();
+        notices.extend(indices.iter().filter_map(|index| Some(lost(own.get(*index)?, &beside))));
     }
     Ok(notices)
 }
 
 /// What tells a namespace from others: its number, or its name while it has none.
-fn place((choice, inum): (&Choice<String>, &Option<u32>)) -> Choice<(Option<u32>, String)> {
-    let name = match inum {
-        Some(_) => String::new(),
-        None => mounted_as(&choice.value),
-    };
-    Choice { exclude: choice.exclude, value: (*inum, name) }
-}
-
-/// The short name of a namespace that is to come, where it is called by the path of that name.
-fn mounted_as(name: &str) -> String {
-    let folders = [("/run/netns/", ""), ("/run/docker/netns/", "docker/")];
-    let path = name.strip_prefix("/var").filter(|rest| rest.starts_with("/run/")).unwrap_or(name);
-    let short = folders.iter().find_map(|(folder, prefix)| {
-        path.strip_prefix(folder).map(|name| format!("{prefix}{name}"))
-    });
-    short.unwrap_or_else(|| name.to_owned())
-}
+pub type Place = (Option<u32>, String);
 
 /// Looks among the values of one option for those that others of it exclude; `covers` tells whether
 /// all that its second argument matches is matched by its first.
@@ -137,8 +124,14 @@ fn within<T: Clone>(
     if wanted > 0 && vain.len() == wanted {
         return Err(nothing(typed));
     }
-    let excluding: Vec<_> = typed.iter().filter(|typed| typed.contains('!')).cloned().collect();
+    let excluding = excluding(choices, typed);
     Ok(vain.iter().filter_map(|index| Some(lost(typed.get(*index)?, &excluding))).collect())
+}
+
+/// How those were typed that are excluded.
+fn excluding<T>(choices: &[Choice<T>], typed: &[String]) -> Vec<String> {
+    let excluded = choices.iter().zip(typed).filter(|(choice, _)| choice.exclude);
+    excluded.map(|(_, typed)| typed.clone()).collect()
 }
 
 fn everything(excluded: bool, typed: &str) -> Result<(), String> {
@@ -287,8 +280,11 @@ mod tests {
     fn checked(line: &str) -> Result<Vec<String>, String> {
         let Line { filters } = Line::parse_from([""].into_iter().chain(line.split_whitespace()));
         let packets = filters.packets();
-        let number = |it: &Choice<String>| (it.value != "?").then_some(it.value.len() as u32);
-        let netns: Vec<_> = packets.netns.iter().map(number).collect();
+        let place = |it: &Choice<String>| match it.value.as_str() {
+            "?" => (None, "?".to_owned()),
+            name => (Some(name.len() as u32), String::new()),
+        };
+        let netns: Vec<_> = packets.netns.iter().map(place).collect();
         check(&filters.keys(), &packets, &netns, &filters.typed())
     }
 

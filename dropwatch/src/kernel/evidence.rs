@@ -305,14 +305,14 @@ mod tests {
     use super::*;
 
     fn watched() -> WatchList {
-        WatchList::new(
-            ["Udp.NoPorts"],
-            "TcpExt.ListenOverflows",
-            vec!["net.ipv4.ip_forward"],
-            vec!["net/ipv4/conf/DEV/rp_filter"],
-            vec!["softnet.dropped"],
-            vec!["net.core.netdev_max_backlog"],
-        )
+        WatchList {
+            counters: [("Udp", "NoPorts"), ("TcpExt", "ListenOverflows")].into(),
+            overflows: "TcpExt.ListenOverflows",
+            settings: vec!["net.ipv4.ip_forward"],
+            device_settings: vec!["net/ipv4/conf/DEV/rp_filter"],
+            host_losses: vec!["softnet.dropped"],
+            host_settings: vec!["net.core.netdev_max_backlog"],
+        }
     }
 
     fn is_own(space: &Space) -> bool {

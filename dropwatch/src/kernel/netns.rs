@@ -31,7 +31,7 @@ use std::{
 };
 
 pub use self::{
-    find::Unfound,
+    find::{Unfound, short_name},
     places::{Interfaces, Place},
 };
 use super::{

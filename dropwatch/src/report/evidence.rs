@@ -42,7 +42,7 @@ impl<S: Into<String>> FromIterator<(S, u64)> for Counters {
 pub struct WatchList {
     /// Counters of a namespace, by group and name: looked up some hundred times for each namespace
     /// and report.
-    counters: HashSet<(&'static str, &'static str)>,
+    pub counters: HashSet<(&'static str, &'static str)>,
     /// Where this counter of a namespace has counted, listening sockets are looked at.
     pub overflows: &'static str,
     /// Settings of a namespace.
@@ -56,20 +56,6 @@ pub struct WatchList {
 }
 
 impl WatchList {
-    /// `counters` are named as `Udp.NoPorts`.
-    pub fn new(
-        counters: impl IntoIterator<Item = &'static str>,
-        overflows: &'static str,
-        settings: Vec<&'static str>,
-        device_settings: Vec<&'static str>,
-        host_losses: Vec<&'static str>,
-        host_settings: Vec<&'static str>,
-    ) -> Self {
-        let counters = counters.into_iter().chain([overflows]);
-        let counters = counters.filter_map(|name| name.split_once('.')).collect();
-        Self { counters, overflows, settings, device_settings, host_losses, host_settings }
-    }
-
     /// Whether to read a counter of a namespace.
     pub fn has_counter(&self, group: &str, name: &str) -> bool {
         self.counters.contains(&(group, name))

@@ -65,8 +65,9 @@ const NETWORK: [(u16, &str); 18] = [
     (0x8914, "fip"),
 ];
 
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
+/// Ethertypes that more is known of than their names (include/uapi/linux/if_ether.h).
+pub const IPV4: u16 = 0x0800;
+pub const IPV6: u16 = 0x86dd;
 
 /// `tcp`, or `ip-proto-253` for one without a name here.
 pub fn transport(number: u8) -> Word {

@@ -11,7 +11,7 @@ use caps::Capability;
 use crate::{
     exit::Failure,
     filter::{contradiction, interface_name},
-    kernel::{HostNames, Known, Unfound},
+    kernel::{HostNames, Known, Unfound, short_name},
     privilege,
     report::{
         keys::Choice,
@@ -71,7 +71,12 @@ pub fn check(settings: &Watch, names: &mut HostNames) -> Result<Asked, Failure> 
         }
     }
     let (keys, packets) = (&settings.keys, &settings.packets);
-    let vain = contradiction::check(keys, packets, &asked.netns, &settings.filters);
+    let places = packets.netns.iter().zip(&asked.netns).map(|(choice, inum)| match inum {
+        Some(_) => (*inum, String::new()),
+        None => (None, short_name(&choice.value)),
+    });
+    let places: Vec<_> = places.collect();
+    let vain = contradiction::check(keys, packets, &places, &settings.filters);
     asked.notices.extend(vain.map_err(Failure::Usage)?);
     if !settings.later && !keys.is_empty() && !names.leaves_any(keys) {
         let typed = settings.filters.iter().take(keys.reasons.len() + keys.symbols.len());

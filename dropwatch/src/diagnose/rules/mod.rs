@@ -149,14 +149,15 @@ pub fn watch_list() -> WatchList {
     let all = |of: fn(&Rule) -> &'static [&'static str]| -> BTreeSet<&'static str> {
         RULES.iter().flat_map(|rule| of(rule)).copied().collect()
     };
-    WatchList::new(
-        all(|rule| rule.counters),
-        accept_queue::OVERFLOWS,
-        Vec::from_iter(all(|rule| rule.settings)),
-        Vec::from_iter(all(|rule| rule.device_settings)),
-        Vec::from_iter(all(|rule| rule.host_losses)),
-        Vec::from_iter(all(|rule| rule.host_settings)),
-    )
+    let list = |of| Vec::from_iter(all(of));
+    WatchList {
+        counters: all(|rule| rule.counters).iter().filter_map(|it| it.split_once('.')).collect(),
+        overflows: accept_queue::OVERFLOWS,
+        settings: list(|rule| rule.settings),
+        device_settings: list(|rule| rule.device_settings),
+        host_losses: list(|rule| rule.host_losses),
+        host_settings: list(|rule| rule.host_settings),
+    }
 }
 
 /// Every kind of finding, in the order of the rules.

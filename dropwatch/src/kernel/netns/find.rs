@@ -101,6 +101,16 @@ impl Namespaces {
     }
 }
 
+/// The short name of a namespace that may be called by the path that it is mounted at:
+/// `/run/netns/gw` is `gw`.
+pub fn short_name(wanted: &str) -> String {
+    let short = FOLDERS.iter().find_map(|(folder, prefix)| {
+        let name = wanted.strip_prefix('/')?.strip_prefix(folder)?.strip_prefix('/')?;
+        Some(format!("{prefix}{name}"))
+    });
+    short.unwrap_or_else(|| wanted.to_owned())
+}
+
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
@@ -118,5 +128,24 @@ fn network(path: &Path) -> io::Result<u32> {
         -1 => Err(io::Error::last_os_error()),
         libc::CLONE_NEWNET => u32::try_from(file.metadata()?.ino()).map_err(io::Error::other),
         _ => Err(io::Error::other("it is one of another kind")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_a_name_is_that_name() {
+        for (wanted, name) in [
+            ("/run/netns/gw", "gw"),
+            ("/var/run/netns/gw", "gw"),
+            ("/run/docker/netns/1a2b", "docker/1a2b"),
+            ("gw", "gw"),
+            ("run/netns/gw", "run/netns/gw"),
+            ("/proc/812/ns/net", "/proc/812/ns/net"),
+        ] {
+            assert_eq!(short_name(wanted), name);
+        }
     }
 }
