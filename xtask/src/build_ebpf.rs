@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     object,
     process::CommandExt,
-    project::Project,
+    project::{Project, cargo_home},
     provenance::{self, OBJECT, Provenance, RECORD, hash_sources, sha256},
     test,
     toolchain::{Core, TARGET, Toolchain},
@@ -222,12 +222,6 @@ fn arguments(project: &Project, toolchain: &Toolchain) -> Vec<String> {
 
 fn target(project: &Project) -> PathBuf {
     project.target().join("ebpf")
-}
-
-fn cargo_home() -> Option<PathBuf> {
-    env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
 }
 
 /// Whole or not at all.

@@ -51,6 +51,12 @@ pub(crate) fn cargo() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
+/// Cargo's own folder, where it keeps what it fetched; nothing where nobody has a home.
+pub(crate) fn cargo_home() -> Option<PathBuf> {
+    let named = env::var_os("CARGO_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+    named.or_else(|| env::home_dir().map(|home| home.join(".cargo")))
+}
+
 /// The folders of PATH, those where distributions keep what root runs, and last the one for what
 /// could not be installed.
 pub(crate) fn path_folders() -> Vec<PathBuf> {

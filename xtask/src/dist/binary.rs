@@ -1,7 +1,6 @@
 //! The static binary.
 
 use std::{
-    env,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
@@ -21,7 +20,7 @@ use super::{
 };
 use crate::{
     process::CommandExt,
-    project::{Project, cargo},
+    project::{Project, cargo, cargo_home},
 };
 
 /// A static binary, checked.
@@ -39,7 +38,7 @@ impl Binary {
     pub(super) fn build(project: &Project, target: &Path, epoch: Epoch) -> Result<Self> {
         let host = host()?;
         eprintln!("==> static binary for {host} (minutes)");
-        let cargo_home = cargo_home();
+        let cargo_home = cargo_home().unwrap_or_default();
         // The order counts: the last prefix that fits wins.
         let places = [
             (&cargo_home, "/cargo"),
@@ -110,11 +109,6 @@ fn host() -> Result<String> {
         bail!("{host} is not a GNU/Linux target; packages are built for that alone");
     }
     Ok(host.to_owned())
-}
-
-fn cargo_home() -> PathBuf {
-    let named = env::var_os("CARGO_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
-    named.or_else(|| env::home_dir().map(|home| home.join(".cargo"))).unwrap_or_default()
 }
 
 #[cfg(test)]

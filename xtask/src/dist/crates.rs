@@ -1,14 +1,20 @@
 //! The crates: what a registry and docs.rs ask of them.
 
-use std::{collections::BTreeSet, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::archive;
 use crate::{
     process::CommandExt,
-    project::{Project, cargo},
+    project::{Project, cargo, cargo_home},
 };
 
 /// The crates that are published, and no others.
@@ -38,9 +44,42 @@ pub(crate) fn check(project: &Project) -> Result<()> {
     let mut documentation = command(project);
     documentation.args(["doc", "--workspace", "--no-deps", "--locked"]);
     documentation.env("RUSTDOCFLAGS", "-D warnings").check()?;
-    // In the order of their dependencies: one finds the other in a registry of cargo's own.
+    // Cargo takes a version, once unpacked or compiled, for the same for ever. These change with
+    // every commit, so nothing of them may be left from the last time.
+    forget_unpacked(&cargo_home().context("no CARGO_HOME and no home")?.join("registry/src"))?;
+    let target = project.target().join("crates");
+    archive::empty(&target)?;
+    // In the order of their dependencies: one finds the other in a registry of cargo's own, a folder
+    // below the target's.
     let mut publish = command(project);
-    publish.args(["publish", "--dry-run", "--workspace", "--locked", "--allow-dirty"]).check()
+    publish.args(["publish", "--dry-run", "--workspace", "--locked", "--allow-dirty"]);
+    publish.arg("--target-dir").arg(&target).env("CARGO_PROFILE_DEV_DEBUG", "false").check()
+}
+
+/// Removes what cargo has unpacked of the published crates from registries that are folders: those
+/// have no host, so that the names of their folders, `HOST-HASH`, begin with the hyphen.
+fn forget_unpacked(sources: &Path) -> Result<()> {
+    let folders = |within: &Path| -> Result<Vec<PathBuf>> {
+        let error = || format!("cannot list {}", within.display());
+        match fs::read_dir(within) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries
+                .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+                .with_context(error),
+        }
+    };
+    let begins = |path: &Path, with: &str| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(with.as_bytes()))
+    };
+    for registry in folders(sources)?.iter().filter(|path| begins(path, "-")) {
+        for unpacked in folders(registry)? {
+            if PUBLISHED.iter().any(|name| begins(&unpacked, &format!("{name}-"))) {
+                fs::remove_dir_all(&unpacked)
+                    .with_context(|| format!("cannot remove {}", unpacked.display()))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn command(project: &Project) -> Command {
@@ -92,6 +131,7 @@ impl Metadata {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
 
     fn metadata(change: impl Fn(&mut Value)) -> Result<()> {
         let package = |name: &str| {
@@ -108,6 +148,24 @@ mod tests {
         ]});
         change(&mut all["packages"]);
         serde_json::from_value::<Metadata>(all)?.check()
+    }
+
+    #[test]
+    fn what_was_unpacked_of_an_older_commit_is_forgotten_and_nothing_else() {
+        let sources = Scratch::new("unpacked");
+        let paths = [
+            "-22c3/dropwatch-common-0.1.0",
+            "-22c3/dropwatch-0.1.0",
+            "-22c3/aya-0.14.0",
+            "index.example-1949/dropwatch-common-0.1.0",
+        ];
+        let paths = paths.map(|path| sources.0.join(path));
+        for path in &paths {
+            fs::create_dir_all(path).unwrap();
+        }
+        forget_unpacked(&sources.0).unwrap();
+        assert_eq!(paths.map(|path| path.exists()), [false, false, true, true]);
+        forget_unpacked(&sources.0.join("nothing here")).unwrap();
     }
 
     #[test]
