@@ -34,7 +34,7 @@ const COMPILER_PACKAGES: [&str; 4] =
 
 /// Programs that the host tests run, and the packages that bring them. Log collectors are in
 /// [`unpacked`].
-const TEST_PROGRAMS: [(&str, &str); 17] = [
+const TEST_PROGRAMS: [(&str, &str); 18] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("iptables", "iptables"),
@@ -52,6 +52,7 @@ const TEST_PROGRAMS: [(&str, &str); 17] = [
     ("tmux", "tmux"),
     ("zsh", "zsh"),
     ("fish", "fish"),
+    ("curl", "curl"),
 ];
 
 /// Programs that boot guests and pack what they boot, and the packages that bring them.
