@@ -165,11 +165,11 @@ fn a_ranking_that_is_not_exact_says_so() {
         assert!(page.contains("memory unknown"), "{page}");
         let sources = &line.table.sources;
         assert!(sources.error > 0, "{page}");
-        let told = match sources.rows.as_slice() {
+        let expected = match sources.rows.as_slice() {
             [] => format!("sources: very many, none with more than {} entries", 2 * sources.error),
             _ => format!("the largest of very many (counts up to {} too low)", sources.error),
         };
-        assert!(page.contains(&told), "{page}");
+        assert!(page.contains(&expected), "{page}");
         assert_eq!(sources.rows.len(), usize::from(heavy > 0), "{page}");
     }
 }

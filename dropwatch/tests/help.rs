@@ -104,13 +104,13 @@ fn help_of_each_command_ends_with_examples_that_can_be_typed() {
 /// The commit that git has for these sources, and the hash of the object that ships with them.
 #[test]
 fn the_version_tells_the_commit_and_the_kernel_object() {
-    let told = |option| {
+    let printed = |option| {
         let output = Command::new(env!("CARGO_BIN_EXE_dropwatch")).arg(option).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     let short = format!("dropwatch {}\n", env!("CARGO_PKG_VERSION"));
-    assert_eq!(told("-V"), short);
-    let long = told("--version");
+    assert_eq!(printed("-V"), short);
+    let long = printed("--version");
     let rest = long.strip_prefix(&short).unwrap_or_else(|| panic!("{long}"));
     let (commit, object) = rest.split_once('\n').unwrap();
     let commit = commit.strip_prefix("commit ").unwrap();

@@ -114,9 +114,9 @@ fn nothing_but_ascii_in_a_locale_without_utf_8() {
         (&[("LC_CTYPE", "C.utf8"), ("LANG", "C")], true),
     ] {
         let failed = piped(environment, &["replay", "/no/such/Zürich"]);
-        let told = String::from_utf8(failed.stderr).unwrap();
+        let printed = String::from_utf8(failed.stderr).unwrap();
         let name = if utf8 { "/no/such/Zürich:" } else { "/no/such/Z?rich:" };
-        assert!(told.contains(name), "{environment:?}: {told}");
+        assert!(printed.contains(name), "{environment:?}: {printed}");
         // A list in a page, with the sign for what it leaves out.
         let page = text(environment, &["explain", "nft_do_chain"]);
         assert!(utf8 || page.is_ascii(), "{page}");

@@ -261,10 +261,10 @@ mod tests {
                 let line = format!("{name} {typed}");
                 let words: Vec<&str> = line.split(' ').collect();
                 let script = format!("{script}\n{call}");
-                let told =
+                let printed =
                     asked.run("bash", &[&["-c", &script, "bash"], words.as_slice()].concat());
-                let told: Vec<&str> = told.lines().collect();
-                assert_eq!(told, offered, "{line}");
+                let printed: Vec<&str> = printed.lines().collect();
+                assert_eq!(printed, offered, "{line}");
             }
         }
     }
@@ -278,9 +278,9 @@ mod tests {
             let offered = |typed: &str| {
                 let ask = "source $argv[1]; complete -C $argv[2]";
                 let line = format!("{name} {typed}");
-                let told = asked.run("fish", &["-N", "-c", ask, path.to_str().unwrap(), &line]);
+                let printed = asked.run("fish", &["-N", "-c", ask, path.to_str().unwrap(), &line]);
                 let word = |line: &str| line.split('\t').next().unwrap_or_default().to_owned();
-                told.lines().map(word).collect::<Vec<_>>()
+                printed.lines().map(word).collect::<Vec<_>>()
             };
             for (typed, words) in expected() {
                 assert_eq!(offered(typed), words, "{name} {typed}");
@@ -311,8 +311,8 @@ mod tests {
                     $2 $3"#;
                 let function = format!("_{name}_values");
                 let file = path.to_str().unwrap();
-                let told = asked.run("zsh", &["-f", "-c", ask, "zsh", file, &function, kind]);
-                assert_eq!(told, format!("{kind}-one\n{kind}-two\nother\n"));
+                let printed = asked.run("zsh", &["-f", "-c", ask, "zsh", file, &function, kind]);
+                assert_eq!(printed, format!("{kind}-one\n{kind}-two\nother\n"));
             }
         }
     }

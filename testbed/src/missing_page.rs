@@ -86,7 +86,7 @@ impl MissingPage {
         self.bytes
     }
 
-    /// Waits until somebody wants to read it.
+    /// Waits until somebody reads it.
     ///
     /// # Errors
     /// When nobody does.

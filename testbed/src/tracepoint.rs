@@ -13,7 +13,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-/// Where the kernel wants tracefs to be mounted (Linux 4.1), and where it is below debugfs. Programs
+/// Where the kernel has a mount point for tracefs (Linux 4.1), and where it is below debugfs. Programs
 /// look for it here.
 const USUAL: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 

@@ -64,10 +64,10 @@ fn cargo_live_and_xtask_run_from_every_folder() {
     scratch.put("dropwatch-ebpf/src/main.rs", "fn main() {}\n");
     scratch.put("docs/page.md", "");
     for folder in [".", "docs", "dropwatch/src", "xtask", "dropwatch-ebpf", "dropwatch-ebpf/src"] {
-        let told = scratch.cargo(folder, &["live", "--", "-i", "1s"]);
-        assert_eq!(told, "dropwatch [\"-i\", \"1s\"]\n", "in {folder}");
-        let told = scratch.cargo(folder, &["xtask", "test", "a b"]);
-        assert_eq!(told, "xtask [\"test\", \"a b\"]\n", "in {folder}");
+        let printed = scratch.cargo(folder, &["live", "--", "-i", "1s"]);
+        assert_eq!(printed, "dropwatch [\"-i\", \"1s\"]\n", "in {folder}");
+        let printed = scratch.cargo(folder, &["xtask", "test", "a b"]);
+        assert_eq!(printed, "xtask [\"test\", \"a b\"]\n", "in {folder}");
     }
 }
 
@@ -91,10 +91,13 @@ fn without_a_c_compiler_one_line_says_what_to_install() {
     scratch.put("bin/apt-get", "#!/bin/sh\n");
     let expect_refusal = |what: &str| {
         let output = version(&scratch, &[]);
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{told}");
-        assert_eq!(told.lines().count(), 1, "{told}");
-        assert!(told.contains(what) && told.contains("apt-get install gcc libc6-dev"), "{told}");
+        let printed = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{printed}");
+        assert_eq!(printed.lines().count(), 1, "{printed}");
+        assert!(
+            printed.contains(what) && printed.contains("apt-get install gcc libc6-dev"),
+            "{printed}"
+        );
     };
     let expect_none = |variables: &[(&str, &str)]| {
         let output = version(&scratch, variables);

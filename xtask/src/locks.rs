@@ -127,12 +127,12 @@ fn is_at(file: &File, path: &Path) -> bool {
 pub(crate) struct Wait {
     started: Instant,
     patience: Duration,
-    told: Option<String>,
+    shown: Option<String>,
 }
 
 impl Wait {
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { started: Instant::now(), patience, told: None }
+        Self { started: Instant::now(), patience, shown: None }
     }
 
     /// Waits a little, and says so at first and when somebody else is waited for.
@@ -144,9 +144,9 @@ impl Wait {
         if self.started.elapsed() >= self.patience {
             bail!("{what}: {by}; given up after {} min", self.patience.as_secs() / 60);
         }
-        if self.told.as_ref() != Some(&by) {
+        if self.shown.as_ref() != Some(&by) {
             eprintln!("==> {what}: {by}; waiting, at most {} min", self.patience.as_secs() / 60);
-            self.told = Some(by);
+            self.shown = Some(by);
         }
         thread::sleep(LOOKS);
         Ok(())
@@ -260,8 +260,8 @@ mod tests {
             let mut command = Command::new("flock");
             command.arg(path).args(["sh", "-c", "echo held; exec sleep 60"]);
             let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-            let mut told = [0; 5];
-            io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut told).unwrap();
+            let mut shown = [0; 5];
+            io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut shown).unwrap();
             Self(child)
         }
 

@@ -50,8 +50,8 @@ pub(crate) struct Args {}
 
 pub(crate) fn run(project: &Project, _: &Args) -> Result<ExitCode> {
     root::with_dropwatch(project, |binary| {
-        let told = |name: &str| fs::read_to_string(format!("/proc/sys/kernel/{name}"));
-        let (host, release) = (told("hostname")?, told("osrelease")?);
+        let read = |name: &str| fs::read_to_string(format!("/proc/sys/kernel/{name}"));
+        let (host, release) = (read("hostname")?, read("osrelease")?);
         let screen = of_no_host(&watch(&binary)?, host.trim(), release.trim());
         let picture = svg::draw(&screen, SIZE)?;
         let path = project.root.join(PICTURE);

@@ -130,11 +130,11 @@ pub(crate) fn choose_linker(linkers: &[Linker], rustc_llvm: Version) -> Result<&
     let reads = |l: &&Linker| l.llvm.major >= rustc_llvm.major;
     linkers.iter().find(|l| right_line(l) && reads(l)).ok_or_else(|| {
         let (major, minor) = LINKER_LINE;
-        let wanted = format!("no bpf-linker {major}.{minor} with LLVM {} here", rustc_llvm.major);
+        let missing = format!("no bpf-linker {major}.{minor} with LLVM {} here", rustc_llvm.major);
         let refused = linkers
             .iter()
             .map(|l| format!("{} is {} with LLVM {}", l.path.display(), l.version, l.llvm));
-        list(wanted, refused)
+        list(missing, refused)
     })
 }
 

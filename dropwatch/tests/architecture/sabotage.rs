@@ -44,8 +44,8 @@ fn an_arrow_is_seen_however_it_is_written() {
         let files = with("report/planted.rs", text);
         let arrow = ("report".to_owned(), "probe".to_owned());
         assert!(arrows(&files).contains_key(&arrow), "{text}");
-        let told = strange(&files, crate::DROPWATCH);
-        assert_eq!(told, ["report → probe is not in the table: report/planted.rs"], "{text}");
+        let found = strange(&files, crate::DROPWATCH);
+        assert_eq!(found, ["report → probe is not in the table: report/planted.rs"], "{text}");
     }
 }
 
@@ -68,9 +68,9 @@ fn what_is_no_arrow_is_not_taken_for_one() {
 
 #[test]
 fn an_arrow_that_nothing_needs_any_more_is_told() {
-    let told = strange(&sources("dropwatch-common"), &[("lib", "filter sample")]);
+    let found = strange(&sources("dropwatch-common"), &[("lib", "filter sample")]);
     let gone = "lib → sample is only in the table";
-    assert!(told.iter().any(|arrow| arrow == gone), "{told:?}");
+    assert!(found.iter().any(|arrow| arrow == gone), "{found:?}");
 }
 
 #[test]

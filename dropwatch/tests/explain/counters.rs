@@ -11,7 +11,7 @@ fn of_host() -> BTreeSet<String> {
     counters::read(&host("6.18")).iter().map(|(name, _)| name.to_owned()).collect()
 }
 
-/// The same counter as `nstat`, `/proc/net/snmp` and people write it.
+/// A counter's name as `nstat`, `/proc/net/snmp` and people write it.
 fn spellings(name: &str) -> Vec<String> {
     let (group, last) = name.split_once('.').expect("a group");
     vec![

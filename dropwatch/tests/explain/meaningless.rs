@@ -94,12 +94,12 @@ fn a_word_out_of_an_explanation_is_no_answer_by_itself() {
 fn every_topic_has_something_to_say_and_says_that_it_is_one() {
     for topic in known().topics() {
         let page = explained(topic).unwrap_or_else(|failure| panic!("{topic}: {failure}"));
-        let told = page.rules.len()
+        let answers = page.rules.len()
             + page.explained.len()
             + page.related.len()
             + page.related_rules.len()
             + page.words.len();
-        assert!(told > 0, "{topic}");
+        assert!(answers > 0, "{topic}");
     }
     assert_eq!(explained("accept queue").expect("a topic").topics, ["accept queue"]);
     assert_eq!(explained("mtu").expect("a rule").topics, [""; 0]);

@@ -25,7 +25,7 @@ fn replayed(options: &[&str]) -> String {
 }
 
 /// The page about a word, which says what it is: a word of an output, or a counter.
-fn told(word: &str) -> Page<'static> {
+fn answered(word: &str) -> Page<'static> {
     let page = explained(word).unwrap_or_else(|failure| panic!("{word}: {failure}"));
     assert!(!page.words.is_empty() || !page.counters.is_empty(), "{word}: {page:?}");
     page
@@ -69,9 +69,9 @@ fn every_field_of_the_json_is_explained() {
     fields(&serde_json::from_str(&comparison).expect("a comparison"), &mut names);
     assert!(names.len() > 110, "{}", names.len());
     for name in names {
-        told(&name);
-        told(&name.to_uppercase());
-        told(&format!("\"{name}\": 12"));
+        answered(&name);
+        answered(&name.to_uppercase());
+        answered(&format!("\"{name}\": 12"));
     }
 }
 
@@ -85,9 +85,9 @@ fn every_metric_is_explained() {
     let documented: BTreeSet<&str> = documented.filter_map(|line| line.split('`').next()).collect();
     assert!(names.len() > 4 && documented.len() > 10, "{names:?} {documented:?}");
     for name in names.union(&documented) {
-        told(name);
+        answered(name);
     }
-    told("dropwatch_lost_total{cause=\"map_full\"} 0");
+    answered("dropwatch_lost_total{cause=\"map_full\"} 0");
 }
 
 #[test]
@@ -95,9 +95,9 @@ fn every_heading_of_the_live_view_is_explained() {
     let screen = read("tests/snapshots/tui__large.snap");
     let columns = screen.lines().find(|line| line.contains("LOCATION (REASON)")).expect("columns");
     for column in columns.split("  ").map(str::trim).filter(|column| !column.is_empty()) {
-        told(column.trim_end_matches('▼'));
+        answered(column.trim_end_matches('▼'));
     }
-    told(columns);
+    answered(columns);
     let lines: Vec<&str> = screen.lines().collect();
     let is_heading = |pair: &&[&str]| {
         pair[0].starts_with(|c: char| c.is_ascii_uppercase()) && pair[1].starts_with("  ")
@@ -105,7 +105,7 @@ fn every_heading_of_the_live_view_is_explained() {
     let headings: Vec<&str> = lines.windows(2).filter(is_heading).map(|pair| pair[0]).collect();
     assert_eq!(headings, ["Who (samples)", "Found", "What it means"]);
     for heading in headings {
-        told(heading);
+        answered(heading);
     }
 }
 
@@ -118,7 +118,7 @@ fn headings_of_connection_tracking_are_explained() {
     let heads: Vec<&str> = heads.collect();
     assert!(heads.len() > 5, "{heads:?}");
     for head in heads {
-        told(head);
+        answered(head);
     }
 }
 
@@ -147,7 +147,7 @@ fn sums_and_heads_of_the_text_are_explained() {
         "gone",
         "critical",
     ] {
-        let page = told(line);
+        let page = answered(line);
         assert!(page.explained.is_empty() && rules_of(&page).is_empty(), "{line}: {page:?}");
     }
 }
@@ -195,7 +195,7 @@ fn words_are_whole() {
     for word in &known().words {
         for name in &word.names {
             assert!(names.insert(name), "{name}: explained twice");
-            assert_eq!(told(name).words.len(), 1, "{name}");
+            assert_eq!(answered(name).words.len(), 1, "{name}");
         }
         assert!(word.meaning.ends_with('.') && !word.place.is_empty(), "{:?}", word.names);
     }

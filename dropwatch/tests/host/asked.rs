@@ -96,12 +96,12 @@ fn a_name_that_is_nothings_is_refused_with_those_like_it() {
     for (option, typed, suggested) in MISTYPED.iter().chain(reasons) {
         for before in [&["-d", "100ms"][..], &["-d", "100ms", "--iface", "lo"]] {
             let refused = output(&[before, &[option, typed]].concat());
-            let told = text(&refused.stderr);
-            assert_eq!(refused.status.code(), Some(2), "{option} {typed}: {told}");
-            assert_eq!(told.lines().count(), 1, "{told}");
-            assert!(told.contains(suggested) && told.contains(option), "{told}");
+            let printed = text(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(2), "{option} {typed}: {printed}");
+            assert_eq!(printed.lines().count(), 1, "{printed}");
+            assert!(printed.contains(suggested) && printed.contains(option), "{printed}");
             let name = typed.split(['+', ' ']).next().unwrap();
-            assert!(told.contains(name), "{told}");
+            assert!(printed.contains(name), "{printed}");
         }
         // A command is not even started.
         let refused = output(&["run", option, typed, "--", "echo", "started"]);
@@ -141,10 +141,10 @@ fn filters_that_no_drop_can_pass_are_refused() {
         ["--symbol", "tcp_v4_rcv", "--symbol", "!tcp_*"],
     ] {
         let refused = output(&[&["-d", "100ms"][..], &line].concat());
-        let told = text(&refused.stderr);
-        assert_eq!(refused.status.code(), Some(2), "{line:?}: {told}");
-        assert_eq!(told.lines().count(), 1, "{told}");
-        assert!(line.iter().all(|word| told.contains(word)), "{told}");
+        let printed = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{line:?}: {printed}");
+        assert_eq!(printed.lines().count(), 1, "{printed}");
+        assert!(line.iter().all(|word| printed.contains(word)), "{printed}");
         let refused = output(&[&["run"][..], &line, &["--", "echo", "started"]].concat());
         assert_eq!(refused.status.code(), Some(125), "{line:?}: {}", text(&refused.stderr));
         assert!(refused.stdout.is_empty(), "{line:?}");
@@ -160,8 +160,8 @@ fn filters_that_no_drop_can_pass_are_refused() {
     }
     let run = Run::start(&["--proto", "udp", "--proto", "icmp", "--port", "80"]);
     let notices = run.stop().start.notices;
-    let told = "--proto icmp counts nothing beside --port 80";
-    assert!(notices.iter().any(|notice| notice == told), "{notices:?}");
+    let expected = "--proto icmp counts nothing beside --port 80";
+    assert!(notices.iter().any(|notice| notice == expected), "{notices:?}");
 }
 
 #[test]
@@ -198,10 +198,10 @@ fn hidden_symbols_are_said_and_refuse_nothing() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let lines = decoded(text(&output.stdout).lines());
     let Some(Line::Start(start)) = lines.first() else { panic!("no start line") };
-    let told = |notice: &String| {
+    let says = |notice: &String| {
         notice.starts_with("--symbol udp4_lib_rcv cannot be checked: the kernel hides its symbols")
     };
-    assert!(start.notices.iter().any(told), "{:?}", start.notices);
+    assert!(start.notices.iter().any(says), "{:?}", start.notices);
 }
 
 #[test]
@@ -236,8 +236,8 @@ fn a_namespace_that_comes_later_is_counted_while_it_is_there() {
     let recordings = runs.map(Run::stop);
     let counted = recordings.each_ref().map(|recording| recording.count(UDP4));
     assert_eq!(counted, [1100, 1100, 1100, 37, 1137], "{recordings:#?}");
-    let told = |notice: &String| notice.contains(&late);
-    assert!(recordings.iter().all(|recording| recording.start.notices.iter().any(told)));
+    let says = |notice: &String| notice.contains(&late);
+    assert!(recordings.iter().all(|recording| recording.start.notices.iter().any(says)));
     let left_out = format!("--netns {excluded}: not there yet; left out once it is");
     assert!(recordings[3].start.notices.contains(&left_out), "{:?}", recordings[3].start.notices);
 }
@@ -273,15 +273,15 @@ fn a_namespace_that_the_command_makes_is_counted() {
     run.args(["run", "--user", "root", "--no-baseline", "--netns", &late, "--later"]);
     run.args(["--fail-over", "9", "-o"]).arg(&file).args(["--", "bash", "-c", script, &late]);
     let ended = run.stdin(Stdio::null()).output().unwrap();
-    let told = text(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(5), "{told}");
+    let printed = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(5), "{printed}");
     let lines = decoded(fs::read_to_string(&file).unwrap().lines());
     fs::remove_file(&file).unwrap();
     let ended = lines.iter().find_map(|line| match line {
         Line::End(end) => end.run.as_ref(),
         _ => None,
     });
-    assert_eq!(refused(ended.unwrap()), 10, "{told}");
+    assert_eq!(refused(ended.unwrap()), 10, "{printed}");
 }
 
 #[test]

@@ -229,7 +229,7 @@ fn a_reader_that_has_enough_ends_the_run() {
     }
     let (_, recording) = run.end();
     assert!(recording.count(UDP4) > 0);
-    assert_eq!(recording.lost().pcap, 0, "nobody wanted them");
+    assert_eq!(recording.lost().pcap, 0, "nobody asked for them");
 }
 
 /// Killed at any moment, a run leaves whole packets.
@@ -285,13 +285,13 @@ fn a_full_disk_costs_packets_and_no_count() {
         lost > 0 && kept > 0 && kept + lost >= sampled,
         "{kept} kept, {lost} lost of {sampled}"
     );
-    let told: Vec<&str> = ended.stderr.lines().collect();
+    let printed: Vec<&str> = ended.stderr.lines().collect();
     let cause = "No space left on device (os error 28)";
     let expected = [
         format!("dropwatch: cannot write packets to {path}: {cause}; the run goes on without them"),
         format!("dropwatch: {path} lacks {lost} sampled packets: {cause}"),
     ];
-    assert_eq!(told, expected, "once, and at the end what is missing");
+    assert_eq!(printed, expected, "once, and at the end what is missing");
 }
 
 /// A disk of four pages.
@@ -325,14 +325,17 @@ fn what_cannot_work_is_refused() {
         (&["--snaplen", "64"], "--pcap <FILE>"),
     ] {
         let refused = output(args);
-        let told = String::from_utf8_lossy(&refused.stderr);
-        assert_eq!(refused.status.code(), Some(2), "{told}");
-        assert!(told.contains(words) && told.lines().count() == 1, "{told}");
+        let printed = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{printed}");
+        assert!(printed.contains(words) && printed.lines().count() == 1, "{printed}");
     }
     assert_eq!(file.read(), b"kept");
 
     let nowhere = output(&["--pcap", "/nonexistent/file", "-c", "1"]);
-    let told = String::from_utf8_lossy(&nowhere.stderr);
-    assert_eq!(nowhere.status.code(), Some(1), "{told}");
-    assert!(told.starts_with("dropwatch: cannot write packets to /nonexistent/file: "), "{told}");
+    let printed = String::from_utf8_lossy(&nowhere.stderr);
+    assert_eq!(nowhere.status.code(), Some(1), "{printed}");
+    assert!(
+        printed.starts_with("dropwatch: cannot write packets to /nonexistent/file: "),
+        "{printed}"
+    );
 }

@@ -116,9 +116,9 @@ fn a_caller_that_cannot_be_told_gets_no_file_of_roots() {
             let mut command = dropwatch(&["-d", "100ms", option]);
             let output = command.arg(&file).env("SUDO_UID", uid).env("SUDO_GID", gid).output();
             let output = output.unwrap();
-            let told = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{uid:?} {gid:?}: {told}");
-            assert!(told.contains("SUDO_"), "{told}");
+            let printed = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{uid:?} {gid:?}: {printed}");
+            assert!(printed.contains("SUDO_"), "{printed}");
             assert!(!file.exists(), "{uid:?} {gid:?}");
         }
         let mut command = dropwatch(&["run", "--no-baseline", "--", "id", "-u"]);

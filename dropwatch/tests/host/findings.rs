@@ -19,10 +19,10 @@ use crate::harness::{Recording, Run, binary};
 /// `cargo xtask scenario NAME`.
 fn expect_as_told(name: &str) {
     let scenario = rules::list().find(|scenario| scenario.name == name).unwrap();
-    let mut told = Vec::new();
-    let result = scenario.run(&binary(), &mut told);
+    let mut printed = Vec::new();
+    let result = scenario.run(&binary(), &mut printed);
     // Through the test's own output, which is shown where it fails.
-    println!("{}", String::from_utf8_lossy(&told));
+    println!("{}", String::from_utf8_lossy(&printed));
     if let Outcome::Unproved(why) = result.unwrap() {
         unproved(&why);
     }
@@ -95,7 +95,7 @@ fn named(recording: &Recording) -> BTreeSet<&str> {
     netns.collect()
 }
 
-/// A tenant at rest has nothing to find, whatever others of its host are told.
+/// A tenant at rest has nothing to find, whatever others of its host are shown.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn nothing_is_found_where_nothing_happens() {

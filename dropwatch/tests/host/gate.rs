@@ -45,11 +45,11 @@ fn refused_connections_fail_a_command() {
     runs(&mut drops);
     listening.knock(CLIENTS).unwrap();
     let (full, drops) = (end(full), end(drops));
-    let told = text(&full.stderr);
-    assert_eq!(full.status.code(), Some(5), "{told}");
-    let last = told.lines().last().unwrap();
-    assert!(last.starts_with("dropwatch: critical: accept queue"), "{told}");
-    assert!(last.ends_with("which --fail-on critical forbids"), "{told}");
+    let printed = text(&full.stderr);
+    assert_eq!(full.status.code(), Some(5), "{printed}");
+    let last = printed.lines().last().unwrap();
+    assert!(last.starts_with("dropwatch: critical: accept queue"), "{printed}");
+    assert!(last.ends_with("which --fail-on critical forbids"), "{printed}");
     assert_eq!(drops.status.code(), Some(0), "no drop tells of it: {}", text(&drops.stderr));
 }
 
@@ -67,13 +67,13 @@ fn what_was_refused_before_the_command_is_not_its_fault() {
     listening.knock(CLIENTS).unwrap();
     runs(&mut run);
     let run = end(run);
-    let told = text(&run.stderr);
-    assert!(std::fs::read_to_string(&file).unwrap().contains("accept_queue_full"), "{told}");
+    let printed = text(&run.stderr);
+    assert!(std::fs::read_to_string(&file).unwrap().contains("accept_queue_full"), "{printed}");
     std::fs::remove_file(&file).unwrap();
-    assert_eq!(run.status.code(), Some(0), "{told}");
+    assert_eq!(run.status.code(), Some(0), "{printed}");
 }
 
-/// The same without a command, in a format that shows no findings.
+/// Without a command, too, and in a format that shows no findings.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn refused_connections_fail_a_run_in_every_format() {

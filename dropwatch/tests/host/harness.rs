@@ -125,7 +125,7 @@ impl Recording {
         Self::ended_with(0, ended)
     }
 
-    /// The same of a run that is to end with another status.
+    /// Reads and checks a run, as [`Recording::of`] does, that is to end with another status than 0.
     pub(crate) fn ended_with(status: i32, ended: &Ended) -> Self {
         assert_eq!(ended.status.code(), Some(status), "{}", ended.stderr);
         for line in &ended.lines {

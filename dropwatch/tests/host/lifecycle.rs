@@ -121,7 +121,7 @@ fn expect_one_partial_report(recording: &Recording, how: &str) {
     assert_eq!(recording.count(UDP4), 10, "{how}");
 }
 
-/// `dropwatch | head -n 1`: the reader has what it wanted, and that is success.
+/// `dropwatch | head -n 1`: the reader has enough, and that is success.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_reader_that_goes_away_is_success() {

@@ -90,14 +90,14 @@ fn totals_are_those_of_the_reports() {
     let served = drops(&get(address, "/metrics").1);
 
     let recording = run.stop();
-    let mut told: BTreeMap<(String, String), u64> = BTreeMap::new();
+    let mut reported: BTreeMap<(String, String), u64> = BTreeMap::new();
     for row in recording.reports.iter().flat_map(|report| &report.locations) {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         if row.symbol.as_deref().is_some_and(is_ours) {
-            *told.entry((text(&row.symbol), text(&row.reason))).or_default() += row.count;
+            *reported.entry((text(&row.symbol), text(&row.reason))).or_default() += row.count;
         }
     }
-    assert_eq!(served, told, "metrics and JSON are one truth");
+    assert_eq!(served, reported, "metrics and JSON are one truth");
     assert!(TcpStream::connect(address).is_err(), "it ends with the run");
 }
 
@@ -131,13 +131,13 @@ fn harmless_drops_are_labelled() {
     let reports = page.lines().find_map(|line| line.strip_prefix("dropwatch_reports_total "));
     let reports: usize = reports.unwrap().parse().unwrap();
     let recording = run.stop();
-    let told = &recording.reports[..reports];
-    let told = |drops: fn(&Report) -> u64| told.iter().map(drops).sum::<u64>();
+    let reported = &recording.reports[..reports];
+    let reported = |drops: fn(&Report) -> u64| reported.iter().map(drops).sum::<u64>();
     let drops = |benign| {
         let samples = page.lines().filter(|line| line.starts_with("dropwatch_drops_total{"));
         sum(&samples.collect::<Vec<_>>().join("\n"), "", benign)
     };
-    assert_eq!((drops(true), drops(false)), (told(Report::benign), told(Report::harmful)));
+    assert_eq!((drops(true), drops(false)), (reported(Report::benign), reported(Report::harmful)));
 }
 
 #[test]
@@ -164,8 +164,8 @@ fn an_address_that_is_taken_is_told() {
     let address = taken.local_addr().unwrap().to_string();
     let ended = output(&["-d", "1s", "--metrics", &address]);
     assert_eq!(ended.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(told.contains(&format!("cannot serve metrics at {address}: ")), "{told}");
+    let reported = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(reported.contains(&format!("cannot serve metrics at {address}: ")), "{reported}");
 }
 
 /// A recording is served as it was made, without root; not here, where all tests of runs are.

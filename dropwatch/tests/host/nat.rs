@@ -28,7 +28,7 @@ fn a_full_conntrack_table_is_counted_to_the_packet_and_room_ends_it() {
     expect_the_story(Tools::Own);
 }
 
-/// The same with the tools that everybody knows, as the demonstration has it.
+/// With the tools that everybody knows, as the demonstration has it.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn the_story_of_nginx_and_ab() {

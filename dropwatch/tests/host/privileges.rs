@@ -103,7 +103,7 @@ fn a_missing_capability_is_named() {
     }
 }
 
-/// What no enabled feature needs any more is given up; some kernels want `CAP_BPF` for every read.
+/// What no enabled feature needs any more is given up; some kernels demand `CAP_BPF` for every read.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn capabilities_are_given_up_after_attaching() {

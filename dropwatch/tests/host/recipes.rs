@@ -82,7 +82,7 @@ fn patience() -> Duration {
     longer(Duration::from_secs(20))
 }
 
-fn told(mut child: Child) -> String {
+fn output_of(mut child: Child) -> String {
     let deadline = Instant::now() + longer(Duration::from_secs(30));
     while child.try_wait().unwrap().is_none() {
         if Instant::now() > deadline {
@@ -113,11 +113,11 @@ fn a_load_test_before_and_after_a_change() {
     wait_until(patience(), "the load test does not begin", || kitchen.0.join("running").exists());
     closed.send(400).unwrap();
     fs::write(kitchen.0.join("sent"), "").unwrap();
-    let told = told(child);
-    let sides: Vec<&str> = told.lines().take(2).collect();
-    assert!(sides[0].contains("before.ndjson") && sides[1].contains("after.ndjson"), "{told}");
-    let row = told.lines().find(|line| line.contains("udp")).unwrap();
-    assert!(row.contains("(NO_SOCKET): gone"), "{told}");
+    let printed = output_of(child);
+    let sides: Vec<&str> = printed.lines().take(2).collect();
+    assert!(sides[0].contains("before.ndjson") && sides[1].contains("after.ndjson"), "{printed}");
+    let row = printed.lines().find(|line| line.contains("udp")).unwrap();
+    assert!(row.contains("(NO_SOCKET): gone"), "{printed}");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn one_container() {
     });
     inside.send(70).unwrap();
     outside.send(90).unwrap();
-    let shown = told(child);
+    let shown = output_of(child);
     process.kill().unwrap();
     process.wait().unwrap();
     let last = fs::read_to_string(drops).unwrap().lines().last().unwrap().to_owned();
@@ -194,7 +194,7 @@ fn the_nic_says_dropped() {
     wait_until(patience(), "frames are under way", || {
         wire.received().unwrap().rx_dropped >= before + sent
     });
-    let shown = told(child);
+    let shown = output_of(child);
     assert!(shown.contains("dropped"), "{shown}");
     let rose = wire.received().unwrap().rx_dropped - before;
     let last = fs::read_to_string(drops).unwrap().lines().last().unwrap().to_owned();

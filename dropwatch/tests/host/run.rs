@@ -78,7 +78,7 @@ fn a_threshold_decides_and_the_summary_has_the_drops() {
     let closed = Closed::new(Transport::Udp, Family::V4).unwrap();
     let file = recording.0.to_str().unwrap();
     let mut dropwatch = Command::new(binary());
-    // It says that it runs, and ends when it is told that all is sent.
+    // It says that it runs, and ends when it hears that all is sent.
     dropwatch.arg("run").args(within(&[closed.netns()])).args([
         "--fail-over",
         "100",
@@ -100,10 +100,10 @@ fn a_threshold_decides_and_the_summary_has_the_drops() {
     closed.send(1000).unwrap();
     drop(child.stdin.take());
     let output = child.wait_with_output().unwrap();
-    let told = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(5), "{told}");
-    assert!(told.contains("packets dropped, more than --fail-over 100"), "{told}");
-    assert!(told.contains("exit status 1 after"), "{told}");
+    let printed = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{printed}");
+    assert!(printed.contains("packets dropped, more than --fail-over 100"), "{printed}");
+    assert!(printed.contains("exit status 1 after"), "{printed}");
 
     let (reports, end) = recording.reports_and_end();
     let sum: u64 = reports.iter().map(|report| report.drops).sum();
@@ -137,9 +137,9 @@ fn the_status_is_the_commands_own() {
 fn the_commands_output_is_untouched() {
     let output = run(&["--no-baseline", "-i", "100ms"], &["sh", "-c", "echo out; echo err >&2"]);
     assert_eq!(text(&output.stdout), "out\n");
-    let told = text(&output.stderr);
-    assert!(told.lines().any(|line| line == "err"), "{told}");
-    assert!(told.contains("Stopping dropped packet monitor"), "{told}");
+    let printed = text(&output.stderr);
+    assert!(printed.lines().any(|line| line == "err"), "{printed}");
+    assert!(printed.contains("Stopping dropped packet monitor"), "{printed}");
 }
 
 #[test]
@@ -179,10 +179,10 @@ fn under_sudo_the_command_is_the_callers() {
         .env("SUDO_UID", nobody.uid.to_string())
         .output()
         .unwrap();
-    let told = text(&output.stdout);
+    let printed = text(&output.stdout);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let expected = format!("{}\n{}\nnobody\n", nobody.uid, nobody.gid);
-    assert_eq!(told, expected, "no group of root's is left");
+    assert_eq!(printed, expected, "no group of root's is left");
     let root = run(&["--no-baseline", "--user", "root"], &["id", "-u"]);
     assert_eq!(text(&root.stdout), "0\n");
 }

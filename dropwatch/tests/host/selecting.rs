@@ -142,7 +142,7 @@ fn later_fragments_cannot_be_decided_by_port() {
 }
 
 /// What lies in the queue of a UDP socket has no device any more, nor does it say whose it is. So
-/// these are told from others of the host by their addresses and ports.
+/// these are kept apart from others of the host by their addresses and ports.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn packets_without_a_device_cannot_be_decided_by_place() {

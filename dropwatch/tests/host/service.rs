@@ -1,4 +1,4 @@
-//! Under a service manager: what it is told, and when. What systemd itself makes of it is tested by
+//! Under a service manager: what is reported to it, and when. What systemd itself makes of it is tested by
 //! `cargo xtask packaging`.
 
 use std::{
@@ -53,14 +53,14 @@ impl Manager {
         command
     }
 
-    /// What it is told next, waiting for it.
+    /// What is reported next, waiting for it.
     fn next(&self) -> String {
         let mut bytes = [0; 1024];
         let length = self.socket.recv(&mut bytes).unwrap();
         text(&bytes[..length])
     }
 
-    /// All that it was told and has not heard yet.
+    /// All that was reported and not read yet.
     fn rest(&self) -> Vec<String> {
         self.socket.set_nonblocking(true).unwrap();
         let mut bytes = [0; 1024];
@@ -120,8 +120,8 @@ fn a_start_that_fails_is_not_ready() {
         let ended = manager.runs(dropwatch(args)).output().unwrap();
         assert_eq!(ended.status.code(), Some(status), "{args:?}");
         assert_ne!(text(&ended.stderr), "", "{args:?}");
-        let told = manager.rest();
-        assert!(!told.iter().any(|line| line.contains("READY")), "{args:?}: {told:?}");
+        let printed = manager.rest();
+        assert!(!printed.iter().any(|line| line.contains("READY")), "{args:?}: {printed:?}");
     }
 }
 

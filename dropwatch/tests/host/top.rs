@@ -116,8 +116,8 @@ fn ctrl_c_ends_it_and_leaves_a_usable_terminal() {
 fn without_a_terminal_the_way_out_is_told() {
     let ended = output(&["top"]);
     assert_eq!(ended.status.code(), Some(2));
-    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(told.contains("dropwatch -i 1s"), "{told}");
+    let printed = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(printed.contains("dropwatch -i 1s"), "{printed}");
     let terminal = Terminal::start(85, 24, "TERM=dumb", "");
     terminal.wait_for("ended 2");
 }

@@ -288,9 +288,10 @@ fn tcps_own_drops_are_told_by_its_own_reasons() {
     assert!(missed("5.15-reasons") && !missed("6.1"));
 }
 
-/// The same where BTF is missing and tracefs names the reasons, and where nothing does.
+/// Whether the kernel reports TCP's own drops: without BTF by the reasons that tracefs names, and
+/// unknown where there is neither.
 #[test]
-fn tcps_own_drops_are_told_by_tracefs_too() {
+fn tcps_own_drops_are_known_by_tracefs_too() {
     let machine = Machine::new();
     machine.copy("5.15-reasons", FORMAT_BELOW_TRACEFS);
     assert_eq!(machine.open().status().events.tcp, Some(false));

@@ -254,7 +254,7 @@ fn a_second_reading_replaces_modules_and_keeps_the_kernel() {
     assert_eq!(show(&table, veth), "veth_xmit+0x0 [veth]", "hidden later: nothing is lost");
 }
 
-/// Between two readings one module went and another took its place: who dropped cannot be told.
+/// Between two readings one module went and another took its place: who dropped is not known.
 #[test]
 fn a_place_that_changed_hands_has_no_name_until_that_is_settled() {
     let kernel = "ffffffff81000000 T _stext\nffffffff81002000 T _etext\n";

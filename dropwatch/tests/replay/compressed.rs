@@ -91,7 +91,7 @@ fn wherever_an_archive_is_cut_what_came_before_is_read() {
             assert!(plain.starts_with(&text), "cut at {end}");
             let Some(error) = error else { panic!("{format} cut at {end} was accepted") };
             let line = text.lines().count() + 1;
-            let told = |format| {
+            let printed = |format| {
                 format!(
                     "cannot read line {line}: the {format} data ends in the middle: \
                      the recording was cut off there"
@@ -99,7 +99,7 @@ fn wherever_an_archive_is_cut_what_came_before_is_read() {
             };
             // Of a line whose rest is in the next frame, if that is cut off as a whole.
             let text = format!("line {line} ends in the middle: the recording was cut off there");
-            let expected = [told(format), told("compressed"), text];
+            let expected = [printed(format), printed("compressed"), text];
             assert!(expected.contains(&error), "cut at {end}: {error}");
         }
     }
@@ -117,15 +117,15 @@ fn wherever_an_archive_is_cut_what_came_before_is_read() {
 #[test]
 fn damage_is_told() {
     for (format, archive) in [("gzip", GZIP), ("zstd", ZSTD)] {
-        let mut told = 0;
+        let mut refused = 0;
         for at in 4..archive.len() {
             let mut damaged = archive.to_vec();
             damaged[at] ^= 0x10;
             let (_, error) = replayed(damaged);
-            told += usize::from(error.is_some());
+            refused += usize::from(error.is_some());
         }
         // All but a few bits of the headers, which say when and by what it was made.
-        assert!(told + 12 >= archive.len() - 4, "{format}: {told} of {}", archive.len());
+        assert!(refused + 12 >= archive.len() - 4, "{format}: {refused} of {}", archive.len());
         // The checksum is the last to tell.
         let mut damaged = archive.to_vec();
         let last = damaged.len() - if format == "gzip" { 8 } else { 4 };
@@ -267,8 +267,8 @@ fn names_without_end_are_summed() {
     let summary = summing.summary();
     let kept: usize = summary.locations.iter().flat_map(|row| &row.symbol).map(String::len).sum();
     assert!(bytes > 150 << 20 && kept <= 64 << 20, "{kept} of {bytes}");
-    let told: u64 = summary.locations.iter().map(|row| row.count).sum();
-    assert_eq!((summary.drops, told + summary.other), (40_000, 40_000));
+    let listed: u64 = summary.locations.iter().map(|row| row.count).sum();
+    assert_eq!((summary.drops, listed + summary.other), (40_000, 40_000));
 }
 
 /// A folder of its own.
@@ -310,8 +310,8 @@ fn text(output: &Output) -> (String, String) {
 /// What the program shows of the recording, without its file's name.
 fn shown(arguments: &[&Path]) -> String {
     let output = dropwatch().arg("replay").args(arguments).output().unwrap();
-    let (shown, told) = text(&output);
-    assert!(output.status.success(), "{told}");
+    let (shown, printed) = text(&output);
+    assert!(output.status.success(), "{printed}");
     shown
 }
 
@@ -338,9 +338,12 @@ fn the_program_reads_them_by_their_content() {
     child.stdin.take().unwrap().write_all(&[GZIP, &ZSTD[..600]].concat()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let (shown, told) = text(&output);
+    let (shown, printed) = text(&output);
     assert!(shown.starts_with(&expected), "{shown}");
-    assert!(told.contains("cannot replay -: cannot read line 5: the zstd data ends"), "{told}");
+    assert!(
+        printed.contains("cannot replay -: cannot read line 5: the zstd data ends"),
+        "{printed}"
+    );
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn without_addresses(mut line: Line) -> Line {
     line
 }
 
-/// The same run as if nothing had been sampled.
+/// A run's lines as if nothing had been sampled.
 fn without_samples(lines: &[Line]) -> Vec<Line> {
     let mut lines = lines.to_vec();
     lines.retain(|line| !matches!(line, Line::Sample(_)));

@@ -1,4 +1,4 @@
-//! What is told at the end of `dropwatch run`, and of two recordings side by side.
+//! What is shown at the end of `dropwatch run`, and of two recordings side by side.
 
 use dropwatch::{
     render::{Format, Medium, compare::text},

@@ -167,7 +167,7 @@ pub(crate) struct Step {
     pub(crate) samples: Vec<Sample>,
 }
 
-/// The same with the samples of each interval, whose lines come before its report.
+/// A run's lines, with the samples of each interval, whose lines come before its report.
 pub(crate) fn run_sampled(options: Options, notices: &[&str], steps: &[Step]) -> Vec<Line> {
     let mut reporter = Reporter::new(host(), options, is_benign);
     let notices = notices.iter().map(|notice| (*notice).to_owned()).collect();

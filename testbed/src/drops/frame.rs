@@ -66,7 +66,7 @@ impl Frame {
         bytes
     }
 
-    /// The same as the first fragment of datagram number `id`; more are to come.
+    /// The frame's bytes as the first fragment of datagram number `id`; more are to come.
     pub(crate) fn first_fragment(&self, id: u16) -> Vec<u8> {
         let mut bytes = self.bytes();
         let header = self.header();
@@ -79,7 +79,7 @@ impl Frame {
         bytes
     }
 
-    /// The same with a UDP checksum that is wrong.
+    /// The frame's bytes with a UDP checksum that is wrong.
     pub(crate) fn damaged(&self) -> Vec<u8> {
         let mut bytes = self.bytes();
         let checksum = self.header() + 26;

@@ -24,8 +24,8 @@ impl Ingress {
         Self::of("ip", None)
     }
 
-    /// The same for datagrams with the tag of a VLAN: the kernel has taken it off and keeps it
-    /// beside the packet.
+    /// For datagrams with the tag of a VLAN, which the kernel has taken off and keeps beside the
+    /// packet.
     ///
     /// # Errors
     /// As [`Ingress::new`].

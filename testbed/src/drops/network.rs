@@ -156,7 +156,7 @@ impl Network {
         self.datagrams_of(b"dropped", source, to, packets)
     }
 
-    /// The same with a payload of the caller's.
+    /// Sends datagrams with `payload` from `source` to `to`, and waits until all are handled.
     pub(super) fn datagrams_of(
         &self,
         payload: &[u8],

@@ -41,7 +41,7 @@ impl FullSocket {
         Ok(full)
     }
 
-    /// Datagrams that the namespace has counted as refused for want of room.
+    /// Datagrams that the namespace has counted as refused because there was no room.
     pub fn refused(&self) -> Result<u64> {
         counters::snmp(self.network.server(), "Udp", "RcvbufErrors")
     }

@@ -48,13 +48,13 @@ pub fn run(name: &str, dropwatch: &Path, out: &mut dyn Write) -> Result<()> {
     if let Some(story) = ALL.iter().find(|story| story.name == name) {
         return (story.tell)(dropwatch, out);
     }
-    let wanted: Vec<_> = rules::list().filter(|s| name == EVERY || s.name == name).collect();
-    if wanted.is_empty() {
+    let selected: Vec<_> = rules::list().filter(|s| name == EVERY || s.name == name).collect();
+    if selected.is_empty() {
         let names: Vec<_> = list().map(|(name, _)| name).collect();
         bail!("no scenario {name}; there are: {EVERY}, {}", names.join(", "));
     }
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for scenario in wanted {
+    for scenario in selected {
         writeln!(out, "{}: {}", scenario.name, scenario.about)?;
         out.flush()?;
         match scenario.run(dropwatch, out) {

@@ -107,7 +107,7 @@ fn read_time(line: &str) -> Option<Duration> {
     )
 }
 
-/// The same flood on one CPU, and on two at once. More CPUs than there are cannot be had.
+/// One flood on one CPU, and two at once on two. More CPUs than there are cannot be had.
 fn by_cpus(binary: &Path) -> Result<()> {
     eprintln!("==> CPUs");
     let wires = [Wire::new()?, Wire::new()?];

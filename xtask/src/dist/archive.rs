@@ -105,11 +105,11 @@ pub(super) fn files(folder: &Path) -> Result<Vec<Entry>> {
 
 /// Makes `folder` anew, empty.
 pub(super) fn empty(folder: &Path) -> Result<()> {
-    let told = || format!("cannot make the folder {} anew", folder.display());
+    let error = || format!("cannot make the folder {} anew", folder.display());
     if folder.exists() {
-        fs::remove_dir_all(folder).with_context(told)?;
+        fs::remove_dir_all(folder).with_context(error)?;
     }
-    fs::create_dir_all(folder).with_context(told)
+    fs::create_dir_all(folder).with_context(error)
 }
 
 /// Copies a file, with its folders. The mode is set, whatever the umask is.
@@ -120,12 +120,12 @@ pub(super) fn place(from: &Path, to: &Path, mode: u32) -> Result<()> {
 
 /// Writes a file, with its folders. The mode is set, whatever the umask is.
 pub(super) fn write(path: &Path, data: &[u8], mode: u32) -> Result<()> {
-    let told = || format!("cannot write {}", path.display());
+    let error = || format!("cannot write {}", path.display());
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(told)?;
+        fs::create_dir_all(folder).with_context(error)?;
     }
-    fs::write(path, data).with_context(told)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(told)
+    fs::write(path, data).with_context(error)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(error)
 }
 
 /// Gives all folders below and including `folder` the mode that they have where they are installed,

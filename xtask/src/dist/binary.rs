@@ -100,10 +100,10 @@ fn check(data: &[u8], forbidden: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The target that rustc builds for when not told otherwise.
+/// The target that rustc builds for unless asked for another.
 fn host() -> Result<String> {
-    let told = Command::new(cargo()).args(["--version", "--verbose"]).read()?;
-    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
+    let printed = Command::new(cargo()).args(["--version", "--verbose"]).read()?;
+    let host = printed.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host.context("cargo does not tell the host's target")?;
     if !host.ends_with("-linux-gnu") {
         bail!("{host} is not a GNU/Linux target; packages are built for that alone");

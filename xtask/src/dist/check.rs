@@ -61,7 +61,7 @@ impl Checks {
         println!("failed: {name}");
     }
 
-    /// Does a step; an error makes it fail and is told.
+    /// Does a step; an error makes it fail and is shown.
     fn attempt<T>(&mut self, name: &str, step: impl FnOnce() -> Result<T>) -> Option<T> {
         match step() {
             Ok(value) => {
@@ -138,8 +138,8 @@ fn same(one: &Path, other: &Path) -> Result<()> {
 /// Has the copied sources say which commit they are of, as cargo has those that it packs: the one
 /// that the first build names.
 fn pack_commit(made: &Made, sources: &Path) -> Result<()> {
-    let told = Command::new(&made.binary).arg("--version").read()?;
-    let commit = told.lines().find_map(|line| line.strip_prefix("commit "));
+    let printed = Command::new(&made.binary).arg("--version").read()?;
+    let commit = printed.lines().find_map(|line| line.strip_prefix("commit "));
     let commit = commit.context("the program tells no commit")?;
     if commit == "unknown" {
         return Ok(());
@@ -255,9 +255,9 @@ fn install(project: &Project, work: &Path) -> Result<()> {
     command.current_dir(&project.root).args(["install", "--quiet", "--locked", "--no-track"]);
     command.arg("--path").arg(project.package()).arg("--root").arg(&root);
     command.arg("--target-dir").arg(project.target()).check()?;
-    let told = Command::new(root.join("bin").join(NAME)).arg("--version").read()?;
+    let printed = Command::new(root.join("bin").join(NAME)).arg("--version").read()?;
     let expected = format!("{NAME} {VERSION}\ncommit ");
-    ensure!(told.starts_with(&expected), "it says {told:?}, not {expected:?}");
+    ensure!(printed.starts_with(&expected), "it says {printed:?}, not {expected:?}");
     Ok(())
 }
 
@@ -311,9 +311,9 @@ bookworm-security main http://mirror/debian-security/
         };
         let one = file("one", "abc");
         same(&one, &file("two", "abc")).unwrap();
-        let told = |path: &Path| same(&one, path).unwrap_err().to_string();
-        assert_eq!(told(&file("three", "aXc")), "they differ from byte 1 on");
-        assert_eq!(told(&file("four", "abcd")), "3 bytes, and 4");
+        let printed = |path: &Path| same(&one, path).unwrap_err().to_string();
+        assert_eq!(printed(&file("three", "aXc")), "they differ from byte 1 on");
+        assert_eq!(printed(&file("four", "abcd")), "3 bytes, and 4");
         fs::remove_dir_all(folder).unwrap();
     }
 }

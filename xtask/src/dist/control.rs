@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::{debian::NAME, epoch::Epoch};
 use crate::process::CommandExt;
 
-/// Debian wants a name and an address; the project has no address.
+/// Debian asks for a name and an address; the project has no address.
 const MAINTAINER: &str = "the dropwatch authors <dropwatch@localhost>";
 
 /// `README.Debian`.

@@ -31,9 +31,10 @@ const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 /// With the crate and what it lacks.
 pub(crate) fn check(project: &Project) -> Result<()> {
     let mut metadata = command(project);
-    let told = metadata.args(["metadata", "--no-deps", "--format-version=1", "--locked"]).read()?;
-    let told: Metadata = serde_json::from_str(&told).context("cargo tells what nobody knows")?;
-    told.check()?;
+    let printed =
+        metadata.args(["metadata", "--no-deps", "--format-version=1", "--locked"]).read()?;
+    let printed: Metadata = serde_json::from_str(&printed).context("cargo prints no metadata")?;
+    printed.check()?;
     for name in PUBLISHED {
         let mut list = command(project);
         let files = list.args(["package", "--list", "--allow-dirty", "--package", name]).read()?;

@@ -76,7 +76,7 @@ pub(super) fn build(
     Ok(output)
 }
 
-/// Program, pages and completions, where Debian's policy and the shells want them.
+/// Program, pages and completions, where Debian's policy and the shells look for them.
 fn fill(binary: &Binary, pages: &Path, root: &Path) -> Result<()> {
     archive::place(&binary.path, &root.join("usr/bin").join(NAME), 0o755)?;
     for page in archive::files(&pages.join("man1"))? {

@@ -27,11 +27,11 @@ const MIT: &str = "LICENSE-MIT";
 pub(super) fn third_party(project: &Project, target: &str) -> Result<String> {
     let mut command = Command::new(cargo());
     command.current_dir(&project.root).args(["metadata", "--format-version", "1", "--locked"]);
-    let told = command.args(["--filter-platform", target]).read()?;
-    let told: Metadata = serde_json::from_str(&told).context("cargo tells what nobody knows")?;
+    let printed = command.args(["--filter-platform", target]).read()?;
+    let printed: Metadata = serde_json::from_str(&printed).context("cargo prints no metadata")?;
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut list = String::new();
-    for package in told.linked() {
+    for package in printed.linked() {
         let Package { name, version, license, authors, .. } = package;
         let license = license.as_deref().unwrap_or("no licence told");
         list += &format!("{name} {version}: {license}");
@@ -235,8 +235,9 @@ mod tests {
             packages.join(","),
             nodes.join(",")
         );
-        let told: Metadata = serde_json::from_str(&text).unwrap();
-        let names: Vec<&str> = told.linked().iter().map(|package| package.name.as_str()).collect();
+        let printed: Metadata = serde_json::from_str(&text).unwrap();
+        let names: Vec<&str> =
+            printed.linked().iter().map(|package| package.name.as_str()).collect();
         assert_eq!(names, ["linked", "z"]);
     }
 }

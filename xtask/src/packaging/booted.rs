@@ -49,39 +49,39 @@ const BUSY: [(&str, &str); 2] = [
 ];
 
 pub(super) fn check(packaging: &Packaging<'_>, checks: &mut Checks) {
-    if !checks.wants(NAME) {
+    if !checks.selects(NAME) {
         return;
     }
     if let Err(error) = testbed::need_root() {
         return checks.skip(NAME, &format!("{error:#}"));
     }
     let Some(nspawn) = checks.program(NAME, "systemd-nspawn") else { return };
-    let told = dropwatch(packaging).and_then(|binary| {
+    let printed = dropwatch(packaging).and_then(|binary| {
         let root = packaging.scratch(NAME)?;
-        let told = System::prepare(packaging, &root, &binary)?.run(&nspawn);
-        let sums = told.as_ref().is_ok().then(|| sums(&root.join("root/out")));
+        let printed = System::prepare(packaging, &root, &binary)?.run(&nspawn);
+        let sums = printed.as_ref().is_ok().then(|| sums(&root.join("root/out")));
         fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
-        Ok((told?, sums))
+        Ok((printed?, sums))
     });
-    let (told, sums) = match told {
-        Ok((told, Some(sums))) => (told, sums),
+    let (printed, sums) = match printed {
+        Ok((printed, Some(sums))) => (printed, sums),
         Ok((_, None)) => return,
         Err(error) => return checks.check(NAME, || Err(error)),
     };
-    for (step, result) in steps(&told) {
+    for (step, result) in steps(&printed) {
         checks.check(&format!("{NAME}: {step}"), || result);
     }
     checks.check(&format!("{NAME}: the script came to its end"), || {
-        ensure!(told.lines().last() == Some("end"), "{told}");
+        ensure!(printed.lines().last() == Some("end"), "{printed}");
         Ok(())
     });
     checks.check(&format!("{NAME}: what is recorded and logged is what was dropped"), || sums);
 }
 
 /// What the script says of each step: what follows a failure is why.
-fn steps(told: &str) -> Vec<(String, Result<()>)> {
+fn steps(printed: &str) -> Vec<(String, Result<()>)> {
     let mut steps: Vec<(String, Option<Vec<&str>>)> = Vec::new();
-    for line in told.lines() {
+    for line in printed.lines() {
         if let Some(step) = line.strip_prefix("passed: ") {
             steps.push((step.to_owned(), None));
         } else if let Some(step) = line.strip_prefix("failed: ") {
@@ -187,12 +187,12 @@ impl System {
         die_with_parent(&mut command);
         let child = command.spawn().context("cannot run systemd-nspawn")?;
         let ended = end(child);
-        let told = read(self.root.join("out/told")).unwrap_or_default();
+        let printed = read(self.root.join("out/told")).unwrap_or_default();
         if let Err(error) = ended {
             let said = read(&said).unwrap_or_default();
-            bail!("{error:#}: {} {}", said.trim(), told.trim());
+            bail!("{error:#}: {} {}", said.trim(), printed.trim());
         }
-        Ok(told)
+        Ok(printed)
     }
 }
 
@@ -258,14 +258,14 @@ mod tests {
     #[test]
     fn a_failure_has_its_reason() {
         let steps = steps("passed: a\nfailed: b\n    why\npassed: c\nend\n");
-        let told: Vec<String> = steps
+        let printed: Vec<String> = steps
             .iter()
             .map(|(step, result)| match result {
                 Ok(()) => step.clone(),
                 Err(error) => format!("{step}:{error}"),
             })
             .collect();
-        assert_eq!(told, ["a", "b:\n    why", "c"]);
+        assert_eq!(printed, ["a", "b:\n    why", "c"]);
     }
 
     #[test]

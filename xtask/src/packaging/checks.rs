@@ -25,13 +25,13 @@ impl Checks {
     }
 
     /// Whether a check of this name is asked for.
-    pub(super) fn wants(&self, name: &str) -> bool {
+    pub(super) fn selects(&self, name: &str) -> bool {
         self.filter.as_deref().is_none_or(|filter| name.contains(filter))
     }
 
     /// Runs a check, if it is asked for, and says what came of it.
     pub(super) fn check(&mut self, name: &str, work: impl FnOnce() -> Result<()>) {
-        if !self.wants(name) {
+        if !self.selects(name) {
             return;
         }
         match work() {
@@ -48,7 +48,7 @@ impl Checks {
 
     /// What `name` needs and this machine has not.
     pub(super) fn skip(&mut self, name: &str, why: &str) {
-        if !self.wants(name) {
+        if !self.selects(name) {
             return;
         }
         if self.strict {
@@ -102,10 +102,10 @@ mod tests {
     #[test]
     fn what_is_missing_is_a_skip_unless_strict() {
         let run = |strict| {
-            let mut checks = Checks::new(strict, Some("wanted"));
-            checks.check("wanted", || Ok(()));
+            let mut checks = Checks::new(strict, Some("selected"));
+            checks.check("selected", || Ok(()));
             checks.check("other", || anyhow::bail!("not asked for"));
-            assert_eq!(checks.program("wanted too", "no such program"), None);
+            assert_eq!(checks.program("selected too", "no such program"), None);
             (checks.to_string(), checks.is_success())
         };
         assert_eq!(run(false), ("1 passed, 0 failed, 1 skipped".to_owned(), true));

@@ -35,7 +35,7 @@ struct Variable {
 }
 
 pub(super) fn check(packaging: &Packaging<'_>, checks: &mut Checks) {
-    if !checks.wants(NAME) {
+    if !checks.selects(NAME) {
         return;
     }
     let (queries, variables) = match load(&packaging.path(FILE)) {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{http::serve, prometheus::Target};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// In each page, one host is told from the other by how much it drops, packets per second.
+/// In each page, hosts are told apart by how much it drops, packets per second.
 const HOSTS: [(&str, u64); 3] = [("gw", 500), ("web", 40), ("db", 1)];
 
 /// Starts them. The first has a full conntrack table, which no scrape ever meets a report of, and

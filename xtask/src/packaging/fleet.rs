@@ -29,7 +29,7 @@ use crate::{process::CommandExt, project::cargo, root::BINARY, test::built};
 
 const NAME: &str = "fleet";
 const RECORDINGS: &str = "recordings: dropwatch takes those of the tests";
-const COMMANDS: &str = "commands: what is told to be run is understood";
+const COMMANDS: &str = "commands: what one is asked to run is understood";
 const HOSTS: u64 = 20;
 
 /// Metrics that an exporter has whatever happens on its host.
@@ -43,7 +43,7 @@ const ALWAYS: [&str; 6] = [
 ];
 
 pub(super) fn check(packaging: &Packaging<'_>, checks: &mut Checks) {
-    if ![NAME, COMMANDS, RECORDINGS].iter().any(|name| checks.wants(name)) {
+    if ![NAME, COMMANDS, RECORDINGS].iter().any(|name| checks.selects(name)) {
         return;
     }
     let binary = match dropwatch(packaging) {
@@ -201,7 +201,7 @@ const QUESTIONS: [Question; 11] = [
         }
         Ok(())
     }),
-    ("have all hosts told all of their reports", |server, hosts| {
+    ("have all hosts reported all that they counted", |server, hosts| {
         let all = sums(hosts.iter().map(|host| (host.name.clone(), REPORTS)));
         expect(server, "dropwatch_reports_total", "instance", &all)
     }),
@@ -277,16 +277,16 @@ fn expect(
     server: &Prometheus,
     query: &str,
     label: &str,
-    wanted: &BTreeMap<String, u64>,
+    expected: &BTreeMap<String, u64>,
 ) -> Result<()> {
     let is_right = |answer: &[Series]| {
-        answer.len() == wanted.len()
+        answer.len() == expected.len()
             && answer.iter().all(|series| {
-                let wanted = series.labels.get(label).and_then(|name| wanted.get(name));
-                wanted.is_some_and(|&wanted| series.value == wanted as f64)
+                let expected = series.labels.get(label).and_then(|name| expected.get(name));
+                expected.is_some_and(|&expected| series.value == expected as f64)
             })
     };
-    server.wait_for(query, is_right).map(drop).with_context(|| format!("wanted {wanted:?}"))
+    server.wait_for(query, is_right).map(drop).with_context(|| format!("expected {expected:?}"))
 }
 
 fn first(answer: &[Series]) -> Option<f64> {

@@ -38,7 +38,7 @@ const THEN: u64 = 200;
 const HARMLESS: u64 = 80;
 
 pub(super) fn check(packaging: &Packaging<'_>, checks: &mut Checks) {
-    if ![LIVE, LINT].iter().any(|name| checks.wants(name)) {
+    if ![LIVE, LINT].iter().any(|name| checks.selects(name)) {
         return;
     }
     if let Err(error) = testbed::need_root() {
@@ -89,8 +89,8 @@ fn watch(packaging: &Packaging<'_>, binary: &Path, prometheus: &Path) -> Result<
     let ended = run.stop()?;
     ensure!(ended.status.success(), "{}", ended.stderr);
     let (served, reports) = served(&page)?;
-    let told = told(&ended.lines, reports)?;
-    ensure!(served == told, "metrics have {served:?}, JSON has {told:?}");
+    let reported = reported(&ended.lines, reports)?;
+    ensure!(served == reported, "metrics have {served:?}, JSON has {reported:?}");
     Ok(page)
 }
 
@@ -114,8 +114,8 @@ fn served(page: &str) -> Result<(Drops, usize)> {
     Ok((drops, reports.context("no number of reports")?.parse()?))
 }
 
-/// The same of the first `reports` reports among JSON lines.
-fn told(lines: &[String], reports: usize) -> Result<Drops> {
+/// Drops by series, of the first `reports` reports among JSON lines.
+fn reported(lines: &[String], reports: usize) -> Result<Drops> {
     let mut drops = Drops::new();
     let mut seen = 0;
     for line in lines {

@@ -79,8 +79,8 @@ fn kubernetes(packaging: &Packaging<'_>) -> Result<()> {
     ensure!(&container["livenessProbe"]["httpGet"]["port"] == port_name, "the probe's port");
     ensure!(&container["readinessProbe"]["httpGet"]["port"] == port_name, "the other probe's port");
     // Where a pod's users look when it does not start; the default is a file that nobody writes.
-    let told = container["terminationMessagePolicy"].as_str();
-    ensure!(told == Some("FallbackToLogsOnError"), "errors are told by {told:?}");
+    let policy = container["terminationMessagePolicy"].as_str();
+    ensure!(policy == Some("FallbackToLogsOnError"), "errors are shown by {policy:?}");
     let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
     ensure!(&endpoint["port"] == port_name, "the monitor's port");
     let annotated = &template["metadata"]["annotations"]["prometheus.io/port"];
@@ -96,8 +96,8 @@ fn kubernetes(packaging: &Packaging<'_>) -> Result<()> {
 }
 
 fn capabilities(packaging: &Packaging<'_>) -> Result<()> {
-    let mut wanted = needs(&read(packaging.project.package().join("src/privilege.rs"))?);
-    ensure!(wanted.remove(FOR_OLD_KERNELS), "privilege.rs names no capabilities any more");
+    let mut needed = needs(&read(packaging.project.package().join("src/privilege.rs"))?);
+    ensure!(needed.remove(FOR_OLD_KERNELS), "privilege.rs names no capabilities any more");
     let unit = read(packaging.path("systemd/dropwatch.service"))?;
     let containerfile = read(packaging.path("container/Containerfile"))?;
     let set = daemon_set(packaging)?;
@@ -112,7 +112,7 @@ fn capabilities(packaging: &Packaging<'_>) -> Result<()> {
         }),
     ];
     for (whose, granted) in granted {
-        ensure!(granted == wanted, "{whose}: {granted:?}, and dropwatch needs {wanted:?}");
+        ensure!(granted == needed, "{whose}: {granted:?}, and dropwatch needs {needed:?}");
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ const EXPOSURE: u32 = 36;
 
 pub(super) fn check(packaging: &Packaging<'_>, checks: &mut Checks) {
     let (verify, security) = ("unit: systemd-analyze verify", "unit: systemd-analyze security");
-    if !checks.wants(verify) && !checks.wants(security) {
+    if !checks.selects(verify) && !checks.selects(security) {
         return;
     }
     let Some(analyze) = checks.program("unit: systemd-analyze", "systemd-analyze") else { return };

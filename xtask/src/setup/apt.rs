@@ -90,14 +90,14 @@ fn wait_for(files: &[PathBuf], wait: &mut Wait) -> Result<()> {
 fn lock_files() -> Vec<PathBuf> {
     let names =
         ["S", "Dir::State::status/f", "L", "Dir::State::lists/d", "A", "Dir::Cache::archives/d"];
-    let told = Command::new("apt-config").arg("shell").args(names).read().unwrap_or_default();
-    locks_in(&told)
+    let printed = Command::new("apt-config").arg("shell").args(names).read().unwrap_or_default();
+    locks_in(&printed)
 }
 
 /// Reads lines such as `L='/var/lib/apt/lists/'`; what none tells is where Debian has it.
-fn locks_in(told: &str) -> Vec<PathBuf> {
+fn locks_in(printed: &str) -> Vec<PathBuf> {
     let folder = |name: &str, default: &str| {
-        let value = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("='"));
+        let value = printed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("='"));
         let value = value.and_then(|value| value.strip_suffix('\''));
         PathBuf::from(value.filter(|value| value.starts_with('/')).unwrap_or(default))
     };
@@ -206,14 +206,14 @@ mod tests {
 
     #[test]
     fn locks_are_where_apt_says_or_where_debian_has_them() {
-        let told = "S='/srv/root/var/lib/dpkg/status'\nL='/srv/lists/'\nA='relative/'\n";
+        let printed = "S='/srv/root/var/lib/dpkg/status'\nL='/srv/lists/'\nA='relative/'\n";
         let expected = [
             "/srv/root/var/lib/dpkg/lock-frontend",
             "/srv/root/var/lib/dpkg/lock",
             "/srv/lists/lock",
             "/var/cache/apt/archives/lock",
         ];
-        assert_eq!(locks_in(told), expected.map(PathBuf::from));
+        assert_eq!(locks_in(printed), expected.map(PathBuf::from));
         assert_eq!(locks_in("")[0], Path::new("/var/lib/dpkg/lock-frontend"));
     }
 

@@ -51,26 +51,26 @@ pub(super) fn simulate(packages: &[String]) -> Result<(), String> {
     command.env("LC_ALL", "C").args(["--simulate", "-y", "--no-install-recommends", "install"]);
     let output = command.args(packages).output();
     let output = output.map_err(|error| format!("cannot run apt-get: {error}"))?;
-    let told = [output.stdout, output.stderr].concat();
-    verdict(output.status.success(), &String::from_utf8_lossy(&told))
+    let printed = [output.stdout, output.stderr].concat();
+    verdict(output.status.success(), &String::from_utf8_lossy(&printed))
 }
 
 /// Reads what `apt-get --simulate` prints.
-fn verdict(success: bool, told: &str) -> Result<(), String> {
-    let removed = names(told, "Remv ");
+fn verdict(success: bool, printed: &str) -> Result<(), String> {
+    let removed = names(printed, "Remv ");
     if !removed.is_empty() {
         return Err(format!("apt would remove {}", removed.join(", ")));
     }
     if success {
         return Ok(());
     }
-    let error = told.lines().find_map(|line| line.strip_prefix("E: "));
+    let error = printed.lines().find_map(|line| line.strip_prefix("E: "));
     let error = error.unwrap_or("apt-get gives no reason").trim();
     if error.contains("Unable to locate") || error.contains("no installation candidate") {
         return Err(format!("{error}; the package source that has it is not configured here"));
     }
     // The dependencies that are not met say more than the line that sums them up.
-    let unmet = told.lines().skip_while(|line| !line.ends_with("nmet dependencies:")).nth(1);
+    let unmet = printed.lines().skip_while(|line| !line.ends_with("nmet dependencies:")).nth(1);
     Err(unmet.filter(|line| line.starts_with(' ')).map_or(error, str::trim).to_owned())
 }
 

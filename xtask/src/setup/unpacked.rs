@@ -6,7 +6,7 @@
 //! logrotate comes with a timer that would begin to rotate the host's logs. Unpacked, nothing is
 //! started, enabled or removed, no root is needed, and the host's own stay as they are.
 //!
-//! The same serves for whatever apt cannot install beside what the host has, such as QEMU beside
+//! It serves for whatever apt cannot install beside what the host has, such as QEMU beside
 //! the tools of a newer one.
 
 use std::{
@@ -37,7 +37,7 @@ for folder in FOLDERS; do
     libraries=$libraries${libraries:+:}$root/$folder
 done
 export LD_LIBRARY_PATH="$libraries"
-# Modules and data are found beside the program by some (QEMU); others have to be told.
+# Modules and data are found beside the program by some (QEMU); others need an option.
 for lib in "$root"/usr/lib/*-linux-gnu; do :; done
 [ -d "$lib/xtables" ] && export XTABLES_LIBDIR="$lib/xtables"
 [ -d "$root/usr/share/wireshark" ] && export WIRESHARK_DATA_DIR="$root/usr/share/wireshark"
@@ -209,10 +209,10 @@ fn complete(root: &Path, program: &Path, folders: &[String]) -> Result<()> {
     command.arg(program).env("LD_LIBRARY_PATH", libraries);
     // A script or a static program has none, which is no success for ldd.
     let output = command.output().context("cannot run ldd")?;
-    let told = [output.stdout, output.stderr].concat();
-    let told = String::from_utf8_lossy(&told);
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed);
     let missing: Vec<_> =
-        told.lines().map(str::trim).filter(|line| line.contains("not found")).collect();
+        printed.lines().map(str::trim).filter(|line| line.contains("not found")).collect();
     ensure!(
         missing.is_empty(),
         "{} does not run on this host: {}",
@@ -263,8 +263,8 @@ mod tests {
         assert_eq!(program(&root, "other"), None);
         let wrapper = scratch.0.join("bin/tool");
         write_script(&wrapper, &script("tool-package", "tool", &path, &folders)).unwrap();
-        let told = Command::new(&wrapper).args(["a", "b c"]).read().unwrap();
-        let (libraries, arguments) = told.split_once(' ').unwrap();
+        let printed = Command::new(&wrapper).args(["a", "b c"]).read().unwrap();
+        let (libraries, arguments) = printed.split_once(' ').unwrap();
         assert_eq!(arguments, "a b c\n");
         for (folder, expected) in libraries.split(':').zip(&folders) {
             assert!(folder.ends_with(expected) && Path::new(folder).is_dir(), "{libraries}");

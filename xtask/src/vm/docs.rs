@@ -73,8 +73,8 @@ fn page(matrix: &Matrix) -> String {
         fact(kernel, "drop reasons").split(';').next().unwrap_or_default().to_owned()
     });
     row(&mut page, "TCP's own drops", matrix, |kernel| {
-        let told = kernel.doctor.lines().find(|line| line.contains("TCP's own drops"));
-        match told {
+        let line = kernel.doctor.lines().find(|line| line.contains("TCP's own drops"));
+        match line {
             None => "visible".to_owned(),
             Some(line) if line.contains("unknown") => "unknown".to_owned(),
             Some(_) => "invisible".to_owned(),

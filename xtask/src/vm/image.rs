@@ -125,11 +125,11 @@ fn pack_modules(root: &Path, source: &Path, release: &str) -> Result<Vec<u8>> {
     }
     Command::new(&depmod).arg("-b").arg(root).arg(release).read()?;
     let text = fs::read_to_string(source.join("modules.dep")).context("depmod made no index")?;
-    let wanted = closure(&text);
+    let needed = closure(&text);
 
     let staged = root.join("staged");
     let folder = staged.join("lib/modules").join(release);
-    for name in &wanted {
+    for name in &needed {
         let to = folder.join(plain_name(name));
         if let Some(above) = to.parent() {
             fs::create_dir_all(above)?;
@@ -159,14 +159,14 @@ fn closure(text: &str) -> BTreeSet<String> {
         name.strip_prefix("kernel/")
             .is_some_and(|name| MODULES.iter().any(|module| name.starts_with(module)))
     };
-    let mut wanted = BTreeSet::new();
+    let mut needed = BTreeSet::new();
     let mut open: Vec<&str> = needs.keys().copied().filter(chosen).collect();
     while let Some(name) = open.pop() {
-        if wanted.insert(name.to_owned()) {
+        if needed.insert(name.to_owned()) {
             open.extend(needs.get(name).into_iter().flatten());
         }
     }
-    wanted
+    needed
 }
 
 fn plain_name(name: &str) -> &str {
@@ -310,9 +310,9 @@ mod tests {
         let dep = "kernel/net/bridge/bridge.ko.xz: kernel/net/802/stp.ko.xz\n\
             kernel/net/802/stp.ko.xz: kernel/net/llc/llc.ko.xz\nkernel/net/llc/llc.ko.xz:\n\
             kernel/fs/ext4/ext4.ko.xz: kernel/lib/crc16.ko.xz\nkernel/lib/crc16.ko.xz:\n";
-        let wanted = closure(dep);
-        assert_eq!(wanted.len(), 3, "{wanted:?}");
-        assert!(wanted.contains("kernel/net/llc/llc.ko.xz"));
+        let needed = closure(dep);
+        assert_eq!(needed.len(), 3, "{needed:?}");
+        assert!(needed.contains("kernel/net/llc/llc.ko.xz"));
         assert_eq!(plain_name("kernel/net/llc/llc.ko.xz"), "kernel/net/llc/llc.ko");
     }
 }

@@ -160,7 +160,7 @@ impl<'a> Bench<'a> {
         let (unpacked, folder) = (project.tools().join("kernels"), project.target().join("vm"));
         let lock = locks::folder(&folder)?;
         let dropwatch = build::dropwatch(project)?;
-        // A command may want the tests as well, but must not wait for their build.
+        // A command may need the tests as well, but must not wait for their build.
         let (tests, peer) = if args.command.is_empty() {
             let peer = archive.obtain(&pins.peer).context("Debian's dropwatch")?;
             (Some(build::host_tests(project)?), Some(image::unpack(&unpacked, &peer.files)?))
@@ -249,7 +249,7 @@ impl<'a> Bench<'a> {
                         let tests = test_command(self.args.test.as_deref(), &skip);
                         let mut run = self.test(kernel, ready.as_ref(), accelerator, &tests);
                         // An emulated machine stalls now and then. What fails again, alone in a
-                        // fresh guest, has failed; what does not is told.
+                        // fresh guest, has failed; what does not is shown.
                         if let Some(tests) = failed_command(&run) {
                             let again = self.test(kernel, ready.as_ref(), accelerator, &tests);
                             run.judge_again(&again);

@@ -79,10 +79,10 @@ impl Pins {
                 bail!("no kernel {name}; there is: {}", known.join(", "));
             }
         }
-        let wanted = |kernel: &&Kernel| {
+        let selected = |kernel: &&Kernel| {
             (names.is_empty() || names.contains(&kernel.name)) && !excluded.contains(&kernel.name)
         };
-        let chosen: Vec<_> = self.kernels.iter().filter(wanted).cloned().collect();
+        let chosen: Vec<_> = self.kernels.iter().filter(selected).cloned().collect();
         if chosen.is_empty() {
             bail!("no kernel is left to boot");
         }

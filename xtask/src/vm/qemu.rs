@@ -1,4 +1,4 @@
-//! Boots a guest in QEMU and watches over it until it has told its status, or has died.
+//! Boots a guest in QEMU and watches over it until it has reported its status, or has died.
 
 use std::{
     fs::{self, File},
@@ -130,7 +130,7 @@ pub(super) struct Guest<'a> {
 pub(super) enum End {
     /// The task's exit status.
     Status(i32),
-    /// It never told one.
+    /// It never reported one.
     Died {
         cause: String,
         /// The console's last lines.
@@ -160,8 +160,8 @@ impl Guest<'_> {
         drop(child);
         let _gone_or_never_there = fs::remove_file(initramfs);
         let status = fs::read_to_string(&status).unwrap_or_default();
-        let told = status.trim().strip_prefix("status ").and_then(|status| status.parse().ok());
-        Ok(match (cause, told) {
+        let reported = status.trim().strip_prefix("status ").and_then(|status| status.parse().ok());
+        Ok(match (cause, reported) {
             (None, Some(status)) => End::Status(status),
             (cause, _) => {
                 let log = String::from_utf8_lossy(&fs::read(&console)?).into_owned();

@@ -103,7 +103,7 @@ fn whole_lines(bytes: &[u8]) -> Vec<String> {
     String::from_utf8(bytes[..end].to_vec()).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Reads on a thread of its own until it is told that all is written.
+/// Reads on a thread of its own until it hears that all is written.
 fn read_on(mut reader: Reader, over: Arc<AtomicBool>) -> JoinHandle<Reader> {
     std::thread::spawn(move || {
         loop {

@@ -202,22 +202,23 @@ impl<'a> Collector<'a> {
         let configuration = folder.write("collector.conf", &text);
         // A killed one leaves it behind, and its successor would not start.
         let _absent = fs::remove_file(folder.path("pid"));
-        let told = fs::File::create(folder.path("collector.told")).unwrap();
+        let printed = fs::File::create(folder.path("collector.printed")).unwrap();
         let mut command = kind.command(folder, configuration);
-        command.stdout(told.try_clone().unwrap()).stderr(told);
+        command.stdout(printed.try_clone().unwrap()).stderr(printed);
         Self { process: Process::start(&mut command), kind, folder }
     }
 
     /// Waits until it has handed on that many lines.
     pub(super) fn wait_for(&self, lines: usize) {
-        let told = || fs::read_to_string(self.folder.path("collector.told")).unwrap_or_default();
+        let printed =
+            || fs::read_to_string(self.folder.path("collector.printed")).unwrap_or_default();
         let deadline = Instant::now() + longer(PATIENCE);
         loop {
             let have = self.folder.lines(self.kind.lines()).len();
             if have >= lines {
                 return;
             }
-            assert!(Instant::now() < deadline, "{have} of {lines} lines: {}", told());
+            assert!(Instant::now() < deadline, "{have} of {lines} lines: {}", printed());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

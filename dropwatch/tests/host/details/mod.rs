@@ -67,14 +67,14 @@ fn recording(cause: &impl Cause) -> Recording {
     run.stop()
 }
 
-/// All [`N`] packets were dropped at one of `places`, and are told as expected.
+/// All [`N`] packets were dropped at one of `places`, and are reported as expected.
 fn expect(cause: &impl Cause, places: &[(&str, &str)], expected: &Expected<'_>) -> Recording {
     let recording = recording(cause);
     expect_part(&recording, N, cause, places, expected);
     recording
 }
 
-/// `count` packets were dropped at one of `places`, and are told as expected.
+/// `count` packets were dropped at one of `places`, and are reported as expected.
 fn expect_part(
     recording: &Recording,
     count: u64,

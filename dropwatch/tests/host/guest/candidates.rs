@@ -11,7 +11,7 @@ use testbed::{
 use super::need_guest;
 use crate::harness::{Recording, Run, has_reasons, output};
 
-/// The same drops, watched by every way at once: with and without samples, with reasons, where the
+/// Drops that are watched by every way at once: with and without samples, with reasons, where the
 /// kernel has them, and without.
 #[test]
 #[ignore = "needs a guest: cargo xtask vm"]

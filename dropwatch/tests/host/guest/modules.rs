@@ -58,7 +58,7 @@ fn names_stay_right_while_modules_come_and_go() {
     run("rmmod", "bridge");
     assert!(!is_loaded("bridge"));
     // Reports come in between: when another module lies where the drop was before anybody has
-    // looked, whose it was cannot be told. The first of two may have been under way.
+    // looked, whose it was is not known. The first of two may have been under way.
     for _ in 0..2 {
         let line = watch.0.next_line(longer(Duration::from_secs(10))).unwrap().unwrap();
         assert!(matches!(decode(line).unwrap(), Line::Report(_)), "{line}");
