@@ -30,6 +30,7 @@ pub const BUSY: u64 = 1 << 1;
 const REASON_SHIFT: u32 = 32;
 
 /// One counter of the front cache: a line of the CPU's cache.
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes))]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot {
@@ -44,6 +45,7 @@ pub struct Slot {
 }
 
 /// The front cache of one CPU: pages of its own.
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes))]
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Front {

@@ -21,16 +21,62 @@ pub mod kind {
     pub const EXCLUDE: u32 = 2;
 }
 
-/// One value of one option.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule<T> {
-    /// One of [`kind`].
-    pub kind: u32,
-    pub value: T,
+/// One value of one option: a structure of two fields, `kind` and `value`.
+pub trait Rule: Copy {
+    type Value: Copy;
+
+    /// `kind` is one of [`kind`].
+    fn new(kind: u32, value: Self::Value) -> Self;
+    fn kind(self) -> u32;
+    fn value(self) -> Self::Value;
+}
+
+/// A structure for each type of value instead of a generic one, which zerocopy could not prove to have
+/// no padding.
+macro_rules! rules {
+    ($($(#[$about:meta])* $name:ident: $value:ty;)*) => { $(
+        $(#[$about])*
+        #[cfg_attr(feature = "user", derive(zerocopy::Immutable, zerocopy::IntoBytes))]
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name {
+            /// One of [`kind`].
+            pub kind: u32,
+            pub value: $value,
+        }
+
+        impl Rule for $name {
+            type Value = $value;
+
+            #[inline(always)]
+            fn new(kind: u32, value: $value) -> Self {
+                Self { kind, value }
+            }
+
+            #[inline(always)]
+            fn kind(self) -> u32 {
+                self.kind
+            }
+
+            #[inline(always)]
+            fn value(self) -> $value {
+                self.value
+            }
+        }
+    )* };
+}
+
+rules! {
+    /// The inode number of a network namespace, or [`LATER`].
+    NetnsRule: u32;
+    /// An address, a network, or the name of an interface.
+    MaskedRule: Masked;
+    ProtocolRule: Protocol;
+    PortsRule: Ports;
 }
 
 /// A protocol.
+#[cfg_attr(feature = "user", derive(zerocopy::Immutable, zerocopy::IntoBytes))]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocol {
@@ -46,6 +92,7 @@ pub struct Protocol {
 /// fewer than 96 bits it is one of IPv6, which no packet of IPv4 matches. For the name
 /// of an interface it covers the name and its final zero: what stands behind may be left over from
 /// a longer name.
+#[cfg_attr(feature = "user", derive(zerocopy::Immutable, zerocopy::IntoBytes))]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Masked {
@@ -55,6 +102,7 @@ pub struct Masked {
 }
 
 /// A range of ports, both ends in it, host byte order.
+#[cfg_attr(feature = "user", derive(zerocopy::Immutable, zerocopy::IntoBytes))]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
@@ -63,34 +111,34 @@ pub struct Ports {
 }
 
 /// A packet is counted when every option lets it through.
+#[cfg_attr(feature = "user", derive(zerocopy::Immutable, zerocopy::IntoBytes))]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filter {
     /// Inode numbers of network namespaces, or [`LATER`].
-    pub netns: [Rule<u32>; MOST],
+    pub netns: [NetnsRule; MOST],
     /// Names of interfaces.
-    pub iface: [Rule<Masked>; MOST],
-    pub protocol: [Rule<Protocol>; MOST],
+    pub iface: [MaskedRule; MOST],
+    pub protocol: [ProtocolRule; MOST],
     /// Source or destination.
-    pub host: [Rule<Masked>; MOST],
+    pub host: [MaskedRule; MOST],
     /// Source or destination.
-    pub port: [Rule<Ports>; MOST],
+    pub port: [PortsRule; MOST],
 }
-
-const fn unused<T: Copy>(value: T) -> [Rule<T>; MOST] {
-    [Rule { kind: kind::UNUSED, value }; MOST]
-}
-
-const NOTHING: Masked = Masked { value: [0; 4], mask: [0; 4] };
 
 impl Filter {
     /// Lets everything through.
-    pub const NONE: Self = Self {
-        netns: unused(0),
-        iface: unused(NOTHING),
-        protocol: unused(Protocol { network: 0, transport: 0 }),
-        host: unused(NOTHING),
-        port: unused(Ports { first: 0, last: 0 }),
+    pub const NONE: Self = {
+        const KIND: u32 = kind::UNUSED;
+        const NOTHING: Masked = Masked { value: [0; 4], mask: [0; 4] };
+        let protocol = Protocol { network: 0, transport: 0 };
+        Self {
+            netns: [NetnsRule { kind: KIND, value: 0 }; MOST],
+            iface: [MaskedRule { kind: KIND, value: NOTHING }; MOST],
+            protocol: [ProtocolRule { kind: KIND, value: protocol }; MOST],
+            host: [MaskedRule { kind: KIND, value: NOTHING }; MOST],
+            port: [PortsRule { kind: KIND, value: Ports { first: 0, last: 0 } }; MOST],
+        }
     };
 }
 
@@ -106,6 +154,7 @@ pub mod part {
 }
 
 /// Key of the counter by groups. What is not counted by is zero.
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::IntoBytes))]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Group {

@@ -2,7 +2,9 @@
 //! counted ([`count`]), which is here so that it can be tested outside the kernel.
 //!
 //! Every type is `repr(C)` with explicit padding, so that no byte of it is undefined when the
-//! kernel compares keys byte by byte; sizes are asserted at compile time.
+//! kernel compares keys byte by byte; sizes are asserted at compile time. User space moves them as
+//! bytes, for which zerocopy proves what it needs (feature `user`): that a type has no padding
+//! (`IntoBytes`), or that any bytes are a value of it (`FromBytes`).
 
 #![no_std]
 
@@ -15,6 +17,7 @@ pub mod sample;
 ///
 /// The map behind it is read-only and frozen, so the verifier knows the words, and drops the code of
 /// what is not asked for. Eight bytes in one line of the CPU's cache, since every drop reads them.
+#[cfg_attr(feature = "user", derive(zerocopy::Immutable, zerocopy::IntoBytes))]
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -70,6 +73,7 @@ impl DropKey {
 }
 
 /// Value of the exact counter: drops at one key on one CPU, and when to sample the next.
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
@@ -109,21 +113,3 @@ pub enum Lost {
 
 /// Slots in the `LOST` array.
 pub const LOST_SLOTS: u32 = 6;
-
-#[cfg(feature = "user")]
-mod pod {
-    // SAFETY: repr(C), integers only, no padding (asserted above): any bytes are a valid value.
-    unsafe impl aya::Pod for super::DropKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::Counter {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::count::Front {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::Settings {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::offsets::Offsets {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::filter::Filter {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::filter::Group {}
-}

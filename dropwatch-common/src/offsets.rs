@@ -8,6 +8,7 @@ pub const NONE: i32 = -1;
 
 /// Byte offsets of fields, [`NONE`] where there is no such field. Structure and field are in the
 /// names: `skb_dev` is `dev` in `struct sk_buff`.
+#[cfg_attr(feature = "user", derive(zerocopy::Immutable, zerocopy::IntoBytes))]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offsets {

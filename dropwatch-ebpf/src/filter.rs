@@ -71,19 +71,22 @@ pub fn wants(ctx: &RawTracePointContext, filtering: u32) -> Option<bool> {
 /// What one option says: no value that it excludes may match, and one that it includes must, if
 /// there are any.
 #[inline(always)]
-fn judge<T: Copy>(rules: *const [Rule<T>; MOST], matches: impl Fn(usize, T) -> Verdict) -> Verdict {
+fn judge<R: Rule>(
+    rules: *const [R; MOST],
+    matches: impl Fn(usize, R::Value) -> Verdict,
+) -> Verdict {
     let (mut any, mut included, mut excluded) = (false, NO, NO);
-    let rules = rules.cast::<Rule<T>>();
+    let rules = rules.cast::<R>();
     for index in 0..MOST {
         // SAFETY: within the array. Volatile, because the loader replaces the value after
         // compilation; the verifier knows it as a constant.
-        let Rule { kind, value } = unsafe { rules.add(index).read_volatile() };
-        match kind {
+        let rule = unsafe { rules.add(index).read_volatile() };
+        match rule.kind() {
             kind::INCLUDE => {
                 any = true;
-                included = max(included, matches(index, value));
+                included = max(included, matches(index, rule.value()));
             }
-            kind::EXCLUDE => excluded = max(excluded, matches(index, value)),
+            kind::EXCLUDE => excluded = max(excluded, matches(index, rule.value())),
             _ => {}
         }
     }

@@ -26,8 +26,13 @@ pub(crate) fn kilobytes(status: &str, name: &str) -> Option<f64> {
     value.trim().strip_suffix(" kB")?.parse().ok()
 }
 
+/// A counter map, its keys and values as bytes: aya's own bound for both can only be promised, that of
+/// zerocopy is proved.
+pub(crate) type CounterMap =
+    PerCpuHashMap<MapData, [u8; size_of::<DropKey>()], [u8; size_of::<Counter>()]>;
+
 /// The counter map of the dropwatch that was started last.
-pub(crate) fn counters() -> Result<PerCpuHashMap<MapData, DropKey, Counter>> {
+pub(crate) fn counters() -> Result<CounterMap> {
     let newest = loaded_maps()
         .filter_map(Result::ok)
         .filter(|map| map.name_as_str() == Some("DROPS"))
@@ -38,15 +43,12 @@ pub(crate) fn counters() -> Result<PerCpuHashMap<MapData, DropKey, Counter>> {
 
 /// Counts `count` drops at each key on every CPU, as the kernel side would: no host drops packets
 /// at hundreds of places at will.
-pub(crate) fn count_at(
-    counters: &mut PerCpuHashMap<MapData, DropKey, Counter>,
-    keys: &[DropKey],
-    count: u64,
-) -> Result<()> {
+pub(crate) fn count_at(counters: &mut CounterMap, keys: &[DropKey], count: u64) -> Result<()> {
     let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")?;
     for key in keys {
-        let values = vec![Counter { count, ..Counter::default() }; cpus];
-        counters.insert(key, PerCpuValues::try_from(values)?, 0)?;
+        let value = zerocopy::transmute!(Counter { count, ..Counter::default() });
+        let key: [u8; size_of::<DropKey>()] = zerocopy::transmute!(*key);
+        counters.insert(key, PerCpuValues::try_from(vec![value; cpus])?, 0)?;
     }
     Ok(())
 }

@@ -55,11 +55,11 @@ impl Packets {
 
 /// Whether `rules` of one option let `value` through: none excludes it, and one includes it where any
 /// includes something.
-pub fn lets_through<T: Copy + PartialEq>(rules: &[Rule<T>], value: T) -> bool {
-    let of = |kind| rules.iter().filter(move |rule| rule.kind == kind);
+pub fn lets_through<R: Rule<Value: PartialEq>>(rules: &[R], value: R::Value) -> bool {
+    let of = |kind| rules.iter().filter(move |rule| rule.kind() == kind);
     let included =
-        of(kind::INCLUDE).next().is_none() || of(kind::INCLUDE).any(|r| r.value == value);
-    included && of(kind::EXCLUDE).all(|rule| rule.value != value)
+        of(kind::INCLUDE).next().is_none() || of(kind::INCLUDE).any(|r| r.value() == value);
+    included && of(kind::EXCLUDE).all(|rule| rule.value() != value)
 }
 
 /// Whether packets of a protocol above IP begin with ports.
@@ -68,9 +68,9 @@ fn port_bearing(transport: u8) -> bool {
     matches!(transport, TCP | UDP | DCCP | SCTP | UDP_LITE)
 }
 
-fn fill<T: Copy>(
-    rules: &mut [Rule<T>; MOST],
-    choices: &[Choice<T>],
+fn fill<R: Rule>(
+    rules: &mut [R; MOST],
+    choices: &[Choice<R::Value>],
     option: &str,
 ) -> Result<(), String> {
     if choices.len() > MOST {
@@ -78,7 +78,7 @@ fn fill<T: Copy>(
     }
     for (rule, Choice { exclude, value }) in rules.iter_mut().zip(choices) {
         let kind = if *exclude { kind::EXCLUDE } else { kind::INCLUDE };
-        *rule = Rule { kind, value: *value };
+        *rule = R::new(kind, *value);
     }
     Ok(())
 }
@@ -172,6 +172,8 @@ fn masked(value: [u8; NAME], mask: [u8; NAME]) -> Masked {
 
 #[cfg(test)]
 mod tests {
+    use dropwatch_common::filter::NetnsRule;
+
     use super::*;
 
     /// Whether the kernel side finds that the bytes match; those of an address may be IPv4's.
@@ -198,7 +200,7 @@ mod tests {
 
     #[test]
     fn one_includes_and_none_excludes() {
-        let rule = |kind, value| Rule { kind, value };
+        let rule = |kind, value| NetnsRule { kind, value };
         let (unused, only, never) =
             (rule(kind::UNUSED, 1), rule(kind::INCLUDE, 1), rule(kind::EXCLUDE, 2));
         assert!([1, 2].iter().all(|&value| lets_through(&[unused], value)));
@@ -274,7 +276,7 @@ mod tests {
         assert_eq!(packets.parts(), part::HEADERS | part::NETNS);
 
         let filter = packets.compile([7]).unwrap();
-        assert_eq!(filter.netns[0], Rule { kind: kind::INCLUDE, value: 7 });
+        assert_eq!(filter.netns[0], NetnsRule { kind: kind::INCLUDE, value: 7 });
         let kinds: Vec<_> = filter.port.iter().map(|rule| rule.kind).collect();
         assert_eq!(kinds[..3], [kind::INCLUDE, kind::EXCLUDE, kind::UNUSED]);
         packets.port = vec![port(false); MOST + 1];

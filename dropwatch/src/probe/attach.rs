@@ -11,6 +11,7 @@ use std::{
 use aya::{maps::MapType, sys::is_map_supported};
 use aya_log::EbpfLogger;
 use dropwatch_common::{self as common, count::Front, filter::Filter, mode, offsets::Offsets};
+use zerocopy::IntoBytes as _;
 
 use super::{
     KernelLog,
@@ -21,7 +22,7 @@ use super::{
     load::{self, Loaded, Loader, Settings, Size},
     plan::{self, Candidate, Grouping, Refusal, Step},
     samples::Samples,
-    sys::{self, bytes_of},
+    sys,
 };
 use crate::exit::Failure;
 
@@ -246,10 +247,10 @@ impl Prepared {
             PROGRAM,
             Settings {
                 globals: HashMap::from([
-                    ("SETTINGS", bytes_of(&told)),
-                    ("OFFSETS", bytes_of(&wanted.offsets)),
-                    ("FILTER", bytes_of(filter)),
-                    (aya_log::LEVEL, bytes_of(&level)),
+                    ("SETTINGS", told.as_bytes()),
+                    ("OFFSETS", wanted.offsets.as_bytes()),
+                    ("FILTER", filter.as_bytes()),
+                    (aya_log::LEVEL, level.as_bytes()),
                 ]),
                 entries: HashMap::from([
                     ("GROUPS", wanted.grouping.map_entries(self.cpus.count())),

@@ -3,12 +3,9 @@
 use std::{io, os::fd::AsFd as _};
 
 use dropwatch_common::filter::MOST;
+use zerocopy::IntoBytes as _;
 
-use super::{
-    Probe,
-    maps::Map,
-    sys::{bytes_of, update_only},
-};
+use super::{Probe, maps::Map, sys::update_only};
 
 /// The section of the kernel side's list, which is the name of its map.
 pub(super) const LATER: &str = ".bss.later";
@@ -43,7 +40,7 @@ impl Probe {
         *number = inum;
         // SAFETY: an array of one value, which has that size, as `new` has seen. The kernel copies
         // words, so the program sees the old or the new number, and the others as they are.
-        unsafe { update_only(self.later.map.fd.as_fd(), bytes_of(&numbers)) }?;
+        unsafe { update_only(self.later.map.fd.as_fd(), numbers.as_bytes()) }?;
         self.later.numbers = numbers;
         Ok(())
     }

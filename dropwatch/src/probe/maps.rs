@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use aya::Pod;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::sys::{self, MapSpec};
 
@@ -45,7 +45,7 @@ pub(super) struct PerCpuMap<K, V> {
     types: PhantomData<(K, V)>,
 }
 
-impl<K: Pod, V: Pod> PerCpuMap<K, V> {
+impl<K: FromBytes + IntoBytes + Immutable + Copy, V: FromBytes> PerCpuMap<K, V> {
     /// `None` where the map's keys or values do not have the size of these types, which the kernel
     /// would write beyond.
     pub(super) fn new(map: Map, cpus: usize) -> Option<Self> {

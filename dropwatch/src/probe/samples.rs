@@ -7,12 +7,9 @@ use std::{
 };
 
 use aya::maps::{self, MapData, RingBuf};
+use zerocopy::IntoBytes as _;
 
-use super::{
-    Probe,
-    maps::Map,
-    sys::{bytes_of, update_only},
-};
+use super::{Probe, maps::Map, sys::update_only};
 use crate::report::sample::Sample;
 
 /// The section of the kernel side's one mutable global, its interval number.
@@ -45,7 +42,7 @@ impl Probe {
         let Some(samples) = &mut self.samples else { return Ok(Vec::new()) };
         samples.interval = samples.interval.wrapping_add(1);
         // SAFETY: an array of one word, as was seen at the start.
-        unsafe { update_only(samples.epoch.as_fd(), bytes_of(&samples.interval)) }?;
+        unsafe { update_only(samples.epoch.as_fd(), samples.interval.as_bytes()) }?;
         let mut taken = Vec::new();
         while let Some(record) = samples.ring.next() {
             taken.extend(Sample::decode(&record));

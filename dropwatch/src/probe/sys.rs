@@ -11,7 +11,7 @@ use std::{
     ptr::{self, NonNull},
 };
 
-use aya::Pod;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 const MAP_CREATE: c_long = 0;
 const MAP_LOOKUP_ELEM: c_long = 1;
@@ -139,7 +139,7 @@ struct Element {
 /// # Safety
 ///
 /// The map has keys of this type and values that take no more room than `value`.
-pub(super) unsafe fn lookup<K: Pod, V: Pod>(
+pub(super) unsafe fn lookup<K: IntoBytes + Immutable, V: FromBytes>(
     map: BorrowedFd<'_>,
     key: &K,
     value: &mut [MaybeUninit<V>],
@@ -186,7 +186,7 @@ pub(super) struct Shared<T> {
     count: usize,
 }
 
-impl<T: Pod> Shared<T> {
+impl<T: FromBytes> Shared<T> {
     /// # Safety
     ///
     /// The map is an array of one value that is as long as `count` of this type.
@@ -247,7 +247,7 @@ pub(super) struct Batch {
 ///
 /// The map has keys of this type, and `values` has room for the value of every key that `keys` has
 /// room for.
-pub(super) unsafe fn lookup_batch<K: Pod, V: Pod>(
+pub(super) unsafe fn lookup_batch<K: FromBytes, V: FromBytes>(
     map: BorrowedFd<'_>,
     from: Option<u64>,
     keys: &mut [MaybeUninit<K>],
@@ -285,12 +285,6 @@ pub(super) unsafe fn lookup_batch<K: Pod, V: Pod>(
     };
     let count = (attributes.count as usize).min(keys.len());
     Ok(Batch { count, next: (!last).then_some(next) })
-}
-
-/// The bytes of a value.
-pub(super) fn bytes_of<T: Pod>(value: &T) -> &[u8] {
-    // SAFETY: plain data without padding, as `Pod` promises.
-    unsafe { std::slice::from_raw_parts((&raw const *value).cast(), size_of::<T>()) }
 }
 
 /// Bytes of a page: the least that a ring buffer can have.

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, anyhow};
 use caps::Capability;
-use dropwatch_common::filter::{LATER, MOST, Rule, kind};
+use dropwatch_common::filter::{LATER, MOST, NetnsRule, kind};
 use jiff::Timestamp;
 use log::{debug, info};
 
@@ -56,7 +56,7 @@ pub struct Session<'a> {
     /// Absent where nobody asks for findings.
     evidence: Option<Collector>,
     /// Which network namespaces `--netns` asks for, as the kernel side compares now.
-    netns: [Rule<u32>; MOST],
+    netns: [NetnsRule; MOST],
     /// Those that it asked for earlier in this interval: what they dropped is in the next report.
     asked_before: BTreeSet<u32>,
     /// For the first lines.

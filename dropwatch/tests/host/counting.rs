@@ -87,6 +87,9 @@ fn doctor_tells_what_counting_costs() {
     assert!(number("to count one") > 0, "{page}");
 }
 
+/// The map behind the front caches, its keys and values as bytes.
+type CounterMap = PerCpuHashMap<MapData, [u8; size_of::<DropKey>()], [u8; size_of::<Counter>()]>;
+
 /// On a host with more places than the front cache has room for, the others count in the hash map.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -100,7 +103,7 @@ fn a_full_front_cache_leaves_the_map() {
     let sent = wire.flood(frames, None).unwrap();
     assert_eq!((sent.accepted, sent.refused), (frames, 0));
     let drops = held.map("DROPS").unwrap();
-    let drops = PerCpuHashMap::<_, DropKey, Counter>::try_from(Map::PerCpuHashMap(drops)).unwrap();
+    let drops = CounterMap::try_from(Map::PerCpuHashMap(drops)).unwrap();
     assert!(drops.keys().count() > 0, "the map had nothing to count");
     let recording = run.stop();
     assert_eq!(recording.count(RECEIVE_PATH), frames);
@@ -135,14 +138,14 @@ fn every_cpu_of_every_key_is_added_up() {
     const FIRST: u64 = 0x1000;
     let run = Run::start(&["-i", "1s", "-n", "0", "--addresses", "--no-findings"]);
     let map = Held::by(run.0.pid()).map("DROPS").unwrap();
-    let mut drops =
-        PerCpuHashMap::<_, DropKey, Counter>::try_from(Map::PerCpuHashMap(map)).unwrap();
+    let mut drops = CounterMap::try_from(Map::PerCpuHashMap(map)).unwrap();
     let cpus = nr_cpus().unwrap() as u64;
-    let counters: Vec<Counter> =
-        (1..=cpus).map(|count| Counter { count, ..Counter::default() }).collect();
+    let counters = (1..=cpus).map(|count| Counter { count, ..Counter::default() });
+    let counters: Vec<_> = counters.map(|counter| zerocopy::transmute!(counter)).collect();
     for number in 0..KEYS {
         let values = PerCpuValues::try_from(counters.clone()).unwrap();
-        drops.insert(DropKey::new(FIRST + number, 2), values, 0).unwrap();
+        let key: [u8; size_of::<DropKey>()] = zerocopy::transmute!(DropKey::new(FIRST + number, 2));
+        drops.insert(key, values, 0).unwrap();
     }
     let recording = run.stop();
     let mut counted = BTreeMap::<u64, u64>::new();
