@@ -11,6 +11,15 @@ use std::{
 use aya::{maps::MapType, sys::is_map_supported};
 use aya_log::EbpfLogger;
 use dropwatch_common::{self as common, count::Front, filter::Filter, mode, offsets::Offsets};
+use nix::{
+    sys::{
+        resource::{RLIM_INFINITY, Resource, setrlimit},
+        time::TimeSpec,
+    },
+    time::{ClockId, clock_gettime},
+    unistd::{SysconfVar, sysconf},
+};
+use rustix::thread::{MembarrierCommand, membarrier};
 use zerocopy::IntoBytes as _;
 
 use super::{
@@ -242,7 +251,7 @@ impl Prepared {
         let told = common::Settings { mode, cpus: self.cpus.end() };
         let level = if candidate.log { LOG_DEBUG } else { LOG_OFF };
         // Where the verifier drops all code that writes to a ring buffer: the least it can have.
-        let least = sys::page_size();
+        let least = page_size();
         loader.load(
             PROGRAM,
             Settings {
@@ -322,18 +331,21 @@ fn diagnostics(program: &OwnedFd) -> Option<EbpfLogger<&'static dyn log::Log>> {
 
 /// `CLOCK_MONOTONIC`, nanoseconds.
 fn monotonic() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a live timespec, which the call fills in.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+    // The kernel refuses no clock that it has, and it has this one (clock_gettime(2)).
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(TimeSpec::new(0, 0));
+    now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs()
+}
+
+/// Bytes of a page: the least that a ring buffer can have.
+fn page_size() -> u32 {
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| size.try_into().ok()).unwrap_or(4096)
 }
 
 /// Kernels before 5.11 charge maps to the locked-memory limit, which is small by default. Needs
 /// `CAP_SYS_RESOURCE`; without it the limit stays, and a map that does not fit says so.
 fn raise_memory_limit() {
-    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: the pointer is to a live rlimit, which the call only reads.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+    let _refused = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
 }
 
 /// Waits until every CPU has left the tracepoint.
@@ -342,10 +354,7 @@ fn raise_memory_limit() {
 /// kernel/trace/bpf_trace.c). `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()`
 /// (kernel/sched/membarrier.c, Linux 4.3); it is refused where CPUs run without a tick (`nohz_full`).
 fn wait_for_running_programs() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: takes integers, touches no memory of ours.
-    let refused = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0;
-    if refused {
+    if membarrier(MembarrierCommand::Global).is_err() {
         // The longest a program of this size can take, with a wide margin for a busy host.
         std::thread::sleep(Duration::from_millis(50));
     }

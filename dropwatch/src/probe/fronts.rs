@@ -1,6 +1,6 @@
 //! The front caches, in memory that the kernel shares with this process: no system call reads them.
 
-use std::{io, os::fd::AsFd as _};
+use std::{io, num::NonZero, os::fd::AsFd as _};
 
 use dropwatch_common::{
     Counter,
@@ -20,6 +20,7 @@ impl Fronts {
         if map.value_size != size_of::<Front>() * cpus {
             return Ok(None);
         }
+        let Some(cpus) = NonZero::new(cpus) else { return Ok(None) };
         // SAFETY: an array of one value, which has that size.
         let memory = unsafe { Shared::new(map.fd.as_fd(), cpus) }?;
         Ok(Some(Self { memory }))

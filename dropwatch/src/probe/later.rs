@@ -1,11 +1,11 @@
 //! Network namespaces that the packet filter waits for.
 
-use std::{io, os::fd::AsFd as _};
+use std::io;
 
 use dropwatch_common::filter::MOST;
 use zerocopy::IntoBytes as _;
 
-use super::{Probe, maps::Map, sys::update_only};
+use super::{Probe, maps::Map};
 
 /// The section of the kernel side's list, which is the name of its map.
 pub(super) const LATER: &str = ".bss.later";
@@ -38,9 +38,9 @@ impl Probe {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         *number = inum;
-        // SAFETY: an array of one value, which has that size, as `new` has seen. The kernel copies
-        // words, so the program sees the old or the new number, and the others as they are.
-        unsafe { update_only(self.later.map.fd.as_fd(), numbers.as_bytes()) }?;
+        // The kernel copies words, so the program sees the old or the new number, and the others as
+        // they are.
+        self.later.map.set(numbers.as_bytes())?;
         self.later.numbers = numbers;
         Ok(())
     }

@@ -121,11 +121,11 @@ impl Loader {
         let definition = definition.ok_or_else(|| Error::object("it lacks the program"))?;
         let function = object.functions.get(&definition.function_key());
         let function = function.ok_or_else(|| Error::object("its program has no code"))?;
-        let code: Vec<sys::Instruction> = function.instructions.iter().map(encode).collect();
-        let program = sys::load_raw_tracepoint(program, &code, &definition.license, &mut [])
+        let code = &function.instructions;
+        let program = sys::load_raw_tracepoint(program, code, &definition.license, &mut [])
             .map_err(|cause| {
                 if log_enabled!(Level::Debug) {
-                    let told = verifier::ask(program, &code, &definition.license);
+                    let told = verifier::ask(program, code, &definition.license);
                     told.iter().for_each(|line| debug!("verifier: {line}"));
                 }
                 Error { step: Step::Load, cause }
@@ -154,19 +154,10 @@ fn create(name: &str, definition: &aya_obj::Map, entries: Option<&u32>) -> io::R
     // Sections of global variables.
     let data = definition.data();
     if !data.is_empty() && data.len() == map.value_size {
-        // SAFETY: an array of one value with that length.
-        unsafe { sys::update_only(map.fd.as_fd(), data) }?;
+        map.set(data)?;
     }
     if definition.section_kind() == EbpfSectionKind::Rodata {
         sys::freeze(map.fd.as_fd())?;
     }
     Ok(map)
-}
-
-/// `struct bpf_insn`: the registers are two fields of four bits, the destination in the lower ones.
-fn encode(instruction: &aya_obj::generated::bpf_insn) -> sys::Instruction {
-    let registers = instruction.src_reg() << 4 | instruction.dst_reg();
-    let [off0, off1] = instruction.off.to_ne_bytes();
-    let [imm0, imm1, imm2, imm3] = instruction.imm.to_ne_bytes();
-    [instruction.code, registers, off0, off1, imm0, imm1, imm2, imm3]
 }

@@ -6,7 +6,8 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use aya_obj::generated::bpf_map_type;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::sys::{self, MapSpec};
 
@@ -20,6 +21,8 @@ const BATCH_MOST: usize = 1 << 16;
 /// A map, as it was created.
 pub(super) struct Map {
     pub(super) fd: OwnedFd,
+    /// `enum bpf_map_type`.
+    kind: u32,
     /// Bytes.
     pub(super) key_size: usize,
     /// Bytes, for one CPU.
@@ -29,11 +32,23 @@ pub(super) struct Map {
 impl Map {
     pub(super) fn create(spec: &MapSpec<'_>) -> io::Result<Self> {
         let (key_size, value_size) = (spec.key_size as usize, spec.value_size as usize);
-        Ok(Self { fd: sys::create_map(spec)?, key_size, value_size })
+        Ok(Self { fd: sys::create_map(spec)?, kind: spec.kind, key_size, value_size })
     }
 
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { fd: self.fd.try_clone()?, ..*self })
+    }
+
+    /// Replaces the only value of an array.
+    ///
+    /// # Errors
+    /// `InvalidInput` where this is no array of values with that length, or what the kernel says.
+    pub(super) fn set(&self, value: &[u8]) -> io::Result<()> {
+        if self.kind != bpf_map_type::BPF_MAP_TYPE_ARRAY as u32 || self.value_size != value.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: an array of values with that length.
+        unsafe { sys::update_only(self.fd.as_fd(), value) }
     }
 }
 
@@ -57,13 +72,10 @@ impl<K: FromBytes + IntoBytes + Immutable + Copy, V: FromBytes> PerCpuMap<K, V> 
 
     /// The values of one entry, in the order of the CPUs.
     pub(super) fn entry(&self, key: K) -> io::Result<Vec<V>> {
-        let mut values = Vec::<V>::with_capacity(self.cpus);
+        let mut values = zeroed(self.cpus)?;
         // SAFETY: keys and values have these types, as `new` has seen, and there is room for a
         // value of each possible CPU.
-        unsafe {
-            sys::lookup(self.map.as_fd(), &key, &mut values.spare_capacity_mut()[..self.cpus])?;
-            values.set_len(self.cpus);
-        }
+        unsafe { sys::lookup(self.map.as_fd(), &key, &mut values) }?;
         Ok(values)
     }
 
@@ -74,39 +86,21 @@ impl<K: FromBytes + IntoBytes + Immutable + Copy, V: FromBytes> PerCpuMap<K, V> 
     pub(super) fn each(&self, mut each: impl FnMut(K, &[V])) -> io::Result<()> {
         let fitting = BATCH_BYTES / (size_of::<V>() * self.cpus);
         let mut room = fitting.clamp(BATCH_LEAST, BATCH_MOST);
-        let mut keys = Vec::<K>::with_capacity(room);
-        let mut values = Vec::<V>::with_capacity(room * self.cpus);
+        let (mut keys, mut values) = (zeroed::<K>(room)?, zeroed::<V>(room * self.cpus)?);
         let mut from = None;
         loop {
-            keys.clear();
-            values.clear();
-            // SAFETY: keys and values have these types, as `new` has seen, and there is room for
-            // the values of every key. What is counted was written, and any bytes are valid.
-            let batch = unsafe {
-                let read = sys::lookup_batch(
-                    self.map.as_fd(),
-                    from,
-                    &mut keys.spare_capacity_mut()[..room],
-                    &mut values.spare_capacity_mut()[..room * self.cpus],
-                );
-                match read {
-                    Ok(batch) => {
-                        keys.set_len(batch.count);
-                        values.set_len(batch.count * self.cpus);
-                        batch
-                    }
-                    Err(error)
-                        if error.raw_os_error() == Some(libc::ENOSPC) && room < BATCH_MOST =>
-                    {
-                        room *= 2;
-                        keys.reserve(room);
-                        values.reserve(room * self.cpus);
-                        continue;
-                    }
-                    Err(error) => return Err(error),
+            // SAFETY: keys and values have these types, as `new` has seen, and there is room for the
+            // values of every key.
+            let read = unsafe { sys::lookup_batch(self.map.as_fd(), from, &mut keys, &mut values) };
+            let batch = match read {
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && room < BATCH_MOST => {
+                    room *= 2;
+                    (keys, values) = (zeroed(room)?, zeroed(room * self.cpus)?);
+                    continue;
                 }
+                read => read?,
             };
-            for (key, values) in keys.iter().zip(values.chunks_exact(self.cpus)) {
+            for (key, values) in keys[..batch.count].iter().zip(values.chunks_exact(self.cpus)) {
                 each(*key, values);
             }
             match batch.next {
@@ -115,4 +109,9 @@ impl<K: FromBytes + IntoBytes + Immutable + Copy, V: FromBytes> PerCpuMap<K, V> 
             }
         }
     }
+}
+
+/// Room for the kernel to write into.
+fn zeroed<T: FromZeros>(count: usize) -> io::Result<Vec<T>> {
+    T::new_vec_zeroed(count).map_err(|_| io::ErrorKind::OutOfMemory.into())
 }

@@ -1,15 +1,11 @@
 //! Collecting what the kernel side has sampled.
 
-use std::{
-    collections::HashMap,
-    io,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::{collections::HashMap, io};
 
 use aya::maps::{self, MapData, RingBuf};
 use zerocopy::IntoBytes as _;
 
-use super::{Probe, maps::Map, sys::update_only};
+use super::{Probe, maps::Map};
 use crate::report::sample::Sample;
 
 /// The section of the kernel side's one mutable global, its interval number.
@@ -19,7 +15,7 @@ const EPOCH: &str = ".bss";
 pub(super) struct Samples {
     ring: RingBuf<MapData>,
     /// An array with one value, the number of the interval.
-    epoch: OwnedFd,
+    epoch: Map,
     interval: u32,
 }
 
@@ -30,7 +26,7 @@ impl Samples {
         let ring = maps::Map::from_map_data(ring).ok()?;
         let epoch = maps.remove(EPOCH)?;
         let is_word = (epoch.key_size, epoch.value_size) == (size_of::<u32>(), size_of::<u32>());
-        let epoch = is_word.then_some(epoch.fd)?;
+        let epoch = is_word.then_some(epoch)?;
         Some(Self { ring: ring.try_into().ok()?, epoch, interval: 0 })
     }
 }
@@ -41,8 +37,7 @@ impl Probe {
     pub fn samples(&mut self) -> io::Result<Vec<Sample>> {
         let Some(samples) = &mut self.samples else { return Ok(Vec::new()) };
         samples.interval = samples.interval.wrapping_add(1);
-        // SAFETY: an array of one word, as was seen at the start.
-        unsafe { update_only(samples.epoch.as_fd(), samples.interval.as_bytes()) }?;
+        samples.epoch.set(samples.interval.as_bytes())?;
         let mut taken = Vec::new();
         while let Some(record) = samples.ring.next() {
             taken.extend(Sample::decode(&record));

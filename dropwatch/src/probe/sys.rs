@@ -1,33 +1,24 @@
 //! bpf(2): the few commands that are needed, each as a function that cannot be misused.
 //!
-//! Numbers and structures: `enum bpf_cmd` and `union bpf_attr` (include/uapi/linux/bpf.h). Nothing
-//! here is newer than Linux 5.8, except for what a caller tries and does without.
+//! Numbers and structures are the kernel's own (include/uapi/linux/bpf.h), as aya-obj has generated
+//! bindings of them. Nothing here is newer than Linux 5.8, except for what a caller tries and does
+//! without: an older kernel takes the longer structure of a newer one where the rest of it is zero
+//! (`bpf_check_uarg_tail_zero`, kernel/bpf/syscall.c).
 
 use std::{
-    ffi::{CStr, c_long},
+    ffi::{CStr, c_char, c_long},
     io,
-    mem::MaybeUninit,
+    num::NonZero,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-    ptr::{self, NonNull},
+    ptr::NonNull,
 };
 
+use aya_obj::generated::{BPF_F_MMAPABLE, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-const MAP_CREATE: c_long = 0;
-const MAP_LOOKUP_ELEM: c_long = 1;
-const MAP_UPDATE_ELEM: c_long = 2;
-const PROG_LOAD: c_long = 5;
-const RAW_TRACEPOINT_OPEN: c_long = 17;
-const MAP_FREEZE: c_long = 22;
-const MAP_LOOKUP_BATCH: c_long = 24;
-
 /// Memory of an array's values can be shared with user space (Linux 5.5).
-pub(super) const F_MMAPABLE: u32 = 1 << 10;
-
-const PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
-
-/// An instruction, `struct bpf_insn`.
-pub(super) type Instruction = [u8; 8];
+pub(super) const F_MMAPABLE: u32 = BPF_F_MMAPABLE;
 
 /// What a map is to be.
 #[derive(Clone, Copy, Debug)]
@@ -44,67 +35,40 @@ pub(super) struct MapSpec<'a> {
 }
 
 pub(super) fn create_map(spec: &MapSpec<'_>) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct Attributes {
-        kind: u32,
-        key_size: u32,
-        value_size: u32,
-        max_entries: u32,
-        flags: u32,
-        inner_map: u32,
-        numa_node: u32,
-        name: [u8; 16],
-    }
-    let mut attributes = Attributes {
-        kind: spec.kind,
-        key_size: spec.key_size,
-        value_size: spec.value_size,
-        max_entries: spec.max_entries,
-        flags: spec.flags,
-        inner_map: 0,
-        numa_node: 0,
-        name: name(spec.name),
-    };
+    let mut attributes = no_attributes();
+    attributes.__bindgen_anon_1.map_type = spec.kind;
+    attributes.__bindgen_anon_1.key_size = spec.key_size;
+    attributes.__bindgen_anon_1.value_size = spec.value_size;
+    attributes.__bindgen_anon_1.max_entries = spec.max_entries;
+    attributes.__bindgen_anon_1.map_flags = spec.flags;
+    attributes.__bindgen_anon_1.map_name = name(spec.name);
     // SAFETY: no pointers; the command answers with a descriptor.
-    unsafe { bpf_fd(MAP_CREATE, &mut attributes) }
+    unsafe { bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attributes) }
 }
 
 /// Loads a program of a raw tracepoint. Its code may name the descriptors of maps. What the verifier
 /// says of it goes into `log`, as text with a zero behind it, if there is room for any.
 pub(super) fn load_raw_tracepoint(
     program_name: &str,
-    code: &[Instruction],
+    code: &[bpf_insn],
     license: &CStr,
     log: &mut [u8],
 ) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct Attributes {
-        kind: u32,
-        instructions: u32,
-        code: u64,
-        license: u64,
-        log_level: u32,
-        log_size: u32,
-        log: u64,
-        kernel_version: u32,
-        flags: u32,
-        name: [u8; 16],
+    let mut attributes = no_attributes();
+    attributes.__bindgen_anon_3.prog_type = bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT as u32;
+    attributes.__bindgen_anon_3.insn_cnt = u32::try_from(code.len()).map_err(io::Error::other)?;
+    attributes.__bindgen_anon_3.insns = address(code.as_ptr());
+    attributes.__bindgen_anon_3.license = address(license.as_ptr());
+    if !log.is_empty() {
+        attributes.__bindgen_anon_3.log_level = 1;
+        attributes.__bindgen_anon_3.log_size =
+            u32::try_from(log.len()).map_err(io::Error::other)?;
+        attributes.__bindgen_anon_3.log_buf = address(log.as_mut_ptr());
     }
-    let mut attributes = Attributes {
-        kind: PROG_TYPE_RAW_TRACEPOINT,
-        instructions: u32::try_from(code.len()).map_err(io::Error::other)?,
-        code: address(code.as_ptr()),
-        license: address(license.as_ptr()),
-        log_level: u32::from(!log.is_empty()),
-        log_size: u32::try_from(log.len()).map_err(io::Error::other)?,
-        log: if log.is_empty() { 0 } else { address(log.as_mut_ptr()) },
-        kernel_version: 0,
-        flags: 0,
-        name: name(program_name),
-    };
+    attributes.__bindgen_anon_3.prog_name = name(program_name);
     // SAFETY: the kernel reads that many instructions and the license, and writes as much of a log
     // as there is room for; all outlive the call.
-    unsafe { bpf_fd(PROG_LOAD, &mut attributes) }
+    unsafe { bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes) }
 }
 
 /// Attaches a program, until the descriptor that this returns is closed.
@@ -112,115 +76,87 @@ pub(super) fn attach_raw_tracepoint(
     tracepoint: &CStr,
     program: BorrowedFd<'_>,
 ) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct Attributes {
-        name: u64,
-        program: u32,
-        padding: u32,
-    }
-    let mut attributes =
-        Attributes { name: address(tracepoint.as_ptr()), program: number(program), padding: 0 };
+    let mut attributes = no_attributes();
+    attributes.raw_tracepoint.name = address(tracepoint.as_ptr());
+    attributes.raw_tracepoint.prog_fd = number(program);
     // SAFETY: the kernel reads the name, which outlives the call.
-    unsafe { bpf_fd(RAW_TRACEPOINT_OPEN, &mut attributes) }
+    unsafe { bpf_fd(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attributes) }
 }
 
-/// `union bpf_attr` for commands on one element.
-#[repr(C)]
-struct Element {
-    map: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-/// Reads the value of a key into `value`.
+/// Reads the values of a key into `values`.
 ///
 /// # Safety
 ///
-/// The map has keys of this type and values that take no more room than `value`.
+/// The map has keys of this type and values that take no more room than `values`.
 pub(super) unsafe fn lookup<K: IntoBytes + Immutable, V: FromBytes>(
     map: BorrowedFd<'_>,
     key: &K,
-    value: &mut [MaybeUninit<V>],
+    values: &mut [V],
 ) -> io::Result<()> {
-    let mut attributes = Element {
-        map: number(map),
-        padding: 0,
-        key: address(key),
-        value: address(value.as_mut_ptr()),
-        flags: 0,
-    };
+    let mut attributes = no_attributes();
+    attributes.__bindgen_anon_2.map_fd = number(map);
+    attributes.__bindgen_anon_2.key = address(key);
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = address(values.as_mut_ptr());
     // SAFETY: the caller's promise.
-    unsafe { bpf(MAP_LOOKUP_ELEM, &mut attributes) }.map(drop)
+    unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes) }.map(drop)
 }
 
-/// Replaces the only value of an array. Values have the length of `value`.
+/// Replaces the only value of an array.
 ///
 /// # Safety
 ///
-/// The map is an array whose values have that length.
+/// The map is an array whose values have the length of `value`.
 pub(super) unsafe fn update_only(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
     let index = 0_u32;
-    let mut attributes = Element {
-        map: number(map),
-        padding: 0,
-        key: address(&raw const index),
-        value: address(value.as_ptr()),
-        flags: 0,
-    };
+    let mut attributes = no_attributes();
+    attributes.__bindgen_anon_2.map_fd = number(map);
+    attributes.__bindgen_anon_2.key = address(&raw const index);
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = address(value.as_ptr());
     // SAFETY: the caller's promise; the kernel reads an index and a value.
-    unsafe { bpf(MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
 }
 
 /// Makes a map read-only for user space, for good. The verifier then knows its contents.
 pub(super) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
-    let mut map = number(map);
+    let mut attributes = no_attributes();
+    // The kernel's own words for this command: `map_fd` alone, which is where it always is.
+    attributes.__bindgen_anon_2.map_fd = number(map);
     // SAFETY: no pointers.
-    unsafe { bpf(MAP_FREEZE, &mut map) }.map(drop)
+    unsafe { bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attributes) }.map(drop)
 }
 
 /// Memory of a map that the kernel shares: some values of one type, which it may change at any time.
 pub(super) struct Shared<T> {
     address: NonNull<T>,
-    count: usize,
+    count: NonZero<usize>,
 }
 
 impl<T: FromBytes> Shared<T> {
     /// # Safety
     ///
     /// The map is an array of one value that is as long as `count` of this type.
-    pub(super) unsafe fn new(map: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
-        // SAFETY: a new place in memory, which the kernel chooses.
-        let address = unsafe {
-            let (protection, flags) = (libc::PROT_READ, libc::MAP_SHARED);
-            libc::mmap(
-                ptr::null_mut(),
-                size_of::<T>() * count,
-                protection,
-                flags,
-                map.as_raw_fd(),
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let address = NonNull::new(address.cast()).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self { address, count })
+    pub(super) unsafe fn new(map: BorrowedFd<'_>, count: NonZero<usize>) -> io::Result<Self> {
+        const { assert!(size_of::<T>() > 0) };
+        let length = count.checked_mul(const { NonZero::new(size_of::<T>()).unwrap() });
+        let length = length.ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: new memory, at an address that the kernel chooses.
+        let address =
+            unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, map, 0) }?;
+        Ok(Self { address: address.cast(), count })
     }
 
     /// Where the values are: readable as long as this lives, and changing.
     pub(super) fn each(&self) -> impl Iterator<Item = *const T> {
         // SAFETY: within the memory.
-        (0..self.count).map(|index| unsafe { self.address.add(index) }.as_ptr().cast_const())
+        (0..self.count.get()).map(|index| unsafe { self.address.add(index) }.as_ptr().cast_const())
     }
 }
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         // SAFETY: mapped by `new` with that length; who had an address had it from here.
-        unsafe { libc::munmap(self.address.as_ptr().cast(), size_of::<T>() * self.count) };
+        let unmapped = unsafe { munmap(self.address.cast(), size_of::<T>() * self.count.get()) };
+        debug_assert_eq!(unmapped, Ok(()));
     }
 }
 
@@ -250,55 +186,35 @@ pub(super) struct Batch {
 pub(super) unsafe fn lookup_batch<K: FromBytes, V: FromBytes>(
     map: BorrowedFd<'_>,
     from: Option<u64>,
-    keys: &mut [MaybeUninit<K>],
-    values: &mut [MaybeUninit<V>],
+    keys: &mut [K],
+    values: &mut [V],
 ) -> io::Result<Batch> {
-    #[repr(C)]
-    struct Attributes {
-        from: u64,
-        next: u64,
-        keys: u64,
-        values: u64,
-        count: u32,
-        map: u32,
-        element_flags: u64,
-        flags: u64,
-    }
     // In the kernel's own terms: four bytes, for a hash map.
     let mut next = 0_u64;
-    let mut attributes = Attributes {
-        from: from.as_ref().map_or(0, |from| address(from)),
-        next: address(&raw mut next),
-        keys: address(keys.as_mut_ptr()),
-        values: address(values.as_mut_ptr()),
-        count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
-        map: number(map),
-        element_flags: 0,
-        flags: 0,
-    };
+    let mut attributes = no_attributes();
+    attributes.batch.in_batch = from.as_ref().map_or(0, |from| address(from));
+    attributes.batch.out_batch = address(&raw mut next);
+    attributes.batch.keys = address(keys.as_mut_ptr());
+    attributes.batch.values = address(values.as_mut_ptr());
+    attributes.batch.count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+    attributes.batch.map_fd = number(map);
     // SAFETY: the caller's promise; the kernel also writes its place.
-    let result = unsafe { bpf(MAP_LOOKUP_BATCH, &mut attributes) };
+    let result = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attributes) };
     let last = match result {
         Ok(_) => false,
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
         Err(error) => return Err(error),
     };
-    let count = (attributes.count as usize).min(keys.len());
-    Ok(Batch { count, next: (!last).then_some(next) })
-}
-
-/// Bytes of a page: the least that a ring buffer can have.
-pub(super) fn page_size() -> u32 {
-    // SAFETY: no pointers.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u32::try_from(size).unwrap_or(4096)
+    // SAFETY: integers, which this command has read and written.
+    let count = unsafe { attributes.batch.count } as usize;
+    Ok(Batch { count: count.min(keys.len()), next: (!last).then_some(next) })
 }
 
 /// A name as the kernel keeps it: cut to 15 bytes.
-fn name(text: &str) -> [u8; 16] {
+fn name(text: &str) -> [c_char; 16] {
     let mut name = [0; 16];
     for (to, from) in name[..15].iter_mut().zip(text.bytes()) {
-        *to = from;
+        *to = from as c_char;
     }
     name
 }
@@ -311,22 +227,29 @@ fn address<T>(pointer: *const T) -> u64 {
     pointer.expose_provenance() as u64
 }
 
+/// Attributes that are all zero: the kernel refuses a command where a field is set that it does not
+/// have, or does not know.
+fn no_attributes() -> bpf_attr {
+    // SAFETY: a union of structures of integers.
+    unsafe { std::mem::zeroed() }
+}
+
 /// # Safety
 ///
 /// `attributes` are those of the command, and the memory that they point to is what it needs.
-unsafe fn bpf<T>(command: c_long, attributes: &mut T) -> io::Result<c_long> {
+unsafe fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<c_long> {
+    let (command, size) = (command as c_long, size_of::<bpf_attr>());
     // SAFETY: the caller's promise.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// The same for commands that answer with a descriptor.
+/// Gives a command that answers with a descriptor.
 ///
 /// # Safety
 ///
 /// As for [`bpf`], and the command answers with a new descriptor.
-unsafe fn bpf_fd<T>(command: c_long, attributes: &mut T) -> io::Result<OwnedFd> {
+unsafe fn bpf_fd(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
     // SAFETY: the caller's promise.
     let fd = unsafe { bpf(command, attributes) }?;
     let fd = i32::try_from(fd).map_err(io::Error::other)?;

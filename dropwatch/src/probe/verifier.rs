@@ -2,7 +2,9 @@
 
 use std::ffi::CStr;
 
-use super::sys::{self, Instruction};
+use aya_obj::generated::bpf_insn;
+
+use super::sys;
 
 /// Room for what it says, bytes: it goes on about every path that it has looked at, and kernels before
 /// 6.4 keep the beginning where the end is what matters.
@@ -11,7 +13,7 @@ const ROOM: usize = 8 << 20;
 const LINES: usize = 8;
 
 /// Has the program refused once more, and returns the part of what the verifier says that tells why.
-pub(super) fn ask(program: &str, code: &[Instruction], license: &CStr) -> Vec<String> {
+pub(super) fn ask(program: &str, code: &[bpf_insn], license: &CStr) -> Vec<String> {
     let mut log = vec![0; ROOM];
     // It was refused a moment ago.
     let _refused = sys::load_raw_tracepoint(program, code, license, &mut log);
@@ -53,7 +55,13 @@ mod tests {
     #[test]
     fn the_running_kernel_says_why() {
         // `exit`, with no result.
-        let code = [[0x95, 0, 0, 0, 0, 0, 0, 0]];
+        let code = [bpf_insn {
+            code: 0x95,
+            _bitfield_align_1: [],
+            _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+            off: 0,
+            imm: 0,
+        }];
         match sys::load_raw_tracepoint("refused", &code, c"GPL", &mut []) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                 return unproved("this user may not load programs");

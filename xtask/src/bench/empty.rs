@@ -3,12 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use aya_obj::generated::bpf_insn;
 
 use super::sys;
 
 /// `r0 = 0; exit`.
-const INSTRUCTIONS: [sys::Instruction; 2] =
-    [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+const CODE: [u8; 2] = [0xb7, 0x95];
 
 /// An empty program that is attached to `skb:kfree_skb`, until dropped.
 pub(super) struct Empty {
@@ -18,7 +18,14 @@ pub(super) struct Empty {
 
 impl Empty {
     pub(super) fn attach() -> Result<Self> {
-        let program = sys::load_raw_tracepoint("empty", &INSTRUCTIONS, c"Dual MIT/GPL", &mut [])
+        let code = CODE.map(|code| bpf_insn {
+            code,
+            _bitfield_align_1: [],
+            _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+            off: 0,
+            imm: 0,
+        });
+        let program = sys::load_raw_tracepoint("empty", &code, c"Dual MIT/GPL", &mut [])
             .context("cannot load an empty program")?;
         let link = sys::attach_raw_tracepoint(c"kfree_skb", program.as_fd())
             .context("cannot attach an empty program")?;
