@@ -48,7 +48,7 @@ const DROPWATCH: Arrows = &[
     ("verbose", "cli render settings"),
 ];
 
-const COMMON: Arrows = &[("lib", "count filter offsets")];
+const COMMON: Arrows = &[];
 
 const EBPF: Arrows = &[
     ("count", "maps sample"),
