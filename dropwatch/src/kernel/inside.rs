@@ -16,6 +16,8 @@ use std::{
     thread,
 };
 
+use nix::sched::{CloneFlags, setns};
+
 /// Does `work` in the namespace `inum`, whose file is at `path`.
 ///
 /// # Errors
@@ -42,11 +44,7 @@ fn enter(path: &Path, inum: u32) -> io::Result<()> {
     if file.metadata()?.ino() != u64::from(inum) {
         return Err(io::ErrorKind::NotFound.into()); // another namespace has taken its place
     }
-    // SAFETY: no pointers, and the descriptor is open.
-    if unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) } == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    Ok(setns(file, CloneFlags::CLONE_NEWNET)?)
 }
 
 /// Number of the calling thread's network namespace that no other gets as long as the kernel runs,
@@ -57,7 +55,8 @@ pub(super) fn cookie() -> Option<u64> {
     let socket = UnixDatagram::unbound().ok()?;
     let mut cookie = 0_u64;
     let mut size = size_of_val(&cookie) as libc::socklen_t;
-    // SAFETY: the descriptor is open, and the kernel writes no more than `size` bytes.
+    // SAFETY: the descriptor is open, and the kernel writes no more than `size` bytes. Neither nix nor
+    // rustix has this option.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

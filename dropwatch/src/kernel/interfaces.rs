@@ -6,10 +6,11 @@
 //! which everyone may read, but which leave out interfaces without a multicast group or address.
 
 use std::{
-    ffi::CStr,
     io::{self, Read},
     path::Path,
 };
+
+use nix::net::if_::if_indextoname;
 
 use super::{HostRoot, clean, inside::inside, lines::for_each_line};
 
@@ -23,13 +24,8 @@ type Parse = fn(&str) -> Option<(u32, &str)>;
 
 /// Name of an interface in the calling thread's namespace. Needs no capability.
 pub(super) fn name(ifindex: u32) -> Option<String> {
-    let mut buffer = [0_u8; libc::IF_NAMESIZE];
-    // SAFETY: the buffer has the IF_NAMESIZE bytes that if_indextoname(3) may write.
-    let found = unsafe { libc::if_indextoname(ifindex, buffer.as_mut_ptr().cast()) };
-    if found.is_null() {
-        return None;
-    }
-    let name = CStr::from_bytes_until_nul(&buffer).ok()?;
+    // nix 0.31 takes an index that nobody has for one with an empty name, which no interface can have.
+    let name = if_indextoname(ifindex).ok().filter(|name| !name.is_empty())?;
     Some(clean(&name.to_string_lossy()))
 }
 

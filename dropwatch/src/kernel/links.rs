@@ -3,58 +3,47 @@
 
 use std::collections::BTreeMap;
 
+use libc::{
+    IFLA_ALT_IFNAME, IFLA_IFNAME, IFLA_MTU, IFLA_PROP_LIST, IFLA_STATS64, IFLA_TXQLEN, RTM_GETLINK,
+    RTM_GETQDISC, TCA_KIND, TCA_STATS2,
+};
+use netlink_packet_route::{
+    link::{LinkFlags, LinkHeader, LinkMessageBuffer, Stats64},
+    tc::{TcHandle, TcHeader, TcMessageBuffer, TcStatsQueue},
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
 use super::{
     clean,
     netlink::{Error, Netlink, attributes},
 };
 use crate::report::evidence::Link;
 
-/// `NETLINK_ROUTE`, `RTM_GETLINK`, `RTM_GETQDISC` (include/uapi/linux/{netlink,rtnetlink}.h).
-const ROUTE: isize = 0;
-const GET_LINK: u16 = 18;
-const GET_QDISC: u16 = 38;
-/// Bytes of `struct ifinfomsg` and of `struct tcmsg`, before the attributes.
-const IFINFO: usize = 16;
-const TCMSG: usize = 20;
-/// `IFF_UP` (include/uapi/linux/if.h)
-const UP: u32 = 1;
-/// Parent of a device's root queueing discipline (`TC_H_ROOT`).
-const TC_ROOT: u32 = u32::MAX;
+/// Before the attributes, `struct ifinfomsg` and `struct tcmsg`: in a question, all of any device.
+const LINK_HEADER: usize = size_of::<LinkMessageBuffer>();
+const QDISC_HEADER: usize = size_of::<TcMessageBuffer>();
+/// `struct gnet_stats_queue` in `TCA_STATS2` (include/uapi/linux/gen_stats.h).
+const TCA_STATS_QUEUE: u16 = 3;
+/// Parent of a device's root queueing discipline (`TC_H_ROOT`, include/uapi/linux/pkt_sched.h).
+const TC_ROOT: TcHandle = TcHandle { major: u16::MAX, minor: u16::MAX };
 /// Most devices read of one namespace.
 pub(super) const MAX_LINKS: usize = 4096;
-
-/// Losses that are told, by their place in `struct rtnl_link_stats64`
-/// (include/uapi/linux/if_link.h), which only ever grew at its end.
-const STATS: [(&str, usize); 9] = [
-    ("rx_errors", 4),
-    ("tx_errors", 5),
-    ("rx_dropped", 6),
-    ("tx_dropped", 7),
-    ("rx_over_errors", 11),
-    ("rx_crc_errors", 12),
-    ("rx_fifo_errors", 14),
-    ("rx_missed_errors", 15),
-    ("rx_nohandler", 23),
-];
-
-/// Place of `tx_packets` in it.
-const SENT: usize = 1;
 
 /// All devices, by index.
 ///
 /// # Errors
 /// When the kernel refuses to list them.
 pub(super) fn read() -> Result<BTreeMap<u32, Link>, Error> {
-    let mut netlink = Netlink::open(ROUTE)?;
+    let mut netlink = Netlink::open(NETLINK_ROUTE)?;
     let mut links = BTreeMap::new();
-    netlink.ask_all(GET_LINK, &[0; IFINFO], |message| {
+    netlink.ask_all(RTM_GETLINK, &[0; LINK_HEADER], |message| {
         if links.len() < MAX_LINKS
             && let Some((index, link)) = link(message)
         {
             links.insert(index, link);
         }
     })?;
-    netlink.ask_all(GET_QDISC, &[0; TCMSG], |message| add_qdisc(&mut links, message))?;
+    netlink.ask_all(RTM_GETQDISC, &[0; QDISC_HEADER], |message| add_qdisc(&mut links, message))?;
     Ok(links)
 }
 
@@ -63,17 +52,15 @@ pub(super) fn read() -> Result<BTreeMap<u32, Link>, Error> {
 /// # Errors
 /// When the kernel refuses to list them.
 pub(super) fn names() -> Result<Vec<(String, Vec<String>)>, Error> {
-    /// `IFLA_PROP_LIST` and the `IFLA_ALT_IFNAME`s in it (include/uapi/linux/if_link.h, Linux 5.5).
-    const PROPERTIES: u16 = 52;
-    const OTHER_NAME: u16 = 53;
     let mut names = Vec::new();
-    Netlink::open(ROUTE)?.ask_all(GET_LINK, &[0; IFINFO], |message| {
+    Netlink::open(NETLINK_ROUTE)?.ask_all(RTM_GETLINK, &[0; LINK_HEADER], |message| {
         let (mut name, mut others) = (None, Vec::new());
-        for (kind, value) in message.get(IFINFO..).into_iter().flat_map(attributes) {
+        for (kind, value) in message.get(LINK_HEADER..).into_iter().flat_map(attributes) {
             match kind {
-                3 => name = Some(text(value)),
-                PROPERTIES => {
-                    let inner = attributes(value).filter(|(kind, _)| *kind == OTHER_NAME);
+                IFLA_IFNAME => name = Some(text(value)),
+                // Linux 5.5.
+                IFLA_PROP_LIST => {
+                    let inner = attributes(value).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
                     others.extend(inner.map(|(_, value)| text(value)));
                 }
                 _ => {}
@@ -87,46 +74,59 @@ pub(super) fn names() -> Result<Vec<(String, Vec<String>)>, Error> {
 }
 
 /// One `RTM_NEWLINK`.
+///
+/// Attributes are read one by one, those alone that are needed: one that a newer kernel writes in
+/// another way must not cost the whole device.
 fn link(message: &[u8]) -> Option<(u32, Link)> {
-    let index = u32_at(message, 4)?;
-    let mut link = Link { up: u32_at(message, 8)? & UP != 0, ..Link::default() };
-    for (kind, value) in attributes(message.get(IFINFO..)?) {
+    let header = LinkHeader::parse(message).ok()?;
+    let mut link = Link { up: header.flags.contains(LinkFlags::Up), ..Link::default() };
+    for (kind, value) in attributes(message.get(LINK_HEADER..)?) {
         match kind {
-            3 => link.name = text(value),                            // IFLA_IFNAME
-            4 => link.mtu = u32_at(value, 0).unwrap_or(0),           // IFLA_MTU
-            13 => link.queue_length = u32_at(value, 0).unwrap_or(0), // IFLA_TXQLEN
-            23 => add_stats(&mut link, value),                       // IFLA_STATS64
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_MTU => link.mtu = number(value).unwrap_or(0),
+            IFLA_TXQLEN => link.queue_length = number(value).unwrap_or(0),
+            IFLA_STATS64 => add_stats(&mut link, value),
             _ => {}
         }
     }
-    Some((index, link))
+    Some((header.index, link))
 }
 
+/// Adds the losses in a `struct rtnl_link_stats64` (include/uapi/linux/if_link.h), all of which are
+/// older than any kernel that this runs on.
 fn add_stats(link: &mut Link, stats: &[u8]) {
-    let at = |place: usize| {
-        let bytes = stats.get(place * 8..).and_then(|rest| rest.first_chunk());
-        bytes.map(|bytes| u64::from_ne_bytes(*bytes))
-    };
-    for (name, place) in STATS {
-        if let Some(count) = at(place) {
-            link.counters.add(name.to_owned(), count);
-        }
+    let Ok(stats) = Stats64::parse(stats) else { return };
+    for (name, count) in [
+        ("rx_errors", stats.rx_errors),
+        ("tx_errors", stats.tx_errors),
+        ("rx_dropped", stats.rx_dropped),
+        ("tx_dropped", stats.tx_dropped),
+        ("rx_over_errors", stats.rx_over_errors),
+        ("rx_crc_errors", stats.rx_crc_errors),
+        ("rx_fifo_errors", stats.rx_fifo_errors),
+        ("rx_missed_errors", stats.rx_missed_errors),
+        ("rx_nohandler", stats.rx_nohandler),
+    ] {
+        link.counters.add(name.to_owned(), count);
     }
-    link.sent = at(SENT).unwrap_or(0);
+    link.sent = stats.tx_packets;
 }
 
 /// One `RTM_NEWQDISC`: kind and drops of a device's root queueing discipline.
 fn add_qdisc(links: &mut BTreeMap<u32, Link>, message: &[u8]) {
-    let (Some(index), Some(TC_ROOT)) = (u32_at(message, 4), u32_at(message, 12)) else { return };
-    let Some(link) = links.get_mut(&index) else { return };
-    for (kind, value) in attributes(message.get(TCMSG..).unwrap_or_default()) {
+    let Ok(header) = TcHeader::parse(message) else { return };
+    if header.parent != TC_ROOT {
+        return;
+    }
+    let Some(link) = links.get_mut(&header.index.cast_unsigned()) else { return };
+    for (kind, value) in attributes(message.get(QDISC_HEADER..).unwrap_or_default()) {
         match kind {
-            1 => link.qdisc = Some(text(value)), // TCA_KIND
-            // TCA_STATS2; in it TCA_STATS_QUEUE, `struct gnet_stats_queue`: qlen, backlog, drops.
-            7 => {
-                let queue = attributes(value).find(|(kind, _)| *kind == 3);
-                if let Some(drops) = queue.and_then(|(_, queue)| u32_at(queue, 8)) {
-                    link.counters.add("qdisc_drops".to_owned(), drops.into());
+            TCA_KIND => link.qdisc = Some(text(value)),
+            TCA_STATS2 => {
+                let queue = attributes(value).find(|(kind, _)| *kind == TCA_STATS_QUEUE);
+                let queue = queue.and_then(|(_, queue)| TcStatsQueue::parse(queue).ok());
+                if let Some(queue) = queue {
+                    link.counters.add("qdisc_drops".to_owned(), queue.drops.into());
                 }
             }
             _ => {}
@@ -134,8 +134,8 @@ fn add_qdisc(links: &mut BTreeMap<u32, Link>, message: &[u8]) {
     }
 }
 
-fn u32_at(bytes: &[u8], place: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(*bytes.get(place..)?.first_chunk()?))
+fn number(value: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(*value.first_chunk()?))
 }
 
 /// Text up to its final zero, cleaned: a device's name is anyone's choice.
@@ -160,7 +160,7 @@ mod tests {
         let stats: Vec<u8> = (100..125_u64).flat_map(u64::to_ne_bytes).collect();
         let message = info(
             7,
-            UP,
+            LinkFlags::Up.bits(),
             &[
                 attribute(3, b"eth0\0"),
                 attribute(4, &1500_u32.to_ne_bytes()),
@@ -178,10 +178,17 @@ mod tests {
 
     #[test]
     fn statistics_of_an_older_kernel_are_shorter() {
-        let (_, link) = link(&info(1, 0, &[attribute(23, &[1; 23 * 8])])).unwrap();
+        // Without `rx_otherhost_dropped` (Linux 6.1).
+        let (_, link) = link(&info(1, 0, &[attribute(23, &[1; 24 * 8])])).unwrap();
         assert!(!link.up);
-        assert_eq!(link.counters.get("rx_nohandler"), None);
-        assert!(link.counters.get("rx_missed_errors").is_some());
+        assert_eq!(link.counters.get("rx_nohandler"), Some(0x0101_0101_0101_0101));
+    }
+
+    #[test]
+    fn an_attribute_of_another_form_costs_no_other() {
+        let attributes = [attribute(4, b"x"), attribute(23, b""), attribute(3, b"eth0\0")];
+        let (_, link) = link(&info(1, 0, &attributes)).unwrap();
+        assert_eq!((link.name.as_str(), link.mtu), ("eth0", 0));
     }
 
     #[test]
@@ -194,7 +201,7 @@ mod tests {
         let mut links = BTreeMap::from([(7, Link::default())]);
         add_qdisc(&mut links, &message(3));
         assert_eq!(links[&7], Link::default());
-        add_qdisc(&mut links, &message(TC_ROOT));
+        add_qdisc(&mut links, &message(u32::MAX));
         assert_eq!(links[&7].qdisc.as_deref(), Some("fq_codel"));
         assert_eq!(links[&7].counters.get("qdisc_drops"), Some(42));
     }

@@ -15,13 +15,13 @@ mod slab;
 
 use std::{collections::BTreeMap, io};
 
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
 use super::{HostRoot, Place, netlink};
 use crate::report::conntrack::{Counters, Stats, Tally};
 
-/// `NETLINK_NETFILTER` (include/uapi/linux/netlink.h).
-const NETFILTER: isize = 12;
-/// `NFNL_SUBSYS_CTNETLINK << 8`: the upper half of a message type.
-const CTNETLINK: u16 = 1 << 8;
+/// The upper half of a message type.
+const CTNETLINK: u16 = (libc::NFNL_SUBSYS_CTNETLINK as u16) << 8;
 /// `enum cntl_msg_types`
 const GET: u16 = CTNETLINK | 1;
 const GET_STATS_CPU: u16 = CTNETLINK | 4;
@@ -130,7 +130,8 @@ impl<'a> Inside<'a> {
     fn open(root: &'a HostRoot) -> Result<Self, Error> {
         let count = root.read_number(format!("{SETTINGS}/nf_conntrack_count"));
         let count = count.ok_or(Error::Absent)?;
-        let netlink = netlink::Netlink::open(NETFILTER).map_err(|error| told(error.into()))?;
+        let netlink =
+            netlink::Netlink::open(NETLINK_NETFILTER).map_err(|error| told(error.into()))?;
         Ok(Self { root, count, netlink })
     }
 

@@ -7,10 +7,11 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::AsFd,
 };
 
 use nix::fcntl::{FcntlArg, fcntl};
+use rustix::io::ioctl_fionread;
 
 use crate::sink::output::write_all;
 
@@ -63,12 +64,7 @@ fn end_of_lines(bytes: &[u8]) -> usize {
 
 /// Bytes that are in the pipe.
 fn unread(fifo: &File) -> io::Result<usize> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: FIONREAD writes one int, which `bytes` is; the descriptor is open.
-    if unsafe { libc::ioctl(fifo.as_raw_fd(), libc::FIONREAD, &raw mut bytes) } == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(usize::try_from(bytes).unwrap_or_default())
+    usize::try_from(ioctl_fionread(fifo)?).map_err(io::Error::other)
 }
 
 /// Takes down what is written.
