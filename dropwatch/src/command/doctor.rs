@@ -16,7 +16,7 @@ use crate::{
         status::{Events, NO_REASONS, NO_TCP, Reasons, Symbols, Tracefs},
     },
     privilege::{self, Need},
-    probe::{Attempt, Error, Prepared, Probe, Wanted, plan},
+    probe::{Attempt, Error, Prepared, Probe, Wanted, plan, programs::Lack},
     render::doctor::{Check, Mark, Section, doctor},
     report::model::Host,
     settings::Terminal,
@@ -112,7 +112,14 @@ fn attach_plan(probe: &Result<Probe, Error>) -> Vec<Check> {
         };
         Check::new(mark, format!("{}. {candidate}", index + 1), outcome)
     };
-    plan::candidates(true, None, false).into_iter().enumerate().map(check).collect()
+    let candidates = plan::candidates(true, None, false).into_iter().enumerate().map(check);
+    let lacks = probe.as_ref().map_or(&[][..], Probe::lacks);
+    candidates.chain(lacks.iter().map(lacking)).collect()
+}
+
+/// An optional program that the kernel refuses.
+fn lacking(Lack { program, what, refusal }: &Lack) -> Check {
+    Check::new(Mark::Lack, program.tracepoint.to_string(), refusal.to_string()).costs(*what)
 }
 
 fn kernel_facts(probe: &Result<Probe, Error>, status: &Status) -> Vec<Check> {
@@ -268,6 +275,7 @@ fn surroundings(surroundings: &Surroundings) -> Vec<Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::programs::PROGRAMS;
 
     fn shown(events: Events) -> String {
         let checks = blind_spots(events);
@@ -291,6 +299,16 @@ mod tests {
         for page in [newest, older, oldest] {
             assert!(page.contains("full accept queue: a refused SYN is no drop"), "{page}");
         }
+    }
+
+    #[test]
+    fn an_optional_program_that_is_refused_is_a_lack() {
+        let program = PROGRAMS[0];
+        let refusal = plan::Refusal::NoTracepoint { tracepoint: program.tracepoint };
+        let check = lacking(&Lack { program, what: "retransmits are not counted", refusal });
+        assert_eq!((check.mark, check.what.as_str()), (Mark::Lack, "skb:kfree_skb"));
+        assert_eq!(check.detail, "this kernel has no tracepoint skb:kfree_skb");
+        assert_eq!(check.cost, "retransmits are not counted");
     }
 
     #[test]

@@ -2,9 +2,8 @@
 
 use std::{
     collections::HashMap,
-    ffi::CStr,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -28,18 +27,17 @@ use super::{
     cpus::Cpus,
     info,
     later::{LATER, Later},
-    load::{self, Loaded, Loader, Settings, Size},
+    load::{self, Linked, Loader, Settings, Size},
     plan::{self, Candidate, Grouping, Refusal, Step},
+    programs::{self, Lack, PROGRAMS, Program},
     samples::Samples,
     sys,
 };
 use crate::exit::Failure;
 
 /// The eBPF program that ships (`cargo xtask build-ebpf`).
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_OBJECT"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_OBJECT"));
 
-const PROGRAM: &str = "dropwatch_kfree_skb";
-const TRACEPOINT: &CStr = c"kfree_skb";
 /// Ring buffer of the program's own diagnostics.
 const LOG_BYTES: u32 = 128 << 10;
 /// Ring buffer of the samples: 1,700 records, between two ticks.
@@ -117,16 +115,17 @@ fn refusals(attempts: &[Attempt]) -> String {
     words.join("; ")
 }
 
-/// The attached program. Dropping it detaches; nothing is pinned, so nothing stays behind.
+/// The attached programs. Dropping it detaches; nothing is pinned, so nothing stays behind.
 pub struct Probe {
-    /// Attached while this is open.
-    link: Option<OwnedFd>,
+    /// Attached while these are open.
+    links: Vec<OwnedFd>,
     pub(super) maps: Maps,
     pub(super) cpus: Cpus,
     memory: Option<u64>,
     pub(super) grouping: Grouping,
-    /// Holds the maps, and answers what the kernel skipped.
-    pub(super) program: OwnedFd,
+    /// Hold the maps, and answer what the kernel skipped.
+    pub(super) programs: Vec<OwnedFd>,
+    lacks: Vec<Lack>,
     attached: Instant,
     attached_at: u64,
     pub(super) samples: Option<Samples>,
@@ -150,6 +149,7 @@ pub fn give_back_memory() {
 pub struct Prepared {
     loader: Result<Loader, load::Error>,
     cpus: Cpus,
+    pub(super) programs: Vec<Program>,
 }
 
 impl Prepared {
@@ -169,7 +169,7 @@ impl Prepared {
                 (FRONTS, Size::Shared(cpus.end() * size_of::<Front>() as u32)),
             ],
         );
-        Ok(Self { loader, cpus })
+        Ok(Self { loader, cpus, programs: PROGRAMS.to_vec() })
     }
 
     /// Tries the candidates in order and returns the first that the kernel takes.
@@ -193,36 +193,50 @@ impl Prepared {
 
     fn load(&self, candidate: Candidate, wanted: &Wanted) -> Result<Probe, Refusal> {
         let refused = |step: Step, cause: &io::Error| {
-            Refusal::from_errno(step, candidate, cause.raw_os_error(), cause.to_string())
+            Refusal::from_errno(step, cause.raw_os_error(), cause.to_string())
         };
         let failed = |error: &load::Error| refused(error.step, &error.cause);
         let loader = self.loader.as_ref().map_err(failed)?;
-        let Loaded { program, mut maps, memory } =
-            self.program(loader, candidate, wanted).map_err(|error| failed(&error))?;
+        let mut linked = self.link(loader, candidate, wanted).map_err(|error| failed(&error))?;
+        let mut lacks = Vec::new();
+        let programs = self.programs.iter().map(|program| (*program, ())).collect();
+        let programs = programs::each(programs, &mut lacks, |program, ()| {
+            linked.load(program.name).map_err(|error| failed(&error))
+        })?;
+        let memory = linked.memory();
+        let maps = &mut linked.maps;
         let unexpected = || Refusal::Other {
             step: Step::Maps.words(),
             cause: "unexpected object: a map is missing, or has another layout".to_owned(),
         };
         let samples = match candidate.samples {
-            true => Some(Samples::take_from(&mut maps).ok_or_else(unexpected)?),
+            true => Some(Samples::take_from(maps).ok_or_else(unexpected)?),
             false => None,
         };
         let later = maps.remove(LATER).and_then(Later::new).ok_or_else(unexpected)?;
-        let maps = Maps::take_from(&mut maps, &self.cpus)
+        let maps = Maps::take_from(maps, &self.cpus)
             .map_err(|error| refused(Step::Maps, &error))?
             .ok_or_else(unexpected)?;
-        let log = if candidate.log { diagnostics(&program) } else { None };
+        let log = programs.first().filter(|_| candidate.log);
+        let log = log.and_then(|(_, program)| diagnostics(program));
         // Before attaching: the first drop must not precede the interval that reports it.
         let (attached, attached_at) = (Instant::now(), monotonic());
-        let link = sys::attach_raw_tracepoint(TRACEPOINT, program.as_fd())
-            .map_err(|error| refused(Step::Attach, &error))?;
+        let programs = programs::each(programs, &mut lacks, |program, loaded: OwnedFd| {
+            let Program { tracepoint, reads_reason, .. } = program;
+            let reason = candidate.reason && reads_reason;
+            sys::attach_raw_tracepoint(tracepoint.name, loaded.as_fd())
+                .map(|link| (loaded, link))
+                .map_err(|error| refused(Step::Attach { tracepoint, reason }, &error))
+        })?;
+        let (programs, links) = programs.into_iter().map(|(_, attached)| attached).unzip();
         Ok(Probe {
-            link: Some(link),
+            links,
             maps,
             cpus: self.cpus.clone(),
             memory,
             grouping: wanted.grouping,
-            program,
+            programs,
+            lacks,
             samples,
             later,
             attached,
@@ -232,13 +246,13 @@ impl Prepared {
         })
     }
 
-    /// The program as the candidate has it.
-    fn program(
+    /// The object as the candidate has it.
+    fn link(
         &self,
         loader: &Loader,
         candidate: Candidate,
         wanted: &Wanted,
-    ) -> Result<Loaded, load::Error> {
+    ) -> Result<Linked, load::Error> {
         let (filter, filtering) = &wanted.filter;
         let groups = wanted.grouping.parts;
         let mut mode = filtering << mode::FILTER_SHIFT | groups << mode::GROUP_SHIFT;
@@ -252,22 +266,19 @@ impl Prepared {
         let level = if candidate.log { LOG_DEBUG } else { LOG_OFF };
         // Where the verifier drops all code that writes to a ring buffer: the least it can have.
         let least = page_size();
-        loader.load(
-            PROGRAM,
-            Settings {
-                globals: HashMap::from([
-                    ("SETTINGS", told.as_bytes()),
-                    ("OFFSETS", wanted.offsets.as_bytes()),
-                    ("FILTER", filter.as_bytes()),
-                    (aya_log::LEVEL, level.as_bytes()),
-                ]),
-                entries: HashMap::from([
-                    ("GROUPS", wanted.grouping.map_entries(self.cpus.count())),
-                    ("SAMPLES", if candidate.samples { SAMPLES_BYTES } else { least }),
-                    ("AYA_LOGS", if candidate.log { LOG_BYTES } else { least }),
-                ]),
-            },
-        )
+        loader.link(Settings {
+            globals: HashMap::from([
+                ("SETTINGS", told.as_bytes()),
+                ("OFFSETS", wanted.offsets.as_bytes()),
+                ("FILTER", filter.as_bytes()),
+                (aya_log::LEVEL, level.as_bytes()),
+            ]),
+            entries: HashMap::from([
+                ("GROUPS", wanted.grouping.map_entries(self.cpus.count())),
+                ("SAMPLES", if candidate.samples { SAMPLES_BYTES } else { least }),
+                ("AYA_LOGS", if candidate.log { LOG_BYTES } else { least }),
+            ]),
+        })
     }
 }
 
@@ -275,6 +286,11 @@ impl Probe {
     /// What was tried, the attached candidate last.
     pub fn attempts(&self) -> &[Attempt] {
         &self.attempts
+    }
+
+    /// What the run lacks, because the kernel refuses programs that are optional.
+    pub fn lacks(&self) -> &[Lack] {
+        &self.lacks
     }
 
     /// Whether drops carry a reason.
@@ -313,9 +329,11 @@ impl Probe {
 
     /// Stops counting. When this returns, no program is still running: a read sees everything.
     pub fn detach(&mut self) {
-        let Some(link) = self.link.take() else { return };
+        if self.links.is_empty() {
+            return;
+        }
         // Closing a raw tracepoint's link cannot fail; the kernel unregisters it on close.
-        drop(link);
+        self.links.clear();
         wait_for_running_programs();
     }
 }
@@ -363,7 +381,7 @@ fn wait_for_running_programs() {
 impl std::fmt::Debug for Probe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Probe")
-            .field("program", &self.program.as_raw_fd())
+            .field("programs", &self.programs)
             .field("attempts", &self.attempts)
             .finish_non_exhaustive()
     }

@@ -40,11 +40,14 @@ pub fn measure_run_time() -> io::Result<OwnedFd> {
 }
 
 impl Probe {
-    /// How often the program has run, and for how long.
+    /// How often the programs have run, and for how long.
     pub fn run_time(&self) -> io::Result<RunTime> {
-        info::read(&self.program)?
-            .run_time()
-            .ok_or_else(|| io::Error::other("this kernel does not tell the run time of programs"))
+        self.programs.iter().try_fold(RunTime::default(), |sum, program| {
+            let one = info::read(program)?.run_time().ok_or_else(|| {
+                io::Error::other("this kernel does not tell the run time of programs")
+            })?;
+            Ok(RunTime { runs: sum.runs + one.runs, time: sum.time + one.time })
+        })
     }
 }
 

@@ -69,9 +69,7 @@ impl Probe {
         let lost = Lost {
             map_full: slot(Cause::MapFull)?,
             map_busy: slot(Cause::MapBusy)?,
-            recursion: info::read(&self.program)
-                .context("cannot read how often the kernel skipped the program")?
-                .recursion_misses(),
+            recursion: self.skipped()?,
             samples: slot(Cause::Sample)?,
             stacks: slot(Cause::Stack)?,
             pcap: 0, // not the kernel's to know
@@ -79,6 +77,14 @@ impl Probe {
         let undecided = slot(Cause::Undecided)?;
         let ungrouped = slot(Cause::Group)?;
         Ok(Counters { drops, lost, undecided, groups, ungrouped })
+    }
+
+    /// How often the kernel skipped a program, because it was running on that CPU already.
+    fn skipped(&self) -> Result<u64> {
+        let skipped =
+            self.programs.iter().map(|program| Ok(info::read(program)?.recursion_misses()));
+        let skipped = skipped.sum::<io::Result<u64>>();
+        skipped.context("cannot read how often the kernel skipped the program")
     }
 
     /// Whether the counters can be read with the capabilities of this moment.

@@ -29,12 +29,10 @@ pub(super) struct Settings<'a> {
     pub(super) entries: HashMap<&'a str, u32>,
 }
 
-/// A program that is ready to be attached, and its maps.
-pub(super) struct Loaded {
-    pub(super) program: OwnedFd,
+/// The object as one way of attaching has it: with its maps, which its programs share.
+pub(super) struct Linked {
+    object: Object,
     pub(super) maps: HashMap<String, Map>,
-    /// Bytes that the maps take in the kernel, where it tells.
-    pub(super) memory: Option<u64>,
 }
 
 /// What went wrong, while doing what.
@@ -90,11 +88,11 @@ impl Loader {
         Ok(Self { object, early: maps })
     }
 
-    /// Creates the other maps, and loads the program of that name.
+    /// Creates the other maps, and has the programs refer to them.
     ///
-    /// May be called again, with other settings, while no program that this loaded is attached: they
+    /// May be called again, with other settings, while no program that this linked is attached: they
     /// share the maps that were created early.
-    pub(super) fn load(&self, program: &str, settings: Settings<'_>) -> Result<Loaded, Error> {
+    pub(super) fn link(&self, settings: Settings<'_>) -> Result<Linked, Error> {
         let mut object = self.object.clone();
         // A global that the object lacks is an error.
         let globals = settings.globals.into_iter().map(|(name, value)| (name, (value, true)));
@@ -117,21 +115,30 @@ impl Loader {
         object.relocate_maps(places, &sections).map_err(Error::object)?;
         object.relocate_calls(&sections).map_err(Error::object)?;
 
-        let definition = object.programs.get(program);
+        Ok(Linked { object, maps })
+    }
+}
+
+impl Linked {
+    /// Loads the program of that name.
+    pub(super) fn load(&self, program: &str) -> Result<OwnedFd, Error> {
+        let definition = self.object.programs.get(program);
         let definition = definition.ok_or_else(|| Error::object("it lacks the program"))?;
-        let function = object.functions.get(&definition.function_key());
+        let function = self.object.functions.get(&definition.function_key());
         let function = function.ok_or_else(|| Error::object("its program has no code"))?;
         let code = &function.instructions;
-        let program = sys::load_raw_tracepoint(program, code, &definition.license, &mut [])
-            .map_err(|cause| {
-                if log_enabled!(Level::Debug) {
-                    let told = verifier::ask(program, code, &definition.license);
-                    told.iter().for_each(|line| debug!("verifier: {line}"));
-                }
-                Error { step: Step::Load, cause }
-            })?;
-        let memory = maps.values().map(|map| info::read(&map.fd).ok()?.memory()).sum();
-        Ok(Loaded { program, maps, memory })
+        sys::load_raw_tracepoint(program, code, &definition.license, &mut []).map_err(|cause| {
+            if log_enabled!(Level::Debug) {
+                let told = verifier::ask(program, code, &definition.license);
+                told.iter().for_each(|line| debug!("verifier: {line}"));
+            }
+            Error { step: Step::Load, cause }
+        })
+    }
+
+    /// Bytes that the maps take in the kernel, where it tells.
+    pub(super) fn memory(&self) -> Option<u64> {
+        self.maps.values().map(|map| info::read(&map.fd).ok()?.memory()).sum()
     }
 }
 

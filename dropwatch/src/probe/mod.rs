@@ -14,6 +14,7 @@ mod load;
 mod log;
 mod maps;
 pub mod plan;
+pub mod programs;
 mod samples;
 pub mod sums;
 mod sys;

@@ -7,6 +7,8 @@ use std::fmt;
 
 use dropwatch_common::Counter;
 
+use super::programs::Tracepoint;
+
 /// Most entries that the counter map gets: more call sites than any kernel has.
 const MOST_KEYS: u32 = 16_384;
 /// Fewest, so that a host with very many CPUs still sees every location of a busy day.
@@ -93,8 +95,8 @@ impl Grouping {
 pub enum Refusal {
     /// The tracepoint has fewer arguments than the program reads (`EINVAL` when attaching).
     NoReasonArgument,
-    /// The kernel has no tracepoint `skb:kfree_skb` (`ENOENT`).
-    NoTracepoint,
+    /// The kernel lacks the tracepoint (`ENOENT`).
+    NoTracepoint { tracepoint: Tracepoint },
     /// Not permitted (`EPERM`), while doing that.
     NotPermitted { step: &'static str },
     /// No memory, or over the locked-memory limit of kernels before 5.11.
@@ -119,7 +121,11 @@ mod errno {
 pub enum Step {
     Maps,
     Load,
-    Attach,
+    Attach {
+        tracepoint: Tracepoint,
+        /// The program reads the drop reason.
+        reason: bool,
+    },
 }
 
 impl Step {
@@ -127,17 +133,19 @@ impl Step {
         match self {
             Self::Maps => "creating the counter maps",
             Self::Load => "loading the program",
-            Self::Attach => "attaching to the tracepoint",
+            Self::Attach { .. } => "attaching to the tracepoint",
         }
     }
 }
 
 impl Refusal {
     /// Reads an error number in the light of the step that got it.
-    pub fn from_errno(step: Step, candidate: Candidate, errno: Option<i32>, cause: String) -> Self {
+    pub fn from_errno(step: Step, errno: Option<i32>, cause: String) -> Self {
         match (step, errno) {
-            (Step::Attach, Some(errno::EINVAL)) if candidate.reason => Self::NoReasonArgument,
-            (Step::Attach, Some(errno::ENOENT)) => Self::NoTracepoint,
+            (Step::Attach { reason: true, .. }, Some(errno::EINVAL)) => Self::NoReasonArgument,
+            (Step::Attach { tracepoint, .. }, Some(errno::ENOENT)) => {
+                Self::NoTracepoint { tracepoint }
+            }
             (_, Some(errno::EPERM)) => Self::NotPermitted { step: step.words() },
             (_, Some(errno::ENOMEM)) => Self::NoMemory { step: step.words() },
             (Step::Load, Some(errno @ (errno::EACCES | errno::EINVAL))) => Self::Verifier { errno },
@@ -152,7 +160,9 @@ impl fmt::Display for Refusal {
             Self::NoReasonArgument => {
                 f.write_str("this kernel's tracepoint carries no drop reason (Linux 5.17 added it)")
             }
-            Self::NoTracepoint => f.write_str("this kernel has no tracepoint skb:kfree_skb"),
+            Self::NoTracepoint { tracepoint } => {
+                write!(f, "this kernel has no tracepoint {tracepoint}")
+            }
             Self::NotPermitted { step } => write!(f, "not permitted while {step}"),
             Self::NoMemory { step } => {
                 write!(f, "no memory while {step}: raise the limit with `ulimit -l unlimited`")
@@ -167,7 +177,7 @@ impl fmt::Display for Refusal {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::programs::PROGRAMS, *};
 
     const BARE: Candidate = Candidate { samples: false, reason: false, log: false };
     const REASON: Candidate = Candidate { reason: true, ..BARE };
@@ -209,19 +219,20 @@ mod tests {
 
     #[test]
     fn einval_means_no_reason_only_where_a_reason_was_read() {
-        let refusal = |candidate| {
-            Refusal::from_errno(Step::Attach, candidate, Some(errno::EINVAL), "EINVAL".into())
+        let refusal = |reason| {
+            let step = Step::Attach { tracepoint: PROGRAMS[0].tracepoint, reason };
+            Refusal::from_errno(step, Some(errno::EINVAL), "EINVAL".into())
         };
-        assert_eq!(refusal(REASON), Refusal::NoReasonArgument);
-        assert!(matches!(refusal(BARE), Refusal::Other { .. }));
+        assert_eq!(refusal(true), Refusal::NoReasonArgument);
+        assert!(matches!(refusal(false), Refusal::Other { .. }));
     }
 
     #[test]
     fn refusals_are_one_line_of_words() {
-        for step in [Step::Maps, Step::Load, Step::Attach] {
+        let attach = Step::Attach { tracepoint: PROGRAMS[0].tracepoint, reason: true };
+        for step in [Step::Maps, Step::Load, attach] {
             for errno in [1, 2, 7, 12, 13, 22, 95] {
-                let text =
-                    Refusal::from_errno(step, REASON, Some(errno), "cause".into()).to_string();
+                let text = Refusal::from_errno(step, Some(errno), "cause".into()).to_string();
                 assert!(!text.contains('\n') && text.len() < 100, "{text}");
             }
         }

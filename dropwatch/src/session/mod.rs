@@ -214,6 +214,7 @@ impl<'a> Session<'a> {
         if !has_reason {
             notices.push(NO_REASONS.to_owned());
         }
+        notices.extend(self.probe.lacks().iter().map(ToString::to_string));
         notices.extend(self.names.status().notices(has_reason));
         notices.append(&mut self.notices);
         let Watch { interval, filters, .. } = self.settings;
