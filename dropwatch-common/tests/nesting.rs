@@ -274,7 +274,7 @@ impl Steps for Cpu {
 
     fn find(&self, key: &DropKey) -> Option<Place> {
         self.step();
-        let index = KEYS.iter().position(|known| known == key).unwrap();
+        let index = KEYS.iter().position(|known| known == key).expect("one of the keys");
         let found = self.map[index].get().map(|_| Place::Map(index));
         // What an interruption inserts while this looks may be missed.
         self.step();
@@ -283,7 +283,7 @@ impl Steps for Cpu {
 
     fn insert(&self, key: &DropKey) -> Result<(), Lost> {
         self.step();
-        let index = KEYS.iter().position(|known| known == key).unwrap();
+        let index = KEYS.iter().position(|known| known == key).expect("one of the keys");
         if self.map[index].get().is_some() {
             return Ok(());
         }

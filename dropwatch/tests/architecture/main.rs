@@ -4,6 +4,7 @@
 //! that is in it and not in the sources.
 
 mod code;
+mod lints;
 mod sabotage;
 
 use std::{
