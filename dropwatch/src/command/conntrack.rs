@@ -18,7 +18,7 @@ use crate::{
     exit::Failure,
     kernel::{
         self, HostRoot, Namespaces, Place,
-        conntrack::{Error, Reading, read},
+        conntrack::{ConntrackError, Reading, read},
     },
     notify, privilege,
     render::{ConntrackText, Style, json_line},
@@ -108,7 +108,7 @@ impl Viewer<'_> {
         for place in places {
             match read(&self.root, &place) {
                 Ok(reading) => spaces.push(self.line(time, &place, &reading, &before)),
-                Err(Error::Gone) => {}
+                Err(ConntrackError::Gone) => {}
                 Err(error) => failures.push((place, error)),
             }
         }
@@ -180,20 +180,24 @@ impl Viewer<'_> {
 }
 
 /// Why there is nothing to show.
-fn failure(failures: Vec<(Place, Error)>) -> Failure {
+fn failure(failures: Vec<(Place, ConntrackError)>) -> Failure {
     let Some((place, error)) = failures.into_iter().next() else {
         return anyhow!("the network namespace is gone").into();
     };
     let message = error.to_string();
     match error {
-        Error::Enter | Error::Hidden | Error::Refused => Failure::Privilege(message),
-        Error::Absent | Error::NoNetlink => Failure::Kernel(message),
-        Error::Gone | Error::Io(_) => anyhow!("{message} of {}", name(&place)).into(),
+        ConntrackError::Enter | ConntrackError::Hidden | ConntrackError::Refused => {
+            Failure::Privilege(message)
+        }
+        ConntrackError::Absent | ConntrackError::NoNetlink => Failure::Kernel(message),
+        ConntrackError::Gone | ConntrackError::Io(_) => {
+            anyhow!("{message} of {}", name(&place)).into()
+        }
     }
 }
 
 /// One sentence for each cause, with the namespaces that it keeps from being shown.
-fn notices_of(failures: &[(Place, Error)]) -> Vec<String> {
+fn notices_of(failures: &[(Place, ConntrackError)]) -> Vec<String> {
     let mut causes: Vec<(String, Vec<String>)> = Vec::new();
     for (place, error) in failures {
         let cause = error.to_string();
@@ -222,17 +226,17 @@ mod tests {
     #[test]
     fn a_failure_ends_with_the_code_of_its_cause() {
         let code = |error| failure(vec![(place(), error)]).code();
-        assert_eq!(code(Error::Refused), exit::PRIVILEGE);
-        assert_eq!(code(Error::Enter), exit::PRIVILEGE);
-        assert_eq!(code(Error::Absent), exit::KERNEL);
-        assert_eq!(code(Error::NoNetlink), exit::KERNEL);
-        assert_eq!(code(Error::Io("no".into())), exit::RUNTIME);
+        assert_eq!(code(ConntrackError::Refused), exit::PRIVILEGE);
+        assert_eq!(code(ConntrackError::Enter), exit::PRIVILEGE);
+        assert_eq!(code(ConntrackError::Absent), exit::KERNEL);
+        assert_eq!(code(ConntrackError::NoNetlink), exit::KERNEL);
+        assert_eq!(code(ConntrackError::Io("no".into())), exit::RUNTIME);
         assert_eq!(failure(Vec::new()).code(), exit::RUNTIME);
     }
 
     #[test]
     fn a_cause_is_told_once_with_all_that_it_concerns() {
-        let failures = [(place(), Error::Enter), (place(), Error::Enter)];
+        let failures = [(place(), ConntrackError::Enter), (place(), ConntrackError::Enter)];
         let notices = notices_of(&failures);
         assert_eq!(notices.len(), 1, "{notices:?}");
         let name = name(&failures[0].0);

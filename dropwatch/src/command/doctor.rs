@@ -16,7 +16,7 @@ use crate::{
         status::{Events, NO_REASONS, NO_TCP, Reasons, Symbols, Tracefs},
     },
     privilege::{self, Need},
-    probe::{Attempt, Error, Prepared, Probe, Wanted, plan, programs::Lack},
+    probe::{AttachError, Attempt, Prepared, Probe, Wanted, plan, programs::Lack},
     render::doctor::{Check, Mark, Section, doctor},
     report::model::Host,
     settings::Terminal,
@@ -75,7 +75,11 @@ pub(crate) fn title(host: &Host) -> String {
     format!("dropwatch {} on Linux {}, {}", env!("CARGO_PKG_VERSION"), host.kernel, host.host)
 }
 
-fn privileges(needs: &[(Need, bool)], probe: &Result<Probe, Error>, status: &Status) -> Vec<Check> {
+fn privileges(
+    needs: &[(Need, bool)],
+    probe: &Result<Probe, AttachError>,
+    status: &Status,
+) -> Vec<Check> {
     // What this host gives without the capability.
     let spare = |capability| match capability {
         Capability::CAP_SYSLOG => matches!(status.symbols, Symbols::Known { .. }),
@@ -97,10 +101,10 @@ fn privileges(needs: &[(Need, bool)], probe: &Result<Probe, Error>, status: &Sta
     needs.iter().map(check).collect()
 }
 
-fn attach_plan(probe: &Result<Probe, Error>) -> Vec<Check> {
+fn attach_plan(probe: &Result<Probe, AttachError>) -> Vec<Check> {
     let attempts: &[Attempt] = match probe {
         Ok(probe) => probe.attempts(),
-        Err(Error::Refused(attempts)) => attempts,
+        Err(AttachError::Refused(attempts)) => attempts,
         Err(_) => &[],
     };
     let check = |(index, candidate): (usize, plan::Candidate)| {
@@ -122,9 +126,9 @@ fn lacking(Lack { program, what, refusal }: &Lack) -> Check {
     Check::new(Mark::Lack, program.tracepoint.to_string(), refusal.to_string()).costs(*what)
 }
 
-fn kernel_facts(probe: &Result<Probe, Error>, status: &Status) -> Vec<Check> {
+fn kernel_facts(probe: &Result<Probe, AttachError>, status: &Status) -> Vec<Check> {
     let ring_buffer = match probe {
-        Err(Error::TooOld) => Check::new(Mark::Fatal, "ring buffer", "none")
+        Err(AttachError::TooOld) => Check::new(Mark::Fatal, "ring buffer", "none")
             .costs("dropwatch cannot run: use Linux 5.8 or later"),
         Ok(_) => Check::new(Mark::Fine, "ring buffer", "supported"),
         Err(_) => Check::new(Mark::Note, "ring buffer", "cannot be tried without privileges"),
@@ -150,7 +154,7 @@ fn tracepoint(status: &Status) -> Check {
     }
 }
 
-fn reasons(probe: &Result<Probe, Error>, status: &Status) -> Check {
+fn reasons(probe: &Result<Probe, AttachError>, status: &Status) -> Check {
     let lacks = |detail: &str, cost: &str| {
         Check::new(Mark::Lack, "drop reasons", detail.to_owned()).costs(cost.to_owned())
     };

@@ -15,7 +15,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
     clean,
-    netlink::{Error, Netlink, attributes},
+    netlink::{Netlink, NetlinkError, attributes},
 };
 use crate::report::evidence::Link;
 
@@ -33,7 +33,7 @@ pub(super) const MAX_LINKS: usize = 4096;
 ///
 /// # Errors
 /// When the kernel refuses to list them.
-pub(super) fn read() -> Result<BTreeMap<u32, Link>, Error> {
+pub(super) fn read() -> Result<BTreeMap<u32, Link>, NetlinkError> {
     let mut netlink = Netlink::open(NETLINK_ROUTE)?;
     let mut links = BTreeMap::new();
     netlink.ask_all(RTM_GETLINK, &[0; LINK_HEADER], |message| {
@@ -51,7 +51,7 @@ pub(super) fn read() -> Result<BTreeMap<u32, Link>, Error> {
 ///
 /// # Errors
 /// When the kernel refuses to list them.
-pub(super) fn names() -> Result<Vec<(String, Vec<String>)>, Error> {
+pub(super) fn names() -> Result<Vec<(String, Vec<String>)>, NetlinkError> {
     let mut names = Vec::new();
     Netlink::open(NETLINK_ROUTE)?.ask_all(RTM_GETLINK, &[0; LINK_HEADER], |message| {
         let (mut name, mut others) = (None, Vec::new());

@@ -34,7 +34,7 @@ pub mod surroundings;
 pub mod symbols;
 pub mod tracefs;
 
-pub use names::{HostNames, Known};
+pub use names::{HostNames, Known, NoTypes};
 pub use netns::{Namespaces, Place, Unfound, short_name};
 pub use owner::Owners;
 pub use processes::Process;

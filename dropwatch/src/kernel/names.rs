@@ -18,7 +18,7 @@ use dropwatch_common::{NO_REASON, offsets::Offsets};
 
 pub use self::known::{Known, reasons};
 use super::{
-    btf::Btf,
+    btf::{Btf, BtfError},
     live::LiveSymbols,
     netns::{Namespaces, Unfound},
     offsets,
@@ -35,6 +35,18 @@ use crate::report::{
     model::{Reason, Symbol},
 };
 
+/// Why the running kernel's types are not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoTypes {
+    /// The kernel has none, or does not show them.
+    #[error("no BTF: {0}")]
+    Absent(String),
+    #[error(transparent)]
+    Malformed(#[from] BtfError),
+    #[error("its BTF was not read")]
+    Unread,
+}
+
 /// Names of a host's functions and drop reasons.
 pub struct HostNames {
     namespaces: Namespaces,
@@ -43,7 +55,7 @@ pub struct HostNames {
     loading: Option<JoinHandle<Loaded>>,
     loaded: Option<Loaded>,
     /// Arrive before the rest: attaching waits for them.
-    offsets: Receiver<Result<Offsets, String>>,
+    offsets: Receiver<Result<Offsets, NoTypes>>,
 }
 
 impl HostNames {
@@ -71,8 +83,8 @@ impl HostNames {
     ///
     /// # Errors
     /// Why there is no BTF to read them from.
-    pub fn offsets(&mut self) -> Result<Offsets, String> {
-        self.offsets.recv().unwrap_or_else(|_| Err("its BTF was not read".to_owned()))
+    pub fn offsets(&mut self) -> Result<Offsets, NoTypes> {
+        self.offsets.recv().unwrap_or(Err(NoTypes::Unread))
     }
 
     /// To be called before the names of a report are asked for.
@@ -198,10 +210,10 @@ impl Opened {
         }
     }
 
-    fn load(self, root: &HostRoot, offsets: &Sender<Result<Offsets, String>>) -> Loaded {
+    fn load(self, root: &HostRoot, offsets: &Sender<Result<Offsets, NoTypes>>) -> Loaded {
         // One after the other: the BTF's megabytes are free again before the symbols take theirs.
         let vmlinux = Vmlinux::read(root);
-        // Nobody may want them.
+        // The receiver may have gone: not every run needs them.
         let _ = offsets.send(vmlinux.as_ref().map(|vmlinux| vmlinux.offsets).map_err(Clone::clone));
         let (reasons, source, kfree_skb_args) = match vmlinux {
             Ok(Vmlinux { reasons: Some(reasons), args, .. }) => {
@@ -215,7 +227,7 @@ impl Opened {
                 (reasons, source, args)
             }
             Err(btf) => {
-                let (reasons, source) = from_tracefs(&self.format, btf, false);
+                let (reasons, source) = from_tracefs(&self.format, btf.to_string(), false);
                 (reasons, source, None)
             }
         };
@@ -256,9 +268,9 @@ struct Vmlinux {
 }
 
 impl Vmlinux {
-    fn read(root: &HostRoot) -> Result<Self, String> {
-        let data = root.vmlinux_btf().map_err(|error| format!("no BTF: {error}"))?;
-        let vmlinux = Btf::parse(&data).map_err(|error| error.to_string())?;
+    fn read(root: &HostRoot) -> Result<Self, NoTypes> {
+        let data = root.vmlinux_btf().map_err(|error| NoTypes::Absent(error.to_string()))?;
+        let vmlinux = Btf::parse(&data)?;
         Ok(Self {
             reasons: Reasons::from_btf(&vmlinux),
             args: vmlinux.tracepoint_args("kfree_skb"),

@@ -20,7 +20,7 @@ const ATTRIBUTE_HEADER: usize = 4;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(super) enum NetlinkError {
     /// The kernel's own answer, or a failure of the socket.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -54,7 +54,7 @@ impl Netlink {
         message_type: u16,
         content: &[u8],
         each: impl FnMut(&[u8]),
-    ) -> Result<(), Error> {
+    ) -> Result<(), NetlinkError> {
         self.send(message_type, NLM_F_REQUEST, content)?;
         self.receive(false, each)
     }
@@ -68,7 +68,7 @@ impl Netlink {
         message_type: u16,
         content: &[u8],
         each: impl FnMut(&[u8]),
-    ) -> Result<(), Error> {
+    ) -> Result<(), NetlinkError> {
         self.send(message_type, NLM_F_REQUEST | NLM_F_DUMP, content)?;
         self.receive(true, each)
     }
@@ -86,7 +86,7 @@ impl Netlink {
         self.socket.send(&message, 0).map(drop)
     }
 
-    fn receive(&mut self, all: bool, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
+    fn receive(&mut self, all: bool, mut each: impl FnMut(&[u8])) -> Result<(), NetlinkError> {
         loop {
             self.buffer.clear();
             // With MSG_TRUNC the length is that of the message, even where it did not fit.
@@ -95,7 +95,7 @@ impl Netlink {
                 received => received?,
             };
             if received == 0 || received > self.buffer.len() {
-                return Err(Error::Malformed);
+                return Err(NetlinkError::Malformed);
             }
             for message in messages(&self.buffer) {
                 let message = message?;
@@ -126,17 +126,19 @@ struct Message<'a> {
 }
 
 /// The messages in a buffer; ends with the first that does not add up.
-fn messages(mut buffer: &[u8]) -> impl Iterator<Item = Result<Message<'_>, Error>> {
+fn messages(mut buffer: &[u8]) -> impl Iterator<Item = Result<Message<'_>, NetlinkError>> {
     std::iter::from_fn(move || {
         if buffer.is_empty() {
             return None;
         }
         let rest = std::mem::take(&mut buffer);
         let Ok(header) = NetlinkBuffer::new_checked(rest) else {
-            return Some(Err(Error::Malformed));
+            return Some(Err(NetlinkError::Malformed));
         };
         let length = header.length() as usize;
-        let Some(content) = rest.get(HEADER..length) else { return Some(Err(Error::Malformed)) };
+        let Some(content) = rest.get(HEADER..length) else {
+            return Some(Err(NetlinkError::Malformed));
+        };
         buffer = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         let (kind, sequence) = (header.message_type(), header.sequence_number());
         Some(Ok(Message { kind, sequence, content }))
@@ -144,8 +146,8 @@ fn messages(mut buffer: &[u8]) -> impl Iterator<Item = Result<Message<'_>, Error
 }
 
 /// What `struct nlmsgerr` says: a negative error number.
-fn refusal(content: &[u8]) -> Result<(), Error> {
-    let Some(code) = content.first_chunk() else { return Err(Error::Malformed) };
+fn refusal(content: &[u8]) -> Result<(), NetlinkError> {
+    let Some(code) = content.first_chunk() else { return Err(NetlinkError::Malformed) };
     match i32::from_ne_bytes(*code) {
         0 => Ok(()),
         code => Err(io::Error::from_raw_os_error(code.saturating_neg()).into()),
@@ -199,16 +201,16 @@ mod tests {
         assert_eq!(read[0], Message { kind: 7, sequence: 1, content: b"abc" });
         assert_eq!(read[1], Message { kind: 8, sequence: 1, content: b"" });
         let cut = &buffer[..buffer.len() - 1];
-        assert!(matches!(messages(cut).nth(1), Some(Err(Error::Malformed))));
+        assert!(matches!(messages(cut).nth(1), Some(Err(NetlinkError::Malformed))));
         assert_eq!(messages(cut).count(), 2, "it ends there");
     }
 
     #[test]
     fn refusals_are_the_kernels_error_numbers() {
         assert!(refusal(&0_i32.to_ne_bytes()).is_ok());
-        let Err(Error::Io(error)) = refusal(&(-libc::EPERM).to_ne_bytes()) else { panic!() };
+        let Err(NetlinkError::Io(error)) = refusal(&(-libc::EPERM).to_ne_bytes()) else { panic!() };
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-        assert!(matches!(refusal(b"x"), Err(Error::Malformed)));
+        assert!(matches!(refusal(b"x"), Err(NetlinkError::Malformed)));
     }
 
     #[test]

@@ -80,13 +80,13 @@ pub struct Namespaces {
     hidden: usize,
     /// Whether a name was not found while some were hidden.
     missed: bool,
-    now: Found,
+    now: LookedUp,
     before: Proved,
 }
 
 /// What was looked up in this report.
 #[derive(Default)]
-struct Found {
+struct LookedUp {
     mounted: Option<HashMap<u32, Mounted>>,
     /// Whether all processes were looked at.
     searched: bool,
@@ -130,7 +130,7 @@ impl Namespaces {
             vain: HashMap::new(),
             hidden: 0,
             missed: false,
-            now: Found::default(),
+            now: LookedUp::default(),
             before: Proved::default(),
         };
         namespaces.now.mounted = Some(mounted(root));
@@ -160,7 +160,7 @@ impl Namespaces {
         if self.container == Some(inum) {
             return Some(CONTAINER.to_owned());
         }
-        let Found { proved, unproved, .. } = &self.now;
+        let LookedUp { proved, unproved, .. } = &self.now;
         if let Some(known) = proved.netns.get(&inum).or_else(|| unproved.netns.get(&inum)) {
             return known.clone();
         }
@@ -180,7 +180,7 @@ impl Namespaces {
     /// Name of the interface `ifindex` of the namespace `inum`, cleaned of control characters.
     pub fn interface(&mut self, inum: u32, ifindex: u32) -> Option<String> {
         let key = (inum, ifindex);
-        let Found { proved, unproved, .. } = &self.now;
+        let LookedUp { proved, unproved, .. } = &self.now;
         if let Some(known) = proved.interfaces.get(&key).or_else(|| unproved.interfaces.get(&key)) {
             return known.clone();
         }
@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(namespaces.find("4026531840"), Ok(4_026_531_840));
         assert_eq!(
             namespaces.find("/dev/null"),
-            Err(Unfound::Other("/dev/null is no namespace".into()))
+            Err(Unfound::NoNamespace { path: "/dev/null".into() })
         );
         for wanted in ["web", "", "/proc/0/ns/net"] {
             let error = namespaces.find(wanted).unwrap_err().to_string();

@@ -27,7 +27,7 @@ use super::{
     cpus::Cpus,
     info,
     later::{LATER, Later},
-    load::{self, Linked, Loader, Settings, Size},
+    load::{Linked, LoadError, Loader, Settings, Size},
     plan::{self, Candidate, Grouping, Refusal, Step},
     programs::{self, Lack, PROGRAMS, Program},
     samples::Samples,
@@ -86,7 +86,7 @@ pub struct Attempt {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum AttachError {
     #[error("this kernel has no BPF ring buffer: dropwatch needs Linux 5.8 or later")]
     TooOld,
     #[error("the kernel refused the program: {}", refusals(.0))]
@@ -95,7 +95,7 @@ pub enum Error {
     Cpus(io::Error),
 }
 
-impl Error {
+impl AttachError {
     /// True when permission is all that was missing.
     pub fn is_permission(&self) -> bool {
         matches!(self, Self::Refused(attempts) if attempts
@@ -147,7 +147,7 @@ pub fn give_back_memory() {
 /// What attaching needs and no wish changes. Creating the counter map takes as long as reading the
 /// kernel's types, so callers do both at a time.
 pub struct Prepared {
-    loader: Result<Loader, load::Error>,
+    loader: Result<Loader, LoadError>,
     cpus: Cpus,
     pub(super) programs: Vec<Program>,
 }
@@ -155,13 +155,13 @@ pub struct Prepared {
 impl Prepared {
     /// # Errors
     /// Where this kernel cannot do at all. What it refuses is for [`Prepared::attach`] to tell.
-    pub fn new() -> Result<Self, Error> {
+    pub fn new() -> Result<Self, AttachError> {
         // EPERM here is for the candidates to report: only a clear "no" is a kernel too old.
         if let Ok(false) = is_map_supported(MapType::RingBuf) {
-            return Err(Error::TooOld);
+            return Err(AttachError::TooOld);
         }
         raise_memory_limit();
-        let cpus = Cpus::possible().map_err(Error::Cpus)?;
+        let cpus = Cpus::possible().map_err(AttachError::Cpus)?;
         let loader = Loader::new(
             OBJECT,
             &[
@@ -176,7 +176,7 @@ impl Prepared {
     ///
     /// # Errors
     /// What the kernel said to each of them.
-    pub fn attach(self, wanted: &Wanted) -> Result<Probe, Error> {
+    pub fn attach(self, wanted: &Wanted) -> Result<Probe, AttachError> {
         let mut attempts = Vec::new();
         for candidate in plan::candidates(wanted.samples, wanted.reasons, wanted.log) {
             match self.load(candidate, wanted) {
@@ -188,14 +188,14 @@ impl Prepared {
                 Err(refusal) => attempts.push(Attempt { candidate, refusal: Some(refusal) }),
             }
         }
-        Err(Error::Refused(attempts))
+        Err(AttachError::Refused(attempts))
     }
 
     fn load(&self, candidate: Candidate, wanted: &Wanted) -> Result<Probe, Refusal> {
         let refused = |step: Step, cause: &io::Error| {
             Refusal::from_errno(step, cause.raw_os_error(), cause.to_string())
         };
-        let failed = |error: &load::Error| refused(error.step, &error.cause);
+        let failed = |error: &LoadError| refused(error.step, &error.cause);
         let loader = self.loader.as_ref().map_err(failed)?;
         let mut linked = self.link(loader, candidate, wanted).map_err(|error| failed(&error))?;
         let mut lacks = Vec::new();
@@ -252,7 +252,7 @@ impl Prepared {
         loader: &Loader,
         candidate: Candidate,
         wanted: &Wanted,
-    ) -> Result<Linked, load::Error> {
+    ) -> Result<Linked, LoadError> {
         let (filter, filtering) = &wanted.filter;
         let groups = wanted.grouping.parts;
         let mut mode = filtering << mode::FILTER_SHIFT | groups << mode::GROUP_SHIFT;
@@ -388,15 +388,15 @@ impl std::fmt::Debug for Probe {
 }
 
 /// Why nothing is attached.
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
+impl From<AttachError> for Failure {
+    fn from(error: AttachError) -> Self {
         match error {
             _ if error.is_permission() => Self::Privilege(format!(
                 "{error}, although the capabilities are there: a container's user namespace, a \
                  security module or kernel lockdown is in the way; run on the host itself"
             )),
-            Error::TooOld | Error::Refused(_) => Self::Kernel(error.to_string()),
-            Error::Cpus(_) => Self::Runtime(error.into()),
+            AttachError::TooOld | AttachError::Refused(_) => Self::Kernel(error.to_string()),
+            AttachError::Cpus(_) => Self::Runtime(error.into()),
         }
     }
 }

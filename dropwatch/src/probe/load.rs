@@ -37,12 +37,12 @@ pub(super) struct Linked {
 
 /// What went wrong, while doing what.
 #[derive(Debug)]
-pub(super) struct Error {
+pub(super) struct LoadError {
     pub(super) step: Step,
     pub(super) cause: io::Error,
 }
 
-impl Error {
+impl LoadError {
     fn object(cause: impl fmt::Display) -> Self {
         let cause = io::Error::other(format!("unexpected object: {cause}"));
         Self { step: Step::Maps, cause }
@@ -69,12 +69,12 @@ pub(super) struct Loader {
 
 impl Loader {
     /// Reads `object` and creates some of its maps, by name and size.
-    pub(super) fn new(object: &[u8], early: &[(&str, Size)]) -> Result<Self, Error> {
-        let object = Object::parse(object).map_err(Error::object)?;
+    pub(super) fn new(object: &[u8], early: &[(&str, Size)]) -> Result<Self, LoadError> {
+        let object = Object::parse(object).map_err(LoadError::object)?;
         let mut maps = HashMap::new();
         for (name, size) in early {
             let definition = object.maps.get(*name);
-            let definition = definition.ok_or_else(|| Error::object("it lacks a map"))?;
+            let definition = definition.ok_or_else(|| LoadError::object("it lacks a map"))?;
             let mut spec = spec(name, definition);
             match *size {
                 Size::Entries(entries) => spec.max_entries = entries,
@@ -83,7 +83,7 @@ impl Loader {
                     spec.flags |= sys::F_MMAPABLE;
                 }
             }
-            maps.insert((*name).to_owned(), Map::create(&spec).map_err(Error::map)?);
+            maps.insert((*name).to_owned(), Map::create(&spec).map_err(LoadError::map)?);
         }
         Ok(Self { object, early: maps })
     }
@@ -92,11 +92,11 @@ impl Loader {
     ///
     /// May be called again, with other settings, while no program that this linked is attached: they
     /// share the maps that were created early.
-    pub(super) fn link(&self, settings: Settings<'_>) -> Result<Linked, Error> {
+    pub(super) fn link(&self, settings: Settings<'_>) -> Result<Linked, LoadError> {
         let mut object = self.object.clone();
         // A global that the object lacks is an error.
         let globals = settings.globals.into_iter().map(|(name, value)| (name, (value, true)));
-        object.patch_map_data(globals.collect()).map_err(Error::object)?;
+        object.patch_map_data(globals.collect()).map_err(LoadError::object)?;
 
         let definitions: Vec<(String, aya_obj::Map)> = object.maps.drain().collect();
         let mut maps = HashMap::new();
@@ -105,15 +105,15 @@ impl Loader {
                 Some(map) => map.try_clone(),
                 None => create(name, definition, settings.entries.get(name.as_str())),
             };
-            maps.insert(name.clone(), map.map_err(Error::map)?);
+            maps.insert(name.clone(), map.map_err(LoadError::map)?);
         }
 
         let sections = object.functions.keys().map(|(section, _)| *section).collect();
         let places = definitions
             .iter()
             .map(|(name, definition)| (name.as_str(), maps[name].fd.as_raw_fd(), definition));
-        object.relocate_maps(places, &sections).map_err(Error::object)?;
-        object.relocate_calls(&sections).map_err(Error::object)?;
+        object.relocate_maps(places, &sections).map_err(LoadError::object)?;
+        object.relocate_calls(&sections).map_err(LoadError::object)?;
 
         Ok(Linked { object, maps })
     }
@@ -121,18 +121,18 @@ impl Loader {
 
 impl Linked {
     /// Loads the program of that name.
-    pub(super) fn load(&self, program: &str) -> Result<OwnedFd, Error> {
+    pub(super) fn load(&self, program: &str) -> Result<OwnedFd, LoadError> {
         let definition = self.object.programs.get(program);
-        let definition = definition.ok_or_else(|| Error::object("it lacks the program"))?;
+        let definition = definition.ok_or_else(|| LoadError::object("it lacks the program"))?;
         let function = self.object.functions.get(&definition.function_key());
-        let function = function.ok_or_else(|| Error::object("its program has no code"))?;
+        let function = function.ok_or_else(|| LoadError::object("its program has no code"))?;
         let code = &function.instructions;
         sys::load_raw_tracepoint(program, code, &definition.license, &mut []).map_err(|cause| {
             if log_enabled!(Level::Debug) {
                 let told = verifier::ask(program, code, &definition.license);
                 told.iter().for_each(|line| debug!("verifier: {line}"));
             }
-            Error { step: Step::Load, cause }
+            LoadError { step: Step::Load, cause }
         })
     }
 

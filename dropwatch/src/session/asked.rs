@@ -129,8 +129,8 @@ fn typed(exclude: bool, name: &str) -> String {
 fn netns(name: &str, names: &mut HostNames) -> (Known, Option<u32>) {
     let inum = match names.find_netns(name) {
         Ok(inum) => inum,
-        Err(Unfound::Absent(why)) => return (Known::No(why), None),
-        Err(Unfound::Other(why)) => return (Known::Never(why), None),
+        Err(why @ Unfound::Absent { .. }) => return (Known::No(why.to_string()), None),
+        Err(why) => return (Known::Never(why.to_string()), None),
     };
     // Any number looks like one of a namespace.
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());

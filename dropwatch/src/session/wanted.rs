@@ -7,7 +7,7 @@ use dropwatch_common::{
 
 use crate::{
     exit::Failure,
-    kernel::{HostNames, offsets},
+    kernel::{HostNames, NoTypes, offsets},
     probe::{Wanted, plan::Grouping},
     report::groups::By,
     settings::Watch,
@@ -51,10 +51,10 @@ fn grouping(by: &[By]) -> Grouping {
 }
 
 /// Whether this kernel tells what `what` needs.
-fn check(what: &str, parts: u32, offsets: &Result<Offsets, String>) -> Result<(), Failure> {
+fn check(what: &str, parts: u32, offsets: &Result<Offsets, NoTypes>) -> Result<(), Failure> {
     let why = match offsets {
         _ if parts == 0 => return Ok(()),
-        Err(error) => error.clone(),
+        Err(error) => error.to_string(),
         Ok(offsets) => match offsets::missing(offsets, parts) {
             Some(field) => format!("its BTF has no field {field}"),
             None => return Ok(()),
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_is_refused_with_the_reason() {
-        let nothing = Err("no BTF: not there".to_owned());
+        let nothing = Err(NoTypes::Absent("not there".to_owned()));
         assert!(check("--by", 0, &nothing).is_ok());
         for (offsets, why) in [(nothing, "(no BTF: not there)"), (Ok(Offsets::NONE), "sk_buff.dev")]
         {

@@ -34,7 +34,7 @@ const SETTINGS: &str = "proc/sys/net/netfilter";
 
 /// Why a namespace's connection tracking cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ConntrackError {
     /// Nothing to worry about: it has ended.
     #[error("the namespace is gone")]
     Gone,
@@ -74,13 +74,13 @@ pub struct Reading {
 /// The numbers alone: cheap, whatever the table holds.
 ///
 /// # Errors
-/// [`Error::Gone`] where the namespace has ended; see [`Error`] for the others.
-pub fn stats(root: &HostRoot, place: &Place) -> Result<Stats, Error> {
+/// [`ConntrackError::Gone`] where the namespace has ended; see [`ConntrackError`] for the others.
+pub fn stats(root: &HostRoot, place: &Place) -> Result<Stats, ConntrackError> {
     in_place(place, || stats_here(root))
 }
 
 /// Those of the calling thread's namespace.
-pub(super) fn stats_here(root: &HostRoot) -> Result<Stats, Error> {
+pub(super) fn stats_here(root: &HostRoot) -> Result<Stats, ConntrackError> {
     Inside::open(root)?.stats()
 }
 
@@ -88,7 +88,7 @@ pub(super) fn stats_here(root: &HostRoot) -> Result<Stats, Error> {
 ///
 /// # Errors
 /// As [`stats`].
-pub fn read(root: &HostRoot, place: &Place) -> Result<Reading, Error> {
+pub fn read(root: &HostRoot, place: &Place) -> Result<Reading, ConntrackError> {
     in_place(place, || {
         let mut inside = Inside::open(root)?;
         let stats = inside.stats()?;
@@ -103,17 +103,17 @@ pub fn read(root: &HostRoot, place: &Place) -> Result<Reading, Error> {
 
 fn in_place<T: Send>(
     place: &Place,
-    work: impl FnOnce() -> Result<T, Error> + Send,
-) -> Result<T, Error> {
+    work: impl FnOnce() -> Result<T, ConntrackError> + Send,
+) -> Result<T, ConntrackError> {
     place.enter(|| Ok(work())).unwrap_or_else(|error| {
         Err(match error.raw_os_error() {
-            Some(libc::EPERM) => Error::Enter,
+            Some(libc::EPERM) => ConntrackError::Enter,
             // Of `/proc/PID/ns/net`.
-            Some(libc::EACCES) => Error::Hidden,
-            _ if error.kind() == io::ErrorKind::NotFound => Error::Gone,
+            Some(libc::EACCES) => ConntrackError::Hidden,
+            _ if error.kind() == io::ErrorKind::NotFound => ConntrackError::Gone,
             // A process that ended in between has no namespace any more.
-            Some(libc::ESRCH | libc::EINVAL) => Error::Gone,
-            _ => Error::Io(error.to_string()),
+            Some(libc::ESRCH | libc::EINVAL) => ConntrackError::Gone,
+            _ => ConntrackError::Io(error.to_string()),
         })
     })
 }
@@ -127,15 +127,15 @@ struct Inside<'a> {
 }
 
 impl<'a> Inside<'a> {
-    fn open(root: &'a HostRoot) -> Result<Self, Error> {
+    fn open(root: &'a HostRoot) -> Result<Self, ConntrackError> {
         let count = root.read_number(format!("{SETTINGS}/nf_conntrack_count"));
-        let count = count.ok_or(Error::Absent)?;
+        let count = count.ok_or(ConntrackError::Absent)?;
         let netlink =
             netlink::Netlink::open(NETLINK_NETFILTER).map_err(|error| told(error.into()))?;
         Ok(Self { root, count, netlink })
     }
 
-    fn stats(&mut self) -> Result<Stats, Error> {
+    fn stats(&mut self) -> Result<Stats, ConntrackError> {
         let mut totals = message::Totals::default();
         self.netlink
             .ask(GET_STATS, &ANYTHING, |answer| totals = message::totals(answer))
@@ -156,7 +156,7 @@ impl<'a> Inside<'a> {
         })
     }
 
-    fn table(&mut self) -> Result<Tally, Error> {
+    fn table(&mut self) -> Result<Tally, ConntrackError> {
         let mut tally = Tally::default();
         self.netlink
             .ask_all(GET, &ANYTHING, |answer| match message::entry(answer) {
@@ -169,17 +169,19 @@ impl<'a> Inside<'a> {
 }
 
 /// What a failure of ctnetlink means.
-fn told(error: netlink::Error) -> Error {
+fn told(error: netlink::NetlinkError) -> ConntrackError {
     match error {
-        netlink::Error::Io(error) => match error.raw_os_error() {
+        netlink::NetlinkError::Io(error) => match error.raw_os_error() {
             // nfnetlink asks for the capability before anything else (`nfnetlink_rcv`,
             // net/netfilter/nfnetlink.c).
-            Some(libc::EPERM) => Error::Refused,
+            Some(libc::EPERM) => ConntrackError::Refused,
             // No nfnetlink; no ctnetlink behind it (`nfnetlink_rcv_msg`); no such question.
-            Some(libc::EPROTONOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP) => Error::NoNetlink,
-            _ => Error::Io(error.to_string()),
+            Some(libc::EPROTONOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP) => {
+                ConntrackError::NoNetlink
+            }
+            _ => ConntrackError::Io(error.to_string()),
         },
-        malformed => Error::Io(malformed.to_string()),
+        malformed => ConntrackError::Io(malformed.to_string()),
     }
 }
 
@@ -196,17 +198,17 @@ mod tests {
         host.process(1, "init", 10);
         host.link("proc/self/ns/net", "net:[10]");
         let place = Namespaces::new(&host.root()).place(10).unwrap();
-        assert!(matches!(stats(&host.root(), &place), Err(Error::Absent)));
-        assert!(matches!(read(&host.root(), &place), Err(Error::Absent)));
+        assert!(matches!(stats(&host.root(), &place), Err(ConntrackError::Absent)));
+        assert!(matches!(read(&host.root(), &place), Err(ConntrackError::Absent)));
     }
 
     #[test]
     fn refusals_have_a_meaning() {
         let of = |code| told(io::Error::from_raw_os_error(code).into());
-        assert!(matches!(of(libc::EPERM), Error::Refused));
-        assert!(matches!(of(libc::EPROTONOSUPPORT), Error::NoNetlink));
-        assert!(matches!(of(libc::EINVAL), Error::NoNetlink));
-        assert!(matches!(of(libc::ENOBUFS), Error::Io(_)));
-        assert!(matches!(told(netlink::Error::Malformed), Error::Io(_)));
+        assert!(matches!(of(libc::EPERM), ConntrackError::Refused));
+        assert!(matches!(of(libc::EPROTONOSUPPORT), ConntrackError::NoNetlink));
+        assert!(matches!(of(libc::EINVAL), ConntrackError::NoNetlink));
+        assert!(matches!(of(libc::ENOBUFS), ConntrackError::Io(_)));
+        assert!(matches!(told(netlink::NetlinkError::Malformed), ConntrackError::Io(_)));
     }
 }

@@ -13,15 +13,33 @@ use std::{
 use super::{CONTAINER, FOLDERS, HOST, Namespaces, link, mounted};
 use crate::report::near::{did_you_mean, near};
 
-/// Why a name is no network namespace's. Displays as the reason.
+/// Why a name is no network namespace's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfound {
     /// There is nothing of that name.
-    #[error("{0}")]
-    Absent(String),
-    /// It is something else, or may not be looked at.
-    #[error("{0}")]
-    Other(String),
+    #[error(
+        "there is no network namespace {name}{alike}{} there are {known}; for a process or a \
+         container use /proc/PID/ns/net",
+        if alike.is_empty() { ":" } else { "" }
+    )]
+    Absent {
+        name: String,
+        /// The names that look like it, as a question; empty where none does.
+        alike: String,
+        /// Some that there are, with commas between them.
+        known: String,
+    },
+    /// A path leads to something else than a namespace.
+    #[error("{path} is no namespace")]
+    NoNamespace { path: String },
+    /// A path leads to a namespace of another kind, or to one that does not tell.
+    #[error("{path} is no network namespace: {cause}")]
+    OtherKind { path: String, cause: String },
+    #[error("cannot look at {path}: {cause}")]
+    Unreadable { path: String, cause: String },
+    /// It is there; neither a mount nor a process leads into it.
+    #[error("there is no way into the network namespace {name}")]
+    NoWayIn { name: String },
 }
 
 impl Namespaces {
@@ -44,15 +62,17 @@ impl Namespaces {
         if wanted.contains('/') {
             match Path::new(wanted).metadata() {
                 Ok(file) if self.nsfs().is_some_and(|nsfs| nsfs == file.dev()) => {
-                    return network(Path::new(wanted)).map_err(|error| {
-                        Unfound::Other(format!("{wanted} is no network namespace: {error}"))
+                    return network(Path::new(wanted)).map_err(|error| Unfound::OtherKind {
+                        path: wanted.to_owned(),
+                        cause: error.to_string(),
                     });
                 }
-                Ok(_) => return Err(Unfound::Other(format!("{wanted} is no namespace"))),
+                Ok(_) => return Err(Unfound::NoNamespace { path: wanted.to_owned() }),
                 // A name such as `docker/1a2b3c4d5e6f` is no path.
                 Err(error) if is_absent(&error) => {}
                 Err(error) => {
-                    return Err(Unfound::Other(format!("cannot look at {wanted}: {error}")));
+                    let (path, cause) = (wanted.to_owned(), error.to_string());
+                    return Err(Unfound::Unreadable { path, cause });
                 }
             }
         }
@@ -67,11 +87,7 @@ impl Namespaces {
             names.truncate(10);
             let first = if self.host.is_some() { HOST } else { CONTAINER };
             let known = [&[first], names.as_slice()].concat().join(", ");
-            Unfound::Absent(format!(
-                "there is no network namespace {wanted}{alike}{} there are {known}; for a process \
-                 or a container use /proc/PID/ns/net",
-                if alike.is_empty() { ":" } else { "" }
-            ))
+            Unfound::Absent { name: wanted.to_owned(), alike, known }
         })
     }
 

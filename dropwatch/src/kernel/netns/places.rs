@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{HOST, MAX_NAMES, Namespaces, link};
+use super::{HOST, MAX_NAMES, Namespaces, Unfound, link};
 use crate::{
     kernel::{HostRoot, Surroundings, inside::inside, links, surroundings::in_first_netns},
     report::{facts::Netns, shell::quote},
@@ -145,13 +145,13 @@ impl Namespaces {
     ///
     /// # Errors
     /// Why it is none, or cannot be entered.
-    pub fn place_of(&mut self, wanted: &str) -> Result<Place, String> {
-        let inum = self.find(wanted).map_err(|error| error.to_string())?;
+    pub fn place_of(&mut self, wanted: &str) -> Result<Place, Unfound> {
+        let inum = self.find(wanted)?;
         if let Some(place) = self.place(inum) {
             return Ok(place);
         }
         if !wanted.contains('/') {
-            return Err(format!("there is no way into the network namespace {wanted}"));
+            return Err(Unfound::NoWayIn { name: wanted.to_owned() });
         }
         let netns = Netns { name: self.netns(inum), inum };
         let path = PathBuf::from(wanted);
@@ -224,8 +224,9 @@ mod tests {
         assert_eq!(all[2].path, Some(host.root().path("proc/30/ns/net")));
         assert_eq!(namespaces.place_of("host"), Ok(all[0].clone()));
         assert_eq!(namespaces.place_of("31"), Ok(all[1].clone()));
-        assert!(namespaces.place_of("99").unwrap_err().contains("no way into"));
-        assert!(namespaces.place_of("gw").unwrap_err().contains("there are host"));
+        assert_eq!(namespaces.place_of("99"), Err(Unfound::NoWayIn { name: "99".to_owned() }));
+        let absent = namespaces.place_of("gw");
+        assert!(matches!(absent, Err(Unfound::Absent { known, .. }) if known == "host"));
     }
 
     #[test]
