@@ -79,8 +79,8 @@ pub const FOR_FINDINGS: &[Capability] = &[
     Capability::CAP_NET_ADMIN,
 ];
 
-/// What naming the places of sampled packets needs for as long as the run lasts.
-pub const FOR_PLACES: &[Capability] =
+/// What naming the namespaces and interfaces of sampled packets needs for as long as the run lasts.
+pub const FOR_NAMESPACES: &[Capability] =
     &[Capability::CAP_SYS_PTRACE, Capability::CAP_SYS_ADMIN, Capability::CAP_DAC_READ_SEARCH];
 
 /// What a new file of `--output` needs that belongs to whoever called sudo: it may lie in a folder

@@ -17,7 +17,7 @@ use tokio::{runtime, time::sleep_until};
 use crate::{
     exit::Failure,
     kernel::{
-        self, HostRoot, Namespaces, Place,
+        self, HostRoot, Namespaces, ReachableNetns,
         conntrack::{ConntrackError, Reading, read},
     },
     notify, privilege,
@@ -134,7 +134,7 @@ impl Viewer<'_> {
     }
 
     /// The namespaces to look at, and what is known to be missing from them.
-    fn places(&mut self) -> Result<(Vec<Place>, Vec<String>), Failure> {
+    fn places(&mut self) -> Result<(Vec<ReachableNetns>, Vec<String>), Failure> {
         if self.settings.netns.is_empty() {
             let places = self.namespaces.all();
             let hidden = self.namespaces.hidden();
@@ -148,9 +148,9 @@ impl Viewer<'_> {
             });
             return Ok((places, notice.into_iter().collect()));
         }
-        let mut places: Vec<Place> = Vec::new();
+        let mut places: Vec<ReachableNetns> = Vec::new();
         for wanted in &self.settings.netns {
-            match self.namespaces.place_of(wanted) {
+            match self.namespaces.reach_by_name(wanted) {
                 Ok(place) if places.iter().any(|known| known.netns.inum == place.netns.inum) => {}
                 Ok(place) => places.push(place),
                 // It was there when the run began.
@@ -164,7 +164,7 @@ impl Viewer<'_> {
     fn line(
         &mut self,
         time: Timestamp,
-        place: &Place,
+        place: &ReachableNetns,
         Reading { stats, tally, timeouts }: &Reading,
         before: &HashMap<u32, (Counters, Instant)>,
     ) -> Conntrack {
@@ -180,7 +180,7 @@ impl Viewer<'_> {
 }
 
 /// Why there is nothing to show.
-fn failure(failures: Vec<(Place, ConntrackError)>) -> Failure {
+fn failure(failures: Vec<(ReachableNetns, ConntrackError)>) -> Failure {
     let Some((place, error)) = failures.into_iter().next() else {
         return anyhow!("the network namespace is gone").into();
     };
@@ -197,7 +197,7 @@ fn failure(failures: Vec<(Place, ConntrackError)>) -> Failure {
 }
 
 /// One sentence for each cause, with the namespaces that it keeps from being shown.
-fn notices_of(failures: &[(Place, ConntrackError)]) -> Vec<String> {
+fn notices_of(failures: &[(ReachableNetns, ConntrackError)]) -> Vec<String> {
     let mut causes: Vec<(String, Vec<String>)> = Vec::new();
     for (place, error) in failures {
         let cause = error.to_string();
@@ -210,7 +210,7 @@ fn notices_of(failures: &[(Place, ConntrackError)]) -> Vec<String> {
     causes.into_iter().map(notice).collect()
 }
 
-fn name(place: &Place) -> String {
+fn name(place: &ReachableNetns) -> String {
     place.netns.name.clone().unwrap_or_else(|| format!("netns {}", place.netns.inum))
 }
 
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
     use crate::exit;
 
-    fn place() -> Place {
+    fn place() -> ReachableNetns {
         Namespaces::new(&HostRoot::default()).all().remove(0)
     }
 

@@ -16,7 +16,7 @@ use crate::{
     exit::Failure,
     kernel::{self, HostNames, HostRoot},
     privilege,
-    probe::{Prepared, RunTime, Wanted, measure_run_time},
+    probe::{Prepared, Requested, RunTime, measure_run_time},
     render::{
         doctor::{Check, Mark, Section, doctor},
         words::Bytes,
@@ -47,7 +47,7 @@ pub fn measure(duration: Duration, terminal: Terminal) -> Result<(), Failure> {
     let mut names = HostNames::open(&root);
     let prepared = Prepared::new()?;
     let offsets = names.offsets().unwrap_or(Offsets::NONE);
-    let wanted = Wanted { offsets, samples: true, ..Wanted::default() };
+    let wanted = Requested { offsets, samples: true, ..Requested::default() };
     let mut probe = prepared.attach(&wanted)?;
 
     verbose::to_stderr(&format!("measuring for {duration:?}, while others drop packets"));

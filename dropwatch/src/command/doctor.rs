@@ -16,7 +16,7 @@ use crate::{
         status::{Events, NO_REASONS, NO_TCP, Reasons, Symbols, Tracefs},
     },
     privilege::{self, Need},
-    probe::{AttachError, Attempt, Prepared, Probe, Wanted, plan, programs::Lack},
+    probe::{AttachError, Attempt, Prepared, Probe, Requested, plan, programs::Lack},
     render::doctor::{Check, Mark, Section, doctor},
     report::model::Host,
     settings::Terminal,
@@ -31,7 +31,7 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
     let needs = privilege::check()?;
     let offsets = names.offsets().unwrap_or(Offsets::NONE);
     let probe = Prepared::new().and_then(|prepared| {
-        prepared.attach(&Wanted { offsets, samples: true, ..Wanted::default() })
+        prepared.attach(&Requested { offsets, samples: true, ..Requested::default() })
     });
     let status = names.status();
     let host = kernel::host(&root);

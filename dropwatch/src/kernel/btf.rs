@@ -186,11 +186,12 @@ impl<'a> Btf<'a> {
     ///
     /// A kernel has 150,000 types: the kind is looked at before the name is.
     pub fn of_kinds<'b>(&'b self, kinds: &'b [Kind]) -> impl Iterator<Item = Type<'a>> + 'b {
-        let is_wanted = |start: u32| {
+        let is_of_kinds = |start: u32| {
             let info = word(self.types, start as usize + 4).unwrap_or(0) as u32;
             Kind::new(kind_of(info)).is_some_and(|kind| kinds.contains(&kind))
         };
-        let ids = (self.first_id..).zip(&self.starts).filter(move |(_, start)| is_wanted(**start));
+        let ids =
+            (self.first_id..).zip(&self.starts).filter(move |(_, start)| is_of_kinds(**start));
         ids.filter_map(|(id, _)| self.get(id))
     }
 

@@ -12,7 +12,7 @@ const MAX_LINE: usize = 32 << 10;
 /// Groups of `snmp6`, which glues them to the names that follow; the longer first.
 const IPV6_GROUPS: [&str; 4] = ["UdpLite6", "Icmp6", "Udp6", "Ip6"];
 
-/// Columns of `softnet_stat` that are told, by their place (`softnet_seq_show()` in
+/// Columns of `softnet_stat` that are reported, by their place (`softnet_seq_show()` in
 /// `net/core/net-procfs.c`); columns are only ever added at the end.
 const SOFTNET: [(&str, usize); 4] =
     [("processed", 0), ("dropped", 1), ("time_squeeze", 2), ("flow_limit", 10)];
@@ -23,7 +23,7 @@ const NEIGHBOURS: [&str; 2] = ["arp_cache", "ndisc_cache"];
 
 /// Whether somebody wants to know of a counter, by its group and name. Most are nobody's business,
 /// and cost more to keep than to read.
-type Wanted<'a> = &'a dyn Fn(&str, &str) -> bool;
+type Selected<'a> = &'a dyn Fn(&str, &str) -> bool;
 
 /// Counters of the namespace of this process, and of all CPUs together. What a host lacks (IPv6
 /// may be off) is missing.
@@ -34,9 +34,9 @@ pub fn read(root: &HostRoot) -> Counters {
     reader.counters
 }
 
-/// Those of the calling thread's namespace that are `wanted`.
-pub(super) fn of_namespace(root: &HostRoot, wanted: Wanted<'_>) -> Counters {
-    let mut reader = Reader::of(wanted);
+/// The counters of the calling thread's namespace that `selected` says yes to.
+pub(super) fn of_namespace(root: &HostRoot, selected: Selected<'_>) -> Counters {
+    let mut reader = Reader::of(selected);
     reader.read_namespace(root, "proc/thread-self/net");
     reader.counters
 }
@@ -51,7 +51,7 @@ pub(super) fn gauges_of_namespace(root: &HostRoot) -> Counters {
     reader.counters
 }
 
-/// Those that belong to no namespace: CPUs and neighbour tables.
+/// Counters that belong to no namespace: of CPUs and neighbour tables.
 pub(super) fn of_host(root: &HostRoot) -> Counters {
     let mut reader = Reader::of(&|_, _| true);
     reader.read_host(root);
@@ -61,12 +61,12 @@ pub(super) fn of_host(root: &HostRoot) -> Counters {
 /// Reads files into counters. What was read of one before an error is still true.
 struct Reader<'a> {
     counters: Counters,
-    wanted: Wanted<'a>,
+    selected: Selected<'a>,
 }
 
 impl<'a> Reader<'a> {
-    fn of(wanted: Wanted<'a>) -> Self {
-        Self { counters: Counters::default(), wanted }
+    fn of(selected: Selected<'a>) -> Self {
+        Self { counters: Counters::default(), selected }
     }
 
     fn read_namespace(&mut self, root: &HostRoot, folder: &str) {
@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
     /// Adds a value that is written to the base `radix`; what is no number, or below zero, is no
     /// count.
     fn add(&mut self, group: &str, name: &str, value: &str, radix: u32) {
-        if (self.wanted)(group, name)
+        if (self.selected)(group, name)
             && let Ok(value) = u64::from_str_radix(value, radix)
         {
             self.counters.add(format!("{group}.{name}"), value);

@@ -21,7 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{HostRoot, Namespaces, Place, conntrack, counters, inside::cookie, links, listeners};
+use super::{
+    HostRoot, Namespaces, ReachableNetns, conntrack, counters, inside::cookie, links, listeners,
+};
 use crate::report::{
     conntrack::{Counter, Stats, Table},
     evidence::{Evidence, Settings, Space, WatchList},
@@ -62,7 +64,7 @@ pub struct Collector {
 
 /// A namespace, and when it was looked into.
 struct Known {
-    place: Place,
+    place: ReachableNetns,
     read: Option<Instant>,
 }
 
@@ -110,7 +112,7 @@ impl Collector {
             let reading = read_space(&self.root, &self.watch, &known.place, before, sampled)
                 .or_else(|error| {
                     // What led there may be gone, and something else still lead there.
-                    let other = namespaces.place(*inum).filter(|place| *place != known.place);
+                    let other = namespaces.reach(*inum).filter(|place| *place != known.place);
                     known.place = other.ok_or(error)?;
                     read_space(&self.root, &self.watch, &known.place, before, sampled)
                 });
@@ -154,7 +156,7 @@ impl Collector {
         for inum in sampled {
             if self.places.len() < MAX_SPACES
                 && !self.places.contains_key(inum)
-                && let Some(place) = namespaces.place(*inum)
+                && let Some(place) = namespaces.reach(*inum)
             {
                 self.places.insert(*inum, Known { place, read: None });
             }
@@ -203,7 +205,7 @@ impl Collector {
 }
 
 impl Contents {
-    fn read(root: &HostRoot, place: &Place) -> Self {
+    fn read(root: &HostRoot, place: &ReachableNetns) -> Self {
         let (root, place) = (root.clone(), place.clone());
         let (sender, receiver) = mpsc::channel();
         let work = move || {
@@ -244,7 +246,7 @@ fn take(
 fn read_space(
     root: &HostRoot,
     watch: &WatchList,
-    place: &Place,
+    place: &ReachableNetns,
     before: Option<&Space>,
     sampled: bool,
 ) -> io::Result<Space> {

@@ -93,7 +93,7 @@ impl HostNames {
         self.owners.begin_report();
     }
 
-    /// To be called when the counters of a report have been read, and before their places are
+    /// To be called when the counters of a report have been read, and before their locations are
     /// named: notes whether modules came or went, and allows one new reading of the kernel's
     /// symbols. Not earlier: a module that came in between may have dropped, too. And once: only the
     /// reading before the newest is kept, for what a module dropped that has gone.
@@ -108,12 +108,12 @@ impl HostNames {
         self.owners.find(sockets);
     }
 
-    /// The inode number of the network namespace that people call `wanted`.
+    /// The inode number of the network namespace that people call `name`.
     ///
     /// # Errors
     /// Why it is none.
-    pub fn find_netns(&mut self, wanted: &str) -> Result<u32, Unfound> {
-        self.namespaces.find(wanted)
+    pub fn find_netns(&mut self, name: &str) -> Result<u32, Unfound> {
+        self.namespaces.find(name)
     }
 
     /// The host's network namespaces.
@@ -349,14 +349,14 @@ impl Loaded {
                 error: live.error().or(self.modules_error.as_deref()).map(str::to_owned),
             },
         };
-        let told = |has: bool| match &self.source {
+        let reported = |has: bool| match &self.source {
             status::Reasons::Btf { .. } | status::Reasons::Tracefs { .. } => Some(has),
             status::Reasons::Absent => Some(false),
             status::Reasons::Unnamed { .. } => None,
         };
         let events = status::Events {
-            tcp: told(self.reasons.has_tcp_own()),
-            listen_overflow: told(self.reasons.has_core("TCP_LISTEN_OVERFLOW")),
+            tcp: reported(self.reasons.has_tcp_own()),
+            listen_overflow: reported(self.reasons.has_core("TCP_LISTEN_OVERFLOW")),
         };
         Status {
             symbols,

@@ -10,7 +10,7 @@
 //! | mounted names, interfaces of dropwatch's own namespace | nothing |
 //! | a process that lives there (`/proc/PID/ns/net`) | `CAP_SYS_PTRACE` |
 //! | interfaces of another namespace, by entering it | `CAP_SYS_ADMIN`, and a mounted name or `CAP_SYS_PTRACE` to find it |
-//! | the same from a process's tables, without those that have no address | `CAP_SYS_PTRACE` |
+//! | interfaces of another namespace, from a process's tables, without those that have no address | `CAP_SYS_PTRACE` |
 //!
 //! Being root stands in for none of these: the kernel compares capabilities where a process holds
 //! any (`__ptrace_may_access`, kernel/ptrace.c; `cap_ptrace_access_check`, security/commoncap.c).
@@ -21,7 +21,7 @@
 
 mod ended;
 mod find;
-mod places;
+mod reachable;
 
 use std::{
     collections::HashMap,
@@ -32,7 +32,7 @@ use std::{
 
 pub use self::{
     find::{Unfound, short_name},
-    places::{Interfaces, Place},
+    reachable::{Interfaces, ReachableNetns},
 };
 use super::{
     HostRoot, Surroundings, clean, interfaces,
@@ -74,7 +74,7 @@ pub struct Namespaces {
     own_pid: Option<u32>,
     /// A process found in each; may have moved or gone since.
     residents: HashMap<u32, u32>,
-    /// Those in which none was found, with the reports until the next attempt.
+    /// Namespaces in which none was found, with the reports until the next attempt.
     vain: HashMap<u32, u8>,
     /// Processes whose namespace could not be read in the last pass.
     hidden: usize,
@@ -117,7 +117,7 @@ impl Namespaces {
         let own = of_process(root, "self").ok();
         let surroundings = Surroundings::look(root);
         let first = of_process(root, "1").ok();
-        let host = places::host(root, own, first, &surroundings);
+        let host = reachable::host(root, own, first, &surroundings);
         let own_pid = root.path("proc/self").read_link().ok();
         let mut namespaces = Self {
             root: root.clone(),
@@ -138,7 +138,7 @@ impl Namespaces {
     }
 
     /// To be called before the names of a report are asked for: what was found before is proved
-    /// anew, each folder and all processes being looked at once, and only if a name is wanted.
+    /// anew, each folder and all processes being looked at once, and only if a name is asked for.
     pub fn begin_report(&mut self) {
         let last = std::mem::take(&mut self.now);
         self.before = last.proved;
@@ -398,8 +398,8 @@ mod tests {
             namespaces.find("/dev/null"),
             Err(Unfound::NoNamespace { path: "/dev/null".into() })
         );
-        for wanted in ["web", "", "/proc/0/ns/net"] {
-            let error = namespaces.find(wanted).unwrap_err().to_string();
+        for name in ["web", "", "/proc/0/ns/net"] {
+            let error = namespaces.find(name).unwrap_err().to_string();
             assert!(error.contains("there are host, gw;"), "{error}");
         }
     }

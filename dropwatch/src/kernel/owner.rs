@@ -69,28 +69,28 @@ impl Owners {
     /// Looks for the owners of all `inodes` together, which takes one pass over the processes;
     /// [`Owners::owner`] then tells each.
     pub fn find(&mut self, inodes: impl IntoIterator<Item = u64>) {
-        let mut wanted = HashSet::new();
+        let mut sought = HashSet::new();
         let room = MAX_SOCKETS.saturating_sub(self.known.len());
         for inode in inodes {
             match self.known.get_mut(&inode) {
                 Some(known) => {
                     if !known.fresh && known.holder.as_ref().is_some_and(|it| !it.holds(inode)) {
-                        wanted.insert(inode); // closed there, perhaps open elsewhere
+                        sought.insert(inode); // closed there, perhaps open elsewhere
                     }
                     known.fresh = true;
                 }
-                None if wanted.len() < room => {
-                    wanted.insert(inode);
+                None if sought.len() < room => {
+                    sought.insert(inode);
                 }
                 None => {}
             }
         }
-        if wanted.is_empty() || std::mem::replace(&mut self.searched, true) {
+        if sought.is_empty() || std::mem::replace(&mut self.searched, true) {
             return;
         }
-        let found = self.search(wanted.clone());
-        self.missed |= self.hidden > 0 && found.len() < wanted.len();
-        for inode in wanted {
+        let found = self.search(sought.clone());
+        self.missed |= self.hidden > 0 && found.len() < sought.len();
+        for inode in sought {
             self.known.entry(inode).or_insert(Known { holder: None, fresh: true });
         }
         for (inode, holder) in found {
@@ -105,7 +105,7 @@ impl Owners {
         Some(self.known.get(&inode)?.holder.as_ref()?.process.clone())
     }
 
-    /// What could not be told in this report for lack of a capability, why, and the way out.
+    /// What this report could not say for lack of a capability, why, and the way out.
     pub fn notice(&self) -> Option<String> {
         self.missed.then(|| {
             format!(
@@ -116,18 +116,18 @@ impl Owners {
         })
     }
 
-    /// Looks at the descriptors of all processes until every socket in `wanted` is found.
-    fn search(&mut self, mut wanted: HashSet<u64>) -> Vec<(u64, Holder)> {
+    /// Looks at the descriptors of all processes until every socket in `sought` is found.
+    fn search(&mut self, mut sought: HashSet<u64>) -> Vec<(u64, Holder)> {
         let (mut found, mut left) = (Vec::new(), MAX_DESCRIPTORS);
         self.hidden = 0;
         let mut pids = processes::pids(&self.root);
         // Last: systemd also holds the sockets that it opened for its services.
         pids.sort_by_key(|&pid| pid == 1);
         for pid in pids {
-            if wanted.is_empty() || left == 0 {
+            if sought.is_empty() || left == 0 {
                 break;
             }
-            if let Err(error) = self.search_process(pid, &mut wanted, &mut left, &mut found) {
+            if let Err(error) = self.search_process(pid, &mut sought, &mut left, &mut found) {
                 self.hidden += usize::from(error.kind() == io::ErrorKind::PermissionDenied);
             }
         }
@@ -137,7 +137,7 @@ impl Owners {
     fn search_process(
         &self,
         pid: u32,
-        wanted: &mut HashSet<u64>,
+        sought: &mut HashSet<u64>,
         left: &mut usize,
         found: &mut Vec<(u64, Holder)>,
     ) -> io::Result<()> {
@@ -151,7 +151,7 @@ impl Owners {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
                 Err(_) => continue, // closed meanwhile
             };
-            if let Some(inode) = inode.filter(|inode| wanted.remove(inode))
+            if let Some(inode) = inode.filter(|inode| sought.remove(inode))
                 && let Some(process) = Process::read(&self.root, pid)
             {
                 found.push((inode, Holder { process, link }));

@@ -142,8 +142,8 @@ impl Reasons {
 
     /// Whether TCP gives reasons for what it drops itself, past the checks of its header.
     ///
-    /// Those came with `tcp_drop_reason()` (net/ipv4/tcp_input.c, Linux 5.18), which made drop events
-    /// of what had been freed without any until then (`__kfree_skb()` in `tcp_drop()`). The
+    /// These reasons came with `tcp_drop_reason()` (net/ipv4/tcp_input.c, Linux 5.18), which made drop
+    /// events of what had been freed without any until then (`__kfree_skb()` in `tcp_drop()`). The
     /// tracepoint's argument is older and was taken over into kernels without them; so is
     /// `TCP_CSUM`, which the look at the header gives (`tcp_v4_rcv()`, net/ipv4/tcp_ipv4.c, Linux
     /// 5.17).

@@ -89,7 +89,7 @@ pub struct SymbolTable {
     /// Modules and generated code: changes as they come and go.
     loaded: Section,
     owners: Vec<Owner>,
-    /// Those of the reading before: a module may have dropped since, and be gone.
+    /// What was loaded at the reading before: a module may have dropped since, and be gone.
     before: Option<(Section, Vec<Owner>)>,
     restricted: bool,
     skipped: u64,
@@ -117,7 +117,7 @@ impl SymbolTable {
     ///
     /// Between two readings a module can drop packets and go. Where the newest reading has no
     /// module at the address, the one before tells; where another one has come, either may be
-    /// meant, and nothing is told. Generated code comes last: only its nearness speaks for it.
+    /// meant, and nothing is shown. Generated code comes last: only its nearness speaks for it.
     pub fn resolve(&self, address: u64) -> Option<Resolved<'_>> {
         if self.is_core_text(address) {
             return resolve_in(&self.core, &[], address);

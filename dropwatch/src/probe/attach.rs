@@ -48,7 +48,7 @@ const LOG_DEBUG: u8 = 4;
 
 /// What to attach, where the kernel allows it.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct Requested {
     /// The running kernel's, where anything needs them.
     pub offsets: Offsets,
     /// Sample drops in detail.
@@ -63,7 +63,7 @@ pub struct Wanted {
     pub grouping: Grouping,
 }
 
-impl Default for Wanted {
+impl Default for Requested {
     /// Counts alone.
     fn default() -> Self {
         Self {
@@ -176,10 +176,10 @@ impl Prepared {
     ///
     /// # Errors
     /// What the kernel said to each of them.
-    pub fn attach(self, wanted: &Wanted) -> Result<Probe, AttachError> {
+    pub fn attach(self, requested: &Requested) -> Result<Probe, AttachError> {
         let mut attempts = Vec::new();
-        for candidate in plan::candidates(wanted.samples, wanted.reasons, wanted.log) {
-            match self.load(candidate, wanted) {
+        for candidate in plan::candidates(requested.samples, requested.reasons, requested.log) {
+            match self.load(candidate, requested) {
                 Ok(mut probe) => {
                     attempts.push(Attempt { candidate, refusal: None });
                     probe.attempts = attempts;
@@ -191,13 +191,13 @@ impl Prepared {
         Err(AttachError::Refused(attempts))
     }
 
-    fn load(&self, candidate: Candidate, wanted: &Wanted) -> Result<Probe, Refusal> {
+    fn load(&self, candidate: Candidate, requested: &Requested) -> Result<Probe, Refusal> {
         let refused = |step: Step, cause: &io::Error| {
             Refusal::from_errno(step, cause.raw_os_error(), cause.to_string())
         };
         let failed = |error: &LoadError| refused(error.step, &error.cause);
         let loader = self.loader.as_ref().map_err(failed)?;
-        let mut linked = self.link(loader, candidate, wanted).map_err(|error| failed(&error))?;
+        let mut linked = self.link(loader, candidate, requested).map_err(|error| failed(&error))?;
         let mut lacks = Vec::new();
         let programs = self.programs.iter().map(|program| (*program, ())).collect();
         let programs = programs::each(programs, &mut lacks, |program, ()| {
@@ -234,7 +234,7 @@ impl Prepared {
             maps,
             cpus: self.cpus.clone(),
             memory,
-            grouping: wanted.grouping,
+            grouping: requested.grouping,
             programs,
             lacks,
             samples,
@@ -251,10 +251,10 @@ impl Prepared {
         &self,
         loader: &Loader,
         candidate: Candidate,
-        wanted: &Wanted,
+        requested: &Requested,
     ) -> Result<Linked, LoadError> {
-        let (filter, filtering) = &wanted.filter;
-        let groups = wanted.grouping.parts;
+        let (filter, filtering) = &requested.filter;
+        let groups = requested.grouping.parts;
         let mut mode = filtering << mode::FILTER_SHIFT | groups << mode::GROUP_SHIFT;
         if candidate.reason {
             mode |= mode::REASON;
@@ -262,19 +262,19 @@ impl Prepared {
         if candidate.samples {
             mode |= mode::SAMPLES;
         }
-        let told = common::Settings { mode, cpus: self.cpus.end() };
+        let settings = common::Settings { mode, cpus: self.cpus.end() };
         let level = if candidate.log { LOG_DEBUG } else { LOG_OFF };
         // Where the verifier drops all code that writes to a ring buffer: the least it can have.
         let least = page_size();
         loader.link(Settings {
             globals: HashMap::from([
-                ("SETTINGS", told.as_bytes()),
-                ("OFFSETS", wanted.offsets.as_bytes()),
+                ("SETTINGS", settings.as_bytes()),
+                ("OFFSETS", requested.offsets.as_bytes()),
                 ("FILTER", filter.as_bytes()),
                 (aya_log::LEVEL, level.as_bytes()),
             ]),
             entries: HashMap::from([
-                ("GROUPS", wanted.grouping.map_entries(self.cpus.count())),
+                ("GROUPS", requested.grouping.map_entries(self.cpus.count())),
                 ("SAMPLES", if candidate.samples { SAMPLES_BYTES } else { least }),
                 ("AYA_LOGS", if candidate.log { LOG_BYTES } else { least }),
             ]),
@@ -314,8 +314,8 @@ impl Probe {
         self.attached
     }
 
-    /// The same moment as the kernel side's clock has it (`bpf_ktime_get_ns`, `CLOCK_MONOTONIC`),
-    /// nanoseconds.
+    /// When counting began as the kernel side's clock has it (`bpf_ktime_get_ns`,
+    /// `CLOCK_MONOTONIC`), nanoseconds.
     pub fn attached_at(&self) -> u64 {
         self.attached_at
     }

@@ -129,8 +129,8 @@ impl Linked {
         let code = &function.instructions;
         sys::load_raw_tracepoint(program, code, &definition.license, &mut []).map_err(|cause| {
             if log_enabled!(Level::Debug) {
-                let told = verifier::ask(program, code, &definition.license);
-                told.iter().for_each(|line| debug!("verifier: {line}"));
+                let said = verifier::ask(program, code, &definition.license);
+                said.iter().for_each(|line| debug!("verifier: {line}"));
             }
             LoadError { step: Step::Load, cause }
         })

@@ -21,7 +21,7 @@ mod sys;
 mod verifier;
 
 pub use self::{
-    attach::{AttachError, Attempt, Prepared, Probe, Wanted, give_back_memory},
+    attach::{AttachError, Attempt, Prepared, Probe, Requested, give_back_memory},
     cost::{RunTime, measure_run_time},
     log::KernelLog,
 };

@@ -45,13 +45,11 @@ impl fmt::Display for Candidate {
 /// Candidates in the order to try them: whatever shows more comes first. `reasons` leaves only
 /// those with, or without, reasons.
 pub fn candidates(samples: bool, reasons: Option<bool>, log: bool) -> Vec<Candidate> {
-    let wanted = |wanted: bool| [true, false].into_iter().filter(move |on| wanted || !on);
-    wanted(samples)
+    let ways = |requested: bool| [true, false].into_iter().filter(move |on| requested || !on);
+    ways(samples)
         .flat_map(|samples| [true, false].map(|reason| (samples, reason)))
-        .filter(|(_, reason)| reasons.is_none_or(|wanted| wanted == *reason))
-        .flat_map(|(samples, reason)| {
-            wanted(log).map(move |log| Candidate { samples, reason, log })
-        })
+        .filter(|(_, reason)| reasons.is_none_or(|requested| requested == *reason))
+        .flat_map(|(samples, reason)| ways(log).map(move |log| Candidate { samples, reason, log }))
         .collect()
 }
 

@@ -81,7 +81,7 @@ impl fmt::Display for Lack {
 }
 
 /// Takes a step of starting with each program that came so far. An optional one that is refused is
-/// left out, and told in `lacks`.
+/// left out, and stands in `lacks`.
 ///
 /// # Errors
 /// Why a needed one is refused.
@@ -109,7 +109,7 @@ mod tests {
 
     use super::{
         super::{
-            attach::{OBJECT, Prepared, Wanted},
+            attach::{OBJECT, Prepared, Requested},
             plan::Step,
         },
         *,
@@ -142,9 +142,9 @@ mod tests {
         assert_eq!(refuse("none"), Ok((vec![COUNTS.name, ALSO.name], vec![])));
         let (went, lacks) = refuse(ALSO.name).unwrap();
         assert_eq!((went, lacks.len()), (vec![COUNTS.name], 1));
-        let told = lacks[0].to_string();
-        assert!(told.starts_with("what it counts is missing: attaching"), "{told}");
-        assert!(told.ends_with("(dropwatch_also)"), "{told}");
+        let shown = lacks[0].to_string();
+        assert!(shown.starts_with("what it counts is missing: attaching"), "{shown}");
+        assert!(shown.ends_with("(dropwatch_also)"), "{shown}");
     }
 
     #[test]
@@ -179,7 +179,7 @@ mod tests {
         let again = Program { name: COUNTS.name, ..ALSO };
         let mut prepared = Prepared::new().unwrap();
         prepared.programs = vec![COUNTS, again];
-        let probe = match prepared.attach(&Wanted::default()) {
+        let probe = match prepared.attach(&Requested::default()) {
             Err(error) if error.is_permission() => {
                 return testbed::unproved::unproved("this user may not load programs");
             }
@@ -192,7 +192,7 @@ mod tests {
 
         let mut prepared = Prepared::new().unwrap();
         prepared.programs = vec![Program { need: Need::Needed, ..again }];
-        let error = prepared.attach(&Wanted::default()).unwrap_err().to_string();
+        let error = prepared.attach(&Requested::default()).unwrap_err().to_string();
         assert!(error.ends_with("this kernel has no tracepoint skb:no_such_tracepoint"), "{error}");
     }
 }

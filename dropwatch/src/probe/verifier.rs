@@ -43,9 +43,9 @@ mod tests {
     fn the_reason_is_before_the_statistics() {
         let log = "func#0 @0\n0: R1=ctx() R10=fp0\n0: (95) exit\nR0 !read_ok\n\
             verification time 40 usec\nstack depth 0\nprocessed 1 insns (limit 1000000)\n\n";
-        let told = essence(log);
-        assert_eq!(told.last().map(String::as_str), Some("R0 !read_ok"));
-        assert_eq!(told.len(), 4);
+        let said = essence(log);
+        assert_eq!(said.last().map(String::as_str), Some("R0 !read_ok"));
+        assert_eq!(said.len(), 4);
         let long: String = (0..1000).map(|line| format!("{line}\n")).collect();
         assert_eq!(essence(&long).len(), LINES);
         assert_eq!(essence(""), [""; 0]);
@@ -69,7 +69,7 @@ mod tests {
             Err(_) => {}
             Ok(_) => panic!("a program without a result was taken"),
         }
-        let told = ask("refused", &code, c"GPL");
-        assert!(told.iter().any(|line| line.contains("R0 !read_ok")), "{told:?}");
+        let said = ask("refused", &code, c"GPL");
+        assert!(said.iter().any(|line| line.contains("R0 !read_ok")), "{said:?}");
     }
 }

@@ -134,7 +134,7 @@ fn netns(name: &str, names: &mut HostNames) -> (Known, Option<u32>) {
     };
     // Any number looks like one of a namespace.
     let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_number || names.namespaces().place(inum).is_some() {
+    if !is_number || names.namespaces().reach(inum).is_some() {
         return (Known::Yes, Some(inum));
     }
     match hidden(names) {

@@ -29,7 +29,7 @@ use crate::{
     filter,
     kernel::{self, HostNames, HostRoot, Surroundings, evidence::Collector, status::NO_REASONS},
     privilege,
-    probe::{self, KernelLog, Prepared, Probe, Wanted},
+    probe::{self, KernelLog, Prepared, Probe, Requested},
     render::words::Bytes,
     report::{
         build::Reporter,
@@ -130,13 +130,13 @@ impl<'a> Session<'a> {
         let kept = match self.settings.findings {
             true => privilege::FOR_FINDINGS,
             false if self.probe.has_samples() || names_places || !self.awaited.is_empty() => {
-                privilege::FOR_PLACES
+                privilege::FOR_NAMESPACES
             }
             false => &[],
         };
         privilege::keep_only(&[kept, others].concat(), || self.probe.is_readable())?;
         // Who is permitted all needs no advice to be: what stays hidden then, no user can see.
-        self.told = [&[Capability::CAP_SYS_PTRACE][..], privilege::FOR_PLACES]
+        self.told = [&[Capability::CAP_SYS_PTRACE][..], privilege::FOR_NAMESPACES]
             .map(|needed| needed.iter().all(|capability| privilege::may_use(*capability)));
         if self.settings.findings {
             let root = HostRoot::default();
@@ -326,7 +326,7 @@ impl<'a> Session<'a> {
     }
 }
 
-fn attach(prepared: Prepared, wanted: &Wanted) -> Result<Probe, Failure> {
+fn attach(prepared: Prepared, wanted: &Requested) -> Result<Probe, Failure> {
     let probe = prepared.attach(wanted)?;
     for attempt in probe.attempts() {
         match &attempt.refusal {

@@ -8,7 +8,7 @@ use dropwatch_common::{
 use crate::{
     exit::Failure,
     kernel::{HostNames, NoTypes, offsets},
-    probe::{Wanted, plan::Grouping},
+    probe::{Requested, plan::Grouping},
     report::groups::By,
     settings::Watch,
 };
@@ -23,7 +23,7 @@ pub fn wanted(
     settings: &Watch,
     netns: &[Option<u32>],
     names: &mut HostNames,
-) -> Result<Wanted, Failure> {
+) -> Result<Requested, Failure> {
     let grouping = grouping(&settings.by);
     let parts = settings.packets.parts();
     let offsets = match settings.samples || parts | grouping.parts != 0 {
@@ -35,7 +35,7 @@ pub fn wanted(
     check("--pcap", if settings.pcap.is_some() { part::HEADERS } else { 0 }, &offsets)?;
     let netns = netns.iter().map(|inum| inum.unwrap_or(LATER));
     let filter = settings.packets.compile(netns).map_err(Failure::Usage)?;
-    Ok(Wanted {
+    Ok(Requested {
         offsets: offsets.unwrap_or(Offsets::NONE),
         samples: settings.samples,
         reasons: settings.reasons,

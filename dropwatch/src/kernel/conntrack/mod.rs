@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, io};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
-use super::{HostRoot, Place, netlink};
+use super::{HostRoot, ReachableNetns, netlink};
 use crate::report::conntrack::{Counters, Stats, Tally};
 
 /// The upper half of a message type.
@@ -75,11 +75,11 @@ pub struct Reading {
 ///
 /// # Errors
 /// [`ConntrackError::Gone`] where the namespace has ended; see [`ConntrackError`] for the others.
-pub fn stats(root: &HostRoot, place: &Place) -> Result<Stats, ConntrackError> {
-    in_place(place, || stats_here(root))
+pub fn stats(root: &HostRoot, netns: &ReachableNetns) -> Result<Stats, ConntrackError> {
+    within(netns, || stats_here(root))
 }
 
-/// Those of the calling thread's namespace.
+/// The numbers of the calling thread's namespace.
 pub(super) fn stats_here(root: &HostRoot) -> Result<Stats, ConntrackError> {
     Inside::open(root)?.stats()
 }
@@ -88,8 +88,8 @@ pub(super) fn stats_here(root: &HostRoot) -> Result<Stats, ConntrackError> {
 ///
 /// # Errors
 /// As [`stats`].
-pub fn read(root: &HostRoot, place: &Place) -> Result<Reading, ConntrackError> {
-    in_place(place, || {
+pub fn read(root: &HostRoot, netns: &ReachableNetns) -> Result<Reading, ConntrackError> {
+    within(netns, || {
         let mut inside = Inside::open(root)?;
         let stats = inside.stats()?;
         let tally = inside.table()?;
@@ -101,11 +101,11 @@ pub fn read(root: &HostRoot, place: &Place) -> Result<Reading, ConntrackError> {
     })
 }
 
-fn in_place<T: Send>(
-    place: &Place,
+fn within<T: Send>(
+    netns: &ReachableNetns,
     work: impl FnOnce() -> Result<T, ConntrackError> + Send,
 ) -> Result<T, ConntrackError> {
-    place.enter(|| Ok(work())).unwrap_or_else(|error| {
+    netns.enter(|| Ok(work())).unwrap_or_else(|error| {
         Err(match error.raw_os_error() {
             Some(libc::EPERM) => ConntrackError::Enter,
             // Of `/proc/PID/ns/net`.
@@ -131,7 +131,7 @@ impl<'a> Inside<'a> {
         let count = root.read_number(format!("{SETTINGS}/nf_conntrack_count"));
         let count = count.ok_or(ConntrackError::Absent)?;
         let netlink =
-            netlink::Netlink::open(NETLINK_NETFILTER).map_err(|error| told(error.into()))?;
+            netlink::Netlink::open(NETLINK_NETFILTER).map_err(|error| meaning(error.into()))?;
         Ok(Self { root, count, netlink })
     }
 
@@ -139,13 +139,13 @@ impl<'a> Inside<'a> {
         let mut totals = message::Totals::default();
         self.netlink
             .ask(GET_STATS, &ANYTHING, |answer| totals = message::totals(answer))
-            .map_err(told)?;
+            .map_err(meaning)?;
         let mut counters = Counters::default();
         self.netlink
             .ask_all(GET_STATS_CPU, &ANYTHING, |answer| {
                 message::counters(answer).for_each(|(counter, count)| counters.add(counter, count));
             })
-            .map_err(told)?;
+            .map_err(meaning)?;
         let setting = |name| self.root.read_number(format!("{SETTINGS}/{name}"));
         Ok(Stats {
             entries: totals.entries.unwrap_or(self.count).into(),
@@ -163,13 +163,13 @@ impl<'a> Inside<'a> {
                 Some(entry) => tally.add(&entry),
                 None => tally.skip(),
             })
-            .map_err(told)?;
+            .map_err(meaning)?;
         Ok(tally)
     }
 }
 
 /// What a failure of ctnetlink means.
-fn told(error: netlink::NetlinkError) -> ConntrackError {
+fn meaning(error: netlink::NetlinkError) -> ConntrackError {
     match error {
         netlink::NetlinkError::Io(error) => match error.raw_os_error() {
             // nfnetlink asks for the capability before anything else (`nfnetlink_rcv`,
@@ -197,18 +197,18 @@ mod tests {
         let host = Host::new();
         host.process(1, "init", 10);
         host.link("proc/self/ns/net", "net:[10]");
-        let place = Namespaces::new(&host.root()).place(10).unwrap();
-        assert!(matches!(stats(&host.root(), &place), Err(ConntrackError::Absent)));
-        assert!(matches!(read(&host.root(), &place), Err(ConntrackError::Absent)));
+        let netns = Namespaces::new(&host.root()).reach(10).unwrap();
+        assert!(matches!(stats(&host.root(), &netns), Err(ConntrackError::Absent)));
+        assert!(matches!(read(&host.root(), &netns), Err(ConntrackError::Absent)));
     }
 
     #[test]
     fn refusals_have_a_meaning() {
-        let of = |code| told(io::Error::from_raw_os_error(code).into());
+        let of = |code| meaning(io::Error::from_raw_os_error(code).into());
         assert!(matches!(of(libc::EPERM), ConntrackError::Refused));
         assert!(matches!(of(libc::EPROTONOSUPPORT), ConntrackError::NoNetlink));
         assert!(matches!(of(libc::EINVAL), ConntrackError::NoNetlink));
         assert!(matches!(of(libc::ENOBUFS), ConntrackError::Io(_)));
-        assert!(matches!(told(netlink::NetlinkError::Malformed), ConntrackError::Io(_)));
+        assert!(matches!(meaning(netlink::NetlinkError::Malformed), ConntrackError::Io(_)));
     }
 }

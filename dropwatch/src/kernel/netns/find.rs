@@ -43,69 +43,69 @@ pub enum Unfound {
 }
 
 impl Namespaces {
-    /// The inode number of the namespace that people call `wanted`: `host`, a mounted name, a path
+    /// The inode number of the namespace that people call `name`: `host`, a mounted name, a path
     /// such as `/proc/812/ns/net`, or the number itself.
     ///
     /// # Errors
     /// Why it is none, with those there are.
-    pub fn find(&mut self, wanted: &str) -> Result<u32, Unfound> {
-        if wanted == HOST
+    pub fn find(&mut self, name: &str) -> Result<u32, Unfound> {
+        if name == HOST
             && let Some(host) = self.host
         {
             return Ok(host);
         }
-        if wanted == CONTAINER
+        if name == CONTAINER
             && let Some(container) = self.container
         {
             return Ok(container);
         }
-        if wanted.contains('/') {
-            match Path::new(wanted).metadata() {
+        if name.contains('/') {
+            match Path::new(name).metadata() {
                 Ok(file) if self.nsfs().is_some_and(|nsfs| nsfs == file.dev()) => {
-                    return network(Path::new(wanted)).map_err(|error| Unfound::OtherKind {
-                        path: wanted.to_owned(),
+                    return network(Path::new(name)).map_err(|error| Unfound::OtherKind {
+                        path: name.to_owned(),
                         cause: error.to_string(),
                     });
                 }
-                Ok(_) => return Err(Unfound::NoNamespace { path: wanted.to_owned() }),
+                Ok(_) => return Err(Unfound::NoNamespace { path: name.to_owned() }),
                 // A name such as `docker/1a2b3c4d5e6f` is no path.
                 Err(error) if is_absent(&error) => {}
                 Err(error) => {
-                    let (path, cause) = (wanted.to_owned(), error.to_string());
+                    let (path, cause) = (name.to_owned(), error.to_string());
                     return Err(Unfound::Unreadable { path, cause });
                 }
             }
         }
         let mounted = self.now.mounted.get_or_insert_with(|| mounted(&self.root));
-        if let Some((inum, _)) = mounted.iter().find(|(_, mounted)| mounted.name == wanted) {
+        if let Some((inum, _)) = mounted.iter().find(|(_, mounted)| mounted.name == name) {
             return Ok(*inum);
         }
-        wanted.parse().map_err(|_| {
+        name.parse().map_err(|_| {
             let mut names: Vec<_> = mounted.values().map(|mounted| mounted.name.as_str()).collect();
             names.sort_unstable();
-            let alike = did_you_mean(&near(wanted, names.iter().copied()));
+            let alike = did_you_mean(&near(name, names.iter().copied()));
             names.truncate(10);
             let first = if self.host.is_some() { HOST } else { CONTAINER };
             let known = [&[first], names.as_slice()].concat().join(", ");
-            Unfound::Absent { name: wanted.to_owned(), alike, known }
+            Unfound::Absent { name: name.to_owned(), alike, known }
         })
     }
 
     /// The inode number of the namespace that is mounted by that name, or is at that path, at this
     /// moment: nothing that was read before counts.
-    pub fn named(&self, wanted: &str) -> Option<u32> {
+    pub fn named(&self, name: &str) -> Option<u32> {
         let nsfs = self.nsfs()?;
         let inum = |path: &Path| {
             path.metadata().ok().filter(|file| file.dev() == nsfs)?;
             network(path).ok()
         };
-        if wanted.contains('/')
-            && let Some(inum) = inum(Path::new(wanted))
+        if name.contains('/')
+            && let Some(inum) = inum(Path::new(name))
         {
             return Some(inum);
         }
         FOLDERS.iter().find_map(|(folder, prefix)| {
-            let name = wanted.strip_prefix(prefix)?;
+            let name = name.strip_prefix(prefix)?;
             let is_name = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
             inum(&self.root.path(folder).join(name)).filter(|_| is_name)
         })
@@ -119,12 +119,12 @@ impl Namespaces {
 
 /// The short name of a namespace that may be called by the path that it is mounted at:
 /// `/run/netns/gw` is `gw`.
-pub fn short_name(wanted: &str) -> String {
+pub fn short_name(name: &str) -> String {
     let short = FOLDERS.iter().find_map(|(folder, prefix)| {
-        let name = wanted.strip_prefix('/')?.strip_prefix(folder)?.strip_prefix('/')?;
+        let name = name.strip_prefix('/')?.strip_prefix(folder)?.strip_prefix('/')?;
         Some(format!("{prefix}{name}"))
     });
-    short.unwrap_or_else(|| wanted.to_owned())
+    short.unwrap_or_else(|| name.to_owned())
 }
 
 fn is_absent(error: &io::Error) -> bool {
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_path_of_a_name_is_that_name() {
-        for (wanted, name) in [
+        for (called, name) in [
             ("/run/netns/gw", "gw"),
             ("/var/run/netns/gw", "gw"),
             ("/run/docker/netns/1a2b", "docker/1a2b"),
@@ -161,7 +161,7 @@ mod tests {
             ("run/netns/gw", "run/netns/gw"),
             ("/proc/812/ns/net", "/proc/812/ns/net"),
         ] {
-            assert_eq!(short_name(wanted), name);
+            assert_eq!(short_name(called), name);
         }
     }
 }

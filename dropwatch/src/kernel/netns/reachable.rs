@@ -14,7 +14,7 @@ use crate::{
 
 /// A network namespace, and the file to enter it by. Holds nothing open.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ReachableNetns {
     pub netns: Netns,
     /// What a command starts with that is to run there, for a shell: `ip netns exec gw `; nothing for
     /// the one that commands run in anyway. `None` where nothing but dropwatch itself keeps the
@@ -24,7 +24,7 @@ pub struct Place {
     path: Option<PathBuf>,
 }
 
-impl Place {
+impl ReachableNetns {
     /// Does `work` in the namespace; see [`crate::kernel`] for what the thread it runs on sees.
     ///
     /// # Errors
@@ -97,14 +97,15 @@ impl Namespaces {
 
     /// The interfaces of the namespaces `inums`, or of all where there are none.
     pub fn interfaces(&mut self, inums: &[u32]) -> Interfaces {
-        let places: Vec<Option<Place>> = match inums {
+        let reachable: Vec<Option<ReachableNetns>> = match inums {
             [] => self.all().into_iter().map(Some).collect(),
-            inums => inums.iter().map(|inum| self.place(*inum)).collect(),
+            inums => inums.iter().map(|inum| self.reach(*inum)).collect(),
         };
-        let mut found = Interfaces { complete: places.len() < MAX_NAMES, ..Interfaces::default() };
-        for place in places {
-            let links = place.ok_or(io::ErrorKind::PermissionDenied.into()).and_then(|place| {
-                place.enter(|| links::names().map_err(|error| io::Error::other(error.to_string())))
+        let mut found =
+            Interfaces { complete: reachable.len() < MAX_NAMES, ..Interfaces::default() };
+        for netns in reachable {
+            let links = netns.ok_or(io::ErrorKind::PermissionDenied.into()).and_then(|netns| {
+                netns.enter(|| links::names().map_err(|error| io::Error::other(error.to_string())))
             });
             match links {
                 Ok(links) => {
@@ -124,7 +125,7 @@ impl Namespaces {
 
     /// Every namespace that this host names: dropwatch's own, that of the host, those that are
     /// mounted, and those that a process lives in. The host's comes first, then by name.
-    pub fn all(&mut self) -> Vec<Place> {
+    pub fn all(&mut self) -> Vec<ReachableNetns> {
         self.search_processes();
         self.now.mounted.get_or_insert_with(|| super::mounted(&self.root));
         let mounted = self.now.mounted.iter().flat_map(|mounted| mounted.keys());
@@ -133,29 +134,29 @@ impl Namespaces {
         inums.sort_unstable();
         inums.dedup();
         inums.truncate(MAX_NAMES);
-        let mut places: Vec<Place> =
-            inums.into_iter().filter_map(|inum| self.place(inum)).collect();
-        places.sort_by_cached_key(|Place { netns, .. }| {
+        let mut reachable: Vec<ReachableNetns> =
+            inums.into_iter().filter_map(|inum| self.reach(inum)).collect();
+        reachable.sort_by_cached_key(|ReachableNetns { netns, .. }| {
             (self.host != Some(netns.inum), netns.name.clone(), netns.inum)
         });
-        places
+        reachable
     }
 
-    /// The namespace that people call `wanted`; see [`Namespaces::find`].
+    /// The namespace that people call `name`; see [`Namespaces::find`].
     ///
     /// # Errors
     /// Why it is none, or cannot be entered.
-    pub fn place_of(&mut self, wanted: &str) -> Result<Place, Unfound> {
-        let inum = self.find(wanted)?;
-        if let Some(place) = self.place(inum) {
-            return Ok(place);
+    pub fn reach_by_name(&mut self, name: &str) -> Result<ReachableNetns, Unfound> {
+        let inum = self.find(name)?;
+        if let Some(netns) = self.reach(inum) {
+            return Ok(netns);
         }
-        if !wanted.contains('/') {
-            return Err(Unfound::NoWayIn { name: wanted.to_owned() });
+        if !name.contains('/') {
+            return Err(Unfound::NoWayIn { name: name.to_owned() });
         }
         let netns = Netns { name: self.netns(inum), inum };
-        let path = PathBuf::from(wanted);
-        Ok(Place { netns, prefix: Some(prefix(&path)), path: Some(path) })
+        let path = PathBuf::from(name);
+        Ok(ReachableNetns { netns, prefix: Some(prefix(&path)), path: Some(path) })
     }
 
     /// Whether every process of the machine can be looked at, given the privileges: not in a
@@ -170,7 +171,7 @@ impl Namespaces {
     }
 
     /// The namespace `inum`; `None` where there is no way into it.
-    pub fn place(&mut self, inum: u32) -> Option<Place> {
+    pub fn reach(&mut self, inum: u32) -> Option<ReachableNetns> {
         let way = match self.mounted(inum) {
             Some(mounted) => Some(mounted.path.clone()),
             None => self
@@ -186,7 +187,7 @@ impl Namespaces {
             way.as_deref().map(prefix)
         };
         let path = if is_own { None } else { Some(way?) };
-        Some(Place { netns: Netns { name: self.netns(inum), inum }, prefix, path })
+        Some(ReachableNetns { netns: Netns { name: self.netns(inum), inum }, prefix, path })
     }
 
     /// Whether a shell of this host, or of this container, is in dropwatch's own namespace `own`
@@ -199,7 +200,7 @@ impl Namespaces {
     /// What a command starts with that is to run in the host's own namespace; `None` where nothing
     /// leads there.
     pub fn host_prefix(&mut self) -> Option<String> {
-        self.host.and_then(|host| self.place(host))?.prefix
+        self.host.and_then(|host| self.reach(host))?.prefix
     }
 }
 
@@ -218,14 +219,14 @@ mod tests {
         host.process(32, "zebra", 30);
         let mut namespaces = Namespaces::new(&host.root());
         let all = namespaces.all();
-        let names: Vec<_> = all.iter().map(|place| place.netns.name.as_deref().unwrap()).collect();
+        let names: Vec<_> = all.iter().map(|it| it.netns.name.as_deref().unwrap()).collect();
         assert_eq!(names, ["host", "ant (pid 31)", "zebra (pid 30)"]);
         assert_eq!(all[0].path, None, "dropwatch is there already");
         assert_eq!(all[2].path, Some(host.root().path("proc/30/ns/net")));
-        assert_eq!(namespaces.place_of("host"), Ok(all[0].clone()));
-        assert_eq!(namespaces.place_of("31"), Ok(all[1].clone()));
-        assert_eq!(namespaces.place_of("99"), Err(Unfound::NoWayIn { name: "99".to_owned() }));
-        let absent = namespaces.place_of("gw");
+        assert_eq!(namespaces.reach_by_name("host"), Ok(all[0].clone()));
+        assert_eq!(namespaces.reach_by_name("31"), Ok(all[1].clone()));
+        assert_eq!(namespaces.reach_by_name("99"), Err(Unfound::NoWayIn { name: "99".to_owned() }));
+        let absent = namespaces.reach_by_name("gw");
         assert!(matches!(absent, Err(Unfound::Absent { known, .. }) if known == "host"));
     }
 
@@ -252,7 +253,7 @@ mod tests {
         host.link("proc/1/ns/pid", "pid:[4026531836]");
         host.write("proc/sys/net/core/netdev_max_backlog", "1000");
         host.link("proc/self", "40");
-        let prefix = |inum| Namespaces::new(&host.root()).place(inum).unwrap().prefix;
+        let prefix = |inum| Namespaces::new(&host.root()).reach(inum).unwrap().prefix;
         assert_eq!(prefix(10).as_deref(), Some(""));
         assert_eq!(prefix(30).as_deref(), Some("nsenter -t 30 -n "));
         assert_eq!(Namespaces::new(&host.root()).host_prefix().as_deref(), Some(""));
@@ -277,10 +278,10 @@ mod tests {
         host.link("proc/self", "7");
         let mut namespaces = Namespaces::new(&host.root());
         assert_eq!(namespaces.host_prefix(), None);
-        assert_eq!(namespaces.place(10).unwrap().prefix.as_deref(), Some(""));
+        assert_eq!(namespaces.reach(10).unwrap().prefix.as_deref(), Some(""));
         host.remove("proc/self");
         host.remove("proc/7");
         host.link("proc/self", "1");
-        assert_eq!(Namespaces::new(&host.root()).place(10).unwrap().prefix, None);
+        assert_eq!(Namespaces::new(&host.root()).reach(10).unwrap().prefix, None);
     }
 }
