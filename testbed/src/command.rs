@@ -1,12 +1,12 @@
 //! Running other programs: a failed one is quoted in the error, and none outlives the testbed.
 
 use std::{
-    io,
     os::unix::process::CommandExt,
     process::{Command, Output},
 };
 
 use anyhow::{Context, Result, bail};
+use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 
 /// Runs `command` to its end and returns what it wrote to standard output.
 ///
@@ -39,14 +39,7 @@ pub fn quote(command: &Command) -> String {
 pub fn die_with_parent(command: &mut Command) -> &mut Command {
     // SAFETY: the closure runs between fork and exec, where only async-signal-safe calls are
     // allowed; prctl is one system call and touches no memory.
-    unsafe {
-        command.pre_exec(|| {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == -1 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(())
-        })
-    }
+    unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) }
 }
 
 #[cfg(test)]

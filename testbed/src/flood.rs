@@ -9,7 +9,7 @@
 use std::{
     ffi::CString,
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::{
     net::if_::if_nametoindex,
     sched::{CpuSet, sched_setaffinity},
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
     unistd::Pid,
 };
 
@@ -149,14 +150,9 @@ impl PacketSocket {
     pub(crate) fn open(link: &str) -> Result<Self> {
         let name = CString::new(link)?;
         let index = if_nametoindex(name.as_c_str()).with_context(|| format!("no link {link}"))?;
-        // SAFETY: no pointers; the descriptor is checked before it is owned.
-        // Protocol 0: the socket never joins the receive path, where it would be a handler.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        if fd == -1 {
-            return Err(io::Error::last_os_error()).context("cannot open a packet socket");
-        }
-        // SAFETY: `fd` is a fresh descriptor that nothing else owns.
-        let socket = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+        // Without a protocol the socket never joins the receive path, where it would be a handler.
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None);
+        let socket = Self(socket.context("cannot open a packet socket")?);
         socket.bypass_qdisc()?;
         socket.bind(index)?;
         Ok(socket)

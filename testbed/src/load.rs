@@ -6,7 +6,6 @@
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,14 +14,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use nix::sys::socket::{Backlog, listen};
 
 use crate::{machine::longer, netns::Netns};
 
 const ANSWER: &[u8] = b"HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 /// Connections that wait to be accepted: all of a load's, so that none is refused for that.
-const BACKLOG: libc::c_int = 4096;
+const BACKLOG: i32 = 4096;
 /// A client is a thread that does little.
 const STACK: usize = 64 << 10;
 
@@ -45,9 +45,8 @@ impl Server {
         let listener = netns.enter(|| {
             TcpListener::bind(address).with_context(|| format!("cannot listen at {address}"))
         })?;
-        // SAFETY: takes integers; the descriptor is open. Listening again only sets the backlog.
-        let result = unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) };
-        ensure!(result == 0, "cannot lengthen the queue: {}", io::Error::last_os_error());
+        // Listening again only sets the backlog.
+        listen(&listener, Backlog::new(BACKLOG)?).context("cannot lengthen the queue")?;
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let stop = Arc::clone(&stop);
