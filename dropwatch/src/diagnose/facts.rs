@@ -13,6 +13,7 @@ use crate::report::{
     finding::Unreachable,
     flow::Flow,
     model::{Location, Report},
+    question::{Answer, Answers, Ask, Neighbour, NextHop, Packet, Question, Route, Unanswered},
 };
 
 /// A report, and the host at its begin and end.
@@ -21,13 +22,25 @@ pub struct Facts<'a> {
     pub report: &'a Report,
     before: &'a Evidence,
     now: &'a Evidence,
+    answers: &'a Answers,
     /// Who asks.
     rule: &'static Rule,
 }
 
+/// What came of a question: the answer, or why there is none. The error is the question itself where it
+/// was not asked yet: `?` hands it on, and the rule decides again when it has been.
+pub type Answered<T> = Result<Result<T, Unanswered>, Ask>;
+
+static NOT_ASKED: Answers = Answers::new();
+
 impl<'a> Facts<'a> {
     pub fn new(report: &'a Report, before: &'a Evidence, now: &'a Evidence) -> Self {
-        Self { report, before, now, rule: &Rule::NONE }
+        Self { report, before, now, answers: &NOT_ASKED, rule: &Rule::NONE }
+    }
+
+    /// With what the host has answered so far.
+    pub fn with(self, answers: &'a Answers) -> Self {
+        Self { answers, ..self }
     }
 
     /// For a rule, which may ask for what it lists and for nothing else.
@@ -117,6 +130,39 @@ impl<'a> Facts<'a> {
         })
     }
 
+    /// Which route a packet would take in the namespace `netns`, at the end of the report.
+    ///
+    /// # Errors
+    /// See [`Answered`].
+    pub fn route(&self, netns: u32, packet: Packet) -> Answered<Route> {
+        self.answer(netns, Question::Route(packet), |answer| match answer {
+            Answer::Route(route) => Some(route),
+            Answer::Neighbour(_) => None,
+        })
+    }
+
+    /// What is known in the namespace `netns` of a next hop, at the end of the report.
+    ///
+    /// # Errors
+    /// See [`Answered`].
+    pub fn neighbour(&self, netns: u32, hop: NextHop) -> Answered<Neighbour> {
+        self.answer(netns, Question::Neighbour(hop), |answer| match answer {
+            Answer::Neighbour(neighbour) => Some(neighbour),
+            Answer::Route(_) => None,
+        })
+    }
+
+    fn answer<T>(
+        &self,
+        netns: u32,
+        question: Question,
+        take: impl FnOnce(Answer) -> Option<T>,
+    ) -> Answered<T> {
+        let ask = Ask { netns, question };
+        let answer = self.answers.get(&ask).ok_or(ask)?;
+        Ok(answer.and_then(|answer| take(answer).ok_or(Unanswered::Failed)))
+    }
+
     /// Rows of the report that are about drops for one of `reasons`, at one of `functions`; either
     /// may be empty, for all. On kernels without reasons the functions alone count, and there have
     /// to be some.
@@ -185,6 +231,20 @@ impl<'a> Rows<'a> {
         let told =
             |row: &&'a Location| Some((row.count, &row.details.as_ref()?.flow.as_ref()?.flow));
         self.0.iter().filter_map(told).max_by_key(|(count, _)| *count).map(|(_, flow)| flow)
+    }
+
+    /// The sampled packet of the largest row that shows where one was going: what varies among the
+    /// packets of that row is left out. With `came_in`, by the device that samples name.
+    pub fn packet(&self, came_in: bool) -> Option<Packet> {
+        let shown = |row: &&'a Location| {
+            let details = row.details.as_ref()?;
+            let flow = &details.flow.as_ref()?.flow;
+            let device = details.interface.as_ref().map(|fact| fact.is.index);
+            let iif = if came_in { device } else { None };
+            Some((row.count, Packet { to: flow.dst?, from: flow.src, iif, mark: 0 }))
+        };
+        let shown = self.0.iter().filter_map(shown);
+        shown.max_by_key(|(count, _)| *count).map(|(_, packet)| packet)
     }
 
     /// The namespaces that samples name for most of the drops of a row, each once.

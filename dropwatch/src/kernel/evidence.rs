@@ -22,11 +22,16 @@ use std::{
 };
 
 use super::{
-    HostRoot, Namespaces, ReachableNetns, conntrack, counters, inside::cookie, links, listeners,
+    HostRoot, Namespaces, ReachableNetns,
+    answers::{Asked, Busy, Inquiry},
+    conntrack, counters,
+    inside::cookie,
+    links, listeners,
 };
 use crate::report::{
     conntrack::{Counter, Stats, Table},
     evidence::{Evidence, Settings, Space, WatchList},
+    question::{Answers, Ask},
 };
 
 /// Most namespaces looked into: those that samples name come first.
@@ -60,6 +65,7 @@ pub struct Collector {
     before: Evidence,
     now: Evidence,
     tables: BTreeMap<u32, Contents>,
+    answering: Busy,
 }
 
 /// A namespace, and when it was looked into.
@@ -88,6 +94,7 @@ impl Collector {
             before: Evidence::default(),
             now: Evidence::default(),
             tables: BTreeMap::new(),
+            answering: Busy::default(),
         };
         collector.read(namespaces, &BTreeSet::new());
         collector
@@ -150,6 +157,16 @@ impl Collector {
 
     pub fn now(&self) -> &Evidence {
         &self.now
+    }
+
+    /// Answers what rules ask of the namespaces that were read last, within one bound for all calls of
+    /// what it returns: one such is for one report.
+    pub fn answerer(&self) -> impl FnMut(&[Ask], &mut Answers) + '_ {
+        let mut inquiry = Inquiry::new(self.answering.clone(), |inum| {
+            let (known, space) = (self.places.get(&inum)?, self.now.spaces.get(&inum)?);
+            Some(Asked { place: known.place.clone(), cookie: space.cookie })
+        });
+        move |asks, answers| inquiry.answer(asks, answers)
     }
 
     fn find_places(&mut self, namespaces: &mut Namespaces, sampled: &BTreeSet<u32>) {

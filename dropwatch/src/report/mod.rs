@@ -27,6 +27,7 @@ pub mod path;
 pub mod pattern;
 pub mod place;
 pub mod protocol;
+pub mod question;
 pub mod sample;
 pub mod shell;
 pub mod snapshot;

@@ -34,6 +34,7 @@ use crate::{
     report::{
         build::Reporter,
         conntrack::Stats,
+        finding::Finding,
         model::{End, Line, Report, Start},
         options::Options,
         sample::{Clock, Sample},
@@ -272,7 +273,7 @@ impl<'a> Session<'a> {
             let devices = self.reporter.devices();
             let sent = diagnose::settle(&mut report, devices, evidence.before(), evidence.now());
             self.reporter.add_benign(sent);
-            report.findings = diagnose::findings(&report, evidence.before(), evidence.now());
+            report.findings = findings(&report, evidence);
             // The counters of a namespace whose drops are left out would be held against those of
             // others.
             let is_asked =
@@ -324,6 +325,12 @@ impl<'a> Session<'a> {
     pub fn end(&self) -> End {
         self.reporter.end(Timestamp::now())
     }
+}
+
+/// What is wrong, decided by rules that may ask this host about the packets that were sampled.
+fn findings(report: &Report, evidence: &Collector) -> Vec<Finding> {
+    let mut answer = evidence.answerer();
+    diagnose::findings(report, evidence.before(), evidence.now(), &mut answer)
 }
 
 fn attach(prepared: Prepared, wanted: &Requested) -> Result<Probe, Failure> {

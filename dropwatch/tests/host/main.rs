@@ -11,6 +11,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod answers;
 mod asked;
 mod capture;
 mod captured;

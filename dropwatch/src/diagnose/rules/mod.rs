@@ -41,7 +41,7 @@ mod udp_memory;
 mod udp_receive_buffer;
 mod unhandled;
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{cmp::Reverse, collections::BTreeSet, mem};
 
 use self::draft::{Draft, quote};
 use super::facts::Facts;
@@ -49,6 +49,7 @@ use crate::report::{
     evidence::{Evidence, WatchList},
     finding::{Finding, Severity},
     model::{Report, share},
+    question::{Answers, Ask},
 };
 
 /// A rule: what it finds, everything that it asks a host for, and how it decides.
@@ -68,7 +69,25 @@ pub struct Rule {
     host_losses: &'static [&'static str],
     /// Settings of the whole host that it quotes.
     host_settings: &'static [&'static str],
+    /// Decides at once.
     check: fn(&Facts<'_>) -> Vec<Finding>,
+    /// Decides, or asks the host first; called again when it has answered.
+    check_or_ask: fn(&Facts<'_>) -> Vec<Verdict>,
+}
+
+/// What comes of a rule's look at one namespace.
+#[derive(Debug)]
+pub enum Verdict {
+    Found(Finding),
+    /// It depends on this.
+    Ask(Ask),
+}
+
+impl Verdict {
+    /// Nothing where nothing was found; a question that was met on the way is asked.
+    fn of(decided: Result<Option<Finding>, Ask>) -> Option<Self> {
+        decided.map_or_else(|ask| Some(Self::Ask(ask)), |found| found.map(Self::Found))
+    }
 }
 
 /// A kind of finding, as docs/json.md lists it.
@@ -91,7 +110,20 @@ impl Rule {
         host_losses: &[],
         host_settings: &[],
         check: |_| Vec::new(),
+        check_or_ask: |_| Vec::new(),
     };
+
+    /// What it finds, and what it asks before it can tell.
+    fn decide(&self, facts: &Facts<'_>) -> (Vec<Finding>, Vec<Ask>) {
+        let (mut found, mut asks) = ((self.check)(facts), Vec::new());
+        for verdict in (self.check_or_ask)(facts) {
+            match verdict {
+                Verdict::Found(finding) => found.push(finding),
+                Verdict::Ask(ask) => asks.push(ask),
+            }
+        }
+        (found, asks)
+    }
 
     /// Whether it lists a counter of a namespace.
     pub fn asks_for(&self, counter: &str) -> bool {
@@ -173,16 +205,56 @@ const LEAST_DROPS: u64 = 3;
 /// that find out an MTU) mean something.
 const USUAL_PER_SECOND: f64 = 10.0;
 
+/// How often a rule may ask: a second question may depend on the answer to the first.
+const ROUNDS: usize = 3;
+
+/// What answers the questions of rules, each with an answer or with why there is none.
+pub type Answerer<'a> = &'a mut dyn FnMut(&[Ask], &mut Answers);
+
 /// What is wrong on a host whose evidence was `before` at the begin of `report` and is `now` at
-/// its end: the most severe first, then what explains the most.
-pub fn findings(report: &Report, before: &Evidence, now: &Evidence) -> Vec<Finding> {
-    let facts = Facts::new(report, before, now);
-    let mut findings: Vec<Finding> =
-        RULES.iter().flat_map(|rule| (rule.check)(&facts.of(rule))).collect();
+/// its end: the most severe first, then what explains the most. What a rule asks, `answer` is called
+/// for; where none asks, never.
+pub fn findings(
+    report: &Report,
+    before: &Evidence,
+    now: &Evidence,
+    answer: Answerer<'_>,
+) -> Vec<Finding> {
+    let mut findings = decide(RULES, &Facts::new(report, before, now), answer);
     findings.sort_by_key(|finding| {
         (finding.severity, Reverse(finding.explains.map_or(0, |explains| explains.drops)))
     });
     findings
+}
+
+/// What `rules` find, in their order. Each that asks decides anew, with all that was answered; what is
+/// still open after the last round is not found.
+fn decide(rules: &[&'static Rule], facts: &Facts<'_>, answer: Answerer<'_>) -> Vec<Finding> {
+    let mut answers = Answers::default();
+    let mut found: Vec<Vec<Finding>> = rules.iter().map(|_| Vec::new()).collect();
+    let mut undecided: Vec<usize> = (0..rules.len()).collect();
+    for round in 0..=ROUNDS {
+        let mut asks = BTreeSet::new();
+        let facts = facts.with(&answers);
+        for index in mem::take(&mut undecided) {
+            let (Some(rule), Some(found)) = (rules.get(index), found.get_mut(index)) else {
+                continue;
+            };
+            let open;
+            (*found, open) = rule.decide(&facts.of(rule));
+            if !open.is_empty() {
+                undecided.push(index);
+            }
+            asks.extend(open);
+        }
+        // Each is asked once, whoever asks.
+        let asks: Vec<Ask> = asks.into_iter().collect();
+        if asks.is_empty() || round == ROUNDS {
+            break;
+        }
+        answer(&asks, &mut answers);
+    }
+    found.into_iter().flatten().collect()
 }
 
 /// Whether so many drops are more than what is usual on a healthy host.
@@ -203,7 +275,10 @@ fn by_rate(drops: u64, facts: &Facts<'_>) -> Severity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnose::knowledge;
+    use crate::{
+        diagnose::knowledge,
+        report::question::{Answer, Leads, Packet, Route, Unanswered},
+    };
 
     #[test]
     fn what_rules_rest_on_can_be_asked_for() {
@@ -232,6 +307,65 @@ mod tests {
             assert!(!rule.settings.iter().any(|name| draft::is_host_wide(name)));
         }
     }
+
+    /// Asks whether it is `there`, then by which way, and says what it learned.
+    const CURIOUS: Rule = Rule {
+        findings: &[Makes { name: "no_route", severity: "", says: "", rests_on: "" }],
+        check_or_ask: |facts| {
+            let decided = || {
+                let to = |last| Packet::to([203, 0, 113, last].into());
+                let Ok(Route::Leads(_)) = facts.route(testing::GW, to(1))? else { return Ok(None) };
+                let second = facts.route(testing::GW, to(2))?;
+                let title = format!("{second:?}");
+                Ok(Some(Draft::new(facts, "no_route", Severity::Notice, title).done()))
+            };
+            Verdict::of(decided()).into_iter().collect()
+        },
+        ..Rule::NONE
+    };
+
+    fn asked(rules: &[&'static Rule], answer: Answerer<'_>) -> Vec<String> {
+        let report = testing::Host::new().report();
+        let (before, now) = (Evidence::default(), Evidence::default());
+        let facts = Facts::new(&report, &before, &now);
+        decide(rules, &facts, answer).into_iter().map(|finding| finding.title).collect()
+    }
+
+    #[test]
+    fn a_rule_decides_when_all_that_it_asks_is_answered() {
+        let leads = Ok(Answer::Route(Route::Leads(Leads::default())));
+        let mut calls = Vec::new();
+        let found = asked(&[&CURIOUS, &CURIOUS], &mut |asks, answers| {
+            calls.push(asks.len());
+            asks.iter().for_each(|ask| answers.insert(*ask, leads));
+        });
+        assert_eq!(calls, [1, 1], "once for both, and once more for what follows from it");
+        assert_eq!(found.len(), 2);
+        assert!(found[0].starts_with("Ok(Leads"), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_not_answered_is_not_found() {
+        for why in [Unanswered::TooMany, Unanswered::Gone, Unanswered::NotPermitted] {
+            let found = asked(&[&CURIOUS], &mut |asks, answers| {
+                asks.iter().for_each(|ask| answers.insert(*ask, Err(why)));
+            });
+            assert_eq!(found, NOTHING);
+        }
+        let mut calls = 0;
+        assert_eq!(asked(&[&CURIOUS], &mut |_, _| calls += 1), NOTHING);
+        assert_eq!(calls, ROUNDS, "no answer at all does not keep a rule asking for ever");
+    }
+
+    #[test]
+    fn where_nothing_is_asked_nothing_is_read() {
+        let report = testing::Host::new().row(900, "nf_hook_slow", "NETFILTER_DROP").report();
+        let (before, now) = (Evidence::default(), Evidence::default());
+        let found = findings(&report, &before, &now, &mut |asks, _| panic!("{asks:?}"));
+        assert!(!found.is_empty());
+    }
+
+    const NOTHING: [&str; 0] = [];
 
     #[test]
     fn a_kind_of_finding_is_one_rule_s() {

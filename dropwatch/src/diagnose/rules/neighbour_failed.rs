@@ -3,13 +3,16 @@
 //! They wait while the kernel asks for the link-layer address, and are dropped when it gives up
 //! (`neigh_invalidate`, net/core/neighbour.c, through `arp_error_report`, net/ipv4/arp.c, and
 //! `ndisc_error_report`, net/ipv6/ndisc.c). The sender is told that the host is unreachable.
+//!
+//! Which next hop that is, and whether it answers by now, the host is asked.
 
-use super::{Draft, Facts, Makes, Rule, matters, quote};
+use super::{Draft, Facts, Makes, Rule, Verdict, matters, quote};
 use crate::{
     diagnose::facts::Rows,
     report::{
         facts::Netns,
         finding::{Finding, Severity},
+        question::{Ask, Leads, Neighbour, NextHop, Packet, Route},
     },
 };
 
@@ -24,27 +27,36 @@ pub(super) const RULE: Rule = Rule {
         says: "a next hop does not answer",
         rests_on: "rows with `NEIGH_FAILED`",
     }],
-    check,
+    check_or_ask,
     ..Rule::NONE
 };
 
-fn check(facts: &Facts<'_>) -> Vec<Finding> {
+fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
     let rows = facts.rows_for("NEIGH_FAILED", FUNCTIONS).by_netns();
-    rows.iter().filter_map(|(netns, rows)| silent(facts, *netns, rows)).collect()
+    rows.iter().filter_map(|(netns, rows)| Verdict::of(silent(facts, *netns, rows))).collect()
 }
 
-fn silent(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Option<Finding> {
+fn silent(
+    facts: &Facts<'_>,
+    netns: Option<&Netns>,
+    rows: &Rows<'_>,
+) -> Result<Option<Finding>, Ask> {
     let drops = rows.count();
     if !matters(drops, facts) {
-        return None;
+        return Ok(None);
     }
+    let is_back = match (netns, rows.packet(false)) {
+        (Some(netns), Some(packet)) => answers_now(facts, netns.inum, packet)?,
+        _ => false,
+    };
     let name = netns.and_then(|netns| netns.name.as_deref());
     let device = rows.interfaces().first().map(|(name, _)| *name);
     let to = rows.flow().and_then(|flow| flow.dst).map(|dst| dst.to_string());
     let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let on = device.map(|device| format!(" on {device}")).unwrap_or_default();
     let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
-    let title = format!("a neighbour does not answer{on}{at}: {drops} packets{what} dropped");
+    let cause = if is_back { "did not answer, and does now" } else { "does not answer" };
+    let title = format!("a neighbour {cause}{on}{at}: {drops} packets{what} dropped");
     let mut draft = Draft::new(facts, "neighbour_failed", Severity::Warning, title)
         .somewhere(netns)
         .explains(drops, rows)
@@ -64,13 +76,50 @@ fn silent(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Option<F
         &format!("ip neigh show{on}"),
         "FAILED: down, in another VLAN, or not in the network that the address says",
     );
-    Some(finding.done())
+    Ok(Some(finding.done()))
+}
+
+/// Whether the next hop of a packet has an address by now that it is known to answer at.
+fn answers_now(facts: &Facts<'_>, netns: u32, packet: Packet) -> Result<bool, Ask> {
+    let to = Packet::to(packet.to);
+    let Ok(Route::Leads(Leads { local: false, device: Some(device), via, .. })) =
+        facts.route(netns, to)?
+    else {
+        return Ok(false);
+    };
+    let hop = NextHop { address: via.unwrap_or(packet.to), device };
+    Ok(facts.neighbour(netns, hop)? == Ok(Neighbour::Answers))
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use crate::report::flow::Flow;
+    use crate::report::{
+        flow::Flow,
+        question::{Answer, Question},
+    };
+
+    #[test]
+    fn a_next_hop_that_answers_by_now_is_not_called_silent() {
+        let to = [203, 0, 113, 9].into();
+        let router = [198, 18, 2, 2].into();
+        let leads = Leads { device: Some(3), via: Some(router), ..Leads::default() };
+        let title = |state| {
+            let hop = NextHop { address: router, device: 3 };
+            let found = Host::new()
+                .row(50, "arp_error_report", "NEIGH_FAILED")
+                .flow(Flow { dst: Some(to), ..Flow::default() })
+                .answer(Question::Route(Packet::to(to)), Answer::Route(Route::Leads(leads)))
+                .answer(Question::Neighbour(hop), Answer::Neighbour(state))
+                .run(&RULE);
+            found[0].title.split(" in gw").next().map(str::to_owned)
+        };
+        for state in [Neighbour::Failed, Neighbour::Awaited, Neighbour::Answered] {
+            assert_eq!(title(state).as_deref(), Some("a neighbour does not answer"), "{state:?}");
+        }
+        let back = "a neighbour did not answer, and does now";
+        assert_eq!(title(Neighbour::Answers).as_deref(), Some(back));
+    }
 
     #[test]
     fn the_silent_side_is_named() {

@@ -4,11 +4,19 @@
 //! `ip6_pkt_drop`, net/ipv6/route.c). What a host sends itself mostly fails before there is a
 //! packet, which is counted, too; packets are dropped where the route went away under a connection
 //! (`__ip_queue_xmit`, net/ipv4/ip_output.c; `ip6_pkt_drop`).
+//!
+//! A routing rule that refuses (`ip rule add … unreachable`) ends a look-up with the same error, and is
+//! counted as the same. So the host is asked before it is said that no route leads to an address.
 
-use super::{Draft, Facts, Makes, Rule, matters};
+use std::net::IpAddr;
+
+use super::{Draft, Facts, Makes, Rule, Verdict, matters};
 use crate::{
     diagnose::facts::Changed,
-    report::finding::{Finding, Severity},
+    report::{
+        finding::{Finding, Severity},
+        question::{Ask, Packet, Route},
+    },
 };
 
 /// A direction of a family.
@@ -18,6 +26,8 @@ struct Way {
     counter: &'static str,
     /// Where the counter is read.
     source: &'static str,
+    /// The packets came in; else they are the host's own.
+    came_in: bool,
     reason: &'static str,
     functions: &'static [&'static str],
     /// What `ip` is to be asked with for this family's table.
@@ -29,6 +39,7 @@ const WAYS: [Way; 4] = [
         verb: "forward",
         counter: "IpExt.InNoRoutes",
         source: "netstat",
+        came_in: true,
         reason: "IP_INNOROUTES",
         functions: &["ip_error"],
         option: "",
@@ -37,6 +48,7 @@ const WAYS: [Way; 4] = [
         verb: "forward",
         counter: "Ip6.InNoRoutes",
         source: "snmp6",
+        came_in: true,
         reason: "IP_INNOROUTES",
         functions: &["ip6_pkt_drop"],
         option: "-6 ",
@@ -45,6 +57,7 @@ const WAYS: [Way; 4] = [
         verb: "send",
         counter: "Ip.OutNoRoutes",
         source: "snmp",
+        came_in: false,
         reason: "IP_OUTNOROUTES",
         functions: &["__ip_queue_xmit", "ip_queue_xmit"],
         option: "",
@@ -53,6 +66,7 @@ const WAYS: [Way; 4] = [
         verb: "send",
         counter: "Ip6.OutNoRoutes",
         source: "snmp6",
+        came_in: false,
         reason: "IP_OUTNOROUTES",
         functions: &["ip6_pkt_drop"],
         option: "-6 ",
@@ -67,31 +81,31 @@ pub(super) const RULE: Rule = Rule {
         rests_on: "`InNoRoutes`, `OutNoRoutes`",
     }],
     counters: &["Ip.OutNoRoutes", "Ip6.InNoRoutes", "Ip6.OutNoRoutes", "IpExt.InNoRoutes"],
-    check,
+    check_or_ask,
     ..Rule::NONE
 };
 
-fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    let found = facts
-        .spaces()
-        .flat_map(|space| WAYS.iter().filter_map(move |way| missing(facts, space, way)));
-    found.collect()
+fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
+    let decided =
+        facts.spaces().flat_map(|space| WAYS.iter().map(move |way| missing(facts, space, way)));
+    decided.filter_map(Verdict::of).collect()
 }
 
-fn missing(facts: &Facts<'_>, space: Changed<'_>, way: &Way) -> Option<Finding> {
+fn missing(facts: &Facts<'_>, space: Changed<'_>, way: &Way) -> Result<Option<Finding>, Ask> {
     let rows = facts.rows_for(way.reason, way.functions);
     let counted = space.delta(way.counter);
     let drops = counted.min(rows.count());
     if !matters(drops, facts) {
-        return None;
+        return Ok(None);
     }
-    let address = rows.of(space).flow().and_then(|flow| flow.dst).map(|dst| dst.to_string());
-    let to = address.as_ref().map(|address| format!(" to {address}")).unwrap_or_default();
-    let title = format!(
-        "{} has no route{to} for {drops} packets that it should {}",
-        space.name(),
-        way.verb
-    );
+    let packet = rows.of(space).packet(way.came_in);
+    let has = match packet.map_or(Ok(Claim::Unnamed), |packet| claim(facts, space, packet))? {
+        Claim::Unnamed => "has no route".to_owned(),
+        Claim::Missing(to) => format!("has no route to {to}"),
+        Claim::Back(to) => format!("had no route to {to}, and has one again,"),
+        Claim::Refuted => return Ok(None),
+    };
+    let title = format!("{} {has} for {drops} packets that it should {}", space.name(), way.verb);
     let draft = Draft::new(facts, "no_route", Severity::Warning, title)
         .at(space)
         .explains(drops, &rows)
@@ -99,17 +113,70 @@ fn missing(facts: &Facts<'_>, space: Changed<'_>, way: &Way) -> Option<Finding> 
         .counted(way.reason, rows.count(), "kfree_skb");
     let note = "how this host answers the question; the missing route, if it should reach that, is \
                 added with `ip route add`";
-    let command = match address {
-        Some(address) => format!("ip route get {address}"),
+    let command = match packet {
+        Some(Packet { to, .. }) => format!("ip route get {to}"),
         None => format!("ip {}route show table all", way.option),
     };
-    Some(draft.run(&command, note).done())
+    Ok(Some(draft.run(&command, note).done()))
+}
+
+/// What may be said of the route to where a sampled packet was going.
+enum Claim {
+    /// No address is named: samples show none, or the host does not answer.
+    Unnamed,
+    Missing(IpAddr),
+    /// There is one by now.
+    Back(IpAddr),
+    /// There is one, and not for this packet: something else refuses it.
+    Refuted,
+}
+
+/// Holds what the counter says against the host's own answers.
+fn claim(facts: &Facts<'_>, space: Changed<'_>, packet: Packet) -> Result<Claim, Ask> {
+    let Some(netns) = space.netns() else { return Ok(Claim::Unnamed) };
+    match facts.route(netns.inum, Packet::to(packet.to))? {
+        Err(_) => return Ok(Claim::Unnamed),
+        Ok(Route::Refused(_)) => return Ok(Claim::Missing(packet.to)),
+        Ok(Route::Leads(_)) => {}
+    }
+    // Without its source it would be another packet, which rules may treat otherwise.
+    if packet.from.is_none() {
+        return Ok(Claim::Refuted);
+    }
+    match facts.route(netns.inum, packet)? {
+        Ok(Route::Leads(_)) => Ok(Claim::Back(packet.to)),
+        Ok(Route::Refused(_)) | Err(_) => Ok(Claim::Refuted),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::{super::testing::*, *};
-    use crate::report::flow::Flow;
+    use crate::report::{
+        flow::Flow,
+        question::{Answer, Leads, Question, Refusal},
+    };
+
+    const TO: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
+    const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 1, 2));
+    /// As [`Host::interface`] numbers it.
+    const WHOLE: Packet = Packet { to: TO, from: Some(FROM), iif: Some(2), mark: 0 };
+
+    const NONE: Answer = Answer::Route(Route::Refused(Refusal::NoRoute));
+    const LEADS: Answer = Answer::Route(Route::Leads(Leads {
+        local: false,
+        device: Some(3),
+        via: None,
+        table: Some(254),
+    }));
+
+    /// Packets to one address were dropped.
+    fn sampled() -> Host {
+        let flow = Flow { src: Some(FROM), dst: Some(TO), ..Flow::default() };
+        router(50, 50).interface("port0").flow(flow)
+    }
 
     fn router(drops: u64, counted: u64) -> Host {
         Host::new().row(drops, "ip_error", "IP_INNOROUTES").counted("IpExt.InNoRoutes", counted)
@@ -117,8 +184,7 @@ mod tests {
 
     #[test]
     fn the_destination_is_named() {
-        let flow = Flow { dst: Some([203, 0, 113, 9].into()), ..Flow::default() };
-        let found = router(50, 50).flow(flow).run(&RULE);
+        let found = sampled().answer(Question::Route(Packet::to(TO)), NONE).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(
             finding.title,
@@ -126,6 +192,31 @@ mod tests {
         );
         let commands: Vec<_> = finding.actions.iter().map(|a| a.command.as_str()).collect();
         assert_eq!(commands, ["ip netns exec gw ip route get 203.0.113.9"]);
+    }
+
+    #[test]
+    fn a_host_that_does_not_answer_names_no_destination() {
+        let found = sampled().run(&RULE);
+        assert_eq!(found[0].title, "gw has no route for 50 packets that it should forward");
+    }
+
+    #[test]
+    fn a_routing_rule_that_refuses_is_no_missing_route() {
+        let host = sampled().answer(Question::Route(Packet::to(TO)), LEADS);
+        assert_eq!(host.clone().answer(Question::Route(WHOLE), NONE).run(&RULE), []);
+        assert_eq!(host.run(&RULE), [], "and what is not answered is not guessed");
+    }
+
+    #[test]
+    fn a_route_that_is_back_is_not_called_missing() {
+        let host = sampled()
+            .answer(Question::Route(Packet::to(TO)), LEADS)
+            .answer(Question::Route(WHOLE), LEADS);
+        assert_eq!(
+            host.run(&RULE)[0].title,
+            "gw had no route to 203.0.113.9, and has one again, for 50 packets that it should \
+             forward"
+        );
     }
 
     #[test]

@@ -5,11 +5,17 @@
 //! will do. `ip_rcv_finish_core` (net/ipv4/ip_input.c) counts and drops what fails. The larger of
 //! the setting for all devices and the device's own is in force, so that 2 for the device alone is
 //! loose whatever the other says.
+//!
+//! Where the host answers that the way back leads out of that very interface, or in loose mode anywhere,
+//! that is not what is wrong at the end of the report, and what is advised would change nothing.
 
-use super::{Draft, Facts, Makes, Rule, matters};
+use super::{Draft, Facts, Makes, Rule, Verdict, matters};
 use crate::{
     diagnose::facts::Changed,
-    report::finding::{Finding, Severity},
+    report::{
+        finding::{Finding, Severity},
+        question::{Ask, Leads, Packet, Route},
+    },
 };
 
 const COUNTER: &str = "TcpExt.IPReversePathFilter";
@@ -28,25 +34,32 @@ pub(super) const RULE: Rule = Rule {
     counters: &["TcpExt.IPReversePathFilter"],
     settings: &["net.ipv4.conf.all.rp_filter"],
     device_settings: &["net/ipv4/conf/DEV/rp_filter"],
-    check,
+    check_or_ask,
     ..Rule::NONE
 };
 
-fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    facts.spaces().filter_map(|space| refused(facts, space)).collect()
+fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
+    facts.spaces().filter_map(|space| Verdict::of(refused(facts, space))).collect()
 }
 
-fn refused(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
+fn refused(facts: &Facts<'_>, space: Changed<'_>) -> Result<Option<Finding>, Ask> {
     let counted = space.delta(COUNTER);
     let rows = facts.rows_for("IP_RPFILTER", FUNCTIONS);
     let drops = counted.min(rows.count());
     if !matters(drops, facts) {
-        return None;
+        return Ok(None);
     }
     let here = rows.of(space);
     let device = here.interfaces().first().map(|(name, _)| *name);
     let own = device.map(|device| format!("net/ipv4/conf/{device}/rp_filter"));
     let source = here.flow().and_then(|flow| flow.src).map(|source| source.to_string());
+    let settings = [Some(ALL), own.as_deref()];
+    let is_loose = settings.into_iter().flatten().any(|name| space.setting(name) == Some(LOOSE));
+    if let (Some(netns), Some(packet)) = (space.netns(), here.packet(true))
+        && would_pass(facts, netns.inum, packet, is_loose)?
+    {
+        return Ok(None);
+    }
     let by = device.map(|device| format!(" by {device}")).unwrap_or_default();
     let from = source.as_ref().map(|source| format!(" from {source}")).unwrap_or_default();
     let title = format!(
@@ -61,8 +74,6 @@ fn refused(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     if let Some(own) = &own {
         draft = draft.setting(own);
     }
-    let settings = [Some(ALL), own.as_deref()];
-    let is_loose = settings.into_iter().flatten().any(|name| space.setting(name) == Some(LOOSE));
     if let Some(own) = own.filter(|_| !is_loose) {
         draft = draft.set(&own, LOOSE, "loose, for this interface alone");
     }
@@ -71,13 +82,29 @@ fn refused(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
         Some(source) => (format!("ip route get {source}"), "where the way back leads"),
         None => ("ip route show table all".to_owned(), "whether a way back to the senders leads"),
     };
-    Some(draft.run(&command, &format!("{note}{missing}")).done())
+    Ok(Some(draft.run(&command, &format!("{note}{missing}")).done()))
+}
+
+/// Whether the filter would let a packet pass by now. The kernel looks for the way back as for an
+/// answer: to the source, from the address that the packet was for.
+fn would_pass(facts: &Facts<'_>, netns: u32, packet: Packet, is_loose: bool) -> Result<bool, Ask> {
+    let Packet { to, from: Some(source), iif: Some(device), .. } = packet else { return Ok(false) };
+    let back = Packet { from: Some(to), ..Packet::to(source) };
+    // No answer refutes nothing: what the filter counted stands.
+    let Ok(Route::Leads(Leads { local: false, device: leads, .. })) = facts.route(netns, back)?
+    else {
+        return Ok(false);
+    };
+    Ok(is_loose || leads == Some(device))
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use crate::report::flow::Flow;
+    use crate::report::{
+        flow::Flow,
+        question::{Answer, Question},
+    };
 
     fn host(drops: u64, counted: u64) -> Host {
         Host::new()
@@ -113,6 +140,27 @@ mod tests {
             assert_eq!(action.command, "ip netns exec gw ip route show table all");
             assert!(action.note.ends_with("one is missing"), "{}", action.note);
         }
+    }
+
+    /// What a host finds whose way back leads out of `device`.
+    fn found(device: u32, mode: &str) -> usize {
+        let (from, to) = ([198, 19, 0, 9].into(), [198, 18, 2, 2].into());
+        let flow = Flow { src: Some(from), dst: Some(to), ..Flow::default() };
+        let back = Packet { from: Some(to), ..Packet::to(from) };
+        let leads = Leads { device: Some(device), ..Leads::default() };
+        host(50, 50)
+            .flow(flow)
+            .setting(ALL, mode)
+            .answer(Question::Route(back), Answer::Route(Route::Leads(leads)))
+            .run(&RULE)
+            .len()
+    }
+
+    #[test]
+    fn a_way_back_that_is_right_by_now_needs_no_change() {
+        assert_eq!(found(2, "1"), 0, "it leads out of eth0.100");
+        assert_eq!(found(3, "1"), 1, "by another device");
+        assert_eq!(found(3, LOOSE), 0, "any will do");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::report::{
     finding::Finding,
     flow::Flow,
     model::{self, Location, Lost, Other, Report},
+    question::{Answer, Question, Unanswered},
 };
 
 /// Inode number of the namespace `gw`, which everything is about.
@@ -21,6 +22,7 @@ pub(in crate::diagnose) struct Host {
     rows: Vec<Location>,
     pub(super) before: Evidence,
     pub(super) now: Evidence,
+    answers: Vec<(Question, Answer)>,
 }
 
 impl Host {
@@ -36,7 +38,7 @@ impl Host {
             host_prefix: Some(String::new()),
             ..Evidence::default()
         };
-        Self { rows: Vec::new(), before: host.clone(), now: host }
+        Self { rows: Vec::new(), before: host.clone(), now: host, answers: Vec::new() }
     }
 
     /// Drops, dropped in `gw` as far as samples tell.
@@ -191,6 +193,12 @@ impl Host {
         self
     }
 
+    /// What `gw` answers; nothing to any other question.
+    pub(super) fn answer(mut self, question: Question, answer: Answer) -> Self {
+        self.answers.push((question, answer));
+        self
+    }
+
     /// The namespace `gw`.
     pub(in crate::diagnose) fn netns() -> Netns {
         Netns { name: Some("gw".into()), inum: GW }
@@ -198,9 +206,16 @@ impl Host {
 
     pub(super) fn run(self, rule: &'static super::Rule) -> Vec<Finding> {
         let (before, now) = (self.before.clone(), self.now.clone());
+        let answers = self.answers.clone();
         let report = self.report();
-        let facts = Facts::new(&report, &before, &now).of(rule);
-        let findings = (rule.check)(&facts);
+        let facts = Facts::new(&report, &before, &now);
+        let findings = super::decide(&[rule], &facts, &mut |asks, known| {
+            for ask in asks {
+                let answer = answers.iter().find(|(question, _)| *question == ask.question);
+                let answer = answer.filter(|_| ask.netns == GW).map(|(_, answer)| *answer);
+                known.insert(*ask, answer.ok_or(Unanswered::Gone));
+            }
+        });
         findings.iter().for_each(explained);
         findings
     }

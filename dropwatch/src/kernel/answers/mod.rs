@@ -1,0 +1,205 @@
+//! Answers to what rules ask about one packet, over netlink, in the namespace that they ask about.
+//!
+//! Nothing is asked that changes the host, and nothing needs a capability but to enter another
+//! namespace. The answer is of the namespace whose counters were read: the file has the same number,
+//! and where the kernel gives cookies, it has the same one.
+//!
+//! At most [`MOST`] questions are answered in a report, and it waits no longer than [`PATIENCE`] for
+//! all of them: they are asked by a thread of its own, since the kernel may be busy with its
+//! configuration (the RTNL lock). A thread that is late ends by itself, and until then nothing else is
+//! asked.
+
+mod neighbour;
+mod route;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Place,
+    inside::cookie,
+    netlink::{Error, Netlink},
+};
+use crate::report::question::{Answer, Answers, Ask, Question, Unanswered};
+
+/// Most questions answered in a report.
+const MOST: usize = 32;
+/// How long a report waits for all of its answers.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// `NETLINK_ROUTE` (include/uapi/linux/netlink.h).
+const ROUTE: isize = 0;
+
+/// A namespace to ask, and the cookie that it had when its counters were read.
+pub(super) struct Asked {
+    pub(super) place: Place,
+    pub(super) cookie: Option<u64>,
+}
+
+/// Whether a thread is still asking.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Busy(Arc<AtomicBool>);
+
+/// What one report may still ask.
+pub struct Inquiry<F> {
+    /// The namespace with an inode number.
+    find: F,
+    busy: Busy,
+    left: usize,
+    patience: Duration,
+}
+
+impl<F: Fn(u32) -> Option<Asked>> Inquiry<F> {
+    pub(super) fn new(busy: Busy, find: F) -> Self {
+        Self { find, busy, left: MOST, patience: PATIENCE }
+    }
+
+    /// Answers each of `asks`, or says why there is no answer.
+    pub fn answer(&mut self, asks: &[Ask], answers: &mut Answers) {
+        let mut work: BTreeMap<u32, (Asked, Vec<Question>)> = BTreeMap::new();
+        for ask in asks {
+            answers.insert(*ask, Err(Unanswered::TooLate));
+            if self.left == 0 {
+                answers.insert(*ask, Err(Unanswered::TooMany));
+            } else if let Some((_, questions)) = work.get_mut(&ask.netns) {
+                questions.push(ask.question);
+                self.left -= 1;
+            } else if let Some(asked) = (self.find)(ask.netns) {
+                work.insert(ask.netns, (asked, vec![ask.question]));
+                self.left -= 1;
+            } else {
+                answers.insert(*ask, Err(Unanswered::Gone));
+            }
+        }
+        self.wait_for(work, answers);
+    }
+
+    /// Has `work` done, and takes the answers that come in time.
+    fn wait_for(&mut self, work: BTreeMap<u32, (Asked, Vec<Question>)>, answers: &mut Answers) {
+        if work.is_empty() || self.busy.0.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let begin = Instant::now();
+        let (sender, receiver) = mpsc::channel();
+        let busy = self.busy.clone();
+        let asking = thread::Builder::new().name("answers".into()).spawn(move || {
+            for (netns, (asked, questions)) in &work {
+                ask_there(*netns, asked, questions, &sender);
+            }
+            busy.0.store(false, Ordering::Release);
+        });
+        if asking.is_err() {
+            self.busy.0.store(false, Ordering::Release);
+        }
+        // Ends when the thread does: it has the only sender.
+        while let Ok((ask, answer)) =
+            receiver.recv_timeout(self.patience.saturating_sub(begin.elapsed()))
+        {
+            answers.insert(ask, answer);
+        }
+        self.patience = self.patience.saturating_sub(begin.elapsed());
+    }
+}
+
+type Answered = (Ask, Result<Answer, Unanswered>);
+
+/// Asks all of `questions` in one namespace.
+fn ask_there(netns: u32, asked: &Asked, questions: &[Question], to: &Sender<Answered>) {
+    let send = |question: &Question, answer| {
+        // Nobody waits any more for what comes too late.
+        let _ = to.send((Ask { netns, question: *question }, answer));
+    };
+    let entered = asked.place.enter(|| {
+        if let (Some(then), Some(now)) = (asked.cookie, cookie())
+            && then != now
+        {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut netlink = Netlink::open(ROUTE)?;
+        for question in questions {
+            send(question, answer(&mut netlink, question));
+        }
+        Ok(())
+    });
+    if let Err(error) = entered {
+        let why = unanswered(&error);
+        questions.iter().for_each(|question| send(question, Err(why)));
+    }
+}
+
+/// Answers in the calling thread's namespace.
+fn answer(netlink: &mut Netlink, question: &Question) -> Result<Answer, Unanswered> {
+    match question {
+        Question::Route(packet) => route::ask(netlink, packet).map(Answer::Route),
+        Question::Neighbour(hop) => neighbour::ask(netlink, hop).map(Answer::Neighbour),
+    }
+}
+
+fn unanswered(error: &io::Error) -> Unanswered {
+    match error.kind() {
+        io::ErrorKind::NotFound => Unanswered::Gone,
+        io::ErrorKind::PermissionDenied => Unanswered::NotPermitted,
+        _ => Unanswered::Failed,
+    }
+}
+
+/// Sends one question, and returns the content of the answer or the kernel's error number.
+fn ask_kernel(
+    netlink: &mut Netlink,
+    message_type: u16,
+    content: &[u8],
+) -> Result<Result<Vec<u8>, i32>, Unanswered> {
+    let mut answer = None;
+    match netlink.ask(message_type, content, |message| answer = Some(message.to_vec())) {
+        Ok(()) => answer.map(Ok).ok_or(Unanswered::Failed),
+        Err(Error::Malformed) => Err(Unanswered::Failed),
+        Err(Error::Io(error)) => error.raw_os_error().map(Err).ok_or(Unanswered::Failed),
+    }
+}
+
+/// Adds an attribute (`struct nlattr`) to a question.
+fn add_attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    /// Bytes of its header.
+    const HEADER: usize = 4;
+    let length = u16::try_from(HEADER + value.len()).unwrap_or(u16::MAX);
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(value);
+    message.resize(message.len().next_multiple_of(4), 0);
+}
+
+/// `AF_INET` or `AF_INET6`, and the bytes, as they stand in messages.
+fn octets(address: std::net::IpAddr) -> (u8, Vec<u8>) {
+    match address {
+        std::net::IpAddr::V4(address) => (AF_INET, address.octets().to_vec()),
+        std::net::IpAddr::V6(address) => (AF_INET6, address.octets().to_vec()),
+    }
+}
+
+const AF_INET: u8 = libc::AF_INET as u8;
+const AF_INET6: u8 = libc::AF_INET6 as u8;
+
+fn address(bytes: &[u8]) -> Option<std::net::IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(Into::into),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(Into::into),
+        _ => None,
+    }
+}
+
+/// The first four bytes of an attribute's value.
+fn number(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests;
