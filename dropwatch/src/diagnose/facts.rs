@@ -167,7 +167,7 @@ impl<'a> Facts<'a> {
     /// may be empty, for all. On kernels without reasons the functions alone count, and there have
     /// to be some.
     pub fn rows(&self, reasons: &[&str], functions: &[&str]) -> Rows<'a> {
-        let wanted = |row: &&Location| {
+        let matching = |row: &&Location| {
             let function = row.symbol.as_deref().map(function_name);
             let here = functions.is_empty() || function.is_some_and(|f| functions.contains(&f));
             let why = match row.reason.as_deref() {
@@ -176,7 +176,7 @@ impl<'a> Facts<'a> {
             };
             here && why && !row.benign
         };
-        Rows(self.report.locations.iter().filter(wanted).collect())
+        Rows(self.report.locations.iter().filter(matching).collect())
     }
 
     /// As [`Facts::rows`], with those for which the kernel's code was never taught a reason.
@@ -188,8 +188,8 @@ impl<'a> Facts<'a> {
     /// function. Where there are none, those at `functions` without a reason, as on kernels whose
     /// code was taught it later.
     pub fn rows_for(&self, reason: &str, functions: &[&str]) -> Rows<'a> {
-        let told = self.rows(&[reason], &[]);
-        if told.is_empty() { self.rows(&[NOT_SPECIFIED], functions) } else { told }
+        let named = self.rows(&[reason], &[]);
+        if named.is_empty() { self.rows(&[NOT_SPECIFIED], functions) } else { named }
     }
 }
 

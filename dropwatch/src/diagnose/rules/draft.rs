@@ -100,7 +100,7 @@ impl<'a> Draft<'a> {
         self.evidence(name, value.into(), true, source)
     }
 
-    /// The same of something that need not have counted: then it is left out.
+    /// Something counted in the interval, which is left out where it counted nothing.
     pub(super) fn counted_too(self, name: &str, value: u64, source: &str) -> Self {
         if value > 0 { self.counted(name, value, source) } else { self }
     }
