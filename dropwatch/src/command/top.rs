@@ -1,6 +1,6 @@
 //! `dropwatch top`: the same counts as a picture that changes.
 
-use std::{io, thread};
+use std::{future::pending, io, thread};
 
 use anyhow::{Context, anyhow};
 use jiff::tz::TimeZone;
@@ -22,7 +22,10 @@ use crate::{
         state::{Key, State},
         view::{self, Look},
     },
-    session::Session,
+    session::{
+        Session,
+        reading::{Reading, meanwhile},
+    },
     settings::Watch,
     supervise::signals::Stop,
     verbose,
@@ -55,18 +58,17 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
 }
 
 async fn follow(
-    mut session: Session<'_>,
+    mut session: Session,
     mut terminal: DefaultTerminal,
     settings: &Watch,
 ) -> Result<(), Failure> {
     let mut stop = Stop::new().context("cannot listen to signals")?;
-    let mut keys = keys();
+    let keys = keys();
     let mut log: Option<KernelLog> = session.take_log()?;
     let start = session.start();
     for notice in &start.notices {
         verbose::to_stderr(notice);
     }
-    let mut state = State::new(start.host, !settings.show.view.fold_benign);
     let look = Look {
         medium: settings.show.medium,
         time_zone: TimeZone::system(),
@@ -74,30 +76,70 @@ async fn follow(
     };
     // The whole of what is known, for the page about a row.
     let table = knowledge::table().ok();
-    while !state.over {
-        terminal
-            .draw(|frame| view::draw(&state, table, &look, frame))
-            .context("cannot draw on the terminal")?;
-        let due = session.moment(session.due());
+    let mut draw =
+        |state: &State| terminal.draw(|frame| view::draw(state, table, &look, frame)).map(drop);
+    let session = Reading::new(session);
+    let state = State::new(start.host, !settings.show.view.fold_benign);
+    let mut user = User { keys, state, failed: None };
+    while !user.state.over {
+        draw(&user.state).context("cannot draw on the terminal")?;
+        if let Some(error) = user.failed {
+            return Err(anyhow!(error).context("cannot read the terminal").into());
+        }
+        let (due, look_due) = {
+            let session = session.held();
+            (session.moment(session.due()), session.look_due())
+        };
         tokio::select! {
             biased;
             () = stop.requested() => break,
-            event = keys.recv() => match event {
-                Some(Ok(event)) => event.into_iter().for_each(|key| state.key(key)),
-                Some(Err(error)) => {
-                    return Err(anyhow!(error).context("cannot read the terminal").into());
-                }
+            event = user.keys.recv() => match event {
+                Some(event) => user.heed(event),
                 None => break,
             },
-            () = session.look_due() => session.look()?,
+            () = sleep_until(look_due.unwrap_or(due)), if look_due.is_some() => session.held().look()?,
             () = sleep_until(due) => {
-                let taken = session.samples(false)?;
-                state.report(session.report(&taken.samples, 0)?);
+                let reading = session.read(|session| {
+                    let taken = session.samples(false)?;
+                    session.report(&taken.samples, 0)
+                });
+                let report = meanwhile(reading, &mut user, User::next, |user, event| {
+                    user.heed(event);
+                    // What cannot be drawn now cannot after the reading either, which is said then.
+                    let _said_later = draw(&user.state);
+                });
+                let report = report.await?;
+                user.state.report(report);
             }
         }
     }
-    session.detach(log.as_mut());
+    session.held().detach(log.as_mut());
     Ok(())
+}
+
+/// What the user sees and does.
+struct User {
+    keys: UnboundedReceiver<io::Result<Option<Key>>>,
+    state: State,
+    /// Why no more keys come.
+    failed: Option<io::Error>,
+}
+
+impl User {
+    /// Waits for the next key; for ever where none can come any more.
+    async fn next(&mut self) -> io::Result<Option<Key>> {
+        match self.keys.recv().await {
+            Some(event) => event,
+            None => pending().await,
+        }
+    }
+
+    fn heed(&mut self, event: io::Result<Option<Key>>) {
+        match event {
+            Ok(key) => key.into_iter().for_each(|key| self.state.key(key)),
+            Err(error) => self.failed = Some(error),
+        }
+    }
 }
 
 /// Keys as they are pressed; `None` stands for a new size of the screen.

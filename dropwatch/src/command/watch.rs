@@ -3,7 +3,10 @@
 use std::{future::pending, time::Duration};
 
 use anyhow::Context;
-use tokio::{runtime, time::sleep_until};
+use tokio::{
+    runtime,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     exit::Failure,
@@ -13,7 +16,10 @@ use crate::{
         model::{End, Line, Report},
         summary::Summing,
     },
-    session::Session,
+    session::{
+        Session, Taken,
+        reading::{Reading, meanwhile},
+    },
     settings::{Command, Limits, Watch},
     sink::{outputs::Outputs, serve::Exporter},
     supervise::{
@@ -51,7 +57,7 @@ pub fn run(settings: &Watch, command: &Command) -> Result<u8, Failure> {
 
 fn live(
     settings: &Watch,
-    mut session: Session<'_>,
+    mut session: Session,
     command: Option<(&Command, Launcher)>,
 ) -> Result<Option<u8>, Failure> {
     if settings.pcap.is_some() && !session.has_samples() {
@@ -85,6 +91,7 @@ fn live(
             exporter.serve()?;
         }
         let sums = Sums::new(settings, command.is_some());
+        let session = Reading::new(session);
         let run = Run { settings, session, outputs, exporter, command, sums };
         run.watch().await
     });
@@ -96,7 +103,7 @@ fn live(
 /// Everything that a run holds.
 struct Run<'a> {
     settings: &'a Watch,
-    session: Session<'a>,
+    session: Reading<Session>,
     outputs: Outputs<'a>,
     exporter: Option<Exporter>,
     command: Option<Supervised<'a>>,
@@ -123,7 +130,7 @@ impl Run<'_> {
         }
         .transpose()
         .context("cannot listen to signals")?;
-        let mut log = self.session.take_log()?;
+        let mut log = self.session.held().take_log()?;
         let followed = self.follow(&mut stop, &mut hangup, &mut log).await;
         if let Err(failure) = followed {
             if let Some(command) = self.command {
@@ -149,7 +156,7 @@ impl Run<'_> {
         hangup: &mut Option<Hangup>,
         log: &mut Option<KernelLog>,
     ) -> Result<(), Failure> {
-        let start = self.session.start();
+        let start = self.session.held().start();
         self.outputs.capture(&[Line::Start(start.clone())]).await;
         self.outputs.write(vec![Line::Start(start)]).await?;
         match &self.command {
@@ -169,9 +176,10 @@ impl Run<'_> {
             // A reader that has not taken the last report gets no new one before it has.
             let busy = self.outputs.are_busy();
             let next = self.command.as_ref().and_then(Supervised::starts_at);
-            let next = next.unwrap_or_else(|| self.session.due());
+            let next = next.unwrap_or_else(|| self.session.held().due());
             let due = if busy { ends_at } else { next.min(ends_at) };
-            let until = self.session.moment(due);
+            let until = self.session.held().moment(due);
+            let look_due = self.session.held().look_due();
             let alone = self.command.is_none();
             let wake = tokio::select! {
                 biased;
@@ -180,23 +188,23 @@ impl Run<'_> {
                 () = hung_up(hangup) => Wake::Reopen,
                 () = stop.requested(), if alone => Wake::Stop,
                 written = self.outputs.flushed(), if busy => Wake::Written(written),
-                () = self.session.look_due() => Wake::Look,
+                () = look_at(look_due) => Wake::Look,
                 () = sleep_until(until) => Wake::Tick,
                 () = next_log(log) => continue,
             };
             match wake {
                 Wake::Written(written) => written?,
                 Wake::Reopen => self.outputs.reopen(),
-                Wake::Look => self.session.look()?,
-                Wake::Command(event) => self.command.iter_mut().for_each(|it| it.heed(&event)),
+                Wake::Look => self.session.held().look()?,
+                Wake::Command(event) => heed(&mut self.command, &event),
                 Wake::Tick if due < ends_at && Some(reports + 1) != self.settings.count => {
                     reports += 1;
                     let starts = self.command.as_ref().and_then(Supervised::starts_at).is_some();
                     if starts {
                         // The baseline ends here: what happened in it is not the command's.
-                        self.session.look_everywhere();
+                        self.session.held().look_everywhere();
                     }
-                    let lines = self.report().await?;
+                    let lines = self.report(starts).await?;
                     if starts {
                         self.start_command().await;
                     }
@@ -212,30 +220,38 @@ impl Run<'_> {
     async fn start_command(&mut self) {
         if let Some(command) = &mut self.command {
             command.start().await;
-            self.session.restart_pace();
+            self.session.held().restart_pace();
             if !command.is_over() {
                 notify::ready();
             }
         }
     }
 
-    /// The lines of the time since the last report.
-    async fn report(&mut self) -> Result<Vec<Line>, Failure> {
-        let taken = self.session.samples(self.outputs.want_samples())?;
+    /// The lines of the time since the last report, which is the baseline or not. What happens to
+    /// the command is acted on while they are read.
+    async fn report(&mut self, baseline: bool) -> Result<Vec<Line>, Failure> {
+        let lines = self.outputs.want_samples();
+        let taken = self.session.read(move |session| session.samples(lines));
+        let taken =
+            meanwhile(taken, &mut self.command, event_of, |it, event| heed(it, &event)).await?;
         self.outputs.capture(&taken.lines).await;
-        let mut report = self.session.report(&taken.samples, self.outputs.not_captured())?;
-        self.count(&mut report);
-        Ok(self.lines(taken.lines, report))
+        let not_captured = self.outputs.not_captured();
+        let Taken { samples, lines } = taken;
+        let report = self.session.read(move |session| session.report(&samples, not_captured));
+        let mut report =
+            meanwhile(report, &mut self.command, event_of, |it, event| heed(it, &event)).await?;
+        self.count(&mut report, baseline);
+        Ok(self.lines(lines, report))
     }
 
-    fn count(&mut self, report: &mut Report) {
-        if self.command.as_ref().is_some_and(|command| command.starts_at().is_some()) {
+    fn count(&mut self, report: &mut Report, baseline: bool) {
+        if baseline {
             report.baseline = true;
             report.intervals = 1;
         }
         self.sums.add(report);
         if let Some(exporter) = &self.exporter {
-            let tracked = self.session.tracked();
+            let tracked = self.session.held().tracked();
             exporter.update(|totals| totals.add(report, tracked));
         }
     }
@@ -253,16 +269,21 @@ impl Run<'_> {
         log: Option<&mut KernelLog>,
     ) -> Result<(), Failure> {
         notify::stopping();
-        self.session.detach(log);
-        let taken = self.session.samples(self.outputs.want_samples())?;
+        self.session.held().detach(log);
+        let lines = self.outputs.want_samples();
+        let taken = self.session.read(move |session| session.samples(lines)).await?;
         // Before the report, which says what is missing.
         self.outputs.capture_last(&taken.lines, stop.requested()).await;
-        let mut report = self.session.report(&taken.samples, self.outputs.not_captured())?;
-        self.count(&mut report);
+        let not_captured = self.outputs.not_captured();
+        let Taken { samples, lines } = taken;
+        let report = self.session.read(move |session| session.report(&samples, not_captured));
+        let mut report = report.await?;
+        let baseline = self.command.as_ref().is_some_and(|it| it.starts_at().is_some());
+        self.count(&mut report, baseline);
         let unread = format!("{} drops of the last {}s", report.drops, report.interval_s);
-        let mut end: End = self.session.end();
+        let mut end: End = self.session.held().end();
         end.run = self.command.as_ref().map(|it| Box::new(it.ran(self.sums.summing.summary())));
-        let mut lines = self.lines(taken.lines, report);
+        let mut lines = self.lines(lines, report);
         lines.push(Line::End(end));
         self.outputs.write_last(lines, &unread, stop.requested()).await?;
         self.outputs.end()
@@ -309,6 +330,17 @@ async fn event_of(command: &mut Option<Supervised<'_>>) -> Event {
     }
 }
 
+fn heed(command: &mut Option<Supervised<'_>>, event: &Event) {
+    command.iter_mut().for_each(|it| it.heed(event));
+}
+
+async fn look_at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
+    }
+}
+
 async fn hung_up(hangup: &mut Option<Hangup>) {
     match hangup {
         Some(hangup) => hangup.received().await,
@@ -325,5 +357,77 @@ async fn next_log(log: &mut Option<KernelLog>) {
             }
         }
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+        sync::mpsc,
+        thread,
+    };
+
+    use super::*;
+
+    /// Longer than anything here takes that does not wait for the reading.
+    const BOUND: Duration = Duration::from_secs(10);
+
+    fn event_loop() -> runtime::Runtime {
+        runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn a_signal_reaches_the_command_while_a_reader_blocks() {
+        let command = Command {
+            program: "sleep".into(),
+            arguments: vec!["60".into()],
+            user: None,
+            baseline: None,
+        };
+        let launcher = Launcher::new(&command).unwrap();
+        event_loop().block_on(async {
+            let supervised = Supervised::new(&command, launcher).unwrap();
+            let mut supervised = Some(supervised);
+            supervised.as_mut().unwrap().start().await;
+            let (release, released) = mpsc::channel();
+            let reading = Reading::new(released);
+            // SAFETY: it reads and writes no memory; the event loop has a handler for this signal.
+            assert_eq!(unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) }, 0);
+            let read = reading.read(|it| it.recv_timeout(BOUND).is_ok());
+            let in_time = meanwhile(read, &mut supervised, event_of, |command, event| {
+                let ended = matches!(event, Event::Ended(_));
+                heed(command, &event);
+                if ended {
+                    release.send(()).unwrap();
+                }
+            });
+            assert!(in_time.await, "the command did not end while the reading was under way");
+            assert_eq!(supervised.unwrap().code(), 128 + libc::SIGUSR1 as u8);
+        });
+    }
+
+    #[test]
+    fn metrics_are_served_while_a_reader_blocks() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let exporter = Exporter::bind(address, BOUND).unwrap();
+        event_loop().block_on(async {
+            exporter.serve().unwrap();
+            let (release, released) = mpsc::channel();
+            thread::spawn(move || {
+                let mut client = TcpStream::connect(address).unwrap();
+                client.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+                let mut first = [0; 15];
+                client.read_exact(&mut first).unwrap();
+                release.send(first).unwrap();
+            });
+            let reading = Reading::new(released);
+            let read = reading.read(|it| it.recv_timeout(BOUND));
+            let answer = meanwhile(read, &mut None, event_of, |it, event| heed(it, &event)).await;
+            assert_eq!(&answer.unwrap(), b"HTTP/1.1 200 OK");
+        });
     }
 }

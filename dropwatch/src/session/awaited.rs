@@ -5,8 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep_until;
-
 use crate::{filter::Packets, kernel::Namespaces};
 
 /// Time between two looks. What a namespace drops before the first one that sees it is not counted.
@@ -51,12 +49,9 @@ impl Awaited {
         self.names.is_empty()
     }
 
-    /// Waits until it is time to look; for ever where there is nothing to look for.
-    pub async fn due(&self) {
-        match self.is_empty() {
-            true => std::future::pending().await,
-            false => sleep_until(self.next.into()).await,
-        }
+    /// When it is time to look; `None` where there is nothing to look for.
+    pub fn due(&self) -> Option<Instant> {
+        (!self.is_empty()).then_some(self.next)
     }
 
     /// Looks every name up, and returns those that stand for another namespace now.

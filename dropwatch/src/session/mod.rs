@@ -6,6 +6,7 @@ mod asked;
 mod awaited;
 pub mod meter;
 pub mod pace;
+pub mod reading;
 mod wanted;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -46,8 +47,8 @@ use crate::{
 };
 
 /// A program in the kernel that counts, and the names and the evidence of this host.
-pub struct Session<'a> {
-    settings: &'a Watch,
+pub struct Session {
+    settings: Watch,
     probe: Probe,
     names: HostNames,
     /// Which notices of [`HostNames::notices`] were given, or would help nobody.
@@ -74,13 +75,13 @@ pub struct Taken {
     pub lines: Vec<Line>,
 }
 
-impl<'a> Session<'a> {
+impl Session {
     /// Attaches. What else needs the capabilities of the caller comes next, then
     /// [`Session::give_up_privileges`].
     ///
     /// # Errors
     /// Why nothing can be counted.
-    pub fn attach(settings: &'a Watch) -> Result<Self, Failure> {
+    pub fn attach(settings: &Watch) -> Result<Self, Failure> {
         if settings.verbose {
             verbose::enable();
         }
@@ -105,7 +106,7 @@ impl<'a> Session<'a> {
             by: settings.by.clone(),
         };
         Ok(Self {
-            settings,
+            settings: settings.clone(),
             probe,
             names,
             told: [false; 2],
@@ -180,10 +181,9 @@ impl<'a> Session<'a> {
         self.pace = Pace::from(self.settings.interval, self.now());
     }
 
-    /// Waits until it is time to look for namespaces that are still to come; for ever where there
-    /// are none.
-    pub async fn look_due(&self) {
-        self.awaited.due().await;
+    /// When it is time to look for namespaces that are still to come; `None` where there are none.
+    pub fn look_due(&self) -> Option<tokio::time::Instant> {
+        self.awaited.due().map(Into::into)
     }
 
     /// Looks for namespaces that are still to come, and has the kernel side filter by those that
@@ -218,7 +218,7 @@ impl<'a> Session<'a> {
         notices.extend(self.probe.lacks().iter().map(ToString::to_string));
         notices.extend(self.names.status().notices(has_reason));
         notices.append(&mut self.notices);
-        let Watch { interval, filters, .. } = self.settings;
+        let Watch { interval, filters, .. } = &self.settings;
         let start = self.reporter.start(Timestamp::now(), *interval, notices, filters.clone());
         probe::give_back_memory();
         start
@@ -259,7 +259,7 @@ impl<'a> Session<'a> {
             meter.tell(&self.probe, since_attach);
         }
         counters.lost.pcap = not_captured;
-        // Next to each other: what is counted in between shows in one of them alone.
+        // Read right after the counters: a drop in between shows in one of them alone.
         if let Some(evidence) = &mut self.evidence {
             let sampled = samples.iter().filter_map(|sample| sample.netns).collect();
             evidence.read(self.names.namespaces(), &sampled);
@@ -268,18 +268,7 @@ impl<'a> Session<'a> {
         let intervals = self.pace.advance(since_attach);
         let fallen = self.reporter.fallen();
         let mut report = self.reporter.report(&snapshot, intervals, samples, &mut self.names);
-        let asked_before = std::mem::take(&mut self.asked_before);
-        if let Some(evidence) = &self.evidence {
-            let devices = self.reporter.devices();
-            let sent = diagnose::settle(&mut report, devices, evidence.before(), evidence.now());
-            self.reporter.add_benign(sent);
-            report.findings = findings(&report, evidence);
-            // The counters of a namespace whose drops are left out would be held against those of
-            // others.
-            let is_asked =
-                |inum: u32| filter::lets_through(&self.netns, inum) || asked_before.contains(&inum);
-            report.findings.retain(|it| it.netns.as_ref().is_none_or(|netns| is_asked(netns.inum)));
-        }
+        self.diagnose(&mut report);
         if self.reporter.fallen() > fallen {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
         }
@@ -291,6 +280,21 @@ impl<'a> Session<'a> {
             }
         }
         Ok(report)
+    }
+
+    /// Has the rules make findings of the evidence that was read with the report's counters.
+    fn diagnose(&mut self, report: &mut Report) {
+        let asked_before = std::mem::take(&mut self.asked_before);
+        let Some(evidence) = &self.evidence else { return };
+        let devices = self.reporter.devices();
+        let sent = diagnose::settle(report, devices, evidence.before(), evidence.now());
+        self.reporter.add_benign(sent);
+        report.findings = findings(report, evidence);
+        // The counters of a namespace whose drops are left out would be held against those of
+        // others.
+        let is_asked =
+            |inum: u32| filter::lets_through(&self.netns, inum) || asked_before.contains(&inum);
+        report.findings.retain(|it| it.netns.as_ref().is_none_or(|netns| is_asked(netns.inum)));
     }
 
     /// Connection tracking at the end of the last report; nothing without findings.
