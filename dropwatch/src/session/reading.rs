@@ -102,7 +102,13 @@ mod tests {
             // The reading ends only because the event was served: its release comes from there.
             let mut events = vec![release];
             let next = async |events: &mut Vec<mpsc::Sender<()>>| match events.pop() {
-                Some(event) => event,
+                Some(event) => {
+                    // Only after the reading has begun, or this would pass without a thread.
+                    while reading.0.try_lock().is_ok() {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    event
+                }
                 None => std::future::pending().await,
             };
             let served = meanwhile(read, &mut events, next, |_, event| event.send(()).unwrap());
