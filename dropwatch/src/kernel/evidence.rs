@@ -164,7 +164,7 @@ impl Collector {
     pub fn answerer(&self) -> impl FnMut(&[Ask], &mut Answers) + '_ {
         let mut inquiry = Inquiry::new(self.answering.clone(), |inum| {
             let (known, space) = (self.places.get(&inum)?, self.now.spaces.get(&inum)?);
-            Some(Asked { place: known.place.clone(), cookie: space.cookie })
+            Some(Asked { netns: known.place.clone(), cookie: space.cookie })
         });
         move |asks, answers| inquiry.answer(asks, answers)
     }

@@ -70,7 +70,11 @@ impl<'a> Supervised<'a> {
         matches!(self.state, State::Over { .. })
     }
 
+    /// Starts it, unless a signal has ended the run before.
     pub async fn start(&mut self) {
+        if self.is_over() {
+            return;
+        }
         let over = |code| State::Over { code, status: None, ran: Duration::ZERO };
         // While it is being started there is nobody to ask for its status.
         let State::Waiting(launcher) = std::mem::replace(&mut self.state, over(0)) else { return };

@@ -25,9 +25,9 @@ use std::{
 };
 
 use super::{
-    Place,
+    ReachableNetns,
     inside::cookie,
-    netlink::{Error, Netlink},
+    netlink::{Netlink, NetlinkError},
 };
 use crate::report::question::{Answer, Answers, Ask, Question, Unanswered};
 
@@ -41,7 +41,7 @@ const ROUTE: isize = 0;
 
 /// A namespace to ask, and the cookie that it had when its counters were read.
 pub(super) struct Asked {
-    pub(super) place: Place,
+    pub(super) netns: ReachableNetns,
     pub(super) cookie: Option<u64>,
 }
 
@@ -118,7 +118,7 @@ fn ask_there(netns: u32, asked: &Asked, questions: &[Question], to: &Sender<Answ
         // Nobody waits any more for what comes too late.
         let _ = to.send((Ask { netns, question: *question }, answer));
     };
-    let entered = asked.place.enter(|| {
+    let entered = asked.netns.enter(|| {
         if let (Some(then), Some(now)) = (asked.cookie, cookie())
             && then != now
         {
@@ -161,8 +161,8 @@ fn ask_kernel(
     let mut answer = None;
     match netlink.ask(message_type, content, |message| answer = Some(message.to_vec())) {
         Ok(()) => answer.map(Ok).ok_or(Unanswered::Failed),
-        Err(Error::Malformed) => Err(Unanswered::Failed),
-        Err(Error::Io(error)) => error.raw_os_error().map(Err).ok_or(Unanswered::Failed),
+        Err(NetlinkError::Malformed) => Err(Unanswered::Failed),
+        Err(NetlinkError::Io(error)) => error.raw_os_error().map(Err).ok_or(Unanswered::Failed),
     }
 }
 

@@ -77,8 +77,8 @@ fn own() -> Asked {
     let path = root.path("proc/self/ns/net").read_link().expect("our own");
     let text = path.to_string_lossy().into_owned();
     let inum = text.trim_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number");
-    let place = Namespaces::new(&root).place(inum).expect("our own");
-    Asked { place, cookie: cookie() }
+    let netns = Namespaces::new(&root).reach(inum).expect("our own");
+    Asked { netns, cookie: cookie() }
 }
 
 fn route(to: [u8; 4]) -> Question {
@@ -155,7 +155,7 @@ fn while_a_thread_is_late_nothing_is_asked() {
 }
 
 #[test]
-fn a_place_that_cannot_be_entered_says_why_for_each_question() {
+fn a_namespace_that_cannot_be_entered_says_why_for_each_question() {
     let asked = Asked { cookie: Some(0), ..own() };
     let (sender, receiver) = mpsc::channel();
     let questions = [route([127, 0, 0, 1]), route([127, 0, 0, 2])];
