@@ -29,11 +29,13 @@ fn look() -> Look {
 fn location(symbol: &str, reason: &str, count: u64, netns: &str) -> Location {
     let inum = 7;
     Location {
-        symbol: Some(symbol.to_owned()),
-        offset: Some(0x7d),
-        module: (symbol == "nft_do_chain").then(|| "nf_tables".to_owned()),
-        reason: Some(reason.to_owned()),
-        subsystem: Some("CORE".to_owned()),
+        place: Place {
+            symbol: Some(symbol.to_owned()),
+            offset: Some(0x7d),
+            module: (symbol == "nft_do_chain").then(|| "nf_tables".to_owned()),
+            reason: Some(reason.to_owned()),
+            subsystem: Some("CORE".to_owned()),
+        },
         address: Address::default(),
         count,
         rate: count as f64,
@@ -62,7 +64,7 @@ fn location(symbol: &str, reason: &str, count: u64, netns: &str) -> Location {
 fn report(seq: u64, rows: Vec<Location>) -> Report {
     let drops: u64 = rows.iter().map(|row| row.count).sum();
     let end: jiff::Timestamp = "2026-11-22T07:35:00Z".parse().unwrap();
-    let full = rows.iter().any(|row| row.symbol.as_deref() == Some("nf_hook_slow"));
+    let full = rows.iter().any(|row| row.place.symbol.as_deref() == Some("nf_hook_slow"));
     let finding = Finding {
         rule: "conntrack_table_full".to_owned(),
         severity: Severity::Critical,
@@ -82,8 +84,8 @@ fn report(seq: u64, rows: Vec<Location>) -> Report {
         unreachable: None,
         places: rows
             .iter()
-            .filter(|row| row.symbol.as_deref() == Some("nf_hook_slow"))
-            .map(Place::of)
+            .filter(|row| row.place.symbol.as_deref() == Some("nf_hook_slow"))
+            .map(|row| row.place.clone())
             .collect(),
     };
     Report {
@@ -142,7 +144,7 @@ fn screen_on(medium: Medium, state: &State, width: u16, height: u16) -> String {
 
 /// Symbols of the rows in their order.
 fn order(state: &State) -> Vec<String> {
-    state.rows().iter().map(|row| row.last.symbol.clone().unwrap()).collect()
+    state.rows().iter().map(|row| row.last.place.symbol.clone().unwrap()).collect()
 }
 
 #[test]
@@ -268,7 +270,7 @@ fn a_selection_stays_with_its_row() {
     let mut state = story(14);
     state.key(Key::Down);
     let rows = state.rows();
-    assert_eq!(rows[state.selected(&rows)].last.symbol.as_deref(), Some("nft_do_chain"));
+    assert_eq!(rows[state.selected(&rows)].last.place.symbol.as_deref(), Some("nft_do_chain"));
     state.report(report(15, vec![location("nft_do_chain", "NETFILTER_DROP", 9_999, "web")]));
     let rows = state.rows();
     assert_eq!(state.selected(&rows), 0, "the row has moved to the top");
@@ -318,7 +320,8 @@ fn a_row_that_is_no_more_keeps_its_total_and_history_has_a_bound() {
         state.report(report(second, Vec::new()));
     }
     let rows = state.rows();
-    let row = rows.iter().find(|row| row.last.symbol.as_deref() == Some("nft_do_chain")).unwrap();
+    let row =
+        rows.iter().find(|row| row.last.place.symbol.as_deref() == Some("nft_do_chain")).unwrap();
     assert_eq!((row.total, row.rate, row.history.len()), (5_000, 0.0, HISTORY));
 }
 
@@ -328,7 +331,7 @@ fn type_text(state: &mut State, text: &str) {
 
 fn selected(state: &State) -> String {
     let rows = state.rows();
-    rows[state.selected(&rows)].last.symbol.clone().unwrap()
+    rows[state.selected(&rows)].last.place.symbol.clone().unwrap()
 }
 
 #[test]

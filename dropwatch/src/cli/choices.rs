@@ -5,7 +5,7 @@ use clap::{ValueEnum, builder::PossibleValue};
 
 use crate::{
     render::Format,
-    report::{finding::Severity, groups::By},
+    report::{finding::Severity, model::groups::By},
 };
 
 impl ValueEnum for Format {

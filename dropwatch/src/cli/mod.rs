@@ -27,7 +27,7 @@ pub use self::{
 use crate::{
     exit::{self, Failure},
     render::{Format, Medium, pcapng::SNAPLEN},
-    report::{finding::Severity, groups::By},
+    report::{finding::Severity, model::groups::By},
 };
 
 /// What `--version` says; `-V` is the first line of it.

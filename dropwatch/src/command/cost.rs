@@ -21,6 +21,7 @@ use crate::{
         doctor::{Check, Mark, Section, doctor},
         words::Bytes,
     },
+    report::number::exact_per_second,
     session::meter::share_of_a_core,
     settings::Terminal,
     sink::output::ended_by_reader,
@@ -74,7 +75,7 @@ pub fn measure(duration: Duration, terminal: Terminal) -> Result<(), Failure> {
 /// `memory` is what the maps take in the kernel, bytes.
 fn checks(cost: RunTime, elapsed: Duration, memory: Option<u64>) -> Vec<Check> {
     let seconds = elapsed.as_secs_f64();
-    let rate = cost.runs as f64 / seconds;
+    let rate = exact_per_second(cost.runs, seconds);
     let mut checks = vec![Check::new(
         Mark::Note,
         "dropped meanwhile",

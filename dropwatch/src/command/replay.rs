@@ -27,6 +27,7 @@ use crate::{
         compare,
         decode::{DecodeError, decode},
         model::Line,
+        number::each_of,
         summary::Summing,
         view::View,
     },
@@ -150,7 +151,7 @@ pub fn serve(path: &Path, address: SocketAddr) -> Result<(), Failure> {
     if first.is_none() {
         reader.ended()?;
     }
-    let nominal = first.as_ref().map(|report| report.interval_s / report.intervals as f64);
+    let nominal = first.as_ref().map(|report| each_of(report.interval_s, report.intervals));
     let interval = interval_s.or(nominal).unwrap_or_default();
     let exporter = Exporter::bind(address, Duration::from_secs_f64(interval))?;
     exporter.update(|totals| {

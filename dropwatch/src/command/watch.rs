@@ -14,6 +14,7 @@ use crate::{
     probe::KernelLog,
     report::{
         model::{End, Line, Report},
+        number::exact_per_second,
         summary::Summing,
     },
     session::{
@@ -314,7 +315,7 @@ impl Sums {
         // The last interval of a run may be so short that a single drop makes a high rate.
         if report.interval_s >= self.interval.as_secs_f64() * 0.9 {
             let drops = self.summing.harmful() - before;
-            self.highest = self.highest.max(drops as f64 / report.interval_s);
+            self.highest = self.highest.max(exact_per_second(drops, report.interval_s));
         }
     }
 

@@ -168,9 +168,9 @@ impl<'a> Facts<'a> {
     /// to be some.
     pub fn rows(&self, reasons: &[&str], functions: &[&str]) -> Rows<'a> {
         let matching = |row: &&Location| {
-            let function = row.symbol.as_deref().map(function_name);
+            let function = row.place.symbol.as_deref().map(function_name);
             let here = functions.is_empty() || function.is_some_and(|f| functions.contains(&f));
-            let why = match row.reason.as_deref() {
+            let why = match row.place.reason.as_deref() {
                 Some(reason) => reasons.is_empty() || reasons.contains(&reason),
                 None => !functions.is_empty(),
             };

@@ -39,7 +39,7 @@ pub fn settle(
 ) -> u64 {
     let facts = Facts::new(report, before, now);
     let named = |row: &Location| {
-        let place = Place::of(row);
+        let place = row.place.clone();
         devices.iter().find(|(known, _)| *known == place).map(|(_, devices)| devices.as_slice())
     };
     let is_sent = |row: &Location| {
@@ -57,10 +57,10 @@ pub fn settle(
 }
 
 fn is_of_kind(row: &Location) -> bool {
-    let function = row.symbol.as_deref().map(function_name);
-    let subsystem = row.subsystem.as_deref().unwrap_or(CORE);
+    let function = row.place.symbol.as_deref().map(function_name);
+    let subsystem = row.place.subsystem.as_deref().unwrap_or(CORE);
     // Before Linux 5.17 no caller gave a reason.
-    let reason = row.reason.as_deref().unwrap_or(NOT_SPECIFIED);
+    let reason = row.place.reason.as_deref().unwrap_or(NOT_SPECIFIED);
     subsystem == CORE
         && reason == NOT_SPECIFIED
         && function.is_some_and(|function| FUNCTIONS.contains(&function))
@@ -127,7 +127,7 @@ mod tests {
         now: &[(u32, u64, u64)],
     ) -> bool {
         let mut report = Host::new().row(count, function, reason).report();
-        let place = Place::of(&report.locations[0]);
+        let place = report.locations[0].place.clone();
         let before: Vec<_> = now.iter().map(|(index, ..)| (*index, 100, 0)).collect();
         let now: Vec<_> =
             now.iter().map(|(index, sent, lost)| (*index, 100 + sent, *lost)).collect();

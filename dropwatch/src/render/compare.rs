@@ -74,8 +74,7 @@ fn amount(amount: Amount) -> String {
 }
 
 fn row(change: &Change, medium: Medium) -> Vec<String> {
-    let name = words::function(change.symbol.as_deref());
-    let place = words::place(&name, None, change.module.as_deref(), change.reason.as_deref());
+    let place = words::place(&change.place, None);
     let mut line =
         format!("{:>RATE$} {:>RATE$}  {place}", amount(change.before), amount(change.after));
     let style = match (change.before.count, change.after.count) {

@@ -30,7 +30,7 @@ use super::{
 use crate::report::{
     conntrack::{BUCKET_BYTES, Conntrack, Counter, Ranking, Row, StateRow, Stats},
     facts::Netns,
-    model::share,
+    number::share,
 };
 
 /// Least share of the limit at which it is pointed out that there is not much room left.

@@ -11,8 +11,8 @@
 
 use super::{details::label, medium::Medium, words::Percent, wrap::columns};
 use crate::report::{
-    groups::{By, GroupRow, Groups},
-    model::share,
+    model::groups::{By, GroupRow, Groups},
+    number::share,
 };
 
 /// How far in the rows are, columns.

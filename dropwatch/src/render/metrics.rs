@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::clean::clean;
 use crate::report::{
+    number::unix_seconds,
     place::Place,
     totals::{Found, Totals},
 };
@@ -66,12 +67,11 @@ struct Page {
 
 impl Page {
     fn drops(&mut self, totals: &Totals) {
-        let other = |count, benign| (place("other", [&None, &None, &None], benign), count);
+        let unnamed = Place::default();
+        let other = |count, benign| (place("other", &unnamed, benign), count);
         let others = [other(totals.other, false), other(totals.other_benign, true)];
         let places = totals.places.iter().map(|((it, benign), count)| {
-            let Place { symbol, module, reason, subsystem, .. } = it;
-            let symbol = symbol.as_deref().unwrap_or("unknown");
-            (place(symbol, [module, reason, subsystem], *benign), *count)
+            (place(it.symbol.as_deref().unwrap_or("unknown"), it, *benign), *count)
         });
         let help = "Packets that the kernel dropped, and whether that is known to be harmless.";
         self.counter("dropwatch_drops", help, places.chain(others));
@@ -102,7 +102,7 @@ impl Page {
             let name = "dropwatch_last_report_timestamp_seconds";
             let help = "End of the last report, in Unix time.";
             self.family(name, Kind::Gauge, Some("seconds"), help);
-            self.sample(name, "", last.as_millisecond() as f64 / 1e3);
+            self.sample(name, "", unix_seconds(last.as_millisecond()));
         }
         self.family("dropwatch_build", Kind::Info, None, "What counts, and what is counted on.");
         let kernel = totals.host.kernel.as_str();
@@ -198,8 +198,11 @@ impl Page {
     }
 }
 
-fn place(symbol: &str, rest: [&Option<String>; 3], benign: bool) -> String {
-    let [module, reason, subsystem] = rest.map(|text| text.as_deref().unwrap_or_default());
+/// The labels of a place that is called `symbol`; without its offset, which builds differ in.
+fn place(symbol: &str, place: &Place, benign: bool) -> String {
+    let Place { symbol: _, offset: _, module, reason, subsystem } = place;
+    let [module, reason, subsystem] =
+        [module, reason, subsystem].map(|text| text.as_deref().unwrap_or_default());
     let benign = if benign { "true" } else { "false" };
     labels(&[
         ("symbol", symbol),

@@ -27,7 +27,8 @@ use super::{
 };
 use crate::report::{
     model::RanCommand,
-    summary::{Before, Found, Row, Summary, Worst},
+    model::summary::{Before, Summary, SummaryFinding, SummaryRow, Worst},
+    number::exact_per_second,
 };
 
 /// Columns of a severity and the space behind it.
@@ -106,7 +107,7 @@ fn totals(summary: &Summary) -> String {
 
 fn rows(summary: &Summary, medium: Medium) -> Vec<String> {
     let harmful = summary.locations.iter().filter(|row| !row.benign);
-    let shown: Vec<&Row> = harmful.clone().take(TEXT_TOP).collect();
+    let shown: Vec<&SummaryRow> = harmful.clone().take(TEXT_TOP).collect();
     let below: u64 = harmful.skip(TEXT_TOP).fold(0, |sum, row| sum.saturating_add(row.count));
     let below = below.saturating_add(summary.other);
     let counts = shown.iter().map(|row| row.count).chain([below, summary.benign]);
@@ -127,16 +128,12 @@ fn rows(summary: &Summary, medium: Medium) -> Vec<String> {
 }
 
 /// Where, which part, and what is new about it.
-fn place(row: &Row, summary: &Summary) -> String {
-    let Row { symbol, offset, module, reason, .. } = row;
-    let offset = symbol.as_ref().and(*offset);
-    let name = words::function(symbol.as_deref());
-    let place = words::place(&name, offset, module.as_deref(), reason.as_deref());
-    let mut line = format!("at {place} {}", Percent(row.share));
+fn place(row: &SummaryRow, summary: &Summary) -> String {
+    let mut line = format!("at {} {}", words::place(&row.place, None), Percent(row.share));
     match summary.before {
         Some(_) if row.before == 0 => line += ", new",
         Some(Before { duration_s, .. }) if duration_s > 0.0 => {
-            let before = row.before as f64 / duration_s;
+            let before = exact_per_second(row.before, duration_s);
             line += &format!(", {}; {} before", PerSecond(row.rate), PerSecond(before));
         }
         _ => {}
@@ -144,7 +141,11 @@ fn place(row: &Row, summary: &Summary) -> String {
     line
 }
 
-fn finding(found: &Found, medium: Medium, clock: &impl Fn(Timestamp) -> String) -> Vec<String> {
+fn finding(
+    found: &SummaryFinding,
+    medium: Medium,
+    clock: &impl Fn(Timestamp) -> String,
+) -> Vec<String> {
     let mut lines = findings::title(found.severity, &found.title, medium);
     let reports = count(found.reports, "report");
     let when = match found.first == found.last {

@@ -29,7 +29,10 @@ use super::{
     summary, tree,
     words::{PerSecond, Percent, count, drops_in, location, losses, of_them_benign},
 };
-use crate::report::model::{Address, End, Line, Location, Lost, Report, Start, share};
+use crate::report::{
+    model::{Address, End, Line, Location, Lost, Report, Start},
+    number::share,
+};
 
 /// How much further in than a row's count the lines of its details begin, columns.
 const DETAILS: usize = 3;
@@ -135,7 +138,7 @@ impl Text {
         let (place, percent) = (location(row), Percent(row.share));
         let mut line = format!("{:>width$} packets dropped at {place} {percent}", row.count);
         // An unnamed location shows its address already, in place of the name.
-        if let (Some(_), Some(raw)) = (&row.symbol, row.address.public()) {
+        if let (Some(_), Some(raw)) = (&row.place.symbol, row.address.public()) {
             line += &format!(" {}", Address::hex(raw));
         }
         let mut lines = self.row(line, width + REST);

@@ -17,7 +17,7 @@ use std::cmp::Reverse;
 use super::{details::function, words::Percent, wrap::wrap};
 use crate::report::{
     facts::{CallPath, Details, Frame},
-    model::share,
+    number::share,
 };
 
 /// Columns that a name has at least: branches that leave less go on at the same place.

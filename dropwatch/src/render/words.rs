@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::clean;
-use crate::report::model::{Address, Location, Lost};
+use crate::report::model::{Address, Location, Lost, Place};
 
 /// What was lost, by cause, in the words of the reports: `12 not located: 12 nested`.
 ///
@@ -103,38 +103,37 @@ impl Display for Percent {
     }
 }
 
-/// `nf_hook_slow+0x7d [module] (NETFILTER_DROP)`, of the name that [`symbol`] gives. What has no name
-/// has no offset either.
-pub(super) fn place(
-    symbol: &str,
-    offset: Option<u64>,
-    module: Option<&str>,
-    reason: Option<&str>,
-) -> String {
-    let mut place = symbol.to_owned();
-    if let Some(offset) = offset {
-        place += &format!("+{offset:#x}");
+/// `nf_hook_slow+0x7d [module] (NETFILTER_DROP)`, in a line of its own words. An unnamed location has
+/// its raw address for a name, where `address` is known, and no offset.
+pub(super) fn place(place: &Place, address: Option<u64>) -> String {
+    let Place { symbol, offset, module, reason, subsystem: _ } = place;
+    let mut words: String = named(symbol.as_deref(), address);
+    if let Some(offset) = symbol.as_ref().and(*offset) {
+        words += &format!("+{offset:#x}");
     }
     if let Some(module) = module {
-        place += &format!(" [{}]", clean(module));
+        words += &format!(" [{}]", clean(module));
     }
     if let Some(reason) = reason {
-        place += &format!(" ({})", clean(reason));
+        words += &format!(" ({})", clean(reason));
     }
-    place
+    words
 }
 
-/// The same of a row.
+/// What a row is about: `nf_hook_slow+0x7d [module] (NETFILTER_DROP)`.
 pub(super) fn location(row: &Location) -> String {
-    let offset = row.symbol.as_ref().and(row.offset);
-    place(&symbol(row), offset, row.module.as_deref(), row.reason.as_deref())
+    place(&row.place, row.address.known())
 }
 
 /// The function's name without offset; an unnamed location's raw address.
 pub(super) fn symbol(row: &Location) -> String {
-    match (&row.symbol, row.address.known()) {
+    named(row.place.symbol.as_deref(), row.address.known())
+}
+
+fn named(symbol: Option<&str>, address: Option<u64>) -> String {
+    match (symbol, address) {
         (None, Some(raw)) => Address::hex(raw),
-        (name, _) => function(name.as_deref()),
+        (name, _) => function(name),
     }
 }
 

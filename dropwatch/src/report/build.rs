@@ -6,16 +6,19 @@ use dropwatch_common::DropKey;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Names,
+    address::Address,
     delta::Delta,
     details::{self, Device, Samples},
     flow::Flow,
-    groups::{By, Groups},
+    groups,
     model::{
-        Address, End, Host, Location, Other, Reason, Report, Sampled, Start, Symbol, round, share,
+        End, Host, Location, Other, Report, Sampled, Start,
+        groups::{By, Groups},
     },
+    names::Names,
+    number::{rate, seconds, share, to_microsecond},
     options::Options,
-    place::Place,
+    place::{Place, Reason, Symbol},
     sample::{Clock, Sample},
     snapshot::{Counters, Lost, Snapshot},
     timestamp::to_millisecond,
@@ -116,7 +119,7 @@ impl Reporter {
             .into_iter()
             .map(|(key, count)| {
                 let row = self.location(key, count, drops, interval, names);
-                devices.push((Place::of(&row), samples.devices(key)));
+                devices.push((row.place.clone(), samples.devices(key)));
                 self.detailed(row, key, &mut samples, names)
             })
             .collect();
@@ -126,14 +129,8 @@ impl Reporter {
         self.devices = devices;
         // Unnamed rows after named ones; the address settles what would depend on hashing.
         locations.sort_by(|a, b| {
-            let rank = |row: &Location| (Reverse(row.count), row.symbol.is_none());
-            rank(a)
-                .cmp(&rank(b))
-                .then_with(|| a.symbol.cmp(&b.symbol))
-                .then_with(|| {
-                    (a.offset, &a.reason, &a.module).cmp(&(b.offset, &b.reason, &b.module))
-                })
-                .then_with(|| (a.address, &a.subsystem).cmp(&(b.address, &b.subsystem)))
+            let rank = |row: &Location| (Reverse(row.count), row.place.symbol.is_none());
+            rank(a).cmp(&rank(b)).then_with(|| by_name(a).cmp(&by_name(b)))
         });
 
         let groups = (!self.options.by.is_empty())
@@ -160,18 +157,13 @@ impl Reporter {
 
     /// One sampled drop by itself.
     pub fn sampled(&self, sample: &Sample, clock: &Clock, names: &mut dyn Names) -> Sampled {
-        let (symbol, offset, module) = named(names.symbol(sample.key.location));
-        let (reason, subsystem) = explained(names.reason(sample.key.reason));
+        let place = Place::new(names.symbol(sample.key.location), names.reason(sample.key.reason));
         let device = sample.netns.zip(sample.ifindex);
         Sampled {
             host: self.host.clone(),
             time: clock.wall(sample.time),
-            at_s: round(clock.since_attach(sample.time).as_secs_f64(), 6),
-            symbol,
-            offset,
-            module,
-            reason,
-            subsystem,
+            at_s: to_microsecond(clock.since_attach(sample.time)),
+            place,
             address: self.address(sample.key.location),
             weight: sample.weight,
             cpu: sample.cpu,
@@ -249,14 +241,8 @@ impl Reporter {
         let reason = names.reason(key.reason);
         let benign = (self.benign)(symbol.as_ref(), reason.as_ref());
         let total = self.seen.drops.get(&key).copied().unwrap_or(count);
-        let (symbol, offset, module) = named(symbol);
-        let (reason, subsystem) = explained(reason);
         Location {
-            symbol,
-            offset,
-            module,
-            reason,
-            subsystem,
+            place: Place::new(symbol, reason),
             address: self.address(key.location),
             count,
             rate: rate(count, interval),
@@ -281,7 +267,7 @@ impl Reporter {
         let of_places = self.options.by == [By::Cpu];
         let no_room = delta.lost.map_full.saturating_add(delta.lost.map_busy);
         let unlocated = if of_places { unlocated } else { unlocated.saturating_sub(no_room) };
-        Groups::between(&self.options.by, delta, &self.seen.groups, unlocated, interval, names)
+        groups::between(&self.options.by, delta, &self.seen.groups, unlocated, interval, names)
     }
 
     /// `row` with what the samples of `key` tell.
@@ -306,30 +292,10 @@ impl Reporter {
     }
 }
 
-/// Name, offset and module of a symbol.
-fn named(symbol: Option<Symbol>) -> (Option<String>, Option<u64>, Option<String>) {
-    match symbol {
-        Some(Symbol { name, offset, module }) => (Some(name), Some(offset), module),
-        None => (None, None, None),
-    }
-}
-
-/// Name and subsystem of a reason.
-fn explained(reason: Option<Reason>) -> (Option<String>, Option<String>) {
-    match reason {
-        Some(Reason { name, subsystem }) => (Some(name), subsystem),
-        None => (None, None),
-    }
-}
-
-/// Seconds, to the millisecond.
-fn seconds(duration: Duration) -> f64 {
-    round(duration.as_secs_f64(), 3)
-}
-
-/// Events per second to one decimal; 0 for an interval without length.
-pub(super) fn rate(count: u64, interval: Duration) -> f64 {
-    if interval.is_zero() { 0.0 } else { round(count as f64 / interval.as_secs_f64(), 1) }
+/// The order of rows whose counts are equal.
+fn by_name(row: &Location) -> impl Ord + '_ {
+    let Place { symbol, offset, module, reason, subsystem } = &row.place;
+    (symbol, offset, reason, module, row.address, subsystem)
 }
 
 /// `end - interval`, so that the labels of a line and its `interval_s` agree to the millisecond.

@@ -5,13 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{
     facts::Netns,
     finding::Severity,
-    model::{SCHEMA_VERSION, is_zero},
-    summary::{Found, Row, Summary, per_second},
+    model::{
+        SCHEMA_VERSION,
+        summary::{Summary, SummaryFinding},
+    },
+    number::{self, is_zero, per_second},
+    place::Place,
 };
 
 /// What two runs differ in.
@@ -44,12 +48,22 @@ pub struct Side {
 /// Drops of one function, for one reason, in both runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Change {
-    pub symbol: Option<String>,
-    pub module: Option<String>,
-    pub reason: Option<String>,
+    /// Without offset and subsystem, which builds of a kernel differ in.
+    #[serde(flatten, serialize_with = "of_any_build")]
+    pub place: Place,
     pub benign: bool,
     pub before: Amount,
     pub after: Amount,
+}
+
+/// Writes what is the same in every build of a kernel.
+fn of_any_build<S: Serializer>(place: &Place, to: S) -> Result<S::Ok, S::Error> {
+    let Place { symbol, offset: _, module, reason, subsystem: _ } = place;
+    let mut fields = to.serialize_map(Some(3))?;
+    fields.serialize_entry("symbol", symbol)?;
+    fields.serialize_entry("module", module)?;
+    fields.serialize_entry("reason", reason)?;
+    fields.end()
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -96,17 +110,12 @@ fn side(name: &str, summary: &Summary) -> Side {
 }
 
 fn locations(before: &Summary, after: &Summary) -> Vec<Change> {
-    type Place<'a> = (Option<&'a str>, Option<&'a str>, Option<&'a str>);
-    fn place(row: &Row) -> Place<'_> {
-        (row.symbol.as_deref(), row.module.as_deref(), row.reason.as_deref())
-    }
-    let mut places: BTreeMap<Place<'_>, Change> = BTreeMap::new();
+    let mut places: BTreeMap<Place, Change> = BTreeMap::new();
     let rows = before.locations.iter().map(|row| (row, false));
     for (row, is_after) in rows.chain(after.locations.iter().map(|row| (row, true))) {
-        let change = places.entry(place(row)).or_insert_with(|| Change {
-            symbol: row.symbol.clone(),
-            module: row.module.clone(),
-            reason: row.reason.clone(),
+        let place = Place { offset: None, subsystem: None, ..row.place.clone() };
+        let change = places.entry(place.clone()).or_insert_with(|| Change {
+            place,
             benign: row.benign,
             before: Amount::default(),
             after: Amount::default(),
@@ -122,18 +131,19 @@ fn locations(before: &Summary, after: &Summary) -> Vec<Change> {
         change.after.rate = per_second(change.after.count, after.duration_s);
     }
     // By name where the change is the same, as the map has them: this sort is stable.
-    let size = |change: &Change| (change.after.rate - change.before.rate).abs();
+    let size = |change: &Change| number::change(change.before.rate, change.after.rate);
     changes.sort_by(|a, b| a.benign.cmp(&b.benign).then(size(b).total_cmp(&size(a))));
     changes
 }
 
 fn findings(before: &Summary, after: &Summary) -> Vec<ChangedFinding> {
     // The number of a namespace is another one in the next test; its name is not.
-    let same = |a: &Found, b: &Found| {
-        let name = |found: &Found| found.netns.as_ref().and_then(|netns| netns.name.clone());
+    let same = |a: &SummaryFinding, b: &SummaryFinding| {
+        let name =
+            |found: &SummaryFinding| found.netns.as_ref().and_then(|netns| netns.name.clone());
         a.rule == b.rule && name(a) == name(b)
     };
-    let told = |found: &Found, what| ChangedFinding {
+    let told = |found: &SummaryFinding, what| ChangedFinding {
         what,
         rule: found.rule.clone(),
         severity: found.severity,
@@ -157,14 +167,11 @@ fn findings(before: &Summary, after: &Summary) -> Vec<ChangedFinding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::model::summary::SummaryRow;
 
-    fn row(symbol: &str, offset: u64, count: u64) -> Row {
-        Row {
-            symbol: Some(symbol.into()),
-            offset: Some(offset),
-            module: None,
-            reason: None,
-            subsystem: None,
+    fn row(symbol: &str, offset: u64, count: u64) -> SummaryRow {
+        SummaryRow {
+            place: Place { symbol: Some(symbol.into()), offset: Some(offset), ..Place::default() },
             count,
             share: 1.0,
             rate: 0.0,
@@ -173,8 +180,8 @@ mod tests {
         }
     }
 
-    fn found(rule: &str, inum: u32) -> Found {
-        Found {
+    fn found(rule: &str, inum: u32) -> SummaryFinding {
+        SummaryFinding {
             rule: rule.into(),
             severity: Severity::Critical,
             netns: Some(Netns { name: Some("gw".into()), inum }),
@@ -208,7 +215,7 @@ mod tests {
             .locations
             .iter()
             .map(|change| {
-                (change.symbol.as_deref().unwrap(), change.before.rate, change.after.rate)
+                (change.place.symbol.as_deref().unwrap(), change.before.rate, change.after.rate)
             })
             .collect();
         assert_eq!(rates, [("f", 95.0, 0.0), ("g", 5.0, 5.0)], "offsets do not matter");

@@ -12,10 +12,11 @@ use super::{
     facts::{CallPath, Details, Fact, Frame},
     finding::{Finding, Value},
     flow::Flow,
-    groups::Groups,
     model::{
-        End, Host, Line, Location, Lost, Other, RanCommand, Report, SCHEMA_VERSION, Sampled, Start,
+        End, Host, Line, Location, Other, RanCommand, Report, SCHEMA_VERSION, Sampled, Start,
+        groups::Groups,
     },
+    snapshot::Lost,
 };
 
 /// Longest text in a field, bytes. Kernel symbols end at `KSYM_NAME_LEN`
@@ -160,8 +161,7 @@ fn check_ran(ran: &RanCommand) -> Result<(), String> {
     }
     check_benign(summary.benign, summary.drops)?;
     for row in rows {
-        let texts = [&row.symbol, &row.module, &row.reason, &row.subsystem];
-        texts.into_iter().flatten().try_for_each(|text| check_text(text))?;
+        row.place.texts().try_for_each(check_text)?;
         check_number("rate", row.rate, MAX_RATE)?;
         check_number("share", row.share, 1.0)?;
     }
@@ -271,8 +271,7 @@ fn check_host(host: &Host) -> Result<(), String> {
 }
 
 fn check_location(row: &Location) -> Result<(), String> {
-    let texts = [&row.symbol, &row.module, &row.reason, &row.subsystem];
-    texts.into_iter().flatten().try_for_each(|text| check_text(text))?;
+    row.place.texts().try_for_each(check_text)?;
     check_number("rate", row.rate, MAX_RATE)?;
     check_number("share", row.share, 1.0)?;
     if row.count == 0 || row.total < row.count {
@@ -333,8 +332,7 @@ fn check_flow(flow: &Flow) -> Result<(), String> {
 fn check_sample(sample: &Sampled) -> Result<(), String> {
     check_host(&sample.host)?;
     check_number("at_s", sample.at_s, MAX_SECONDS)?;
-    let texts = [&sample.symbol, &sample.module, &sample.reason, &sample.subsystem];
-    texts.into_iter().flatten().try_for_each(|text| check_text(text))?;
+    sample.place.texts().try_for_each(check_text)?;
     let netns = sample.netns.iter().filter_map(|netns| netns.name.as_ref());
     let interface = sample.interface.iter().filter_map(|interface| interface.name.as_ref());
     let owner = sample.owner.iter().flat_map(|owner| [Some(&owner.comm), owner.cgroup.as_ref()]);

@@ -12,16 +12,17 @@ use std::{
 use dropwatch_common::DropKey;
 
 use super::{
-    Names,
     address::Address,
     facts::{
         CallPath, Callers, Conntrack, Cpu, Details, Direction, Fact, Frame, Interface, Netns,
         Owner, Protocol,
     },
     flow::Flow,
-    model::{Symbol, share},
+    names::Names,
+    number::share,
     path::{before_location, telling},
     pattern::pattern,
+    place::Symbol,
     sample::Sample,
 };
 
@@ -295,7 +296,7 @@ pub(super) fn frames(sample: &Sample, public: bool, names: &mut dyn Names) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::Reason;
+    use crate::report::place::Reason;
 
     const AT: u64 = 0xffff_ffff_8100_0010;
     const KEY: DropKey = DropKey::new(AT, 2);

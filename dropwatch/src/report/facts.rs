@@ -31,7 +31,7 @@ pub struct Details {
 pub struct Fact<T> {
     #[serde(flatten)]
     pub is: T,
-    /// Part of the sampled weight, 0 to 1, as [`share`](super::model::share) rounds it.
+    /// Part of the sampled weight, 0 to 1, as [`share`](super::number::share) rounds it.
     pub share: f64,
 }
 

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{facts::Netns, model::share, place::Place};
+use super::{facts::Netns, number::share, place::Place};
 
 /// A cause of drops, or of losses that no drop event shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,153 +1,59 @@
-//! The drops of an interval once more, by namespace, interface, protocol or CPU.
+//! Makes groups of the counters: the drops of an interval once more, by what was asked for.
 
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
-use dropwatch_common::filter::{Group, part};
-use serde::{Deserialize, Serialize};
+use dropwatch_common::filter::Group;
 
 use super::{
-    Names,
-    build::rate,
     delta::Delta,
     details,
-    facts::{Interface, Netns},
-    model::share,
-    protocol::{self, Word},
+    model::groups::{By, GroupRow, Groups},
+    names::Names,
+    number::{rate, share},
+    protocol,
 };
 
-every! {
-    /// What drops can be counted by.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    pub enum By {
-        Netns,
-        Iface,
-        Protocol,
-        Cpu,
-    }
-}
-
-impl By {
-    /// What of a packet has to be read to tell it, as bits of [`part`].
-    pub fn parts(self) -> u32 {
-        match self {
-            Self::Netns => part::NETNS,
-            Self::Iface => part::IFACE,
-            Self::Protocol => part::HEADERS,
-            Self::Cpu => 0,
+/// The groups of an interval. `seen` are the sums up to its end, `unlocated` the drops that the
+/// kernel side never came to group.
+pub(super) fn between(
+    by: &[By],
+    delta: &Delta,
+    seen: &HashMap<(Group, Option<u32>), u64>,
+    unlocated: u64,
+    interval: Duration,
+    names: &mut dyn Names,
+) -> Groups {
+    let mut groups =
+        Groups { by: by.to_vec(), unknown: unlocated, other: delta.ungrouped, ..Groups::default() };
+    let sum = delta.groups.values().fold(0, |sum: u64, count| sum.saturating_add(*count));
+    groups.drops = sum.saturating_add(unlocated).saturating_add(delta.ungrouped);
+    let mut known: Vec<_> = Vec::new();
+    for ((group, cpu), count) in &delta.groups {
+        match group.known {
+            0 => groups.unknown = groups.unknown.saturating_add(*count),
+            _ => known.push((*group, *cpu, *count)),
         }
     }
-
-    /// Whether its names are those of namespaces or of what is in them, which takes privileges.
-    pub fn names_places(self) -> bool {
-        match self {
-            Self::Netns | Self::Iface => true,
-            Self::Protocol | Self::Cpu => false,
-        }
-    }
-
-    /// The word of the command line.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Netns => "netns",
-            Self::Iface => "iface",
-            Self::Protocol => "protocol",
-            Self::Cpu => "cpu",
-        }
-    }
-}
-
-/// Drops by group.
-///
-/// Always: `sum(rows.count) + unknown + other == drops`. The counters of the groups are read a
-/// moment after those of the locations, so in a single report `drops` can differ from the report's
-/// own; over a whole run they are equal.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Groups {
-    pub by: Vec<By>,
-    pub drops: u64,
-    /// Highest count first.
-    pub rows: Vec<GroupRow>,
-    /// Drops of which not everything asked for could be proved.
-    pub unknown: u64,
-    /// Drops of groups that are not among the rows, or had no room in the kernel.
-    pub other: u64,
-}
-
-/// Drops of one group; what was not asked for is absent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct GroupRow {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub netns: Option<Netns>,
-    /// With its namespace, since names of interfaces repeat.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interface: Option<Interface>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<Word>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<u32>,
-    pub count: u64,
-    /// Drops per second.
-    pub rate: f64,
-    /// Part of the groups' drops.
-    pub share: f64,
-    /// Drops of this group since the run began.
-    pub total: u64,
-}
-
-impl Groups {
-    /// The groups of an interval. `seen` are the sums up to its end, `unlocated` the drops that the
-    /// kernel side never came to group.
-    pub(super) fn between(
-        by: &[By],
-        delta: &Delta,
-        seen: &HashMap<(Group, Option<u32>), u64>,
-        unlocated: u64,
-        interval: Duration,
-        names: &mut dyn Names,
-    ) -> Self {
-        let mut groups =
-            Self { by: by.to_vec(), unknown: unlocated, other: delta.ungrouped, ..Self::default() };
-        let sum = delta.groups.values().fold(0, |sum: u64, count| sum.saturating_add(*count));
-        groups.drops = sum.saturating_add(unlocated).saturating_add(delta.ungrouped);
-        let mut known: Vec<_> = Vec::new();
-        for ((group, cpu), count) in &delta.groups {
-            match group.known {
-                0 => groups.unknown = groups.unknown.saturating_add(*count),
-                _ => known.push((*group, *cpu, *count)),
-            }
-        }
-        known.sort_unstable_by_key(|(group, cpu, count)| (Reverse(*count), *group, *cpu));
-        let asked = |what| by.contains(&what);
-        let row = |(group, cpu, count): (Group, Option<u32>, u64)| GroupRow {
-            netns: (asked(By::Netns) || asked(By::Iface))
-                .then(|| details::netns(group.netns, names)),
-            interface: asked(By::Iface)
-                .then(|| details::interface(group.netns, group.ifindex, names)),
-            protocol: asked(By::Protocol)
-                .then(|| protocol::of_group(group.network, group.transport)),
-            cpu,
-            count,
-            rate: rate(count, interval),
-            share: share(count, groups.drops),
-            total: seen.get(&(group, cpu)).copied().unwrap_or(count),
-        };
-        groups.rows = known.into_iter().map(row).collect();
-        groups
-    }
-
-    /// Keeps the first `rows` rows and sums the rest.
-    pub(super) fn truncate(&mut self, rows: usize) {
-        let rest = self.rows.split_off(rows.min(self.rows.len()));
-        let sum = rest.iter().fold(0, |sum: u64, row| sum.saturating_add(row.count));
-        self.other = self.other.saturating_add(sum);
-    }
+    known.sort_unstable_by_key(|(group, cpu, count)| (Reverse(*count), *group, *cpu));
+    let asked = |what| by.contains(&what);
+    let row = |(group, cpu, count): (Group, Option<u32>, u64)| GroupRow {
+        netns: (asked(By::Netns) || asked(By::Iface)).then(|| details::netns(group.netns, names)),
+        interface: asked(By::Iface).then(|| details::interface(group.netns, group.ifindex, names)),
+        protocol: asked(By::Protocol).then(|| protocol::of_group(group.network, group.transport)),
+        cpu,
+        count,
+        rate: rate(count, interval),
+        share: share(count, groups.drops),
+        total: seen.get(&(group, cpu)).copied().unwrap_or(count),
+    };
+    groups.rows = known.into_iter().map(row).collect();
+    groups
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        super::model::{Reason, Symbol},
+        super::place::{Reason, Symbol},
         *,
     };
 
@@ -182,7 +88,7 @@ mod tests {
             ..Delta::default()
         };
         let seen = HashMap::from([((group(7, 6), None), 100)]);
-        Groups::between(by, &delta, &seen, 5, Duration::from_secs(2), &mut Hosts)
+        between(by, &delta, &seen, 5, Duration::from_secs(2), &mut Hosts)
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::model::{Reason, Symbol};
+use super::place::{Reason, Symbol};
 
 /// A value to filter by, wanted or, with a `!` before it, not wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]

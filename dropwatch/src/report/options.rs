@@ -1,6 +1,6 @@
 //! What reports are to hold, and what filters leave of the counters.
 
-use super::{groups::By, keys::Keys, snapshot::Lost};
+use super::{keys::Keys, model::groups::By, snapshot::Lost};
 
 /// What a [`Reporter`](super::build::Reporter) puts into its reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     facts::{Field, Pattern},
     flow::Flow,
-    model::share,
+    number::share,
 };
 
 /// Part of the weight that a pattern covers at least, percent.

@@ -6,6 +6,8 @@ use dropwatch_common::{DropKey, filter::Group};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::number::is_zero;
+
 /// Cumulative counters since the program was attached. Counters never fall: user space subtracts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -41,11 +43,6 @@ pub struct Lost {
     /// there are none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pcap: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
 }
 
 impl Lost {

@@ -4,113 +4,20 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-
 use super::{
-    facts::Netns,
-    finding::{Finding, Severity},
-    model::{Location, Lost, Report, is_zero, round, share},
+    finding::Finding,
+    model::{
+        Location, Report,
+        summary::{Summary, SummaryFinding, SummaryRow, Worst},
+    },
+    number::{per_second, share, to_millisecond},
     place::Place,
-    timestamp,
 };
 
 /// Rows and findings that are remembered; more are summed. A recording is foreign input.
 const MOST: usize = 65_536;
 /// Bytes of their names that are remembered: a few hundred for each, and they may be thousands.
 const MOST_TEXT: usize = 64 << 20;
-
-/// What a run came to. Reports of the time before the command are not in it, but in `before`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// Sum of the reports' drops.
-    pub drops: u64,
-    /// Those of them that are known to be harmless.
-    pub benign: u64,
-    /// Seconds that the reports cover.
-    pub duration_s: f64,
-    /// Drops per second.
-    pub rate: f64,
-    pub lost: Lost,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filter_undecided: Option<u64>,
-    /// Highest count first.
-    pub locations: Vec<Row>,
-    /// Drops that no row counts.
-    pub other: u64,
-    /// The report with the most drops that are not known to be harmless; of those with as many, that
-    /// with the most drops.
-    pub worst: Option<Worst>,
-    /// The most severe first.
-    pub findings: Vec<Found>,
-    /// What was dropped before the command was started; null where nobody looked.
-    pub before: Option<Before>,
-}
-
-/// Drops at one call site, for one reason, in the whole run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
-    pub symbol: Option<String>,
-    pub offset: Option<u64>,
-    pub module: Option<String>,
-    pub reason: Option<String>,
-    pub subsystem: Option<String>,
-    pub count: u64,
-    /// Of the run's drops, as [`share`] rounds it.
-    pub share: f64,
-    pub rate: f64,
-    pub benign: bool,
-    /// Drops here before the command was started.
-    pub before: u64,
-}
-
-/// The worst interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Worst {
-    pub seq: u64,
-    #[serde(with = "timestamp")]
-    pub start: Timestamp,
-    #[serde(with = "timestamp")]
-    pub end: Timestamp,
-    pub interval_s: f64,
-    pub drops: u64,
-    /// Those of them that are known to be harmless; absent where there are none.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub benign: u64,
-    pub rate: f64,
-}
-
-/// A cause that was found, in one report or in several.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Found {
-    pub rule: String,
-    pub severity: Severity,
-    pub netns: Option<Netns>,
-    /// As it was in the report where it explained the most.
-    pub title: String,
-    /// Drops that it explains, in all reports.
-    pub explains: u64,
-    /// End of the first report that has it.
-    #[serde(with = "timestamp")]
-    pub first: Timestamp,
-    /// End of the last report that has it.
-    #[serde(with = "timestamp")]
-    pub last: Timestamp,
-    /// Reports that have it.
-    pub reports: u64,
-    /// It was there before the command was started, too.
-    pub before: bool,
-}
-
-/// The time before the command was started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Before {
-    pub drops: u64,
-    /// Those of them that are known to be harmless; absent where there are none.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub benign: u64,
-    pub duration_s: f64,
-}
 
 /// What tells rows apart: an unnamed place by its address alone, where that is known; and whether
 /// the drops are known to be harmless, which need not be so of all at a place.
@@ -127,7 +34,7 @@ struct Counts {
 #[derive(Clone, Debug, Default)]
 pub struct Summing {
     rows: HashMap<Key, Counts>,
-    found: HashMap<(String, Option<u32>), (Found, u64)>,
+    found: HashMap<(String, Option<u32>), (SummaryFinding, u64)>,
     /// Bytes of the names in both.
     text: usize,
     sums: Summary,
@@ -170,15 +77,17 @@ impl Summing {
 
     pub fn summary(&self) -> Summary {
         let mut summary = self.sums.clone();
-        summary.duration_s = round(summary.duration_s, 3);
+        summary.duration_s = to_millisecond(summary.duration_s);
         summary.rate = per_second(summary.drops, summary.duration_s);
         if let Some(before) = &mut summary.before {
-            before.duration_s = round(before.duration_s, 3);
+            before.duration_s = to_millisecond(before.duration_s);
         }
         summary.locations =
             self.rows.iter().filter(|(_, counts)| counts.during > 0).map(row(&summary)).collect();
         summary.locations.sort_by(|a, b| {
-            let name = |row: &Row| (row.symbol.clone(), row.offset, row.reason.clone());
+            let name = |row: &SummaryRow| {
+                (row.place.symbol.clone(), row.place.offset, row.place.reason.clone())
+            };
             Reverse(a.count).cmp(&Reverse(b.count)).then_with(|| name(a).cmp(&name(b)))
         });
         let told = summary.locations.iter().fold(0_u64, |sum, row| sum.saturating_add(row.count));
@@ -186,8 +95,9 @@ impl Summing {
         summary.findings = self.found.values().map(|(found, _)| found.clone()).collect();
         summary.findings.retain(|found| found.reports > 0);
         summary.findings.sort_by(|a, b| {
-            let rank = |it: &Found| (it.severity, Reverse(it.explains), it.first);
-            let name = |it: &Found| (it.rule.clone(), it.netns.as_ref().map(|netns| netns.inum));
+            let rank = |it: &SummaryFinding| (it.severity, Reverse(it.explains), it.first);
+            let name =
+                |it: &SummaryFinding| (it.rule.clone(), it.netns.as_ref().map(|netns| netns.inum));
             rank(a).cmp(&rank(b)).then_with(|| name(a).cmp(&name(b)))
         });
         summary
@@ -222,11 +132,10 @@ impl Summing {
     }
 
     fn row(&mut self, row: &Location, before: bool) {
-        let address = row.address.known().filter(|_| row.symbol.is_none());
-        let key = (Place::of(row), address, row.benign);
+        let address = row.address.known().filter(|_| row.place.symbol.is_none());
+        let key = (row.place.clone(), address, row.benign);
         // What finds no room is in the sum, and so in `other`.
-        let Place { symbol, module, reason, subsystem, .. } = &key.0;
-        let text = [symbol, module, reason, subsystem].into_iter().flatten().map(String::len).sum();
+        let text = key.0.texts().map(str::len).sum();
         if !self.rows.contains_key(&key) && !self.has_room(self.rows.len(), text) {
             return;
         }
@@ -251,7 +160,7 @@ impl Summing {
         }
         let explains = finding.explains.map_or(0, |explains| explains.drops);
         let (found, most) = self.found.entry(key).or_insert_with(|| {
-            let found = Found {
+            let found = SummaryFinding {
                 rule: finding.rule.clone(),
                 severity: finding.severity,
                 netns: finding.netns.clone(),
@@ -288,25 +197,13 @@ impl Summing {
     }
 }
 
-fn row(summary: &Summary) -> impl Fn((&Key, &Counts)) -> Row + '_ {
-    |((place, _, benign), counts)| {
-        let Place { symbol, offset, module, reason, subsystem } = place.clone();
-        Row {
-            symbol,
-            offset,
-            module,
-            reason,
-            subsystem,
-            count: counts.during,
-            share: share(counts.during, summary.drops),
-            rate: per_second(counts.during, summary.duration_s),
-            benign: *benign,
-            before: counts.before,
-        }
+fn row(summary: &Summary) -> impl Fn((&Key, &Counts)) -> SummaryRow + '_ {
+    |((place, _, benign), counts)| SummaryRow {
+        place: place.clone(),
+        count: counts.during,
+        share: share(counts.during, summary.drops),
+        rate: per_second(counts.during, summary.duration_s),
+        benign: *benign,
+        before: counts.before,
     }
-}
-
-/// To one decimal; 0 for a time without length.
-pub(crate) fn per_second(count: u64, seconds: f64) -> f64 {
-    if seconds > 0.0 { round(count as f64 / seconds, 1) } else { 0.0 }
 }

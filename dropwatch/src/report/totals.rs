@@ -102,7 +102,7 @@ impl Totals {
         self.reports += 1;
         self.last = Some(report.end);
         for row in &report.locations {
-            self.count((Place { offset: None, ..Place::of(row) }, row.benign), row.count);
+            self.count((Place { offset: None, ..row.place.clone() }, row.benign), row.count);
         }
         // Rows that a recording left out are not at an unknown place.
         let Other { count, unknown_location: unknown, known_benign, .. } = report.other;

@@ -5,7 +5,11 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use super::model::{Line, Location, Report, share};
+use super::{
+    model::{Line, Location, Report},
+    number::share,
+    place::Place,
+};
 
 /// Which rows to show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,12 +74,11 @@ pub fn merge_reasons(report: &mut Report) {
     let mut merged: Vec<Location> = Vec::with_capacity(report.locations.len());
     let mut rows = HashMap::new();
     for row in report.locations.drain(..) {
-        let site = match (row.address.known(), &row.symbol) {
+        let Place { symbol, offset, module, .. } = &row.place;
+        let site = match (row.address.known(), symbol) {
             (None, None) => None,
             (Some(address), _) => Some((Some(address), None)),
-            (None, Some(_)) => {
-                Some((None, Some((row.symbol.clone(), row.offset, row.module.clone()))))
-            }
+            (None, Some(_)) => Some((None, Some((symbol.clone(), *offset, module.clone())))),
         };
         let index = match site {
             Some(site) => *rows.entry(site).or_insert(merged.len()),
@@ -83,7 +86,10 @@ pub fn merge_reasons(report: &mut Report) {
         };
         match merged.get_mut(index) {
             Some(into) => merge(into, &row, report.drops),
-            None => merged.push(Location { reason: None, subsystem: None, ..row }),
+            None => {
+                let place = Place { reason: None, subsystem: None, ..row.place };
+                merged.push(Location { place, ..row });
+            }
         }
     }
     // Stable: rows of equal count keep the order in which the report has them.

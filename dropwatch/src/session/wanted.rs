@@ -9,7 +9,7 @@ use crate::{
     exit::Failure,
     kernel::{HostNames, NoTypes, offsets},
     probe::{Requested, plan::Grouping},
-    report::groups::By,
+    report::model::groups::By,
     settings::Watch,
 };
 

@@ -22,7 +22,7 @@ use crate::{
     exit::Failure,
     filter::Packets,
     render::{Format, Medium, Renderer, Style, pcapng::SNAPLEN},
-    report::{groups::By, keys::Keys, view::View},
+    report::{keys::Keys, model::groups::By, view::View},
 };
 
 /// A live run.

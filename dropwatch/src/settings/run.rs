@@ -6,7 +6,7 @@ use super::{Terminal, Watch};
 use crate::{
     cli,
     exit::Failure,
-    report::{finding::Severity, summary::Summing},
+    report::{finding::Severity, number::exact_per_second, summary::Summing},
 };
 
 /// Of a command, what recordings hold.
@@ -74,7 +74,7 @@ impl Limits {
     /// When something was.
     pub fn check(self, run: &Summing, highest: f64) -> Result<(), Failure> {
         let drops = run.harmful();
-        let overall = if run.duration_s() > 0.0 { drops as f64 / run.duration_s() } else { 0.0 };
+        let overall = exact_per_second(drops, run.duration_s());
         let rate = highest.max(overall);
         let exceeded = [
             self.drops

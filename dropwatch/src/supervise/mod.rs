@@ -13,7 +13,10 @@ use self::{
     signals::ForCommand,
 };
 use crate::{
-    report::{model::RanCommand, summary::Summary},
+    report::{
+        model::{RanCommand, summary::Summary},
+        number::seconds,
+    },
     settings::Command,
     verbose,
 };
@@ -169,7 +172,7 @@ impl<'a> Supervised<'a> {
             command: self.command.words(),
             status: status.and_then(|status| status.code()),
             signal: status.and_then(|status| status.signal()),
-            duration_s: (ran.as_secs_f64() * 1e3).round() / 1e3,
+            duration_s: seconds(ran),
             summary,
         }
     }

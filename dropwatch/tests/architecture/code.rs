@@ -13,7 +13,7 @@ use syn::{Attribute, Item, UseTree, visit::Visit};
 /// A source file, as far as its place in the house goes.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// Below the folder of sources: `report/model.rs`.
+    /// Below the folder of sources: `report/view.rs`.
     pub name: String,
     /// Every path that it names, from its crate's root (`crate::report::model::Line`) or from that
     /// of another crate (`std::fs::read`).
@@ -22,6 +22,9 @@ pub struct File {
     pub macros: BTreeSet<String>,
     /// Names of the methods that it calls.
     pub methods: BTreeSet<String>,
+    /// Whether it makes a number with a point of another (`as f64`, `f64::from`): what divides
+    /// counts has to.
+    pub makes_floats: bool,
     /// Modules that it declares for tests alone, in files of their own.
     for_tests: BTreeSet<String>,
 }
@@ -72,8 +75,16 @@ pub fn parse(name: &str, text: &str) -> File {
     imports.visit_file(&parsed);
     let mut reader = Reader { module, names: imports.names, ..Reader::default() };
     reader.visit_file(&parsed);
-    let Reader { paths, macros, methods, .. } = reader;
-    File { name: name.to_owned(), paths, macros, methods, for_tests: imports.for_tests }
+    let Reader { paths, macros, methods, casts, .. } = reader;
+    let makes_floats = casts || paths.contains("f64::from");
+    File {
+        name: name.to_owned(),
+        paths,
+        macros,
+        methods,
+        makes_floats,
+        for_tests: imports.for_tests,
+    }
 }
 
 impl File {
@@ -87,6 +98,11 @@ impl File {
     pub fn rooms(&self) -> impl Iterator<Item = &str> {
         let inside = self.paths.iter().filter_map(|path| path.strip_prefix("crate::"));
         inside.filter_map(|path| path.split("::").next()).filter(|room| *room != self.room())
+    }
+
+    /// The module that it is, from the root of its crate: `crate::report::view`.
+    pub fn module(&self) -> String {
+        ["crate".to_owned()].into_iter().chain(module_of(&self.name)).collect::<Vec<_>>().join("::")
     }
 
     /// Paths that begin with one of `prefixes`, each of them whole names.
@@ -212,6 +228,7 @@ struct Reader {
     paths: BTreeSet<String>,
     macros: BTreeSet<String>,
     methods: BTreeSet<String>,
+    casts: bool,
 }
 
 impl Reader {
@@ -290,6 +307,13 @@ impl<'ast> Visit<'ast> for Reader {
         syn::visit::visit_macro(self, call);
         self.macros.extend(call.path.segments.last().map(|part| part.ident.to_string()));
         self.tokens(call.tokens.clone());
+    }
+
+    fn visit_expr_cast(&mut self, cast: &'ast syn::ExprCast) {
+        if let syn::Type::Path(to) = &*cast.ty {
+            self.casts |= to.path.is_ident("f64") || to.path.is_ident("f32");
+        }
+        syn::visit::visit_expr_cast(self, cast);
     }
 
     fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {

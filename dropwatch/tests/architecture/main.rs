@@ -3,6 +3,7 @@
 //! What names what is a table here, crate by crate: an arrow that is not in it fails, and so does one
 //! that is in it and not in the sources.
 
+mod circles;
 mod code;
 mod lints;
 mod sabotage;
@@ -12,6 +13,7 @@ use std::{
     path::Path,
 };
 
+use circles::circles;
 use code::{File, read};
 
 /// What a folder, or a file that stands alone, may name of its own crate.
@@ -159,6 +161,35 @@ fn every_arrow_is_in_the_table() {
         assert_eq!(strange(&sources(name), allowed), NONE, "{name}");
     }
 }
+
+/// The types that are serialised stand on the ground floor, and what makes them above: a file that
+/// led back to itself could be read, tested or moved only with all that lies between.
+#[test]
+fn no_files_of_the_report_name_each_other_in_a_circle() {
+    assert_eq!(circles(&sources("dropwatch"), "report"), NONE);
+}
+
+/// `report/number.rs` divides and rounds, so no two outputs round differently.
+#[test]
+fn one_file_makes_the_numbers_of_all_outputs() {
+    assert_eq!(dividing(&sources("dropwatch")), NONE);
+}
+
+/// Files that divide or round, other than the one that may.
+fn dividing(files: &[File]) -> Vec<String> {
+    let shown = files.iter().filter(|file| SHOWING.contains(&file.room()));
+    let others = shown.filter(|file| !NUMBERS.contains(&file.name.as_str()));
+    let found = others.filter(|file| file.makes_floats || file.methods.contains("round"));
+    found.map(|file| format!("{} makes numbers of its own", file.name)).collect()
+}
+
+/// Rooms whose numbers somebody sees.
+const SHOWING: &[&str] =
+    &["command", "notify", "render", "report", "session", "settings", "sink", "supervise"];
+
+/// What may divide: besides the file for it, colours, the widths of words, and the units of memory.
+const NUMBERS: &[&str] =
+    &["report/number.rs", "render/palette.rs", "render/wrap.rs", "render/words.rs"];
 
 #[test]
 fn only_the_probe_knows_aya() {

@@ -4,8 +4,9 @@ use std::sync::LazyLock;
 
 use crate::{
     AYA, EFFECTS, NONE, arrows, between_formats,
+    circles::circles,
     code::{File, parse},
-    naming, sources, strange, writing,
+    dividing, naming, sources, strange, writing,
 };
 
 /// The sources of dropwatch, and one file more.
@@ -126,4 +127,53 @@ fn a_format_that_knows_another_is_seen() {
     }
     let shared = [parse("render/text.rs", "use super::words::Bytes; use super::text::x;")];
     assert_eq!(between_formats(&shared), NONE);
+}
+
+#[test]
+fn a_circle_within_a_room_is_seen_however_long_it_is() {
+    let file = |(name, text): (&str, &str)| parse(name, text);
+    let two = [
+        ("report/one.rs", "use super::two::Two;"),
+        ("report/two.rs", "fn f(one: &super::one::One) {}"),
+    ];
+    assert_eq!(
+        circles(&two.map(file), "report"),
+        ["report/one.rs → report/two.rs → report/one.rs"]
+    );
+    let through_the_folder = [
+        ("report/mod.rs", "pub use self::model::{Line, groups::Groups};"),
+        ("report/model/mod.rs", "pub mod groups; use self::groups::Groups;"),
+        ("report/model/groups.rs", "use crate::{report::tree as t}; fn f() { t::leaf() }"),
+        ("report/tree.rs", "use super::Names;"),
+        ("diagnose/facts.rs", "use crate::report::tree;"),
+    ];
+    let found = circles(&through_the_folder.map(file), "report");
+    let circle = "report/mod.rs → report/model/groups.rs → report/tree.rs → report/mod.rs";
+    assert!(found.iter().any(|it| it == circle), "{found:?}");
+
+    let none = [
+        ("report/mod.rs", "pub use self::model::Line; mod one;"),
+        ("report/model/mod.rs", "use super::one::One; use self::inner::X; mod inner { struct X; }"),
+        (
+            "report/one.rs",
+            "use super::leaf::Leaf; #[cfg(test)] mod tests { use super::super::model; }",
+        ),
+        ("report/leaf.rs", "use std::fmt;"),
+    ];
+    assert_eq!(circles(&none.map(file), "report"), NONE);
+    let planted = with("report/place.rs", "use super::model::Location;");
+    let found = circles(&planted, "report");
+    assert!(found.iter().any(|it| it.contains("report/place.rs")), "{found:?}");
+}
+
+#[test]
+fn a_number_made_elsewhere_is_seen() {
+    for text in [
+        "fn f(count: u64) -> f64 { count as f64 / 3.0 }",
+        "fn f(count: u32) -> f64 { f64::from(count) / 3.0 }",
+        "fn f(rate: f64) -> f64 { rate.round() }",
+    ] {
+        assert!(!dividing(&[parse("render/planted.rs", text)]).is_empty(), "{text}");
+        assert_eq!(dividing(&[parse("report/number.rs", text)]), NONE);
+    }
 }

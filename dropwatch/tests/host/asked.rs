@@ -178,8 +178,8 @@ fn what_is_there_is_taken_as_reports_print_it() {
     let all = all.stop();
     assert_eq!(all.count(UDP4), 10, "{all:#?}");
     let row = all.locations().find(|row| row.count == 10).unwrap();
-    let (symbol, offset) = (row.symbol.as_deref().unwrap(), row.offset.unwrap());
-    let module = row.module.as_ref().map(|module| format!(" [{module}]")).unwrap_or_default();
+    let (symbol, offset) = (row.place.symbol.as_deref().unwrap(), row.place.offset.unwrap());
+    let module = row.place.module.as_ref().map(|module| format!(" [{module}]")).unwrap_or_default();
     let here = format!("{symbol}+{offset:#x}{module}");
     let beside = format!("{symbol}+{:#x}{module}", offset + 1);
     let run = |typed: &str| Run::start(&["--netns", network.name(), "--symbol", typed]);

@@ -106,7 +106,7 @@ fn check_fields(text: &str, recording: &Recording) {
     assert_eq!(drops, recording.end.drops);
     for (line, report) in text.lines().zip(&recording.reports) {
         assert_eq!(field(line, "host"), report.host.host);
-        let first = report.locations.first().and_then(|location| location.symbol.as_deref());
+        let first = report.locations.first().and_then(|location| location.place.symbol.as_deref());
         assert_eq!(field(line, "at"), first.unwrap_or_default(), "{line}");
     }
 }

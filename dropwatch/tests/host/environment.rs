@@ -122,7 +122,7 @@ fn reasons_are_numbers_where_there_is_neither_and_counts_stay_exact() {
     let is_place = |row: &&Location| places.iter().any(|(name, _)| function(row) == *name);
     let ten: Vec<_> = recording.locations().filter(is_place).collect();
     assert_eq!(ten.iter().map(|row| row.count).sum::<u64>(), N, "{recording:#?}");
-    let reason = ten[0].reason.as_deref();
+    let reason = ten[0].place.reason.as_deref();
     assert_eq!(reason.is_some_and(|reason| reason.contains("0x")), has_reasons(), "{ten:#?}");
     expect_notice_of_btf(&recording);
 }
@@ -147,11 +147,11 @@ fn kptr_restrict_hides_names_but_no_counts() {
         if value == "2" {
             let counted: u64 = recording
                 .locations()
-                .filter(|row| row.reason.as_deref() == has_reasons().then_some("NO_SOCKET"))
+                .filter(|row| row.place.reason.as_deref() == has_reasons().then_some("NO_SOCKET"))
                 .map(|row| row.count)
                 .sum();
             assert_eq!(counted, N, "{recording:#?}");
-            assert!(recording.locations().all(|row| row.symbol.is_none()), "{recording:#?}");
+            assert!(recording.locations().all(|row| row.place.symbol.is_none()), "{recording:#?}");
             assert!(notices(&recording).contains("kptr_restrict"), "{}", notices(&recording));
         } else {
             assert_eq!(recording.count(UDP4), N, "kptr_restrict {value}: {recording:#?}");

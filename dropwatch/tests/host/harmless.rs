@@ -27,7 +27,7 @@ fn rows(recording: &Recording) -> impl Iterator<Item = &Location> {
 }
 
 fn function(row: &Location) -> &str {
-    row.symbol.as_deref().unwrap_or_default()
+    row.place.symbol.as_deref().unwrap_or_default()
 }
 
 fn leave_unread(receiver: &UdpSocket) {

@@ -11,7 +11,7 @@ use std::{
 use aya::maps::MapData;
 use dropwatch::report::{
     decode::decode,
-    groups::{GroupRow, Groups},
+    model::groups::{GroupRow, Groups},
     model::{End, Line, Location, Lost, RanCommand, Report, Start},
 };
 use testbed::{
@@ -216,21 +216,26 @@ impl Recording {
 pub(crate) fn is_at(location: &Location, places: &[(&str, &str)]) -> bool {
     places.iter().any(|&(symbol, reason)| {
         let expected = has_reasons().then_some(reason);
-        function(location) == symbol && location.reason.as_deref() == expected
+        function(location) == symbol && location.place.reason.as_deref() == expected
     })
 }
 
 /// Datagrams that were refused while a command ran, by its sum.
 pub(crate) fn refused(ran: &RanCommand) -> u64 {
     let rows = ran.summary.locations.iter();
-    rows.filter(|row| row.symbol.as_deref().is_some_and(|symbol| symbol.contains("udp")))
+    rows.filter(|row| row.place.symbol.as_deref().is_some_and(|symbol| symbol.contains("udp")))
         .map(|row| row.count)
         .sum()
 }
 
 /// The function's name as in the source: compilers mark their clones with a suffix.
 pub(crate) fn function(location: &Location) -> &str {
-    location.symbol.as_deref().and_then(|symbol| symbol.split('.').next()).unwrap_or("unknown")
+    location
+        .place
+        .symbol
+        .as_deref()
+        .and_then(|symbol| symbol.split('.').next())
+        .unwrap_or("unknown")
 }
 
 /// Whether drops carry a reason on this kernel, as tracefs has it.

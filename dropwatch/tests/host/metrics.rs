@@ -93,8 +93,9 @@ fn totals_are_those_of_the_reports() {
     let mut reported: BTreeMap<(String, String), u64> = BTreeMap::new();
     for row in recording.reports.iter().flat_map(|report| &report.locations) {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        if row.symbol.as_deref().is_some_and(is_ours) {
-            *reported.entry((text(&row.symbol), text(&row.reason))).or_default() += row.count;
+        if row.place.symbol.as_deref().is_some_and(is_ours) {
+            *reported.entry((text(&row.place.symbol), text(&row.place.reason))).or_default() +=
+                row.count;
         }
     }
     assert_eq!(served, reported, "metrics and JSON are one truth");

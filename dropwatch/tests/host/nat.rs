@@ -63,7 +63,7 @@ fn expect_the_flow(full: &Outcome) {
         _ => None,
     });
     let refused = |row: &Location| {
-        function(row) == "nf_hook_slow" && row.reason.as_deref().is_none_or(|r| r == REASON)
+        function(row) == "nf_hook_slow" && row.place.reason.as_deref().is_none_or(|r| r == REASON)
     };
     let row = rows.flatten().filter(refused).max_by_key(|row| row.count).unwrap();
     let details = row.details.as_ref().unwrap();

@@ -9,7 +9,7 @@ use dropwatch::{
     render::pcapng::{Pcapng, SNAPLEN},
     report::{
         facts::{Interface, Netns},
-        model::{Line, Sampled},
+        model::{Line, Place, Sampled},
     },
 };
 use jiff::Timestamp;
@@ -62,9 +62,12 @@ fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
 fn samples() -> Vec<Sampled> {
     let base = Sampled {
         time: Timestamp::from_nanosecond(TIME).unwrap(),
-        symbol: Some("nf_hook_slow".into()),
-        offset: Some(0x7d),
-        reason: Some("NETFILTER_DROP".into()),
+        place: Place {
+            symbol: Some("nf_hook_slow".into()),
+            offset: Some(0x7d),
+            reason: Some("NETFILTER_DROP".into()),
+            ..Place::default()
+        },
         netns: Some(Netns { name: Some("gw".into()), inum: 7 }),
         interface: Some(Interface { name: Some("eth0".into()), index: 2 }),
         weight: 1,

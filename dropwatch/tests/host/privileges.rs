@@ -70,10 +70,10 @@ fn counting_needs_bpf_and_perfmon_and_names_need_syslog() {
     closed.send(Family::V4, 10).unwrap();
     let recording = run.stop();
     let ten: Vec<_> =
-        recording.locations().filter(|row| row.count == 10 && row.symbol.is_none()).collect();
+        recording.locations().filter(|row| row.count == 10 && row.place.symbol.is_none()).collect();
     assert_eq!(ten.len(), 1, "counted, without a name: {recording:#?}");
     let reason = has_reasons().then_some("NO_SOCKET");
-    assert_eq!(ten[0].reason.as_deref(), reason, "reasons need no capability");
+    assert_eq!(ten[0].place.reason.as_deref(), reason, "reasons need no capability");
     let notice = recording.start.notices.join(" ");
     assert!(notice.contains("CAP_SYSLOG"), "says what is missing: {notice}");
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::UdpSocket, time::Duration};
 
-use dropwatch::report::{decode::decode, groups::GroupRow, model::Line};
+use dropwatch::report::{decode::decode, model::Line, model::groups::GroupRow};
 use testbed::{
     drops::{
         Cause, PORT, SOURCE_PORT,

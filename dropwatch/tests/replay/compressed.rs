@@ -14,7 +14,7 @@ use dropwatch::{
     render::{Format, Json},
     report::{
         decode::decode,
-        model::{Line, Location},
+        model::{Line, Location, Place},
         summary::Summing,
         view::View,
     },
@@ -257,7 +257,8 @@ fn names_without_end_are_summed() {
     for n in 0..40_000 {
         let symbol = format!("{n:04096}");
         bytes += symbol.len();
-        report.locations.push(Location { symbol: Some(symbol), count: 1, ..row.clone() });
+        let place = Place { symbol: Some(symbol), ..row.place.clone() };
+        report.locations.push(Location { place, count: 1, ..row.clone() });
         if n % 1_000 == 999 {
             report.drops = 1_000;
             summing.add(&report);
@@ -265,7 +266,8 @@ fn names_without_end_are_summed() {
         }
     }
     let summary = summing.summary();
-    let kept: usize = summary.locations.iter().flat_map(|row| &row.symbol).map(String::len).sum();
+    let kept: usize =
+        summary.locations.iter().flat_map(|row| &row.place.symbol).map(String::len).sum();
     assert!(bytes > 150 << 20 && kept <= 64 << 20, "{kept} of {bytes}");
     let listed: u64 = summary.locations.iter().map(|row| row.count).sum();
     assert_eq!((summary.drops, listed + summary.other), (40_000, 40_000));

@@ -6,8 +6,8 @@ use dropwatch::{
     report::{
         facts::{Interface, Netns},
         finding::{Action, Evidence, Explains, Finding, Severity},
-        groups::{By, GroupRow, Groups},
         model::Line,
+        model::groups::{By, GroupRow, Groups},
         options::Options,
     },
 };
@@ -203,7 +203,7 @@ fn ascii_alone_where_the_locale_has_no_more() {
     let mut classic = recordings().remove(0);
     for line in &mut classic {
         if let Line::Report(report) = line {
-            report.locations.iter_mut().for_each(|row| row.symbol = Some("größe".to_owned()));
+            report.locations.iter_mut().for_each(|row| row.place.symbol = Some("größe".to_owned()));
         }
     }
     let medium = Medium { ascii: true, ..Medium::default() };

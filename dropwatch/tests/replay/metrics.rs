@@ -154,13 +154,13 @@ fn what_finds_no_room_is_in_the_sum() {
     report.locations = (0..rows)
         .map(|n| {
             let mut row = row.clone();
-            row.symbol = Some(format!("f{n}"));
+            row.place.symbol = Some(format!("f{n}"));
             row
         })
         .collect();
     report.locations.push({
         let mut row = row;
-        row.symbol = Some("late".to_owned());
+        row.place.symbol = Some("late".to_owned());
         (row.benign, row.count) = (true, 5);
         row
     });
@@ -267,12 +267,12 @@ fn findings_have_a_bounded_number_of_series() {
 #[test]
 fn names_that_look_alike_are_one_series() {
     let mut report = reports(&[(5_000, &[(1, 1, 4), (2, 3, 30)], Lost::default())]).remove(0);
-    report.locations[0].symbol = Some("other".into());
-    report.locations[1].symbol = Some("other".into());
-    report.locations[0].reason = None;
-    report.locations[1].reason = None;
-    report.locations[0].subsystem = None;
-    report.locations[1].subsystem = None;
+    report.locations[0].place.symbol = Some("other".into());
+    report.locations[1].place.symbol = Some("other".into());
+    report.locations[0].place.reason = None;
+    report.locations[1].place.reason = None;
+    report.locations[0].place.subsystem = None;
+    report.locations[1].place.subsystem = None;
     report.findings = ["a\u{1b}", "a\u{9b}", "other"].map(|name| finding("x", name)).to_vec();
     let mut totals = totals();
     let tables = vec![tracked("a\u{1b}", 7, 1, 5), tracked("a\u{9b}", 8, 2, 5)];

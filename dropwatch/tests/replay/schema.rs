@@ -5,9 +5,9 @@ use std::sync::LazyLock;
 use dropwatch::{
     render::Format,
     report::{
-        groups::By,
         keys::{Choice, Keys},
         model::Lost,
+        model::groups::By,
         options::Options,
         view::View,
     },

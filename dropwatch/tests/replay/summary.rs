@@ -5,9 +5,10 @@ use dropwatch::{
     report::{
         compare::compare,
         finding::{Evidence, Explains, Finding, Severity},
+        model::summary::{Before, Summary},
         model::{Line, Lost, RanCommand, Report},
         options::Options,
-        summary::{Before, Summary, Summing},
+        summary::Summing,
     },
 };
 use insta::assert_snapshot;
@@ -102,7 +103,7 @@ fn the_baseline_is_no_part_of_the_sums() {
     let rows: Vec<_> = summary
         .locations
         .iter()
-        .map(|row| (row.symbol.as_deref().unwrap(), row.count, row.before))
+        .map(|row| (row.place.symbol.as_deref().unwrap(), row.count, row.before))
         .collect();
     assert_eq!(
         rows,
@@ -206,7 +207,7 @@ fn a_recorded_run_is_valid_and_comes_back() {
 fn two_recordings_are_compared_by_rate() {
     let before = summary(&ran());
     let mut after = before.clone();
-    after.locations.retain(|row| row.symbol.as_deref() != Some("nf_hook_slow"));
+    after.locations.retain(|row| row.place.symbol.as_deref() != Some("nf_hook_slow"));
     after.locations[0].count = 50;
     (after.drops, after.rate, after.other) = (67, 6.7, 0);
     after.findings[0].rule = "closed_port".into();

@@ -12,7 +12,7 @@ use crate::{
     report::{
         conntrack::{BUCKET_BYTES, Counter, StateRow, Stats, Table},
         finding::{Finding, Severity},
-        model::share,
+        number::share,
     },
 };
 

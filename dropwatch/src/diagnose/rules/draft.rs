@@ -10,7 +10,6 @@ use crate::{
     report::{
         facts::Netns,
         finding::{Action, Evidence, Explains, Finding, Severity, Unreachable, Value},
-        place::Place,
     },
 };
 
@@ -90,7 +89,7 @@ impl<'a> Draft<'a> {
 
     /// It is the cause of so many drops of the report, which are among those of `rows`.
     pub(super) fn explains(mut self, drops: u64, rows: &Rows<'_>) -> Self {
-        self.finding.places = rows.0.iter().map(|row| Place::of(row)).collect();
+        self.finding.places = rows.0.iter().map(|row| row.place.clone()).collect();
         self.finding.explains = Some(Explains::of(drops, self.facts.report.drops));
         self
     }

@@ -48,7 +48,8 @@ use super::facts::Facts;
 use crate::report::{
     evidence::{Evidence, WatchList},
     finding::{Finding, Severity},
-    model::{Report, share},
+    model::Report,
+    number::share,
     question::{Answers, Ask},
 };
 

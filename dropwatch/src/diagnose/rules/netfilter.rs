@@ -68,7 +68,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let nft = facts.rows_or_unspecified(&["NETFILTER_DROP"], &["nft_do_chain"]);
     let elsewhere = facts.rows(&["NETFILTER_DROP"], &[]);
     let elsewhere = elsewhere.0.into_iter().filter(|row| {
-        let function = row.symbol.as_deref().map(function_name);
+        let function = row.place.symbol.as_deref().map(function_name);
         !matches!(function, Some("nf_hook_slow" | "nft_do_chain"))
     });
     left.extend(nft.0.iter().copied().chain(elsewhere).map(|row| (row, row.count)));
@@ -83,7 +83,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 fn dropped(facts: &Facts<'_>, row: &Location, drops: u64) -> Finding {
     let rows = Rows(vec![row]);
     let netns: Option<&Netns> = rows.namespaces().first().copied();
-    let function = row.symbol.as_deref().map_or("unknown", function_name);
+    let function = row.place.symbol.as_deref().map_or("unknown", function_name);
     let is_nft = function == "nft_do_chain";
     let hook = hook(row);
     let whose =

@@ -105,8 +105,8 @@ fn dropped(facts: &Facts<'_>, kind: &Kind, row: &Location) -> Finding {
     if let Some(name) = netns.and_then(|netns| netns.name.as_deref()) {
         title += &format!(" in {name}");
     }
-    let told = row.reason.as_deref() == Some(kind.reason);
-    let place = if told { kind.reason } else { row.symbol.as_deref().unwrap_or(kind.reason) };
+    let told = row.place.reason.as_deref() == Some(kind.reason);
+    let place = if told { kind.reason } else { row.place.symbol.as_deref().unwrap_or(kind.reason) };
     let draft = Draft::new(facts, "program", Severity::Warning, title)
         .somewhere(netns)
         .explains(row.count, &rows)

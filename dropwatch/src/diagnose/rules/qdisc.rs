@@ -45,8 +45,8 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 /// Rows of the report for the reasons of any queueing discipline.
 fn dropped<'a>(facts: &Facts<'a>) -> Rows<'a> {
     let by_subsystem = facts.report.locations.iter().filter(|row| {
-        row.subsystem.as_deref() == Some("QDISC")
-            && !row.reason.as_deref().is_some_and(|reason| REASONS.contains(&reason))
+        row.place.subsystem.as_deref() == Some("QDISC")
+            && !row.place.reason.as_deref().is_some_and(|reason| REASONS.contains(&reason))
     });
     let mut rows = facts.rows(REASONS, &[]);
     rows.0.extend(by_subsystem);

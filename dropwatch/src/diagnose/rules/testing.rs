@@ -51,11 +51,13 @@ impl Host {
             ..Details::default()
         };
         self.rows.push(Location {
-            symbol: Some(function.to_owned()),
-            offset: Some(1),
-            module: None,
-            reason: (!reason.is_empty()).then(|| reason.to_owned()),
-            subsystem: Some("CORE".to_owned()),
+            place: model::Place {
+                symbol: Some(function.to_owned()),
+                offset: Some(1),
+                module: None,
+                reason: (!reason.is_empty()).then(|| reason.to_owned()),
+                subsystem: Some("CORE".to_owned()),
+            },
             address: model::Address::default(),
             count,
             rate: count as f64,

@@ -37,7 +37,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
         return counted;
     }
     // A row without a reason could be anything.
-    let told = Rows(rows.0.into_iter().filter(|row| row.reason.is_some()).collect());
+    let told = Rows(rows.0.into_iter().filter(|row| row.place.reason.is_some()).collect());
     let uncounted = told.by_netns().into_iter().filter(|(_, rows)| matters(rows.count(), facts));
     uncounted.map(|(netns, rows)| out_of_memory(facts, netns, &rows)).collect()
 }

@@ -14,7 +14,7 @@ use std::{borrow::Cow, collections::HashMap};
 
 use self::blocks::{block, option, pad, write_block, write_option, write_text};
 use super::clean;
-use crate::report::model::{Address, Host, Line, Sampled};
+use crate::report::model::{Address, Host, Line, Place, Sampled};
 
 /// Bytes of each packet that a file has unless told otherwise: all headers, little of the payload.
 pub const SNAPLEN: usize = 128;
@@ -243,7 +243,7 @@ fn netns(sample: &Sampled) -> Cow<'_, str> {
 /// `dropped at nf_hook_slow+0x7d (NETFILTER_DROP), netns gw, stands for 40 drops`
 fn comment(sample: &Sampled) -> String {
     let mut comment = format!("dropped at {}", location(sample));
-    if let Some(reason) = &sample.reason {
+    if let Some(reason) = &sample.place.reason {
         comment += &format!(" ({})", clean(reason));
     }
     comment += &format!(", netns {}", netns(sample));
@@ -256,14 +256,15 @@ fn comment(sample: &Sampled) -> String {
 /// `nf_hook_slow+0x7d`. A file is passed on, so that it has raw addresses only where they were
 /// asked for.
 fn location(sample: &Sampled) -> String {
-    let Some(symbol) = &sample.symbol else {
+    let Place { symbol, offset, module, reason: _, subsystem: _ } = &sample.place;
+    let Some(symbol) = symbol else {
         return sample.address.public().map_or_else(|| "[unknown]".to_owned(), Address::hex);
     };
     let mut location = clean(symbol).into_owned();
-    if let Some(offset) = sample.offset {
+    if let Some(offset) = offset {
         location += &format!("+{offset:#x}");
     }
-    if let Some(module) = &sample.module {
+    if let Some(module) = module {
         location += &format!(" [{}]", clean(module));
     }
     location

@@ -80,9 +80,12 @@ fn sample(packet: Vec<u8>) -> Sampled {
     Sampled {
         host: Host { kernel: "6.18.0".into(), ..Host::default() },
         time: Timestamp::from_nanosecond(1_795_332_905_123_456_789).unwrap(),
-        symbol: Some("nf_hook_slow".into()),
-        offset: Some(0x7d),
-        reason: Some("NETFILTER_DROP".into()),
+        place: Place {
+            symbol: Some("nf_hook_slow".into()),
+            offset: Some(0x7d),
+            reason: Some("NETFILTER_DROP".into()),
+            ..Place::default()
+        },
         netns: netns(Some("gw"), 4026532246),
         interface: interface(Some("eth0"), 2),
         ethertype: 0x0800,
@@ -247,7 +250,8 @@ fn the_length_is_found_behind_vlan_tags() {
 
 #[test]
 fn raw_addresses_are_for_those_who_asked() {
-    let at = |address| Sampled { symbol: None, offset: None, address, ..sample(vec![]) };
+    let place = Place { reason: Some("NETFILTER_DROP".into()), ..Place::default() };
+    let at = |address| Sampled { place: place.clone(), address, ..sample(vec![]) };
     assert!(comment(&at(Address::Withheld(16))).starts_with("dropped at [unknown] ("));
     assert!(comment(&at(Address::Public(16))).starts_with("dropped at 0x0000000000000010 ("));
 }
@@ -287,11 +291,10 @@ proptest! {
     ) {
         let sample = Sampled {
             time: Timestamp::from_nanosecond(time.into()).unwrap(),
-            symbol, length, weight, outgoing, link_header, ethertype,
+            place: Place { symbol, reason: name.clone(), module: name.clone(), ..Place::default() },
+            length, weight, outgoing, link_header, ethertype,
             netns: netns(name.as_deref(), inum),
             interface: interface(name.as_deref(), index),
-            reason: name.clone(),
-            module: name,
             packet: bytes.clone(),
             ..Sampled::default()
         };

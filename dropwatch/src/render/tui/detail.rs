@@ -15,7 +15,7 @@ use crate::{
         words::{PerSecond, location},
         wrap::{wrap, wrap_command, wrap_hanging},
     },
-    report::{finding::Finding, model::Location, place::Place},
+    report::{finding::Finding, model::Location},
 };
 
 /// Columns that text is set in from.
@@ -130,16 +130,16 @@ impl Page {
 fn about<'a>(row: &Location, findings: &'a [Finding]) -> Vec<&'a Finding> {
     let here = row.details.as_ref().and_then(|details| details.netns.as_ref());
     let inum = here.map(|fact| fact.is.inum);
-    let place = Place::of(row);
     let near = |finding: &&Finding| {
-        finding.places.contains(&place)
+        finding.places.contains(&row.place)
             && finding.netns.as_ref().is_none_or(|netns| Some(netns.inum) == inum)
     };
     findings.iter().filter(near).collect()
 }
 
 fn known<'a>(table: &'a Table, row: &Location) -> Option<&'a Entry> {
-    let function = row.symbol.as_deref().map(function_name);
-    let subsystem = row.subsystem.as_deref().unwrap_or(CORE);
-    table.lookup(function, subsystem, row.reason.as_deref().unwrap_or(NOT_SPECIFIED))
+    let place = &row.place;
+    let function = place.symbol.as_deref().map(function_name);
+    let subsystem = place.subsystem.as_deref().unwrap_or(CORE);
+    table.lookup(function, subsystem, place.reason.as_deref().unwrap_or(NOT_SPECIFIED))
 }

@@ -9,8 +9,8 @@ use super::search::Search;
 use crate::report::{
     finding::Finding,
     model::{Host, Location, Lost, Report},
+    number::per_second,
     place::Place,
-    summary::per_second,
 };
 
 /// Intervals that a row's history holds: the most that a wide screen shows.
@@ -22,7 +22,7 @@ const MOST_ROWS: usize = 1_000;
 pub(super) type Identity = (Place, Option<u64>);
 
 fn identity(row: &Location) -> Identity {
-    (Place::of(row), row.address.known())
+    (row.place.clone(), row.address.known())
 }
 
 /// One place, now and before.
@@ -168,6 +168,12 @@ pub struct Header {
     pub intervals: u64,
 }
 
+/// The order of rows that are equal otherwise.
+fn name(row: &Row) -> impl Ord + '_ {
+    let Place { symbol, offset, module: _, reason, subsystem: _ } = &row.last.place;
+    (symbol, offset, reason)
+}
+
 impl State {
     pub fn new(host: Host, benign: bool) -> Self {
         Self { host, benign, ..Self::default() }
@@ -236,7 +242,6 @@ impl State {
     /// Rows to be listed, in their order.
     pub fn rows(&self) -> Vec<&Row> {
         let mut rows: Vec<&Row> = self.rows.iter().filter(|row| self.wants(row)).collect();
-        let name = |row: &Row| (row.last.symbol.clone(), row.last.offset, row.last.reason.clone());
         match self.sort {
             // A row that has just stopped stays above those that stopped before.
             Sort::Rate => rows.sort_by(|a, b| {
@@ -248,7 +253,7 @@ impl State {
             Sort::Total => {
                 rows.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| name(a).cmp(&name(b))));
             }
-            Sort::Name => rows.sort_by_key(|row| name(row)),
+            Sort::Name => rows.sort_by(|a, b| name(a).cmp(&name(b))),
         }
         rows
     }

@@ -29,7 +29,10 @@ use crate::{
         words::{PerSecond, count, location, losses},
         wrap::{columns, wrap},
     },
-    report::finding::{Finding, Severity},
+    report::{
+        finding::{Finding, Severity},
+        number::step,
+    },
 };
 
 /// Columns of a rate, of a total, and of the history on a narrow screen.
@@ -262,7 +265,7 @@ fn sparkline(row: &Row, width: usize) -> String {
     let highest = shown.clone().copied().fold(0.0, f64::max);
     let bar = |rate: &f64| match *rate {
         0.0 => ' ',
-        rate => BARS[((rate / highest * 7.0).round() as usize).min(7)],
+        rate => BARS[step(rate, highest, 7)],
     };
     let bars: String = shown.map(bar).collect();
     format!("{bars:>width$}")

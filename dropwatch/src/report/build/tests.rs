@@ -64,8 +64,8 @@ fn an_interval_is_the_difference_of_two_readings() {
     assert_eq!(report.end.to_string(), "2026-11-22T07:35:10Z");
     assert_eq!((report.drops, report.rate), (10_707, 2141.4));
     let [hook, tcp] = &report.locations[..] else { panic!("{:?}", report.locations) };
-    assert_eq!(hook.symbol.as_deref(), Some("nf_hook_slow"));
-    assert_eq!((hook.offset, hook.count, hook.total), (Some(0x7d), 10_031, 20_062));
+    assert_eq!(hook.place.symbol.as_deref(), Some("nf_hook_slow"));
+    assert_eq!((hook.place.offset, hook.count, hook.total), (Some(0x7d), 10_031, 20_062));
     assert_eq!((hook.rate, hook.share, hook.new), (2006.2, 0.937, false));
     assert_eq!((tcp.count, tcp.total, tcp.new), (676, 676, true));
     assert_eq!(reporter.end(second.wall).drops, 20_738);
@@ -103,7 +103,7 @@ fn equal_counts_rank_by_name_and_unnamed_call_sites_stay_apart() {
     let rows: Vec<_> = report
         .locations
         .iter()
-        .map(|row| (row.symbol.as_deref(), row.reason.as_deref(), row.address.known()))
+        .map(|row| (row.place.symbol.as_deref(), row.place.reason.as_deref(), row.address.known()))
         .collect();
     assert_eq!(
         rows,
@@ -258,7 +258,7 @@ proptest! {
             prop_assert!(report.rate.is_finite());
             prop_assert!(report.locations.is_sorted_by(|a, b| a.count >= b.count));
             for row in &report.locations {
-                let sum = sums.entry((row.address.known(), row.reason.clone())).or_default();
+                let sum = sums.entry((row.address.known(), row.place.reason.clone())).or_default();
                 prop_assert_eq!(row.new, *sum == 0);
                 *sum += row.count;
                 prop_assert_eq!(row.total, *sum);

@@ -7,12 +7,12 @@ use std::{
 };
 
 use super::{
-    Address, Row, Service, StateRow, Table,
     state::{state, timeout},
+    table::{Address, Ranking, Row, Service, StateRow, Table},
 };
 use crate::report::{
     frequent::{Frequent, Top},
-    model::share,
+    number::share,
     protocol,
 };
 
@@ -134,13 +134,13 @@ impl Tally {
         }
     }
 
-    fn list<K: Copy, T>(&self, top: &Top<K>, named: impl Fn(K) -> T) -> super::Ranking<T> {
+    fn list<K: Copy, T>(&self, top: &Top<K>, named: impl Fn(K) -> T) -> Ranking<T> {
         let row = |(key, count): &(K, u64)| Row {
             is: named(*key),
             count: *count,
             share: share(*count, self.entries),
         };
-        super::Ranking {
+        Ranking {
             rows: top.rows.iter().map(row).collect(),
             distinct: top.distinct,
             error: top.error,

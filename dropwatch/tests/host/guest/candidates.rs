@@ -30,7 +30,10 @@ fn all_candidates_count_the_same() {
     closed.send(Family::V6, 100).unwrap();
     let counted = runs.map(|(reasons, run)| {
         let recording = run.stop();
-        assert!(recording.locations().all(|row| row.reason.is_some() == reasons), "{recording:#?}");
+        assert!(
+            recording.locations().all(|row| row.place.reason.is_some() == reasons),
+            "{recording:#?}"
+        );
         ours(&recording)
     });
     assert!(counted[0].values().sum::<u64>() >= fewer(100_000) + 200, "{counted:#?}");
@@ -41,7 +44,7 @@ fn all_candidates_count_the_same() {
 fn ours(recording: &Recording) -> BTreeMap<(String, u64), u64> {
     let mut places = BTreeMap::new();
     for row in recording.locations() {
-        let place = (row.symbol.clone().unwrap(), row.offset.unwrap());
+        let place = (row.place.symbol.clone().unwrap(), row.place.offset.unwrap());
         *places.entry(place).or_insert(0) += row.count;
     }
     places.retain(|_, count| *count >= 100);

@@ -15,7 +15,7 @@ const BRIDGE: &str = "in-bridge";
 fn at(recording: &Recording, symbol: &str, module: &str) -> u64 {
     recording
         .locations()
-        .filter(|row| function(row) == symbol && row.module.as_deref() == Some(module))
+        .filter(|row| function(row) == symbol && row.place.module.as_deref() == Some(module))
         .map(|row| row.count)
         .sum()
 }
@@ -72,7 +72,7 @@ fn names_stay_right_while_modules_come_and_go() {
     let recording = watch.stop();
     assert_eq!(at(&recording, "br_handle_frame", "bridge"), 2 * N, "{recording:#?}");
     assert!(
-        recording.locations().all(|row| row.symbol.is_some()),
+        recording.locations().all(|row| row.place.symbol.is_some()),
         "an address without a name: {recording:#?}"
     );
     // Open vSwitch turns connection tracking on in every namespace that comes later.

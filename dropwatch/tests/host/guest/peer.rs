@@ -101,7 +101,7 @@ fn the_same_places_and_counts_as_debians_dropwatch() {
 
     let mut counted = Places::new();
     for row in ours.locations() {
-        let place = (row.symbol.clone().unwrap(), row.offset.unwrap());
+        let place = (row.place.symbol.clone().unwrap(), row.place.offset.unwrap());
         *counted.entry(place).or_insert(0) += row.count;
     }
     let (counted, theirs) = (of_this_test(counted), of_this_test(parse(&text)));

@@ -16,7 +16,7 @@ const N: u64 = 100;
 fn expect_reason(recording: &Recording, places: &[(&str, &str)], n: u64) {
     assert_eq!(recording.count(places), n, "{recording:#?}");
     for row in recording.locations() {
-        assert_eq!(row.reason.is_some(), has_reasons(), "{row:#?}");
+        assert_eq!(row.place.reason.is_some(), has_reasons(), "{row:#?}");
     }
 }
 

@@ -1,21 +1,28 @@
 //! The one serialised truth: what every renderer prints and `replay` reads back.
 //!
 //! Documented for users in `docs/json.md`, with a JSON Schema beside it. One value of [`Line`] is
-//! one line of NDJSON; `super::decode` reads it back. Fields may be added within schema version 1,
+//! one line of NDJSON; `report::decode` reads it back. Fields may be added within schema version 1,
 //! never renamed or removed.
+
+pub mod groups;
+pub mod summary;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::timestamp;
-pub use super::{address::Address, snapshot::Lost};
+use self::{groups::Groups, summary::Summary};
+pub use super::{
+    address::Address,
+    place::{Place, Reason, Symbol},
+    snapshot::Lost,
+};
 use super::{
     facts::{CallPath, Details, Frame, Interface, Netns, Owner},
     finding::Finding,
     flow::Flow,
-    groups::Groups,
     hex,
-    summary::Summary,
+    number::is_zero,
+    timestamp,
 };
 
 /// Version of the line format, in every line as `v`.
@@ -154,23 +161,15 @@ impl Report {
 /// Drops at one call site, for one reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Location {
-    /// Function that freed the packet; null where it cannot be told.
-    pub symbol: Option<String>,
-    /// Bytes from the start of `symbol`.
-    pub offset: Option<u64>,
-    /// Kernel module of `symbol`; null for the kernel proper.
-    pub module: Option<String>,
-    /// Drop reason; null where the kernel has none.
-    pub reason: Option<String>,
-    /// Subsystem that defines the reason, `CORE` for the kernel's own.
-    pub subsystem: Option<String>,
+    #[serde(flatten)]
+    pub place: Place,
     /// Raw kernel address; written only with `--addresses`.
     #[serde(default, skip_serializing_if = "Address::is_withheld")]
     pub address: Address,
     pub count: u64,
     /// Drops per second.
     pub rate: f64,
-    /// Part of the report's drops, as [`share`] rounds it.
+    /// Part of the report's drops, as [`share`](super::number::share) rounds it.
     pub share: f64,
     /// Drops here since the run began.
     pub total: u64,
@@ -196,11 +195,8 @@ pub struct Sampled {
     pub time: Timestamp,
     /// Monotonic time since attach, seconds.
     pub at_s: f64,
-    pub symbol: Option<String>,
-    pub offset: Option<u64>,
-    pub module: Option<String>,
-    pub reason: Option<String>,
-    pub subsystem: Option<String>,
+    #[serde(flatten)]
+    pub place: Place,
     /// Raw kernel address of the location; written only with `--addresses`.
     #[serde(default, skip_serializing_if = "Address::is_withheld")]
     pub address: Address,
@@ -300,66 +296,4 @@ pub struct RanCommand {
     /// Monotonic time from its start to its end, seconds.
     pub duration_s: f64,
     pub summary: Summary,
-}
-
-/// A named place in the kernel's text.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Symbol {
-    pub name: String,
-    pub offset: u64,
-    pub module: Option<String>,
-}
-
-/// A named drop reason.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Reason {
-    pub name: String,
-    pub subsystem: Option<String>,
-}
-
-/// `part / whole`, 0 to 1, to three decimals; 0 when there is no whole.
-///
-/// 1 means all: rounding never gets there by itself. 0 with a `part` above zero means less than
-/// 0.0005.
-pub fn share(part: u64, whole: u64) -> f64 {
-    if part == 0 || whole == 0 {
-        0.0
-    } else if part >= whole {
-        1.0
-    } else {
-        round(part as f64 / whole as f64, 3).min(0.999)
-    }
-}
-
-/// For fields that are absent where there is nothing to count.
-pub(super) fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
-
-/// Rounds to `decimals` places. Integers beyond 2^53 are left as they are.
-pub(super) fn round(value: f64, decimals: i32) -> f64 {
-    let scale = 10_f64.powi(decimals);
-    let scaled = value * scale;
-    if scaled.abs() < 2_f64.powi(53) { scaled.round() / scale } else { value }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_share_says_all_only_for_all() {
-        assert_eq!(share(10_031, 10_707), 0.937);
-        assert_eq!(share(999_999, 1_000_000), 0.999);
-        assert_eq!(share(u64::MAX - 1, u64::MAX), 0.999);
-        assert_eq!(share(7, 7), 1.0);
-        assert_eq!(share(1, 1_000_000), 0.0);
-        assert_eq!(share(0, 0), 0.0);
-    }
-
-    #[test]
-    fn rounding_keeps_whole_numbers() {
-        assert_eq!(round(2141.4499, 1), 2141.4);
-        assert_eq!(round(1e300, 1), 1e300);
-    }
 }
