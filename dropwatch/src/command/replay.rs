@@ -22,7 +22,7 @@ use crate::{
     exit::Failure,
     notify,
     recording::open,
-    render::{self, Format, Renderer, clean, json_line, pcapng::Pcapng},
+    render::{self, Renderer, clean, json_line, pcapng::Pcapng},
     report::{
         compare,
         decode::{DecodeError, decode},
@@ -118,11 +118,10 @@ pub fn compare(before: &Path, after: &Path, show: &Show) -> Result<(), Failure> 
     let names = [before, after].map(|path| path.display().to_string());
     let comparison = compare::compare([&names[0], &names[1]], &was, &is);
     let mut page = Vec::new();
-    let rendered = match show.format {
-        Format::Json => json_line(&comparison, &mut page),
-        Format::Text | Format::Classic => {
-            render::compare::text(&comparison, show.view.top, show.medium, &mut page)
-        }
+    let rendered = if show.format.is_lines() {
+        json_line(&comparison, &mut page)
+    } else {
+        render::compare::text(&comparison, show.view.top, show.medium, &mut page)
     };
     rendered.context("cannot render the comparison")?;
     ended_by_reader(io::stdout().lock().write_all(&page)).map(drop)

@@ -11,10 +11,7 @@ use super::{
     details::{self, Device, Samples},
     flow::Flow,
     groups,
-    model::{
-        End, Host, Location, Other, Report, Sampled, Start,
-        groups::{By, Groups},
-    },
+    model::{End, Host, Location, Other, Report, Sampled, Start, groups::Groups},
     names::Names,
     number::{rate, seconds, share, to_microsecond},
     options::Options,
@@ -264,7 +261,7 @@ impl Reporter {
     ) -> Groups {
         // What found no room at its location has been grouped all the same, unless it is those
         // counters that tell the groups.
-        let of_places = self.options.by == [By::Cpu];
+        let of_places = self.options.by.iter().all(|by| by.parts() == 0);
         let no_room = delta.lost.map_full.saturating_add(delta.lost.map_busy);
         let unlocated = if of_places { unlocated } else { unlocated.saturating_sub(no_room) };
         groups::between(&self.options.by, delta, &self.seen.groups, unlocated, interval, names)

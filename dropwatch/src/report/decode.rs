@@ -14,7 +14,7 @@ use super::{
     flow::Flow,
     model::{
         End, Host, Line, Location, Other, RanCommand, Report, SCHEMA_VERSION, Sampled, Start,
-        groups::Groups,
+        groups::{GroupRow, Groups},
     },
     snapshot::Lost,
 };
@@ -195,14 +195,18 @@ fn check_groups(groups: &Groups) -> Result<(), String> {
     if sum != Some(groups.drops) {
         return Err(format!("groups do not sum to their {} drops", groups.drops));
     }
-    groups.rows.iter().try_for_each(|row| {
-        let netns = row.netns.as_ref().and_then(|netns| netns.name.as_deref());
-        let interface = row.interface.as_ref().and_then(|interface| interface.name.as_deref());
-        let texts = [netns, interface, row.protocol.as_deref()];
-        texts.into_iter().flatten().try_for_each(check_text)?;
-        check_number("rate", row.rate, MAX_RATE)?;
-        check_number("share", row.share, 1.0)
-    })
+    groups.rows.iter().try_for_each(check_group)
+}
+
+/// A field that the row gains has to be bounded here, too.
+fn check_group(row: &GroupRow) -> Result<(), String> {
+    let GroupRow { netns, interface, protocol, cpu: _, count: _, rate, share, total: _ } = row;
+    let netns = netns.as_ref().and_then(|netns| netns.name.as_deref());
+    let interface = interface.as_ref().and_then(|interface| interface.name.as_deref());
+    let texts = [netns, interface, protocol.as_deref()];
+    texts.into_iter().flatten().try_for_each(check_text)?;
+    check_number("rate", *rate, MAX_RATE)?;
+    check_number("share", *share, 1.0)
 }
 
 fn check_report(report: &Report) -> Result<(), String> {

@@ -35,16 +35,29 @@ pub(super) fn between(
         }
     }
     known.sort_unstable_by_key(|(group, cpu, count)| (Reverse(*count), *group, *cpu));
-    let asked = |what| by.contains(&what);
-    let row = |(group, cpu, count): (Group, Option<u32>, u64)| GroupRow {
-        netns: (asked(By::Netns) || asked(By::Iface)).then(|| details::netns(group.netns, names)),
-        interface: asked(By::Iface).then(|| details::interface(group.netns, group.ifindex, names)),
-        protocol: asked(By::Protocol).then(|| protocol::of_group(group.network, group.transport)),
-        cpu,
-        count,
-        rate: rate(count, interval),
-        share: share(count, groups.drops),
-        total: seen.get(&(group, cpu)).copied().unwrap_or(count),
+    let row = |(group, cpu, count): (Group, Option<u32>, u64)| {
+        let mut row = GroupRow {
+            count,
+            rate: rate(count, interval),
+            share: share(count, groups.drops),
+            total: seen.get(&(group, cpu)).copied().unwrap_or(count),
+            ..GroupRow::default()
+        };
+        for by in by {
+            match by {
+                By::Netns => row.netns = Some(details::netns(group.netns, names)),
+                By::Iface => {
+                    // Names of interfaces repeat.
+                    row.netns = Some(details::netns(group.netns, names));
+                    row.interface = Some(details::interface(group.netns, group.ifindex, names));
+                }
+                By::Protocol => {
+                    row.protocol = Some(protocol::of_group(group.network, group.transport));
+                }
+                By::Cpu => row.cpu = cpu,
+            }
+        }
+        row
     };
     groups.rows = known.into_iter().map(row).collect();
     groups

@@ -9,7 +9,7 @@ use super::{
     super::{
         decode::decode,
         keys::{Choice, Keys},
-        model::Line,
+        model::{Line, groups::By},
     },
     *,
 };
