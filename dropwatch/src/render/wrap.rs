@@ -41,7 +41,7 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines(&units(text), width, width)
 }
 
-/// The same, with `indent` columns before every line but the first, at most half of the width.
+/// Breaks a text between words into lines of at most `width` columns, with `indent` columns before every line but the first, at most half of the width.
 pub(crate) fn wrap_hanging(text: &str, indent: usize, width: usize) -> Vec<String> {
     let indent = indent.min(width / 2);
     let mut lines = lines(&units(text), width, width.saturating_sub(indent));

@@ -96,15 +96,16 @@ impl Reporter {
         delta.apply(&mut self.seen);
         let interval = snapshot.since_attach.saturating_sub(self.until);
         self.until = self.until.max(snapshot.since_attach);
-        let wanted: Vec<_> = delta
+        let selected: Vec<_> = delta
             .drops
             .iter()
-            .filter(|(key, _)| self.wants(**key, names))
+            .filter(|(key, _)| self.selects(**key, names))
             .map(|(key, count)| (*key, *count))
             .collect();
         let (unknown_location, undecided) = self.options.unlocated(&delta.lost);
         let undecided = undecided.saturating_add(delta.undecided);
-        let drops = wanted.iter().fold(unknown_location, |sum: u64, (_, n)| sum.saturating_add(*n));
+        let drops =
+            selected.iter().fold(unknown_location, |sum: u64, (_, n)| sum.saturating_add(*n));
         self.reports += 1;
         self.drops = self.drops.saturating_add(drops);
         self.undecided = self.undecided.saturating_add(undecided);
@@ -112,7 +113,7 @@ impl Reporter {
 
         let mut samples = Samples::new(samples);
         let mut devices = Vec::new();
-        let mut locations: Vec<Location> = wanted
+        let mut locations: Vec<Location> = selected
             .into_iter()
             .map(|(key, count)| {
                 let row = self.location(key, count, drops, interval, names);
@@ -199,10 +200,10 @@ impl Reporter {
     }
 
     /// Whether drops at `key` are reported.
-    pub fn wants(&self, key: DropKey, names: &mut dyn Names) -> bool {
+    pub fn selects(&self, key: DropKey, names: &mut dyn Names) -> bool {
         let keys = &self.options.keys;
         keys.is_empty()
-            || keys.want(names.symbol(key.location).as_ref(), names.reason(key.reason).as_ref())
+            || keys.selects(names.symbol(key.location).as_ref(), names.reason(key.reason).as_ref())
     }
 
     /// Drops reported so far.

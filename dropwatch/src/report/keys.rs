@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::place::{Reason, Symbol};
 
-/// A value to filter by, wanted or, with a `!` before it, not wanted.
+/// A value to filter by: it selects rows or, with a `!` before it, excludes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice<T> {
     pub exclude: bool,
@@ -219,10 +219,10 @@ impl Keys {
     }
 
     /// Whether any call in a function may be reported.
-    pub fn may_want_function(&self, name: &str, module: Option<&str>) -> bool {
+    pub fn may_select_function(&self, name: &str, module: Option<&str>) -> bool {
         let is = |function: &Function| {
             function.is_called(name)
-                && function.module.as_deref().is_none_or(|wanted| module == Some(wanted))
+                && function.module.as_deref().is_none_or(|selected| module == Some(selected))
         };
         let excluded = |offset: Option<u64>| {
             let excludes = self.symbols.iter().filter(|choice| choice.exclude);
@@ -230,29 +230,29 @@ impl Keys {
                 is(function) && (function.offset.is_none() || function.offset == offset)
             })
         };
-        let mut wanted = self.symbols.iter().filter(|choice| !choice.exclude).peekable();
-        match wanted.peek() {
+        let mut selected = self.symbols.iter().filter(|choice| !choice.exclude).peekable();
+        match selected.peek() {
             None => !excluded(None),
-            Some(_) => wanted.any(|it| is(&it.value) && !excluded(it.value.offset)),
+            Some(_) => selected.any(|it| is(&it.value) && !excluded(it.value.offset)),
         }
     }
 
     /// Whether drops for a reason may be reported.
-    pub fn may_want_reason(&self, name: &str) -> bool {
+    pub fn may_select_reason(&self, name: &str) -> bool {
         allow(&self.reasons, |glob| glob.matches(name))
     }
 
     /// Whether to report a row. One without a name or a reason matches no value: it is not among
-    /// those wanted, and never among those that are not.
-    pub fn want(&self, symbol: Option<&Symbol>, reason: Option<&Reason>) -> bool {
+    /// those selected, and never among those that are not.
+    pub fn selects(&self, symbol: Option<&Symbol>, reason: Option<&Reason>) -> bool {
         allow(&self.symbols, |function| symbol.is_some_and(|symbol| function.matches(symbol)))
             && allow(&self.reasons, |glob| reason.is_some_and(|reason| glob.matches(&reason.name)))
     }
 }
 
-/// No value that is excluded may match, and one that is wanted must, if there are any.
+/// No value that is excluded may match, and one that is selected must, if there are any.
 fn allow<T>(choices: &[Choice<T>], matches: impl Fn(&T) -> bool) -> bool {
-    let (mut any, mut wanted) = (false, false);
+    let (mut any, mut selected) = (false, false);
     for Choice { exclude, value } in choices {
         if *exclude {
             if matches(value) {
@@ -260,10 +260,10 @@ fn allow<T>(choices: &[Choice<T>], matches: impl Fn(&T) -> bool) -> bool {
             }
         } else {
             any = true;
-            wanted |= matches(value);
+            selected |= matches(value);
         }
     }
-    wanted || !any
+    selected || !any
 }
 
 #[cfg(test)]
@@ -311,7 +311,7 @@ mod tests {
         }
     }
 
-    fn want(
+    fn selects(
         symbols: &[&str],
         reasons: &[&str],
         symbol: Option<&str>,
@@ -323,23 +323,23 @@ mod tests {
         };
         let symbol = symbol.map(|name| Symbol { name: name.into(), offset: 1, module: None });
         let reason = reason.map(|name| Reason { name: name.into(), subsystem: None });
-        keys.want(symbol.as_ref(), reason.as_ref())
+        keys.selects(symbol.as_ref(), reason.as_ref())
     }
 
     #[test]
     fn one_of_the_wanted_and_none_of_the_others() {
         let hook = Some("nf_hook_slow.constprop.0");
-        assert!(want(&[], &[], None, None));
-        assert!(want(&["nf_hook_slow"], &[], hook, None));
-        assert!(want(&["tcp_*", "nf_*"], &["!NO_SOCKET"], hook, Some("NETFILTER_DROP")));
-        assert!(!want(&["nf_*", "!nf_hook_slow"], &[], hook, None));
-        assert!(!want(&["nf_*"], &["NO_SOCKET"], hook, Some("NETFILTER_DROP")));
+        assert!(selects(&[], &[], None, None));
+        assert!(selects(&["nf_hook_slow"], &[], hook, None));
+        assert!(selects(&["tcp_*", "nf_*"], &["!NO_SOCKET"], hook, Some("NETFILTER_DROP")));
+        assert!(!selects(&["nf_*", "!nf_hook_slow"], &[], hook, None));
+        assert!(!selects(&["nf_*"], &["NO_SOCKET"], hook, Some("NETFILTER_DROP")));
     }
 
     #[test]
     fn what_has_no_name_is_neither_wanted_nor_excluded() {
-        assert!(!want(&["*"], &[], None, None));
-        assert!(want(&["!tcp_*"], &["!NO_SOCKET"], None, None));
+        assert!(!selects(&["*"], &[], None, None));
+        assert!(selects(&["!tcp_*"], &["!NO_SOCKET"], None, None));
         assert!(Choice::reason("!").is_err() && Choice::reason("").is_err());
         assert!(Choice::reason("SKB_DROP_REASON_").is_err() && Choice::reason("()").is_err());
     }

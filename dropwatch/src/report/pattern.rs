@@ -16,7 +16,8 @@ use super::{
 /// Part of the weight that a pattern covers at least, percent.
 const CLEAR: u128 = 80;
 
-/// The same for one that would say next to nothing otherwise.
+/// Part of the weight that a pattern covers at least where it would say next to nothing otherwise,
+/// percent.
 const PLAIN: u128 = 50;
 
 const FIELDS: [Field; 6] =

@@ -16,7 +16,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestam
     text.parse().map_err(|_| D::Error::custom("not an RFC 3339 time such as 2026-11-22T07:35:05Z"))
 }
 
-/// The same with nine decimals, for what is measured to the nanosecond.
+/// RFC 3339 in UTC with nine decimals, for what is measured to the nanosecond.
 pub(super) mod nanosecond {
     use jiff::Timestamp;
     use serde::Serializer;

@@ -231,7 +231,7 @@ impl Session {
     pub fn samples(&mut self, lines: bool) -> Result<Taken, Failure> {
         let mut samples = self.probe.samples().context("cannot read the samples")?;
         self.names.begin_report();
-        samples.retain(|sample| self.reporter.wants(sample.key, &mut self.names));
+        samples.retain(|sample| self.reporter.selects(sample.key, &mut self.names));
         self.names.find_owners(samples.iter().filter_map(|sample| sample.socket));
         let clock = Clock {
             attached: self.probe.attached_at(),

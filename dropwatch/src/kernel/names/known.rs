@@ -104,10 +104,10 @@ impl HostNames {
         let tables = loaded.symbols.iter().map(LiveSymbols::table);
         let function = tables.filter(|table| !table.is_restricted()).all(|table| {
             let mut names = table.names();
-            names.any(|(name, module)| keys.may_want_function(name, module))
+            names.any(|(name, module)| keys.may_select_function(name, module))
         });
         let mut reasons = loaded.reasons.names();
         let named = matches!(loaded.source, status::Reasons::Btf { .. });
-        function && (!named || reasons.any(|name| keys.may_want_reason(name)))
+        function && (!named || reasons.any(|name| keys.may_select_reason(name)))
     }
 }

@@ -39,12 +39,12 @@ impl Search {
     /// Whether the text is in the row's location and reason as they are shown, or in the names of its
     /// network namespace or interface; capitals or not. An empty text is in none.
     pub fn matches(&self, row: &Row) -> bool {
-        let wanted = self.text.to_lowercase();
-        let has = |name: &str| name.to_lowercase().contains(&wanted);
+        let selected = self.text.to_lowercase();
+        let has = |name: &str| name.to_lowercase().contains(&selected);
         let details = row.last.details.as_ref();
         let netns = details.and_then(|it| it.netns.as_ref()?.is.name.as_deref());
         let interface = details.and_then(|it| it.interface.as_ref()?.is.name.as_deref());
-        !wanted.is_empty()
+        !selected.is_empty()
             && (has(&location(&row.last)) || [netns, interface].into_iter().flatten().any(has))
     }
 

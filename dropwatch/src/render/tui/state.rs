@@ -1,4 +1,4 @@
-//! What the live view knows: the rows since it began, and what the user wants to see of them.
+//! What the live view knows: the rows since it began, and what the user has selected of them.
 
 use std::{
     cmp::Reverse,
@@ -241,7 +241,7 @@ impl State {
 
     /// Rows to be listed, in their order.
     pub fn rows(&self) -> Vec<&Row> {
-        let mut rows: Vec<&Row> = self.rows.iter().filter(|row| self.wants(row)).collect();
+        let mut rows: Vec<&Row> = self.rows.iter().filter(|row| self.selects(row)).collect();
         match self.sort {
             // A row that has just stopped stays above those that stopped before.
             Sort::Rate => rows.sort_by(|a, b| {
@@ -270,7 +270,7 @@ impl State {
         benign.fold(0, |sum, row| sum.saturating_add(row.total))
     }
 
-    fn wants(&self, row: &Row) -> bool {
+    fn selects(&self, row: &Row) -> bool {
         let netns = self.netns.as_deref();
         (self.benign || !row.last.benign) && (netns.is_none() || netns_of(row) == netns)
     }
