@@ -77,27 +77,47 @@ impl Sample {
     /// Decodes a record of the ring buffer. `None` where the length or a field cannot be: the
     /// bytes are the kernel's, yet nothing here trusts them.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let record = Record::read_from_bytes(bytes).ok()?;
-        let packet = record.packet.get(..usize::from(record.packet_len))?;
-        let stack = &record.stack[..usize::from(record.stack_len).min(STACK_DEPTH)];
-        let has = |bit| record.flags & bit != 0;
-        let network = usize::from(record.network);
+        // Every field by its name: one that the record gains cannot be passed over in silence.
+        let Record {
+            time,
+            key,
+            weight,
+            socket,
+            netns,
+            ifindex,
+            iif,
+            cpu,
+            length,
+            protocol,
+            flags,
+            packet_len,
+            network,
+            stack_len,
+            vlan,
+            spare: _,
+            stack,
+            packet,
+        } = Record::read_from_bytes(bytes).ok()?;
+        let packet = packet.get(..usize::from(packet_len))?;
+        let stack = &stack[..usize::from(stack_len).min(STACK_DEPTH)];
+        let has = |bit| flags & bit != 0;
+        let begins = usize::from(network);
         Some(Self {
-            time: record.time,
-            key: DropKey::new(record.key.location, record.key.reason),
-            weight: record.weight.max(1),
-            netns: (record.netns != 0).then_some(record.netns),
-            ifindex: (has(flag::DEVICE) && record.ifindex != 0).then_some(record.ifindex),
-            outgoing: has(flag::IIF).then_some(record.iif == 0),
-            cpu: record.cpu,
-            length: record.length,
-            protocol: record.protocol,
+            time,
+            key: DropKey::new(key.location, key.reason),
+            weight: weight.max(1),
+            netns: (netns != 0).then_some(netns),
+            ifindex: (has(flag::DEVICE) && ifindex != 0).then_some(ifindex),
+            outgoing: has(flag::IIF).then_some(iif == 0),
+            cpu,
+            length,
+            protocol,
             conntrack: has(flag::CONNTRACK_KNOWN).then(|| has(flag::CONNTRACK)),
-            vlan: has(flag::VLAN).then_some(record.vlan & 0x0fff),
-            socket: (record.socket != 0).then_some(record.socket),
-            stack: from_location(stack, record.key.location).to_vec(),
+            vlan: has(flag::VLAN).then_some(vlan & 0x0fff),
+            socket: (socket != 0).then_some(socket),
+            stack: from_location(stack, key.location).to_vec(),
             link_header: has(flag::LINK_HEADER),
-            network: (record.network != ABSENT && network < packet.len()).then_some(network),
+            network: (network != ABSENT && begins < packet.len()).then_some(begins),
             packet: packet.to_vec(),
         })
     }

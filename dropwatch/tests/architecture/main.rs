@@ -282,6 +282,25 @@ fn no_format_knows_another() {
     assert_eq!(between_formats(&sources("dropwatch")), NONE);
 }
 
+/// A format that is not in the list could lean on another, and nobody would see it.
+#[test]
+fn every_renderer_is_a_format() {
+    let files = sources("dropwatch");
+    let renders = |file: &&File| {
+        file.name.starts_with("render/")
+            && file.name != "render/mod.rs"
+            && !file.naming(&["crate::render::Renderer"]).is_empty()
+    };
+    let renderers: Vec<_> = files.iter().filter(renders).map(|file| file.name.as_str()).collect();
+    assert!(renderers.contains(&"render/text.rs"), "{renderers:?}");
+    let listed = |name: &&&str| {
+        let name = name.trim_start_matches("render/").trim_end_matches(".rs");
+        FORMATS.contains(&name.split('/').next().unwrap_or_default())
+    };
+    let forgotten: Vec<_> = renderers.iter().filter(|name| !listed(name)).collect();
+    assert!(forgotten.is_empty(), "not among FORMATS: {forgotten:?}");
+}
+
 fn between_formats(files: &[File]) -> Vec<String> {
     let formats: Vec<String> =
         FORMATS.iter().map(|format| format!("crate::render::{format}")).collect();
