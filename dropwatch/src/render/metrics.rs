@@ -10,7 +10,7 @@ use super::clean::clean;
 use crate::report::{
     number::unix_seconds,
     place::Place,
-    totals::{Found, Totals},
+    totals::{FindingKey, Totals},
 };
 
 /// What a scraper takes.
@@ -213,7 +213,7 @@ fn place(symbol: &str, place: &Place, benign: bool) -> String {
     ])
 }
 
-fn found((rule, severity, netns): &Found) -> String {
+fn found((rule, severity, netns): &FindingKey) -> String {
     labels(&[("rule", rule), ("severity", severity.name()), ("netns", netns)])
 }
 

@@ -143,7 +143,7 @@ fn findings(before: &Summary, after: &Summary) -> Vec<ChangedFinding> {
             |found: &SummaryFinding| found.netns.as_ref().and_then(|netns| netns.name.clone());
         a.rule == b.rule && name(a) == name(b)
     };
-    let told = |found: &SummaryFinding, what| ChangedFinding {
+    let changed = |found: &SummaryFinding, what| ChangedFinding {
         what,
         rule: found.rule.clone(),
         severity: found.severity,
@@ -152,14 +152,14 @@ fn findings(before: &Summary, after: &Summary) -> Vec<ChangedFinding> {
     };
     let now = after.findings.iter().map(|found| {
         let known = before.findings.iter().any(|other| same(found, other));
-        told(found, if known { What::Still } else { What::New })
+        changed(found, if known { What::Still } else { What::New })
     });
     let gone = before
         .findings
         .iter()
         .filter(|found| after.findings.iter().all(|other| !same(found, other)));
     let mut all: Vec<ChangedFinding> =
-        now.chain(gone.map(|found| told(found, What::Gone))).collect();
+        now.chain(gone.map(|found| changed(found, What::Gone))).collect();
     all.sort_by_key(|finding| (finding.what, finding.severity));
     all
 }

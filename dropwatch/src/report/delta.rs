@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_falls_or_vanishes_is_told_and_adds_nothing() {
+    fn a_counter_that_falls_or_vanishes_is_reported_and_adds_nothing() {
         let high = counters(&[(A, 5), (B, 7)], 4);
         let low = counters(&[(A, 3)], 1);
         let delta = Delta::between(&high, &low);

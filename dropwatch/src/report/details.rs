@@ -347,9 +347,9 @@ mod tests {
     #[test]
     fn facts_are_weighted_not_counted() {
         let on = |weight, cpu| Sample { cpu, ..sample(weight) };
-        let told = details(&[on(1, 0), on(1, 0), on(98, 3)]);
-        assert_eq!((told.samples, told.weight), (3, 100));
-        assert_eq!(told.cpu, Some(Fact { is: Cpu { cpu: 3 }, share: 0.98 }));
+        let found = details(&[on(1, 0), on(1, 0), on(98, 3)]);
+        assert_eq!((found.samples, found.weight), (3, 100));
+        assert_eq!(found.cpu, Some(Fact { is: Cpu { cpu: 3 }, share: 0.98 }));
     }
 
     #[test]
@@ -361,17 +361,20 @@ mod tests {
             conntrack: Some(true),
             ..sample(40)
         };
-        let told = details(&[known.clone(), sample(60)]);
-        assert_eq!((told.netns, told.interface, told.owner), (None, None, None));
-        assert_eq!((told.conntrack, told.path, told.flow, told.protocol), (None, None, None, None));
-        let told = details(&[known, sample(20)]);
+        let found = details(&[known.clone(), sample(60)]);
+        assert_eq!((found.netns, found.interface, found.owner), (None, None, None));
+        assert_eq!(
+            (found.conntrack, found.path, found.flow, found.protocol),
+            (None, None, None, None)
+        );
+        let found = details(&[known, sample(20)]);
         let share = 0.667;
-        assert_eq!(told.netns, Some(Fact { is: Netns { name: None, inum: 2 }, share }));
+        assert_eq!(found.netns, Some(Fact { is: Netns { name: None, inum: 2 }, share }));
         let interface = Interface { name: Some("eth2.3".to_owned()), index: 3 };
-        assert_eq!(told.interface, Some(Fact { is: interface, share }));
+        assert_eq!(found.interface, Some(Fact { is: interface, share }));
         let owner = Owner { comm: "curl".to_owned(), pid: 7, cgroup: None };
-        assert_eq!(told.owner, Some(Fact { is: owner, share }));
-        assert_eq!(told.conntrack, Some(Fact { is: Conntrack { entry: true }, share }));
+        assert_eq!(found.owner, Some(Fact { is: owner, share }));
+        assert_eq!(found.conntrack, Some(Fact { is: Conntrack { entry: true }, share }));
     }
 
     #[test]
@@ -396,19 +399,19 @@ mod tests {
             .collect();
         let mut names = Table::default();
         let mut samples = Samples::new(&many);
-        let told = samples.details(KEY, &mut names).unwrap();
-        assert_eq!((told.samples, told.weight), (MAX_SAMPLES as u64, 3 * MAX_SAMPLES as u64));
-        assert_eq!(told.cpu, Some(Fact { is: Cpu { cpu: 1 }, share: 1.0 }));
+        let found = samples.details(KEY, &mut names).unwrap();
+        assert_eq!((found.samples, found.weight), (MAX_SAMPLES as u64, 3 * MAX_SAMPLES as u64));
+        assert_eq!(found.cpu, Some(Fact { is: Cpu { cpu: 1 }, share: 1.0 }));
         assert_eq!(names.searches, MAX_OWNERS);
-        assert_eq!(told.netns.unwrap().is.name.unwrap().len(), MAX_NAME);
+        assert_eq!(found.netns.unwrap().is.name.unwrap().len(), MAX_NAME);
         assert_eq!(samples.paths(KEY, false, &mut names).len(), MAX_PATHS);
     }
 
     #[test]
     fn weights_beyond_64_bits_do_not_wrap() {
-        let told = details(&[sample(u64::MAX), sample(u64::MAX)]);
-        assert_eq!(told.weight, u64::MAX);
-        assert_eq!(told.cpu, Some(Fact { is: Cpu { cpu: 0 }, share: 1.0 }));
+        let found = details(&[sample(u64::MAX), sample(u64::MAX)]);
+        assert_eq!(found.weight, u64::MAX);
+        assert_eq!(found.cpu, Some(Fact { is: Cpu { cpu: 0 }, share: 1.0 }));
     }
 
     #[test]
@@ -417,9 +420,9 @@ mod tests {
         // The location is not among the frames of the third, but its function is.
         let samples =
             [with(6, &[AT, AT + 1]), with(3, &[AT + 2, AT, AT + 1]), with(1, &[AT + 2, AT + 1])];
-        let told = details(&samples);
+        let found = details(&samples);
         let callers = vec![Some("__netif_receive_skb_one_core".to_owned())];
-        assert_eq!(told.path, Some(Fact { is: Callers { callers }, share: 0.9 }));
+        assert_eq!(found.path, Some(Fact { is: Callers { callers }, share: 0.9 }));
         let paths = Samples::new(&samples).paths(KEY, false, &mut Table::default());
         let shown: Vec<_> =
             paths.iter().map(|path| (path.samples, path.weight, path.frames.len())).collect();

@@ -23,7 +23,7 @@ use super::{
 /// The addresses of one packet. `None` is a field that the packet does not have or show.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Flow {
-    /// The innermost protocol that was told: `tcp`, `arp`, or a number, `ip-proto-253`, `0x88b5`.
+    /// The innermost protocol that the packet shows: `tcp`, `arp`, or a number, `ip-proto-253`, `0x88b5`.
     pub protocol: Option<Word>,
     /// Identifier of the outermost VLAN tag.
     pub vlan: Option<u16>,

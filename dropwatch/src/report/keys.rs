@@ -275,12 +275,13 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_row_is_told_apart() {
-        let told = "a row has a place and a reason: write --symbol 'f+0x91 [m]' --reason NO_SOCKET";
+    fn a_whole_row_is_refused_with_how_to_write_it() {
+        let expected =
+            "a row has a place and a reason: write --symbol 'f+0x91 [m]' --reason NO_SOCKET";
         for row in ["f+0x91 [m] (NO_SOCKET)", "60 packets dropped at f+0x91 [m] (NO_SOCKET) 88.2%"]
         {
-            assert_eq!(Function::parse(row).unwrap_err(), told, "{row}");
-            assert_eq!(Choice::reason(row).unwrap_err(), told, "{row}");
+            assert_eq!(Function::parse(row).unwrap_err(), expected, "{row}");
+            assert_eq!(Choice::reason(row).unwrap_err(), expected, "{row}");
             assert!(Choice::reason(&format!("!{row}")).is_err(), "{row}");
         }
         assert!(Function::parse("f+0x91 [m]").is_ok() && Choice::reason("(NO_SOCKET)").is_ok());

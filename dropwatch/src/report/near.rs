@@ -2,7 +2,7 @@
 
 use std::{borrow::Borrow, cmp::Reverse, fmt::Display};
 
-/// Most names that are told in place of an unknown one.
+/// Most names that are shown in place of an unknown one.
 pub const MOST: usize = 4;
 /// Shorter parts of names say nothing.
 const PART: usize = 4;
@@ -88,12 +88,12 @@ mod tests {
     }
 
     #[test]
-    fn few_are_told() {
+    fn few_are_shown() {
         let many: Vec<String> = (0..100).map(|n| format!("some_name_{n}")).collect();
         let found = near("some_name", many.iter().map(String::as_str));
         assert_eq!(found.len(), MOST);
-        let told = did_you_mean(&found);
-        assert!(told.starts_with(": did you mean ") && told.ends_with('?'), "{told}");
+        let shown = did_you_mean(&found);
+        assert!(shown.starts_with(": did you mean ") && shown.ends_with('?'), "{shown}");
         assert_eq!(did_you_mean(&["a", "b"]), ": did you mean a or b?");
         assert_eq!(did_you_mean(&[""; 0]), "");
     }

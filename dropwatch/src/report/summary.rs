@@ -90,8 +90,8 @@ impl Summing {
             };
             Reverse(a.count).cmp(&Reverse(b.count)).then_with(|| name(a).cmp(&name(b)))
         });
-        let told = summary.locations.iter().fold(0_u64, |sum, row| sum.saturating_add(row.count));
-        summary.other = summary.drops.saturating_sub(told);
+        let listed = summary.locations.iter().fold(0_u64, |sum, row| sum.saturating_add(row.count));
+        summary.other = summary.drops.saturating_sub(listed);
         summary.findings = self.found.values().map(|(found, _)| found.clone()).collect();
         summary.findings.retain(|found| found.reports > 0);
         summary.findings.sort_by(|a, b| {

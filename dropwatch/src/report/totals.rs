@@ -27,11 +27,11 @@ pub const MOST_ENDED: usize = 1_000;
 pub const OTHER: &str = "other";
 
 /// A rule that found something, how bad, and where.
-pub type Found = (String, Severity, String);
+pub type FindingKey = (String, Severity, String);
 
 /// What a rule has found since the run began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Findings {
+pub struct FindingSums {
     /// Reports that have it, however often.
     pub reports: u64,
     /// Drops that it explains, in all reports.
@@ -49,7 +49,7 @@ pub struct Tracked {
 
 /// Connection tracking at the end of the last report, by the name of a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Conntrack {
+pub struct ConntrackGauges {
     pub entries: u64,
     pub limit: Option<u64>,
 }
@@ -75,12 +75,12 @@ pub struct Totals {
     pub lost: Lost,
     pub undecided: Option<u64>,
     /// How many findings of a kind the last report has.
-    pub findings: BTreeMap<Found, u64>,
+    pub findings: BTreeMap<FindingKey, u64>,
     /// What was found since the run began: a finding is of one report, and most of them are made
     /// between two looks at these totals.
-    pub found: BTreeMap<Found, Findings>,
+    pub found: BTreeMap<FindingKey, FindingSums>,
     /// Of the namespaces that the last report knows.
-    pub conntrack: BTreeMap<String, Conntrack>,
+    pub conntrack: BTreeMap<String, ConntrackGauges>,
     /// Packets that connection tracking refused since the run began, by the name of a namespace,
     /// those that have ended included.
     pub refused: BTreeMap<String, u64>,
@@ -154,12 +154,13 @@ impl Totals {
     }
 
     /// What a finding is summed as: itself, else all of its rule, else all of its severity.
-    fn room(&self, found: Found) -> Found {
+    fn room(&self, found: FindingKey) -> FindingKey {
         let (rule, severity, _) = &found;
         let of_rule = (rule.clone(), *severity, OTHER.to_owned());
         let of_severity = (OTHER.to_owned(), *severity, OTHER.to_owned());
-        let has_room =
-            |found: &Found, most: usize| self.found.len() < most || self.found.contains_key(found);
+        let has_room = |found: &FindingKey, most: usize| {
+            self.found.len() < most || self.found.contains_key(found)
+        };
         if has_room(&found, MOST_FINDINGS) {
             found
         } else if has_room(&of_rule, MOST_FINDINGS + MOST_RULES) {

@@ -134,7 +134,7 @@ fn addresses_leave_the_process_only_when_asked_for() {
 }
 
 #[test]
-fn rows_that_are_not_wanted_are_in_no_number_and_what_cannot_be_told_is_undecided() {
+fn rows_that_are_not_selected_are_in_no_number_and_what_cannot_be_told_is_undecided() {
     let keys = Keys { symbols: vec![Choice::function("tcp_*").unwrap()], ..Keys::default() };
     let lost = Lost { map_full: 3, recursion: 2, samples: 9, ..Lost::default() };
     let mut taken = snapshot(1000, &[((HOOK, 8), 40), ((TCP, 3), 10), ((HIDDEN, 2), 5)], lost);
@@ -208,7 +208,7 @@ fn an_interval_without_length_has_no_rate() {
 }
 
 #[test]
-fn a_counter_that_falls_is_told_and_not_counted_again() {
+fn a_counter_that_falls_is_reported_and_not_counted_again() {
     let mut reporter = reporter();
     for (millis, count) in [(1000, 10), (2000, 4), (3000, 12)] {
         let snapshot = snapshot(millis, &[((HOOK, 8), count)], Lost::default());

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_has_a_bound_and_the_error_is_told() {
+    fn the_memory_has_a_bound_and_the_error_is_shown() {
         let mut tally = Tally::default();
         for i in 0..100_000_u32 {
             let spoofed = Entry { source: IpAddr::V4(i.into()), ..web("192.168.0.2") };
