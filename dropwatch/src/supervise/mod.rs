@@ -177,3 +177,28 @@ impl<'a> Supervised<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime;
+
+    use super::*;
+
+    #[test]
+    fn a_signal_before_the_start_ends_the_run_without_its_command() {
+        let command = Command {
+            program: "false".into(),
+            arguments: Vec::new(),
+            user: None,
+            baseline: Some(Duration::from_secs(1)),
+        };
+        let launcher = Launcher::new(&command).unwrap();
+        runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let mut supervised = Supervised::new(&command, launcher).unwrap();
+            supervised.heed(&Event::Signal(libc::SIGTERM));
+            supervised.start().await;
+            assert!(supervised.is_over());
+            assert_eq!(supervised.code(), 128 + libc::SIGTERM as u8);
+        });
+    }
+}
