@@ -10,7 +10,7 @@ use crate::project::Project;
 const PAGE: &str = "docs/kernels.md";
 
 /// What the groups of tests prove, in the order of the page.
-const GROUPS: [(&str, &str); 29] = [
+const GROUPS: [(&str, &str); 30] = [
     ("counting", "floods, nested floods and closed ports, to the packet"),
     ("nat", "a full conntrack table, against conntrack's own counter"),
     (
@@ -18,6 +18,7 @@ const GROUPS: [(&str, &str); 29] = [
         "whose packets, on which path: rules, closed ports, VLANs, bridges, routes, neighbours",
     ),
     ("findings", "every finding on its cause, gone after its own command, silent otherwise"),
+    ("answers", "what the host answers about a sampled packet confirms or refutes a finding"),
     ("gate", "a finding fails a run, also of a loss without a drop"),
     ("reach", "commands of findings run in their namespace, or are not printed"),
     ("harmless", "sockets closed with unread data are harmless"),
