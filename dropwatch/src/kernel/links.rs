@@ -15,7 +15,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
     clean,
-    netlink::{Netlink, NetlinkError, attributes},
+    netlink::{Netlink, NetlinkError, attributes, number},
 };
 use crate::report::evidence::Link;
 
@@ -132,10 +132,6 @@ fn add_qdisc(links: &mut BTreeMap<u32, Link>, message: &[u8]) {
             _ => {}
         }
     }
-}
-
-fn number(value: &[u8]) -> Option<u32> {
-    Some(u32::from_ne_bytes(*value.first_chunk()?))
 }
 
 /// Text up to its final zero, cleaned: a device's name is anyone's choice.

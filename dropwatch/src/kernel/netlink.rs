@@ -4,7 +4,7 @@
 //! kernel alone (the sender's port is checked), and still nothing that they say is believed: every
 //! length is checked, and what does not add up ends the message that it stands in.
 
-use std::io;
+use std::{io, net::IpAddr};
 
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NlasIterator,
@@ -161,6 +161,28 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
         Some((kind, attribute.into_inner().get(ATTRIBUTE_HEADER..length)?))
     })
+}
+
+/// Adds an attribute (`struct nlattr`) to a message's content, padded.
+pub(super) fn add_attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(ATTRIBUTE_HEADER + value.len()).unwrap_or(u16::MAX);
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(value);
+    message.resize(message.len().next_multiple_of(4), 0);
+}
+
+/// An attribute's value that is an address of IPv4 or IPv6.
+pub(super) fn address(value: &[u8]) -> Option<IpAddr> {
+    match *value {
+        [a, b, c, d] => Some([a, b, c, d].into()),
+        _ => Some(<[u8; 16]>::try_from(value).ok()?.into()),
+    }
+}
+
+/// The first four bytes of an attribute's value.
+pub(super) fn number(value: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(*value.first_chunk()?))
 }
 
 #[cfg(test)]

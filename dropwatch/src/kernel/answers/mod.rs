@@ -166,17 +166,6 @@ fn ask_kernel(
     }
 }
 
-/// Adds an attribute (`struct nlattr`) to a question.
-fn add_attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    /// Bytes of its header.
-    const HEADER: usize = 4;
-    let length = u16::try_from(HEADER + value.len()).unwrap_or(u16::MAX);
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(value);
-    message.resize(message.len().next_multiple_of(4), 0);
-}
-
 /// `AF_INET` or `AF_INET6`, and the bytes, as they stand in messages.
 fn octets(address: std::net::IpAddr) -> (u8, Vec<u8>) {
     match address {
@@ -187,19 +176,6 @@ fn octets(address: std::net::IpAddr) -> (u8, Vec<u8>) {
 
 const AF_INET: u8 = libc::AF_INET as u8;
 const AF_INET6: u8 = libc::AF_INET6 as u8;
-
-fn address(bytes: &[u8]) -> Option<std::net::IpAddr> {
-    match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(Into::into),
-        16 => <[u8; 16]>::try_from(bytes).ok().map(Into::into),
-        _ => None,
-    }
-}
-
-/// The first four bytes of an attribute's value.
-fn number(bytes: &[u8]) -> Option<u32> {
-    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
-}
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
 //! What is known of a next hop: `RTM_GETNEIGH` for one (`neigh_get`, net/core/neighbour.c, Linux 5.0).
 
-use super::{add_attribute, ask_kernel, octets};
+use super::{ask_kernel, octets};
 use crate::{
-    kernel::netlink::Netlink,
+    kernel::netlink::{Netlink, add_attribute},
     report::question::{Neighbour, NextHop, Unanswered},
 };
 

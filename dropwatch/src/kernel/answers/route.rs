@@ -4,9 +4,9 @@
 //! The kernel looks it up as for a real packet and sends none. What it refuses, it answers with the
 //! error of the look-up; from IPv6 it may also be a route whose type refuses.
 
-use super::{AF_INET, AF_INET6, add_attribute, address, ask_kernel, number, octets};
+use super::{AF_INET, AF_INET6, ask_kernel, octets};
 use crate::{
-    kernel::netlink::{Netlink, attributes},
+    kernel::netlink::{Netlink, add_attribute, address, attributes, number},
     report::question::{Leads, Packet, Refusal, Route, Unanswered},
 };
 

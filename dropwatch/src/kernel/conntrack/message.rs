@@ -1,9 +1,7 @@
 //! What ctnetlink answers (include/uapi/linux/netfilter/nfnetlink_conntrack.h; numbers in network
 //! byte order).
 
-use std::net::IpAddr;
-
-use super::super::netlink::attributes;
+use super::super::netlink::{address, attributes};
 use crate::report::conntrack::{Counter, Endpoint, Entry};
 
 /// `struct nfgenmsg` before the attributes: family, version, resource.
@@ -104,13 +102,6 @@ fn tuple(bytes: &[u8]) -> Option<Tuple> {
         source: Endpoint { address: from?, port: from_port },
         destination: Endpoint { address: to?, port: to_port },
     })
-}
-
-fn address(value: &[u8]) -> Option<IpAddr> {
-    match *value {
-        [a, b, c, d] => Some([a, b, c, d].into()),
-        _ => Some(<[u8; 16]>::try_from(value).ok()?.into()),
-    }
 }
 
 fn port(value: &[u8]) -> Option<u16> {
