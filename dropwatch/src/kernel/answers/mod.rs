@@ -15,6 +15,7 @@ mod route;
 use std::{
     collections::BTreeMap,
     io,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,6 +24,9 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use netlink_packet_route::AddressFamily;
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
     ReachableNetns,
@@ -35,9 +39,6 @@ use crate::report::question::{Answer, Answers, Ask, Question, Unanswered};
 const MOST: usize = 32;
 /// How long a report waits for all of its answers.
 const PATIENCE: Duration = Duration::from_millis(100);
-
-/// `NETLINK_ROUTE` (include/uapi/linux/netlink.h).
-const ROUTE: isize = 0;
 
 /// A namespace to ask, and the cookie that it had when its counters were read.
 pub(super) struct Asked {
@@ -124,7 +125,7 @@ fn ask_there(netns: u32, asked: &Asked, questions: &[Question], to: &Sender<Answ
         {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let mut netlink = Netlink::open(ROUTE)?;
+        let mut netlink = Netlink::open(NETLINK_ROUTE)?;
         for question in questions {
             send(question, answer(&mut netlink, question));
         }
@@ -166,16 +167,13 @@ fn ask_kernel(
     }
 }
 
-/// `AF_INET` or `AF_INET6`, and the bytes, as they stand in messages.
-fn octets(address: std::net::IpAddr) -> (u8, Vec<u8>) {
+/// Family and bytes of an address, as they stand in messages.
+fn octets(address: IpAddr) -> (AddressFamily, Vec<u8>) {
     match address {
-        std::net::IpAddr::V4(address) => (AF_INET, address.octets().to_vec()),
-        std::net::IpAddr::V6(address) => (AF_INET6, address.octets().to_vec()),
+        IpAddr::V4(address) => (AddressFamily::Inet, address.octets().to_vec()),
+        IpAddr::V6(address) => (AddressFamily::Inet6, address.octets().to_vec()),
     }
 }
-
-const AF_INET: u8 = libc::AF_INET as u8;
-const AF_INET6: u8 = libc::AF_INET6 as u8;
 
 #[cfg(test)]
 mod tests;

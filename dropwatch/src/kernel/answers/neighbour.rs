@@ -1,19 +1,17 @@
 //! What is known of a next hop: `RTM_GETNEIGH` for one (`neigh_get`, net/core/neighbour.c, Linux 5.0).
 
+use libc::{NDA_DST, RTM_GETNEIGH};
+use netlink_packet_core::Emitable as _;
+use netlink_packet_route::neighbour::{NeighbourHeader, NeighbourMessageBuffer, NeighbourState};
+
 use super::{ask_kernel, octets};
 use crate::{
     kernel::netlink::{Netlink, add_attribute},
     report::question::{Neighbour, NextHop, Unanswered},
 };
 
-/// include/uapi/linux/rtnetlink.h
-const RTM_GETNEIGH: u16 = 30;
-/// Bytes of `struct ndmsg` (include/uapi/linux/neighbour.h): family and three of padding, 32 bits of
-/// device index, 16 of state, then flags and type.
-const NDMSG: usize = 12;
-const STATE: usize = 8;
-/// `NDA_DST`
-const DST: u16 = 1;
+/// Before the attributes, `struct ndmsg`.
+const HEADER: usize = size_of::<NeighbourMessageBuffer>();
 
 pub(super) fn ask(netlink: &mut Netlink, hop: &NextHop) -> Result<Neighbour, Unanswered> {
     match ask_kernel(netlink, RTM_GETNEIGH, &question(hop))? {
@@ -26,23 +24,25 @@ pub(super) fn ask(netlink: &mut Netlink, hop: &NextHop) -> Result<Neighbour, Una
 
 fn question(hop: &NextHop) -> Vec<u8> {
     let (family, address) = octets(hop.address);
-    let mut message = vec![family, 0, 0, 0];
-    message.extend(hop.device.to_ne_bytes());
-    message.resize(NDMSG, 0);
-    add_attribute(&mut message, DST, &address);
+    let header = NeighbourHeader { family, ifindex: hop.device, ..NeighbourHeader::default() };
+    let mut message = vec![0; HEADER];
+    header.emit(&mut message);
+    add_attribute(&mut message, NDA_DST, &address);
     message
 }
 
-/// What a `RTM_NEWNEIGH` says: one `NUD_*` of include/uapi/linux/neighbour.h.
+/// What a `RTM_NEWNEIGH` says: one state of a neighbour, `NUD_*`.
 fn answer(message: &[u8]) -> Option<Neighbour> {
-    let (header, _) = message.split_at_checked(NDMSG)?;
-    let state = header.get(STATE..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))?;
-    match state {
-        0x00 => Some(Neighbour::Unknown),
-        0x01 => Some(Neighbour::Awaited),
-        0x02 | 0x40 | 0x80 => Some(Neighbour::Answers), // reachable, no ARP, permanent
-        0x04 | 0x08 | 0x10 => Some(Neighbour::Answered), // stale, delay, probe
-        0x20 => Some(Neighbour::Failed),
+    match NeighbourHeader::parse(message).ok()?.state {
+        NeighbourState::None => Some(Neighbour::Unknown),
+        NeighbourState::Incomplete => Some(Neighbour::Awaited),
+        NeighbourState::Reachable | NeighbourState::Noarp | NeighbourState::Permanent => {
+            Some(Neighbour::Answers)
+        }
+        NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => {
+            Some(Neighbour::Answered)
+        }
+        NeighbourState::Failed => Some(Neighbour::Failed),
         _ => None,
     }
 }
@@ -69,13 +69,17 @@ mod tests {
             message.extend([0, 1]);
             answer(&message)
         };
+        assert_eq!(of_state(0x00), Some(Neighbour::Unknown));
         assert_eq!(of_state(0x01), Some(Neighbour::Awaited));
         assert_eq!(of_state(0x02), Some(Neighbour::Answers));
+        assert_eq!(of_state(0x40), Some(Neighbour::Answers));
         assert_eq!(of_state(0x80), Some(Neighbour::Answers));
         assert_eq!(of_state(0x04), Some(Neighbour::Answered));
+        assert_eq!(of_state(0x08), Some(Neighbour::Answered));
+        assert_eq!(of_state(0x10), Some(Neighbour::Answered));
         assert_eq!(of_state(0x20), Some(Neighbour::Failed));
         assert_eq!(of_state(0x22), None, "two at once");
-        assert_eq!(answer(&[2; NDMSG - 1]), None, "cut off");
+        assert_eq!(answer(&[2; HEADER - 1]), None, "cut off");
     }
 
     proptest! {

@@ -4,33 +4,24 @@
 //! The kernel looks it up as for a real packet and sends none. What it refuses, it answers with the
 //! error of the look-up; from IPv6 it may also be a route whose type refuses.
 
-use super::{AF_INET, AF_INET6, ask_kernel, octets};
+use libc::{RTA_DST, RTA_GATEWAY, RTA_IIF, RTA_MARK, RTA_OIF, RTA_SRC, RTA_TABLE, RTM_GETROUTE};
+use netlink_packet_core::Emitable as _;
+use netlink_packet_route::{
+    AddressFamily,
+    route::{RouteFlags, RouteHeader, RouteMessageBuffer, RouteType},
+};
+
+use super::{ask_kernel, octets};
 use crate::{
     kernel::netlink::{Netlink, add_attribute, address, attributes, number},
     report::question::{Leads, Packet, Refusal, Route, Unanswered},
 };
 
-/// include/uapi/linux/rtnetlink.h
-const RTM_GETROUTE: u16 = 26;
-/// Have the answer say which table the route is in (Linux 4.4).
-const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
-/// Bytes of `struct rtmsg`: family, prefix lengths of destination and source, TOS, table, protocol,
-/// scope and type, a byte each, then 32 bits of flags.
-const RTMSG: usize = 12;
-/// Where the type stands in it.
-const TYPE: usize = 7;
-
-mod attribute {
-    pub(super) const DST: u16 = 1;
-    pub(super) const SRC: u16 = 2;
-    pub(super) const IIF: u16 = 3;
-    pub(super) const OIF: u16 = 4;
-    pub(super) const GATEWAY: u16 = 5;
-    pub(super) const TABLE: u16 = 15;
-    pub(super) const MARK: u16 = 16;
-    /// A gateway of the other family: 16 bits of family, then the address (Linux 4.1).
-    pub(super) const VIA: u16 = 18;
-}
+/// Before the attributes, `struct rtmsg`.
+const HEADER: usize = size_of::<RouteMessageBuffer>();
+/// A gateway of the other family: 16 bits of family, then the address (Linux 4.1,
+/// include/uapi/linux/rtnetlink.h). The libc crate has it for some C libraries alone.
+const RTA_VIA: u16 = 18;
 
 pub(super) fn ask(netlink: &mut Netlink, packet: &Packet) -> Result<Route, Unanswered> {
     let question = question(packet).ok_or(Unanswered::Failed)?;
@@ -50,43 +41,50 @@ fn question(packet: &Packet) -> Option<Vec<u8>> {
         Some((other, _)) if other != family => return None,
         from => from.map(|(_, from)| from),
     };
-    let mut message = vec![family, bits(&to), from.as_deref().map_or(0, bits), 0, 0, 0, 0, 0];
-    message.extend(RTM_F_LOOKUP_TABLE.to_ne_bytes());
-    add_attribute(&mut message, attribute::DST, &to);
+    let header = RouteHeader {
+        address_family: family,
+        destination_prefix_length: bits(&to),
+        source_prefix_length: from.as_deref().map_or(0, bits),
+        // The answer says which table the route is in (Linux 4.4).
+        flags: RouteFlags::LookupTable,
+        ..RouteHeader::default()
+    };
+    let mut message = vec![0; HEADER];
+    header.emit(&mut message);
+    add_attribute(&mut message, RTA_DST, &to);
     if let Some(from) = from {
-        add_attribute(&mut message, attribute::SRC, &from);
+        add_attribute(&mut message, RTA_SRC, &from);
     }
     if let Some(iif) = iif {
-        add_attribute(&mut message, attribute::IIF, &iif.to_ne_bytes());
+        add_attribute(&mut message, RTA_IIF, &iif.to_ne_bytes());
     }
     if *mark != 0 {
-        add_attribute(&mut message, attribute::MARK, &mark.to_ne_bytes());
+        add_attribute(&mut message, RTA_MARK, &mark.to_ne_bytes());
     }
     Some(message)
 }
 
 /// What a `RTM_NEWROUTE` says; `None` where it makes no sense.
 fn answer(message: &[u8]) -> Option<Route> {
-    let (header, rest) = message.split_at_checked(RTMSG)?;
-    if !matches!(header.first(), Some(&(AF_INET | AF_INET6))) {
+    let header = RouteHeader::parse(message).ok()?;
+    if !matches!(header.address_family, AddressFamily::Inet | AddressFamily::Inet6) {
         return None;
     }
-    // RTN_* of include/uapi/linux/rtnetlink.h.
-    let local = match header.get(TYPE)? {
-        1 | 3 | 5 => false, // unicast, broadcast, multicast
-        2 | 4 => true,      // local, anycast
-        6 => return Some(Route::Refused(Refusal::Blackhole)),
-        7 => return Some(Route::Refused(Refusal::Unreachable)),
-        8 => return Some(Route::Refused(Refusal::Prohibited)),
+    let local = match header.kind {
+        RouteType::Unicast | RouteType::Broadcast | RouteType::Multicast => false,
+        RouteType::Local | RouteType::Anycast => true,
+        RouteType::BlackHole => return Some(Route::Refused(Refusal::Blackhole)),
+        RouteType::Unreachable => return Some(Route::Refused(Refusal::Unreachable)),
+        RouteType::Prohibit => return Some(Route::Refused(Refusal::Prohibited)),
         _ => return None,
     };
     let mut leads = Leads { local, ..Leads::default() };
-    for (kind, value) in attributes(rest) {
+    for (kind, value) in attributes(message.get(HEADER..)?) {
         match kind {
-            attribute::OIF => leads.device = number(value),
-            attribute::GATEWAY => leads.via = address(value),
-            attribute::VIA => leads.via = value.get(2..).and_then(address),
-            attribute::TABLE => leads.table = number(value),
+            RTA_OIF => leads.device = number(value),
+            RTA_GATEWAY => leads.via = address(value),
+            RTA_VIA => leads.via = value.get(2..).and_then(address),
+            RTA_TABLE => leads.table = number(value),
             _ => {}
         }
     }
@@ -157,7 +155,7 @@ mod tests {
         assert_eq!(of_type(8), Some(Route::Refused(Refusal::Prohibited)));
         assert_eq!((of_type(0), of_type(9), of_type(200)), (None, None, None));
         assert_eq!(answer(&[28, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]), None, "MPLS");
-        assert_eq!(answer(&[2; RTMSG - 1]), None, "cut off");
+        assert_eq!(answer(&[2; HEADER - 1]), None, "cut off");
     }
 
     #[test]

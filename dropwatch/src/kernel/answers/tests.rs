@@ -10,7 +10,7 @@ use crate::{
 
 const VIA6: [u16; 8] = [0xfd00, 1, 0, 0, 0, 0, 0, 2];
 
-const fn leads(device: u32, via: Option<std::net::IpAddr>, table: u32) -> Route {
+const fn leads(device: u32, via: Option<IpAddr>, table: u32) -> Route {
     Route::Leads(Leads { local: false, device: Some(device), via, table: Some(table) })
 }
 
@@ -18,10 +18,10 @@ const fn local(device: u32, table: u32) -> Route {
     Route::Leads(Leads { local: true, device: Some(device), via: None, table: Some(table) })
 }
 
-const ROUTER: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 1, 2));
-const ROUTER6: std::net::IpAddr = {
+const ROUTER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 1, 2));
+const ROUTER6: IpAddr = {
     let [a, b, c, d, e, f, g, h] = VIA6;
-    std::net::IpAddr::V6(std::net::Ipv6Addr::new(a, b, c, d, e, f, g, h))
+    IpAddr::V6(std::net::Ipv6Addr::new(a, b, c, d, e, f, g, h))
 };
 
 /// Answers of Linux 6.18 (x86-64) to `RTM_GETROUTE`, without their `RTA_CACHEINFO`.
