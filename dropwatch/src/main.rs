@@ -6,11 +6,12 @@ use dropwatch::{
     cli::{self, Cli, Command},
     command::{complete, conntrack, cost, doctor, explain, replay, top, watch},
     exit::{self, Failure},
-    settings::{self, Conntrack, Replay, Show, Terminal, Watch},
+    settings::{Color, Terminal, message},
     verbose,
 };
 
 fn main() -> ExitCode {
+    verbose::start(message);
     match run() {
         Ok(code) => code.into(),
         Err(failure) => {
@@ -21,30 +22,30 @@ fn main() -> ExitCode {
 }
 
 fn run_command(args: &cli::Run, terminal: Terminal) -> Result<u8, Failure> {
-    let (watch, command) = settings::Command::new(args, terminal)?;
-    watch::run(&watch, &command)
+    let (settings, command) = args.settings(terminal)?;
+    watch::run(settings, &command)
 }
 
 fn run() -> Result<u8, Failure> {
     let terminal = Terminal::detect();
-    let cli = Cli::from_args(terminal.medium(cli::Color::Auto))?;
+    let cli = Cli::from_args(terminal.medium(Color::Auto))?;
     let done = match &cli.command {
         Some(Command::Run(args)) => return run_command(args, terminal).map_err(Failure::in_run),
-        None => watch::watch(&Watch::new(&cli.watch, terminal)?),
+        None => watch::watch(cli.watch.settings(terminal)?),
         Some(Command::Complete { kind }) => complete::print(*kind),
-        Some(Command::Conntrack(args)) => conntrack::show(&Conntrack::new(args, terminal)),
+        Some(Command::Conntrack(args)) => conntrack::show(&args.settings(terminal)),
         Some(Command::Doctor { cost: None }) => doctor::examine(terminal),
         Some(Command::Doctor { cost: Some(duration) }) => cost::measure(*duration, terminal),
-        Some(Command::Top(args)) => top::watch(&Watch::top(args, terminal)?),
+        Some(Command::Top(args)) => top::watch(args.settings(terminal)?),
         Some(Command::Explain { words, json, color }) => {
             explain::explain(words, *json, terminal.medium(*color))
         }
         Some(Command::Replay { file, diff: Some(before), show, .. }) => {
-            replay::compare(before, file, &Show::comparison(show, terminal)?)
+            replay::compare(before, file, &show.comparison(terminal)?)
         }
         Some(Command::Replay { file, metrics: Some(address), .. }) => replay::serve(file, *address),
         Some(Command::Replay { file, pcap, show, .. }) => {
-            replay::file(file, &Replay::new(show, pcap, terminal)?)
+            replay::file(file, &show.replay(pcap, terminal)?)
         }
     };
     done.map(|()| exit::OK)

@@ -3,12 +3,10 @@
 
 use std::{
     io::Write,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use log::{LevelFilter, Log, Metadata, Record};
-
-use crate::{cli::Color, render::Medium, settings::Terminal};
 
 /// Most lines that are kept back.
 const MOST_HELD: usize = 1_000;
@@ -16,6 +14,16 @@ const MOST_HELD: usize = 1_000;
 struct Stderr;
 
 static STDERR: Stderr = Stderr;
+
+/// Makes a message a line.
+static LINE: OnceLock<fn(&str) -> String> = OnceLock::new();
+
+/// Has `line` make a line of each message: it marks it as this program's, and leaves in it what the
+/// reader can show. To be called first of all.
+pub fn start(line: fn(&str) -> String) {
+    // The first stays: whoever has written a line by it may write the next.
+    let _started = LINE.set(line);
+}
 
 /// Turns the lines on, for the rest of the process. Only this program's own lines and those of its
 /// kernel side: libraries keep silent.
@@ -39,19 +47,14 @@ pub fn release() {
     held.into_iter().flatten().for_each(|line| write(&line));
 }
 
-/// Writes one line, marked as this program's.
+/// Writes a message as one line; before [`start`], with whatever a terminal might obey escaped.
 pub fn to_stderr(text: &str) {
-    let line = medium().message(text);
+    let line = LINE.get().map_or_else(|| format!("{}\n", text.escape_debug()), |line| line(text));
     match &mut *HELD.lock().unwrap_or_else(PoisonError::into_inner) {
         Some(held) if held.len() < MOST_HELD => held.push(line),
         Some(_) => {}
         None => write(&line),
     }
-}
-
-/// What standard error is written to.
-fn medium() -> Medium {
-    Terminal::detect().aside(true).medium(Color::Never)
 }
 
 fn write(line: &str) {

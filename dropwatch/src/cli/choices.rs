@@ -6,6 +6,7 @@ use clap::{ValueEnum, builder::PossibleValue};
 use crate::{
     render::Format,
     report::{finding::Severity, model::groups::By},
+    settings::Color,
 };
 
 impl ValueEnum for Format {
@@ -53,5 +54,19 @@ impl ValueEnum for By {
             Self::Cpu => "CPU: is one of them hot?",
         };
         Some(PossibleValue::new(self.word()).help(help))
+    }
+}
+
+impl ValueEnum for Color {
+    fn value_variants<'a>() -> &'a [Self] {
+        Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        }))
     }
 }

@@ -1,11 +1,12 @@
-//! The command line, as typed. Validation that needs more than one option is in
-//! [`settings`](crate::settings).
+//! The command line, as typed. What needs more than one option is checked where it becomes
+//! [`settings`](crate::settings), in `validate.rs`.
 
 mod choices;
 mod conntrack;
 mod filters;
 mod run;
 mod top;
+mod validate;
 mod values;
 
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
@@ -28,6 +29,7 @@ use crate::{
     exit::{self, Failure},
     render::{Format, Medium, pcapng::SNAPLEN},
     report::{finding::Severity, model::groups::By},
+    settings::Color,
 };
 
 /// What `--version` says; `-V` is the first line of it.
@@ -289,13 +291,6 @@ pub struct Show {
 pub enum Candidate {
     WithReasons,
     WithoutReasons,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    Auto,
-    Always,
-    Never,
 }
 
 impl Cli {

@@ -11,7 +11,6 @@ use caps::Capability;
 use dropwatch_common::offsets::Offsets;
 
 use crate::{
-    cli::Color,
     command::doctor::title,
     exit::Failure,
     kernel::{self, HostNames, HostRoot},
@@ -23,7 +22,7 @@ use crate::{
     },
     report::number::exact_per_second,
     session::meter::share_of_a_core,
-    settings::Terminal,
+    settings::{Color, Terminal},
     sink::output::ended_by_reader,
     verbose,
 };

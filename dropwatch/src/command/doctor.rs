@@ -9,7 +9,6 @@ use caps::Capability;
 use dropwatch_common::offsets::Offsets;
 
 use crate::{
-    cli::Color,
     exit::Failure,
     kernel::{
         self, HostNames, HostRoot, Status, Surroundings,
@@ -19,7 +18,7 @@ use crate::{
     probe::{AttachError, Attempt, Prepared, Probe, Requested, plan, programs::Lack},
     render::doctor::{Check, Mark, Section, doctor},
     report::model::Host,
-    settings::Terminal,
+    settings::{Color, Terminal},
     sink::output::ended_by_reader,
 };
 

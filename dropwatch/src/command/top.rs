@@ -1,6 +1,6 @@
 //! `dropwatch top`: the same counts as a picture that changes.
 
-use std::{future::pending, io, thread};
+use std::{future::pending, io, thread, time::Duration};
 
 use anyhow::{Context, anyhow};
 use jiff::tz::TimeZone;
@@ -26,7 +26,7 @@ use crate::{
         Session,
         reading::{Reading, meanwhile},
     },
-    settings::Watch,
+    settings::{Show, Top},
     supervise::signals::Stop,
     verbose,
 };
@@ -35,8 +35,9 @@ use crate::{
 ///
 /// # Errors
 /// Why nothing can be counted or shown. The terminal is as it was before, whatever happens.
-pub fn watch(settings: &Watch) -> Result<(), Failure> {
-    let mut session = Session::attach(settings)?;
+pub fn watch(settings: Top) -> Result<(), Failure> {
+    let Top { attached, reported, show } = settings;
+    let mut session = Session::attach(attached, &reported)?;
     session.give_up_privileges(&[])?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -47,7 +48,7 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
     // Restores the terminal in a panic, too.
     let terminal = ratatui::try_init().context("cannot use the terminal");
     let result = match terminal {
-        Ok(terminal) => runtime.block_on(follow(session, terminal, settings)),
+        Ok(terminal) => runtime.block_on(follow(session, terminal, reported.interval, show)),
         Err(error) => Err(error.into()),
     };
     ratatui::restore();
@@ -60,7 +61,8 @@ pub fn watch(settings: &Watch) -> Result<(), Failure> {
 async fn follow(
     mut session: Session,
     mut terminal: DefaultTerminal,
-    settings: &Watch,
+    interval: Duration,
+    show: Show,
 ) -> Result<(), Failure> {
     let mut stop = Stop::new().context("cannot listen to signals")?;
     let keys = keys();
@@ -70,16 +72,16 @@ async fn follow(
         verbose::to_stderr(notice);
     }
     let look = Look {
-        medium: settings.show.medium,
+        medium: show.medium,
         time_zone: TimeZone::system(),
-        interval_s: settings.interval.as_secs_f64(),
+        interval_s: interval.as_secs_f64(),
     };
     // The whole of what is known, for the page about a row.
     let table = knowledge::table().ok();
     let mut draw =
         |state: &State| terminal.draw(|frame| view::draw(state, table, &look, frame)).map(drop);
     let session = Reading::new(session);
-    let state = State::new(start.host, !settings.show.view.fold_benign);
+    let state = State::new(start.host, !show.view.fold_benign);
     let mut user = User { keys, state, failed: None };
     while !user.state.over {
         draw(&user.state).context("cannot draw on the terminal")?;

@@ -21,7 +21,7 @@ use crate::{
         Session, Taken,
         reading::{Reading, meanwhile},
     },
-    settings::{Command, Limits, Watch},
+    settings::{Command, Limits, Reported, Sinks, Watch},
     sink::{outputs::Outputs, serve::Exporter},
     supervise::{
         Event, Supervised,
@@ -39,41 +39,37 @@ const FOREVER: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 ///
 /// # Errors
 /// Why it ended early, or a limit that was exceeded.
-pub fn watch(settings: &Watch) -> Result<(), Failure> {
-    let session = Session::attach(settings)?;
-    live(settings, session, None).map(drop)
+pub fn watch(settings: Watch) -> Result<(), Failure> {
+    let Watch { attached, reported, sinks } = settings;
+    let session = Session::attach(attached, &reported)?;
+    live(&reported, &sinks, session, None).map(drop)
 }
 
 /// Watches drops while a command runs; returns the status that stands for the command's.
 ///
 /// # Errors
 /// Why dropwatch failed; a command that was started has ended by then. Or a limit that was exceeded.
-pub fn run(settings: &Watch, command: &Command) -> Result<u8, Failure> {
-    let session = Session::attach(settings)?;
+pub fn run(settings: Watch, command: &Command) -> Result<u8, Failure> {
+    let Watch { attached, reported, sinks } = settings;
+    let session = Session::attach(attached, &reported)?;
     // It keeps the privileges of this moment, to become another user with.
     let launcher = Launcher::new(command)?;
-    let ended = live(settings, session, Some((command, launcher)))?;
+    let ended = live(&reported, &sinks, session, Some((command, launcher)))?;
     Ok(ended.unwrap_or_default())
 }
 
 fn live(
-    settings: &Watch,
+    reported: &Reported,
+    sinks: &Sinks,
     mut session: Session,
     command: Option<(&Command, Launcher)>,
 ) -> Result<Option<u8>, Failure> {
-    if settings.pcap.is_some() && !session.has_samples() {
-        return Err(Failure::Kernel(
-            "--pcap cannot work: this kernel refuses the program that takes samples \
-             (`dropwatch doctor` shows why)"
-                .to_owned(),
-        ));
-    }
     // While the capabilities are there: files may lie in someone else's folder, ports may be low.
-    let outputs = Outputs::open(settings)?;
-    let bind = |address| Exporter::bind(address, settings.interval);
-    let exporter = settings.metrics.map(bind).transpose()?;
+    let outputs = Outputs::open(sinks)?;
+    let bind = |address| Exporter::bind(address, reported.interval);
+    let exporter = sinks.metrics.map(bind).transpose()?;
     // Log rotation has the recording go on in a new file; a command's run has none.
-    let reopens = settings.record.is_some() && command.is_none();
+    let reopens = sinks.record.is_some() && command.is_none();
     let for_sudo = reopens && Caller::of_sudo()?.is_some();
     let kept = match command {
         Some(_) => privilege::FOR_SIGNALS,
@@ -91,9 +87,9 @@ fn live(
         if let Some(exporter) = &exporter {
             exporter.serve()?;
         }
-        let sums = Sums::new(settings, command.is_some());
+        let sums = Sums::new(reported, command.is_some());
         let session = Reading::new(session);
-        let run = Run { settings, session, outputs, exporter, command, sums };
+        let run = Run { reported, sinks, session, outputs, exporter, command, sums };
         run.watch().await
     });
     // A write that a stalled reader holds up must not hold up the end.
@@ -103,7 +99,8 @@ fn live(
 
 /// Everything that a run holds.
 struct Run<'a> {
-    settings: &'a Watch,
+    reported: &'a Reported,
+    sinks: &'a Sinks,
     session: Reading<Session>,
     outputs: Outputs<'a>,
     exporter: Option<Exporter>,
@@ -125,7 +122,7 @@ enum Wake {
 impl Run<'_> {
     async fn watch(mut self) -> Result<Option<u8>, Failure> {
         let mut stop = Stop::new().context("cannot listen to signals")?;
-        let mut hangup = match self.settings.record {
+        let mut hangup = match self.sinks.record {
             Some(_) if self.command.is_none() => Some(Hangup::new()),
             _ => None,
         }
@@ -146,7 +143,7 @@ impl Run<'_> {
             stop = Stop::new().context("cannot listen to signals")?;
         }
         self.finish(&mut stop, log.as_mut()).await?;
-        self.sums.check(self.settings.limits)?;
+        self.sums.check(self.reported.limits)?;
         Ok(status)
     }
 
@@ -165,7 +162,7 @@ impl Run<'_> {
             Some(_) => {}
             None => notify::ready(),
         }
-        let ends_at = self.settings.duration.unwrap_or(FOREVER);
+        let ends_at = self.reported.duration.unwrap_or(FOREVER);
         let mut reports = 0;
         loop {
             match &self.command {
@@ -198,7 +195,7 @@ impl Run<'_> {
                 Wake::Reopen => self.outputs.reopen(),
                 Wake::Look => self.session.held().look()?,
                 Wake::Command(event) => heed(&mut self.command, &event),
-                Wake::Tick if due < ends_at && Some(reports + 1) != self.settings.count => {
+                Wake::Tick if due < ends_at && Some(reports + 1) != self.reported.count => {
                     reports += 1;
                     let starts = self.command.as_ref().and_then(Supervised::starts_at).is_some();
                     if starts {
@@ -258,7 +255,7 @@ impl Run<'_> {
     }
 
     fn lines(&self, samples: Vec<Line>, report: Report) -> Vec<Line> {
-        let mut lines = if self.settings.sample_lines { samples } else { Vec::new() };
+        let mut lines = if self.sinks.sample_lines { samples } else { Vec::new() };
         lines.push(Line::Report(report));
         lines
     }
@@ -293,7 +290,7 @@ impl Run<'_> {
 
 /// The sums of a run, where anything rests on them.
 struct Sums {
-    wanted: bool,
+    needed: bool,
     summing: Summing,
     interval: Duration,
     /// The highest rate of what is not known to be harmless, in a full interval.
@@ -301,13 +298,13 @@ struct Sums {
 }
 
 impl Sums {
-    fn new(settings: &Watch, of_command: bool) -> Self {
-        let wanted = settings.limits.are_set() || of_command;
-        Self { wanted, summing: Summing::default(), interval: settings.interval, highest: 0.0 }
+    fn new(reported: &Reported, of_command: bool) -> Self {
+        let needed = reported.limits.are_set() || of_command;
+        Self { needed, summing: Summing::default(), interval: reported.interval, highest: 0.0 }
     }
 
     fn add(&mut self, report: &Report) {
-        if !self.wanted {
+        if !self.needed {
             return;
         }
         let before = self.summing.harmful();

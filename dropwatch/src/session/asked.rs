@@ -17,7 +17,7 @@ use crate::{
         keys::Choice,
         near::{did_you_mean, near},
     },
-    settings::Watch,
+    settings::Attached,
 };
 
 /// Most interfaces that are listed where none is like the one that was typed.
@@ -38,22 +38,22 @@ pub struct Asked {
 /// # Errors
 /// Usage: the first name that is nothing's, with those that look like it; filters that contradict
 /// each other.
-pub fn check(settings: &Watch, names: &mut HostNames) -> Result<Asked, Failure> {
+pub fn check(attached: &Attached, names: &mut HostNames) -> Result<Asked, Failure> {
     let mut asked = Asked::default();
-    for Choice { exclude, value: reason } in &settings.keys.reasons {
+    for Choice { exclude, value: reason } in &attached.keys.reasons {
         let typed = typed(*exclude, reason.text());
-        asked.settle("--reason", &typed, names.has_reason(reason), settings.later)?;
+        asked.settle("--reason", &typed, names.has_reason(reason), attached.later)?;
     }
-    for Choice { exclude, value: function } in &settings.keys.symbols {
+    for Choice { exclude, value: function } in &attached.keys.symbols {
         let typed = typed(*exclude, &function.to_string());
-        asked.settle("--symbol", &typed, names.has_function(function), settings.later)?;
+        asked.settle("--symbol", &typed, names.has_function(function), attached.later)?;
     }
-    for Choice { exclude, value: name } in &settings.packets.netns {
+    for Choice { exclude, value: name } in &attached.packets.netns {
         let (known, inum) = netns(name, names);
-        asked.settle("--netns", &typed(*exclude, name), known, settings.later)?;
+        asked.settle("--netns", &typed(*exclude, name), known, attached.later)?;
         asked.netns.push(inum);
     }
-    let selected: Vec<Option<u32>> = settings
+    let selected: Vec<Option<u32>> = attached
         .packets
         .netns
         .iter()
@@ -61,25 +61,25 @@ pub fn check(settings: &Watch, names: &mut HostNames) -> Result<Asked, Failure> 
         .filter(|(choice, _)| !choice.exclude)
         .map(|(_, inum)| *inum)
         .collect();
-    if !settings.packets.iface.is_empty() {
-        let choices = &settings.packets.iface;
+    if !attached.packets.iface.is_empty() {
+        let choices = &attached.packets.iface;
         let called: Vec<String> =
             choices.iter().map(|choice| interface_name(&choice.value)).collect();
         let known = interfaces(&called, &selected, names);
         for ((choice, name), known) in choices.iter().zip(&called).zip(known) {
-            asked.settle("--iface", &typed(choice.exclude, name), known, settings.later)?;
+            asked.settle("--iface", &typed(choice.exclude, name), known, attached.later)?;
         }
     }
-    let (keys, packets) = (&settings.keys, &settings.packets);
+    let (keys, packets) = (&attached.keys, &attached.packets);
     let places = packets.netns.iter().zip(&asked.netns).map(|(choice, inum)| match inum {
         Some(_) => (*inum, String::new()),
         None => (None, short_name(&choice.value)),
     });
     let places: Vec<_> = places.collect();
-    let vain = contradiction::check(keys, packets, &places, &settings.filters);
+    let vain = contradiction::check(keys, packets, &places, &attached.filters);
     asked.notices.extend(vain.map_err(Failure::Usage)?);
-    if !settings.later && !keys.is_empty() && !names.leaves_any(keys) {
-        let typed = settings.filters.iter().take(keys.reasons.len() + keys.symbols.len());
+    if !attached.later && !keys.is_empty() && !names.leaves_any(keys) {
+        let typed = attached.filters.iter().take(keys.reasons.len() + keys.symbols.len());
         let typed: Vec<&str> = typed.map(String::as_str).collect();
         return Err(Failure::Usage(contradiction::nothing_passes(&typed)));
     }

@@ -7,7 +7,7 @@ mod awaited;
 pub mod meter;
 pub mod pace;
 pub mod reading;
-mod wanted;
+mod requested;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -22,7 +22,7 @@ use self::{
     awaited::{Awaited, Change},
     meter::Meter,
     pace::Pace,
-    wanted::wanted,
+    requested::requested,
 };
 use crate::{
     diagnose::{self, knowledge},
@@ -42,27 +42,31 @@ use crate::{
         snapshot::Snapshot,
         totals::Tracked,
     },
-    settings::Watch,
+    settings::{Attached, Reported, Samples},
     verbose,
 };
 
 /// A program in the kernel that counts, and the names and the evidence of this host.
 pub struct Session {
-    settings: Watch,
     probe: Probe,
     names: HostNames,
     /// Which notices of [`HostNames::notices`] were given, or would help nobody.
     told: [bool; 2],
     /// With `-v`, where it is permitted.
     meter: Option<Meter>,
-    /// Absent where nobody asks for findings.
+    /// Whether to look for the causes of drops.
+    findings: bool,
+    /// Absent where nobody asks for findings, and until privileges were given up.
     evidence: Option<Collector>,
+    /// What the reports to come need.
+    capabilities: &'static [Capability],
     /// Which network namespaces `--netns` asks for, as the kernel side compares now.
     netns: [NetnsRule; MOST],
     /// Those that it asked for earlier in this interval: what they dropped is in the next report.
     asked_before: BTreeSet<u32>,
-    /// For the first lines.
+    /// For the first lines, which also give the filters as typed.
     notices: Vec<String>,
+    filters: Vec<String>,
     /// Namespaces to filter by that were not there at the start.
     awaited: Awaited,
     reporter: Reporter,
@@ -81,8 +85,8 @@ impl Session {
     ///
     /// # Errors
     /// Why nothing can be counted.
-    pub fn attach(settings: &Watch) -> Result<Self, Failure> {
-        if settings.verbose {
+    pub fn attach(attached: Attached, reported: &Reported) -> Result<Self, Failure> {
+        if attached.verbose {
             verbose::enable();
         }
         privilege::preflight()?;
@@ -92,32 +96,51 @@ impl Session {
         let mut names = HostNames::open(&root);
         // Meanwhile the kernel's types are read.
         let prepared = Prepared::new()?;
-        let Asked { notices, netns } = asked::check(settings, &mut names)?;
-        let wanted = wanted(settings, &netns, &mut names)?;
-        let probe = attach(prepared, &wanted)?;
-        if settings.keys.need_reasons() && !probe.has_reason() {
+        let Asked { notices, netns } = asked::check(&attached, &mut names)?;
+        let requested = requested(&attached, &netns, &mut names)?;
+        let probe = attach(prepared, &requested)?;
+        let Attached { packets, keys, filters, by, samples, verbose, .. } = attached;
+        if keys.need_reasons() && !probe.has_reason() {
             return Err(Failure::Kernel(format!("--reason cannot work: {}", NO_REASONS)));
         }
+        if samples == Samples::Packets && !probe.has_samples() {
+            return Err(Failure::Kernel(
+                "--pcap cannot work: this kernel refuses the program that takes samples \
+                 (`dropwatch doctor` shows why)"
+                    .to_owned(),
+            ));
+        }
+        let awaited = Awaited::new(&packets, &netns);
+        let names_places = by.iter().any(|by| by.names_places());
+        let capabilities = match reported.findings {
+            true => privilege::FOR_FINDINGS,
+            false if probe.has_samples() || names_places || !awaited.is_empty() => {
+                privilege::FOR_NAMESPACES
+            }
+            false => &[],
+        };
         let options = Options {
-            addresses: settings.show.addresses,
-            stacks: settings.stacks,
-            keys: settings.keys.clone(),
-            packets_filtered: settings.packets.parts() != 0,
-            by: settings.by.clone(),
+            addresses: reported.addresses,
+            stacks: reported.stacks,
+            keys,
+            packets_filtered: packets.parts() != 0,
+            by,
         };
         Ok(Self {
-            settings: settings.clone(),
             probe,
             names,
             told: [false; 2],
-            meter: if settings.verbose { Meter::start() } else { None },
+            meter: if verbose { Meter::start() } else { None },
+            findings: reported.findings,
             evidence: None,
-            netns: wanted.filter.0.netns,
+            capabilities,
+            netns: requested.filter.0.netns,
             asked_before: BTreeSet::new(),
             notices,
-            awaited: Awaited::new(&settings.packets, &netns),
+            filters,
+            awaited,
             reporter: Reporter::new(kernel::host(&root), options, knowledge::is_benign),
-            pace: Pace::new(settings.interval),
+            pace: Pace::new(reported.interval),
         })
     }
 
@@ -128,29 +151,16 @@ impl Session {
     /// # Errors
     /// When they cannot be given up.
     pub fn give_up_privileges(&mut self, others: &[Capability]) -> Result<(), Failure> {
-        let names_places = self.settings.by.iter().any(|by| by.names_places());
-        let kept = match self.settings.findings {
-            true => privilege::FOR_FINDINGS,
-            false if self.probe.has_samples() || names_places || !self.awaited.is_empty() => {
-                privilege::FOR_NAMESPACES
-            }
-            false => &[],
-        };
-        privilege::keep_only(&[kept, others].concat(), || self.probe.is_readable())?;
+        privilege::keep_only(&[self.capabilities, others].concat(), || self.probe.is_readable())?;
         // Who is permitted all needs no advice to be: what stays hidden then, no user can see.
         self.told = [&[Capability::CAP_SYS_PTRACE][..], privilege::FOR_NAMESPACES]
             .map(|needed| needed.iter().all(|capability| privilege::may_use(*capability)));
-        if self.settings.findings {
+        if self.findings {
             let root = HostRoot::default();
             self.evidence =
                 Some(Collector::new(&root, self.names.namespaces(), diagnose::watch_list()));
         }
         Ok(())
-    }
-
-    /// Whether the kernel gives samples.
-    pub fn has_samples(&self) -> bool {
-        self.probe.has_samples()
     }
 
     /// Messages of the kernel side, with `-v`.
@@ -178,7 +188,7 @@ impl Session {
 
     /// Begins the grid of reports anew, now.
     pub fn restart_pace(&mut self) {
-        self.pace = Pace::from(self.settings.interval, self.now());
+        self.pace.restart(self.now());
     }
 
     /// When it is time to look for namespaces that are still to come; `None` where there are none.
@@ -218,8 +228,8 @@ impl Session {
         notices.extend(self.probe.lacks().iter().map(ToString::to_string));
         notices.extend(self.names.status().notices(has_reason));
         notices.append(&mut self.notices);
-        let Watch { interval, filters, .. } = &self.settings;
-        let start = self.reporter.start(Timestamp::now(), *interval, notices, filters.clone());
+        let filters = std::mem::take(&mut self.filters);
+        let start = self.reporter.start(Timestamp::now(), self.pace.interval(), notices, filters);
         probe::give_back_memory();
         start
     }
@@ -337,8 +347,8 @@ fn findings(report: &Report, evidence: &Collector) -> Vec<Finding> {
     diagnose::findings(report, evidence.before(), evidence.now(), &mut answer)
 }
 
-fn attach(prepared: Prepared, wanted: &Requested) -> Result<Probe, Failure> {
-    let probe = prepared.attach(wanted)?;
+fn attach(prepared: Prepared, requested: &Requested) -> Result<Probe, Failure> {
+    let probe = prepared.attach(requested)?;
     for attempt in probe.attempts() {
         match &attempt.refusal {
             Some(refusal) => info!("attaching {}: {refusal}", attempt.candidate),

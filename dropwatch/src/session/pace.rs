@@ -19,12 +19,17 @@ pub struct Pace {
 
 impl Pace {
     pub fn new(interval: Duration) -> Self {
-        Self::from(interval, Duration::ZERO)
+        Self { interval, from: Duration::ZERO, done: 0 }
     }
 
-    /// A grid that begins at `from`.
-    pub fn from(interval: Duration, from: Duration) -> Self {
-        Self { interval, from, done: 0 }
+    /// Time between two grid points.
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// Begins the grid anew, at `from`.
+    pub fn restart(&mut self, from: Duration) {
+        *self = Self { interval: self.interval, from, done: 0 };
     }
 
     /// When the next report is due. A grid point that has gone by unreported, because the reader
@@ -77,7 +82,9 @@ mod tests {
 
     #[test]
     fn a_grid_may_begin_later() {
-        let mut pace = Pace::from(MS(100), MS(1030));
+        let mut pace = Pace::new(MS(100));
+        pace.advance(MS(1020));
+        pace.restart(MS(1030));
         assert_eq!(pace.due(MS(1030)), MS(1130));
         assert_eq!(pace.advance(MS(1131)), 1);
         assert_eq!(pace.due(MS(1131)), MS(1230));

@@ -2,9 +2,7 @@
 
 use std::{ffi::OsString, time::Duration};
 
-use super::{Terminal, Watch};
 use crate::{
-    cli,
     exit::Failure,
     report::{finding::Severity, number::exact_per_second, summary::Summing},
 };
@@ -25,24 +23,6 @@ pub struct Command {
 }
 
 impl Command {
-    /// The command, and how to watch it.
-    ///
-    /// # Errors
-    /// Usage.
-    pub fn new(args: &cli::Run, terminal: Terminal) -> Result<(Watch, Self), Failure> {
-        let watch = Watch::of(&args.what, args.pace.interval, true, terminal)?;
-        let Some((program, arguments)) = args.command.split_first() else {
-            return Err(Failure::Usage("there is no command to run".to_owned()));
-        };
-        let command = Self {
-            program: program.clone(),
-            arguments: arguments.to_vec(),
-            user: args.user.clone(),
-            baseline: (!args.no_baseline).then_some(args.baseline),
-        };
-        Ok((watch, command))
-    }
-
     /// As typed; of long ones, the beginning.
     pub fn words(&self) -> Vec<String> {
         let words = std::iter::once(&self.program).chain(&self.arguments);

@@ -4,13 +4,24 @@ use std::{io, os::fd::AsFd};
 
 use anstream::{AutoStream, ColorChoice, stream::RawStream};
 
-use crate::{cli, render::Medium};
+use crate::render::Medium;
 
 /// Screens are taken as no narrower: the first line and the last take as much, and nothing readable
 /// fits on less.
 const NARROWEST: usize = 32;
 /// Lines are no longer on wider screens: nobody reads such text.
 const WIDEST: usize = 120;
+
+every! {
+    /// Whether to show colours.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Color {
+        /// Where the reader shows them.
+        Auto,
+        Always,
+        Never,
+    }
+}
 
 /// Standard output or standard error.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,14 +64,20 @@ impl Terminal {
     }
 
     /// What text on standard output is written to, with colours as an option says.
-    pub fn medium(self, color: cli::Color) -> Medium {
+    pub fn medium(self, color: Color) -> Medium {
         let color = match color {
-            cli::Color::Always => true,
-            cli::Color::Never => false,
-            cli::Color::Auto => self.stdout.color,
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => self.stdout.color,
         };
         Medium { columns: self.stdout.columns, color, ascii: self.ascii }
     }
+}
+
+/// A message of this program as a line of standard error, which may be a screen of another width by
+/// now.
+pub fn message(text: &str) -> String {
+    Terminal::detect().aside(true).medium(Color::Never).message(text)
 }
 
 impl Stream {

@@ -11,7 +11,7 @@ use crate::{
     exit::Failure,
     render::{Renderer, losses},
     report::model::Line,
-    settings::Watch,
+    settings::Sinks,
     sink::{
         capture::Capture,
         output::{Output, ended_by_reader},
@@ -24,7 +24,7 @@ use crate::{
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
 pub struct Outputs<'a> {
-    settings: &'a Watch,
+    sinks: &'a Sinks,
     renderer: Box<dyn Renderer>,
     reports: Output,
     /// Whoever read the reports has gone.
@@ -34,28 +34,28 @@ pub struct Outputs<'a> {
 }
 
 impl<'a> Outputs<'a> {
-    /// Opens what `settings` name. To be called while the capabilities are there: files may lie in
+    /// Opens what `sinks` name. To be called while the capabilities are there: files may lie in
     /// someone else's folder.
     ///
     /// # Errors
     /// What cannot be opened.
-    pub fn open(settings: &'a Watch) -> Result<Self, Failure> {
-        let reports = if settings.aside { Output::stderr() } else { Output::stdout() };
-        let record = settings.record.as_deref();
-        let record = record.map(|path| Record::open(path, settings.sample_lines)).transpose()?;
+    pub fn open(sinks: &'a Sinks) -> Result<Self, Failure> {
+        let reports = if sinks.aside { Output::stderr() } else { Output::stdout() };
+        let record = sinks.record.as_deref();
+        let record = record.map(|path| Record::open(path, sinks.sample_lines)).transpose()?;
         Ok(Self {
-            settings,
-            renderer: settings.show.renderer(),
+            sinks,
+            renderer: sinks.show.renderer(),
             reports: reports.context("cannot use the output")?,
             unread: false,
             record,
-            capture: settings.pcap.as_ref().map(Capture::open).transpose()?,
+            capture: sinks.pcap.as_ref().map(Capture::open).transpose()?,
         })
     }
 
     /// Whether anyone wants each sample as a line of its own.
     pub fn want_samples(&self) -> bool {
-        self.settings.sample_lines || self.capture.is_some()
+        self.sinks.sample_lines || self.capture.is_some()
     }
 
     /// True once nobody reads the reports, or whoever had enough packets has gone.
@@ -133,10 +133,10 @@ impl<'a> Outputs<'a> {
         }
         let mut page = Vec::new();
         for line in lines {
-            if !self.settings.show.format.shows_details() {
+            if !self.sinks.show.format.shows_details() {
                 aside(&line);
             }
-            let shown = self.settings.show.view.line(line);
+            let shown = self.sinks.show.view.line(line);
             self.renderer.render(&shown, &mut page).context("cannot render a report")?;
         }
         let written = self.reports.write(page).await;

@@ -29,7 +29,7 @@ const CRATES: &[(&str, Arrows)] = &[
 ];
 
 const DROPWATCH: Arrows = &[
-    ("cli", "exit filter render report"),
+    ("cli", "exit filter render report settings"),
     (
         "command",
         "cli diagnose exit kernel notify privilege probe recording render report session \
@@ -45,10 +45,9 @@ const DROPWATCH: Arrows = &[
     ("recording", "exit"),
     ("render", "diagnose report"),
     ("session", "diagnose exit filter kernel privilege probe render report settings verbose"),
-    ("settings", "cli exit filter render report"),
+    ("settings", "exit filter render report"),
     ("sink", "exit render report settings supervise verbose"),
     ("supervise", "exit notify privilege report settings verbose"),
-    ("verbose", "cli render settings"),
 ];
 
 const COMMON: Arrows = &[];

@@ -1,4 +1,4 @@
-//! From settings and what this kernel tells to what the probe is to attach.
+//! From settings and what this kernel says of itself to what the probe is to attach.
 
 use dropwatch_common::{
     filter::{LATER, part},
@@ -10,7 +10,7 @@ use crate::{
     kernel::{HostNames, NoTypes, offsets},
     probe::{Requested, plan::Grouping},
     report::model::groups::By,
-    settings::Watch,
+    settings::{Attached, Samples},
 };
 
 /// What to attach. `netns` are the inode numbers of the namespaces to filter by, in the order of the
@@ -19,27 +19,30 @@ use crate::{
 /// # Errors
 /// Usage, where an option has too many values; kernel, where a filter or a group cannot be told on this
 /// kernel, with the reason.
-pub fn wanted(
-    settings: &Watch,
+pub fn requested(
+    attached: &Attached,
     netns: &[Option<u32>],
     names: &mut HostNames,
 ) -> Result<Requested, Failure> {
-    let grouping = grouping(&settings.by);
-    let parts = settings.packets.parts();
-    let offsets = match settings.samples || parts | grouping.parts != 0 {
+    let grouping = grouping(&attached.by);
+    let parts = attached.packets.parts();
+    let samples = attached.samples != Samples::None;
+    let offsets = match samples || parts | grouping.parts != 0 {
         true => names.offsets(),
         false => Ok(Offsets::NONE),
     };
     check("the packet filter", parts, &offsets)?;
     check("--by", grouping.parts, &offsets)?;
-    check("--pcap", if settings.pcap.is_some() { part::HEADERS } else { 0 }, &offsets)?;
+    if attached.samples == Samples::Packets {
+        check("--pcap", part::HEADERS, &offsets)?;
+    }
     let netns = netns.iter().map(|inum| inum.unwrap_or(LATER));
-    let filter = settings.packets.compile(netns).map_err(Failure::Usage)?;
+    let filter = attached.packets.compile(netns).map_err(Failure::Usage)?;
     Ok(Requested {
         offsets: offsets.unwrap_or(Offsets::NONE),
-        samples: settings.samples,
-        reasons: settings.reasons,
-        log: settings.verbose,
+        samples,
+        reasons: attached.reasons,
+        log: attached.verbose,
         filter: (filter, parts),
         grouping,
     })

@@ -1,0 +1,391 @@
+//! From options as typed to what the program acts on: which go together, and what stands for those
+//! that were left out.
+
+use std::{path::Path, time::Duration};
+
+use super::{Candidate, Conntrack, Pcap, Run, Show, Top, Watch, What};
+use crate::{
+    exit::Failure,
+    render::{Format, pcapng::SNAPLEN},
+    report::model::groups::By,
+    settings::{
+        self, Attached, Command, Limits, Replay, Reported, Samples, Sinks, Target, Terminal,
+    },
+};
+
+impl Watch {
+    /// # Errors
+    /// Usage: options that do not go together.
+    pub fn settings(&self, terminal: Terminal) -> Result<settings::Watch, Failure> {
+        let mut watch = self.what.settings(self.pace.interval, false, terminal)?;
+        watch.reported.count = self.count;
+        watch.reported.duration = self.duration;
+        Ok(watch)
+    }
+}
+
+impl Run {
+    /// How to watch, and the command to run meanwhile.
+    ///
+    /// # Errors
+    /// Usage: options that do not go together.
+    pub fn settings(&self, terminal: Terminal) -> Result<(settings::Watch, Command), Failure> {
+        let watch = self.what.settings(self.pace.interval, true, terminal)?;
+        let Some((program, arguments)) = self.command.split_first() else {
+            return Err(Failure::Usage("there is no command to run".to_owned()));
+        };
+        let command = Command {
+            program: program.clone(),
+            arguments: arguments.to_vec(),
+            user: self.user.clone(),
+            baseline: (!self.no_baseline).then_some(self.baseline),
+        };
+        Ok((watch, command))
+    }
+}
+
+impl What {
+    /// What runs of all kinds have in common; `aside` where standard output is a command's.
+    fn settings(
+        &self,
+        interval: Duration,
+        aside: bool,
+        terminal: Terminal,
+    ) -> Result<settings::Watch, Failure> {
+        let pcap = self.pcap.settings(terminal)?;
+        let packets_on_stdout = pcap.as_ref().is_some_and(|pcap| pcap.target == Target::Stdout);
+        if aside && packets_on_stdout {
+            return Err(Failure::Usage(
+                "--pcap - does not go with a command, whose standard output it is: name a file"
+                    .to_owned(),
+            ));
+        }
+        let aside = aside || packets_on_stdout;
+        let show = self.show.settings(terminal.aside(aside))?;
+        let lines = show.format.is_lines() || self.output.is_some();
+        if self.samples && !lines {
+            return Err(Failure::Usage(
+                "--samples writes JSON lines: add --json, or --output FILE".to_owned(),
+            ));
+        }
+        let details = show.format.shows_details() || self.output.is_some();
+        let attached = Attached {
+            packets: self.filters.packets(),
+            keys: self.filters.keys(),
+            filters: self.filters.typed(),
+            later: self.filters.later,
+            by: self.by(show.format)?,
+            samples: match &pcap {
+                Some(_) => Samples::Packets,
+                None if details && !self.no_samples => Samples::Details,
+                None => Samples::None,
+            },
+            reasons: self.candidate.map(|candidate| candidate == Candidate::WithReasons),
+            verbose: self.verbose,
+        };
+        let reported = Reported {
+            interval,
+            count: None,
+            duration: None,
+            stacks: self.stacks,
+            addresses: self.show.addresses,
+            findings: !self.no_findings && (details || self.fail_on.is_some()),
+            limits: Limits { drops: self.fail_over, rate: self.fail_rate, finding: self.fail_on },
+        };
+        let sinks = Sinks {
+            show,
+            aside,
+            sample_lines: self.samples,
+            record: self.output.clone(),
+            pcap,
+            metrics: self.metrics,
+        };
+        Ok(settings::Watch { attached, reported, sinks })
+    }
+
+    /// What to count by, each once.
+    fn by(&self, format: Format) -> Result<Vec<By>, Failure> {
+        let mut by: Vec<By> = Vec::new();
+        for key in &self.by {
+            if !by.contains(key) {
+                by.push(*key);
+            }
+        }
+        let refuse = |why: &str| Err(Failure::Usage(format!("--by {why}")));
+        match by.is_empty() {
+            false if !format.shows_details() => {
+                refuse(&format!("does not go with the {} format", format.name()))
+            }
+            false if !self.filters.keys().is_empty() => refuse(
+                "does not go with --reason and --symbol: the kernel counts groups before \
+                 dropwatch looks at reasons and functions; use --netns, --iface, --proto, --host, \
+                 --port",
+            ),
+            _ => Ok(by),
+        }
+    }
+}
+
+impl Top {
+    /// # Errors
+    /// Usage, where there is no terminal to draw on.
+    pub fn settings(&self, terminal: Terminal) -> Result<settings::Top, Failure> {
+        if !terminal.stdout.is_terminal || terminal.dumb {
+            return Err(Failure::Usage(
+                "`dropwatch top` draws on a terminal, and this is none that it can draw on: \
+                 `dropwatch -i 1s` prints the same as lines"
+                    .to_owned(),
+            ));
+        }
+        let attached = Attached {
+            packets: self.filters.packets(),
+            keys: self.filters.keys(),
+            filters: self.filters.typed(),
+            later: self.filters.later,
+            by: Vec::new(),
+            samples: Samples::Details,
+            reasons: None,
+            verbose: self.verbose,
+        };
+        let reported = Reported {
+            interval: self.interval,
+            count: None,
+            duration: None,
+            stacks: self.stacks,
+            addresses: false,
+            findings: !self.no_findings,
+            limits: Limits::default(),
+        };
+        let format = Format::Text;
+        let view = format.view(Some(0), self.all);
+        let show = settings::Show { format, view, medium: terminal.medium(self.color) };
+        Ok(settings::Top { attached, reported, show })
+    }
+}
+
+impl Pcap {
+    fn settings(&self, terminal: Terminal) -> Result<Option<settings::Pcap>, Failure> {
+        let Some(path) = &self.pcap else { return Ok(None) };
+        let target =
+            if path == Path::new("-") { Target::Stdout } else { Target::File(path.clone()) };
+        if target == Target::Stdout && terminal.stdout.is_terminal {
+            return Err(Failure::Usage(
+                "--pcap - writes binary data, and standard output is a terminal: name a file, or \
+                 pipe it into `tshark -r -`"
+                    .to_owned(),
+            ));
+        }
+        Ok(Some(settings::Pcap { target, snaplen: self.snaplen.unwrap_or(SNAPLEN) }))
+    }
+}
+
+impl Show {
+    /// # Errors
+    /// Usage: options that the format cannot honour.
+    pub fn settings(&self, terminal: Terminal) -> Result<settings::Show, Failure> {
+        let format = match (self.json, self.classic) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Classic,
+            _ => self.format,
+        };
+        let refuse = |option: &str, why: &str| {
+            let name = format.name();
+            Err(Failure::Usage(format!("{option} does not go with the {name} format: {why}")))
+        };
+        if !format.shows_details() {
+            if self.top.is_some_and(|top| top > 0) {
+                return refuse("--top", "it shows every location, as the script does");
+            }
+            if self.addresses {
+                return refuse("--addresses", "it has no column for them");
+            }
+        }
+        let view = format.view(self.top, self.all);
+        Ok(settings::Show { format, view, medium: terminal.medium(self.color) })
+    }
+
+    /// How a comparison of two recordings looks.
+    ///
+    /// # Errors
+    /// Usage, where the format has no place for one.
+    pub fn comparison(&self, terminal: Terminal) -> Result<settings::Show, Failure> {
+        match self.settings(terminal)? {
+            show if show.format.shows_details() => Ok(show),
+            show => Err(Failure::Usage(format!(
+                "--diff does not go with the {} format: SystemTap's script compares nothing",
+                show.format.name()
+            ))),
+        }
+    }
+
+    /// How a recording is shown again, and where its packets go.
+    ///
+    /// # Errors
+    /// Usage: options that do not go together.
+    pub fn replay(&self, pcap: &Pcap, terminal: Terminal) -> Result<Replay, Failure> {
+        let pcap = pcap.settings(terminal)?;
+        let aside = pcap.as_ref().is_some_and(|pcap| pcap.target == Target::Stdout);
+        let show = self.settings(terminal.aside(aside))?;
+        Ok(Replay { pcap, show })
+    }
+}
+
+impl Conntrack {
+    pub fn settings(&self, terminal: Terminal) -> settings::Conntrack {
+        settings::Conntrack {
+            netns: self.netns.clone(),
+            top: if self.top == 0 { usize::MAX } else { self.top },
+            watch: self.watch,
+            json: self.json,
+            medium: terminal.medium(self.color),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::{
+        cli::{Cli, Command},
+        render::Medium,
+        report::finding::Severity,
+        settings::Stream,
+    };
+
+    const SCREEN: Stream = Stream { is_terminal: true, color: true, columns: Some(100) };
+    const FILE: Stream = Stream { is_terminal: false, color: false, columns: None };
+    const TTY: Terminal = Terminal { stdout: SCREEN, stderr: SCREEN, dumb: false, ascii: false };
+    const PIPE: Terminal = Terminal { stdout: FILE, ..TTY };
+
+    fn show(args: &[&str], terminal: Terminal) -> Result<settings::Show, Failure> {
+        let cli = Cli::try_parse_from(["dropwatch"].iter().chain(args)).expect("parses");
+        cli.watch.what.show.settings(terminal)
+    }
+
+    #[test]
+    fn text_shows_ten_and_folds_json_shows_everything() {
+        let text = show(&[], PIPE).unwrap();
+        assert_eq!((text.view.top, text.view.fold_benign), (Some(10), true));
+        let json = show(&["--json"], PIPE).unwrap();
+        assert_eq!((json.view.top, json.view.fold_benign), (None, false));
+        let classic = show(&["--classic"], PIPE).unwrap();
+        assert_eq!((classic.view.top, classic.view.fold_benign), (None, false));
+    }
+
+    #[test]
+    fn zero_means_all() {
+        assert_eq!(show(&["-n", "0"], PIPE).unwrap().view.top, None);
+        assert_eq!(show(&["-n", "3"], PIPE).unwrap().view.top, Some(3));
+        assert_eq!(show(&["--json", "-n", "3"], PIPE).unwrap().view.top, Some(3));
+    }
+
+    #[test]
+    fn classic_takes_no_option_that_it_cannot_honour() {
+        assert!(matches!(show(&["--classic", "-n", "3"], PIPE), Err(Failure::Usage(_))));
+        assert!(matches!(show(&["--classic", "--addresses"], PIPE), Err(Failure::Usage(_))));
+        assert!(show(&["--classic", "-n", "0", "--all"], PIPE).is_ok());
+    }
+
+    fn watch(args: &[&str], terminal: Terminal) -> Result<settings::Watch, Failure> {
+        let cli = Cli::try_parse_from(["dropwatch"].iter().chain(args)).expect("parses");
+        cli.watch.settings(terminal)
+    }
+
+    #[test]
+    fn two_ways_to_ask_for_a_format_mean_the_same() {
+        for (short, long) in
+            [("--json", ["--format", "json"]), ("--classic", ["--format", "classic"])]
+        {
+            for others in [&[][..], &["-o", "f"], &["-o", "f", "-n", "0"], &["--pcap", "f"]] {
+                let of = |asked: &[&str]| watch(&[asked, others].concat(), PIPE).unwrap();
+                assert_eq!(of(&[short]), of(&long), "{short} {others:?}");
+            }
+            let run = |asked: &[&str]| {
+                let args = [&["dropwatch", "run", "-o", "f"], asked, &["id"]].concat();
+                let Some(Command::Run(run)) = Cli::parse_from(args).command else {
+                    panic!("no command to run")
+                };
+                run.settings(PIPE).unwrap().0
+            };
+            assert_eq!(run(&[short]), run(&long));
+            let compared = |asked: &[&str]| {
+                let args = [&["dropwatch", "replay", "a", "--diff", "b"], asked].concat();
+                let Some(Command::Replay { show, .. }) = Cli::parse_from(args).command else {
+                    panic!("no recording to replay")
+                };
+                show.comparison(PIPE).map_err(|failure| failure.to_string())
+            };
+            assert_eq!(compared(&[short]), compared(&long));
+            assert_eq!(compared(&[short]).is_ok(), short == "--json");
+        }
+        assert_eq!(watch(&["--json", "-o", "f"], PIPE).unwrap().sinks.show.format, Format::Json);
+    }
+
+    #[test]
+    fn a_finding_that_ends_a_run_badly_is_looked_for_in_every_format() {
+        let limits = |args: &[&str]| {
+            let reported = watch(args, PIPE).unwrap().reported;
+            (reported.findings, reported.limits.finding)
+        };
+        assert_eq!(limits(&["--classic"]), (false, None));
+        let warning = Some(Severity::Warning);
+        assert_eq!(limits(&["--classic", "--fail-on", "warning"]), (true, warning));
+        let without = ["dropwatch", "--fail-on", "critical", "--no-findings"];
+        assert!(Cli::try_parse_from(without).is_err());
+    }
+
+    #[test]
+    fn packets_go_to_a_file_or_a_pipe_and_never_to_a_terminal() {
+        let sinks = |args: &[&str], terminal| watch(args, terminal).unwrap().sinks;
+        let file = sinks(&["--pcap", "x.pcapng", "--snaplen", "64"], TTY);
+        let target = Target::File("x.pcapng".into());
+        assert_eq!(file.pcap, Some(settings::Pcap { target, snaplen: 64 }));
+        assert!(matches!(watch(&["--pcap", "-"], TTY), Err(Failure::Usage(_))));
+        let pipe = sinks(&["--pcap", "-"], PIPE);
+        assert_eq!(pipe.pcap, Some(settings::Pcap { target: Target::Stdout, snaplen: SNAPLEN }));
+        assert!(pipe.show.medium.color, "reports go to standard error, which is a terminal");
+        assert_eq!(pipe.show.medium.columns, Some(100));
+        let logged = Terminal { stderr: FILE, ..PIPE };
+        assert_eq!(sinks(&["--pcap", "-"], logged).show.medium, Medium::default());
+    }
+
+    #[test]
+    fn a_capture_needs_samples_in_every_format() {
+        let samples = |args: &[&str]| watch(args, PIPE).unwrap().attached.samples;
+        assert_eq!(samples(&[]), Samples::Details);
+        assert_eq!(samples(&["--no-samples"]), Samples::None);
+        assert_eq!(samples(&["--classic"]), Samples::None);
+        assert_eq!(samples(&["--classic", "-o", "f"]), Samples::Details);
+        assert_eq!(samples(&["--classic", "--pcap", "f"]), Samples::Packets);
+    }
+
+    #[test]
+    fn filters_are_alternatives_of_each_option_and_told_as_typed() {
+        let args = ["--port", "80", "--proto", "tcp", "--port", "!8000-8099"];
+        let watch = watch(&args, PIPE).unwrap().attached;
+        assert_eq!(watch.filters, ["--proto tcp", "--port 80", "--port !8000-8099"]);
+        let excluded: Vec<_> = watch.packets.port.iter().map(|choice| choice.exclude).collect();
+        assert_eq!(excluded, [false, true]);
+        assert!(watch.keys.is_empty());
+    }
+
+    #[test]
+    fn groups_are_told_once_and_not_where_they_cannot_be() {
+        let twice = watch(&["--by", "cpu,netns,cpu"], PIPE).unwrap();
+        assert_eq!(twice.attached.by, [By::Cpu, By::Netns]);
+        assert!(matches!(watch(&["--by", "cpu", "--classic"], PIPE), Err(Failure::Usage(_))));
+        assert!(matches!(watch(&["--by", "cpu", "--symbol", "x"], PIPE), Err(Failure::Usage(_))));
+        assert!(watch(&["--by", "cpu", "--proto", "udp"], PIPE).is_ok());
+    }
+
+    #[test]
+    fn colour_is_for_terminals_that_want_it() {
+        let color = |args: &[&str], terminal| show(args, terminal).unwrap().medium.color;
+        assert!(color(&[], TTY));
+        assert!(!color(&[], PIPE));
+        assert!(color(&["--color", "always"], PIPE));
+        assert!(!color(&["--color", "never"], TTY));
+    }
+}
