@@ -22,10 +22,7 @@ use crate::{
         state::{Key, State},
         view::{self, Look},
     },
-    session::{
-        Session,
-        reading::{Reading, meanwhile},
-    },
+    session::{Session, awaited::Awaited, reading::Reading},
     settings::{Show, Top},
     supervise::signals::Stop,
     verbose,
@@ -37,7 +34,7 @@ use crate::{
 /// Why nothing can be counted or shown. The terminal is as it was before, whatever happens.
 pub fn watch(settings: Top) -> Result<(), Failure> {
     let Top { attached, reported, show } = settings;
-    let mut session = Session::attach(attached, &reported)?;
+    let (mut session, awaited) = Session::attach(attached, &reported)?;
     session.give_up_privileges(&[])?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -48,7 +45,9 @@ pub fn watch(settings: Top) -> Result<(), Failure> {
     // Restores the terminal in a panic, too.
     let terminal = ratatui::try_init().context("cannot use the terminal");
     let result = match terminal {
-        Ok(terminal) => runtime.block_on(follow(session, terminal, reported.interval, show)),
+        Ok(terminal) => {
+            runtime.block_on(follow(session, awaited, terminal, reported.interval, show))
+        }
         Err(error) => Err(error.into()),
     };
     ratatui::restore();
@@ -60,12 +59,12 @@ pub fn watch(settings: Top) -> Result<(), Failure> {
 
 async fn follow(
     mut session: Session,
+    awaited: Awaited,
     mut terminal: DefaultTerminal,
     interval: Duration,
     show: Show,
 ) -> Result<(), Failure> {
     let mut stop = Stop::new().context("cannot listen to signals")?;
-    let keys = keys();
     let mut log: Option<KernelLog> = session.take_log()?;
     let start = session.start();
     for notice in &start.notices {
@@ -82,35 +81,26 @@ async fn follow(
         |state: &State| terminal.draw(|frame| view::draw(state, table, &look, frame)).map(drop);
     let session = Reading::new(session);
     let state = State::new(start.host, !show.view.fold_benign);
-    let mut user = User { keys, state, failed: None };
+    let mut user = User { keys: keys(), state, failed: None, awaited };
     while !user.state.over {
         draw(&user.state).context("cannot draw on the terminal")?;
         if let Some(error) = user.failed {
             return Err(anyhow!(error).context("cannot read the terminal").into());
         }
-        let (due, look_due) = {
+        let due = {
             let session = session.held();
-            (session.moment(session.due()), session.look_due())
+            session.moment(session.due())
         };
         tokio::select! {
             biased;
             () = stop.requested() => break,
-            event = user.keys.recv() => match event {
-                Some(event) => user.heed(event),
-                None => break,
-            },
-            () = sleep_until(look_due.unwrap_or(due)), if look_due.is_some() => session.held().look()?,
+            incident = user.next() => user.act(incident)?,
             () = sleep_until(due) => {
-                let reading = session.read(|session| {
+                let read = |session: &mut Session| {
                     let taken = session.samples(false)?;
                     session.report(&taken.samples, 0)
-                });
-                let report = meanwhile(reading, &mut user, User::next, |user, event| {
-                    user.heed(event);
-                    // What cannot be drawn now cannot after the reading either, which is said then.
-                    let _said_later = draw(&user.state);
-                });
-                let report = report.await?;
+                };
+                let report = user.read(&session, read, &mut draw).await??;
                 user.state.report(report);
             }
         }
@@ -119,28 +109,69 @@ async fn follow(
     Ok(())
 }
 
-/// What the user sees and does.
+/// What the user sees and does, and what else is acted on whenever it comes.
 struct User {
     keys: UnboundedReceiver<io::Result<Option<Key>>>,
     state: State,
     /// Why no more keys come.
     failed: Option<io::Error>,
+    awaited: Awaited,
+}
+
+/// What has come.
+enum Incident {
+    /// A key, or a new size of the screen.
+    Key(io::Result<Option<Key>>),
+    /// It is time to look for namespaces that are still to come.
+    Look,
 }
 
 impl User {
-    /// Waits for the next key; for ever where none can come any more.
-    async fn next(&mut self) -> io::Result<Option<Key>> {
-        match self.keys.recv().await {
-            Some(event) => event,
-            None => pending().await,
+    /// Waits for the next one. May be dropped and called again.
+    async fn next(&mut self) -> Incident {
+        let key = async {
+            match self.keys.recv().await {
+                Some(key) => key,
+                // Nothing is there any more that could bring one: as if the user had seen enough.
+                None if self.failed.is_none() && !self.state.over => Ok(Some(Key::Quit)),
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            key = key => Incident::Key(key),
+            () = self.awaited.due() => Incident::Look,
         }
     }
 
-    fn heed(&mut self, event: io::Result<Option<Key>>) {
-        match event {
-            Ok(key) => key.into_iter().for_each(|key| self.state.key(key)),
-            Err(error) => self.failed = Some(error),
+    /// # Errors
+    /// When the run cannot go on.
+    fn act(&mut self, incident: Incident) -> Result<(), Failure> {
+        match incident {
+            Incident::Key(Ok(key)) => key.into_iter().for_each(|key| self.state.key(key)),
+            Incident::Key(Err(error)) => self.failed = Some(error),
+            Incident::Look => self.awaited.look()?,
         }
+        Ok(())
+    }
+
+    /// Reads on another thread, and meanwhile acts on what comes and draws it.
+    ///
+    /// # Errors
+    /// When the run cannot go on.
+    async fn read<R: Send + 'static, T: Send + 'static>(
+        &mut self,
+        reading: &Reading<R>,
+        read: impl FnOnce(&mut R) -> T + Send + 'static,
+        mut draw: impl FnMut(&State) -> io::Result<()>,
+    ) -> Result<T, Failure> {
+        let act = |user: &mut Self, incident| {
+            user.act(incident)?;
+            // What cannot be drawn now cannot after the reading either, which is said then.
+            let _said_later = draw(&user.state);
+            Ok(())
+        };
+        reading.read(read, self, Self::next, act).await
     }
 }
 
@@ -191,4 +222,99 @@ fn meaning(event: &Event) -> Option<Option<Key>> {
         _ => return None,
     };
     Some(Some(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::fs::symlink,
+        sync::mpsc::{self, Receiver},
+    };
+
+    use dropwatch_common::filter::Filter;
+    use tokio::sync::mpsc::UnboundedSender;
+
+    use super::*;
+    use crate::{
+        filter::Packets,
+        kernel::HostRoot,
+        report::{keys::Choice, model::Host},
+        session::awaited::Selected,
+    };
+
+    /// Longer than anything here takes that does not wait for the reading.
+    const BOUND: Duration = Duration::from_secs(10);
+
+    /// A user who waits for a namespace, and what brings the keys.
+    fn user(
+        netns: Vec<Choice<String>>,
+        set: impl FnMut(usize, u32) -> io::Result<()> + 'static,
+    ) -> (User, UnboundedSender<io::Result<Option<Key>>>) {
+        let inums = vec![None; netns.len()];
+        let packets = Packets { netns, ..Packets::default() };
+        let selected = Selected::new(Filter::NONE.netns);
+        let awaited = Awaited::new(HostRoot::default(), &packets, &inums, set, selected);
+        let (press, keys) = unbounded_channel();
+        let state = State::new(Host::default(), false);
+        (User { keys, state, failed: None, awaited }, press)
+    }
+
+    fn event_loop() -> runtime::Runtime {
+        runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn keys_are_obeyed_and_drawn_while_a_reader_blocks() {
+        let (mut user, press) = user(Vec::new(), |_, _| Ok(()));
+        let (release, released) = mpsc::channel();
+        // Pressed by the reader, so after the reading has begun.
+        let read = move |released: &mut Receiver<()>| {
+            press.send(Ok(Some(Key::Quit))).unwrap();
+            let in_time = released.recv_timeout(BOUND).is_ok();
+            (in_time, press)
+        };
+        let draw = |state: &State| {
+            if state.over {
+                release.send(()).unwrap();
+            }
+            Ok(())
+        };
+        let read = event_loop().block_on(user.read(&Reading::new(released), read, draw));
+        assert!(read.unwrap().0, "the key was not obeyed while the reading was under way");
+        assert!(user.state.over);
+    }
+
+    #[test]
+    fn a_namespace_that_comes_while_a_reader_blocks_is_counted() {
+        let path = std::env::temp_dir().join(format!("top-netns-{}", std::process::id()));
+        let value = path.to_str().unwrap().to_owned();
+        let (set, found) = mpsc::channel();
+        let set = move |index, _| {
+            set.send(index).unwrap();
+            Ok(())
+        };
+        let (mut user, _press) = user(vec![Choice { exclude: false, value }], set);
+        let name = path.clone();
+        let read = move |found: &mut Receiver<usize>| {
+            symlink("/proc/self/ns/net", name).unwrap();
+            found.recv_timeout(BOUND)
+        };
+        let read = event_loop().block_on(user.read(&Reading::new(found), read, |_| Ok(())));
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(read.unwrap(), Ok(0), "it was not looked for while the reading was under way");
+    }
+
+    #[test]
+    fn a_keyboard_that_fails_is_an_error_and_one_that_is_gone_an_end() {
+        let nothing = |_: &mut ()| ();
+        let (mut failing, press) = user(Vec::new(), |_, _| Ok(()));
+        press.send(Err(io::ErrorKind::Other.into())).unwrap();
+        drop(press);
+        event_loop().block_on(failing.read(&Reading::new(()), nothing, |_| Ok(()))).unwrap();
+        assert!(failing.failed.is_some() && !failing.state.over);
+        let (mut gone, press) = user(Vec::new(), |_, _| Ok(()));
+        drop(press);
+        event_loop().block_on(gone.read(&Reading::new(()), nothing, |_| Ok(()))).unwrap();
+        assert!(gone.failed.is_none() && gone.state.over);
+    }
 }

@@ -36,7 +36,7 @@ pub mod symbols;
 pub mod tracefs;
 
 pub use names::{HostNames, Known, NoTypes};
-pub use netns::{Namespaces, ReachableNetns, Unfound, short_name};
+pub use netns::{Namespaces, ReachableNetns, Unfound, netns_named, short_name};
 pub use owner::Owners;
 pub use processes::Process;
 pub use root::HostRoot;

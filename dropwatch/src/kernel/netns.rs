@@ -31,7 +31,7 @@ use std::{
 };
 
 pub use self::{
-    find::{Unfound, short_name},
+    find::{Unfound, netns_named, short_name},
     reachable::{Interfaces, ReachableNetns},
 };
 use super::{
@@ -383,15 +383,16 @@ mod tests {
     fn a_namespace_is_found_by_any_of_its_names() {
         let (host, inum) = (host(), own_inum());
         host.link("run/netns/gw", SELF);
-        let mut namespaces = Namespaces::new(&host.root());
+        let root = host.root();
+        let mut namespaces = Namespaces::new(&root);
         assert_eq!(namespaces.find("host"), Ok(1));
         assert_eq!(namespaces.find("gw"), Ok(inum));
-        assert_eq!((namespaces.named("gw"), namespaces.named(SELF)), (Some(inum), Some(inum)));
+        assert_eq!((netns_named(&root, "gw"), netns_named(&root, SELF)), (Some(inum), Some(inum)));
         for none in ["web", "", ".", "..", "../netns/gw", "/dev/null", "/run"] {
-            assert_eq!(namespaces.named(none), None, "{none}");
+            assert_eq!(netns_named(&root, none), None, "{none}");
         }
         host.link("run/netns/late", SELF);
-        assert_eq!(namespaces.named("late"), Some(inum));
+        assert_eq!(netns_named(&root, "late"), Some(inum));
         assert_eq!(namespaces.find(SELF), Ok(inum));
         assert_eq!(namespaces.find("4026531840"), Ok(4_026_531_840));
         assert_eq!(

@@ -28,6 +28,7 @@ use super::{
     info,
     later::{LATER, Later},
     load::{Linked, LoadError, Loader, Settings, Size},
+    maps::Map,
     plan::{self, Candidate, Grouping, Refusal, Step},
     programs::{self, Lack, PROGRAMS, Program},
     samples::Samples,
@@ -129,7 +130,7 @@ pub struct Probe {
     attached: Instant,
     attached_at: u64,
     pub(super) samples: Option<Samples>,
-    pub(super) later: Later,
+    later: Map,
     attempts: Vec<Attempt>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -213,7 +214,7 @@ impl Prepared {
             true => Some(Samples::take_from(maps).ok_or_else(unexpected)?),
             false => None,
         };
-        let later = maps.remove(LATER).and_then(Later::new).ok_or_else(unexpected)?;
+        let later = maps.remove(LATER).filter(Later::fits).ok_or_else(unexpected)?;
         let maps = Maps::take_from(maps, &self.cpus)
             .map_err(|error| refused(Step::Maps, &error))?
             .ok_or_else(unexpected)?;
@@ -325,6 +326,14 @@ impl Probe {
     /// Needs a tokio runtime with I/O.
     pub fn take_log(&mut self) -> Option<io::Result<KernelLog>> {
         self.log.take().map(KernelLog::new)
+    }
+
+    /// The list of the namespaces that the filter waits for, to be changed by one owner alone.
+    ///
+    /// # Errors
+    /// Where the process may open no more files.
+    pub fn later(&self) -> io::Result<Later> {
+        self.later.try_clone().map(Later::new)
     }
 
     /// Stops counting. When this returns, no program is still running: a read sees everything.

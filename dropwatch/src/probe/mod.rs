@@ -23,5 +23,6 @@ mod verifier;
 pub use self::{
     attach::{AttachError, Attempt, Prepared, Probe, Requested, give_back_memory},
     cost::{RunTime, measure_run_time},
+    later::Later,
     log::KernelLog,
 };

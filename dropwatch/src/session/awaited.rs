@@ -1,19 +1,40 @@
 //! Network namespaces to filter by that were not there when the run began.
 //!
 //! The kernel tells nobody that one was given a name, so the name is looked up again and again: a
-//! few system calls each time. A name that another namespace has got meanwhile means that one.
+//! few system calls each time. A name that another namespace has got meanwhile means that one. This
+//! goes on while a report is read, or what such a namespace drops meanwhile would not be counted.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
-use crate::{filter::Packets, kernel::Namespaces};
+use anyhow::Context;
+use dropwatch_common::filter::{LATER, MOST, NetnsRule, kind};
+use tokio::time::sleep_until;
+
+use crate::{
+    exit::Failure,
+    filter::{Packets, lets_through},
+    kernel::{HostRoot, netns_named},
+    verbose,
+};
 
 /// Time between two looks. What a namespace drops before the first one that sees it is not counted.
 const EVERY: Duration = Duration::from_millis(25);
 
+/// Has the rule of `--netns` with an index mean the namespace with an inode number.
+type Set = Box<dyn FnMut(usize, u32) -> io::Result<()>>;
+
 /// Those to come, and those that have come since.
 pub struct Awaited {
+    root: HostRoot,
     names: Vec<Name>,
     next: Instant,
+    set: Set,
+    selected: Selected,
 }
 
 struct Name {
@@ -24,47 +45,194 @@ struct Name {
     inum: Option<u32>,
 }
 
-/// A name that stands for another namespace than before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// Of its rule among those of `--netns`.
-    pub index: usize,
-    pub name: String,
-    /// `None` where it stands for none any more.
-    pub inum: Option<u32>,
-}
-
 impl Awaited {
-    /// The namespaces of `packets` that have no number among `inums`.
-    pub fn new(packets: &Packets, inums: &[Option<u32>]) -> Self {
+    /// The namespaces of `packets` that have no number among `inums`. The kernel side learns by
+    /// `set` what they stand for, and reports by `selected`.
+    pub fn new(
+        root: HostRoot,
+        packets: &Packets,
+        inums: &[Option<u32>],
+        set: impl FnMut(usize, u32) -> io::Result<()> + 'static,
+        selected: Selected,
+    ) -> Self {
         let names = packets.netns.iter().zip(inums).enumerate();
         let names = names
             .filter(|(_, (_, inum))| inum.is_none())
-            .map(|(index, (choice, _))| Name { index, name: choice.value.clone(), inum: None });
-        Self { names: names.collect(), next: Instant::now() }
+            .map(|(index, (choice, _))| Name { index, name: choice.value.clone(), inum: None })
+            .collect();
+        Self { root, names, next: Instant::now(), set: Box::new(set), selected }
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// When it is time to look; `None` where there is nothing to look for.
-    pub fn due(&self) -> Option<Instant> {
-        (!self.is_empty()).then_some(self.next)
+    /// Waits until it is time to [`look`](Self::look); for ever where there is nothing to look for.
+    pub async fn due(&self) {
+        match self.is_empty() {
+            true => std::future::pending().await,
+            false => sleep_until(self.next.into()).await,
+        }
     }
 
-    /// Looks every name up, and returns those that stand for another namespace now.
-    pub fn look(&mut self, namespaces: &Namespaces) -> Vec<Change> {
+    /// Looks for none any more.
+    pub fn give_up(&mut self) {
+        self.names.clear();
+    }
+
+    /// Looks every name up, and has the kernel side filter by those that stand for another
+    /// namespace now.
+    ///
+    /// # Errors
+    /// When the kernel side cannot be changed.
+    pub fn look(&mut self) -> Result<(), Failure> {
         self.next = Instant::now() + EVERY;
-        let mut changes = Vec::new();
         for Name { index, name, inum } in &mut self.names {
-            let found = namespaces.named(name);
-            if *inum != found {
-                *inum = found;
-                changes.push(Change { index: *index, name: name.clone(), inum: found });
+            let found = netns_named(&self.root, name);
+            if *inum == found {
+                continue;
             }
+            let value = found.unwrap_or(LATER);
+            let set = (self.set)(*index, value);
+            set.with_context(|| format!("cannot filter by the network namespace {name}"))?;
+            self.selected.change(*index, value);
+            *inum = found;
+            let news = if found.is_some() { "is there now" } else { "is not there any more" };
+            verbose::to_stderr(&format!("the network namespace {name} {news}"));
         }
-        changes
+        Ok(())
+    }
+}
+
+/// Which network namespaces `--netns` asks for, shared between whoever looks for them and whoever
+/// reads reports.
+#[derive(Clone)]
+pub struct Selected(Arc<Mutex<Rules>>);
+
+struct Rules {
+    /// As the kernel side compares now.
+    now: [NetnsRule; MOST],
+    /// Those asked for earlier in this interval.
+    before: BTreeSet<u32>,
+}
+
+/// The namespaces that were asked for at any moment of an interval.
+pub(super) struct Interval(Rules);
+
+impl Selected {
+    pub fn new(rules: [NetnsRule; MOST]) -> Self {
+        Self(Arc::new(Mutex::new(Rules { now: rules, before: BTreeSet::new() })))
+    }
+
+    fn rules(&self) -> MutexGuard<'_, Rules> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the rule `index` mean the namespace `value`, or none with [`LATER`].
+    fn change(&self, index: usize, value: u32) {
+        let mut rules = self.rules();
+        let Rules { now, before } = &mut *rules;
+        if let Some(rule) = now.get_mut(index) {
+            if rule.kind == kind::INCLUDE && rule.value != LATER {
+                before.insert(rule.value);
+            }
+            rule.value = value;
+        }
+    }
+
+    /// Ends an interval. To be called before its counters are read: what changes later belongs to
+    /// the next one, in which a namespace that was asked for until then still has drops.
+    pub(super) fn end_interval(&self) -> Interval {
+        let mut rules = self.rules();
+        let before = std::mem::take(&mut rules.before);
+        Interval(Rules { now: rules.now, before })
+    }
+}
+
+impl Interval {
+    /// Whether the namespace `inum` was asked for.
+    pub(super) fn has(&self, inum: u32) -> bool {
+        lets_through(&self.0.now, inum) || self.0.before.contains(&inum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, os::unix::fs::symlink, path::PathBuf, rc::Rc};
+
+    use super::*;
+    use crate::report::keys::Choice;
+
+    fn rule(kind: u32, value: u32) -> [NetnsRule; MOST] {
+        let mut rules = dropwatch_common::filter::Filter::NONE.netns;
+        rules[0] = NetnsRule { kind, value };
+        rules
+    }
+
+    /// A place for a name, and the options that ask for it.
+    fn late(name: &str) -> (PathBuf, Packets) {
+        let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let value = path.to_str().unwrap().to_owned();
+        let netns = vec![Choice { exclude: false, value }];
+        (path, Packets { netns, ..Packets::default() })
+    }
+
+    #[test]
+    fn a_namespace_counts_for_as_long_as_it_has_its_name() {
+        let (path, packets) = late("awaited");
+        let selected = Selected::new(rule(kind::INCLUDE, LATER));
+        let changes = Rc::new(RefCell::new(Vec::new()));
+        let changed = Rc::clone(&changes);
+        let set = move |index, inum| {
+            changed.borrow_mut().push((index, inum));
+            Ok(())
+        };
+        let root = HostRoot::default();
+        let mut awaited = Awaited::new(root.clone(), &packets, &[None], set, selected.clone());
+        awaited.look().unwrap();
+        assert!(changes.borrow().is_empty(), "there is none yet");
+        symlink("/proc/self/ns/net", &path).unwrap();
+        let inum = netns_named(&root, path.to_str().unwrap()).unwrap();
+        assert!(!selected.end_interval().has(inum));
+        awaited.look().unwrap();
+        awaited.look().unwrap();
+        assert!(selected.end_interval().has(inum));
+        std::fs::remove_file(&path).unwrap();
+        awaited.look().unwrap();
+        assert_eq!(*changes.borrow(), [(0, inum), (0, LATER)]);
+        assert!(selected.end_interval().has(inum), "it was asked for in a part of the interval");
+        assert!(!selected.end_interval().has(inum));
+    }
+
+    #[test]
+    fn one_that_goes_while_a_report_is_read_is_in_the_next_one_too() {
+        let selected = Selected::new(rule(kind::INCLUDE, 7));
+        let read = selected.end_interval();
+        selected.change(0, LATER);
+        assert!(read.has(7), "its drops until then are in this report");
+        assert!(selected.end_interval().has(7), "and those after the reading in the next");
+    }
+
+    #[test]
+    fn what_is_left_out_is_never_asked_for() {
+        let selected = Selected::new(rule(kind::EXCLUDE, 7));
+        selected.change(0, 8);
+        let interval = selected.end_interval();
+        assert_eq!([7, 8].map(|inum| interval.has(inum)), [true, false]);
+    }
+
+    #[test]
+    fn a_name_stays_to_be_looked_for_where_the_kernel_side_cannot_be_changed() {
+        let (path, packets) = late("refused");
+        symlink("/proc/self/ns/net", &path).unwrap();
+        let selected = Selected::new(rule(kind::INCLUDE, LATER));
+        let set = |_, _| Err(io::ErrorKind::PermissionDenied.into());
+        let mut awaited =
+            Awaited::new(HostRoot::default(), &packets, &[None], set, selected.clone());
+        let error = awaited.look().unwrap_err().to_string();
+        assert!(error.starts_with("cannot filter by the network namespace"), "{error}");
+        assert!(awaited.look().is_err());
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -3,23 +3,22 @@
 //! Knows nothing of where reports go: the loops that own one do.
 
 mod asked;
-mod awaited;
+pub mod awaited;
 pub mod meter;
 pub mod pace;
 pub mod reading;
 mod requested;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use caps::Capability;
-use dropwatch_common::filter::{LATER, MOST, NetnsRule, kind};
 use jiff::Timestamp;
 use log::{debug, info};
 
 use self::{
     asked::Asked,
-    awaited::{Awaited, Change},
+    awaited::{Awaited, Interval, Selected},
     meter::Meter,
     pace::Pace,
     requested::requested,
@@ -27,7 +26,6 @@ use self::{
 use crate::{
     diagnose::{self, knowledge},
     exit::Failure,
-    filter,
     kernel::{self, HostNames, HostRoot, Surroundings, evidence::Collector, status::NO_REASONS},
     privilege,
     probe::{self, KernelLog, Prepared, Probe, Requested},
@@ -60,15 +58,11 @@ pub struct Session {
     evidence: Option<Collector>,
     /// What the reports to come need.
     capabilities: &'static [Capability],
-    /// Which network namespaces `--netns` asks for, as the kernel side compares now.
-    netns: [NetnsRule; MOST],
-    /// Those that it asked for earlier in this interval: what they dropped is in the next report.
-    asked_before: BTreeSet<u32>,
+    /// Which network namespaces `--netns` asks for.
+    selected: Selected,
     /// For the first lines, which also give the filters as typed.
     notices: Vec<String>,
     filters: Vec<String>,
-    /// Namespaces to filter by that were not there at the start.
-    awaited: Awaited,
     reporter: Reporter,
     pace: Pace,
 }
@@ -80,12 +74,13 @@ pub struct Taken {
 }
 
 impl Session {
-    /// Attaches. What else needs the capabilities of the caller comes next, then
+    /// Attaches, and returns which namespaces to filter by are still to be looked for, by whoever
+    /// owns the session. What else needs the capabilities of the caller comes next, then
     /// [`Session::give_up_privileges`].
     ///
     /// # Errors
     /// Why nothing can be counted.
-    pub fn attach(attached: Attached, reported: &Reported) -> Result<Self, Failure> {
+    pub fn attach(attached: Attached, reported: &Reported) -> Result<(Self, Awaited), Failure> {
         if attached.verbose {
             verbose::enable();
         }
@@ -110,7 +105,11 @@ impl Session {
                     .to_owned(),
             ));
         }
-        let awaited = Awaited::new(&packets, &netns);
+        let selected = Selected::new(requested.filter.0.netns);
+        let mut later = probe.later().context("cannot filter by what is to come")?;
+        let set = move |index, inum| later.set(index, inum);
+        let host = kernel::host(&root);
+        let awaited = Awaited::new(root, &packets, &netns, set, selected.clone());
         let names_places = by.iter().any(|by| by.names_places());
         let capabilities = match reported.findings {
             true => privilege::FOR_FINDINGS,
@@ -126,7 +125,7 @@ impl Session {
             packets_filtered: packets.parts() != 0,
             by,
         };
-        Ok(Self {
+        let session = Self {
             probe,
             names,
             told: [false; 2],
@@ -134,14 +133,13 @@ impl Session {
             findings: reported.findings,
             evidence: None,
             capabilities,
-            netns: requested.filter.0.netns,
-            asked_before: BTreeSet::new(),
+            selected,
             notices,
             filters,
-            awaited,
-            reporter: Reporter::new(kernel::host(&root), options, knowledge::is_benign),
+            reporter: Reporter::new(host, options, knowledge::is_benign),
             pace: Pace::new(reported.interval),
-        })
+        };
+        Ok((session, awaited))
     }
 
     /// Keeps what the reports to come need, of the calling thread; call it before other threads
@@ -191,33 +189,6 @@ impl Session {
         self.pace.restart(self.now());
     }
 
-    /// When it is time to look for namespaces that are still to come; `None` where there are none.
-    pub fn look_due(&self) -> Option<tokio::time::Instant> {
-        self.awaited.due().map(Into::into)
-    }
-
-    /// Looks for namespaces that are still to come, and has the kernel side filter by those that
-    /// have.
-    ///
-    /// # Errors
-    /// When the kernel side cannot be told.
-    pub fn look(&mut self) -> Result<(), Failure> {
-        for Change { index, name, inum } in self.awaited.look(self.names.namespaces()) {
-            let value = inum.unwrap_or(LATER);
-            let set = self.probe.set_netns(index, value);
-            set.with_context(|| format!("cannot filter by the network namespace {name}"))?;
-            if let Some(rule) = self.netns.get_mut(index) {
-                if rule.kind == kind::INCLUDE && rule.value != LATER {
-                    self.asked_before.insert(rule.value);
-                }
-                rule.value = value;
-            }
-            let told = if inum.is_some() { "is there now" } else { "is not there any more" };
-            verbose::to_stderr(&format!("the network namespace {name} {told}"));
-        }
-        Ok(())
-    }
-
     /// The first line of the run.
     pub fn start(&mut self) -> Start {
         let mut notices = Surroundings::look(&HostRoot::default()).notices();
@@ -262,6 +233,7 @@ impl Session {
     pub fn report(&mut self, samples: &[Sample], not_captured: u64) -> Result<Report, Failure> {
         let since_attach = self.now();
         let wall = Timestamp::now();
+        let selected = self.selected.end_interval();
         let mut counters = self.probe.read()?;
         self.names.counted();
         debug!("read {} counters in {:?}", counters.drops.len(), self.now() - since_attach);
@@ -278,7 +250,7 @@ impl Session {
         let intervals = self.pace.advance(since_attach);
         let fallen = self.reporter.fallen();
         let mut report = self.reporter.report(&snapshot, intervals, samples, &mut self.names);
-        self.diagnose(&mut report);
+        self.diagnose(&mut report, &selected);
         if self.reporter.fallen() > fallen {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
         }
@@ -293,8 +265,7 @@ impl Session {
     }
 
     /// Has the rules make findings of the evidence that was read with the report's counters.
-    fn diagnose(&mut self, report: &mut Report) {
-        let asked_before = std::mem::take(&mut self.asked_before);
+    fn diagnose(&mut self, report: &mut Report, selected: &Interval) {
         let Some(evidence) = &self.evidence else { return };
         let devices = self.reporter.devices();
         let sent = diagnose::settle(report, devices, evidence.before(), evidence.now());
@@ -302,9 +273,7 @@ impl Session {
         report.findings = findings(report, evidence);
         // The counters of a namespace whose drops are left out would be held against those of
         // others.
-        let is_asked =
-            |inum: u32| filter::lets_through(&self.netns, inum) || asked_before.contains(&inum);
-        report.findings.retain(|it| it.netns.as_ref().is_none_or(|netns| is_asked(netns.inum)));
+        report.findings.retain(|it| it.netns.as_ref().is_none_or(|netns| selected.has(netns.inum)));
     }
 
     /// Connection tracking at the end of the last report; nothing without findings.

@@ -1,4 +1,4 @@
-//! Reading on a thread of its own, while the event loop serves signals, scrapes and keys.
+//! Reading on a thread of its own, while the event loop acts on signals, scrapes, keys and names.
 
 use std::{
     panic,
@@ -23,17 +23,34 @@ impl<R: Send + 'static> Reading<R> {
         held(&self.0)
     }
 
-    /// Reads on another thread; what awaits this may serve others meanwhile. A thread is started
-    /// with the capabilities that the event loop's has by then. A reading that nobody awaits any
-    /// more goes on to its end. A panic of the reading is one of the caller.
-    pub async fn read<T: Send + 'static>(
+    /// Reads on another thread, and meanwhile has `act` act on whatever `next` waits for. Both work
+    /// on `state`, which the reading does not touch.
+    ///
+    /// A thread is started with the capabilities that the event loop's has by then. A panic of the
+    /// reading is one of the caller.
+    ///
+    /// # Errors
+    /// Those of `act`, at once; the reading goes on to its end then, and nobody learns what was
+    /// read.
+    pub async fn read<T: Send + 'static, S, E, F>(
         &self,
         read: impl FnOnce(&mut R) -> T + Send + 'static,
-    ) -> T {
+        state: &mut S,
+        next: impl AsyncFn(&mut S) -> E,
+        mut act: impl FnMut(&mut S, E) -> Result<(), F>,
+    ) -> Result<T, F> {
         let shared = Arc::clone(&self.0);
-        match spawn_blocking(move || read(&mut held(&shared))).await {
-            Ok(read) => read,
-            Err(error) => panic::resume_unwind(error.into_panic()),
+        let mut reading = pin!(spawn_blocking(move || read(&mut held(&shared))));
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = next(state) => event,
+                read = &mut reading => return match read {
+                    Ok(read) => Ok(read),
+                    Err(error) => panic::resume_unwind(error.into_panic()),
+                },
+            };
+            act(state, event)?;
         }
     }
 }
@@ -42,28 +59,14 @@ fn held<R>(shared: &Mutex<R>) -> MutexGuard<'_, R> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Awaits `reading`, and meanwhile has `serve` act on whatever `next` waits for. Both work on
-/// `state`, which the reading does not touch.
-pub async fn meanwhile<T, S, E>(
-    reading: impl Future<Output = T>,
-    state: &mut S,
-    next: impl AsyncFn(&mut S) -> E,
-    mut serve: impl FnMut(&mut S, E),
-) -> T {
-    let mut reading = pin!(reading);
-    loop {
-        let event = tokio::select! {
-            biased;
-            event = next(state) => event,
-            read = &mut reading => return read,
-        };
-        serve(state, event);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, time::Duration};
+    use std::{
+        convert::Infallible,
+        future::pending,
+        sync::mpsc::{self, SendError},
+        time::Duration,
+    };
 
     use tokio::{
         runtime::{Builder, Runtime},
@@ -89,17 +92,20 @@ mod tests {
     fn a_reading_returns_what_was_read_and_keeps_the_reader() {
         event_loop().block_on(async {
             let reading = Reading::new(1);
-            assert_eq!(reading.read(|it| std::mem::replace(it, 2)).await, 1);
+            let nothing = async |(): &mut ()| pending::<()>().await;
+            let act = |(): &mut (), ()| Ok::<_, Infallible>(());
+            let read = |it: &mut i32| std::mem::replace(it, 2);
+            assert_eq!(reading.read(read, &mut (), nothing, act).await, Ok(1));
             assert_eq!(*reading.held(), 2);
         });
     }
 
     #[test]
-    fn events_are_served_while_a_reader_blocks() {
+    fn events_are_acted_on_while_a_reader_blocks() {
         event_loop().block_on(async {
             let (reading, release) = blocked();
-            let read = reading.read(|it| it.recv_timeout(BOUND).is_ok());
-            // The reading ends only because the event was served: its release comes from there.
+            let read = |it: &mut mpsc::Receiver<()>| it.recv_timeout(BOUND).is_ok();
+            // The reading ends only because the event was acted on: its release comes from there.
             let mut events = vec![release];
             let next = async |events: &mut Vec<mpsc::Sender<()>>| match events.pop() {
                 Some(event) => {
@@ -109,10 +115,25 @@ mod tests {
                     }
                     event
                 }
-                None => std::future::pending().await,
+                None => pending().await,
             };
-            let served = meanwhile(read, &mut events, next, |_, event| event.send(()).unwrap());
-            assert!(timeout(BOUND * 2, served).await.unwrap(), "nothing was served meanwhile");
+            let act = |_: &mut Vec<_>, event: mpsc::Sender<()>| event.send(());
+            let read = reading.read(read, &mut events, next, act);
+            let in_time = timeout(BOUND * 2, read).await.unwrap();
+            assert_eq!(in_time, Ok::<_, SendError<()>>(true), "nothing was acted on meanwhile");
+        });
+    }
+
+    #[test]
+    fn what_cannot_be_acted_on_ends_the_wait() {
+        event_loop().block_on(async {
+            let (reading, release) = blocked();
+            let read = |it: &mut mpsc::Receiver<()>| it.recv_timeout(BOUND).is_ok();
+            let act = |(): &mut (), ()| Err("cannot");
+            let state = &mut ();
+            let failed = reading.read(read, state, async |(): &mut ()| (), act);
+            assert_eq!(timeout(BOUND / 2, failed).await.unwrap(), Err("cannot"));
+            drop(release);
         });
     }
 }

@@ -11,7 +11,10 @@ use std::{
 };
 
 use super::{CONTAINER, FOLDERS, HOST, Namespaces, link, mounted};
-use crate::report::near::{did_you_mean, near};
+use crate::{
+    kernel::HostRoot,
+    report::near::{did_you_mean, near},
+};
 
 /// Why a name is no network namespace's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +64,7 @@ impl Namespaces {
         }
         if name.contains('/') {
             match Path::new(name).metadata() {
-                Ok(file) if self.nsfs().is_some_and(|nsfs| nsfs == file.dev()) => {
+                Ok(file) if nsfs(&self.root).is_some_and(|nsfs| nsfs == file.dev()) => {
                     return network(Path::new(name)).map_err(|error| Unfound::OtherKind {
                         path: name.to_owned(),
                         cause: error.to_string(),
@@ -90,31 +93,31 @@ impl Namespaces {
             Unfound::Absent { name: name.to_owned(), alike, known }
         })
     }
+}
 
-    /// The inode number of the namespace that is mounted by that name, or is at that path, at this
-    /// moment: nothing that was read before counts.
-    pub fn named(&self, name: &str) -> Option<u32> {
-        let nsfs = self.nsfs()?;
-        let inum = |path: &Path| {
-            path.metadata().ok().filter(|file| file.dev() == nsfs)?;
-            network(path).ok()
-        };
-        if name.contains('/')
-            && let Some(inum) = inum(Path::new(name))
-        {
-            return Some(inum);
-        }
-        FOLDERS.iter().find_map(|(folder, prefix)| {
-            let name = name.strip_prefix(prefix)?;
-            let is_name = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
-            inum(&self.root.path(folder).join(name)).filter(|_| is_name)
-        })
+/// The inode number of the namespace that is mounted by that name, or is at that path, at this
+/// moment: nothing that was read before counts.
+pub fn netns_named(root: &HostRoot, name: &str) -> Option<u32> {
+    let nsfs = nsfs(root)?;
+    let inum = |path: &Path| {
+        path.metadata().ok().filter(|file| file.dev() == nsfs)?;
+        network(path).ok()
+    };
+    if name.contains('/')
+        && let Some(inum) = inum(Path::new(name))
+    {
+        return Some(inum);
     }
+    FOLDERS.iter().find_map(|(folder, prefix)| {
+        let name = name.strip_prefix(prefix)?;
+        let is_name = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
+        inum(&root.path(folder).join(name)).filter(|_| is_name)
+    })
+}
 
-    /// Number of the file system that namespaces are files of.
-    fn nsfs(&self) -> Option<u64> {
-        Some(self.root.path(link("self")).metadata().ok()?.dev())
-    }
+/// Number of the file system that namespaces are files of.
+fn nsfs(root: &HostRoot) -> Option<u64> {
+    Some(root.path(link("self")).metadata().ok()?.dev())
 }
 
 /// The short name of a namespace that may be called by the path that it is mounted at:
