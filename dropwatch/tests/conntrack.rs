@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use dropwatch::{
     render::{ConntrackText, Medium, Style, json_line},
     report::{
-        conntrack::{Conntrack, Counter, Counters, Endpoint, Entry, Interval, Stats, Tally},
+        conntrack::{
+            ConntrackCounter, ConntrackCounters, ConntrackEntry, ConntrackInterval, ConntrackStats,
+            ConntrackTally, ConntrackView, Endpoint,
+        },
         facts::Netns,
         model::Host,
     },
@@ -20,32 +23,37 @@ const PAGE: &str = include_str!("../../docs/json.md");
 /// Where that page turns to this command.
 const SECTION: &str = "\n# `dropwatch conntrack --json`\n";
 
-fn counters(values: &[(Counter, u32)]) -> Counters {
-    let mut counters = Counters::default();
+fn counters(values: &[(ConntrackCounter, u32)]) -> ConntrackCounters {
+    let mut counters = ConntrackCounters::default();
     values.iter().for_each(|(counter, count)| counters.add(*counter, *count));
     counters
 }
 
-fn line(name: Option<&str>, stats: Stats, tally: &Tally, before: Option<Counters>) -> Conntrack {
+fn line(
+    name: Option<&str>,
+    stats: ConntrackStats,
+    tally: &ConntrackTally,
+    before: Option<ConntrackCounters>,
+) -> ConntrackView {
     let host = Host { host: "gw".into(), boot_id: "b".into(), kernel: "6.18.44".into() };
     let netns = Netns { name: name.map(str::to_owned), inum: 4_026_532_246 };
     let interval = before.and_then(|before| {
-        Interval::between(&before, &stats.counters, Duration::from_millis(5001))
+        ConntrackInterval::between(&before, &stats.counters, Duration::from_millis(5001))
     });
     let timeouts = BTreeMap::from([
         ("nf_conntrack_tcp_timeout_time_wait", 120),
         ("nf_conntrack_tcp_timeout_established", 432_000),
         ("nf_conntrack_udp_timeout", 30),
     ]);
-    Conntrack::new((host, time()), netns, stats, interval, tally.table(2, &timeouts))
+    ConntrackView::new((host, time()), netns, stats, interval, tally.table(2, &timeouts))
 }
 
 fn time() -> Timestamp {
     "2026-11-22T07:35:10.250Z".parse().unwrap()
 }
 
-fn tally(entries: &[(u8, u8, &str, &str, u64)]) -> Tally {
-    let mut tally = Tally::default();
+fn tally(entries: &[(u8, u8, &str, &str, u64)]) -> ConntrackTally {
+    let mut tally = ConntrackTally::default();
     for &(protocol, state, source, replier, count) in entries {
         let endpoint = |address: &str, port| Endpoint {
             address: address.parse().unwrap(),
@@ -54,7 +62,7 @@ fn tally(entries: &[(u8, u8, &str, &str, u64)]) -> Tally {
         let destination = endpoint("192.168.0.30", 8080);
         let replier = if replier.is_empty() { destination } else { endpoint(replier, 80) };
         for _ in 0..count {
-            tally.add(&Entry {
+            tally.add(&ConntrackEntry {
                 protocol,
                 state: (protocol == 6).then_some(state),
                 status: 0,
@@ -68,17 +76,17 @@ fn tally(entries: &[(u8, u8, &str, &str, u64)]) -> Tally {
 }
 
 /// The story's gateway, with a full table.
-fn gateway(before: Option<Counters>) -> Conntrack {
-    let stats = Stats {
+fn gateway(before: Option<ConntrackCounters>) -> ConntrackView {
+    let stats = ConntrackStats {
         entries: 1000,
         limit: Some(1000),
         buckets: Some(65_536),
         object_bytes: Some(256),
         counters: counters(&[
-            (Counter::Drop, 10_031),
-            (Counter::EarlyDrop, 0),
-            (Counter::Invalid, 12),
-            (Counter::Found, 0),
+            (ConntrackCounter::Drop, 10_031),
+            (ConntrackCounter::EarlyDrop, 0),
+            (ConntrackCounter::Invalid, 12),
+            (ConntrackCounter::Found, 0),
         ]),
     };
     let tally = tally(&[
@@ -90,16 +98,16 @@ fn gateway(before: Option<Counters>) -> Conntrack {
     line(Some("gw\u{1b}[2J"), stats, &tally, before)
 }
 
-fn empty() -> Conntrack {
-    let stats = Stats { limit: Some(1000), ..Stats::default() };
-    line(None, stats, &Tally::default(), None)
+fn empty() -> ConntrackView {
+    let stats = ConntrackStats { limit: Some(1000), ..ConntrackStats::default() };
+    line(None, stats, &ConntrackTally::default(), None)
 }
 
-fn page(spaces: &[Conntrack], color: bool) -> String {
+fn page(spaces: &[ConntrackView], color: bool) -> String {
     page_on(Medium { color, ..Medium::default() }, spaces)
 }
 
-fn page_on(medium: Medium, spaces: &[Conntrack]) -> String {
+fn page_on(medium: Medium, spaces: &[ConntrackView]) -> String {
     let notices = ["web: missing \u{1b}CAP_NET_ADMIN".to_owned()];
     let style = Style { medium, time_zone: TimeZone::UTC };
     String::from_utf8(ConntrackText::new(style).page(time(), &notices, spaces)).unwrap()
@@ -107,7 +115,7 @@ fn page_on(medium: Medium, spaces: &[Conntrack]) -> String {
 
 #[test]
 fn page_of_a_full_table_beside_an_empty_one() {
-    let before = counters(&[(Counter::Drop, 1), (Counter::Invalid, 12)]);
+    let before = counters(&[(ConntrackCounter::Drop, 1), (ConntrackCounter::Invalid, 12)]);
     let page = page(&[gateway(Some(before)), empty()], false);
     insta::assert_snapshot!(page);
     assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
@@ -144,13 +152,14 @@ fn colours_point_at_what_is_lost_and_nothing_else_is_marked() {
 /// A flood from made-up addresses, which none of them stands out of; and with one that does.
 #[test]
 fn a_ranking_that_is_not_exact_says_so() {
-    let stats = Stats { entries: 100_000, limit: Some(262_144), ..Stats::default() };
+    let stats =
+        ConntrackStats { entries: 100_000, limit: Some(262_144), ..ConntrackStats::default() };
     for heavy in [0, 40] {
         let mut tally = tally(&[(6, 1, "192.168.0.2", "", heavy)]);
         for i in 0..100_000_u32 {
             let destination =
                 Endpoint { address: "192.168.0.30".parse().unwrap(), port: Some(8080) };
-            tally.add(&Entry {
+            tally.add(&ConntrackEntry {
                 protocol: 6,
                 state: Some(1),
                 status: 0,
@@ -176,12 +185,12 @@ fn a_ranking_that_is_not_exact_says_so() {
 
 #[test]
 fn json_lines_are_valid() {
-    for conntrack in [gateway(None), gateway(Some(Counters::default())), empty()] {
+    for conntrack in [gateway(None), gateway(Some(ConntrackCounters::default())), empty()] {
         assert_valid(&conntrack);
     }
 }
 
-fn assert_valid(conntrack: &Conntrack) {
+fn assert_valid(conntrack: &ConntrackView) {
     let mut line = Vec::new();
     json_line(&conntrack.line(), &mut line).unwrap();
     let line = String::from_utf8(line).unwrap();

@@ -18,12 +18,12 @@ use crate::{
     exit::Failure,
     kernel::{
         self, HostRoot, Namespaces, ReachableNetns,
-        conntrack::{ConntrackError, Reading, read},
+        conntrack::{ConntrackError, ConntrackReading, read},
     },
     notify, privilege,
     render::{ConntrackText, Style, json_line},
     report::{
-        conntrack::{Conntrack, Counters, Interval},
+        conntrack::{ConntrackCounters, ConntrackInterval, ConntrackView},
         model::Host,
     },
     session::pace::Pace,
@@ -59,7 +59,7 @@ struct Viewer<'a> {
     host: Host,
     namespaces: Namespaces,
     /// Counters of the page before, by namespace, and when they were read.
-    before: HashMap<u32, (Counters, Instant)>,
+    before: HashMap<u32, (ConntrackCounters, Instant)>,
 }
 
 impl Viewer<'_> {
@@ -165,17 +165,17 @@ impl Viewer<'_> {
         &mut self,
         time: Timestamp,
         place: &ReachableNetns,
-        Reading { stats, tally, timeouts }: &Reading,
-        before: &HashMap<u32, (Counters, Instant)>,
-    ) -> Conntrack {
+        ConntrackReading { stats, tally, timeouts }: &ConntrackReading,
+        before: &HashMap<u32, (ConntrackCounters, Instant)>,
+    ) -> ConntrackView {
         let (inum, now) = (place.netns.inum, Instant::now());
         self.before.insert(inum, (stats.counters, now));
         let interval = before.get(&inum).and_then(|(counters, then)| {
             let length: Duration = now.duration_since(*then);
-            Interval::between(counters, &stats.counters, length)
+            ConntrackInterval::between(counters, &stats.counters, length)
         });
         let table = tally.table(self.settings.top, timeouts);
-        Conntrack::new((self.host.clone(), time), place.netns.clone(), *stats, interval, table)
+        ConntrackView::new((self.host.clone(), time), place.netns.clone(), *stats, interval, table)
     }
 }
 

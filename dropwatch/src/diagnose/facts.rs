@@ -7,7 +7,7 @@ use super::{
     rules::Rule,
 };
 use crate::report::{
-    conntrack::{self, Stats},
+    conntrack::{self, ConntrackStats},
     evidence::{Counters, Evidence, Link, Space},
     facts::{Details, Field, Netns, Owner},
     finding::Unreachable,
@@ -363,12 +363,12 @@ impl<'a> Changed<'a> {
     }
 
     /// Connection tracking, before and now.
-    pub fn conntrack(&self) -> Option<(&'a Stats, &'a Stats)> {
+    pub fn conntrack(&self) -> Option<(&'a ConntrackStats, &'a ConntrackStats)> {
         Some((self.before?.conntrack.as_ref()?, self.now.conntrack.as_ref()?))
     }
 
     /// What a counter of connection tracking counted in the interval.
-    pub fn conntrack_delta(&self, counter: conntrack::Counter) -> u64 {
+    pub fn conntrack_delta(&self, counter: conntrack::ConntrackCounter) -> u64 {
         let since = self.conntrack().and_then(|(before, now)| now.counters.since(&before.counters));
         since.and_then(|since| since.get(counter)).unwrap_or(0)
     }

@@ -29,7 +29,7 @@ use super::{
     links, listeners,
 };
 use crate::report::{
-    conntrack::{Counter, Stats, Table},
+    conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable},
     evidence::{Evidence, Settings, Space, WatchList},
     question::{Answers, Ask},
 };
@@ -77,8 +77,8 @@ struct Known {
 /// What a table holds, or the thread that is reading it.
 struct Contents {
     since: Instant,
-    table: Option<Table>,
-    reading: Option<Receiver<Table>>,
+    table: Option<ConntrackTable>,
+    reading: Option<Receiver<ConntrackTable>>,
 }
 
 impl Collector {
@@ -195,7 +195,7 @@ impl Collector {
     fn read_tables(&mut self) {
         let refusing = |inum: &u32, space: &Space| {
             let before = self.before.spaces.get(inum).and_then(|before| before.conntrack);
-            let drops = |stats: &Stats| stats.counters.get(Counter::Drop);
+            let drops = |stats: &ConntrackStats| stats.counters.get(ConntrackCounter::Drop);
             space.conntrack.zip(before).is_some_and(|(now, then)| drops(&now) != drops(&then))
         };
         self.tables.retain(|inum, _| self.places.contains_key(inum));
@@ -237,7 +237,7 @@ impl Contents {
     }
 
     /// What the table holds; not yet, where that takes longer than until `deadline`.
-    fn take(&mut self, deadline: Instant) -> Option<Table> {
+    fn take(&mut self, deadline: Instant) -> Option<ConntrackTable> {
         if let Some(reading) = &self.reading {
             match reading.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(table) => (self.table, self.reading) = (Some(table), None),
@@ -254,7 +254,7 @@ fn take(
     tables: &mut BTreeMap<u32, Contents>,
     inums: &[u32],
     deadline: Instant,
-) -> Vec<(u32, Option<Table>)> {
+) -> Vec<(u32, Option<ConntrackTable>)> {
     let take = |inum: &u32| (*inum, tables.get_mut(inum).and_then(|it| it.take(deadline)));
     inums.iter().map(take).collect()
 }
@@ -303,7 +303,11 @@ fn is_lossy(before: &Space, now: &Space) -> bool {
     };
     let conntrack = |space: &Space| {
         let counters = space.conntrack.map(|stats| stats.counters);
-        let lost = [Counter::Drop, Counter::InsertFailed, Counter::ChainTooLong];
+        let lost = [
+            ConntrackCounter::Drop,
+            ConntrackCounter::InsertFailed,
+            ConntrackCounter::ChainTooLong,
+        ];
         counters.map(|counters| lost.map(|counter| counters.get(counter)))
     };
     before.counters != now.counters
@@ -363,7 +367,7 @@ mod tests {
         for inum in 0..10 {
             let (sender, receiver) = mpsc::channel();
             if inum == 5 {
-                sender.send(Table::default()).expect("its reader is there");
+                sender.send(ConntrackTable::default()).expect("its reader is there");
             }
             senders.push(sender);
             let contents = Contents { since: Instant::now(), table: None, reading: Some(receiver) };

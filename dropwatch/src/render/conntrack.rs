@@ -28,7 +28,9 @@ use super::{
     wrap::columns,
 };
 use crate::report::{
-    conntrack::{BUCKET_BYTES, Conntrack, Counter, Ranking, Row, StateRow, Stats},
+    conntrack::{
+        BUCKET_BYTES, ConntrackCounter, ConntrackStats, ConntrackView, Ranked, Ranking, StateRow,
+    },
     facts::Netns,
     number::share,
 };
@@ -55,7 +57,7 @@ impl ConntrackText {
 
     /// One moment: what could not be read, then every namespace. Those without entries that never
     /// lost a packet are a line each.
-    pub fn page(&self, time: Timestamp, notices: &[String], spaces: &[Conntrack]) -> Vec<u8> {
+    pub fn page(&self, time: Timestamp, notices: &[String], spaces: &[ConntrackView]) -> Vec<u8> {
         let local = self.style.time_zone.to_datetime(time);
         let clock = format!("{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
         let namespaces = count(spaces.len() as u64, "network namespace");
@@ -74,7 +76,7 @@ impl ConntrackText {
         page
     }
 
-    fn namespace(space: &Conntrack, lines: &mut Vec<String>) {
+    fn namespace(space: &ConntrackView, lines: &mut Vec<String>) {
         let stats = &space.stats;
         lines.push(format!("{}: {}", paint(STRONG, name(&space.netns)), Self::usage(stats)));
         if stats.entries == 0
@@ -87,7 +89,7 @@ impl ConntrackText {
         Self::counters(space, lines);
         Self::states(space, lines);
         let table = &space.table;
-        let service = |row: &Row<_>| format!("{}", row.is);
+        let service = |row: &Ranked<_>| format!("{}", row.is);
         ranking("sources", &table.sources, |row| row.is.address.to_string(), lines);
         ranking("destinations", &table.destinations, service, lines);
         ranking("DNAT targets", &table.dnat_targets, service, lines);
@@ -96,7 +98,7 @@ impl ConntrackText {
         }
     }
 
-    fn usage(stats: &Stats) -> String {
+    fn usage(stats: &ConntrackStats) -> String {
         let entries = stats.entries;
         let Some(limit) = stats.limit else { return format!("{entries} entries, limit unknown") };
         if entries == 0 {
@@ -112,11 +114,11 @@ impl ConntrackText {
     }
 
     /// Counters that have counted something; that no packet was dropped is said, too.
-    fn counters(space: &Conntrack, lines: &mut Vec<String>) {
+    fn counters(space: &ConntrackView, lines: &mut Vec<String>) {
         let counters = space.stats.counters;
         let shown: Vec<_> = counters
             .iter()
-            .filter(|(counter, count)| *count > 0 || *counter == Counter::Drop)
+            .filter(|(counter, count)| *count > 0 || *counter == ConntrackCounter::Drop)
             .collect();
         if shown.is_empty() {
             return;
@@ -139,14 +141,16 @@ impl ConntrackText {
             let name = counter.name();
             let line = format!("{ROW}{count:>digits$}{rate}  {name:names$}");
             let line = match counter {
-                Counter::Drop | Counter::InsertFailed if count > 0 => paint(ALARM, line),
+                ConntrackCounter::Drop | ConntrackCounter::InsertFailed if count > 0 => {
+                    paint(ALARM, line)
+                }
                 _ => line,
             };
             lines.push(format!("{line}  {}", paint(WEAK, meaning(counter))));
         }
     }
 
-    fn states(space: &Conntrack, lines: &mut Vec<String>) {
+    fn states(space: &ConntrackView, lines: &mut Vec<String>) {
         let rows = &space.table.states;
         if rows.is_empty() {
             return;
@@ -182,7 +186,7 @@ fn kept(row: &StateRow) -> String {
 }
 
 /// What it takes now and at the limit, and how that is computed.
-fn memory(stats: &Stats) -> Vec<String> {
+fn memory(stats: &ConntrackStats) -> Vec<String> {
     let (Some(now), Some(buckets), Some(object)) =
         (stats.memory_now(), stats.buckets, stats.object_bytes)
     else {
@@ -198,25 +202,25 @@ fn memory(stats: &Stats) -> Vec<String> {
 }
 
 /// What a counter tells, in as few words as fit beside it.
-fn meaning(counter: Counter) -> &'static str {
+fn meaning(counter: ConntrackCounter) -> &'static str {
     match counter {
-        Counter::Drop => "packets dropped: no entry for them",
-        Counter::EarlyDrop => "unanswered entries given up",
-        Counter::InsertFailed => "packets dropped in a collision",
-        Counter::ChainTooLong => "of those, for want of buckets",
-        Counter::ClashResolve => "collisions without a loss",
-        Counter::Invalid => "packets that fit no connection",
-        Counter::Error => "invalid ICMP errors",
-        Counter::Found => "ports that NAT found taken",
-        Counter::Insert => "entries added by programs",
-        Counter::SearchRestart => "look-ups begun again",
+        ConntrackCounter::Drop => "packets dropped: no entry for them",
+        ConntrackCounter::EarlyDrop => "unanswered entries given up",
+        ConntrackCounter::InsertFailed => "packets dropped in a collision",
+        ConntrackCounter::ChainTooLong => "of those, for want of buckets",
+        ConntrackCounter::ClashResolve => "collisions without a loss",
+        ConntrackCounter::Invalid => "packets that fit no connection",
+        ConntrackCounter::Error => "invalid ICMP errors",
+        ConntrackCounter::Found => "ports that NAT found taken",
+        ConntrackCounter::Insert => "entries added by programs",
+        ConntrackCounter::SearchRestart => "look-ups begun again",
     }
 }
 
 fn ranking<T>(
     title: &str,
     ranking: &Ranking<T>,
-    named: impl Fn(&Row<T>) -> String,
+    named: impl Fn(&Ranked<T>) -> String,
     lines: &mut Vec<String>,
 ) {
     let Ranking { rows, distinct, error } = ranking;

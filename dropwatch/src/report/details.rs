@@ -14,7 +14,7 @@ use dropwatch_common::DropKey;
 use super::{
     address::Address,
     facts::{
-        CallPath, Callers, Conntrack, Cpu, Details, Direction, Fact, Frame, Interface, Netns,
+        CallPath, Callers, Cpu, Details, Direction, Fact, FlowTracked, Frame, Interface, Netns,
         Owner, Protocol,
     },
     flow::Flow,
@@ -101,7 +101,7 @@ impl<'a> Samples<'a> {
             protocol: protocols.most(|name| Protocol { name: name.into_owned() }),
             flow: pattern(&flows, weight),
             path: callers.most(|callers| Callers { callers }),
-            conntrack: tracked.most(|entry| Conntrack { entry }),
+            conntrack: tracked.most(|entry| FlowTracked { entry }),
             owner: owners(samples, names).most(|owner| owner),
             cpu: cpus.most(|cpu| Cpu { cpu }),
         })
@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(found.interface, Some(Fact { is: interface, share }));
         let owner = Owner { comm: "curl".to_owned(), pid: 7, cgroup: None };
         assert_eq!(found.owner, Some(Fact { is: owner, share }));
-        assert_eq!(found.conntrack, Some(Fact { is: Conntrack { entry: true }, share }));
+        assert_eq!(found.conntrack, Some(Fact { is: FlowTracked { entry: true }, share }));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
-    conntrack::{Stats, Table},
+    conntrack::{ConntrackStats, ConntrackTable},
     facts::Netns,
 };
 
@@ -97,13 +97,13 @@ pub struct Space {
     /// What rises and falls: `FRAG.memory`. Read only where drops or losses are.
     pub gauges: Counters,
     /// `None` where connections are not tracked or cannot be read.
-    pub conntrack: Option<Stats>,
+    pub conntrack: Option<ConntrackStats>,
     /// By interface index.
     pub links: BTreeMap<u32, Link>,
     /// Read only where drops or losses are.
     pub settings: Settings,
     /// The entries of a table that is full, if it has been looked at.
-    pub table: Option<Table>,
+    pub table: Option<ConntrackTable>,
     /// Where the most connections wait to be accepted; read only where such a queue overflowed.
     pub fullest_listener: Option<Listener>,
 }

@@ -21,7 +21,7 @@ pub struct Details {
     pub protocol: Option<Fact<Protocol>>,
     pub flow: Option<Pattern>,
     pub path: Option<Fact<Callers>>,
-    pub conntrack: Option<Fact<Conntrack>>,
+    pub conntrack: Option<Fact<FlowTracked>>,
     pub owner: Option<Fact<Owner>>,
     pub cpu: Option<Fact<Cpu>>,
 }
@@ -72,7 +72,7 @@ pub struct Callers {
 
 /// Whether connection tracking has an entry for the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Conntrack {
+pub struct FlowTracked {
     pub entry: bool,
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{
-    conntrack::{Counter, Counters},
+    conntrack::{ConntrackCounter, ConntrackCounters},
     facts::Netns,
     finding::{Finding, Severity},
     model::{Host, Other, Report},
@@ -44,7 +44,7 @@ pub struct Tracked {
     pub netns: Netns,
     pub entries: u64,
     pub limit: Option<u64>,
-    pub counters: Counters,
+    pub counters: ConntrackCounters,
 }
 
 /// Connection tracking at the end of the last report, by the name of a namespace.
@@ -85,7 +85,7 @@ pub struct Totals {
     /// those that have ended included.
     pub refused: BTreeMap<String, u64>,
     /// What a namespace had counted at the end of the last report, by its inode number.
-    counted: BTreeMap<u32, Counters>,
+    counted: BTreeMap<u32, ConntrackCounters>,
 }
 
 impl Totals {
@@ -176,7 +176,7 @@ impl Totals {
         for Tracked { netns, entries, limit, counters } in tracked {
             // What it counted before it was known is none of this run's.
             let since = before.get(&netns.inum).and_then(|then| counters.since(then));
-            let refused = since.and_then(|since| since.get(Counter::Drop)).unwrap_or(0);
+            let refused = since.and_then(|since| since.get(ConntrackCounter::Drop)).unwrap_or(0);
             self.counted.insert(netns.inum, counters);
             // Names need not be unique.
             let name = name(&netns);

@@ -32,7 +32,7 @@ use crate::{
     render::words::Bytes,
     report::{
         build::Reporter,
-        conntrack::Stats,
+        conntrack::ConntrackStats,
         finding::Finding,
         model::{End, Line, Report, Start},
         options::Options,
@@ -281,7 +281,7 @@ impl Session {
         let spaces = self.evidence.iter().flat_map(|evidence| evidence.now().spaces.values());
         let tracked = spaces.filter_map(|space| {
             let (netns, stats) = (space.netns.clone()?, space.conntrack.as_ref()?);
-            let Stats { entries, limit, counters, .. } = *stats;
+            let ConntrackStats { entries, limit, counters, .. } = *stats;
             Some(Tracked { netns, entries, limit, counters })
         });
         tracked.collect()

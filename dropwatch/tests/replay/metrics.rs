@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dropwatch::{
     render::metrics::{Exposition, page},
     report::{
-        conntrack::{Counter, Counters},
+        conntrack::{ConntrackCounter, ConntrackCounters},
         facts::Netns,
         finding::{Explains, Finding, Severity},
         model::{Line, Lost, Report},
@@ -42,8 +42,8 @@ fn totals() -> Totals {
 }
 
 fn tracked(name: &str, inum: u32, entries: u64, drops: u32) -> Tracked {
-    let mut counters = Counters::default();
-    counters.add(Counter::Drop, drops);
+    let mut counters = ConntrackCounters::default();
+    counters.add(ConntrackCounter::Drop, drops);
     let netns = Netns { name: Some(name.to_owned()), inum };
     Tracked { netns, entries, limit: Some(1000), counters }
 }

@@ -10,7 +10,7 @@ use super::{Draft, Facts, Makes, Rule};
 use crate::{
     diagnose::facts::{Changed, Rows},
     report::{
-        conntrack::{BUCKET_BYTES, Counter, StateRow, Stats, Table},
+        conntrack::{BUCKET_BYTES, ConntrackCounter, ConntrackStats, ConntrackTable, StateRow},
         finding::{Finding, Severity},
         number::share,
     },
@@ -45,8 +45,9 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 /// Packets of `space` that a full table refused in the interval; 0 where it is not proved full.
 pub(super) fn refused(space: &Changed<'_>) -> u64 {
     let Some((before, now)) = space.conntrack() else { return 0 };
-    let full = is_full(before) || is_full(now) || space.conntrack_delta(Counter::EarlyDrop) > 0;
-    if full { space.conntrack_delta(Counter::Drop) } else { 0 }
+    let full =
+        is_full(before) || is_full(now) || space.conntrack_delta(ConntrackCounter::EarlyDrop) > 0;
+    if full { space.conntrack_delta(ConntrackCounter::Drop) } else { 0 }
 }
 
 /// Rows of the report at the place where netfilter's hooks say no.
@@ -59,7 +60,7 @@ pub(super) fn hook_drops(facts: &Facts<'_>) -> u64 {
     hook_rows(facts).count()
 }
 
-fn is_full(stats: &Stats) -> bool {
+fn is_full(stats: &ConntrackStats) -> bool {
     stats.limit.is_some_and(|limit| limit > 0 && stats.entries as f64 >= limit as f64 * FULL)
 }
 
@@ -77,7 +78,7 @@ fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
         .at(space)
         .explains(refused.min(drops), &hook_rows(facts))
         .counted("drop", refused, "ctnetlink")
-        .counted("early_drop", space.conntrack_delta(Counter::EarlyDrop), "ctnetlink")
+        .counted("early_drop", space.conntrack_delta(ConntrackCounter::EarlyDrop), "ctnetlink")
         .state("entries", now.entries, "ctnetlink")
         .state("nf_conntrack_max", limit, "ctnetlink")
         .counted("NETFILTER_DROP at nf_hook_slow", drops, "kfree_skb");
@@ -103,7 +104,7 @@ fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
 
 /// Twice what was asked for in the interval, and not less than one entry for each bucket, which
 /// the hash table has room for at no cost; a power of two.
-fn proposal(limit: u64, now: &Stats, refused: u64) -> u64 {
+fn proposal(limit: u64, now: &ConntrackStats, refused: u64) -> u64 {
     let demand = limit.max(now.entries).saturating_add(refused);
     let wanted = demand.saturating_mul(2).max(now.buckets.unwrap_or(0));
     // Beyond any table that fits a machine; the setting is an int.
@@ -111,12 +112,12 @@ fn proposal(limit: u64, now: &Stats, refused: u64) -> u64 {
 }
 
 /// What the proposed limit rests on, and what it takes.
-fn ground(proposed: u64, now: &Stats) -> String {
+fn ground(proposed: u64, now: &ConntrackStats) -> String {
     let (Some(object), Some(buckets)) = (now.object_bytes, now.buckets) else {
         return "twice what was asked for".to_owned();
     };
     let buckets = buckets.max(proposed);
-    match Stats::memory(proposed, buckets, object) {
+    match ConntrackStats::memory(proposed, buckets, object) {
         Some(bytes) => format!(
             "{} when full ({proposed} × {object} B + {buckets} × {BUCKET_BYTES} B)",
             size(bytes)
@@ -126,7 +127,7 @@ fn ground(proposed: u64, now: &Stats) -> String {
 }
 
 /// What the table is full of.
-fn contents<'a>(mut draft: Draft<'a>, space: Changed<'a>, table: &Table) -> Draft<'a> {
+fn contents<'a>(mut draft: Draft<'a>, space: Changed<'a>, table: &ConntrackTable) -> Draft<'a> {
     if let Some(row) = table.states.first() {
         let text = format!("{} {} of {} entries", row.count, row.state, table.entries);
         draft = draft.state("largest state", text, "ctnetlink");
@@ -167,20 +168,20 @@ fn size(bytes: u64) -> String {
 mod tests {
     use super::{super::testing::*, *};
 
-    fn table(entries: u64, limit: u64, drop: u32, early_drop: u32) -> Stats {
-        let mut stats = Stats {
+    fn table(entries: u64, limit: u64, drop: u32, early_drop: u32) -> ConntrackStats {
+        let mut stats = ConntrackStats {
             entries,
             limit: Some(limit),
             buckets: Some(65_536),
             object_bytes: Some(256),
-            ..Stats::default()
+            ..ConntrackStats::default()
         };
-        stats.counters.add(Counter::Drop, drop);
-        stats.counters.add(Counter::EarlyDrop, early_drop);
+        stats.counters.add(ConntrackCounter::Drop, drop);
+        stats.counters.add(ConntrackCounter::EarlyDrop, early_drop);
         stats
     }
 
-    fn between(before: Stats, now: Stats, drops: u64) -> Vec<Finding> {
+    fn between(before: ConntrackStats, now: ConntrackStats, drops: u64) -> Vec<Finding> {
         Host::new().row(drops, "nf_hook_slow", "NETFILTER_DROP").conntrack(before, now).run(&RULE)
     }
 
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     fn what_fills_the_table_is_said_and_can_be_shortened() {
-        let contents = Table {
+        let contents = ConntrackTable {
             entries: 1000,
             unread: 0,
             states: vec![StateRow {
@@ -255,7 +256,7 @@ mod tests {
                 timeout_s: Some(120),
                 timeout_setting: Some("nf_conntrack_tcp_timeout_time_wait"),
             }],
-            ..Table::default()
+            ..ConntrackTable::default()
         };
         let found = Host::new()
             .row(10, "nf_hook_slow", "NETFILTER_DROP")

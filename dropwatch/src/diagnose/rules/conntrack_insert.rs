@@ -9,7 +9,7 @@ use super::{Draft, Facts, Makes, Rule, conntrack_full};
 use crate::{
     diagnose::facts::Changed,
     report::{
-        conntrack::Counter,
+        conntrack::ConntrackCounter,
         finding::{Finding, Severity},
     },
 };
@@ -32,15 +32,15 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 
 /// Packets of `space` that were lost this way.
 pub(super) fn lost(space: &Changed<'_>) -> u64 {
-    let drop = space.conntrack_delta(Counter::Drop) - conntrack_full::refused(space);
+    let drop = space.conntrack_delta(ConntrackCounter::Drop) - conntrack_full::refused(space);
     // One packet counts in both on some kernels and in either on others.
-    drop.max(space.conntrack_delta(Counter::InsertFailed))
+    drop.max(space.conntrack_delta(ConntrackCounter::InsertFailed))
 }
 
 fn failed(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     let lost = lost(&space);
     let (_, now) = space.conntrack().filter(|_| lost > 0)?;
-    let long = space.conntrack_delta(Counter::ChainTooLong);
+    let long = space.conntrack_delta(ConntrackCounter::ChainTooLong);
     let (cause, severity) = match long {
         0 => ("its entry collided with another's", Severity::Warning),
         _ => ("a chain of its hash table is too long", Severity::Critical),
@@ -49,9 +49,17 @@ fn failed(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     let mut draft = Draft::new(facts, "conntrack_insert_failed", severity, title)
         .at(space)
         .explains(lost.min(conntrack_full::hook_drops(facts)), &conntrack_full::hook_rows(facts))
-        .counted("insert_failed", space.conntrack_delta(Counter::InsertFailed), "ctnetlink")
-        .counted("drop", space.conntrack_delta(Counter::Drop), "ctnetlink")
-        .counted("clash_resolve", space.conntrack_delta(Counter::ClashResolve), "ctnetlink")
+        .counted(
+            "insert_failed",
+            space.conntrack_delta(ConntrackCounter::InsertFailed),
+            "ctnetlink",
+        )
+        .counted("drop", space.conntrack_delta(ConntrackCounter::Drop), "ctnetlink")
+        .counted(
+            "clash_resolve",
+            space.conntrack_delta(ConntrackCounter::ClashResolve),
+            "ctnetlink",
+        )
         .state("entries", now.entries, "ctnetlink");
     if let Some(limit) = now.limit {
         draft = draft.state("nf_conntrack_max", limit, "ctnetlink");
@@ -76,25 +84,27 @@ fn failed(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use crate::report::conntrack::Stats;
+    use crate::report::conntrack::ConntrackStats;
 
-    fn table(entries: u64, counted: &[(Counter, u32)]) -> Stats {
-        let mut stats = Stats { entries, limit: Some(1000), ..Stats::default() };
-        for counter in [Counter::Drop, Counter::InsertFailed, Counter::ChainTooLong] {
+    fn table(entries: u64, counted: &[(ConntrackCounter, u32)]) -> ConntrackStats {
+        let mut stats = ConntrackStats { entries, limit: Some(1000), ..ConntrackStats::default() };
+        for counter in
+            [ConntrackCounter::Drop, ConntrackCounter::InsertFailed, ConntrackCounter::ChainTooLong]
+        {
             stats.counters.add(counter, 0);
         }
         counted.iter().for_each(|(counter, count)| stats.counters.add(*counter, *count));
         stats
     }
 
-    fn found(entries: u64, counted: &[(Counter, u32)]) -> Vec<Finding> {
+    fn found(entries: u64, counted: &[(ConntrackCounter, u32)]) -> Vec<Finding> {
         let (before, now) = (table(entries, &[]), table(entries, counted));
         Host::new().row(9, "nf_hook_slow", "NETFILTER_DROP").conntrack(before, now).run(&RULE)
     }
 
     #[test]
     fn collisions_in_a_table_with_room() {
-        let found = found(10, &[(Counter::InsertFailed, 5), (Counter::Drop, 5)]);
+        let found = found(10, &[(ConntrackCounter::InsertFailed, 5), (ConntrackCounter::Drop, 5)]);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].severity, Severity::Warning);
         assert_eq!(found[0].explains.map(|e| e.drops), Some(5), "one packet, counted twice");
@@ -102,12 +112,13 @@ mod tests {
 
     #[test]
     fn a_full_table_has_a_finding_of_its_own() {
-        assert_eq!(found(1000, &[(Counter::Drop, 5)]), []);
+        assert_eq!(found(1000, &[(ConntrackCounter::Drop, 5)]), []);
     }
 
     #[test]
     fn chains_that_are_too_long_need_buckets() {
-        let found = found(900, &[(Counter::InsertFailed, 5), (Counter::ChainTooLong, 5)]);
+        let found =
+            found(900, &[(ConntrackCounter::InsertFailed, 5), (ConntrackCounter::ChainTooLong, 5)]);
         assert_eq!(found[0].severity, Severity::Critical);
         assert_eq!(
             found[0].actions[0].command,
@@ -117,6 +128,6 @@ mod tests {
 
     #[test]
     fn resolved_collisions_lose_nothing() {
-        assert_eq!(found(10, &[(Counter::ClashResolve, 100)]), []);
+        assert_eq!(found(10, &[(ConntrackCounter::ClashResolve, 100)]), []);
     }
 }

@@ -129,11 +129,11 @@ fn hook(row: &Location) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use crate::report::conntrack::{Counter, Stats};
+    use crate::report::conntrack::{ConntrackCounter, ConntrackStats};
 
-    fn table(entries: u64, drop: u32) -> Stats {
-        let mut stats = Stats { entries, limit: Some(1000), ..Stats::default() };
-        stats.counters.add(Counter::Drop, drop);
+    fn table(entries: u64, drop: u32) -> ConntrackStats {
+        let mut stats = ConntrackStats { entries, limit: Some(1000), ..ConntrackStats::default() };
+        stats.counters.add(ConntrackCounter::Drop, drop);
         stats
     }
 

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     report::evidence::{Link, Listener},
     report::{
-        conntrack::{Counter, StateRow, Stats, Table},
+        conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable, StateRow},
         finding::Finding,
         flow::Flow,
     },
@@ -128,13 +128,13 @@ fn troubles(told: bool) -> Vec<Host> {
         qdisc: Some(kind.into()),
         ..Link::default()
     };
-    let table = |counter: Counter, count: u32| {
-        let mut stats = Stats {
+    let table = |counter: ConntrackCounter, count: u32| {
+        let mut stats = ConntrackStats {
             entries: 100_000,
             limit: Some(100_000),
             buckets: Some(65_536),
             object_bytes: Some(256),
-            ..Stats::default()
+            ..ConntrackStats::default()
         };
         stats.counters.add(counter, count);
         stats
@@ -148,14 +148,14 @@ fn troubles(told: bool) -> Vec<Host> {
         timeout_setting: Some("nf_conntrack_tcp_timeout_time_wait"),
     }];
     let full = row(10, "nf_hook_slow", "NETFILTER_DROP")
-        .conntrack(table(Counter::Drop, 0), table(Counter::Drop, 10))
-        .table(Table { entries: 100_000, states, ..Table::default() });
+        .conntrack(table(ConntrackCounter::Drop, 0), table(ConntrackCounter::Drop, 10))
+        .table(ConntrackTable { entries: 100_000, states, ..ConntrackTable::default() });
     let collide = |counter| {
         row(10, "nf_hook_slow", "NETFILTER_DROP").conntrack(table(counter, 0), table(counter, 10))
     };
     let mut troubles = vec![
         full,
-        collide(Counter::InsertFailed),
+        collide(ConntrackCounter::InsertFailed),
         row(50, "nft_do_chain", "NETFILTER_DROP"),
         row(50, "nf_hook_slow", "NETFILTER_DROP"),
         row(50, "nf_hook_slow", "NETFILTER_DROP").callers(&["ip_local_deliver"]),

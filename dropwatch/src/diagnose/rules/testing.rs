@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::super::facts::Facts;
 use crate::report::{
-    conntrack::{Stats, Table},
+    conntrack::{ConntrackStats, ConntrackTable},
     evidence::{Evidence, Link, Listener, Space},
     facts::{Callers, Details, Fact, Interface, Netns, Owner, Pattern},
     finding::Finding,
@@ -180,17 +180,21 @@ impl Host {
         self
     }
 
-    pub(in crate::diagnose) fn conntrack(mut self, before: Stats, now: Stats) -> Self {
+    pub(in crate::diagnose) fn conntrack(
+        mut self,
+        before: ConntrackStats,
+        now: ConntrackStats,
+    ) -> Self {
         self.before.spaces.get_mut(&GW).expect("gw").conntrack = Some(before);
         self.conntrack_now(now)
     }
 
-    pub(in crate::diagnose) fn conntrack_now(mut self, now: Stats) -> Self {
+    pub(in crate::diagnose) fn conntrack_now(mut self, now: ConntrackStats) -> Self {
         self.now.spaces.get_mut(&GW).expect("gw").conntrack = Some(now);
         self
     }
 
-    pub(in crate::diagnose) fn table(mut self, table: Table) -> Self {
+    pub(in crate::diagnose) fn table(mut self, table: ConntrackTable) -> Self {
         self.now.spaces.get_mut(&GW).expect("gw").table = Some(table);
         self
     }

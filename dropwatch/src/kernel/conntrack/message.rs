@@ -2,7 +2,7 @@
 //! byte order).
 
 use super::super::netlink::{address, attributes};
-use crate::report::conntrack::{Counter, Endpoint, Entry};
+use crate::report::conntrack::{ConntrackCounter, ConntrackEntry, Endpoint};
 
 /// `struct nfgenmsg` before the attributes: family, version, resource.
 const NFGENMSG: usize = 4;
@@ -48,7 +48,7 @@ struct Tuple {
 }
 
 /// An entry of the table; `None` for what is not one, or has not all that one needs.
-pub(super) fn entry(message: &[u8]) -> Option<Entry> {
+pub(super) fn entry(message: &[u8]) -> Option<ConntrackEntry> {
     let (mut original, mut reply, mut status, mut state) = (None, None, 0, None);
     for (kind, value) in attributes(message.get(NFGENMSG..)?) {
         match kind {
@@ -60,7 +60,7 @@ pub(super) fn entry(message: &[u8]) -> Option<Entry> {
         }
     }
     let (original, reply) = (original?, reply?);
-    Some(Entry {
+    Some(ConntrackEntry {
         protocol: original.protocol,
         state,
         status,
@@ -117,13 +117,13 @@ fn protocol_state(bytes: &[u8]) -> Option<u8> {
 
 /// Entries and their limit, as a namespace tells them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
+pub(super) struct EntryCounts {
     pub(super) entries: Option<u32>,
     pub(super) limit: Option<u32>,
 }
 
-pub(super) fn totals(message: &[u8]) -> Totals {
-    let mut totals = Totals::default();
+pub(super) fn totals(message: &[u8]) -> EntryCounts {
+    let mut totals = EntryCounts::default();
     for (kind, value) in numbers(message) {
         match kind {
             STATS_GLOBAL_ENTRIES => totals.entries = Some(value),
@@ -135,21 +135,21 @@ pub(super) fn totals(message: &[u8]) -> Totals {
 }
 
 /// What one CPU has counted (`enum ctattr_stats_cpu`).
-pub(super) fn counters(message: &[u8]) -> impl Iterator<Item = (Counter, u32)> {
+pub(super) fn counters(message: &[u8]) -> impl Iterator<Item = (ConntrackCounter, u32)> {
     numbers(message).filter_map(|(kind, value)| {
         let counter = match kind {
-            2 => Counter::Found,
-            4 => Counter::Invalid,
-            8 => Counter::Insert,
-            9 => Counter::InsertFailed,
-            10 => Counter::Drop,
-            11 => Counter::EarlyDrop,
-            12 => Counter::Error,
-            13 => Counter::SearchRestart,
+            2 => ConntrackCounter::Found,
+            4 => ConntrackCounter::Invalid,
+            8 => ConntrackCounter::Insert,
+            9 => ConntrackCounter::InsertFailed,
+            10 => ConntrackCounter::Drop,
+            11 => ConntrackCounter::EarlyDrop,
+            12 => ConntrackCounter::Error,
+            13 => ConntrackCounter::SearchRestart,
             // Linux 5.10.
-            14 => Counter::ClashResolve,
+            14 => ConntrackCounter::ClashResolve,
             // Linux 5.15.
-            15 => Counter::ChainTooLong,
+            15 => ConntrackCounter::ChainTooLong,
             _ => return None,
         };
         Some((counter, value))
@@ -248,8 +248,8 @@ mod tests {
             attribute(2, &1000_u32.to_be_bytes()),
         ]
         .concat();
-        assert_eq!(totals(&global), Totals { entries: Some(180), limit: Some(1000) });
-        assert_eq!(totals(b"x"), Totals::default());
+        assert_eq!(totals(&global), EntryCounts { entries: Some(180), limit: Some(1000) });
+        assert_eq!(totals(b"x"), EntryCounts::default());
         let cpu = [
             vec![0; 4],
             attribute(10, &7_u32.to_be_bytes()),
@@ -259,7 +259,7 @@ mod tests {
         ]
         .concat();
         let read: Vec<_> = counters(&cpu).collect();
-        assert_eq!(read, [(Counter::Drop, 7), (Counter::EarlyDrop, 9)]);
+        assert_eq!(read, [(ConntrackCounter::Drop, 7), (ConntrackCounter::EarlyDrop, 9)]);
     }
 
     proptest! {

@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, io};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::{HostRoot, ReachableNetns, netlink};
-use crate::report::conntrack::{Counters, Stats, Tally};
+use crate::report::conntrack::{ConntrackCounters, ConntrackStats, ConntrackTally};
 
 /// The upper half of a message type.
 const CTNETLINK: u16 = (libc::NFNL_SUBSYS_CTNETLINK as u16) << 8;
@@ -64,9 +64,9 @@ pub enum ConntrackError {
 
 /// A namespace's connection tracking with all its entries, summed up.
 #[derive(Debug)]
-pub struct Reading {
-    pub stats: Stats,
-    pub tally: Tally,
+pub struct ConntrackReading {
+    pub stats: ConntrackStats,
+    pub tally: ConntrackTally,
     /// Settings that say how long the entries are kept, seconds.
     pub timeouts: BTreeMap<&'static str, u32>,
 }
@@ -75,12 +75,12 @@ pub struct Reading {
 ///
 /// # Errors
 /// [`ConntrackError::Gone`] where the namespace has ended; see [`ConntrackError`] for the others.
-pub fn stats(root: &HostRoot, netns: &ReachableNetns) -> Result<Stats, ConntrackError> {
+pub fn stats(root: &HostRoot, netns: &ReachableNetns) -> Result<ConntrackStats, ConntrackError> {
     within(netns, || stats_here(root))
 }
 
 /// The numbers of the calling thread's namespace.
-pub(super) fn stats_here(root: &HostRoot) -> Result<Stats, ConntrackError> {
+pub(super) fn stats_here(root: &HostRoot) -> Result<ConntrackStats, ConntrackError> {
     Inside::open(root)?.stats()
 }
 
@@ -88,7 +88,7 @@ pub(super) fn stats_here(root: &HostRoot) -> Result<Stats, ConntrackError> {
 ///
 /// # Errors
 /// As [`stats`].
-pub fn read(root: &HostRoot, netns: &ReachableNetns) -> Result<Reading, ConntrackError> {
+pub fn read(root: &HostRoot, netns: &ReachableNetns) -> Result<ConntrackReading, ConntrackError> {
     within(netns, || {
         let mut inside = Inside::open(root)?;
         let stats = inside.stats()?;
@@ -97,7 +97,7 @@ pub fn read(root: &HostRoot, netns: &ReachableNetns) -> Result<Reading, Conntrac
             .timeouts()
             .filter_map(|name| Some((name, root.read_number(format!("{SETTINGS}/{name}"))?)))
             .collect();
-        Ok(Reading { stats, tally, timeouts })
+        Ok(ConntrackReading { stats, tally, timeouts })
     })
 }
 
@@ -135,19 +135,19 @@ impl<'a> Inside<'a> {
         Ok(Self { root, count, netlink })
     }
 
-    fn stats(&mut self) -> Result<Stats, ConntrackError> {
-        let mut totals = message::Totals::default();
+    fn stats(&mut self) -> Result<ConntrackStats, ConntrackError> {
+        let mut totals = message::EntryCounts::default();
         self.netlink
             .ask(GET_STATS, &ANYTHING, |answer| totals = message::totals(answer))
             .map_err(meaning)?;
-        let mut counters = Counters::default();
+        let mut counters = ConntrackCounters::default();
         self.netlink
             .ask_all(GET_STATS_CPU, &ANYTHING, |answer| {
                 message::counters(answer).for_each(|(counter, count)| counters.add(counter, count));
             })
             .map_err(meaning)?;
         let setting = |name| self.root.read_number(format!("{SETTINGS}/{name}"));
-        Ok(Stats {
+        Ok(ConntrackStats {
             entries: totals.entries.unwrap_or(self.count).into(),
             limit: totals.limit.or_else(|| setting("nf_conntrack_max")).map(u64::from),
             buckets: setting("nf_conntrack_buckets").map(u64::from),
@@ -156,8 +156,8 @@ impl<'a> Inside<'a> {
         })
     }
 
-    fn table(&mut self) -> Result<Tally, ConntrackError> {
-        let mut tally = Tally::default();
+    fn table(&mut self) -> Result<ConntrackTally, ConntrackError> {
+        let mut tally = ConntrackTally::default();
         self.netlink
             .ask_all(GET, &ANYTHING, |answer| match message::entry(answer) {
                 Some(entry) => tally.add(&entry),

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 /// One of the counters of `conntrack -S` (`struct ip_conntrack_stat`,
 /// include/net/netfilter/nf_conntrack.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counter {
+pub enum ConntrackCounter {
     /// Entries that were found in the way when a port was looked for (NAT).
     Found,
     /// Packets that belong to no connection and can begin none.
@@ -30,7 +30,7 @@ pub enum Counter {
     ChainTooLong,
 }
 
-impl Counter {
+impl ConntrackCounter {
     /// In the order in which they are shown.
     pub const ALL: [Self; 10] = [
         Self::Drop,
@@ -65,17 +65,17 @@ impl Counter {
 /// All counters, summed over CPUs. One that the kernel lacks is `None`.
 ///
 /// The kernel counts in 32 bits on each CPU, so they wrap: only differences tell something of a
-/// long time ([`Counters::since`]).
+/// long time ([`ConntrackCounters::since`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters([Option<u64>; Counter::ALL.len()]);
+pub struct ConntrackCounters([Option<u64>; ConntrackCounter::ALL.len()]);
 
-impl Counters {
-    pub fn get(&self, counter: Counter) -> Option<u64> {
+impl ConntrackCounters {
+    pub fn get(&self, counter: ConntrackCounter) -> Option<u64> {
         self.0[counter as usize]
     }
 
     /// Adds what one CPU has counted.
-    pub fn add(&mut self, counter: Counter, count: u32) {
+    pub fn add(&mut self, counter: ConntrackCounter, count: u32) {
         let sum = &mut self.0[counter as usize];
         *sum = Some(sum.unwrap_or(0).saturating_add(count.into()));
     }
@@ -98,15 +98,15 @@ impl Counters {
     }
 
     /// Every counter that the kernel has, in the order in which they are shown.
-    pub fn iter(&self) -> impl Iterator<Item = (Counter, u64)> {
-        Counter::ALL.into_iter().filter_map(|counter| Some((counter, self.get(counter)?)))
+    pub fn iter(&self) -> impl Iterator<Item = (ConntrackCounter, u64)> {
+        ConntrackCounter::ALL.into_iter().filter_map(|counter| Some((counter, self.get(counter)?)))
     }
 }
 
 /// A map from every counter's name to its value, null where the kernel lacks it.
-impl Serialize for Counters {
+impl Serialize for ConntrackCounters {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_map(Counter::ALL.map(|counter| (counter.name(), self.get(counter))))
+        to.collect_map(ConntrackCounter::ALL.map(|counter| (counter.name(), self.get(counter))))
     }
 }
 
@@ -116,11 +116,11 @@ mod tests {
 
     #[test]
     fn cpus_are_summed_and_what_the_kernel_lacks_is_absent() {
-        let mut counters = Counters::default();
-        counters.add(Counter::Drop, 7);
-        counters.add(Counter::Drop, u32::MAX);
-        assert_eq!(counters.get(Counter::Drop), Some(7 + u64::from(u32::MAX)));
-        assert_eq!(counters.iter().collect::<Vec<_>>(), [(Counter::Drop, 4_294_967_302)]);
+        let mut counters = ConntrackCounters::default();
+        counters.add(ConntrackCounter::Drop, 7);
+        counters.add(ConntrackCounter::Drop, u32::MAX);
+        assert_eq!(counters.get(ConntrackCounter::Drop), Some(7 + u64::from(u32::MAX)));
+        assert_eq!(counters.iter().collect::<Vec<_>>(), [(ConntrackCounter::Drop, 4_294_967_302)]);
         let json = serde_json::to_string(&counters).unwrap();
         assert!(json.starts_with(r#"{"drop":4294967302,"early_drop":null,"#), "{json}");
     }
@@ -128,17 +128,18 @@ mod tests {
     #[test]
     fn differences_survive_a_wrap_of_one_cpu() {
         let sum = |cpus: [u32; 2]| {
-            let mut counters = Counters::default();
-            cpus.into_iter().for_each(|count| counters.add(Counter::Invalid, count));
+            let mut counters = ConntrackCounters::default();
+            cpus.into_iter().for_each(|count| counters.add(ConntrackCounter::Invalid, count));
             counters
         };
         // The first CPU counts 10 and wraps, the second one 5.
         let (before, now) = (sum([u32::MAX - 3, 100]), sum([6, 105]));
-        let since =
-            |now: &Counters, before: &Counters| Some(now.since(before)?.get(Counter::Invalid));
+        let since = |now: &ConntrackCounters, before: &ConntrackCounters| {
+            Some(now.since(before)?.get(ConntrackCounter::Invalid))
+        };
         assert_eq!(since(&now, &before), Some(Some(15)));
         assert_eq!(since(&now, &now), Some(Some(0)));
-        assert_eq!(since(&now, &Counters::default()), Some(None));
+        assert_eq!(since(&now, &ConntrackCounters::default()), Some(None));
         assert_eq!(since(&sum([0, 0]), &now), None, "another namespace's");
     }
 }

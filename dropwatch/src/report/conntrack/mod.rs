@@ -1,7 +1,7 @@
 //! Connection tracking of one network namespace: its use, what it costs, what it counted, and who
 //! fills it.
 //!
-//! [`Stats`] are the numbers that a verdict rests on; [`Conntrack`] is the serialised truth that
+//! [`ConntrackStats`] are the numbers that a verdict rests on; [`ConntrackView`] is the serialised truth that
 //! `dropwatch conntrack` renders, documented in `docs/json.md`.
 
 mod counters;
@@ -12,10 +12,10 @@ mod tally;
 mod view;
 
 pub use self::{
-    counters::{Counter, Counters},
+    counters::{ConntrackCounter, ConntrackCounters},
     state::{state, timeout},
-    stats::{BUCKET_BYTES, Stats},
-    table::{Address, Ranking, Row, Service, StateRow, Table},
-    tally::{Endpoint, Entry, Tally},
-    view::{Conntrack, Interval},
+    stats::{BUCKET_BYTES, ConntrackStats},
+    table::{ConntrackTable, Ranked, Ranking, Service, SourceAddress, StateRow},
+    tally::{ConntrackEntry, ConntrackTally, Endpoint},
+    view::{ConntrackInterval, ConntrackView},
 };

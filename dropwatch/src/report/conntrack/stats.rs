@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::counters::Counters;
+use super::counters::ConntrackCounters;
 
 /// Bytes of a bucket of the hash table: one pointer (`struct hlist_nulls_head`,
 /// include/linux/list_nulls.h) on the 64-bit machines that dropwatch runs on.
@@ -10,7 +10,7 @@ pub const BUCKET_BYTES: u64 = 8;
 
 /// What the kernel says of a namespace's connection tracking. What it does not tell is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Stats {
+pub struct ConntrackStats {
     /// Connections tracked in this namespace.
     pub entries: u64,
     /// `nf_conntrack_max`: entries that each namespace may hold.
@@ -20,10 +20,10 @@ pub struct Stats {
     /// Memory that the kernel's allocator takes for one entry, bytes.
     pub object_bytes: Option<u64>,
     /// Since the namespace began, summed over CPUs.
-    pub counters: Counters,
+    pub counters: ConntrackCounters,
 }
 
-impl Stats {
+impl ConntrackStats {
     /// Memory of `entries` entries and of the hash table, bytes: entries × object size + buckets ×
     /// [`BUCKET_BYTES`].
     ///
@@ -57,18 +57,18 @@ mod tests {
 
     #[test]
     fn memory_is_entries_by_object_size_and_buckets_by_eight() {
-        let stats = Stats {
+        let stats = ConntrackStats {
             entries: 180,
             limit: Some(1000),
             buckets: Some(65_536),
             object_bytes: Some(256),
-            ..Stats::default()
+            ..ConntrackStats::default()
         };
         assert_eq!(stats.memory_now(), Some(180 * 256 + 524_288));
         assert_eq!(stats.memory_at_limit(), Some(256_000 + 524_288));
         assert_eq!(stats.memory_of(131_072), Some(33_554_432 + 524_288));
-        assert_eq!(Stats { object_bytes: None, ..stats }.memory_now(), None);
-        assert_eq!(Stats { limit: None, ..stats }.memory_at_limit(), None);
-        assert_eq!(Stats::memory(u64::MAX, 1, 256), None, "no wrap");
+        assert_eq!(ConntrackStats { object_bytes: None, ..stats }.memory_now(), None);
+        assert_eq!(ConntrackStats { limit: None, ..stats }.memory_at_limit(), None);
+        assert_eq!(ConntrackStats::memory(u64::MAX, 1, 256), None, "no wrap");
     }
 }

@@ -8,7 +8,7 @@ use super::super::protocol::Word;
 
 /// The entries of a table, as they were read one after the other while it changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Table {
+pub struct ConntrackTable {
     /// Entries read. The namespace's own count has those in the making and those about to go, too.
     pub entries: u64,
     /// Entries that were not understood; they are in no other number.
@@ -16,7 +16,7 @@ pub struct Table {
     /// Highest count first.
     pub states: Vec<StateRow>,
     /// Who opened the connections.
-    pub sources: Ranking<Address>,
+    pub sources: Ranking<SourceAddress>,
     /// Where to, before any translation.
     pub destinations: Ranking<Service>,
     /// Entries whose destination was translated.
@@ -44,7 +44,7 @@ pub struct StateRow {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ranking<T> {
     /// Highest count first.
-    pub rows: Vec<Row<T>>,
+    pub rows: Vec<Ranked<T>>,
     /// How many different ones there are; null for too many to tell.
     pub distinct: Option<u64>,
     /// How much too low a count may be; zero means that all are exact. Otherwise what surely is
@@ -60,7 +60,7 @@ impl<T> Default for Ranking<T> {
 
 /// One of a ranking.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row<T> {
+pub struct Ranked<T> {
     #[serde(flatten)]
     pub is: T,
     pub count: u64,
@@ -69,7 +69,7 @@ pub struct Row<T> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Address {
+pub struct SourceAddress {
     pub address: IpAddr,
 }
 

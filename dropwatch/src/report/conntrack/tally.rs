@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     state::{state, timeout},
-    table::{Address, Ranking, Row, Service, StateRow, Table},
+    table::{ConntrackTable, Ranked, Ranking, Service, SourceAddress, StateRow},
 };
 use crate::report::{
     frequent::{Frequent, Top},
@@ -24,7 +24,7 @@ const MAX_STATES: usize = 1024;
 
 /// One tracked connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ConntrackEntry {
     /// Number above IP.
     pub protocol: u8,
     /// State that the protocol gives it, if it has any.
@@ -50,7 +50,7 @@ type Goal = (u8, Endpoint);
 
 /// The sums over the entries seen so far.
 #[derive(Clone, Debug)]
-pub struct Tally {
+pub struct ConntrackTally {
     entries: u64,
     unread: u64,
     states: HashMap<(u8, &'static str), u64>,
@@ -60,7 +60,7 @@ pub struct Tally {
     dnat_targets: Frequent<Goal>,
 }
 
-impl Default for Tally {
+impl Default for ConntrackTally {
     fn default() -> Self {
         Self {
             entries: 0,
@@ -74,11 +74,11 @@ impl Default for Tally {
     }
 }
 
-impl Tally {
+impl ConntrackTally {
     /// Counts one entry.
-    pub fn add(&mut self, entry: &Entry) {
+    pub fn add(&mut self, entry: &ConntrackEntry) {
         self.entries += 1;
-        let Entry { protocol, destination, replier, .. } = *entry;
+        let ConntrackEntry { protocol, destination, replier, .. } = *entry;
         let pair = (protocol, state(protocol, entry.state, entry.status));
         if self.states.len() < MAX_STATES || self.states.contains_key(&pair) {
             *self.states.entry(pair).or_default() += 1;
@@ -103,7 +103,7 @@ impl Tally {
 
     /// The sums, with the `top` most frequent of each kind. `timeouts` are the values of the
     /// settings, seconds.
-    pub fn table(&self, top: usize, timeouts: &BTreeMap<&'static str, u32>) -> Table {
+    pub fn table(&self, top: usize, timeouts: &BTreeMap<&'static str, u32>) -> ConntrackTable {
         let mut states: Vec<StateRow> = self
             .states
             .iter()
@@ -123,11 +123,11 @@ impl Tally {
             let key = |row: &StateRow| (Reverse(row.count), row.state);
             key(a).cmp(&key(b)).then_with(|| a.protocol.cmp(&b.protocol))
         });
-        Table {
+        ConntrackTable {
             entries: self.entries,
             unread: self.unread,
             states,
-            sources: self.list(&self.sources.top(top), |address| Address { address }),
+            sources: self.list(&self.sources.top(top), |address| SourceAddress { address }),
             destinations: self.list(&self.destinations.top(top), service),
             dnat_entries: self.dnat_entries,
             dnat_targets: self.list(&self.dnat_targets.top(top), service),
@@ -135,7 +135,7 @@ impl Tally {
     }
 
     fn list<K: Copy, T>(&self, top: &Top<K>, named: impl Fn(K) -> T) -> Ranking<T> {
-        let row = |(key, count): &(K, u64)| Row {
+        let row = |(key, count): &(K, u64)| Ranked {
             is: named(*key),
             count: *count,
             share: share(*count, self.entries),
@@ -160,8 +160,8 @@ mod tests {
         Endpoint { address: address.parse().unwrap(), port: Some(port) }
     }
 
-    fn web(source: &str) -> Entry {
-        Entry {
+    fn web(source: &str) -> ConntrackEntry {
+        ConntrackEntry {
             protocol: 6,
             state: Some(7),
             status: 0b1110,
@@ -171,9 +171,9 @@ mod tests {
         }
     }
 
-    fn dns(source: &str) -> Entry {
+    fn dns(source: &str) -> ConntrackEntry {
         let server = endpoint("fd00::53", 53);
-        Entry {
+        ConntrackEntry {
             protocol: 17,
             state: None,
             status: 0,
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_table_is_summed_by_state_source_destination_and_target() {
-        let mut tally = Tally::default();
+        let mut tally = ConntrackTally::default();
         for _ in 0..3 {
             tally.add(&web("192.168.0.2"));
         }
@@ -211,14 +211,14 @@ mod tests {
         assert_eq!(table.destinations.rows[1].is.to_string(), "udp [fd00::53]:53");
 
         assert_eq!(tally.table(1, &timeouts).sources.rows.len(), 1);
-        assert_eq!(Tally::default().table(5, &timeouts).states, []);
+        assert_eq!(ConntrackTally::default().table(5, &timeouts).states, []);
     }
 
     #[test]
     fn the_memory_has_a_bound_and_the_error_is_shown() {
-        let mut tally = Tally::default();
+        let mut tally = ConntrackTally::default();
         for i in 0..100_000_u32 {
-            let spoofed = Entry { source: IpAddr::V4(i.into()), ..web("192.168.0.2") };
+            let spoofed = ConntrackEntry { source: IpAddr::V4(i.into()), ..web("192.168.0.2") };
             tally.add(&spoofed);
         }
         let table = tally.table(5, &BTreeMap::new());

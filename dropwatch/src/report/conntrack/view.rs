@@ -12,57 +12,61 @@ use super::{
         number::{rate, to_microsecond},
         timestamp,
     },
-    counters::{Counter, Counters},
-    stats::Stats,
-    table::Table,
+    counters::{ConntrackCounter, ConntrackCounters},
+    stats::ConntrackStats,
+    table::ConntrackTable,
 };
 
 /// One namespace at one moment: one line of JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Conntrack {
+pub struct ConntrackView {
     #[serde(flatten)]
     pub host: Host,
     #[serde(serialize_with = "timestamp::serialize")]
     pub time: Timestamp,
     pub netns: Netns,
     #[serde(flatten)]
-    pub stats: Stats,
+    pub stats: ConntrackStats,
     pub memory_bytes: Option<u64>,
     pub memory_at_limit_bytes: Option<u64>,
     /// What was counted since the line before; null in the first one of a namespace.
-    pub interval: Option<Interval>,
-    pub table: Table,
+    pub interval: Option<ConntrackInterval>,
+    pub table: ConntrackTable,
 }
 
 /// What the counters did between two lines.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Interval {
+pub struct ConntrackInterval {
     /// Monotonic time between the two, seconds.
     pub interval_s: f64,
-    pub counters: Counters,
+    pub counters: ConntrackCounters,
 }
 
-impl Interval {
+impl ConntrackInterval {
     /// From `before` to `now`, `length` apart; `None` where they are not of one namespace.
-    pub fn between(before: &Counters, now: &Counters, length: Duration) -> Option<Self> {
+    pub fn between(
+        before: &ConntrackCounters,
+        now: &ConntrackCounters,
+        length: Duration,
+    ) -> Option<Self> {
         let counters = now.since(before)?;
         Some(Self { interval_s: to_microsecond(length), counters })
     }
 
     /// Of `counter`, per second.
-    pub fn rate(&self, counter: Counter) -> Option<f64> {
+    pub fn rate(&self, counter: ConntrackCounter) -> Option<f64> {
         let length = Duration::try_from_secs_f64(self.interval_s).ok()?;
         self.counters.get(counter).map(|count| rate(count, length))
     }
 }
 
-impl Conntrack {
+impl ConntrackView {
     pub fn new(
         (host, time): (Host, Timestamp),
         netns: Netns,
-        stats: Stats,
-        interval: Option<Interval>,
-        table: Table,
+        stats: ConntrackStats,
+        interval: Option<ConntrackInterval>,
+        table: ConntrackTable,
     ) -> Self {
         let (memory_bytes, memory_at_limit_bytes) = (stats.memory_now(), stats.memory_at_limit());
         Self { host, time, netns, stats, memory_bytes, memory_at_limit_bytes, interval, table }
@@ -75,7 +79,7 @@ impl Conntrack {
             v: u32,
             r#type: &'static str,
             #[serde(flatten)]
-            body: &'a Conntrack,
+            body: &'a ConntrackView,
         }
         Tagged { v: SCHEMA_VERSION, r#type: "conntrack", body: self }
     }
@@ -88,13 +92,13 @@ mod tests {
     #[test]
     fn rates_are_of_the_measured_time() {
         let counters = |drops| {
-            let mut counters = Counters::default();
-            counters.add(Counter::Drop, drops);
+            let mut counters = ConntrackCounters::default();
+            counters.add(ConntrackCounter::Drop, drops);
             counters
         };
         let length = Duration::from_millis(2500);
-        let interval = Interval::between(&counters(100), &counters(350), length).unwrap();
-        assert_eq!(interval.rate(Counter::Drop), Some(100.0));
-        assert_eq!(interval.rate(Counter::Found), None);
+        let interval = ConntrackInterval::between(&counters(100), &counters(350), length).unwrap();
+        assert_eq!(interval.rate(ConntrackCounter::Drop), Some(100.0));
+        assert_eq!(interval.rate(ConntrackCounter::Found), None);
     }
 }
