@@ -29,7 +29,7 @@ use dropwatch::{
         delta::Delta,
         model::{Host, Line, Reason, Report, Symbol},
         options::Options,
-        snapshot::{Counters, Snapshot},
+        snapshot::{DropCounters, Snapshot},
     },
 };
 use dropwatch_common::{
@@ -193,9 +193,9 @@ fn front() -> Front {
     Front { slots }
 }
 
-fn counters(keys: u64, count: u64) -> Counters {
+fn counters(keys: u64, count: u64) -> DropCounters {
     let drops: HashMap<DropKey, u64> = (0..keys).map(|number| (key(number), count)).collect();
-    Counters { drops, ..Counters::default() }
+    DropCounters { drops, ..DropCounters::default() }
 }
 
 fn delta(criterion: &mut Criterion) {

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_command(args: &cli::Run, terminal: Terminal) -> Result<u8, Failure> {
+fn run_command(args: &cli::RunArgs, terminal: Terminal) -> Result<u8, Failure> {
     let (settings, command) = args.settings(terminal)?;
     watch::run(settings, &command)
 }

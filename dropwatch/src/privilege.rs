@@ -8,7 +8,7 @@ use crate::exit::Failure;
 
 /// Something that dropwatch does, and the capability that the kernel asks for it.
 #[derive(Clone, Copy, Debug)]
-pub struct Need {
+pub struct CapabilityNeed {
     pub purpose: &'static str,
     pub capability: Capability,
     /// Without it nothing works.
@@ -19,50 +19,50 @@ pub struct Need {
 
 /// `CAP_SYS_ADMIN` stands in for `CAP_BPF` and `CAP_PERFMON` (`bpf_capable()`,
 /// `perfmon_capable()`, include/linux/capability.h, Linux 5.8).
-pub const NEEDS: &[Need] = &[
-    Need {
+pub const NEEDS: &[CapabilityNeed] = &[
+    CapabilityNeed {
         purpose: "load the counting program",
         capability: Capability::CAP_BPF,
         required: true,
         cost: "dropwatch cannot run",
     },
-    Need {
+    CapabilityNeed {
         purpose: "attach it to the kernel's tracepoint",
         capability: Capability::CAP_PERFMON,
         required: true,
         cost: "dropwatch cannot run",
     },
-    Need {
+    CapabilityNeed {
         purpose: "lock memory for maps (before Linux 5.11)",
         capability: Capability::CAP_SYS_RESOURCE,
         required: false,
         cost: "the limit on locked memory applies (`ulimit -l`)",
     },
-    Need {
+    CapabilityNeed {
         purpose: "read kernel symbols",
         capability: Capability::CAP_SYSLOG,
         required: false,
         cost: "locations are shown as addresses",
     },
-    Need {
+    CapabilityNeed {
         purpose: "find processes of namespaces and sockets",
         capability: Capability::CAP_SYS_PTRACE,
         required: false,
         cost: "namespaces without a name are shown by number, sockets without a process",
     },
-    Need {
+    CapabilityNeed {
         purpose: "name interfaces of other namespaces",
         capability: Capability::CAP_SYS_ADMIN,
         required: false,
         cost: "those interfaces are shown by number",
     },
-    Need {
+    CapabilityNeed {
         purpose: "read connection tracking",
         capability: Capability::CAP_NET_ADMIN,
         required: false,
         cost: "`dropwatch conntrack` cannot run, and findings cannot tell a full table",
     },
-    Need {
+    CapabilityNeed {
         purpose: "read tracefs (where there is no BTF)",
         capability: Capability::CAP_DAC_READ_SEARCH,
         required: false,
@@ -104,7 +104,7 @@ fn effective() -> Result<CapsHashSet, Failure> {
 }
 
 /// Every need, with whether it is met.
-pub fn check() -> Result<Vec<(Need, bool)>, Failure> {
+pub fn check() -> Result<Vec<(CapabilityNeed, bool)>, Failure> {
     let effective = effective()?;
     Ok(NEEDS.iter().map(|&need| (need, has(&effective, need.capability))).collect())
 }

@@ -58,7 +58,7 @@ enum Recording {
     Between(Source),
     Text(Source),
     Gzip(Box<GzDecoder<Source>>),
-    Zstd(Box<Frame>),
+    Zstd(Box<ZstdFrame>),
     /// Behind its end, or where it cannot be read.
     Over,
 }
@@ -77,7 +77,7 @@ impl Recording {
             [] => Ok(Self::Over),
             [0x1f, 0x8b, ..] => Ok(Self::Gzip(Box::new(GzDecoder::new(source)))),
             // The second are frames to be skipped: parallel compressors store sizes in them.
-            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Frame::begin(source),
+            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => ZstdFrame::begin(source),
             // The begin of one of these, and no more.
             [0x1f] | [0x28] | [0x28, 0xb5] | [0x28, 0xb5, 0x2f] => Err(cut_off("compressed")),
             [0x50..=0x5f] | [0x50..=0x5f, 0x2a] | [0x50..=0x5f, 0x2a, 0x4d] => {
@@ -118,14 +118,14 @@ impl Read for Recording {
 }
 
 /// A frame of Zstandard.
-struct Frame {
+struct ZstdFrame {
     decoder: FrameDecoder,
     source: Source,
     /// What comes after all that could be decoded.
     error: Option<io::Error>,
 }
 
-impl Frame {
+impl ZstdFrame {
     fn begin(mut source: Source) -> io::Result<Recording> {
         let mut decoder = FrameDecoder::new();
         match decoder.reset(&mut source) {
@@ -157,7 +157,7 @@ impl Frame {
     }
 }
 
-impl Read for Frame {
+impl Read for ZstdFrame {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.decode();
         let read = self.decoder.read(into)?;

@@ -8,7 +8,7 @@ use dropwatch::{
     render::{
         Medium,
         tui::{
-            state::{HISTORY, Key, Screen, Sort, State},
+            state::{HISTORY, Key, Screen, Sort, TopState},
             view::{Look, draw},
         },
     },
@@ -112,8 +112,8 @@ fn host() -> Host {
 }
 
 /// A load test through a gateway, for so many seconds.
-fn story(seconds: u64) -> State {
-    let mut state = State::new(host(), false);
+fn story(seconds: u64) -> TopState {
+    let mut state = TopState::new(host(), false);
     for second in 1..=seconds {
         let mut rows = vec![
             location("nf_hook_slow", "NETFILTER_DROP", 900 + second % 5 * 40, "gw"),
@@ -130,11 +130,11 @@ fn story(seconds: u64) -> State {
     state
 }
 
-fn screen(state: &State, width: u16, height: u16) -> String {
+fn screen(state: &TopState, width: u16, height: u16) -> String {
     screen_on(Medium::default(), state, width, height)
 }
 
-fn screen_on(medium: Medium, state: &State, width: u16, height: u16) -> String {
+fn screen_on(medium: Medium, state: &TopState, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     let table = knowledge::table().ok();
     terminal.draw(|frame| draw(state, table, &Look { medium, ..look() }, frame)).unwrap();
@@ -143,7 +143,7 @@ fn screen_on(medium: Medium, state: &State, width: u16, height: u16) -> String {
 }
 
 /// Symbols of the rows in their order.
-fn order(state: &State) -> Vec<String> {
+fn order(state: &TopState) -> Vec<String> {
     state.rows().iter().map(|row| row.last.place.symbol.clone().unwrap()).collect()
 }
 
@@ -247,7 +247,7 @@ fn every_size_of_screen_is_drawn() {
             assert_eq!(drawn.lines().count(), usize::from(height));
         }
     }
-    let empty = State::new(host(), false);
+    let empty = TopState::new(host(), false);
     assert!(screen(&empty, 80, 24).contains("the first report is under way"));
 }
 
@@ -325,11 +325,11 @@ fn a_row_that_is_no_more_keeps_its_total_and_history_has_a_bound() {
     assert_eq!((row.total, row.rate, row.history.len()), (5_000, 0.0, HISTORY));
 }
 
-fn type_text(state: &mut State, text: &str) {
+fn type_text(state: &mut TopState, text: &str) {
     text.chars().for_each(|letter| state.key(Key::Letter(letter)));
 }
 
-fn selected(state: &State) -> String {
+fn selected(state: &TopState) -> String {
     let rows = state.rows();
     rows[state.selected(&rows)].last.place.symbol.clone().unwrap()
 }
@@ -383,7 +383,7 @@ fn a_search_looks_at_namespaces_and_interfaces_and_survives_a_frozen_picture() {
     let mut state = story(14);
     state.key(Key::Letter(' '));
     type_text(&mut state, "/web");
-    let found = |state: &State| selected(state.shown());
+    let found = |state: &TopState| selected(state.shown());
     assert_eq!(found(&state), "nft_do_chain");
     state.key(Key::Enter);
     state.key(Key::Letter('n'));
@@ -397,7 +397,7 @@ fn a_search_looks_at_namespaces_and_interfaces_and_survives_a_frozen_picture() {
     type_text(&mut state, &format!("/{}", "x\u{1b}".repeat(500)));
     assert_eq!(state.search.as_ref().map(|it| it.text().len()), Some(64));
     assert!(!screen(&state, 80, 24).contains('\u{1b}'));
-    let mut empty = State::new(host(), false);
+    let mut empty = TopState::new(host(), false);
     type_text(&mut empty, "/x");
     empty.key(Key::Enter);
     type_text(&mut empty, "nN");
@@ -418,7 +418,7 @@ fn a_row_has_the_findings_of_its_own_location_alone() {
 
 #[test]
 fn names_that_do_not_fit_are_seen_to_be_cut() {
-    let mut state = State::new(host(), false);
+    let mut state = TopState::new(host(), false);
     let wide = "東京".repeat(30);
     state.report(report(1, vec![location(&wide, "R", 7, "gw"), location("short", "R", 5, "gw")]));
     for width in 41..90 {

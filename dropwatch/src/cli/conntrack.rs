@@ -29,7 +29,7 @@ Examples:
   sudo dropwatch conntrack --netns gw -n 20  one of them, with longer lists
   sudo dropwatch conntrack --watch=1s        every second, with rates
   sudo dropwatch conntrack --json            one JSON object a namespace")]
-pub struct Conntrack {
+pub struct ConntrackArgs {
     /// Only this network namespace (repeatable): its name, `host`, /proc/PID/ns/net
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub netns: Vec<String>,

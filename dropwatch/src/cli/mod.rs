@@ -20,10 +20,10 @@ use dropwatch_common::sample::PACKET_BYTES;
 
 use self::values::{address, at_least_one, duration, rate, snaplen, whole, whole_number};
 pub use self::{
-    conntrack::Conntrack,
+    conntrack::ConntrackArgs,
     filters::{Filtered, Filters},
-    run::Run,
-    top::Top,
+    run::RunArgs,
+    top::TopArgs,
 };
 use crate::{
     exit::{self, Failure},
@@ -76,11 +76,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show connection tracking: use, limit, memory, counters, and what fills the table
-    Conntrack(Conntrack),
+    Conntrack(ConntrackArgs),
     /// Watch while a command runs, then sum up; the exit status is the command's
-    Run(Box<Run>),
+    Run(Box<RunArgs>),
     /// Show a live table on the whole screen: rates, trends, all about a row
-    Top(Top),
+    Top(TopArgs),
     /// Show what this kernel and these privileges allow, and what each lack costs
     #[command(after_help = "\
 Examples:
@@ -146,13 +146,13 @@ Examples:
     #[command(name = "__complete", hide = true)]
     Complete {
         #[arg(value_enum)]
-        kind: Kind,
+        kind: CompletedKind,
     },
 }
 
 /// Kinds of values that a shell completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
+pub enum CompletedKind {
     /// Drop reasons of this kernel
     Reason,
     /// Functions that are known to drop
@@ -171,7 +171,7 @@ pub enum Kind {
 #[derive(Debug, Args)]
 pub struct Watch {
     #[command(flatten)]
-    pub pace: Pace,
+    pub pace: PaceArgs,
     /// Stop after N reports
     #[arg(short, long, value_name = "N", value_parser = at_least_one)]
     pub count: Option<u64>,
@@ -184,7 +184,7 @@ pub struct Watch {
 
 /// When there is a report.
 #[derive(Debug, Args)]
-pub struct Pace {
+pub struct PaceArgs {
     /// Time between reports: 5s, 500ms, 1m30s; a bare number is seconds
     #[arg(short, long, value_name = "DURATION", default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
     pub interval: Duration,

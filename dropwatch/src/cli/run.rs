@@ -4,7 +4,7 @@ use std::{ffi::OsString, time::Duration};
 
 use clap::{Args, ValueHint};
 
-use super::{Pace, What, values::duration};
+use super::{PaceArgs, What, values::duration};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -23,9 +23,9 @@ Examples:
   sudo dropwatch run -i 1s -o run.ndjson -- ./load-test.sh
   sudo dropwatch run --fail-over 0 --fail-on critical -- make integration-test
   dropwatch replay --diff before.ndjson after.ndjson     (two recordings)")]
-pub struct Run {
+pub struct RunArgs {
     #[command(flatten)]
-    pub pace: Pace,
+    pub pace: PaceArgs,
     /// Run the command as this user [default: whoever called sudo, else the caller]
     #[arg(long, value_name = "NAME", value_hint = ValueHint::Username)]
     pub user: Option<String>,

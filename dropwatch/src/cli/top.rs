@@ -15,7 +15,7 @@ Examples:
   sudo dropwatch top                   every second, until q
   sudo dropwatch top -i 250ms          faster
   sudo dropwatch top --netns gw        one network namespace alone")]
-pub struct Top {
+pub struct TopArgs {
     /// Time between pictures: 1s, 250ms; a bare number is seconds
     #[arg(short, long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub interval: Duration,

@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{Candidate, Conntrack, Pcap, Run, Show, Top, Watch, What};
+use super::{Candidate, ConntrackArgs, Pcap, RunArgs, Show, TopArgs, Watch, What};
 use crate::{
     exit::Failure,
     render::{Format, pcapng::SNAPLEN},
@@ -24,7 +24,7 @@ impl Watch {
     }
 }
 
-impl Run {
+impl RunArgs {
     /// How to watch, and the command to run meanwhile.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ impl What {
     }
 }
 
-impl Top {
+impl TopArgs {
     /// # Errors
     /// Usage, where there is no terminal to draw on.
     pub fn settings(&self, terminal: Terminal) -> Result<settings::Top, Failure> {
@@ -230,7 +230,7 @@ impl Show {
     }
 }
 
-impl Conntrack {
+impl ConntrackArgs {
     pub fn settings(&self, terminal: Terminal) -> settings::Conntrack {
         settings::Conntrack {
             netns: self.netns.clone(),

@@ -8,8 +8,8 @@ use std::{
 use anyhow::anyhow;
 
 use crate::{
-    cli::Kind,
-    diagnose::knowledge::{self, Table},
+    cli::CompletedKind,
+    diagnose::knowledge::{self, KnowledgeTable},
     exit::Failure,
     kernel::{HostRoot, Namespaces, names::reasons},
     report::protocol,
@@ -20,7 +20,7 @@ use crate::{
 ///
 /// # Errors
 /// When they cannot be printed.
-pub fn print(kind: Kind) -> Result<(), Failure> {
+pub fn print(kind: CompletedKind) -> Result<(), Failure> {
     let table =
         knowledge::table().map_err(|error| anyhow!("the knowledge table is damaged: {error}"))?;
     let mut page = Vec::new();
@@ -31,20 +31,20 @@ pub fn print(kind: Kind) -> Result<(), Failure> {
     ended_by_reader(io::stdout().lock().write_all(&page)).map(drop)
 }
 
-fn values(kind: Kind, table: &Table, root: &HostRoot) -> BTreeSet<String> {
+fn values(kind: CompletedKind, table: &KnowledgeTable, root: &HostRoot) -> BTreeSet<String> {
     let functions = || table.functions().map(str::to_owned);
     let explained = || table.entries.iter().flat_map(|entry| entry.reasons.iter().cloned());
     match kind {
-        Kind::Reason => match reasons(root) {
+        CompletedKind::Reason => match reasons(root) {
             // A kernel without any, or one that does not tell them to whoever calls.
             none if none.is_empty() => explained().collect(),
             reasons => reasons.into_iter().collect(),
         },
-        Kind::Symbol => functions().collect(),
-        Kind::Netns => Namespaces::new(root).names().into_iter().collect(),
-        Kind::Iface => Namespaces::new(root).interfaces(&[]).names,
-        Kind::Proto => protocol::names().map(str::to_owned).collect(),
-        Kind::Topic => table.names().into_iter().collect(),
+        CompletedKind::Symbol => functions().collect(),
+        CompletedKind::Netns => Namespaces::new(root).names().into_iter().collect(),
+        CompletedKind::Iface => Namespaces::new(root).interfaces(&[]).names,
+        CompletedKind::Proto => protocol::names().map(str::to_owned).collect(),
+        CompletedKind::Topic => table.names().into_iter().collect(),
     }
 }
 
@@ -74,12 +74,14 @@ mod tests {
     fn a_bare_host_has_what_is_known_of_all() {
         let (host, table) = (Host::new(), knowledge::table().unwrap());
         let has = |kind, value: &str| values(kind, table, &host.root()).contains(value);
-        assert!(has(Kind::Reason, "NO_SOCKET") && !has(Kind::Reason, "nf_hook_slow"));
+        assert!(
+            has(CompletedKind::Reason, "NO_SOCKET") && !has(CompletedKind::Reason, "nf_hook_slow")
+        );
         for topic in ["NO_SOCKET", "nf_hook_slow", "conntrack_table_full", "net.core.somaxconn"] {
-            assert!(has(Kind::Topic, topic), "{topic}");
+            assert!(has(CompletedKind::Topic, topic), "{topic}");
         }
-        assert!(has(Kind::Symbol, "nf_hook_slow") && has(Kind::Proto, "icmpv6"));
-        assert!(values(Kind::Netns, table, &host.root()).len() <= 1);
+        assert!(has(CompletedKind::Symbol, "nf_hook_slow") && has(CompletedKind::Proto, "icmpv6"));
+        assert!(values(CompletedKind::Netns, table, &host.root()).len() <= 1);
     }
 
     #[test]
@@ -87,7 +89,7 @@ mod tests {
         let host = Host::new();
         host.link("run/netns/gw", "/proc/self/ns/net");
         host.link("proc/self/ns/net", "/proc/self/ns/net");
-        let netns = values(Kind::Netns, knowledge::table().unwrap(), &host.root());
+        let netns = values(CompletedKind::Netns, knowledge::table().unwrap(), &host.root());
         assert!(netns.contains("gw"), "{netns:?}");
     }
 }

@@ -101,25 +101,25 @@ impl Viewer<'_> {
 
     /// Reads every namespace and renders them; `None` once all that there were have ended.
     fn page(&mut self) -> Result<Option<Vec<u8>>, Failure> {
-        let (places, mut notices) = self.places()?;
+        let (reachable, mut notices) = self.reachable()?;
         let time = Timestamp::now();
         let before = std::mem::take(&mut self.before);
-        let (mut spaces, mut failures) = (Vec::new(), Vec::new());
-        for place in places {
-            match read(&self.root, &place) {
-                Ok(reading) => spaces.push(self.line(time, &place, &reading, &before)),
+        let (mut namespaces, mut failures) = (Vec::new(), Vec::new());
+        for netns in reachable {
+            match read(&self.root, &netns) {
+                Ok(reading) => namespaces.push(self.line(time, &netns, &reading, &before)),
                 Err(ConntrackError::Gone) => {}
-                Err(error) => failures.push((place, error)),
+                Err(error) => failures.push((netns, error)),
             }
         }
-        if spaces.is_empty() {
+        if namespaces.is_empty() {
             let ended = failures.is_empty() && !before.is_empty();
             return if ended { Ok(None) } else { Err(failure(failures)) };
         }
         notices.extend(notices_of(&failures));
         if !self.settings.json {
             let style = Style { medium: self.settings.medium, time_zone: TimeZone::system() };
-            let mut page = ConntrackText::new(style).page(time, &notices, &spaces);
+            let mut page = ConntrackText::new(style).page(time, &notices, &namespaces);
             if !before.is_empty() {
                 page.insert(0, b'\n');
             }
@@ -127,16 +127,16 @@ impl Viewer<'_> {
         }
         notices.iter().for_each(|notice| verbose::to_stderr(notice));
         let mut page = Vec::new();
-        for space in &spaces {
-            json_line(&space.line(), &mut page).context("cannot write the output")?;
+        for namespace in &namespaces {
+            json_line(&namespace.line(), &mut page).context("cannot write the output")?;
         }
         Ok(Some(page))
     }
 
     /// The namespaces to look at, and what is known to be missing from them.
-    fn places(&mut self) -> Result<(Vec<ReachableNetns>, Vec<String>), Failure> {
+    fn reachable(&mut self) -> Result<(Vec<ReachableNetns>, Vec<String>), Failure> {
         if self.settings.netns.is_empty() {
-            let places = self.namespaces.all();
+            let reachable = self.namespaces.all();
             let hidden = self.namespaces.hidden();
             // With the capability, those of a container's supervisor stay hidden at most.
             let blind = hidden > 0 && !privilege::may_use(Capability::CAP_SYS_PTRACE);
@@ -146,42 +146,43 @@ impl Viewer<'_> {
                      CAP_SYS_PTRACE"
                 )
             });
-            return Ok((places, notice.into_iter().collect()));
+            return Ok((reachable, notice.into_iter().collect()));
         }
-        let mut places: Vec<ReachableNetns> = Vec::new();
-        for wanted in &self.settings.netns {
-            match self.namespaces.reach_by_name(wanted) {
-                Ok(place) if places.iter().any(|known| known.netns.inum == place.netns.inum) => {}
-                Ok(place) => places.push(place),
+        let mut reachable: Vec<ReachableNetns> = Vec::new();
+        for name in &self.settings.netns {
+            match self.namespaces.reach_by_name(name) {
+                Ok(netns) if reachable.iter().any(|known| known.netns.inum == netns.netns.inum) => {
+                }
+                Ok(netns) => reachable.push(netns),
                 // It was there when the run began.
                 Err(_) if !self.before.is_empty() => {}
                 Err(error) => return Err(Failure::Usage(format!("--netns: {error}"))),
             }
         }
-        Ok((places, Vec::new()))
+        Ok((reachable, Vec::new()))
     }
 
     fn line(
         &mut self,
         time: Timestamp,
-        place: &ReachableNetns,
+        netns: &ReachableNetns,
         ConntrackReading { stats, tally, timeouts }: &ConntrackReading,
         before: &HashMap<u32, (ConntrackCounters, Instant)>,
     ) -> ConntrackView {
-        let (inum, now) = (place.netns.inum, Instant::now());
+        let (inum, now) = (netns.netns.inum, Instant::now());
         self.before.insert(inum, (stats.counters, now));
         let interval = before.get(&inum).and_then(|(counters, then)| {
             let length: Duration = now.duration_since(*then);
             ConntrackInterval::between(counters, &stats.counters, length)
         });
         let table = tally.table(self.settings.top, timeouts);
-        ConntrackView::new((self.host.clone(), time), place.netns.clone(), *stats, interval, table)
+        ConntrackView::new((self.host.clone(), time), netns.netns.clone(), *stats, interval, table)
     }
 }
 
 /// Why there is nothing to show.
 fn failure(failures: Vec<(ReachableNetns, ConntrackError)>) -> Failure {
-    let Some((place, error)) = failures.into_iter().next() else {
+    let Some((netns, error)) = failures.into_iter().next() else {
         return anyhow!("the network namespace is gone").into();
     };
     let message = error.to_string();
@@ -191,7 +192,7 @@ fn failure(failures: Vec<(ReachableNetns, ConntrackError)>) -> Failure {
         }
         ConntrackError::Absent | ConntrackError::NoNetlink => Failure::Kernel(message),
         ConntrackError::Gone | ConntrackError::Io(_) => {
-            anyhow!("{message} of {}", name(&place)).into()
+            anyhow!("{message} of {}", name(&netns)).into()
         }
     }
 }
@@ -199,19 +200,19 @@ fn failure(failures: Vec<(ReachableNetns, ConntrackError)>) -> Failure {
 /// One sentence for each cause, with the namespaces that it keeps from being shown.
 fn notices_of(failures: &[(ReachableNetns, ConntrackError)]) -> Vec<String> {
     let mut causes: Vec<(String, Vec<String>)> = Vec::new();
-    for (place, error) in failures {
+    for (netns, error) in failures {
         let cause = error.to_string();
         match causes.iter_mut().find(|(known, _)| *known == cause) {
-            Some((_, names)) => names.push(name(place)),
-            None => causes.push((cause, vec![name(place)])),
+            Some((_, names)) => names.push(name(netns)),
+            None => causes.push((cause, vec![name(netns)])),
         }
     }
     let notice = |(cause, names): (String, Vec<String>)| format!("{}: {cause}", names.join(", "));
     causes.into_iter().map(notice).collect()
 }
 
-fn name(place: &ReachableNetns) -> String {
-    place.netns.name.clone().unwrap_or_else(|| format!("netns {}", place.netns.inum))
+fn name(netns: &ReachableNetns) -> String {
+    netns.netns.name.clone().unwrap_or_else(|| format!("netns {}", netns.netns.inum))
 }
 
 #[cfg(test)]
@@ -219,13 +220,13 @@ mod tests {
     use super::*;
     use crate::exit;
 
-    fn place() -> ReachableNetns {
+    fn netns() -> ReachableNetns {
         Namespaces::new(&HostRoot::default()).all().remove(0)
     }
 
     #[test]
     fn a_failure_ends_with_the_code_of_its_cause() {
-        let code = |error| failure(vec![(place(), error)]).code();
+        let code = |error| failure(vec![(netns(), error)]).code();
         assert_eq!(code(ConntrackError::Refused), exit::PRIVILEGE);
         assert_eq!(code(ConntrackError::Enter), exit::PRIVILEGE);
         assert_eq!(code(ConntrackError::Absent), exit::KERNEL);
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_cause_is_told_once_with_all_that_it_concerns() {
-        let failures = [(place(), ConntrackError::Enter), (place(), ConntrackError::Enter)];
+        let failures = [(netns(), ConntrackError::Enter), (netns(), ConntrackError::Enter)];
         let notices = notices_of(&failures);
         assert_eq!(notices.len(), 1, "{notices:?}");
         let name = name(&failures[0].0);

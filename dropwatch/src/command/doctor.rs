@@ -12,9 +12,9 @@ use crate::{
     exit::Failure,
     kernel::{
         self, HostNames, HostRoot, Status, Surroundings,
-        status::{Events, NO_REASONS, NO_TCP, Reasons, Symbols, Tracefs},
+        status::{Events, NO_REASONS, NO_TCP, ReasonSource, Symbols, Tracefs},
     },
-    privilege::{self, Need},
+    privilege::{self, CapabilityNeed},
     probe::{AttachError, Attempt, Prepared, Probe, Requested, plan, programs::Lack},
     render::doctor::{Check, Mark, Section, doctor},
     report::model::Host,
@@ -75,18 +75,18 @@ pub(crate) fn title(host: &Host) -> String {
 }
 
 fn privileges(
-    needs: &[(Need, bool)],
+    needs: &[(CapabilityNeed, bool)],
     probe: &Result<Probe, AttachError>,
     status: &Status,
 ) -> Vec<Check> {
     // What this host gives without the capability.
     let spare = |capability| match capability {
         Capability::CAP_SYSLOG => matches!(status.symbols, Symbols::Known { .. }),
-        Capability::CAP_DAC_READ_SEARCH => !matches!(status.reasons, Reasons::Unnamed { .. }),
+        Capability::CAP_DAC_READ_SEARCH => !matches!(status.reasons, ReasonSource::Unnamed { .. }),
         Capability::CAP_SYS_RESOURCE => probe.is_ok(),
         _ => false,
     };
-    let check = |(need, met): &(Need, bool)| {
+    let check = |(need, met): &(CapabilityNeed, bool)| {
         let what = need.capability.to_string();
         if *met {
             return Check::new(Mark::Fine, what, need.purpose);
@@ -161,19 +161,19 @@ fn reasons(probe: &Result<Probe, AttachError>, status: &Status) -> Check {
         return lacks("none on this kernel", NO_REASONS);
     }
     match &status.reasons {
-        Reasons::Btf { core, subsystems } => {
+        ReasonSource::Btf { core, subsystems } => {
             let others: Vec<&str> =
                 subsystems.iter().map(String::as_str).filter(|name| *name != "CORE").collect();
             let and = if others.is_empty() { "" } else { ", and " };
             let detail = format!("{core} from BTF{and}{}", others.join(", "));
             Check::new(Mark::Fine, "drop reasons", detail)
         }
-        Reasons::Tracefs { core, btf } => lacks(
+        ReasonSource::Tracefs { core, btf } => lacks(
             &format!("{core}, from tracefs ({btf})"),
             "reasons of subsystems are shown as numbers",
         ),
-        Reasons::Absent => lacks("none on this kernel", NO_REASONS),
-        Reasons::Unnamed { btf, tracefs } => {
+        ReasonSource::Absent => lacks("none on this kernel", NO_REASONS),
+        ReasonSource::Unnamed { btf, tracefs } => {
             lacks(&format!("no names ({btf}; {tracefs})"), "reasons are shown as numbers")
         }
     }
@@ -205,7 +205,7 @@ fn bpf(status: &Status) -> Check {
 }
 
 fn tracefs(status: &Status) -> Check {
-    let needed = !matches!(status.reasons, Reasons::Btf { .. } | Reasons::Absent);
+    let needed = !matches!(status.reasons, ReasonSource::Btf { .. } | ReasonSource::Absent);
     let mark = if needed { Mark::Lack } else { Mark::Note };
     let spare = if needed { "" } else { " (BTF serves)" };
     let detail = match &status.tracefs {
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn an_optional_program_that_is_refused_is_a_lack() {
         let program = PROGRAMS[0];
-        let refusal = plan::Refusal::NoTracepoint { tracepoint: program.tracepoint };
+        let refusal = plan::AttachRefusal::NoTracepoint { tracepoint: program.tracepoint };
         let check = lacking(&Lack { program, what: "retransmits are not counted", refusal });
         assert_eq!((check.mark, check.what.as_str()), (Mark::Lack, "skb:kfree_skb"));
         assert_eq!(check.detail, "this kernel has no tracepoint skb:kfree_skb");

@@ -6,12 +6,12 @@ use std::{collections::BTreeMap, io};
 use anyhow::anyhow;
 
 use crate::{
-    diagnose::knowledge::{self, Answer, Counter, Quantity, Rule, Table},
+    diagnose::knowledge::{self, CounterEntry, Explanation, KnowledgeTable, Quantity, RuleEntry},
     exit::Failure,
     kernel::{HostRoot, counters},
     render::{
         Medium,
-        explain::{self, Explained, Numbered, Page, Value},
+        explain::{self, ExplainPage, Explained, HostValue, Numbered},
     },
     report::evidence::Counters,
     sink::output::ended_by_reader,
@@ -42,17 +42,17 @@ pub fn explain(words: &[String], json: bool, medium: Medium) -> Result<(), Failu
 /// # Errors
 /// Nothing is known about them, or about one of a list of names.
 pub fn page<'a>(
-    table: &'a Table,
+    table: &'a KnowledgeTable,
     words: &[impl AsRef<str>],
     root: &HostRoot,
-) -> Result<Page<'a>, Failure> {
+) -> Result<ExplainPage<'a>, Failure> {
     let counters = counters::read(root);
     let names: Vec<String> = counters.iter().map(|(name, _)| name.to_owned()).collect();
     let answer =
         table.find_all(words, &names).map_err(|unknown| Failure::Usage(unknown.to_string()))?;
     let values = values(table, &answer, &counters, root);
-    let explained = |rule: &'a Rule| Explained { rule, change: rule.knobs(table).collect() };
-    Ok(Page {
+    let explained = |rule: &'a RuleEntry| Explained { rule, change: rule.knobs(table).collect() };
+    Ok(ExplainPage {
         words: answer.words,
         counters: answer.counters.into_iter().map(Numbered::from).collect(),
         topics: answer.topics,
@@ -67,23 +67,25 @@ pub fn page<'a>(
 
 /// Values of all quantities that are shown in full.
 fn values(
-    table: &Table,
-    answer: &Answer<'_>,
+    table: &KnowledgeTable,
+    answer: &Explanation<'_>,
     counters: &Counters,
     root: &HostRoot,
-) -> BTreeMap<String, Value> {
+) -> BTreeMap<String, HostValue> {
     let value = |quantity: &Quantity| {
         let found = match quantity {
-            Quantity::Counter(name) => counters.get(name).map(Value::Counter),
-            Quantity::Sysctl(name) => root.sysctl(name).ok().map(Value::Sysctl),
+            Quantity::Counter(name) => counters.get(name).map(HostValue::Counter),
+            Quantity::Sysctl(name) => root.sysctl(name).ok().map(HostValue::Sysctl),
         };
-        found.unwrap_or_else(|| Value::Absent { needs: table.needs.get(quantity.name()).cloned() })
+        found.unwrap_or_else(|| HostValue::Absent {
+            needs: table.needs.get(quantity.name()).cloned(),
+        })
     };
     let of_rules = answer.rules.iter().flat_map(|rule| rule.quantities());
     let of_entries = answer.full.iter().flat_map(|entry| entry.quantities());
     let asked = answer.counters.iter().flat_map(|counter| &counter.names);
     // Those of devices and of connection tracking have no value here.
-    let asked = asked.filter(|name| Counter::shown_by(name).is_none()).cloned();
+    let asked = asked.filter(|name| CounterEntry::shown_by(name).is_none()).cloned();
     let quantities = of_rules.chain(of_entries).chain(asked.map(Quantity::Counter));
     quantities.map(|quantity| (quantity.name().to_owned(), value(&quantity))).collect()
 }

@@ -76,7 +76,7 @@ pub fn file(path: &Path, settings: &Replay) -> Result<(), Failure> {
     };
     let mut out = BufWriter::new(out);
     let renderer = show.renderer();
-    let mut packets = pcap.as_ref().map(Packets::open).transpose()?;
+    let mut packets = pcap.as_ref().map(RecordedPackets::open).transpose()?;
     let replayed = each_line(recording, |line| {
         if let Some(packets) = &mut packets {
             packets.line(&line).map_err(ReplayError::Packets)?;
@@ -133,7 +133,7 @@ pub fn compare(before: &Path, after: &Path, show: &Show) -> Result<(), Failure> 
 /// When the address is taken, or the recording is not one; where it holds something else further
 /// on, once what comes before that was served in its time.
 pub fn serve(path: &Path, address: SocketAddr) -> Result<(), Failure> {
-    let mut reader = Reader::start(path);
+    let mut reader = RecordingReader::start(path);
     let (mut host, mut version, mut interval_s) = (None, String::new(), None);
     // The next run of a file that a log rotation began has no start line.
     let first = loop {
@@ -182,13 +182,13 @@ pub fn serve(path: &Path, address: SocketAddr) -> Result<(), Failure> {
 }
 
 /// A recording that is read on a thread of its own, no further ahead than a line.
-struct Reader {
+struct RecordingReader {
     path: PathBuf,
     lines: mpsc::Receiver<Line>,
     thread: Option<thread::JoinHandle<Result<(), Failure>>>,
 }
 
-impl Reader {
+impl RecordingReader {
     fn start(path: &Path) -> Self {
         let (sender, lines) = mpsc::channel(1);
         let (path, from) = (path.to_owned(), path.to_owned());
@@ -230,13 +230,13 @@ pub fn replay(
 }
 
 /// The packets of a recording.
-struct Packets {
+struct RecordedPackets {
     pcapng: Pcapng,
     file: File,
     number: u64,
 }
 
-impl Packets {
+impl RecordedPackets {
     fn open(pcap: &Pcap) -> Result<Self, Failure> {
         let file = capture::open(&pcap.target)?;
         Ok(Self { pcapng: Pcapng::new(pcap.snaplen), file, number: 0 })

@@ -19,7 +19,7 @@ use crate::{
     exit::Failure,
     probe::KernelLog,
     render::tui::{
-        state::{Key, State},
+        state::{Key, TopState},
         view::{self, Look},
     },
     session::{Session, awaited::Awaited, reading::Reading},
@@ -78,10 +78,10 @@ async fn follow(
     // The whole of what is known, for the page about a row.
     let table = knowledge::table().ok();
     let mut draw =
-        |state: &State| terminal.draw(|frame| view::draw(state, table, &look, frame)).map(drop);
+        |state: &TopState| terminal.draw(|frame| view::draw(state, table, &look, frame)).map(drop);
     let session = Reading::new(session);
-    let state = State::new(start.host, !show.view.fold_benign);
-    let mut user = User { keys: keys(), state, failed: None, awaited };
+    let state = TopState::new(start.host, !show.view.fold_benign);
+    let mut user = TopUser { keys: keys(), state, failed: None, awaited };
     while !user.state.over {
         draw(&user.state).context("cannot draw on the terminal")?;
         if let Some(error) = user.failed {
@@ -110,9 +110,9 @@ async fn follow(
 }
 
 /// What the user sees and does, and what else is acted on whenever it comes.
-struct User {
+struct TopUser {
     keys: UnboundedReceiver<io::Result<Option<Key>>>,
-    state: State,
+    state: TopState,
     /// Why no more keys come.
     failed: Option<io::Error>,
     awaited: Awaited,
@@ -126,7 +126,7 @@ enum Incident {
     Look,
 }
 
-impl User {
+impl TopUser {
     /// Waits for the next one. May be dropped and called again.
     async fn next(&mut self) -> Incident {
         let key = async {
@@ -163,7 +163,7 @@ impl User {
         &mut self,
         reading: &Reading<R>,
         read: impl FnOnce(&mut R) -> T + Send + 'static,
-        mut draw: impl FnMut(&State) -> io::Result<()>,
+        mut draw: impl FnMut(&TopState) -> io::Result<()>,
     ) -> Result<T, Failure> {
         let act = |user: &mut Self, incident| {
             user.act(incident)?;
@@ -249,14 +249,14 @@ mod tests {
     fn user(
         netns: Vec<Choice<String>>,
         set: impl FnMut(usize, u32) -> io::Result<()> + 'static,
-    ) -> (User, UnboundedSender<io::Result<Option<Key>>>) {
+    ) -> (TopUser, UnboundedSender<io::Result<Option<Key>>>) {
         let inums = vec![None; netns.len()];
         let packets = Packets { netns, ..Packets::default() };
         let selected = Selected::new(Filter::NONE.netns);
         let awaited = Awaited::new(HostRoot::default(), &packets, &inums, set, selected);
         let (press, keys) = unbounded_channel();
-        let state = State::new(Host::default(), false);
-        (User { keys, state, failed: None, awaited }, press)
+        let state = TopState::new(Host::default(), false);
+        (TopUser { keys, state, failed: None, awaited }, press)
     }
 
     fn event_loop() -> runtime::Runtime {
@@ -273,7 +273,7 @@ mod tests {
             let in_time = released.recv_timeout(BOUND).is_ok();
             (in_time, press)
         };
-        let draw = |state: &State| {
+        let draw = |state: &TopState| {
             if state.over {
                 release.send(()).unwrap();
             }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::report::{
     conntrack::{self, ConntrackStats},
-    evidence::{Counters, Evidence, Link, Space},
+    evidence::{Counters, HostEvidence, Link, NetnsEvidence},
     facts::{Details, Field, Netns, Owner},
     finding::Unreachable,
     flow::Flow,
@@ -20,8 +20,8 @@ use crate::report::{
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     pub report: &'a Report,
-    before: &'a Evidence,
-    now: &'a Evidence,
+    before: &'a HostEvidence,
+    now: &'a HostEvidence,
     answers: &'a Answers,
     /// Who asks.
     rule: &'static Rule,
@@ -34,7 +34,7 @@ pub type Answered<T> = Result<Result<T, Unanswered>, Ask>;
 static NOT_ASKED: Answers = Answers::new();
 
 impl<'a> Facts<'a> {
-    pub fn new(report: &'a Report, before: &'a Evidence, now: &'a Evidence) -> Self {
+    pub fn new(report: &'a Report, before: &'a HostEvidence, now: &'a HostEvidence) -> Self {
         Self { report, before, now, answers: &NOT_ASKED, rule: &Rule::NONE }
     }
 
@@ -70,18 +70,19 @@ impl<'a> Facts<'a> {
     }
 
     /// The namespaces that were looked into.
-    pub fn spaces(&self) -> impl Iterator<Item = Changed<'a>> {
+    pub fn namespaces(&self) -> impl Iterator<Item = NetnsFacts<'a>> {
         let Self { before, now, rule, .. } = *self;
-        now.spaces.iter().map(move |(inum, space)| Changed {
+        now.namespaces.iter().map(move |(inum, namespace)| NetnsFacts {
             rule,
-            now: space,
-            before: before.spaces.get(inum).filter(|before| !restarted(before, space)),
+            now: namespace,
+            before: before.namespaces.get(inum).filter(|before| !restarted(before, namespace)),
         })
     }
 
     /// The namespace with this inode number.
-    pub fn space(&self, inum: u32) -> Option<Changed<'a>> {
-        self.spaces().find(|space| space.netns().is_some_and(|netns| netns.inum == inum))
+    pub fn namespace(&self, inum: u32) -> Option<NetnsFacts<'a>> {
+        self.namespaces()
+            .find(|namespace| namespace.netns().is_some_and(|netns| netns.inum == inum))
     }
 
     /// What a command starts with that is to run in `netns`.
@@ -100,19 +101,19 @@ impl<'a> Facts<'a> {
         let Some(Netns { inum, .. }) = netns else {
             return cannot("samples do not tell where the packets were dropped");
         };
-        let Some(space) = now.spaces.get(inum) else {
+        let Some(namespace) = now.namespaces.get(inum) else {
             if now.ended.contains(inum) {
                 let why = format!("{} has ended: no command can be run there", name(netns));
                 return Err(Unreachable { ended: true, why });
             }
             return cannot("it has ended, or no way into it is known here");
         };
-        match before.spaces.get(inum) {
-            Some(before) if restarted(before, space) => {
+        match before.namespaces.get(inum) {
+            Some(before) if restarted(before, namespace) => {
                 cannot("one of two that had the same number, of which the first has ended")
             }
             None => cannot("it began within the report, and its number may have been another's"),
-            Some(_) => match &space.prefix {
+            Some(_) => match &namespace.prefix {
                 Some(prefix) => Ok(prefix),
                 None => cannot("it ends with dropwatch"),
             },
@@ -213,11 +214,6 @@ impl<'a> Rows<'a> {
         Self(self.0.iter().filter(inside).copied().collect())
     }
 
-    /// Those of `space`, as [`Rows::of_netns`].
-    pub fn of(&self, space: Changed<'_>) -> Self {
-        space.netns().map_or_else(|| Self(Vec::new()), |netns| self.of_netns(netns.inum))
-    }
-
     /// Rows by the namespace that samples name for most of their drops; last, those for which they
     /// name none.
     pub fn by_netns(&self) -> Vec<(Option<&'a Netns>, Self)> {
@@ -255,9 +251,9 @@ impl<'a> Rows<'a> {
         found
     }
 
-    /// Those whose sampled packets were, for the larger part, dropped in `space`.
-    pub fn within(&self, space: Changed<'_>) -> Self {
-        space.netns().map_or_else(|| Self(Vec::new()), |netns| self.of_netns(netns.inum))
+    /// Those whose sampled packets were, for the larger part, dropped in `namespace`.
+    pub fn within(&self, namespace: NetnsFacts<'_>) -> Self {
+        namespace.netns().map_or_else(|| Self(Vec::new()), |netns| self.of_netns(netns.inum))
     }
 
     /// The port that more than half of their packets were for, as far as samples tell.
@@ -329,13 +325,13 @@ pub fn name(netns: Option<&Netns>) -> Cow<'_, str> {
 
 /// A namespace at the end of an interval, and at its begin if it was known then.
 #[derive(Clone, Copy, Debug)]
-pub struct Changed<'a> {
+pub struct NetnsFacts<'a> {
     rule: &'static Rule,
-    pub now: &'a Space,
-    before: Option<&'a Space>,
+    pub now: &'a NetnsEvidence,
+    before: Option<&'a NetnsEvidence>,
 }
 
-impl<'a> Changed<'a> {
+impl<'a> NetnsFacts<'a> {
     pub fn netns(&self) -> Option<&'a Netns> {
         self.now.netns.as_ref()
     }
@@ -374,31 +370,31 @@ impl<'a> Changed<'a> {
     }
 
     /// Devices that were there at the begin, too.
-    pub fn links(&self) -> impl Iterator<Item = ChangedLink<'a>> + use<'a> {
+    pub fn links(&self) -> impl Iterator<Item = LinkFacts<'a>> + use<'a> {
         let before = self.before;
         self.now.links.iter().filter_map(move |(index, now)| {
             let before = before?.links.get(index).filter(|before| before.name == now.name)?;
-            Some(ChangedLink { now, before })
+            Some(LinkFacts { now, before })
         })
     }
 }
 
-impl<'a> Changed<'a> {
+impl<'a> NetnsFacts<'a> {
     /// The device with this index, if it was there at the begin, too.
-    pub fn link(&self, index: u32) -> Option<ChangedLink<'a>> {
+    pub fn link(&self, index: u32) -> Option<LinkFacts<'a>> {
         let (now, before) = (self.now.links.get(&index)?, self.before?.links.get(&index)?);
-        (now.name == before.name).then_some(ChangedLink { now, before })
+        (now.name == before.name).then_some(LinkFacts { now, before })
     }
 }
 
 /// A device at the begin and at the end of an interval.
 #[derive(Clone, Copy, Debug)]
-pub struct ChangedLink<'a> {
+pub struct LinkFacts<'a> {
     pub now: &'a Link,
     before: &'a Link,
 }
 
-impl ChangedLink<'_> {
+impl LinkFacts<'_> {
     /// Packets that it sent in the interval.
     pub fn sent(&self) -> u64 {
         self.now.sent.saturating_sub(self.before.sent)
@@ -419,7 +415,7 @@ fn delta(before: &Counters, now: &Counters, name: &str) -> u64 {
 
 /// Whether these are two namespaces: the kernel gives the number of one that has ended again. Each
 /// has a cookie of its own; on kernels without, no counter of one ever falls.
-fn restarted(before: &Space, now: &Space) -> bool {
+fn restarted(before: &NetnsEvidence, now: &NetnsEvidence) -> bool {
     if let (Some(before), Some(now)) = (before.cookie, now.cookie) {
         return before != now;
     }

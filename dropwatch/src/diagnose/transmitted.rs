@@ -8,12 +8,12 @@
 use std::collections::BTreeSet;
 
 use super::{
-    facts::{ChangedLink, Facts},
+    facts::{Facts, LinkFacts},
     knowledge::{CORE, NOT_SPECIFIED, function_name},
 };
 use crate::report::{
     details::Device,
-    evidence::Evidence,
+    evidence::HostEvidence,
     model::{Location, Report},
     place::Place,
 };
@@ -34,8 +34,8 @@ const KNOWN: f64 = 0.9;
 pub fn settle(
     report: &mut Report,
     devices: &[(Place, Vec<Device>)],
-    before: &Evidence,
-    now: &Evidence,
+    before: &HostEvidence,
+    now: &HostEvidence,
 ) -> u64 {
     let facts = Facts::new(report, before, now);
     let named = |row: &Location| {
@@ -74,11 +74,11 @@ fn was_sent(facts: &Facts<'_>, row: &Location, devices: &[Device]) -> bool {
         return false;
     }
     let named: BTreeSet<(u32, u32)> = devices.iter().map(|it| (it.netns, it.index)).collect();
-    let link = |(netns, index): &(u32, u32)| facts.space(*netns)?.link(*index);
-    let Some(links) = named.iter().map(link).collect::<Option<Vec<ChangedLink<'_>>>>() else {
+    let link = |(netns, index): &(u32, u32)| facts.namespace(*netns)?.link(*index);
+    let Some(links) = named.iter().map(link).collect::<Option<Vec<LinkFacts<'_>>>>() else {
         return false;
     };
-    let lost = |link: &ChangedLink<'_>| LOSSES.iter().any(|loss| link.delta(loss) > 0);
+    let lost = |link: &LinkFacts<'_>| LOSSES.iter().any(|loss| link.delta(loss) > 0);
     let sent = links.iter().fold(0, |sum: u64, link| sum.saturating_add(link.sent()));
     let slack = ((row.count as f64 * SLACK) as u64).max(LEAST_SLACK);
     sent > 0 && row.count.abs_diff(sent) <= slack && !links.iter().any(lost)
@@ -93,14 +93,14 @@ mod tests {
         },
         *,
     };
-    use crate::report::evidence::{Link, Space};
+    use crate::report::evidence::{Link, NetnsEvidence};
 
     /// Numbers of two devices of the namespace 7.
     const ETH0: u32 = 2;
     const ETH1: u32 = 3;
 
     /// A host whose devices sent so many packets, and lost so many.
-    fn evidence(devices: &[(u32, u64, u64)]) -> Evidence {
+    fn evidence(devices: &[(u32, u64, u64)]) -> HostEvidence {
         let netns = Host::netns();
         let link = |(index, sent, lost): &(u32, u64, u64)| {
             let counters = [("tx_dropped", *lost), ("tx_errors", 0)].into_iter().collect();
@@ -110,8 +110,8 @@ mod tests {
         };
         let links = devices.iter().map(link).collect();
         let inum = netns.inum;
-        let space = Space { netns: Some(netns), links, ..Space::default() };
-        Evidence { spaces: [(inum, space)].into(), ..Evidence::default() }
+        let namespace = NetnsEvidence { netns: Some(netns), links, ..NetnsEvidence::default() };
+        HostEvidence { namespaces: [(inum, namespace)].into(), ..HostEvidence::default() }
     }
 
     fn device(index: u32, weight: u64) -> Device {

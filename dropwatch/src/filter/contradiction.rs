@@ -41,11 +41,11 @@ impl Range {
 pub fn check(
     keys: &Keys,
     packets: &Packets,
-    netns: &[Place],
+    netns: &[NetnsId],
     typed: &[String],
 ) -> Result<Vec<String>, String> {
     let places = packets.netns.iter().zip(netns);
-    let places: Vec<Choice<&Place>> =
+    let places: Vec<Choice<&NetnsId>> =
         places.map(|(choice, place)| Choice { exclude: choice.exclude, value: place }).collect();
     let mut rest = typed;
     let mut next = |length: usize| {
@@ -107,7 +107,7 @@ pub fn check(
 }
 
 /// What tells a namespace from others: its number, or its name while it has none.
-pub type Place = (Option<u32>, String);
+pub type NetnsId = (Option<u32>, String);
 
 /// Looks among the values of one option for those that others of it exclude; `covers` tells whether
 /// all that its second argument matches is matched by its first.

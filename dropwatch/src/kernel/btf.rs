@@ -30,7 +30,7 @@ pub enum BtfError {
 /// What a type is, `BTF_KIND_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum BtfKind {
     Int = 1,
     Ptr,
     Array,
@@ -52,10 +52,10 @@ pub enum Kind {
     Enum64,
 }
 
-impl Kind {
+impl BtfKind {
     fn new(kind: u8) -> Option<Self> {
-        use Kind::*;
-        const KINDS: [Kind; 19] = [
+        use BtfKind::*;
+        const KINDS: [BtfKind; 19] = [
             Int, Ptr, Array, Struct, Union, Enum, Fwd, Typedef, Volatile, Const, Restrict, Func,
             FuncProto, Var, Datasec, Float, DeclTag, TypeTag, Enum64,
         ];
@@ -65,27 +65,27 @@ impl Kind {
     /// Bytes behind the common part of a type with `vlen` elements.
     fn tail(self, vlen: usize) -> usize {
         match self {
-            Kind::Int | Kind::Var | Kind::DeclTag => 4,
-            Kind::Array => 12,
-            Kind::Enum | Kind::FuncProto => 8 * vlen,
-            Kind::Struct | Kind::Union | Kind::Datasec | Kind::Enum64 => 12 * vlen,
-            Kind::Ptr
-            | Kind::Fwd
-            | Kind::Typedef
-            | Kind::Volatile
-            | Kind::Const
-            | Kind::Restrict
-            | Kind::Func
-            | Kind::Float
-            | Kind::TypeTag => 0,
+            BtfKind::Int | BtfKind::Var | BtfKind::DeclTag => 4,
+            BtfKind::Array => 12,
+            BtfKind::Enum | BtfKind::FuncProto => 8 * vlen,
+            BtfKind::Struct | BtfKind::Union | BtfKind::Datasec | BtfKind::Enum64 => 12 * vlen,
+            BtfKind::Ptr
+            | BtfKind::Fwd
+            | BtfKind::Typedef
+            | BtfKind::Volatile
+            | BtfKind::Const
+            | BtfKind::Restrict
+            | BtfKind::Func
+            | BtfKind::Float
+            | BtfKind::TypeTag => 0,
         }
     }
 }
 
 /// A type, read in place.
 #[derive(Clone, Copy, Debug)]
-pub struct Type<'a> {
-    pub kind: Kind,
+pub struct BtfType<'a> {
+    pub kind: BtfKind,
     /// Elements: members, enumerators, parameters.
     pub vlen: usize,
     /// Empty for anonymous types.
@@ -154,7 +154,7 @@ impl<'a> Btf<'a> {
             let id = self.first_id.saturating_add(self.starts.len() as u32);
             let info = word(self.types, at + 4).ok_or(BtfError::Bounds("a type"))? as u32;
             let (kind, vlen) = (kind_of(info), vlen_of(info));
-            let kind = Kind::new(kind).ok_or(BtfError::UnknownKind { id, kind })?;
+            let kind = BtfKind::new(kind).ok_or(BtfError::UnknownKind { id, kind })?;
             self.starts.push(u32::try_from(at).map_err(|_| BtfError::Bounds("a type"))?);
             at += 12 + kind.tail(vlen);
         }
@@ -162,12 +162,12 @@ impl<'a> Btf<'a> {
     }
 
     /// The type numbered `id`; `None` for `void` (0) and numbers that are not given.
-    pub fn get(&self, id: u32) -> Option<Type<'a>> {
+    pub fn get(&self, id: u32) -> Option<BtfType<'a>> {
         let Some(index) = id.checked_sub(self.first_id) else { return self.base?.get(id) };
         let at = *self.starts.get(index as usize)? as usize;
         let info = word(self.types, at + 4)? as u32;
-        let (kind, vlen) = (Kind::new(kind_of(info))?, vlen_of(info));
-        Some(Type {
+        let (kind, vlen) = (BtfKind::new(kind_of(info))?, vlen_of(info));
+        Some(BtfType {
             kind,
             vlen,
             name: self.string(word(self.types, at)?),
@@ -178,17 +178,17 @@ impl<'a> Btf<'a> {
     }
 
     /// Types of this BTF, without those of its base.
-    pub fn types(&self) -> impl Iterator<Item = Type<'a>> + '_ {
+    pub fn types(&self) -> impl Iterator<Item = BtfType<'a>> + '_ {
         (self.first_id..).take(self.starts.len()).filter_map(|id| self.get(id))
     }
 
     /// Types of one of these kinds of this BTF, without those of its base.
     ///
     /// A kernel has 150,000 types: the kind is looked at before the name is.
-    pub fn of_kinds<'b>(&'b self, kinds: &'b [Kind]) -> impl Iterator<Item = Type<'a>> + 'b {
+    pub fn of_kinds<'b>(&'b self, kinds: &'b [BtfKind]) -> impl Iterator<Item = BtfType<'a>> + 'b {
         let is_of_kinds = |start: u32| {
             let info = word(self.types, start as usize + 4).unwrap_or(0) as u32;
-            Kind::new(kind_of(info)).is_some_and(|kind| kinds.contains(&kind))
+            BtfKind::new(kind_of(info)).is_some_and(|kind| kinds.contains(&kind))
         };
         let ids =
             (self.first_id..).zip(&self.starts).filter(move |(_, start)| is_of_kinds(**start));
@@ -196,21 +196,21 @@ impl<'a> Btf<'a> {
     }
 
     /// Enumerations of this BTF, without those of its base.
-    pub fn enums(&self) -> impl Iterator<Item = Type<'a>> + '_ {
-        self.of_kinds(&[Kind::Enum, Kind::Enum64])
+    pub fn enums(&self) -> impl Iterator<Item = BtfType<'a>> + '_ {
+        self.of_kinds(&[BtfKind::Enum, BtfKind::Enum64])
     }
 
     /// First enumeration of that name that has enumerators.
-    pub fn find_enum(&self, name: &str) -> Option<Type<'a>> {
+    pub fn find_enum(&self, name: &str) -> Option<BtfType<'a>> {
         self.enums().find(|ty| ty.vlen > 0 && ty.name == name)
     }
 
     /// Names and values of an enumeration; nothing for another kind of type. Unsigned 64-bit
     /// values past `i64::MAX` wrap.
-    pub fn enumerators(&self, ty: Type<'a>) -> impl Iterator<Item = (&'a str, i64)> + '_ {
+    pub fn enumerators(&self, ty: BtfType<'a>) -> impl Iterator<Item = (&'a str, i64)> + '_ {
         let width = match ty.kind {
-            Kind::Enum => 8,
-            Kind::Enum64 => 12,
+            BtfKind::Enum => 8,
+            BtfKind::Enum64 => 12,
             _ => usize::MAX,
         };
         ty.tail.chunks_exact(width).filter_map(move |element| {
@@ -226,9 +226,9 @@ impl<'a> Btf<'a> {
     }
 
     /// Structures by their names, found in one walk; the first that has members.
-    pub fn find_structs<const N: usize>(&self, names: [&str; N]) -> [Option<Type<'a>>; N] {
+    pub fn find_structs<const N: usize>(&self, names: [&str; N]) -> [Option<BtfType<'a>>; N] {
         let mut found = [None; N];
-        for ty in self.of_kinds(&[Kind::Struct]).filter(|ty| ty.vlen > 0) {
+        for ty in self.of_kinds(&[BtfKind::Struct]).filter(|ty| ty.vlen > 0) {
             if let Some(index) = names.iter().position(|name| *name == ty.name)
                 && found[index].is_none()
             {
@@ -241,9 +241,9 @@ impl<'a> Btf<'a> {
     /// Bytes from the start of a structure to the member at `path`, whose parts are separated by
     /// dots: `ns.inum`. Members of anonymous structures and unions belong to what encloses them,
     /// as in C. `None` where there is no such member, or it is a bit field.
-    pub fn offset_of(&self, ty: Type<'a>, path: &str) -> Option<u32> {
+    pub fn offset_of(&self, ty: BtfType<'a>, path: &str) -> Option<u32> {
         let (name, rest) = path.split_once('.').map_or((path, None), |(a, b)| (a, Some(b)));
-        let Member { bits, width: 0, ty: member } = self.member(ty, name, MAX_CHAIN)? else {
+        let BtfMember { bits, width: 0, ty: member } = self.member(ty, name, MAX_CHAIN)? else {
             return None;
         };
         let offset = (bits % 8 == 0).then_some(bits / 8)?;
@@ -253,14 +253,14 @@ impl<'a> Btf<'a> {
 
     /// Bits from the start of a structure to the bit field `name`, which is one bit wide. On a
     /// little-endian machine, bit 0 of a byte is its lowest.
-    pub fn bit_of(&self, ty: Type<'a>, name: &str) -> Option<u32> {
-        let Member { bits, width, .. } = self.member(ty, name, MAX_CHAIN)?;
+    pub fn bit_of(&self, ty: BtfType<'a>, name: &str) -> Option<u32> {
+        let BtfMember { bits, width, .. } = self.member(ty, name, MAX_CHAIN)?;
         (width == 1).then_some(bits)
     }
 
     /// A member by its name; looks into anonymous members, `depth` deep.
-    fn member(&self, ty: Type<'a>, name: &str, depth: usize) -> Option<Member> {
-        if !matches!(ty.kind, Kind::Struct | Kind::Union) {
+    fn member(&self, ty: BtfType<'a>, name: &str, depth: usize) -> Option<BtfMember> {
+        if !matches!(ty.kind, BtfKind::Struct | BtfKind::Union) {
             return None;
         }
         // The flag that marks signed enumerations says here that offsets hold bit-field sizes.
@@ -270,22 +270,26 @@ impl<'a> Btf<'a> {
                 (self.string(word(member, 0)?), word(member, 4)? as u32, word(member, 8)? as u32);
             let (width, bits) = if sized { (bits >> 24, bits & 0x00ff_ffff) } else { (0, bits) };
             if own == name {
-                return Some(Member { bits, width, ty });
+                return Some(BtfMember { bits, width, ty });
             }
             if !own.is_empty() || depth == 0 {
                 return None;
             }
             let inner = self.member(self.resolved(ty)?, name, depth - 1)?;
-            Some(Member { bits: bits + inner.bits, ..inner })
+            Some(BtfMember { bits: bits + inner.bits, ..inner })
         })
     }
 
     /// The type behind typedefs and qualifiers.
-    fn resolved(&self, id: u32) -> Option<Type<'a>> {
+    fn resolved(&self, id: u32) -> Option<BtfType<'a>> {
         let mut ty = self.get(id)?;
         for _ in 0..MAX_CHAIN {
             match ty.kind {
-                Kind::Typedef | Kind::Const | Kind::Volatile | Kind::Restrict | Kind::TypeTag => {
+                BtfKind::Typedef
+                | BtfKind::Const
+                | BtfKind::Volatile
+                | BtfKind::Restrict
+                | BtfKind::TypeTag => {
                     ty = self.get(ty.size_or_type)?;
                 }
                 _ => return Some(ty),
@@ -308,27 +312,29 @@ impl<'a> Btf<'a> {
         // `struct btf_param`: name and type, four bytes each.
         let (parameters, _) = self.tracepoint(event)?.tail.as_chunks::<8>();
         parameters.iter().skip(1).position(|[_, _, _, _, ty @ ..]| {
-            let ty = self.get(u32::from_ne_bytes(*ty)).filter(|ty| ty.kind == Kind::Ptr);
+            let ty = self.get(u32::from_ne_bytes(*ty)).filter(|ty| ty.kind == BtfKind::Ptr);
             let target = ty.and_then(|ty| self.without_qualifiers(ty.size_or_type));
-            target.is_some_and(|ty| matches!(ty.kind, Kind::Struct | Kind::Fwd) && ty.name == name)
+            target.is_some_and(|ty| {
+                matches!(ty.kind, BtfKind::Struct | BtfKind::Fwd) && ty.name == name
+            })
         })
     }
 
     /// The function that a program at the tracepoint `event` is, with its parameters.
-    fn tracepoint(&self, event: &str) -> Option<Type<'a>> {
+    fn tracepoint(&self, event: &str) -> Option<BtfType<'a>> {
         let name = format!("btf_trace_{event}");
-        let typedef = self.of_kinds(&[Kind::Typedef]).find(|ty| ty.name == name)?;
+        let typedef = self.of_kinds(&[BtfKind::Typedef]).find(|ty| ty.name == name)?;
         let pointer = self.without_qualifiers(typedef.size_or_type)?;
         let function = self.without_qualifiers(pointer.size_or_type)?;
-        (pointer.kind == Kind::Ptr && function.kind == Kind::FuncProto).then_some(function)
+        (pointer.kind == BtfKind::Ptr && function.kind == BtfKind::FuncProto).then_some(function)
     }
 
     /// The type `id`, behind names and qualifiers that it has.
-    fn without_qualifiers(&self, id: u32) -> Option<Type<'a>> {
+    fn without_qualifiers(&self, id: u32) -> Option<BtfType<'a>> {
         let mut ty = self.get(id)?;
         for _ in 0..MAX_CHAIN {
             ty = match ty.kind {
-                Kind::Typedef | Kind::Const | Kind::Volatile | Kind::Restrict => {
+                BtfKind::Typedef | BtfKind::Const | BtfKind::Volatile | BtfKind::Restrict => {
                     self.get(ty.size_or_type)?
                 }
                 _ => return Some(ty),
@@ -349,7 +355,7 @@ impl<'a> Btf<'a> {
 }
 
 /// Where a member is, and what.
-struct Member {
+struct BtfMember {
     /// From the start of the structure.
     bits: u32,
     /// Bits of a bit field; 0 for any other member.

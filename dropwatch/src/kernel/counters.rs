@@ -28,7 +28,7 @@ type Selected<'a> = &'a dyn Fn(&str, &str) -> bool;
 /// Counters of the namespace of this process, and of all CPUs together. What a host lacks (IPv6
 /// may be off) is missing.
 pub fn read(root: &HostRoot) -> Counters {
-    let mut reader = Reader::of(&|_, _| true);
+    let mut reader = CounterReader::of(&|_, _| true);
     reader.read_namespace(root, "proc/net");
     reader.read_host(root);
     reader.counters
@@ -36,14 +36,14 @@ pub fn read(root: &HostRoot) -> Counters {
 
 /// The counters of the calling thread's namespace that `selected` says yes to.
 pub(super) fn of_namespace(root: &HostRoot, selected: Selected<'_>) -> Counters {
-    let mut reader = Reader::of(selected);
+    let mut reader = CounterReader::of(selected);
     reader.read_namespace(root, "proc/thread-self/net");
     reader.counters
 }
 
 /// What rises and falls in the calling thread's namespace: sockets, and memory for fragments.
 pub(super) fn gauges_of_namespace(root: &HostRoot) -> Counters {
-    let mut reader = Reader::of(&|_, _| true);
+    let mut reader = CounterReader::of(&|_, _| true);
     for name in ["sockstat", "sockstat6"] {
         let file = root.open(format!("proc/thread-self/net/{name}"));
         let _skipped = file.and_then(|file| reader.add_sockstat(file));
@@ -53,18 +53,18 @@ pub(super) fn gauges_of_namespace(root: &HostRoot) -> Counters {
 
 /// Counters that belong to no namespace: of CPUs and neighbour tables.
 pub(super) fn of_host(root: &HostRoot) -> Counters {
-    let mut reader = Reader::of(&|_, _| true);
+    let mut reader = CounterReader::of(&|_, _| true);
     reader.read_host(root);
     reader.counters
 }
 
 /// Reads files into counters. What was read of one before an error is still true.
-struct Reader<'a> {
+struct CounterReader<'a> {
     counters: Counters,
     selected: Selected<'a>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> CounterReader<'a> {
     fn of(selected: Selected<'a>) -> Self {
         Self { counters: Counters::default(), selected }
     }
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn names_and_values_are_paired_within_their_group() {
-        let mut reader = Reader::of(&|_, _| true);
+        let mut reader = CounterReader::of(&|_, _| true);
         let text = "Tcp: MaxConn InErrs\nTcp: -1 7\nUdp: NoPorts Odd\nUdp: 3\nIp: A\nIcmp: 9\n";
         reader.add_pairs(text.as_bytes()).expect("reads");
         assert_eq!(reader.counters.get("Tcp.InErrs"), Some(7));
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn ipv6_names_are_taken_apart() {
-        let mut reader = Reader::of(&|_, _| true);
+        let mut reader = CounterReader::of(&|_, _| true);
         let text = "Ip6InNoRoutes    \t4\nUdpLite6InErrors 5\nIcmp6InErrors x\nodd\n\n";
         reader.add_snmp6(text.as_bytes()).expect("reads");
         assert_eq!(reader.counters.get("Ip6.InNoRoutes"), Some(4));
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn gauges_stand_beside_their_names() {
-        let mut reader = Reader::of(&|_, _| true);
+        let mut reader = CounterReader::of(&|_, _| true);
         let text = "sockets: used 9\nFRAG: inuse 2 memory 1536\nodd\nTCP: inuse x mem\n";
         reader.add_sockstat(text.as_bytes()).expect("reads");
         let expected = [("sockets.used", 9), ("FRAG.inuse", 2), ("FRAG.memory", 1536)];
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn cpus_are_added_up() {
-        let mut reader = Reader::of(&|_, _| true);
+        let mut reader = CounterReader::of(&|_, _| true);
         let text = "ff 2 3 0 0 0 0 0 0 0 a 0\n1 1 1\n";
         reader.add_softnet(text.as_bytes()).expect("reads");
         assert_eq!(reader.counters.get("softnet.processed"), Some(256));
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn neighbour_tables_have_a_size_and_counters_of_each_cpu() {
-        let mut reader = Reader::of(&|_, _| true);
+        let mut reader = CounterReader::of(&|_, _| true);
         let text = "entries,allocs destroys\nentries  res_failed table_fulls\n";
         reader.add_neighbours("t", text.as_bytes()).expect("reads");
         assert_eq!(reader.counters, Counters::default(), "names alone");
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn what_nobody_wants_is_left_out() {
-        let mut reader = Reader::of(&|group, name| (group, name) == ("Udp", "NoPorts"));
+        let mut reader = CounterReader::of(&|group, name| (group, name) == ("Udp", "NoPorts"));
         reader.add_pairs("Udp: InErrors NoPorts\nUdp: 1 2\n".as_bytes()).expect("reads");
         assert_eq!(reader.counters, [("Udp.NoPorts", 2)].into_iter().collect());
     }

@@ -30,12 +30,12 @@ use super::{
 };
 use crate::report::{
     conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable},
-    evidence::{Evidence, Settings, Space, WatchList},
+    evidence::{HostEvidence, NetnsEvidence, SettingValues, WatchList},
     question::{Answers, Ask},
 };
 
 /// Most namespaces looked into: those that samples name come first.
-const MAX_SPACES: usize = 256;
+const MAX_NAMESPACES: usize = 256;
 /// How long a namespace where nothing happens is left alone; a little less than the default
 /// interval.
 const QUIET: Duration = Duration::from_millis(4_500);
@@ -43,11 +43,11 @@ const QUIET: Duration = Duration::from_millis(4_500);
 const SEARCH: u32 = 12;
 /// Most namespaces of a report of which it is proved that they have ended: each proof looks at every
 /// process.
-const MAX_LOST: usize = 16;
+const MAX_MISSING: usize = 16;
 /// Most devices of a namespace whose own settings are read.
 const MAX_DEVICES: usize = 32;
 /// How long what a full table holds is believed.
-const KEPT: Duration = Duration::from_secs(60);
+const TABLE_AGE: Duration = Duration::from_secs(60);
 /// How long a report waits for what full tables hold, for all of them together: nothing else goes on
 /// meanwhile.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -58,24 +58,24 @@ const TOP: usize = 3;
 pub struct Collector {
     root: HostRoot,
     watch: WatchList,
-    places: BTreeMap<u32, Known>,
+    known: BTreeMap<u32, KnownNetns>,
     until_search: u32,
     /// Quiet namespaces are looked into as well, this time.
     everywhere: bool,
-    before: Evidence,
-    now: Evidence,
-    tables: BTreeMap<u32, Contents>,
+    before: HostEvidence,
+    now: HostEvidence,
+    tables: BTreeMap<u32, TableReading>,
     answering: Busy,
 }
 
 /// A namespace, and when it was looked into.
-struct Known {
-    place: ReachableNetns,
+struct KnownNetns {
+    reachable: ReachableNetns,
     read: Option<Instant>,
 }
 
 /// What a table holds, or the thread that is reading it.
-struct Contents {
+struct TableReading {
     since: Instant,
     table: Option<ConntrackTable>,
     reading: Option<Receiver<ConntrackTable>>,
@@ -88,11 +88,11 @@ impl Collector {
         let mut collector = Self {
             root: root.clone(),
             watch,
-            places: BTreeMap::new(),
+            known: BTreeMap::new(),
             until_search: 0,
             everywhere: true,
-            before: Evidence::default(),
-            now: Evidence::default(),
+            before: HostEvidence::default(),
+            now: HostEvidence::default(),
             tables: BTreeMap::new(),
             answering: Busy::default(),
         };
@@ -103,44 +103,49 @@ impl Collector {
     /// Reads everything anew; what was read before becomes [`Collector::before`]. `sampled` are the
     /// namespaces in which samples of the interval were dropped.
     pub fn read(&mut self, namespaces: &mut Namespaces, sampled: &BTreeSet<u32>) {
-        self.find_places(namespaces, sampled);
+        self.find_namespaces(namespaces, sampled);
         let everywhere = std::mem::take(&mut self.everywhere);
-        let mut spaces = BTreeMap::new();
-        for (inum, known) in &mut self.places {
-            let (before, sampled) = (self.now.spaces.get(inum), sampled.contains(inum));
+        let mut read = BTreeMap::new();
+        for (inum, known) in &mut self.known {
+            let (before, sampled) = (self.now.namespaces.get(inum), sampled.contains(inum));
             let quiet = known.read.filter(|read| read.elapsed() < QUIET);
             if let (false, false, Some(before), Some(_)) = (everywhere, sampled, before, quiet)
                 && before.settings.is_empty()
             {
-                spaces.insert(*inum, before.clone());
+                read.insert(*inum, before.clone());
                 continue;
             }
             known.read = Some(Instant::now());
-            let reading = read_space(&self.root, &self.watch, &known.place, before, sampled)
-                .or_else(|error| {
-                    // What led there may be gone, and something else still lead there.
-                    let other = namespaces.reach(*inum).filter(|place| *place != known.place);
-                    known.place = other.ok_or(error)?;
-                    read_space(&self.root, &self.watch, &known.place, before, sampled)
-                });
+            let read_at = |netns: &ReachableNetns| {
+                read_namespace(&self.root, &self.watch, netns, before, sampled)
+            };
+            let reading = read_at(&known.reachable).or_else(|error| {
+                // The process or file that led there may be gone, while another one still does.
+                let other = namespaces.reach(*inum).filter(|it| *it != known.reachable);
+                known.reachable = other.ok_or(error)?;
+                read_at(&known.reachable)
+            });
             match reading {
-                Ok(space) => {
-                    spaces.insert(*inum, space);
+                Ok(namespace) => {
+                    read.insert(*inum, namespace);
                 }
                 // Gone, or closed to us: not worth another thread until it is found again.
                 Err(error) => log::debug!("not looking into namespace {inum}: {error}"),
             }
         }
-        let lost = sampled.iter().filter(|inum| !spaces.contains_key(inum)).take(MAX_LOST);
-        let ended = lost.copied().filter(|inum| namespaces.has_ended(*inum)).collect();
-        self.places.retain(|inum, _| spaces.contains_key(inum));
+        let missing = sampled.iter().filter(|inum| !read.contains_key(inum)).take(MAX_MISSING);
+        let ended = missing.copied().filter(|inum| namespaces.has_ended(*inum)).collect();
+        self.known.retain(|inum, _| read.contains_key(inum));
         let host = counters::of_host(&self.root);
-        let lossy = spaces.values().any(|space| !space.settings.is_empty())
+        let lossy = read.values().any(|namespace| !namespace.settings.is_empty())
             || self.watch.host_losses.iter().any(|loss| host.get(loss) != self.now.host.get(loss));
-        let settings =
-            if lossy { settings(&self.root, &self.watch.host_settings) } else { Settings::new() };
+        let settings = if lossy {
+            settings(&self.root, &self.watch.host_settings)
+        } else {
+            SettingValues::new()
+        };
         let host_prefix = namespaces.host_prefix();
-        let now = Evidence { host, settings, spaces, ended, host_prefix };
+        let now = HostEvidence { host, settings, namespaces: read, ended, host_prefix };
         self.before = std::mem::replace(&mut self.now, now);
         self.read_tables();
     }
@@ -151,11 +156,11 @@ impl Collector {
     }
 
     /// The host at the end of the report before, or when the run began.
-    pub fn before(&self) -> &Evidence {
+    pub fn before(&self) -> &HostEvidence {
         &self.before
     }
 
-    pub fn now(&self) -> &Evidence {
+    pub fn now(&self) -> &HostEvidence {
         &self.now
     }
 
@@ -163,19 +168,19 @@ impl Collector {
     /// what it returns: one such is for one report.
     pub fn answerer(&self) -> impl FnMut(&[Ask], &mut Answers) + '_ {
         let mut inquiry = Inquiry::new(self.answering.clone(), |inum| {
-            let (known, space) = (self.places.get(&inum)?, self.now.spaces.get(&inum)?);
-            Some(Asked { netns: known.place.clone(), cookie: space.cookie })
+            let (known, namespace) = (self.known.get(&inum)?, self.now.namespaces.get(&inum)?);
+            Some(Asked { netns: known.reachable.clone(), cookie: namespace.cookie })
         });
         move |asks, answers| inquiry.answer(asks, answers)
     }
 
-    fn find_places(&mut self, namespaces: &mut Namespaces, sampled: &BTreeSet<u32>) {
+    fn find_namespaces(&mut self, namespaces: &mut Namespaces, sampled: &BTreeSet<u32>) {
         for inum in sampled {
-            if self.places.len() < MAX_SPACES
-                && !self.places.contains_key(inum)
-                && let Some(place) = namespaces.reach(*inum)
+            if self.known.len() < MAX_NAMESPACES
+                && !self.known.contains_key(inum)
+                && let Some(reachable) = namespaces.reach(*inum)
             {
-                self.places.insert(*inum, Known { place, read: None });
+                self.known.insert(*inum, KnownNetns { reachable, read: None });
             }
         }
         if self.until_search > 0 {
@@ -183,50 +188,51 @@ impl Collector {
             return;
         }
         self.until_search = SEARCH;
-        for place in namespaces.all() {
-            if self.places.len() < MAX_SPACES {
-                let known = Known { place, read: None };
-                self.places.entry(known.place.netns.inum).or_insert(known);
+        for reachable in namespaces.all() {
+            if self.known.len() < MAX_NAMESPACES {
+                let known = KnownNetns { reachable, read: None };
+                self.known.entry(known.reachable.netns.inum).or_insert(known);
             }
         }
     }
 
     /// Has full tables looked through, and takes what was found.
     fn read_tables(&mut self) {
-        let refusing = |inum: &u32, space: &Space| {
-            let before = self.before.spaces.get(inum).and_then(|before| before.conntrack);
+        let refusing = |inum: &u32, namespace: &NetnsEvidence| {
+            let before = self.before.namespaces.get(inum).and_then(|before| before.conntrack);
             let drops = |stats: &ConntrackStats| stats.counters.get(ConntrackCounter::Drop);
-            space.conntrack.zip(before).is_some_and(|(now, then)| drops(&now) != drops(&then))
+            namespace.conntrack.zip(before).is_some_and(|(now, then)| drops(&now) != drops(&then))
         };
-        self.tables.retain(|inum, _| self.places.contains_key(inum));
+        self.tables.retain(|inum, _| self.known.contains_key(inum));
         let full: Vec<u32> = self
             .now
-            .spaces
+            .namespaces
             .iter()
-            .filter(|(inum, space)| refusing(inum, space))
+            .filter(|(inum, namespace)| refusing(inum, namespace))
             .map(|(inum, _)| *inum)
             .collect();
         // All are being read before the first is waited for.
         for inum in &full {
-            let fresh = self.tables.get(inum).is_some_and(|known| known.since.elapsed() < KEPT);
-            if let (false, Some(Known { place, .. })) = (fresh, self.places.get(inum)) {
-                self.tables.insert(*inum, Contents::read(&self.root, place));
+            let fresh =
+                self.tables.get(inum).is_some_and(|known| known.since.elapsed() < TABLE_AGE);
+            if let (false, Some(KnownNetns { reachable, .. })) = (fresh, self.known.get(inum)) {
+                self.tables.insert(*inum, TableReading::read(&self.root, reachable));
             }
         }
         for (inum, table) in take(&mut self.tables, &full, Instant::now() + PATIENCE) {
-            if let Some(space) = self.now.spaces.get_mut(&inum) {
-                space.table = table;
+            if let Some(namespace) = self.now.namespaces.get_mut(&inum) {
+                namespace.table = table;
             }
         }
     }
 }
 
-impl Contents {
-    fn read(root: &HostRoot, place: &ReachableNetns) -> Self {
-        let (root, place) = (root.clone(), place.clone());
+impl TableReading {
+    fn read(root: &HostRoot, reachable: &ReachableNetns) -> Self {
+        let (root, reachable) = (root.clone(), reachable.clone());
         let (sender, receiver) = mpsc::channel();
         let work = move || {
-            if let Ok(reading) = conntrack::read(&root, &place) {
+            if let Ok(reading) = conntrack::read(&root, &reachable) {
                 let table = reading.tally.table(TOP, &reading.timeouts);
                 // Nobody waits any more when the run has ended.
                 let _ = sender.send(table);
@@ -251,7 +257,7 @@ impl Contents {
 
 /// What the tables of these namespaces hold, as far as they are read by `deadline`.
 fn take(
-    tables: &mut BTreeMap<u32, Contents>,
+    tables: &mut BTreeMap<u32, TableReading>,
     inums: &[u32],
     deadline: Instant,
 ) -> Vec<(u32, Option<ConntrackTable>)> {
@@ -259,50 +265,50 @@ fn take(
     inums.iter().map(take).collect()
 }
 
-/// Reads the namespace at `place`. Its settings only if it has losses or is `sampled`.
-fn read_space(
+/// Reads the namespace at `reachable`. Its settings only if it has losses or is `sampled`.
+fn read_namespace(
     root: &HostRoot,
     watch: &WatchList,
-    place: &ReachableNetns,
-    before: Option<&Space>,
+    reachable: &ReachableNetns,
+    before: Option<&NetnsEvidence>,
     sampled: bool,
-) -> io::Result<Space> {
-    place.enter(|| {
+) -> io::Result<NetnsEvidence> {
+    reachable.enter(|| {
         let counters = counters::of_namespace(root, &|group, name| watch.has_counter(group, name));
-        let mut space = Space {
-            netns: Some(place.netns.clone()),
-            prefix: place.prefix.clone(),
+        let mut namespace = NetnsEvidence {
+            netns: Some(reachable.netns.clone()),
+            prefix: reachable.prefix.clone(),
             cookie: cookie(),
             counters,
             conntrack: conntrack::stats_here(root).ok(),
             // Without them the rules about devices find nothing.
             links: links::read().unwrap_or_default(),
-            ..Space::default()
+            ..NetnsEvidence::default()
         };
-        let overflows = |space: &Space| space.counters.get(watch.overflows);
-        if before.is_some_and(|before| overflows(before) != overflows(&space)) {
-            space.fullest_listener = listeners::fullest(root);
+        let overflows = |namespace: &NetnsEvidence| namespace.counters.get(watch.overflows);
+        if before.is_some_and(|before| overflows(before) != overflows(&namespace)) {
+            namespace.fullest_listener = listeners::fullest(root);
         }
-        if sampled || before.is_some_and(|before| is_lossy(before, &space)) {
-            space.gauges = counters::gauges_of_namespace(root);
-            space.settings = settings(root, &watch.settings);
-            for link in space.links.values().take(MAX_DEVICES) {
+        if sampled || before.is_some_and(|before| is_lossy(before, &namespace)) {
+            namespace.gauges = counters::gauges_of_namespace(root);
+            namespace.settings = settings(root, &watch.settings);
+            for link in namespace.links.values().take(MAX_DEVICES) {
                 let names =
                     watch.device_settings.iter().map(|name| name.replace("DEV", &link.name));
-                space.settings.extend(values(root, names));
+                namespace.settings.extend(values(root, names));
             }
         }
-        Ok(space)
+        Ok(namespace)
     })
 }
 
 /// Whether anything that a rule looks at has counted between the two.
-fn is_lossy(before: &Space, now: &Space) -> bool {
-    let links = |space: &Space| -> Vec<_> {
-        space.links.values().map(|link| link.counters.clone()).collect()
+fn is_lossy(before: &NetnsEvidence, now: &NetnsEvidence) -> bool {
+    let links = |namespace: &NetnsEvidence| -> Vec<_> {
+        namespace.links.values().map(|link| link.counters.clone()).collect()
     };
-    let conntrack = |space: &Space| {
-        let counters = space.conntrack.map(|stats| stats.counters);
+    let conntrack = |namespace: &NetnsEvidence| {
+        let counters = namespace.conntrack.map(|stats| stats.counters);
         let lost = [
             ConntrackCounter::Drop,
             ConntrackCounter::InsertFailed,
@@ -315,11 +321,11 @@ fn is_lossy(before: &Space, now: &Space) -> bool {
         || links(before) != links(now)
 }
 
-fn settings(root: &HostRoot, names: &[&str]) -> Settings {
+fn settings(root: &HostRoot, names: &[&str]) -> SettingValues {
     values(root, names.iter().map(|name| (*name).to_owned()))
 }
 
-fn values(root: &HostRoot, names: impl Iterator<Item = String>) -> Settings {
+fn values(root: &HostRoot, names: impl Iterator<Item = String>) -> SettingValues {
     names.filter_map(|name| Some((name.clone(), root.sysctl(&name).ok()?))).collect()
 }
 
@@ -338,8 +344,8 @@ mod tests {
         }
     }
 
-    fn is_own(space: &Space) -> bool {
-        space.prefix.as_deref() == Some("") && space.cookie == cookie()
+    fn is_own(namespace: &NetnsEvidence) -> bool {
+        namespace.prefix.as_deref() == Some("") && namespace.cookie == cookie()
     }
 
     #[test]
@@ -347,13 +353,13 @@ mod tests {
         let root = HostRoot::default();
         let mut namespaces = Namespaces::new(&root);
         let mut collector = Collector::new(&root, &mut namespaces, watched());
-        assert_eq!(collector.before(), &Evidence::default());
+        assert_eq!(collector.before(), &HostEvidence::default());
         collector.read(&mut namespaces, &BTreeSet::new());
         let (before, now) = (collector.before(), collector.now());
         assert!(now.host.iter().next().is_some(), "no counter of the host");
-        let own = now.spaces.values().find(|space| is_own(space)).expect("our own");
+        let own = now.namespaces.values().find(|namespace| is_own(namespace)).expect("our own");
         let inum = own.netns.as_ref().expect("known").inum;
-        assert!(before.spaces.contains_key(&inum));
+        assert!(before.namespaces.contains_key(&inum));
         assert!(own.counters.get("Udp.NoPorts").is_some(), "{:?}", own.counters);
         assert_eq!(own.counters.get("Udp.InDatagrams"), None, "no rule looks at it");
         assert!(own.links.values().any(|link| link.name == "lo"));
@@ -370,7 +376,8 @@ mod tests {
                 sender.send(ConntrackTable::default()).expect("its reader is there");
             }
             senders.push(sender);
-            let contents = Contents { since: Instant::now(), table: None, reading: Some(receiver) };
+            let contents =
+                TableReading { since: Instant::now(), table: None, reading: Some(receiver) };
             tables.insert(inum, contents);
         }
         let begin = Instant::now();
@@ -388,10 +395,10 @@ mod tests {
         let root = HostRoot::default();
         let mut namespaces = Namespaces::new(&root);
         let mut collector = Collector::new(&root, &mut namespaces, watched());
-        let own = collector.now().spaces.iter().find(|(_, space)| is_own(space));
+        let own = collector.now().namespaces.iter().find(|(_, namespace)| is_own(namespace));
         let inum = *own.expect("our own").0;
         collector.read(&mut namespaces, &[inum].into());
-        let own = &collector.now().spaces[&inum];
+        let own = &collector.now().namespaces[&inum];
         assert!(own.settings.contains_key("net.ipv4.ip_forward"), "{:?}", own.settings);
         assert!(own.gauges.get("FRAG.memory").is_some(), "{:?}", own.gauges);
         assert!(own.settings.contains_key("net/ipv4/conf/lo/rp_filter"), "{:?}", own.settings);

@@ -7,7 +7,7 @@ pub const MAX_LINE: usize = 1024;
 
 /// A symbol as printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Line<'a> {
+pub struct KallsymsLine<'a> {
     /// Zero where the kernel hides addresses.
     pub address: u64,
     /// As `nm` prints it: lower case is local, upper case global.
@@ -17,7 +17,7 @@ pub struct Line<'a> {
     pub module: Option<&'a str>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> KallsymsLine<'a> {
     /// Parses a line without its newline; `None` where it is not of the form above.
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         let (address, rest) = hex(line)?;
@@ -76,15 +76,20 @@ fn hex(line: &[u8]) -> Option<(u64, &[u8])> {
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Option<Line<'_>> {
-        Line::parse(line.as_bytes())
+    fn parse(line: &str) -> Option<KallsymsLine<'_>> {
+        KallsymsLine::parse(line.as_bytes())
     }
 
     #[test]
     fn reads_kernel_and_module_symbols() {
         assert_eq!(
             parse("ffffffff81000000 T _stext"),
-            Some(Line { address: 0xffff_ffff_8100_0000, kind: b'T', name: "_stext", module: None })
+            Some(KallsymsLine {
+                address: 0xffff_ffff_8100_0000,
+                kind: b'T',
+                name: "_stext",
+                module: None
+            })
         );
         assert_eq!(
             parse("ffffffffc0225010 t veth_xmit.isra.0\t[veth]")
@@ -108,7 +113,7 @@ mod tests {
         ] {
             assert_eq!(parse(line), None, "{line:?}");
         }
-        assert_eq!(Line::parse(b"ffffffff81000000 T na\xffme"), None);
+        assert_eq!(KallsymsLine::parse(b"ffffffff81000000 T na\xffme"), None);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use super::{
     reasons::Reasons,
     root::{self, HostRoot, Tracefs},
     status::{self, Status, failure},
-    tracefs::Format,
+    tracefs::EventFormat,
 };
 use crate::report::{
     Names,
@@ -218,7 +218,7 @@ impl Opened {
         let (reasons, source, kfree_skb_args) = match vmlinux {
             Ok(Vmlinux { reasons: Some(reasons), args, .. }) => {
                 let subsystems = reasons.subsystems().map(str::to_owned).collect();
-                let source = status::Reasons::Btf { core: reasons.core(), subsystems };
+                let source = status::ReasonSource::Btf { core: reasons.core(), subsystems };
                 (reasons, source, args)
             }
             Ok(Vmlinux { reasons: None, args, .. }) => {
@@ -285,20 +285,20 @@ fn from_tracefs(
     format: &Result<Vec<u8>, String>,
     btf: String,
     absent: bool,
-) -> (Reasons, status::Reasons) {
+) -> (Reasons, status::ReasonSource) {
     let none = |source| (Reasons::default(), source);
-    match format.as_ref().map(|text| Reasons::from_tracefs(&Format::parse(text))) {
+    match format.as_ref().map(|text| Reasons::from_tracefs(&EventFormat::parse(text))) {
         Ok(Some(reasons)) if reasons.core() > 0 => {
-            let source = status::Reasons::Tracefs { core: reasons.core(), btf };
+            let source = status::ReasonSource::Tracefs { core: reasons.core(), btf };
             (reasons, source)
         }
         Ok(Some(_)) => {
             let tracefs = "tracefs does not list them".to_owned();
-            none(status::Reasons::Unnamed { btf, tracefs })
+            none(status::ReasonSource::Unnamed { btf, tracefs })
         }
-        Ok(None) => none(status::Reasons::Absent),
-        Err(_) if absent => none(status::Reasons::Absent),
-        Err(tracefs) => none(status::Reasons::Unnamed { btf, tracefs: tracefs.clone() }),
+        Ok(None) => none(status::ReasonSource::Absent),
+        Err(_) if absent => none(status::ReasonSource::Absent),
+        Err(tracefs) => none(status::ReasonSource::Unnamed { btf, tracefs: tracefs.clone() }),
     }
 }
 
@@ -311,7 +311,7 @@ struct Loaded {
     bpf_jit_kallsyms: Option<u32>,
     tracefs: Tracefs,
     reasons: Reasons,
-    source: status::Reasons,
+    source: status::ReasonSource,
     kfree_skb_args: Option<usize>,
     /// Modules that were loaded when their BTF was last searched for reasons.
     searched: Option<u64>,
@@ -350,9 +350,9 @@ impl Loaded {
             },
         };
         let reported = |has: bool| match &self.source {
-            status::Reasons::Btf { .. } | status::Reasons::Tracefs { .. } => Some(has),
-            status::Reasons::Absent => Some(false),
-            status::Reasons::Unnamed { .. } => None,
+            status::ReasonSource::Btf { .. } | status::ReasonSource::Tracefs { .. } => Some(has),
+            status::ReasonSource::Absent => Some(false),
+            status::ReasonSource::Unnamed { .. } => None,
         };
         let events = status::Events {
             tcp: reported(self.reasons.has_tcp_own()),

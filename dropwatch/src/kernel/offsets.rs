@@ -5,7 +5,7 @@ use dropwatch_common::{
     offsets::{NONE, Offsets},
 };
 
-use super::btf::{Btf, Type};
+use super::btf::{Btf, BtfType};
 
 /// Offsets as a kernel's BTF has them. A field that is not there, or has another name in this
 /// kernel, is absent, and what depends on it with it.
@@ -20,7 +20,7 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         "socket",
         "socket_alloc",
     ]);
-    let of = |ty: Option<Type<'_>>, path| {
+    let of = |ty: Option<BtfType<'_>>, path| {
         let offset = ty.and_then(|ty| btf.offset_of(ty, path));
         offset.and_then(|offset| i32::try_from(offset).ok()).unwrap_or(NONE)
     };

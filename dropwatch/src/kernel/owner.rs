@@ -24,7 +24,7 @@ const MAX_SOCKETS: usize = 4096;
 /// Owners of sockets, as they are asked for.
 pub struct Owners {
     root: HostRoot,
-    known: HashMap<u64, Known>,
+    known: HashMap<u64, KnownSocket>,
     /// Whether all processes were looked at in this report.
     searched: bool,
     /// Processes whose descriptors could not be read in the last pass.
@@ -34,7 +34,7 @@ pub struct Owners {
 }
 
 /// What is known of one socket.
-struct Known {
+struct KnownSocket {
     /// `None` where no process was found: it is gone, or hidden.
     holder: Option<Holder>,
     /// Looked at in this report.
@@ -91,10 +91,10 @@ impl Owners {
         let found = self.search(sought.clone());
         self.missed |= self.hidden > 0 && found.len() < sought.len();
         for inode in sought {
-            self.known.entry(inode).or_insert(Known { holder: None, fresh: true });
+            self.known.entry(inode).or_insert(KnownSocket { holder: None, fresh: true });
         }
         for (inode, holder) in found {
-            self.known.insert(inode, Known { holder: Some(holder), fresh: true });
+            self.known.insert(inode, KnownSocket { holder: Some(holder), fresh: true });
         }
     }
 

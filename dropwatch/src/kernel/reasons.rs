@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use dropwatch_common::NO_REASON;
 
-use super::{btf::Btf, clean, tracefs::Format};
+use super::{btf::Btf, clean, tracefs::EventFormat};
 use crate::report::{keys::Glob, model::Reason};
 
 const CORE: &str = "CORE";
@@ -62,7 +62,7 @@ impl Reasons {
 
     /// Reasons of the core, from the description of `skb:kfree_skb`. `None` where the event has no
     /// reason.
-    pub fn from_tracefs(kfree_skb: &Format) -> Option<Self> {
+    pub fn from_tracefs(kfree_skb: &EventFormat) -> Option<Self> {
         kfree_skb.field("reason")?;
         let mut reasons = Self::default();
         for (value, name) in kfree_skb.names("reason") {

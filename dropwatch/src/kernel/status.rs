@@ -10,7 +10,7 @@ pub struct Status {
     pub symbols: Symbols,
     /// `net.core.bpf_jit_kallsyms`; `None` where it cannot be read.
     pub bpf_jit_kallsyms: Option<u32>,
-    pub reasons: Reasons,
+    pub reasons: ReasonSource,
     pub tracefs: Tracefs,
     pub events: Events,
     /// Arguments of the raw tracepoint `kfree_skb`, from BTF; `None` where BTF does not tell.
@@ -60,7 +60,7 @@ pub enum Symbols {
 
 /// Where names of drop reasons come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reasons {
+pub enum ReasonSource {
     Btf {
         /// Core reasons with a name.
         core: usize,
@@ -126,7 +126,7 @@ impl Symbols {
     }
 }
 
-impl Reasons {
+impl ReasonSource {
     fn notice(&self, tracefs: &Tracefs) -> Option<String> {
         match self {
             Self::Btf { .. } => None,
@@ -164,7 +164,7 @@ mod tests {
         Status {
             symbols: Symbols::Known { functions: 1, modules: 0, skipped: 0, reads: 1, error: None },
             bpf_jit_kallsyms: Some(1),
-            reasons: Reasons::Btf { core: 1, subsystems: vec![] },
+            reasons: ReasonSource::Btf { core: 1, subsystems: vec![] },
             tracefs: Tracefs::NotMounted,
             events: Events { tcp: Some(true), listen_overflow: Some(true) },
             kfree_skb_args: Some(4),
@@ -213,11 +213,14 @@ mod tests {
 
     #[test]
     fn every_loss_is_one_line_with_a_way_out() {
-        let unnamed = Reasons::Unnamed { btf: "no BTF".into(), tracefs: "not mounted".into() };
+        let unnamed = ReasonSource::Unnamed { btf: "no BTF".into(), tracefs: "not mounted".into() };
         let losses = [
             Status { reasons: unnamed, ..complete() },
-            Status { reasons: Reasons::Absent, ..complete() },
-            Status { reasons: Reasons::Tracefs { core: 9, btf: "no BTF".into() }, ..complete() },
+            Status { reasons: ReasonSource::Absent, ..complete() },
+            Status {
+                reasons: ReasonSource::Tracefs { core: 9, btf: "no BTF".into() },
+                ..complete()
+            },
             Status { symbols: Symbols::Unreadable { error: "gone".into() }, ..complete() },
         ];
         for status in losses {

@@ -20,7 +20,7 @@ use std::{
 
 use super::{
     clean,
-    kallsyms::{Line, MAX_LINE},
+    kallsyms::{KallsymsLine, MAX_LINE},
     lines::for_each_line,
     modules::Modules,
 };
@@ -40,7 +40,7 @@ const KERNEL: OwnerId = OwnerId::MAX;
 
 /// A symbol: 16 bytes, its name in the section's arena.
 #[derive(Clone, Copy, Debug)]
-struct Symbol {
+struct PackedSymbol {
     address: u64,
     name: u32,
     length: u16,
@@ -49,20 +49,20 @@ struct Symbol {
 
 /// Symbols sorted by address, one an address.
 #[derive(Debug, Default)]
-struct Section {
-    symbols: Vec<Symbol>,
+struct SymbolSection {
+    symbols: Vec<PackedSymbol>,
     names: String,
 }
 
 /// Owner of symbols outside the kernel proper.
 #[derive(Debug)]
-struct Owner {
+struct SymbolOwner {
     name: String,
     /// Addresses its text can have; `None` for generated code, which is anywhere.
     text: Option<Range<u64>>,
 }
 
-impl Owner {
+impl SymbolOwner {
     /// Whether this is the same module at the same place; its end can seem to move as the modules
     /// above it come and go.
     fn is(&self, other: &Self) -> bool {
@@ -84,13 +84,13 @@ pub struct Resolved<'a> {
 #[derive(Debug)]
 pub struct SymbolTable {
     /// The kernel proper: never changes while it runs.
-    core: Section,
+    core: SymbolSection,
     core_text: Range<u64>,
     /// Modules and generated code: changes as they come and go.
-    loaded: Section,
-    owners: Vec<Owner>,
+    loaded: SymbolSection,
+    owners: Vec<SymbolOwner>,
     /// What was loaded at the reading before: a module may have dropped since, and be gone.
-    before: Option<(Section, Vec<Owner>)>,
+    before: Option<(SymbolSection, Vec<SymbolOwner>)>,
     restricted: bool,
     skipped: u64,
 }
@@ -165,7 +165,7 @@ impl SymbolTable {
     /// Whether a function that `is_meant` takes, by its name and whose it is, reaches `offset` bytes
     /// from its start.
     pub fn reaches(&self, offset: u64, is_meant: impl Fn(&str, Option<&str>) -> bool) -> bool {
-        let meant = |section: &Section, symbol: &Symbol| {
+        let meant = |section: &SymbolSection, symbol: &PackedSymbol| {
             let owner = self.owners.get(usize::from(symbol.owner));
             is_meant(section.name(symbol), owner.map(|owner| owner.name.as_str()))
                 && symbol.address.checked_add(offset).is_some_and(|address| {
@@ -198,7 +198,11 @@ impl SymbolTable {
 }
 
 /// The function of one section that `address` is in.
-fn resolve_in<'a>(section: &'a Section, owners: &'a [Owner], address: u64) -> Option<Resolved<'a>> {
+fn resolve_in<'a>(
+    section: &'a SymbolSection,
+    owners: &'a [SymbolOwner],
+    address: u64,
+) -> Option<Resolved<'a>> {
     let above = section.symbols.partition_point(|symbol| symbol.address <= address);
     let symbol = section.symbols.get(above.checked_sub(1)?)?;
     let offset = address - symbol.address;
@@ -217,18 +221,18 @@ fn resolve_in<'a>(section: &'a Section, owners: &'a [Owner], address: u64) -> Op
 }
 
 /// The module whose text `address` is in.
-fn module_at(owners: &[Owner], address: u64) -> Option<&Owner> {
+fn module_at(owners: &[SymbolOwner], address: u64) -> Option<&SymbolOwner> {
     owners.iter().find(|owner| owner.text.as_ref().is_some_and(|text| text.contains(&address)))
 }
 
 /// Whether a module lies between a symbol of generated code and an address behind it.
-fn module_starts_in(owners: &[Owner], symbol: u64, address: u64) -> bool {
+fn module_starts_in(owners: &[SymbolOwner], symbol: u64, address: u64) -> bool {
     let starts = owners.iter().filter_map(|owner| owner.text.as_ref());
     starts.map(|text| text.start).any(|start| symbol < start && start <= address)
 }
 
-impl Section {
-    fn name(&self, symbol: &Symbol) -> &str {
+impl SymbolSection {
+    fn name(&self, symbol: &PackedSymbol) -> &str {
         let start = symbol.name as usize;
         self.names.get(start..start + usize::from(symbol.length)).unwrap_or_default()
     }
@@ -246,15 +250,15 @@ impl Section {
         }
         let length = u16::try_from(self.names.len() - start);
         let (Ok(start), Ok(length)) = (u32::try_from(start), length) else { return false };
-        self.symbols.push(Symbol { address, name: start, length, owner });
+        self.symbols.push(PackedSymbol { address, name: start, length, owner });
         self.symbols.len() <= MAX_SYMBOLS && self.names.len() <= MAX_NAMES
     }
 
     /// Sorts, keeps what `keep` says, and of the names of one address the first.
-    fn seal(&mut self, keep: impl Fn(&Symbol) -> bool) {
+    fn seal(&mut self, keep: impl Fn(&PackedSymbol) -> bool) {
         self.symbols.retain(keep);
         // Names are appended in file order, so the name's place breaks ties by it.
-        let order = |symbol: &Symbol| (symbol.address, symbol.name);
+        let order = |symbol: &PackedSymbol| (symbol.address, symbol.name);
         if !self.symbols.is_sorted_by_key(order) {
             self.symbols.sort_unstable_by_key(order);
         }
@@ -277,10 +281,10 @@ struct Markers {
 
 struct Builder {
     with_core: bool,
-    core: Section,
+    core: SymbolSection,
     markers: Markers,
-    loaded: Section,
-    owners: Vec<Owner>,
+    loaded: SymbolSection,
+    owners: Vec<SymbolOwner>,
     ids: HashMap<String, OwnerId>,
     /// Owner of the line before: a module's symbols follow each other.
     last: Option<OwnerId>,
@@ -293,7 +297,7 @@ struct Builder {
 impl Builder {
     fn read(kallsyms: impl Read, modules: &Modules, with_core: bool) -> io::Result<Self> {
         let mut builder = Self::new(modules, with_core);
-        let unread = for_each_line(kallsyms, MAX_LINE, |line| match Line::parse(line) {
+        let unread = for_each_line(kallsyms, MAX_LINE, |line| match KallsymsLine::parse(line) {
             Some(line) => builder.add(&line),
             None => builder.skipped += 1,
         })?;
@@ -308,13 +312,13 @@ impl Builder {
             let next = modules.list.get(index + 1).map_or(u64::MAX, |next| next.base);
             let end = module.base.saturating_add(module.size).min(next);
             ids.insert(module.name.clone(), index as OwnerId);
-            owners.push(Owner { name: module.name.clone(), text: Some(module.base..end) });
+            owners.push(SymbolOwner { name: module.name.clone(), text: Some(module.base..end) });
         }
         Self {
             with_core,
-            core: Section::default(),
+            core: SymbolSection::default(),
             markers: Markers::default(),
-            loaded: Section::default(),
+            loaded: SymbolSection::default(),
             owners,
             ids,
             last: None,
@@ -325,7 +329,7 @@ impl Builder {
         }
     }
 
-    fn add(&mut self, line: &Line<'_>) {
+    fn add(&mut self, line: &KallsymsLine<'_>) {
         if line.address == 0 {
             self.zeros += u64::from(line.is_text());
             return;
@@ -336,7 +340,7 @@ impl Builder {
         }
     }
 
-    fn add_core(&mut self, line: &Line<'_>) {
+    fn add_core(&mut self, line: &KallsymsLine<'_>) {
         self.addresses += u64::from(line.is_text());
         if !self.with_core {
             return;
@@ -360,7 +364,7 @@ impl Builder {
         }
     }
 
-    fn add_loaded(&mut self, line: &Line<'_>, module: &str) {
+    fn add_loaded(&mut self, line: &KallsymsLine<'_>, module: &str) {
         let Some(id) = self.owner(module) else { return };
         if let Some(text) = &mut self.owners[usize::from(id)].text {
             // Before Linux 6.4 a module is one block, its text first.
@@ -394,7 +398,7 @@ impl Builder {
                 return None;
             }
             let id = OwnerId::try_from(self.owners.len()).ok().filter(|&id| id != KERNEL)?;
-            self.owners.push(Owner { name: clean(name), text: None });
+            self.owners.push(SymbolOwner { name: clean(name), text: None });
             self.ids.insert(name.to_owned(), id);
             Some(id)
         });

@@ -14,7 +14,7 @@ const MAX_NAMES: usize = 8192;
 
 /// A field of the event's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Field {
+pub struct EventField {
     pub name: String,
     /// C type, `const void *`.
     pub kind: String,
@@ -27,12 +27,12 @@ pub struct Field {
 
 /// An event as tracefs describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Format {
-    pub fields: Vec<Field>,
+pub struct EventFormat {
+    pub fields: Vec<EventField>,
     print: String,
 }
 
-impl Format {
+impl EventFormat {
     /// Parses a `format` file. Lines that are not understood are left out.
     pub fn parse(text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(text);
@@ -47,7 +47,7 @@ impl Format {
         format
     }
 
-    pub fn field(&self, name: &str) -> Option<&Field> {
+    pub fn field(&self, name: &str) -> Option<&EventField> {
         self.fields.iter().find(|field| field.name == name)
     }
 
@@ -72,13 +72,13 @@ impl Format {
 }
 
 /// `field:TYPE NAME; offset:N; size:N; signed:N;`, tabs between
-fn field(line: &str) -> Option<Field> {
+fn field(line: &str) -> Option<EventField> {
     let mut parts = line.strip_prefix("field:")?.split(';').map(str::trim);
     let (kind, name) = parts.next()?.rsplit_once(' ')?;
     let mut value = |key: &str| parts.next()?.strip_prefix(key)?.strip_prefix(':')?.parse().ok();
     let (offset, size, signed) = (value("offset")?, value("size")?, value("signed")?);
     let name = name.split_once('[').map_or(name, |(name, _)| name);
-    Some(Field { name: clean(name), kind: clean(kind), offset, size, signed: signed != 0 })
+    Some(EventField { name: clean(name), kind: clean(kind), offset, size, signed: signed != 0 })
 }
 
 /// A decimal or `0x` hexadecimal number.
@@ -108,7 +108,7 @@ print fmt: \"reason: %s\", __print_symbolic(REC->reason, { 2, \"NOT_SPECIFIED\" 
 
     #[test]
     fn reads_fields() {
-        let format = Format::parse(TEXT.as_bytes());
+        let format = EventFormat::parse(TEXT.as_bytes());
         let rx_sk = format.field("rx_sk").unwrap();
         assert_eq!((rx_sk.kind.as_str(), rx_sk.offset, rx_sk.size), ("const void *", 24, 8));
         assert!(format.field("common_pid").unwrap().signed);
@@ -118,7 +118,7 @@ print fmt: \"reason: %s\", __print_symbolic(REC->reason, { 2, \"NOT_SPECIFIED\" 
 
     #[test]
     fn reads_decimal_and_hexadecimal_names() {
-        let names = Format::parse(TEXT.as_bytes()).names("reason");
+        let names = EventFormat::parse(TEXT.as_bytes()).names("reason");
         let expected = [(2, "NOT_SPECIFIED"), (0x30001, "GENERIC"), (3, "NO_SOCKET")];
         assert_eq!(names, expected.map(|(value, name)| (value, name.to_owned())));
     }
@@ -126,10 +126,10 @@ print fmt: \"reason: %s\", __print_symbolic(REC->reason, { 2, \"NOT_SPECIFIED\" 
     #[test]
     fn a_cut_list_gives_its_whole_entries() {
         for end in 0..TEXT.len() {
-            for (_, name) in Format::parse(&TEXT.as_bytes()[..end]).names("reason") {
+            for (_, name) in EventFormat::parse(&TEXT.as_bytes()[..end]).names("reason") {
                 assert!(["NOT_SPECIFIED", "GENERIC", "NO_SOCKET"].contains(&name.as_str()));
             }
         }
-        assert_eq!(Format::parse(TEXT.as_bytes()).names("protocol"), []);
+        assert_eq!(EventFormat::parse(TEXT.as_bytes()).names("protocol"), []);
     }
 }

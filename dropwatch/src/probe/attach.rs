@@ -27,9 +27,9 @@ use super::{
     cpus::Cpus,
     info,
     later::{LATER, Later},
-    load::{Linked, LoadError, Loader, Settings, Size},
+    load::{Linked, LoadError, LoadSettings, Loader, Size},
     maps::Map,
-    plan::{self, Candidate, Grouping, Refusal, Step},
+    plan::{self, AttachRefusal, Candidate, Grouping, Step},
     programs::{self, Lack, PROGRAMS, Program},
     samples::Samples,
     sys,
@@ -83,7 +83,7 @@ impl Default for Requested {
 pub struct Attempt {
     pub candidate: Candidate,
     /// `None`: this one is attached.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<AttachRefusal>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +101,7 @@ impl AttachError {
     pub fn is_permission(&self) -> bool {
         matches!(self, Self::Refused(attempts) if attempts
             .iter()
-            .all(|attempt| matches!(attempt.refusal, Some(Refusal::NotPermitted { .. }))))
+            .all(|attempt| matches!(attempt.refusal, Some(AttachRefusal::NotPermitted { .. }))))
     }
 }
 
@@ -192,9 +192,9 @@ impl Prepared {
         Err(AttachError::Refused(attempts))
     }
 
-    fn load(&self, candidate: Candidate, requested: &Requested) -> Result<Probe, Refusal> {
+    fn load(&self, candidate: Candidate, requested: &Requested) -> Result<Probe, AttachRefusal> {
         let refused = |step: Step, cause: &io::Error| {
-            Refusal::from_errno(step, cause.raw_os_error(), cause.to_string())
+            AttachRefusal::from_errno(step, cause.raw_os_error(), cause.to_string())
         };
         let failed = |error: &LoadError| refused(error.step, &error.cause);
         let loader = self.loader.as_ref().map_err(failed)?;
@@ -206,7 +206,7 @@ impl Prepared {
         })?;
         let memory = linked.memory();
         let maps = &mut linked.maps;
-        let unexpected = || Refusal::Other {
+        let unexpected = || AttachRefusal::Other {
             step: Step::Maps.words(),
             cause: "unexpected object: a map is missing, or has another layout".to_owned(),
         };
@@ -267,7 +267,7 @@ impl Prepared {
         let level = if candidate.log { LOG_DEBUG } else { LOG_OFF };
         // Where the verifier drops all code that writes to a ring buffer: the least it can have.
         let least = page_size();
-        loader.link(Settings {
+        loader.link(LoadSettings {
             globals: HashMap::from([
                 ("SETTINGS", settings.as_bytes()),
                 ("OFFSETS", requested.offsets.as_bytes()),

@@ -13,7 +13,7 @@ use super::{
     maps::{Map, PerCpuMap},
     sums::Sums,
 };
-use crate::report::snapshot::{Counters, Lost};
+use crate::report::snapshot::{DropCounters, Lost};
 
 /// The section of the kernel side's front caches, which is the name of their map.
 pub(super) const FRONTS: &str = ".bss.fronts";
@@ -51,7 +51,7 @@ impl Probe {
     ///
     /// Exact after [`Probe::detach`]. While attached, drops that happen during the read may or may
     /// not be in it; whatever is not will be in the next one, because counters only grow.
-    pub fn read(&self) -> Result<Counters> {
+    pub fn read(&self) -> Result<DropCounters> {
         let maps = &self.maps;
         let mut sums = Sums::new(self.grouping, &self.cpus);
         maps.fronts.each(|cpu, slot| sums.add_slot(cpu, slot));
@@ -76,7 +76,7 @@ impl Probe {
         };
         let undecided = slot(Cause::Undecided)?;
         let ungrouped = slot(Cause::Group)?;
-        Ok(Counters { drops, lost, undecided, groups, ungrouped })
+        Ok(DropCounters { drops, lost, undecided, groups, ungrouped })
     }
 
     /// How often the kernel skipped a program, because it was running on that CPU already.

@@ -22,7 +22,7 @@ use super::{
 };
 
 /// What loading is given besides the object.
-pub(super) struct Settings<'a> {
+pub(super) struct LoadSettings<'a> {
     /// Values of global variables, by name.
     pub(super) globals: HashMap<&'a str, &'a [u8]>,
     /// Entries of maps, by name, instead of what the object says; of a ring buffer, bytes.
@@ -92,7 +92,7 @@ impl Loader {
     ///
     /// May be called again, with other settings, while no program that this linked is attached: they
     /// share the maps that were created early.
-    pub(super) fn link(&self, settings: Settings<'_>) -> Result<Linked, LoadError> {
+    pub(super) fn link(&self, settings: LoadSettings<'_>) -> Result<Linked, LoadError> {
         let mut object = self.object.clone();
         // A global that the object lacks is an error.
         let globals = settings.globals.into_iter().map(|(name, value)| (name, (value, true)));

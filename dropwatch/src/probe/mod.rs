@@ -1,7 +1,7 @@
 //! The kernel boundary: loads the eBPF object, attaches it, reads its counters.
 //!
 //! The only folder that knows aya. Nothing here names, ranks or prints; what the kernel refuses
-//! comes back as a [`Refusal`](plan::Refusal) in words.
+//! comes back as a [`AttachRefusal`](plan::AttachRefusal) in words.
 
 mod attach;
 mod cost;

@@ -90,7 +90,7 @@ impl Grouping {
 
 /// Why the kernel did not take a candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AttachRefusal {
     /// The tracepoint has fewer arguments than the program reads (`EINVAL` when attaching).
     NoReasonArgument,
     /// The kernel lacks the tracepoint (`ENOENT`).
@@ -136,7 +136,7 @@ impl Step {
     }
 }
 
-impl Refusal {
+impl AttachRefusal {
     /// Reads an error number in the light of the step that got it.
     pub fn from_errno(step: Step, errno: Option<i32>, cause: String) -> Self {
         match (step, errno) {
@@ -152,7 +152,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for AttachRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoReasonArgument => {
@@ -219,10 +219,10 @@ mod tests {
     fn einval_means_no_reason_only_where_a_reason_was_read() {
         let refusal = |reason| {
             let step = Step::Attach { tracepoint: PROGRAMS[0].tracepoint, reason };
-            Refusal::from_errno(step, Some(errno::EINVAL), "EINVAL".into())
+            AttachRefusal::from_errno(step, Some(errno::EINVAL), "EINVAL".into())
         };
-        assert_eq!(refusal(true), Refusal::NoReasonArgument);
-        assert!(matches!(refusal(false), Refusal::Other { .. }));
+        assert_eq!(refusal(true), AttachRefusal::NoReasonArgument);
+        assert!(matches!(refusal(false), AttachRefusal::Other { .. }));
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
         let attach = Step::Attach { tracepoint: PROGRAMS[0].tracepoint, reason: true };
         for step in [Step::Maps, Step::Load, attach] {
             for errno in [1, 2, 7, 12, 13, 22, 95] {
-                let text = Refusal::from_errno(step, Some(errno), "cause".into()).to_string();
+                let text = AttachRefusal::from_errno(step, Some(errno), "cause".into()).to_string();
                 assert!(!text.contains('\n') && text.len() < 100, "{text}");
             }
         }

@@ -5,7 +5,7 @@
 
 use std::{ffi::CStr, fmt};
 
-use super::plan::Refusal;
+use super::plan::AttachRefusal;
 
 /// A program, and the raw tracepoint that it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ const fn needed_come_first(programs: &[Program]) -> bool {
 pub struct Lack {
     pub program: Program,
     pub what: &'static str,
-    pub refusal: Refusal,
+    pub refusal: AttachRefusal,
 }
 
 impl fmt::Display for Lack {
@@ -88,8 +88,8 @@ impl fmt::Display for Lack {
 pub(super) fn each<P, Q>(
     programs: Vec<(Program, P)>,
     lacks: &mut Vec<Lack>,
-    mut step: impl FnMut(Program, P) -> Result<Q, Refusal>,
-) -> Result<Vec<(Program, Q)>, Refusal> {
+    mut step: impl FnMut(Program, P) -> Result<Q, AttachRefusal>,
+) -> Result<Vec<(Program, Q)>, AttachRefusal> {
     let mut went = Vec::with_capacity(programs.len());
     for (program, state) in programs {
         match (step(program, state), program.need) {
@@ -123,13 +123,13 @@ mod tests {
         need: Need::Optional { lack: "what it counts is missing" },
     };
 
-    fn refuse(name: &str) -> Result<(Vec<&'static str>, Vec<Lack>), Refusal> {
+    fn refuse(name: &str) -> Result<(Vec<&'static str>, Vec<Lack>), AttachRefusal> {
         let mut lacks = Vec::new();
         let went = each(vec![(COUNTS, ()), (ALSO, ())], &mut lacks, |program, ()| {
             match program.name == name {
                 true => {
                     let step = Step::Attach { tracepoint: program.tracepoint, reason: true };
-                    Err(Refusal::from_errno(step, None, String::new()))
+                    Err(AttachRefusal::from_errno(step, None, String::new()))
                 }
                 false => Ok(()),
             }
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_needed_program_that_is_refused_is_the_end() {
-        assert!(matches!(refuse(COUNTS.name), Err(Refusal::Other { .. })));
+        assert!(matches!(refuse(COUNTS.name), Err(AttachRefusal::Other { .. })));
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         };
         let [Lack { program, refusal, .. }] = probe.lacks() else { panic!("{:?}", probe.lacks()) };
         assert_eq!(*program, again);
-        assert_eq!(*refusal, Refusal::NoTracepoint { tracepoint: again.tracepoint });
+        assert_eq!(*refusal, AttachRefusal::NoTracepoint { tracepoint: again.tracepoint });
         assert!(probe.read().is_ok(), "what is needed counts");
 
         let mut prepared = Prepared::new().unwrap();

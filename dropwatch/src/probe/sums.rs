@@ -6,7 +6,7 @@ use dropwatch_common::{Counter, DropKey, count::Slot, filter::Group};
 
 use super::{cpus::Cpus, plan::Grouping};
 
-type Groups = HashMap<(Group, Option<u32>), u64>;
+type GroupSums = HashMap<(Group, Option<u32>), u64>;
 
 /// The one group of drops that are told apart by nothing but their CPU.
 const EVERY: Group = Group { known: 1, netns: 0, ifindex: 0, network: 0, transport: 0 };
@@ -17,12 +17,12 @@ pub struct Sums<'a> {
     grouping: Grouping,
     cpus: &'a Cpus,
     drops: HashMap<DropKey, u64>,
-    groups: Groups,
+    groups: GroupSums,
 }
 
 impl<'a> Sums<'a> {
     pub fn new(grouping: Grouping, cpus: &'a Cpus) -> Self {
-        Self { grouping, cpus, drops: HashMap::new(), groups: Groups::new() }
+        Self { grouping, cpus, drops: HashMap::new(), groups: GroupSums::new() }
     }
 
     /// Adds what a slot of a CPU's front cache has. The map may have more of the same key.
@@ -52,7 +52,7 @@ impl<'a> Sums<'a> {
     }
 
     /// Drops by key, and by group. Nothing in them is zero.
-    pub fn into_parts(self) -> (HashMap<DropKey, u64>, Groups) {
+    pub fn into_parts(self) -> (HashMap<DropKey, u64>, GroupSums) {
         (self.drops, self.groups)
     }
 
@@ -68,7 +68,7 @@ impl<'a> Sums<'a> {
 }
 
 /// A key that is there and has counted nothing yet is left out.
-fn count_in(groups: &mut Groups, group: (Group, Option<u32>), count: u64) {
+fn count_in(groups: &mut GroupSums, group: (Group, Option<u32>), count: u64) {
     if count > 0 {
         *groups.entry(group).or_default() += count;
     }
@@ -108,7 +108,7 @@ mod tests {
         sums.add_drops(KEY, &[counter(10), counter(0)]);
         sums.add_drops(DropKey::new(0x2000, 2), &[counter(0), counter(0)]);
         let (drops, groups) = sums.into_parts();
-        assert_eq!((drops, groups), (HashMap::from([(KEY, 13)]), Groups::new()));
+        assert_eq!((drops, groups), (HashMap::from([(KEY, 13)]), GroupSums::new()));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::{
     words::{self, PerSecond, count, drops_in},
     wrap::wrap,
 };
-use crate::report::compare::{Amount, Change, ChangedFinding, Comparison, Side, What};
+use crate::report::compare::{Amount, Change, ChangedFinding, Comparison, FindingChange, Side};
 
 /// Columns of a rate.
 const RATE: usize = 9;
@@ -97,9 +97,9 @@ fn row(change: &Change, medium: Medium) -> Vec<String> {
 
 fn finding(found: &ChangedFinding, medium: Medium) -> Vec<String> {
     let (word, style) = match found.what {
-        What::New => ("new", ALARM),
-        What::Still => ("still", CAUTION),
-        What::Gone => ("gone", WEAK),
+        FindingChange::New => ("new", ALARM),
+        FindingChange::Still => ("still", CAUTION),
+        FindingChange::Gone => ("gone", WEAK),
     };
     let severity = found.severity.name();
     let line = |(index, text): (usize, String)| {

@@ -57,15 +57,20 @@ impl ConntrackText {
 
     /// One moment: what could not be read, then every namespace. Those without entries that never
     /// lost a packet are a line each.
-    pub fn page(&self, time: Timestamp, notices: &[String], spaces: &[ConntrackView]) -> Vec<u8> {
+    pub fn page(
+        &self,
+        time: Timestamp,
+        notices: &[String],
+        namespaces: &[ConntrackView],
+    ) -> Vec<u8> {
         let local = self.style.time_zone.to_datetime(time);
         let clock = format!("{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
-        let namespaces = count(spaces.len() as u64, "network namespace");
-        let mut lines = vec![format!("{clock}  connection tracking in {namespaces}")];
+        let number = count(namespaces.len() as u64, "network namespace");
+        let mut lines = vec![format!("{clock}  connection tracking in {number}")];
         lines.extend(notices.iter().map(|notice| format!("Note: {}", clean(notice))));
-        for space in spaces {
+        for namespace in namespaces {
             lines.push(String::new());
-            Self::namespace(space, &mut lines);
+            Self::namespace(namespace, &mut lines);
         }
         let medium = self.style.medium;
         let lines = lines.into_iter().flat_map(|line| medium.row(line.trim_end().to_owned(), REST));
@@ -76,19 +81,19 @@ impl ConntrackText {
         page
     }
 
-    fn namespace(space: &ConntrackView, lines: &mut Vec<String>) {
-        let stats = &space.stats;
-        lines.push(format!("{}: {}", paint(STRONG, name(&space.netns)), Self::usage(stats)));
+    fn namespace(namespace: &ConntrackView, lines: &mut Vec<String>) {
+        let stats = &namespace.stats;
+        lines.push(format!("{}: {}", paint(STRONG, name(&namespace.netns)), Self::usage(stats)));
         if stats.entries == 0
-            && space.table.entries == 0
+            && namespace.table.entries == 0
             && !stats.counters.iter().any(|(_, n)| n > 0)
         {
             return;
         }
         lines.extend(memory(stats).into_iter().map(|line| format!("   {line}")));
-        Self::counters(space, lines);
-        Self::states(space, lines);
-        let table = &space.table;
+        Self::counters(namespace, lines);
+        Self::states(namespace, lines);
+        let table = &namespace.table;
         let service = |row: &Ranked<_>| format!("{}", row.is);
         ranking("sources", &table.sources, |row| row.is.address.to_string(), lines);
         ranking("destinations", &table.destinations, service, lines);
@@ -114,8 +119,8 @@ impl ConntrackText {
     }
 
     /// Counters that have counted something; that no packet was dropped is said, too.
-    fn counters(space: &ConntrackView, lines: &mut Vec<String>) {
-        let counters = space.stats.counters;
+    fn counters(namespace: &ConntrackView, lines: &mut Vec<String>) {
+        let counters = namespace.stats.counters;
         let shown: Vec<_> = counters
             .iter()
             .filter(|(counter, count)| *count > 0 || *counter == ConntrackCounter::Drop)
@@ -125,14 +130,14 @@ impl ConntrackText {
         }
         let digits = shown.iter().map(|(_, count)| count.to_string().len()).max().unwrap_or(0);
         let names = shown.iter().map(|(counter, _)| counter.name().len()).max().unwrap_or(0);
-        lines.push(match space.interval {
+        lines.push(match namespace.interval {
             Some(interval) => {
                 format!("   counted, and per second in the last {:.1}s", interval.interval_s)
             }
             None => "   counted since the namespace began".to_owned(),
         });
         for (counter, count) in shown {
-            let rate = space.interval.and_then(|interval| {
+            let rate = namespace.interval.and_then(|interval| {
                 let delta = interval.counters.get(counter)?;
                 let rate = interval.rate(counter)?;
                 Some(if delta == 0 { "0/s".to_owned() } else { PerSecond(rate).to_string() })
@@ -150,8 +155,8 @@ impl ConntrackText {
         }
     }
 
-    fn states(space: &ConntrackView, lines: &mut Vec<String>) {
-        let rows = &space.table.states;
+    fn states(namespace: &ConntrackView, lines: &mut Vec<String>) {
+        let rows = &namespace.table.states;
         if rows.is_empty() {
             return;
         }

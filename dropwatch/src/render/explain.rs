@@ -12,7 +12,8 @@ use super::{
     wrap::{columns, wrap, wrap_command, wrap_hanging},
 };
 use crate::diagnose::knowledge::{
-    Action, Benign, Check, Counted, Counter, Entry, Knob, Rule, Table, Word, blanks,
+    Benign, Check, Counted, CounterEntry, DropEntry, Knob, KnobAction, KnowledgeTable, RuleEntry,
+    WordEntry, blanks,
 };
 
 /// Indent of what stands beside the labels.
@@ -24,10 +25,10 @@ const LISTED: usize = 29;
 
 /// What is known about a name.
 #[derive(Clone, Debug, Serialize)]
-pub struct Page<'a> {
+pub struct ExplainPage<'a> {
     /// What words of the outputs mean.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub words: Vec<&'a Word>,
+    pub words: Vec<&'a WordEntry>,
     /// Counters of the kernel.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub counters: Vec<Numbered<'a>>,
@@ -38,24 +39,24 @@ pub struct Page<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Explained<'a>>,
     /// Entries shown in full.
-    pub explained: Vec<&'a Entry>,
+    pub explained: Vec<&'a DropEntry>,
     /// Rules that have to do with it, shown as a list.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub related_rules: Vec<&'a Rule>,
+    pub related_rules: Vec<&'a RuleEntry>,
     /// Entries that have to do with it, shown as a list.
-    pub related: Vec<&'a Entry>,
+    pub related: Vec<&'a DropEntry>,
     /// What of the text typed is not known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_known: Vec<String>,
     /// Values on this host of the numbers that the former name.
-    pub values: BTreeMap<String, Value>,
+    pub values: BTreeMap<String, HostValue>,
 }
 
 /// A rule, and everything that changes what it finds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explained<'a> {
     #[serde(flatten)]
-    pub rule: &'a Rule,
+    pub rule: &'a RuleEntry,
     pub change: Vec<&'a Knob>,
 }
 
@@ -78,7 +79,7 @@ impl<'a> From<Counted<'a>> for Numbered<'a> {
 /// A number on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub enum Value {
+pub enum HostValue {
     Counter(u64),
     Sysctl(String),
     /// Not there, and what it would need, where that is known.
@@ -88,8 +89,8 @@ pub enum Value {
 }
 
 /// Writes what is known about one name.
-pub fn page(page: &Page<'_>, medium: Medium, out: &mut dyn io::Write) -> io::Result<()> {
-    let mut text = Text { page: String::new(), medium };
+pub fn page(page: &ExplainPage<'_>, medium: Medium, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut text = ExplainText { page: String::new(), medium };
     // What the kernel calls so comes before what dropwatch does.
     for counter in &page.counters {
         text.gap();
@@ -138,8 +139,8 @@ pub fn page(page: &Page<'_>, medium: Medium, out: &mut dyn io::Write) -> io::Res
 }
 
 /// Writes a list of all that is known.
-pub fn list(table: &Table, medium: Medium, out: &mut dyn io::Write) -> io::Result<()> {
-    let mut text = Text { page: String::new(), medium };
+pub fn list(table: &KnowledgeTable, medium: Medium, out: &mut dyn io::Write) -> io::Result<()> {
+    let mut text = ExplainText { page: String::new(), medium };
     let mut topic = "";
     for entry in &table.entries {
         if entry.topic != topic {
@@ -180,14 +181,14 @@ pub fn json(value: &impl Serialize, out: &mut dyn io::Write) -> io::Result<()> {
 }
 
 /// A page under construction.
-struct Text {
+struct ExplainText {
     page: String,
     medium: Medium,
 }
 
-impl Text {
+impl ExplainText {
     /// What a word of an output means.
-    fn word(&mut self, word: &Word) {
+    fn word(&mut self, word: &WordEntry) {
         for line in wrap(&word.names.join(", "), self.medium.width()) {
             self.heading(&line);
         }
@@ -197,7 +198,7 @@ impl Text {
     }
 
     /// What a counter counts.
-    fn counter(&mut self, counter: &Numbered<'_>, values: &BTreeMap<String, Value>) {
+    fn counter(&mut self, counter: &Numbered<'_>, values: &BTreeMap<String, HostValue>) {
         // Groups of devices are dropwatch's own words.
         let bare = |name: &String| {
             let bare = name.strip_prefix("link.").or_else(|| name.strip_prefix("driver."));
@@ -212,7 +213,7 @@ impl Text {
         let unknown = "Nothing more exact is known of it here.";
         self.wrapped(counter.meaning.unwrap_or(unknown), 2, Style::new());
         self.line("");
-        let command = counter.names.iter().find_map(|name| Counter::shown_by(name));
+        let command = counter.names.iter().find_map(|name| CounterEntry::shown_by(name));
         self.labelled("Check", |text| match command {
             Some(command) => text.command(command),
             None => counter.names.iter().for_each(|name| text.number(name, values)),
@@ -223,7 +224,7 @@ impl Text {
         }
     }
 
-    fn entry(&mut self, entry: &Entry, values: &BTreeMap<String, Value>) {
+    fn entry(&mut self, entry: &DropEntry, values: &BTreeMap<String, HostValue>) {
         for line in wrap(&entry.name(), self.medium.width()) {
             self.heading(&line);
         }
@@ -244,7 +245,7 @@ impl Text {
     }
 
     /// What a finding of a rule means.
-    fn rule(&mut self, explained: &Explained<'_>, values: &BTreeMap<String, Value>) {
+    fn rule(&mut self, explained: &Explained<'_>, values: &BTreeMap<String, HostValue>) {
         let rule = explained.rule;
         self.heading(&rule.rule);
         self.wrapped(&format!("a finding: {}", rule.title), 2, Style::new());
@@ -257,7 +258,7 @@ impl Text {
         self.sources(&rule.source);
     }
 
-    fn checks(&mut self, check: &[Check], values: &BTreeMap<String, Value>) {
+    fn checks(&mut self, check: &[Check], values: &BTreeMap<String, HostValue>) {
         if check.is_empty() {
             return;
         }
@@ -274,7 +275,7 @@ impl Text {
     fn knobs<'a>(
         &mut self,
         knobs: impl Iterator<Item = &'a Knob>,
-        values: &BTreeMap<String, Value>,
+        values: &BTreeMap<String, HostValue>,
     ) {
         let mut knobs = knobs.peekable();
         if knobs.peek().is_none() {
@@ -283,8 +284,8 @@ impl Text {
         self.labelled("Change", |text| {
             for knob in knobs {
                 match &knob.action {
-                    Action::Set(sysctl) => text.number(sysctl, values),
-                    Action::Run(command) => text.command(command),
+                    KnobAction::Set(sysctl) => text.number(sysctl, values),
+                    KnobAction::Run(command) => text.command(command),
                 }
                 text.wrapped(&knob.effect, BESIDE + 4, Style::new());
                 if let Some(cost) = &knob.cost {
@@ -321,12 +322,12 @@ impl Text {
         self.page.replace_range(start..start + blank, &label);
     }
 
-    fn number(&mut self, name: &str, values: &BTreeMap<String, Value>) {
+    fn number(&mut self, name: &str, values: &BTreeMap<String, HostValue>) {
         let value = match values.get(name) {
-            Some(Value::Counter(count)) => count.to_string(),
-            Some(Value::Sysctl(value)) => clean(value).into_owned(),
-            Some(Value::Absent { needs: Some(needs) }) => format!("absent (needs {needs})"),
-            Some(Value::Absent { needs: None }) | None => "absent here".to_owned(),
+            Some(HostValue::Counter(count)) => count.to_string(),
+            Some(HostValue::Sysctl(value)) => clean(value).into_owned(),
+            Some(HostValue::Absent { needs: Some(needs) }) => format!("absent (needs {needs})"),
+            Some(HostValue::Absent { needs: None }) | None => "absent here".to_owned(),
         };
         let line = format!("{:BESIDE$}{name:NAME$} {}", "", paint(STRONG, value));
         self.hanging(&line, BESIDE + NAME + 1);
@@ -354,7 +355,7 @@ impl Text {
     }
 
     /// Rules with their titles.
-    fn rules<'a>(&mut self, rules: impl Iterator<Item = &'a Rule>) {
+    fn rules<'a>(&mut self, rules: impl Iterator<Item = &'a RuleEntry>) {
         for rule in rules {
             self.hanging(&format!("  {:LISTED$} {}", rule.rule, rule.title), LISTED + 3);
         }
@@ -362,7 +363,7 @@ impl Text {
 
     /// Entries with their titles: a line for each reason, or for the first of the functions that
     /// an entry is about.
-    fn list<'a>(&mut self, entries: impl Iterator<Item = &'a Entry>) {
+    fn list<'a>(&mut self, entries: impl Iterator<Item = &'a DropEntry>) {
         for entry in entries {
             let names = entry.at.get(..1).unwrap_or(&entry.reasons);
             for name in names {

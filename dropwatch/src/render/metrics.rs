@@ -41,7 +41,7 @@ impl Exposition {
 
 /// The kinds of metrics that there are.
 #[derive(Clone, Copy)]
-enum Kind {
+enum MetricKind {
     Counter,
     Gauge,
     Info,
@@ -49,7 +49,7 @@ enum Kind {
 
 /// Writes totals as a page of metrics.
 pub fn page(totals: &Totals, exposition: Exposition) -> String {
-    let mut page = Page { text: String::new(), exposition };
+    let mut page = MetricsPage { text: String::new(), exposition };
     page.drops(totals);
     page.rest(totals);
     page.findings(totals);
@@ -60,12 +60,12 @@ pub fn page(totals: &Totals, exposition: Exposition) -> String {
     page.text
 }
 
-struct Page {
+struct MetricsPage {
     text: String,
     exposition: Exposition,
 }
 
-impl Page {
+impl MetricsPage {
     fn drops(&mut self, totals: &Totals) {
         let unnamed = Place::default();
         let other = |count, benign| (place("other", &unnamed, benign), count);
@@ -96,15 +96,20 @@ impl Page {
         }
         self.counter("dropwatch_reports", "Reports made.", [(String::new(), totals.reports)]);
         let help = "Nominal time between reports, which all of these come from.";
-        self.family("dropwatch_interval_seconds", Kind::Gauge, Some("seconds"), help);
+        self.family("dropwatch_interval_seconds", MetricKind::Gauge, Some("seconds"), help);
         self.sample("dropwatch_interval_seconds", "", totals.interval_s);
         if let Some(last) = totals.last {
             let name = "dropwatch_last_report_timestamp_seconds";
             let help = "End of the last report, in Unix time.";
-            self.family(name, Kind::Gauge, Some("seconds"), help);
+            self.family(name, MetricKind::Gauge, Some("seconds"), help);
             self.sample(name, "", unix_seconds(last.as_millisecond()));
         }
-        self.family("dropwatch_build", Kind::Info, None, "What counts, and what is counted on.");
+        self.family(
+            "dropwatch_build",
+            MetricKind::Info,
+            None,
+            "What counts, and what is counted on.",
+        );
         let kernel = totals.host.kernel.as_str();
         let build = labels(&[("version", &totals.version), ("kernel", kernel)]);
         self.sample("dropwatch_build_info", &build, 1);
@@ -141,7 +146,7 @@ impl Page {
     }
 
     fn counter(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = (String, u64)>) {
-        self.family(name, Kind::Counter, None, help);
+        self.family(name, MetricKind::Counter, None, help);
         self.samples(&format!("{name}_total"), series, u64::saturating_add);
     }
 
@@ -152,7 +157,7 @@ impl Page {
         series: impl IntoIterator<Item = (String, u64)>,
         merge: fn(u64, u64) -> u64,
     ) {
-        self.family(name, Kind::Gauge, None, help);
+        self.family(name, MetricKind::Gauge, None, help);
         self.samples(name, series, merge);
     }
 
@@ -173,13 +178,13 @@ impl Page {
         }
     }
 
-    fn family(&mut self, name: &str, kind: Kind, unit: Option<&str>, help: &str) {
+    fn family(&mut self, name: &str, kind: MetricKind, unit: Option<&str>, help: &str) {
         let (name, kind) = match (self.exposition, kind) {
-            (Exposition::OpenMetrics, Kind::Counter) => (name.to_owned(), "counter"),
-            (Exposition::OpenMetrics, Kind::Info) => (name.to_owned(), "info"),
-            (Exposition::Text, Kind::Counter) => (format!("{name}_total"), "counter"),
-            (Exposition::Text, Kind::Info) => (format!("{name}_info"), "gauge"),
-            (_, Kind::Gauge) => (name.to_owned(), "gauge"),
+            (Exposition::OpenMetrics, MetricKind::Counter) => (name.to_owned(), "counter"),
+            (Exposition::OpenMetrics, MetricKind::Info) => (name.to_owned(), "info"),
+            (Exposition::Text, MetricKind::Counter) => (format!("{name}_total"), "counter"),
+            (Exposition::Text, MetricKind::Info) => (format!("{name}_info"), "gauge"),
+            (_, MetricKind::Gauge) => (name.to_owned(), "gauge"),
         };
         self.line(format_args!("# HELP {name} {help}"));
         self.line(format_args!("# TYPE {name} {kind}"));

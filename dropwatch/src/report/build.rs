@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     address::Address,
     delta::Delta,
-    details::{self, Device, Samples},
+    details::{self, Device, SamplesByKey},
     flow::Flow,
     groups,
     model::{End, Host, Location, Other, Report, Sampled, Start, groups::Groups},
@@ -17,21 +17,21 @@ use super::{
     options::Options,
     place::{Place, Reason, Symbol},
     sample::{Clock, Sample},
-    snapshot::{Counters, Lost, Snapshot},
+    snapshot::{DropCounters, Lost, Snapshot},
     timestamp::to_millisecond,
 };
 
 /// Decides whether drops at a place, for a reason, are harmless housekeeping.
-pub type Benign = fn(Option<&Symbol>, Option<&Reason>) -> bool;
+pub type IsBenign = fn(Option<&Symbol>, Option<&Reason>) -> bool;
 
 /// Remembers what was reported, so that the reports of a run add up to what was counted.
 #[derive(Debug)]
 pub struct Reporter {
     host: Host,
     options: Options,
-    benign: Benign,
+    benign: IsBenign,
     /// Sum of all reports so far.
-    seen: Counters,
+    seen: DropCounters,
     /// When, since attach, the last report ended.
     until: Duration,
     reports: u64,
@@ -45,12 +45,12 @@ pub struct Reporter {
 
 impl Reporter {
     /// Starts at the moment of attaching, when all counters are zero.
-    pub fn new(host: Host, options: Options, benign: Benign) -> Self {
+    pub fn new(host: Host, options: Options, benign: IsBenign) -> Self {
         Self {
             host,
             options,
             benign,
-            seen: Counters::default(),
+            seen: DropCounters::default(),
             until: Duration::ZERO,
             reports: 0,
             drops: 0,
@@ -111,7 +111,7 @@ impl Reporter {
         self.undecided = self.undecided.saturating_add(undecided);
         self.fallen = self.fallen.saturating_add(delta.fallen);
 
-        let mut samples = Samples::new(samples);
+        let mut samples = SamplesByKey::new(samples);
         let mut devices = Vec::new();
         let mut locations: Vec<Location> = selected
             .into_iter()
@@ -273,7 +273,7 @@ impl Reporter {
         &self,
         row: Location,
         key: DropKey,
-        samples: &mut Samples<'_>,
+        samples: &mut SamplesByKey<'_>,
         names: &mut dyn Names,
     ) -> Location {
         let details = samples.details(key, names);

@@ -76,7 +76,7 @@ pub struct Amount {
 /// A finding of either run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChangedFinding {
-    pub what: What,
+    pub what: FindingChange,
     pub rule: String,
     pub severity: Severity,
     pub netns: Option<Netns>,
@@ -86,7 +86,7 @@ pub struct ChangedFinding {
 /// What has become of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub enum FindingChange {
     New,
     Still,
     Gone,
@@ -152,14 +152,14 @@ fn findings(before: &Summary, after: &Summary) -> Vec<ChangedFinding> {
     };
     let now = after.findings.iter().map(|found| {
         let known = before.findings.iter().any(|other| same(found, other));
-        changed(found, if known { What::Still } else { What::New })
+        changed(found, if known { FindingChange::Still } else { FindingChange::New })
     });
     let gone = before
         .findings
         .iter()
         .filter(|found| after.findings.iter().all(|other| !same(found, other)));
     let mut all: Vec<ChangedFinding> =
-        now.chain(gone.map(|found| changed(found, What::Gone))).collect();
+        now.chain(gone.map(|found| changed(found, FindingChange::Gone))).collect();
     all.sort_by_key(|finding| (finding.what, finding.severity));
     all
 }
@@ -226,7 +226,11 @@ mod tests {
             .collect();
         assert_eq!(
             findings,
-            [(What::New, "other"), (What::Still, "closed"), (What::Gone, "full")],
+            [
+                (FindingChange::New, "other"),
+                (FindingChange::Still, "closed"),
+                (FindingChange::Gone, "full")
+            ],
             "another number of the same namespace is the same namespace"
         );
     }

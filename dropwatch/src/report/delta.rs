@@ -4,9 +4,9 @@ use std::{collections::HashMap, hash::Hash};
 
 use dropwatch_common::{DropKey, filter::Group};
 
-use super::snapshot::{Counters, Lost};
+use super::snapshot::{DropCounters, Lost};
 
-/// Difference of two cumulative [`Counters`].
+/// Difference of two cumulative [`DropCounters`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
     /// Drops that are new, by location and reason; no entry is zero.
@@ -25,7 +25,7 @@ pub struct Delta {
 }
 
 impl Delta {
-    pub fn between(earlier: &Counters, later: &Counters) -> Self {
+    pub fn between(earlier: &DropCounters, later: &DropCounters) -> Self {
         let mut fallen = 0;
         let mut rise = |earlier: u64, later: u64| {
             fallen += u64::from(later < earlier);
@@ -42,7 +42,7 @@ impl Delta {
     /// Moves `counters` from the earlier reading to the later one.
     ///
     /// A counter that fell stays at its highest reading, so that its return is not counted twice.
-    pub fn apply(&self, counters: &mut Counters) {
+    pub fn apply(&self, counters: &mut DropCounters) {
         add(&mut counters.drops, &self.drops);
         add(&mut counters.groups, &self.groups);
         counters.lost = counters.lost.zip(&self.lost, u64::saturating_add);
@@ -83,11 +83,11 @@ mod tests {
     const A: DropKey = DropKey::new(0xffff_ffff_8100_0010, 2);
     const B: DropKey = DropKey::new(0xffff_ffff_8100_0010, 3);
 
-    fn counters(drops: &[(DropKey, u64)], recursion: u64) -> Counters {
-        Counters {
+    fn counters(drops: &[(DropKey, u64)], recursion: u64) -> DropCounters {
+        DropCounters {
             drops: drops.iter().copied().collect(),
             lost: Lost { recursion, ..Lost::default() },
-            ..Counters::default()
+            ..DropCounters::default()
         }
     }
 
@@ -102,10 +102,10 @@ mod tests {
     #[test]
     fn groups_are_subtracted_as_drops_are() {
         let group = |netns| (Group { known: 1, netns, ..Group::default() }, Some(1));
-        let reading = |count, undecided| Counters {
+        let reading = |count, undecided| DropCounters {
             groups: HashMap::from([(group(7), 5), (group(8), count)]),
             undecided,
-            ..Counters::default()
+            ..DropCounters::default()
         };
         let mut seen = reading(1, 2);
         let delta = Delta::between(&seen, &reading(10, 6));

@@ -51,12 +51,12 @@ pub struct Device {
 }
 
 /// The samples of an interval by location and reason, and the names that were asked for already.
-pub struct Samples<'a> {
+pub struct SamplesByKey<'a> {
     by_key: HashMap<DropKey, Vec<&'a Sample>>,
     symbols: HashMap<u64, Option<Symbol>>,
 }
 
-impl<'a> Samples<'a> {
+impl<'a> SamplesByKey<'a> {
     pub fn new(samples: &'a [Sample]) -> Self {
         let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
         for sample in samples {
@@ -73,11 +73,11 @@ impl<'a> Samples<'a> {
     pub fn details(&mut self, key: DropKey, names: &mut dyn Names) -> Option<Details> {
         let samples = self.by_key.get(&key)?;
         let (symbols, weight) = (&mut self.symbols, weigh(samples));
-        let mut callers = Tally::default();
-        let (mut places, mut devices) = (Tally::default(), Tally::default());
+        let mut callers = Weights::default();
+        let (mut places, mut devices) = (Weights::default(), Weights::default());
         let (mut sent, mut tracked, mut cpus) =
-            (Tally::default(), Tally::default(), Tally::default());
-        let (mut protocols, mut flows) = (Tally::default(), BTreeMap::new());
+            (Weights::default(), Weights::default(), Weights::default());
+        let (mut protocols, mut flows) = (Weights::default(), BTreeMap::new());
         for sample in samples {
             places.add(sample.netns, sample.weight);
             cpus.add(Some(sample.cpu), sample.weight);
@@ -156,15 +156,15 @@ fn weigh(samples: &[&Sample]) -> u64 {
 }
 
 /// Weights of the values of one field; `None` is the unknown value.
-struct Tally<T>(BTreeMap<Option<T>, u64>);
+struct Weights<T>(BTreeMap<Option<T>, u64>);
 
-impl<T> Default for Tally<T> {
+impl<T> Default for Weights<T> {
     fn default() -> Self {
         Self(BTreeMap::new())
     }
 }
 
-impl<T: Ord> Tally<T> {
+impl<T: Ord> Weights<T> {
     fn add(&mut self, value: Option<T>, weight: u64) {
         let sum = self.0.entry(value).or_default();
         *sum = sum.saturating_add(weight);
@@ -213,9 +213,9 @@ fn bounded(name: Option<String>) -> Option<String> {
 }
 
 /// Processes by the weight of the samples of their sockets.
-fn owners(samples: &[&Sample], names: &mut dyn Names) -> Tally<Owner> {
+fn owners(samples: &[&Sample], names: &mut dyn Names) -> Weights<Owner> {
     let mut sockets: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut owners = Tally::default();
+    let mut owners = Weights::default();
     for sample in samples {
         match sample.socket {
             Some(socket) => {
@@ -303,11 +303,11 @@ mod tests {
 
     /// Counts how often sockets are searched for.
     #[derive(Default)]
-    struct Table {
+    struct CountingNames {
         searches: usize,
     }
 
-    impl Names for Table {
+    impl Names for CountingNames {
         fn symbol(&mut self, location: u64) -> Option<Symbol> {
             let name = match location.checked_sub(AT)? {
                 0 => "ip_rcv",
@@ -341,7 +341,7 @@ mod tests {
     }
 
     fn details(samples: &[Sample]) -> Details {
-        Samples::new(samples).details(KEY, &mut Table::default()).unwrap()
+        SamplesByKey::new(samples).details(KEY, &mut CountingNames::default()).unwrap()
     }
 
     #[test]
@@ -381,9 +381,9 @@ mod tests {
     fn a_location_without_samples_has_no_details() {
         let samples = [sample(1)];
         let elsewhere = DropKey::new(AT, 3);
-        let mut samples = Samples::new(&samples);
-        assert_eq!(samples.details(elsewhere, &mut Table::default()), None);
-        assert_eq!(samples.paths(elsewhere, false, &mut Table::default()), []);
+        let mut samples = SamplesByKey::new(&samples);
+        assert_eq!(samples.details(elsewhere, &mut CountingNames::default()), None);
+        assert_eq!(samples.paths(elsewhere, false, &mut CountingNames::default()), []);
     }
 
     #[test]
@@ -397,8 +397,8 @@ mod tests {
                 ..sample(if n % 2 == 0 { 1 } else { 3 })
             })
             .collect();
-        let mut names = Table::default();
-        let mut samples = Samples::new(&many);
+        let mut names = CountingNames::default();
+        let mut samples = SamplesByKey::new(&many);
         let found = samples.details(KEY, &mut names).unwrap();
         assert_eq!((found.samples, found.weight), (MAX_SAMPLES as u64, 3 * MAX_SAMPLES as u64));
         assert_eq!(found.cpu, Some(Fact { is: Cpu { cpu: 1 }, share: 1.0 }));
@@ -423,7 +423,7 @@ mod tests {
         let found = details(&samples);
         let callers = vec![Some("__netif_receive_skb_one_core".to_owned())];
         assert_eq!(found.path, Some(Fact { is: Callers { callers }, share: 0.9 }));
-        let paths = Samples::new(&samples).paths(KEY, false, &mut Table::default());
+        let paths = SamplesByKey::new(&samples).paths(KEY, false, &mut CountingNames::default());
         let shown: Vec<_> =
             paths.iter().map(|path| (path.samples, path.weight, path.frames.len())).collect();
         assert_eq!(shown, [(2, 9, 2), (1, 1, 1)]);

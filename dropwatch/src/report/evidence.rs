@@ -64,13 +64,13 @@ impl WatchList {
 
 /// A host at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Evidence {
+pub struct HostEvidence {
     /// What belongs to no namespace: `softnet.dropped`, `arp_cache.table_fulls`.
     pub host: Counters,
     /// Settings of the host as a whole.
-    pub settings: Settings,
+    pub settings: SettingValues,
     /// By inode number.
-    pub spaces: BTreeMap<u32, Space>,
+    pub namespaces: BTreeMap<u32, NetnsEvidence>,
     /// Namespaces, by inode number, in which packets were dropped and which are proved to have ended
     /// since.
     pub ended: BTreeSet<u32>,
@@ -80,11 +80,11 @@ pub struct Evidence {
 }
 
 /// Settings by their name, `net.ipv4.ip_forward`; those that are not there are missing.
-pub type Settings = BTreeMap<String, String>;
+pub type SettingValues = BTreeMap<String, String>;
 
 /// A network namespace at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Space {
+pub struct NetnsEvidence {
     pub netns: Option<Netns>,
     /// What a command starts with that is to run there: `ip netns exec gw `, or nothing where
     /// commands run anyway. `None` where only dropwatch itself keeps the namespace alive.
@@ -101,7 +101,7 @@ pub struct Space {
     /// By interface index.
     pub links: BTreeMap<u32, Link>,
     /// Read only where drops or losses are.
-    pub settings: Settings,
+    pub settings: SettingValues,
     /// The entries of a table that is full, if it has been looked at.
     pub table: Option<ConntrackTable>,
     /// Where the most connections wait to be accepted; read only where such a queue overflowed.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     protocol::{
-        self, Word,
+        self, Term,
         number::{DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE},
     },
     sample::Sample,
@@ -24,7 +24,7 @@ use super::{
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Flow {
     /// The innermost protocol that the packet shows: `tcp`, `arp`, or a number, `ip-proto-253`, `0x88b5`.
-    pub protocol: Option<Word>,
+    pub protocol: Option<Term>,
     /// Identifier of the outermost VLAN tag.
     pub vlan: Option<u16>,
     pub src: Option<IpAddr>,
@@ -32,7 +32,7 @@ pub struct Flow {
     pub dst: Option<IpAddr>,
     pub dst_port: Option<u16>,
     /// TCP flags (`SYN ACK`), type of an ICMP message (`echo request`), operation of ARP.
-    pub kind: Option<Word>,
+    pub kind: Option<Term>,
     /// One fragment of a packet; only the first one has ports.
     pub fragment: bool,
 }
@@ -153,7 +153,7 @@ fn vlan(packet: &LaxSlicedPacket<'_>) -> Option<u16> {
 }
 
 /// The flags by name, in the order in which people say them.
-fn tcp_flags(bits: u8) -> Word {
+fn tcp_flags(bits: u8) -> Term {
     const NAMES: [(u8, &str); 8] = [
         (0x02, "SYN"),
         (0x01, "FIN"),
@@ -175,7 +175,7 @@ fn tcp_flags(bits: u8) -> Word {
     }
 }
 
-fn icmp_type(number: u8) -> Word {
+fn icmp_type(number: u8) -> Term {
     let name = match number {
         0 => "echo reply",
         3 => "unreachable",
@@ -192,7 +192,7 @@ fn icmp_type(number: u8) -> Word {
     name.into()
 }
 
-fn icmpv6_type(number: u8) -> Word {
+fn icmpv6_type(number: u8) -> Term {
     let name = match number {
         1 => "unreachable",
         2 => "packet too big",

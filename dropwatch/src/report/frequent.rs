@@ -23,7 +23,7 @@ pub struct Frequent<K> {
 
 /// The most frequent values.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Top<K> {
+pub struct MostFrequent<K> {
     /// Highest count first, then by value. Each is at most `error` too low.
     pub rows: Vec<(K, u64)>,
     /// How many different values there are; `None` where they were more than there are counters.
@@ -60,7 +60,7 @@ impl<K: Copy + Eq + Hash + Ord> Frequent<K> {
 
     /// The `n` most frequent values. Where counts are not exact, only values that surely come more
     /// often than any that has no counter.
-    pub fn top(&self, n: usize) -> Top<K> {
+    pub fn top(&self, n: usize) -> MostFrequent<K> {
         let certain =
             self.counts.iter().filter(|(_, count)| **count > self.error || self.error == 0);
         let mut rows: Vec<(K, u64)> = certain.map(|(value, count)| (*value, *count)).collect();
@@ -71,7 +71,7 @@ impl<K: Copy + Eq + Hash + Ord> Frequent<K> {
         }
         rows.sort_unstable_by_key(order);
         let distinct = (self.error == 0).then_some(self.counts.len() as u64);
-        Top { rows, distinct, error: self.error }
+        MostFrequent { rows, distinct, error: self.error }
     }
 }
 
@@ -90,8 +90,11 @@ mod tests {
     #[test]
     fn few_different_values_are_counted_exactly() {
         let top = counted(3, &[1, 2, 2, 3, 3, 3]).top(2);
-        assert_eq!(top, Top { rows: vec![(3, 3), (2, 2)], distinct: Some(3), error: 0 });
-        assert_eq!(counted(3, &[]).top(5), Top { rows: vec![], distinct: Some(0), error: 0 });
+        assert_eq!(top, MostFrequent { rows: vec![(3, 3), (2, 2)], distinct: Some(3), error: 0 });
+        assert_eq!(
+            counted(3, &[]).top(5),
+            MostFrequent { rows: vec![], distinct: Some(0), error: 0 }
+        );
         assert_eq!(counted(3, &[9, 8]).top(5).rows, [(8, 1), (9, 1)], "by value where equal");
     }
 

@@ -8,7 +8,7 @@ use self::number::{DCCP, GRE, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
 use super::near::{did_you_mean, near};
 
 /// Text that is mostly one of a few words.
-pub type Word = Cow<'static, str>;
+pub type Term = Cow<'static, str>;
 
 /// Numbers of protocols above IP that more is known of than their names (IANA, protocol numbers).
 pub mod number {
@@ -70,19 +70,19 @@ pub const IPV4: u16 = 0x0800;
 pub const IPV6: u16 = 0x86dd;
 
 /// `tcp`, or `ip-proto-253` for one without a name here.
-pub fn transport(number: u8) -> Word {
+pub fn transport(number: u8) -> Term {
     let found = TRANSPORT.iter().find(|(known, _)| *known == number);
     found.map_or_else(|| format!("ip-proto-{number}").into(), |(_, name)| (*name).into())
 }
 
 /// `arp`, or `0x88b5` for one without a name here.
-pub fn network(ethertype: u16) -> Word {
+pub fn network(ethertype: u16) -> Term {
     let found = NETWORK.iter().find(|(known, _)| *known == ethertype);
     found.map_or_else(|| format!("{ethertype:#06x}").into(), |(_, name)| (*name).into())
 }
 
 /// The protocol that the kernel side groups a packet by: the one above IP, else the ethertype.
-pub fn of_group(ethertype: u16, above: u16) -> Word {
+pub fn of_group(ethertype: u16, above: u16) -> Term {
     match u8::try_from(above) {
         Ok(number) => transport(number),
         Err(_) => network(ethertype),

@@ -10,7 +10,7 @@ use super::number::is_zero;
 
 /// Cumulative counters since the program was attached. Counters never fall: user space subtracts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct DropCounters {
     /// Drops per location and reason, summed over CPUs.
     pub drops: HashMap<DropKey, u64>,
     pub lost: Lost,
@@ -64,12 +64,12 @@ impl Lost {
     }
 }
 
-/// [`Counters`] with the moment they were read.
+/// [`DropCounters`] with the moment they were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Monotonic time since attach. Intervals and rates come from this alone.
     pub since_attach: Duration,
     /// Wall-clock time: a label, never subtracted.
     pub wall: Timestamp,
-    pub counters: Counters,
+    pub counters: DropCounters,
 }

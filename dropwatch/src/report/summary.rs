@@ -21,7 +21,7 @@ const MOST_TEXT: usize = 64 << 20;
 
 /// What tells rows apart: an unnamed place by its address alone, where that is known; and whether
 /// the drops are known to be harmless, which need not be so of all at a place.
-type Key = (Place, Option<u64>, bool);
+type SummaryKey = (Place, Option<u64>, bool);
 
 /// Counts at one place.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +33,7 @@ struct Counts {
 /// Sums up reports as they come.
 #[derive(Clone, Debug, Default)]
 pub struct Summing {
-    rows: HashMap<Key, Counts>,
+    rows: HashMap<SummaryKey, Counts>,
     found: HashMap<(String, Option<u32>), (SummaryFinding, u64)>,
     /// Bytes of the names in both.
     text: usize,
@@ -197,7 +197,7 @@ impl Summing {
     }
 }
 
-fn row(summary: &Summary) -> impl Fn((&Key, &Counts)) -> SummaryRow + '_ {
+fn row(summary: &Summary) -> impl Fn((&SummaryKey, &Counts)) -> SummaryRow + '_ {
     |((place, _, benign), counts)| SummaryRow {
         place: place.clone(),
         count: counts.during,

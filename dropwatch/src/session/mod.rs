@@ -278,7 +278,7 @@ impl Session {
 
     /// Connection tracking at the end of the last report; nothing without findings.
     pub fn tracked(&self) -> Vec<Tracked> {
-        let spaces = self.evidence.iter().flat_map(|evidence| evidence.now().spaces.values());
+        let spaces = self.evidence.iter().flat_map(|evidence| evidence.now().namespaces.values());
         let tracked = spaces.filter_map(|space| {
             let (netns, stats) = (space.netns.clone()?, space.conntrack.as_ref()?);
             let ConntrackStats { entries, limit, counters, .. } = *stats;

@@ -38,10 +38,10 @@ pub struct Capture {
     under_way: u64,
     /// Packets that are in the file.
     written: u64,
-    state: State,
+    state: CaptureState,
 }
 
-enum State {
+enum CaptureState {
     Open,
     /// Its reader has gone, and wants no more.
     Closed,
@@ -63,7 +63,7 @@ impl Capture {
             wanted: 0,
             under_way: 0,
             written: 0,
-            state: State::Open,
+            state: CaptureState::Open,
         })
     }
 
@@ -74,14 +74,14 @@ impl Capture {
 
     /// True once the reader has gone.
     pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
+        matches!(self.state, CaptureState::Closed)
     }
 
     /// Packets that the capture lacks.
     pub fn lost(&self) -> u64 {
         match self.state {
-            State::Open | State::Closed => 0,
-            State::Failed(_) => self.wanted - self.written,
+            CaptureState::Open | CaptureState::Closed => 0,
+            CaptureState::Failed(_) => self.wanted - self.written,
         }
     }
 
@@ -90,7 +90,7 @@ impl Capture {
         let packets = lines.iter().filter(|line| matches!(line, Line::Sample(_))).count() as u64;
         self.wanted += packets;
         self.flushed().await;
-        if !matches!(self.state, State::Open) {
+        if !matches!(self.state, CaptureState::Open) {
             return;
         }
         let mut page = Vec::new();
@@ -115,16 +115,16 @@ impl Capture {
 
     /// Waits no longer for a reader that does not read.
     pub fn give_up(&mut self) {
-        if let State::Open = self.state {
-            self.state = State::Failed("its reader has stalled".to_owned());
+        if let CaptureState::Open = self.state {
+            self.state = CaptureState::Failed("its reader has stalled".to_owned());
         }
     }
 
     /// Fails if packets are missing.
     pub fn end(&self) -> Result<(), Failure> {
         match &self.state {
-            State::Open | State::Closed => Ok(()),
-            State::Failed(cause) => {
+            CaptureState::Open | CaptureState::Closed => Ok(()),
+            CaptureState::Failed(cause) => {
                 let (lost, name) = (self.lost(), &self.name);
                 Err(anyhow!("{name} lacks {lost} sampled packets: {cause}").into())
             }
@@ -134,7 +134,9 @@ impl Capture {
     fn settle(&mut self, result: io::Result<()>) {
         match result {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.state = State::Closed,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.state = CaptureState::Closed;
+            }
             Err(error) => self.fail(error.to_string()),
         }
     }
@@ -144,7 +146,7 @@ impl Capture {
         verbose::to_stderr(&format!(
             "cannot write packets to {name}: {cause}; the run goes on without them"
         ));
-        self.state = State::Failed(cause);
+        self.state = CaptureState::Failed(cause);
     }
 }
 

@@ -58,7 +58,7 @@ impl Record {
         let mode = if with_packets { PRIVATE } else { USUAL };
         let creator = Creator::new(mode)?;
         let file =
-            Target::open(path, creator).with_context(|| format!("cannot write to {name}"))?;
+            OpenFile::open(path, creator).with_context(|| format!("cannot write to {name}"))?;
         let reopen = Arc::new(AtomicBool::new(false));
         let writer = Writer {
             path: path.to_owned(),
@@ -103,13 +103,13 @@ impl Record {
 }
 
 /// What is open for writing.
-struct Target {
+struct OpenFile {
     file: File,
     /// What a FIFO may hold; nothing for other files.
     sent: Option<Sent>,
 }
 
-impl Target {
+impl OpenFile {
     fn open(path: &Path, creator: Creator) -> io::Result<Self> {
         let file = creator.open(path, OpenOptions::new().append(true))?;
         let sent = file.metadata()?.file_type().is_fifo().then(Sent::default);
@@ -130,7 +130,7 @@ struct Writer {
     path: PathBuf,
     creator: Creator,
     /// Nothing while the reader of a FIFO has gone.
-    target: Mutex<Option<Target>>,
+    target: Mutex<Option<OpenFile>>,
     reopen: Arc<AtomicBool>,
 }
 
@@ -152,12 +152,12 @@ impl Writer {
         Ok(())
     }
 
-    fn attempt(&self, target: &mut Option<Target>, page: &mut Vec<u8>) -> io::Result<()> {
+    fn attempt(&self, target: &mut Option<OpenFile>, page: &mut Vec<u8>) -> io::Result<()> {
         let asked = self.reopen.swap(false, Ordering::Relaxed);
         let current = match target.take() {
             Some(old) if asked => target.insert(self.renew(old)),
             Some(old) => target.insert(old),
-            None => target.insert(Target::open(&self.path, self.creator)?),
+            None => target.insert(OpenFile::open(&self.path, self.creator)?),
         };
         let result = current.write(page);
         // The reader of a pipe has gone: the next one reads what is opened anew. The pipe must be
@@ -169,10 +169,10 @@ impl Writer {
     }
 
     /// What the path stands for now, or the old file where it cannot be opened.
-    fn renew(&self, old: Target) -> Target {
-        match Target::open(&self.path, self.creator) {
+    fn renew(&self, old: OpenFile) -> OpenFile {
+        match OpenFile::open(&self.path, self.creator) {
             // A FIFO that is still the same has lines in it that nobody has read.
-            Ok(new) => Target { sent: new.sent.map(|sent| old.sent.unwrap_or(sent)), ..new },
+            Ok(new) => OpenFile { sent: new.sent.map(|sent| old.sent.unwrap_or(sent)), ..new },
             Err(error) => {
                 self.tell(&format!("{error}; the old file is written on"));
                 old

@@ -46,10 +46,10 @@ const RETRY: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Exporter {
     listener: Arc<TcpListener>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ExporterState>>,
 }
 
-struct State {
+struct ExporterState {
     totals: Totals,
     interval: Duration,
     /// Of the last report, or of the start.
@@ -66,7 +66,7 @@ impl Exporter {
             .with_context(|| format!("cannot serve metrics at {address}"))?;
         listener.set_nonblocking(true).context("cannot serve metrics")?;
         let totals = Totals::new(env!("CARGO_PKG_VERSION").to_owned(), interval.as_secs_f64());
-        let state = State { totals, interval, last: Instant::now() };
+        let state = ExporterState { totals, interval, last: Instant::now() };
         Ok(Self { listener: Arc::new(listener), state: Arc::new(Mutex::new(state)) })
     }
 
@@ -91,7 +91,7 @@ impl Exporter {
         Ok(())
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ExporterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

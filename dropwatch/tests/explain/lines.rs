@@ -1,11 +1,11 @@
 //! Lines of other programs and of dropwatch's own JSON: all that they name is explained, or it is said
 //! what is not.
 
-use dropwatch::{command::explain, exit, render::explain::Page};
+use dropwatch::{command::explain, exit, render::explain::ExplainPage};
 
 use crate::{explained, host, known, rules_of};
 
-fn page(text: &str) -> Page<'static> {
+fn page(text: &str) -> ExplainPage<'static> {
     explained(text).unwrap_or_else(|failure| panic!("{text}: {failure}"))
 }
 
@@ -13,7 +13,7 @@ fn counters(text: &str) -> Vec<String> {
     page(text).counters.into_iter().flat_map(|counter| counter.names).collect()
 }
 
-fn titles(page: &Page<'static>) -> Vec<&'static str> {
+fn titles(page: &ExplainPage<'static>) -> Vec<&'static str> {
     page.explained.iter().map(|entry| entry.title.as_str()).collect()
 }
 

@@ -20,10 +20,10 @@ use std::path::PathBuf;
 
 use dropwatch::{
     command::explain,
-    diagnose::knowledge::{self, Table},
+    diagnose::knowledge::{self, KnowledgeTable},
     exit::Failure,
     kernel::HostRoot,
-    render::explain::Page,
+    render::explain::ExplainPage,
 };
 
 fn fixtures() -> PathBuf {
@@ -34,23 +34,23 @@ fn host(name: &str) -> HostRoot {
     HostRoot::new(fixtures().join("hosts").join(name))
 }
 
-fn known() -> &'static Table {
+fn known() -> &'static KnowledgeTable {
     knowledge::table().expect("the table in the program parses")
 }
 
 /// What is known about one text.
-fn explained(text: &str) -> Result<Page<'static>, Failure> {
+fn explained(text: &str) -> Result<ExplainPage<'static>, Failure> {
     explain::page(known(), &[text], &host("6.18"))
 }
 
 /// Rules of a page, in full and listed.
-fn rules_of(page: &Page<'static>) -> Vec<&'static str> {
+fn rules_of(page: &ExplainPage<'static>) -> Vec<&'static str> {
     let full = page.rules.iter().map(|explained| explained.rule);
     full.chain(page.related_rules.iter().copied()).map(|rule| rule.rule.as_str()).collect()
 }
 
 /// Drop reasons of a page's entries, in full and listed.
-fn reasons_of(page: &Page<'static>) -> Vec<&'static str> {
+fn reasons_of(page: &ExplainPage<'static>) -> Vec<&'static str> {
     let entries = page.explained.iter().chain(&page.related);
     entries.flat_map(|entry| &entry.reasons).map(String::as_str).collect()
 }

@@ -7,7 +7,7 @@ use dropwatch::{
     exit,
     render::{
         Medium,
-        explain::{self as render, Page},
+        explain::{self as render, ExplainPage},
     },
 };
 
@@ -21,7 +21,7 @@ fn page_on(medium: Medium, name: &str) -> String {
     rendered(&explain::page(known(), &[name], &host("6.18")).expect("known"), medium)
 }
 
-fn rendered(page: &Page<'_>, medium: Medium) -> String {
+fn rendered(page: &ExplainPage<'_>, medium: Medium) -> String {
     let mut out = Vec::new();
     render::page(page, medium, &mut out).expect("writes");
     String::from_utf8(out).expect("UTF-8")
@@ -97,7 +97,7 @@ fn every_page_fits_eighty_columns() {
 
 /// Every page and the list, by name.
 fn all_on(medium: Medium) -> Vec<(String, String)> {
-    static PAGES: LazyLock<Vec<(String, Page<'static>)>> = LazyLock::new(|| {
+    static PAGES: LazyLock<Vec<(String, ExplainPage<'static>)>> = LazyLock::new(|| {
         let page = |name: &String| explain::page(known(), &[name], &host("6.18")).expect("known");
         known().names().into_iter().map(|name| (name.clone(), page(&name))).collect()
     });

@@ -7,14 +7,14 @@ use std::{
     process::Command,
 };
 
-use dropwatch::{command::explain, diagnose::knowledge::Entry};
+use dropwatch::{command::explain, diagnose::knowledge::DropEntry};
 
 use crate::{host, known};
 
 /// The place and reason of one row for each entry that has an event.
-fn places() -> Vec<(&'static Entry, &'static str, &'static str)> {
+fn places() -> Vec<(&'static DropEntry, &'static str, &'static str)> {
     let entries = known().entries.iter().filter(|entry| !entry.unseen);
-    let place = |entry: &'static Entry| {
+    let place = |entry: &'static DropEntry| {
         let function = entry.at.first().map_or("some_function", String::as_str);
         (entry, function, entry.reasons[0].as_str())
     };
@@ -73,7 +73,7 @@ fn replayed(file: &Path, options: &[&str]) -> String {
 }
 
 /// Entries about a line: those shown in full, and those listed.
-fn about(line: &str) -> (Vec<&'static Entry>, Vec<&'static Entry>) {
+fn about(line: &str) -> (Vec<&'static DropEntry>, Vec<&'static DropEntry>) {
     let page = explain::page(known(), &[line], &host("6.18"));
     let page = page.unwrap_or_else(|failure| panic!("{line:?}: {failure}"));
     (page.explained, page.related)

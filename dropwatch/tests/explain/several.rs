@@ -1,11 +1,11 @@
 //! Several names: each is explained, or the whole is refused.
 
-use dropwatch::{command::explain, exit, render::explain::Page};
+use dropwatch::{command::explain, exit, render::explain::ExplainPage};
 
 use crate::{explained, host, known, reasons_of, rules_of};
 
 /// What a page is about, in full or listed.
-fn titles(page: &Page<'static>) -> Vec<String> {
+fn titles(page: &ExplainPage<'static>) -> Vec<String> {
     let rules = rules_of(page).into_iter().map(str::to_owned);
     let entries = page.explained.iter().chain(&page.related).map(|entry| entry.title.clone());
     let counters = page.counters.iter().flat_map(|counter| counter.names.clone());
@@ -13,7 +13,7 @@ fn titles(page: &Page<'static>) -> Vec<String> {
     rules.chain(entries).chain(counters).chain(words).collect()
 }
 
-fn page(words: &[&str]) -> Page<'static> {
+fn page(words: &[&str]) -> ExplainPage<'static> {
     let page = explain::page(known(), words, &host("6.18"));
     page.unwrap_or_else(|failure| panic!("{words:?}: {failure}"))
 }
@@ -63,7 +63,8 @@ fn two_rows_are_two_answers() {
         assert!(full.contains(&"closed UDP port") && full.len() == 2, "{words:?}: {full:?}");
     }
     for typed in ["nf_hook_slow+0x7d tcp_v4_rcv+0x91", "rp_filter=1 ip_forward=0"] {
-        let each: Vec<Page<'static>> = typed.split(' ').map(|typed| page(&[typed])).collect();
+        let each: Vec<ExplainPage<'static>> =
+            typed.split(' ').map(|typed| page(&[typed])).collect();
         for title in each.iter().flat_map(titles) {
             assert!(titles(&page(&[typed])).contains(&title), "{typed}: {title} is missing");
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use dropwatch::render::explain::Page;
+use dropwatch::render::explain::ExplainPage;
 use serde_json::Value;
 
 use crate::{explained, fixtures, known, rules_of};
@@ -25,7 +25,7 @@ fn replayed(options: &[&str]) -> String {
 }
 
 /// The page about a word, which says what it is: a word of an output, or a counter.
-fn answered(word: &str) -> Page<'static> {
+fn answered(word: &str) -> ExplainPage<'static> {
     let page = explained(word).unwrap_or_else(|failure| panic!("{word}: {failure}"));
     assert!(!page.words.is_empty() || !page.counters.is_empty(), "{word}: {page:?}");
     page

@@ -1,6 +1,6 @@
 //! BTF, whole and damaged.
 
-use dropwatch::kernel::btf::{Btf, BtfError, Kind};
+use dropwatch::kernel::btf::{Btf, BtfError, BtfKind};
 use proptest::prelude::*;
 
 use crate::{VMLINUX, hosts, read};
@@ -80,7 +80,7 @@ fn every_kind_is_walked() {
     let btf = Btf::parse(&data).unwrap();
     assert_eq!(btf.types().count(), 20);
     assert_eq!(btf.get(20).unwrap().name, "enum64", "each tail has the right length");
-    assert_eq!(btf.get(4).unwrap().kind, Kind::Struct);
+    assert_eq!(btf.get(4).unwrap().kind, BtfKind::Struct);
     assert!(btf.get(0).is_none() && btf.get(21).is_none());
     let values = |name| btf.enumerators(btf.find_enum(name).unwrap()).collect::<Vec<_>>();
     assert_eq!(values("signed_enum"), [("LOW", -1), ("HIGH", 7)]);

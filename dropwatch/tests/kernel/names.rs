@@ -262,7 +262,7 @@ fn nothing_lost_nothing_said() {
     let Status { symbols, reasons, tracefs, kfree_skb_args, bpf_jit_kallsyms, events } =
         names.status();
     assert!(matches!(symbols, status::Symbols::Known { functions: 50.., modules: 0, .. }));
-    let status::Reasons::Btf { core, subsystems } = reasons else { panic!("{reasons:?}") };
+    let status::ReasonSource::Btf { core, subsystems } = reasons else { panic!("{reasons:?}") };
     assert_eq!(core, 128, "130 enumerators without MAX and SUBSYS_MASK");
     assert_eq!(subsystems, ["CORE", "MAC80211_UNUSABLE", "OPENVSWITCH"]);
     assert_eq!((tracefs, kfree_skb_args), (Tracefs::NotMounted, Some(4)));
@@ -362,7 +362,7 @@ fn without_any_source_reasons_are_numbers_and_the_way_out_is_said() {
 #[test]
 fn a_kernel_without_reasons_is_told_from_one_that_hides_them() {
     let mut names = HostNames::open(&root("5.10"));
-    assert_eq!(names.status().reasons, status::Reasons::Absent);
+    assert_eq!(names.status().reasons, status::ReasonSource::Absent);
     assert_eq!(names.status().kfree_skb_args, Some(2));
     assert_eq!(names.reason(NO_REASON), None);
 }
@@ -419,7 +419,7 @@ fn the_running_host_is_consistent() {
     begin_report(&mut names);
     let status = names.status();
     let symbols = matches!(status.symbols, status::Symbols::Known { .. });
-    if !symbols && !matches!(status.reasons, status::Reasons::Btf { .. }) {
+    if !symbols && !matches!(status.reasons, status::ReasonSource::Btf { .. }) {
         return unproved("this kernel shows neither symbols nor BTF");
     }
     if let status::Symbols::Known { functions, .. } = status.symbols {
@@ -428,7 +428,7 @@ fn the_running_host_is_consistent() {
         assert_eq!(names.symbol(0x1000), None, "user space");
         assert_eq!(reads(&mut names), 2, "the kernel's files are read again from their start");
     }
-    if let status::Reasons::Btf { core, .. } = status.reasons {
+    if let status::ReasonSource::Btf { core, .. } = status.reasons {
         let named = (0..=0xffff)
             .filter(|&reason| !names.reason(reason).unwrap().name.starts_with("CORE:0x"));
         assert_eq!(named.count(), core);

@@ -1,6 +1,6 @@
 //! Numbers to drop reasons.
 
-use dropwatch::kernel::{btf::Btf, reasons::Reasons, tracefs::Format};
+use dropwatch::kernel::{btf::Btf, reasons::Reasons, tracefs::EventFormat};
 use dropwatch_common::NO_REASON;
 use proptest::prelude::*;
 
@@ -47,7 +47,7 @@ fn numbers_that_moved_are_named_by_the_running_kernel() {
 #[test]
 fn a_kernel_without_reasons_has_none() {
     assert_eq!(from_btf("5.10"), None);
-    assert_eq!(Reasons::from_tracefs(&Format::parse(&read("5.10", FORMAT))), None);
+    assert_eq!(Reasons::from_tracefs(&EventFormat::parse(&read("5.10", FORMAT))), None);
 }
 
 /// The kernel's tracepoint prints the same names as its BTF gives: two sources, one truth.
@@ -55,7 +55,7 @@ fn a_kernel_without_reasons_has_none() {
 fn btf_and_tracefs_agree_on_every_core_reason() {
     for host in hosts::with(FORMAT) {
         let Some(btf) = from_btf(&host) else { continue };
-        let format = Format::parse(&read(&host, FORMAT));
+        let format = EventFormat::parse(&read(&host, FORMAT));
         let tracefs = Reasons::from_tracefs(&format).unwrap();
         assert!(tracefs.core() > 5, "{host}");
         for (number, _) in format.names("reason") {
@@ -67,7 +67,8 @@ fn btf_and_tracefs_agree_on_every_core_reason() {
 
 #[test]
 fn tracefs_tells_that_fields_moved() {
-    let offset = |host, field| Format::parse(&read(host, FORMAT)).field(field).map(|f| f.offset);
+    let offset =
+        |host, field| EventFormat::parse(&read(host, FORMAT)).field(field).map(|f| f.offset);
     assert_eq!(
         ["5.10", "6.1", "6.12", "7.2"].map(|host| offset(host, "reason")),
         [None, Some(28), Some(36), Some(36)]
@@ -129,7 +130,7 @@ proptest! {
 
     #[test]
     fn no_description_panics(text: Vec<u8>) {
-        let format = Format::parse(&text);
+        let format = EventFormat::parse(&text);
         format.names("reason");
         Reasons::from_tracefs(&format);
     }
@@ -139,7 +140,7 @@ proptest! {
         let mut text = read("6.1", FORMAT);
         let (at, cut) = (at.index(text.len()), cut.index(text.len()));
         text[at] = byte;
-        if let Some(reasons) = Reasons::from_tracefs(&Format::parse(&text[..cut])) {
+        if let Some(reasons) = Reasons::from_tracefs(&EventFormat::parse(&text[..cut])) {
             reasons.name(7);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use dropwatch::kernel::{
-    kallsyms::Line,
+    kallsyms::KallsymsLine,
     modules::Modules,
     symbols::{MAX_GENERATED, SymbolTable},
 };
@@ -28,8 +28,8 @@ fn host_table(host: &str) -> SymbolTable {
 }
 
 /// Lines of a host's kallsyms, read independently of the table.
-fn lines(kallsyms: &[u8]) -> Vec<Line<'_>> {
-    kallsyms.split(|&byte| byte == b'\n').filter_map(Line::parse).collect()
+fn lines(kallsyms: &[u8]) -> Vec<KallsymsLine<'_>> {
+    kallsyms.split(|&byte| byte == b'\n').filter_map(KallsymsLine::parse).collect()
 }
 
 fn address(kallsyms: &[u8], name: &str) -> u64 {

@@ -13,7 +13,7 @@ use dropwatch::{
         model::{Host, Line, Lost, Reason, Symbol},
         options::Options,
         sample::{Clock, Sample},
-        snapshot::{Counters, Snapshot},
+        snapshot::{DropCounters, Snapshot},
         view::View,
     },
 };
@@ -87,9 +87,9 @@ fn place(number: u32) -> Option<String> {
     PLACES.get(number as usize).map(|name| (*name).to_owned())
 }
 
-pub(crate) struct Table;
+pub(crate) struct TestNames;
 
-impl Names for Table {
+impl Names for TestNames {
     fn symbol(&mut self, address: u64) -> Option<Symbol> {
         if let Some(at) = address.checked_sub(CALLERS_TEXT) {
             let name = CALLERS.get((at >> 16) as usize)?;
@@ -144,7 +144,7 @@ pub(crate) fn snapshot(millis: u64, drops: &[(u64, u32, u64)], lost: Lost) -> Sn
     Snapshot {
         since_attach,
         wall: attach + since_attach,
-        counters: Counters { drops, lost, ..Counters::default() },
+        counters: DropCounters { drops, lost, ..DropCounters::default() },
     }
 }
 
@@ -178,9 +178,9 @@ pub(crate) fn run_sampled(options: Options, notices: &[&str], steps: &[Step]) ->
         let Snapshot { since_attach, wall, .. } = *snapshot;
         let clock = Clock { attached: 1_000, since_attach, wall };
         for sample in samples {
-            lines.push(Line::Sample(Box::new(reporter.sampled(sample, &clock, &mut Table))));
+            lines.push(Line::Sample(Box::new(reporter.sampled(sample, &clock, &mut TestNames))));
         }
-        lines.push(Line::Report(reporter.report(snapshot, *intervals, samples, &mut Table)));
+        lines.push(Line::Report(reporter.report(snapshot, *intervals, samples, &mut TestNames)));
     }
     let stop = steps.last().map_or(attach, |step| step.snapshot.wall);
     lines.push(Line::End(reporter.end(stop)));

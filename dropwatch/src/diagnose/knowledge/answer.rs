@@ -1,11 +1,11 @@
 //! What there is to say about what somebody asks for.
 
 use super::{
-    counter::Counter,
-    entry::Entry,
-    rule::Rule,
+    counter::CounterEntry,
+    entry::DropEntry,
+    rule::RuleEntry,
     subject::{Subject, subjects},
-    word::Word,
+    word::WordEntry,
 };
 
 /// Entries shown in full, whatever their kind, where there are no more of them.
@@ -13,21 +13,21 @@ const FEW: usize = 3;
 
 /// What is known about a name, or about several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer<'a> {
+pub struct Explanation<'a> {
     /// Words of the outputs.
-    pub words: Vec<&'a Word>,
+    pub words: Vec<&'a WordEntry>,
     /// Counters of the kernel.
     pub counters: Vec<Counted<'a>>,
     /// Topics, as they were typed: what follows has to do with them.
     pub topics: Vec<String>,
     /// Rules of findings about exactly this.
-    pub rules: Vec<&'a Rule>,
+    pub rules: Vec<&'a RuleEntry>,
     /// Entries about exactly this.
-    pub full: Vec<&'a Entry>,
+    pub full: Vec<&'a DropEntry>,
     /// Rules that have to do with it.
-    pub brief_rules: Vec<&'a Rule>,
+    pub brief_rules: Vec<&'a RuleEntry>,
     /// Entries that have to do with it.
-    pub brief: Vec<&'a Entry>,
+    pub brief: Vec<&'a DropEntry>,
     /// Names beside the others that are not known.
     pub not_known: Vec<String>,
 }
@@ -37,16 +37,16 @@ pub struct Answer<'a> {
 pub struct Counted<'a> {
     pub names: Vec<String>,
     /// `None` for one that the host has, and of which nothing more is known.
-    pub known: Option<&'a Counter>,
+    pub known: Option<&'a CounterEntry>,
 }
 
-impl<'a> Answer<'a> {
+impl<'a> Explanation<'a> {
     /// Nothing is an answer where nothing was found. What there are only a few of is full.
     pub(super) fn new(
-        mut rules: Vec<&'a Rule>,
-        mut full: Vec<&'a Entry>,
-        mut brief_rules: Vec<&'a Rule>,
-        mut brief: Vec<&'a Entry>,
+        mut rules: Vec<&'a RuleEntry>,
+        mut full: Vec<&'a DropEntry>,
+        mut brief_rules: Vec<&'a RuleEntry>,
+        mut brief: Vec<&'a DropEntry>,
     ) -> Option<Self> {
         let all = rules.len() + full.len() + brief_rules.len() + brief.len();
         if all <= FEW {
@@ -90,8 +90,8 @@ impl<'a> Answer<'a> {
     }
 }
 
-impl<'a> FromIterator<Answer<'a>> for Answer<'a> {
-    fn from_iter<T: IntoIterator<Item = Answer<'a>>>(answers: T) -> Self {
+impl<'a> FromIterator<Explanation<'a>> for Explanation<'a> {
+    fn from_iter<T: IntoIterator<Item = Explanation<'a>>>(answers: T) -> Self {
         answers.into_iter().reduce(Self::and).unwrap_or_default()
     }
 }

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Table,
-    answer::{Answer, Counted},
-    entry::Entry,
+    KnowledgeTable,
+    answer::{Counted, Explanation},
+    entry::DropEntry,
     pasted,
-    rule::Rule,
+    rule::RuleEntry,
 };
 
 /// Where counters come from that are not in `/proc`, and what shows them.
@@ -21,7 +21,7 @@ const SHOWN_BY: [(&str, &str); 4] = [
 /// What one counter counts, or some that count alike.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Counter {
+pub struct CounterEntry {
     /// By group and name: `Udp.InErrors`, `softnet.dropped`, `link.rx_missed_errors`.
     pub names: Vec<String>,
     /// What programs call it that show it under another name.
@@ -38,7 +38,7 @@ pub struct Counter {
     pub source: Vec<String>,
 }
 
-impl Counter {
+impl CounterEntry {
     /// Which of its names `typed` is, in any spelling.
     pub(super) fn named(&self, typed: &str) -> Vec<&str> {
         let names = self.names.iter().map(String::as_str);
@@ -57,33 +57,33 @@ impl Counter {
     }
 }
 
-impl Table {
+impl KnowledgeTable {
     pub(super) fn is_counter(&self, name: &str) -> bool {
         self.counters.iter().any(|counter| !counter.named(name).is_empty())
     }
 
     /// What a counter counts, and the rules and drops that go with it.
-    pub(super) fn find_counter(&self, typed: &str) -> Option<Answer<'_>> {
+    pub(super) fn find_counter(&self, typed: &str) -> Option<Explanation<'_>> {
         let name = &bare(pasted::without_values(typed));
-        let about = |counter: &'_ Counter| {
+        let about = |counter: &'_ CounterEntry| {
             let names: Vec<String> = counter.named(name).into_iter().map(str::to_owned).collect();
             (!names.is_empty()).then_some(names)
         };
         let counted = self.counters.iter().filter_map(|counter| {
             let names = about(counter)?;
-            let rules: Vec<&Rule> =
+            let rules: Vec<&RuleEntry> =
                 self.rules.iter().filter(|rule| counter.rules.contains(&rule.rule)).collect();
-            let drops: Vec<&Entry> =
+            let drops: Vec<&DropEntry> =
                 counter.drops.iter().filter_map(|drops| self.drops(drops)).collect();
             let mut answer = match rules.len() {
-                0..=2 => Answer::new(rules, Vec::new(), Vec::new(), drops),
-                _ => Answer::new(Vec::new(), Vec::new(), rules, drops),
+                0..=2 => Explanation::new(rules, Vec::new(), Vec::new(), drops),
+                _ => Explanation::new(Vec::new(), Vec::new(), rules, drops),
             }
             .unwrap_or_default();
             answer.counters = vec![Counted { names, known: Some(counter) }];
             Some(answer)
         });
-        counted.reduce(Answer::and)
+        counted.reduce(Explanation::and)
     }
 }
 

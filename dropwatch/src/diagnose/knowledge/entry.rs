@@ -50,7 +50,7 @@ fn blanks_of(command: &str) -> impl Iterator<Item = (&'static str, &'static str)
 /// What is known about drops for some reasons, at some functions.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
+pub struct DropEntry {
     /// What its file is about.
     #[serde(skip_deserializing)]
     pub topic: String,
@@ -157,7 +157,7 @@ impl Quantity {
 #[serde(try_from = "RawKnob")]
 pub struct Knob {
     #[serde(flatten)]
-    pub action: Action,
+    pub action: KnobAction,
     /// What changing it does.
     pub effect: String,
     /// What that costs or risks, where it does.
@@ -167,7 +167,7 @@ pub struct Knob {
 /// How to change it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Action {
+pub enum KnobAction {
     /// Another value of this setting.
     Set(String),
     /// A command, in which words of [`BLANKS`] are to be filled in.
@@ -188,15 +188,15 @@ impl TryFrom<RawKnob> for Knob {
 
     fn try_from(raw: RawKnob) -> Result<Self, Self::Error> {
         let action = match (raw.set, raw.run) {
-            (Some(sysctl), None) => Action::Set(sysctl),
-            (None, Some(command)) => Action::Run(command),
+            (Some(sysctl), None) => KnobAction::Set(sysctl),
+            (None, Some(command)) => KnobAction::Run(command),
             _ => return Err("a knob has either `set` or `run`"),
         };
         Ok(Self { action, effect: raw.effect, cost: raw.cost })
     }
 }
 
-impl Entry {
+impl DropEntry {
     /// Reasons and places as a report names them: `NO_SOCKET at udp_rcv, udpv6_rcv`. That older
     /// kernels give no reason at the same place goes without saying.
     pub fn name(&self) -> String {
@@ -218,8 +218,8 @@ impl Entry {
             Check::Command(_) => None,
         });
         let knobs = self.knobs.iter().filter_map(|knob| match &knob.action {
-            Action::Set(sysctl) => Some(Quantity::Sysctl(sysctl.clone())),
-            Action::Run(_) => None,
+            KnobAction::Set(sysctl) => Some(Quantity::Sysctl(sysctl.clone())),
+            KnobAction::Run(_) => None,
         });
         checks.chain(knobs)
     }
@@ -252,8 +252,8 @@ pub(super) fn commands<'a>(check: &'a [Check], knobs: &'a [Knob]) -> impl Iterat
         Check::Number(_) => None,
     });
     let knobs = knobs.iter().filter_map(|knob| match &knob.action {
-        Action::Run(command) => Some(command.as_str()),
-        Action::Set(_) => None,
+        KnobAction::Run(command) => Some(command.as_str()),
+        KnobAction::Set(_) => None,
     });
     checks.chain(knobs)
 }

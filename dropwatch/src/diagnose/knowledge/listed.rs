@@ -4,8 +4,8 @@
 //! is said beside the answer.
 
 use super::{
-    Table,
-    answer::{Answer, Counted},
+    KnowledgeTable,
+    answer::{Counted, Explanation},
     counter::{is_counter, same_letters},
     near::Unknown,
     pasted,
@@ -16,7 +16,7 @@ use super::{
 /// A text of no more words is a list of names where one of them is.
 const SHORT: usize = 4;
 
-impl Table {
+impl KnowledgeTable {
     /// What is known about the names in `text`; `None` where there are none.
     ///
     /// # Errors
@@ -25,10 +25,13 @@ impl Table {
         &self,
         text: &str,
         counters: &[String],
-    ) -> Result<Option<Answer<'_>>, Unknown> {
+    ) -> Result<Option<Explanation<'_>>, Unknown> {
         let keys: Vec<&str> = pasted::keys(text).collect();
         if !keys.is_empty() {
-            return Ok(keys.into_iter().filter_map(|key| self.find_name(key)).reduce(Answer::and));
+            return Ok(keys
+                .into_iter()
+                .filter_map(|key| self.find_name(key))
+                .reduce(Explanation::and));
         }
         let tokens: Vec<&str> = pasted::tokens(text).collect();
         let group = pasted::group(text);
@@ -37,7 +40,7 @@ impl Table {
             let counter = |name: String| {
                 self.find_counter(&name).or_else(|| self.only_counted(&name, counters))
             };
-            if let Some(found) = names.filter_map(counter).reduce(Answer::and) {
+            if let Some(found) = names.filter_map(counter).reduce(Explanation::and) {
                 return Ok(Some(found));
             }
         }
@@ -45,7 +48,7 @@ impl Table {
             return Ok(None);
         }
         let one = |token: &str| {
-            let topic = || subject::about(self, token).map(|all| Answer::about(token, all));
+            let topic = || subject::about(self, token).map(|all| Explanation::about(token, all));
             let counted = || self.only_counted(token, counters);
             self.find_name(token).or_else(counted).or_else(topic)
         };
@@ -54,7 +57,7 @@ impl Table {
             && tokens.iter().any(|it| pasted::is_name(it) && self.is_identifier(it));
         // Of `name=value` many are words of other things, too.
         let has_values = text.contains('=') && tokens.iter().any(|it| self.is_counter(it));
-        let mut all: Option<Answer<'_>> = None;
+        let mut all: Option<Explanation<'_>> = None;
         for token in &tokens {
             let is_name = pasted::is_name(token)
                 || pasted::is_counted(text, token)
@@ -63,7 +66,7 @@ impl Table {
                 // `cpu=0` before the counters of that CPU is a heading, not asked for.
                 (true, true) => self.find_counter(token).or_else(|| {
                     let other = one(token)?;
-                    Some(Answer { words: Vec::new(), ..other })
+                    Some(Explanation { words: Vec::new(), ..other })
                 }),
                 (true, false) => one(token),
                 (false, _) if is_name => {
@@ -94,7 +97,7 @@ impl Table {
         &'a self,
         typed: &str,
         counters: &[String],
-    ) -> Option<Answer<'a>> {
+    ) -> Option<Explanation<'a>> {
         let typed = pasted::plain(typed);
         let name = pasted::without_values(&typed);
         if self.is_counter(name) {
@@ -107,12 +110,14 @@ impl Table {
         };
         let mut names: Vec<String> = counters.iter().filter(is_it).cloned().collect();
         names.sort_unstable();
-        (!names.is_empty())
-            .then(|| Answer { counters: vec![Counted { names, known: None }], ..Answer::default() })
+        (!names.is_empty()).then(|| Explanation {
+            counters: vec![Counted { names, known: None }],
+            ..Explanation::default()
+        })
     }
 }
 
-impl Answer<'_> {
+impl Explanation<'_> {
     /// Whether it only says what is not known.
     pub(super) fn is_empty(&self) -> bool {
         let known = Self { not_known: Vec::new(), ..self.clone() };

@@ -26,12 +26,14 @@ use serde::Deserialize;
 
 use self::subject::Texts;
 pub use self::{
-    answer::{Answer, Counted},
-    counter::Counter,
-    entry::{Action, BLANKS, Benign, CORE, Check, Entry, Knob, NOT_SPECIFIED, Quantity, blanks},
+    answer::{Counted, Explanation},
+    counter::CounterEntry,
+    entry::{
+        BLANKS, Benign, CORE, Check, DropEntry, Knob, KnobAction, NOT_SPECIFIED, Quantity, blanks,
+    },
     near::Unknown,
-    rule::Rule,
-    word::Word,
+    rule::RuleEntry,
+    word::WordEntry,
 };
 use crate::report::model::{Reason, Symbol};
 
@@ -69,14 +71,14 @@ const COMMON: &str = include_str!("table.toml");
 
 /// All that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
-    pub entries: Vec<Entry>,
+pub struct KnowledgeTable {
+    pub entries: Vec<DropEntry>,
     /// What findings mean.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<RuleEntry>,
     /// What counters of the kernel count.
-    pub counters: Vec<Counter>,
+    pub counters: Vec<CounterEntry>,
     /// What the words of the outputs mean.
-    pub words: Vec<Word>,
+    pub words: Vec<WordEntry>,
     /// Words that are a topic, beside those of the rules.
     topics: Vec<String>,
     /// Drop reasons of the core that no entry explains.
@@ -89,53 +91,53 @@ pub struct Table {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Topic {
+struct TopicFile {
     topic: String,
-    entry: Vec<Entry>,
+    entry: Vec<DropEntry>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rules {
-    rule: Vec<Rule>,
+struct RulesFile {
+    rule: Vec<RuleEntry>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Counters {
-    counter: Vec<Counter>,
+struct CountersFile {
+    counter: Vec<CounterEntry>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Words {
-    word: Vec<Word>,
+struct WordsFile {
+    word: Vec<WordEntry>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Common {
+struct CommonFile {
     topics: Vec<String>,
     not_yet_explained: Vec<String>,
     needs: BTreeMap<String, String>,
 }
 
-impl Table {
+impl KnowledgeTable {
     fn parse() -> Result<Self, toml::de::Error> {
-        let Common { topics, not_yet_explained, needs } = toml::from_str(COMMON)?;
+        let CommonFile { topics, not_yet_explained, needs } = toml::from_str(COMMON)?;
         let mut entries = Vec::new();
         for text in TOPICS {
             entries.append(&mut topic(text)?);
         }
-        let Rules { rule: rules } = toml::from_str(RULES)?;
+        let RulesFile { rule: rules } = toml::from_str(RULES)?;
         let mut counters = Vec::new();
         for text in COUNTERS {
-            let Counters { mut counter } = toml::from_str(text)?;
+            let CountersFile { mut counter } = toml::from_str(text)?;
             counters.append(&mut counter);
         }
         let mut words = Vec::new();
         for text in WORDS {
-            let Words { mut word } = toml::from_str(text)?;
+            let WordsFile { mut word } = toml::from_str(text)?;
             words.append(&mut word);
         }
         let texts = OnceLock::new();
@@ -148,13 +150,14 @@ impl Table {
 
     /// Words, and some of several, that are a topic.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
-        let of_rules = self.rules.iter().flat_map(Rule::topics);
+        let of_rules = self.rules.iter().flat_map(RuleEntry::topics);
         self.topics.iter().map(String::as_str).chain(of_rules)
     }
 
     /// What is known about changing a setting.
     pub fn knob(&self, sysctl: &str) -> Option<&Knob> {
-        let is_about = |knob: &&Knob| matches!(&knob.action, Action::Set(name) if name == sysctl);
+        let is_about =
+            |knob: &&Knob| matches!(&knob.action, KnobAction::Set(name) if name == sysctl);
         self.entries.iter().flat_map(|entry| &entry.knobs).find(is_about)
     }
 
@@ -165,23 +168,24 @@ impl Table {
 }
 
 /// Entries of one topic's file.
-fn topic(text: &str) -> Result<Vec<Entry>, toml::de::Error> {
-    let Topic { topic, entry } = toml::from_str(text)?;
-    Ok(entry.into_iter().map(|entry| Entry { topic: topic.clone(), ..entry }).collect())
+fn topic(text: &str) -> Result<Vec<DropEntry>, toml::de::Error> {
+    let TopicFile { topic, entry } = toml::from_str(text)?;
+    Ok(entry.into_iter().map(|entry| DropEntry { topic: topic.clone(), ..entry }).collect())
 }
 
 /// The table, read on first use.
 ///
 /// # Errors
 /// The table in this program is damaged; tests show that it is not.
-pub fn table() -> Result<&'static Table, &'static toml::de::Error> {
-    static TABLE: LazyLock<Result<Table, toml::de::Error>> = LazyLock::new(Table::parse);
+pub fn table() -> Result<&'static KnowledgeTable, &'static toml::de::Error> {
+    static TABLE: LazyLock<Result<KnowledgeTable, toml::de::Error>> =
+        LazyLock::new(KnowledgeTable::parse);
     TABLE.as_ref()
 }
 
 /// Entries about harmless drops: the few that every row of every report is compared with.
-fn always_benign() -> &'static [Entry] {
-    static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+fn always_benign() -> &'static [DropEntry] {
+    static ENTRIES: LazyLock<Vec<DropEntry>> = LazyLock::new(|| {
         let mut entries = topic(HOUSEKEEPING).unwrap_or_default();
         entries.retain(|entry| matches!(entry.benign, Benign::Always(_)));
         entries
@@ -190,12 +194,12 @@ fn always_benign() -> &'static [Entry] {
 }
 
 /// What is known about drops at `symbol` for `reason`, if they are harmless.
-pub fn benign(symbol: Option<&Symbol>, reason: Option<&Reason>) -> Option<&'static Entry> {
+pub fn benign(symbol: Option<&Symbol>, reason: Option<&Reason>) -> Option<&'static DropEntry> {
     let subsystem = reason.and_then(|reason| reason.subsystem.as_deref()).unwrap_or(CORE);
     // Before Linux 5.17 no caller gave a reason.
     let reason = reason.map_or(NOT_SPECIFIED, |reason| &reason.name);
     let function = symbol.map(|symbol| function_name(&symbol.name));
-    let here = |entry: &Entry| function.is_some_and(|name| entry.is_about(name));
+    let here = |entry: &DropEntry| function.is_some_and(|name| entry.is_about(name));
     always_benign()
         .iter()
         .find(|entry| entry.has_reason(subsystem, reason) && (entry.at.is_empty() || here(entry)))
@@ -296,8 +300,8 @@ mod tests {
 
     #[test]
     fn what_is_always_harmless_is_in_the_topic_that_reports_read() {
-        let always = |entry: &&Entry| matches!(entry.benign, Benign::Always(_));
-        let all: Vec<&Entry> = table().expect("table").entries.iter().filter(always).collect();
+        let always = |entry: &&DropEntry| matches!(entry.benign, Benign::Always(_));
+        let all: Vec<&DropEntry> = table().expect("table").entries.iter().filter(always).collect();
         assert_eq!(all, always_benign().iter().collect::<Vec<_>>());
         assert_eq!(all.len(), 19);
     }

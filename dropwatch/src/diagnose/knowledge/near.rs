@@ -1,6 +1,6 @@
 //! What to say of a name that nobody knows: which known ones look like it.
 
-use super::{Table, search::bare_reason, subject};
+use super::{KnowledgeTable, search::bare_reason, subject};
 use crate::report::near::{MOST, did_you_mean, distance};
 
 /// Letters of an unknown name that are repeated.
@@ -49,7 +49,7 @@ pub enum Unknown {
     },
 }
 
-impl Table {
+impl KnowledgeTable {
     /// The error about a text, read as a reason and as any other name.
     pub(super) fn unknown(&self, text: &str, reason: &str, other: &str) -> Unknown {
         let mut letters = text.chars();

@@ -20,20 +20,20 @@ const QUOTES: [char; 9] =
 
 /// A name that may have been cut to fit a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Name<'a> {
+pub(super) struct PastedName<'a> {
     pub(super) text: &'a str,
     pub(super) is_cut: bool,
 }
 
 /// A place and a reason, as one row of an output has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Row<'a> {
+pub(super) struct PastedRow<'a> {
     /// With its offset, if it has one.
-    pub(super) function: Name<'a>,
-    pub(super) reason: Option<Name<'a>>,
+    pub(super) function: PastedName<'a>,
+    pub(super) reason: Option<PastedName<'a>>,
 }
 
-impl<'a> Row<'a> {
+impl<'a> PastedRow<'a> {
     pub(super) fn new(function: &'a str, reason: &'a str) -> Self {
         Self { function: name(function), reason: Some(name(reason)) }
     }
@@ -53,7 +53,7 @@ pub(super) fn plain(text: &str) -> String {
 
 /// The row in a line of plain words, whatever stands before and after it: counts, rates, trends,
 /// shares, a namespace.
-pub(super) fn row(text: &str) -> Option<Row<'_>> {
+pub(super) fn row(text: &str) -> Option<PastedRow<'_>> {
     let (rest, is_said) = match text.split_once("dropped at ") {
         Some((_, rest)) => (rest, true),
         None => after_figures(text),
@@ -66,11 +66,11 @@ pub(super) fn row(text: &str) -> Option<Row<'_>> {
     let is_alone = words.peek().is_none() && reason.is_none();
     let looks_like_one = is_said || has_module || has_offset || reason.is_some();
     (looks_like_one || (is_alone && rest.len() < text.len()))
-        .then(|| Row { function: name(function.trim_end_matches([',', ':', ';'])), reason })
+        .then(|| PastedRow { function: name(function.trim_end_matches([',', ':', ';'])), reason })
 }
 
 /// All rows in a line of plain words: the first one, and those that follow it with an offset.
-pub(super) fn rows(text: &str) -> impl Iterator<Item = Row<'_>> {
+pub(super) fn rows(text: &str) -> impl Iterator<Item = PastedRow<'_>> {
     let mut rest = Some(text);
     let mut is_first = true;
     iter::from_fn(move || {
@@ -123,17 +123,17 @@ fn after_figures(text: &str) -> (&str, bool) {
 }
 
 /// `(NO_SOCKET),` → `NO_SOCKET`; without its end it was cut.
-fn reason(word: &str) -> Name<'_> {
+fn reason(word: &str) -> PastedName<'_> {
     let word = word.trim_start_matches('(');
     match word.split_once(')') {
         Some((whole, _)) => name(whole),
-        None => Name { is_cut: true, ..name(word) },
+        None => PastedName { is_cut: true, ..name(word) },
     }
 }
 
-fn name(text: &str) -> Name<'_> {
+fn name(text: &str) -> PastedName<'_> {
     let cut = CUTS.iter().find_map(|cut| text.strip_suffix(cut));
-    Name { text: cut.unwrap_or(text), is_cut: cut.is_some() }
+    PastedName { text: cut.unwrap_or(text), is_cut: cut.is_some() }
 }
 
 /// A finding's cause, without its severity and what else stands before it.
@@ -291,7 +291,8 @@ mod tests {
 
     fn parts(text: &str) -> Option<(String, Option<String>)> {
         let text = plain(text);
-        let name = |name: Name<'_>| format!("{}{}", name.text, if name.is_cut { "*" } else { "" });
+        let name =
+            |name: PastedName<'_>| format!("{}{}", name.text, if name.is_cut { "*" } else { "" });
         row(&text).map(|row| (name(row.function), row.reason.map(name)))
     }
 

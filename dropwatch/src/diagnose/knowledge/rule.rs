@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Knob, Table,
+    Knob, KnowledgeTable,
     entry::{Check, Quantity, commands, one_line},
     pasted,
 };
@@ -11,7 +11,7 @@ use super::{
 /// What a finding of one rule means, what proves it, and what to do about it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Rule {
+pub struct RuleEntry {
     /// As findings and metrics name it: `conntrack_table_full`.
     pub rule: String,
     /// The cause in a few words.
@@ -39,7 +39,7 @@ pub struct Rule {
     pub source: Vec<String>,
 }
 
-impl Rule {
+impl RuleEntry {
     /// Everything with a value on a host that it names.
     pub fn quantities(&self) -> impl Iterator<Item = Quantity> {
         let checks = self.check.iter().filter_map(|check| match check {
@@ -50,7 +50,7 @@ impl Rule {
     }
 
     /// What can be changed: the settings as `table` knows them, then the rest.
-    pub fn knobs<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = &'a Knob> {
+    pub fn knobs<'a>(&'a self, table: &'a KnowledgeTable) -> impl Iterator<Item = &'a Knob> {
         self.settings.iter().filter_map(|name| table.knob(name)).chain(&self.knobs)
     }
 

@@ -2,15 +2,15 @@
 //! topic; or pastes: a row, a headline, a label.
 
 use super::{
-    Table,
-    answer::Answer,
-    entry::{CORE, Entry},
+    KnowledgeTable,
+    answer::Explanation,
+    entry::{CORE, DropEntry},
     function_name,
     near::Unknown,
     pasted::{self, Labelled},
-    rule::Rule,
+    rule::RuleEntry,
     subject::{self, subjects},
-    word::Word,
+    word::WordEntry,
 };
 /// Bytes of a text that is no JSON and no series: a whole report of many rows with their details is
 /// shorter. Every word of it is looked for, which takes time.
@@ -18,7 +18,7 @@ const MOST: usize = 16 * 1024;
 /// Prefix of reasons in the kernel's sources.
 const ENUMERATOR: &str = "SKB_DROP_REASON_";
 
-impl Table {
+impl KnowledgeTable {
     /// What is known about `typed`:
     /// - a reason in any case, with or without the kernel's prefix or a subsystem before a colon;
     /// - a function, with or without offset, module and the compiler's suffixes;
@@ -29,7 +29,7 @@ impl Table {
     ///
     /// # Errors
     /// Nothing is known; the error suggests names that look like it.
-    pub fn find(&self, typed: &str) -> Result<Answer<'_>, Unknown> {
+    pub fn find(&self, typed: &str) -> Result<Explanation<'_>, Unknown> {
         self.find_all(&[typed], &[])
     }
 
@@ -44,7 +44,7 @@ impl Table {
         &self,
         arguments: &[impl AsRef<str>],
         counters: &[String],
-    ) -> Result<Answer<'_>, Unknown> {
+    ) -> Result<Explanation<'_>, Unknown> {
         let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
         let text = pasted::plain(&arguments.join(" "));
         if let Some(answer) = self.find_labelled(&text) {
@@ -62,7 +62,7 @@ impl Table {
         }
         if arguments.len() > 1 {
             let each = arguments.iter().map(|typed| whole(&pasted::plain(typed)));
-            if let Ok(Some(answer)) = each.collect::<Result<Option<Answer<'_>>, _>>() {
+            if let Ok(Some(answer)) = each.collect::<Result<Option<Explanation<'_>>, _>>() {
                 return Ok(answer);
             }
         }
@@ -77,7 +77,7 @@ impl Table {
     }
 
     /// One name, row, headline, series or topic.
-    fn find_whole(&self, text: &str) -> Result<Option<Answer<'_>>, Unknown> {
+    fn find_whole(&self, text: &str) -> Result<Option<Explanation<'_>>, Unknown> {
         if let Some(answer) = self.find_name(text) {
             return Ok(Some(answer));
         }
@@ -87,12 +87,12 @@ impl Table {
         Ok(self
             .find_headline(text)
             .or_else(|| self.find_label(text))
-            .or_else(|| subject::about(self, text).map(|all| Answer::about(text, all))))
+            .or_else(|| subject::about(self, text).map(|all| Explanation::about(text, all))))
     }
 
     /// The rows in a text: mostly one, whatever stands beside it.
-    fn find_rows(&self, text: &str) -> Result<Option<Answer<'_>>, Unknown> {
-        let mut all: Option<Answer<'_>> = None;
+    fn find_rows(&self, text: &str) -> Result<Option<Explanation<'_>>, Unknown> {
+        let mut all: Option<Explanation<'_>> = None;
         let mut not_known = Vec::new();
         for row in pasted::rows(text) {
             match (self.find_row(row), row.reason) {
@@ -105,7 +105,7 @@ impl Table {
         }
         // A reason beside a row, which is not its own.
         let Some(all) = all else { return Ok(None) };
-        let mut all = all.and(Answer { not_known, ..Answer::default() });
+        let mut all = all.and(Explanation { not_known, ..Explanation::default() });
         for word in pasted::reasons(text) {
             if let Some(answer) = self.find_reason(word)
                 && !pasted::rows(text).any(|row| row.reason.is_some_and(|it| it.text == word))
@@ -117,7 +117,7 @@ impl Table {
     }
 
     /// All drops and findings of a line of JSON or of some series, where there are several.
-    fn find_labelled(&self, text: &str) -> Option<Answer<'_>> {
+    fn find_labelled(&self, text: &str) -> Option<Explanation<'_>> {
         let all: Vec<Labelled<'_>> = pasted::labelled(text).collect();
         if all.len() < 2 {
             return None;
@@ -126,7 +126,7 @@ impl Table {
             let (found, name) = match *labelled {
                 Labelled::Rule(rule) => (self.find_rule(rule), rule.to_owned()),
                 Labelled::Drops { function: Some(function), reason: Some(reason) } => (
-                    self.find_row(pasted::Row::new(function, reason)),
+                    self.find_row(pasted::PastedRow::new(function, reason)),
                     format!("{function} ({reason})"),
                 ),
                 Labelled::Drops { function, reason } => {
@@ -134,21 +134,21 @@ impl Table {
                     (self.find_name(name), name.to_owned())
                 }
             };
-            let unknown = || Answer { not_known: vec![name], ..Answer::default() };
+            let unknown = || Explanation { not_known: vec![name], ..Explanation::default() };
             Some(found.unwrap_or_else(unknown))
         };
-        let answer: Answer<'_> = all.iter().filter_map(one).collect();
+        let answer: Explanation<'_> = all.iter().filter_map(one).collect();
         (!answer.is_empty()).then_some(answer)
     }
 
-    /// All names that [`Table::find`] knows, in order, each once: rules, drop reasons, functions,
+    /// All names that [`KnowledgeTable::find`] knows, in order, each once: rules, drop reasons, functions,
     /// settings, counters and words of the outputs.
     pub fn names(&self) -> Vec<String> {
         let rules = self.rules.iter().map(|rule| rule.rule.clone());
         let reasons = self.entries.iter().flat_map(|entry| entry.reasons.iter().cloned());
         let functions = self.functions().map(str::to_owned);
-        let of_rules = self.rules.iter().flat_map(Rule::quantities);
-        let of_entries = self.entries.iter().flat_map(Entry::quantities);
+        let of_rules = self.rules.iter().flat_map(RuleEntry::quantities);
+        let of_entries = self.entries.iter().flat_map(DropEntry::quantities);
         let numbers = of_rules.chain(of_entries).map(|quantity| quantity.name().to_owned());
         let counters = self.counters.iter().flat_map(|counter| counter.names.iter());
         let words = self.words.iter().flat_map(|word| word.names.iter());
@@ -160,9 +160,14 @@ impl Table {
     }
 
     /// The entry that says the most about drops at `function` for `reason` of `subsystem`.
-    pub fn lookup(&self, function: Option<&str>, subsystem: &str, reason: &str) -> Option<&Entry> {
-        let speaks = |entry: &&Entry| entry.has_reason(subsystem, reason);
-        let exact = |entry: &&Entry| function.is_some_and(|name| entry.is_about(name));
+    pub fn lookup(
+        &self,
+        function: Option<&str>,
+        subsystem: &str,
+        reason: &str,
+    ) -> Option<&DropEntry> {
+        let speaks = |entry: &&DropEntry| entry.has_reason(subsystem, reason);
+        let exact = |entry: &&DropEntry| function.is_some_and(|name| entry.is_about(name));
         self.entries
             .iter()
             .filter(speaks)
@@ -171,7 +176,7 @@ impl Table {
     }
 
     /// One name by itself, whatever it is the name of: of several things, all of them.
-    pub(super) fn find_name(&self, name: &str) -> Option<Answer<'_>> {
+    pub(super) fn find_name(&self, name: &str) -> Option<Explanation<'_>> {
         let found = [
             self.find_rule(name),
             self.find_qualified(name),
@@ -181,7 +186,7 @@ impl Table {
             self.find_evidence(name),
             self.find_word(name),
         ];
-        found.into_iter().flatten().reduce(Answer::and)
+        found.into_iter().flatten().reduce(Explanation::and)
     }
 
     /// Whether the kernel or a rule calls something so: no word of a sentence alone.
@@ -194,24 +199,24 @@ impl Table {
     }
 
     /// A rule by its name, and the drops that it speaks of.
-    fn find_rule(&self, name: &str) -> Option<Answer<'_>> {
+    fn find_rule(&self, name: &str) -> Option<Explanation<'_>> {
         let name = name.replace(['-', ' '], "_");
         let rule = self.rules.iter().find(|rule| rule.rule.eq_ignore_ascii_case(&name))?;
         Some(self.about_rule(rule))
     }
 
-    fn about_rule<'a>(&'a self, rule: &'a Rule) -> Answer<'a> {
-        let mut brief: Vec<&Entry> = Vec::new();
+    fn about_rule<'a>(&'a self, rule: &'a RuleEntry) -> Explanation<'a> {
+        let mut brief: Vec<&DropEntry> = Vec::new();
         for entry in rule.drops.iter().filter_map(|drops| self.drops(drops)) {
             if !brief.contains(&entry) {
                 brief.push(entry);
             }
         }
-        Answer { rules: vec![rule], brief, ..Answer::default() }
+        Explanation { rules: vec![rule], brief, ..Explanation::default() }
     }
 
     /// The entry that a rule calls `function (REASON)`, `REASON` or `function`.
-    pub fn drops(&self, name: &str) -> Option<&Entry> {
+    pub fn drops(&self, name: &str) -> Option<&DropEntry> {
         if let Some((function, reason)) = name.split_once(" (") {
             let reason = reason.trim_end_matches(')');
             return self.lookup(Some(function), self.subsystem_of(reason), reason);
@@ -223,7 +228,7 @@ impl Table {
 
     /// What a row is about. Of a name that was cut, the beginning decides, if it is that of one
     /// alone.
-    fn find_row(&self, row: pasted::Row<'_>) -> Option<Answer<'_>> {
+    fn find_row(&self, row: pasted::PastedRow<'_>) -> Option<Explanation<'_>> {
         let typed = bare_function(row.function.text);
         let function = match row.function.is_cut {
             true => alone(self.functions().filter(|name| name.starts_with(typed)))?,
@@ -234,11 +239,11 @@ impl Table {
         let whole = if reason.is_cut { self.completed(function, &typed) } else { Some(typed) };
         let unclear = |name: &str| {
             let answer = self.find_function(function)?;
-            Some(Answer { not_known: vec![name.to_owned()], ..answer })
+            Some(Explanation { not_known: vec![name.to_owned()], ..answer })
         };
         let Some(reason) = whole else { return unclear(reason.text) };
         if let Some(entry) = self.lookup(Some(function), self.subsystem_of(&reason), &reason) {
-            return Some(Answer { full: vec![entry], ..Answer::default() });
+            return Some(Explanation { full: vec![entry], ..Explanation::default() });
         }
         self.find_reason(&reason).or_else(|| unclear(&reason))
     }
@@ -254,29 +259,29 @@ impl Table {
     }
 
     /// The rule that writes such headlines; of several, the one that says more of them.
-    fn find_headline(&self, text: &str) -> Option<Answer<'_>> {
+    fn find_headline(&self, text: &str) -> Option<Explanation<'_>> {
         let headline = pasted::headline(text);
-        let fits = |rule: &'_ Rule| rule.headline(headline);
+        let fits = |rule: &'_ RuleEntry| rule.headline(headline);
         let rule = self.rules.iter().filter(|rule| fits(rule).is_some()).max_by_key(|r| fits(r))?;
         Some(self.about_rule(rule))
     }
 
     /// What a series of a metric or a line of JSON is about.
-    fn find_label(&self, text: &str) -> Option<Answer<'_>> {
+    fn find_label(&self, text: &str) -> Option<Explanation<'_>> {
         if let Some(rule) = pasted::label(text, "rule") {
             return self.find_rule(rule);
         }
         let reason = pasted::label(text, "reason");
         let symbol = pasted::label(text, "symbol");
         match (symbol, reason) {
-            (Some(symbol), Some(reason)) => self.find_row(pasted::Row::new(symbol, reason)),
+            (Some(symbol), Some(reason)) => self.find_row(pasted::PastedRow::new(symbol, reason)),
             (Some(name), None) | (None, Some(name)) => self.find_name(name),
             (None, None) => None,
         }
     }
 
     /// A reason, of the subsystem that stands before its colon, if one does.
-    fn find_qualified(&self, name: &str) -> Option<Answer<'_>> {
+    fn find_qualified(&self, name: &str) -> Option<Explanation<'_>> {
         let reason = bare_reason(name)?;
         let subsystem = name.rsplit_once(':').map(|(subsystem, _)| subsystem);
         let theirs = self.subsystem_of(&reason);
@@ -284,47 +289,48 @@ impl Table {
         if is_theirs { self.find_reason(&reason) } else { None }
     }
 
-    fn find_reason(&self, reason: &str) -> Option<Answer<'_>> {
+    fn find_reason(&self, reason: &str) -> Option<Explanation<'_>> {
         let entries = self.entries.iter().filter(|entry| entry.reasons.iter().any(|r| r == reason));
         let (full, brief) = entries.partition(|entry| entry.at.is_empty());
-        Answer::new(Vec::new(), full, Vec::new(), brief)
+        Explanation::new(Vec::new(), full, Vec::new(), brief)
     }
 
-    fn find_function(&self, function: &str) -> Option<Answer<'_>> {
+    fn find_function(&self, function: &str) -> Option<Explanation<'_>> {
         let full = self.entries.iter().filter(|entry| entry.is_about(function)).collect();
         let brief = self.entries.iter().filter(|entry| entry.is_seen_at(function)).collect();
-        Answer::new(Vec::new(), full, Vec::new(), brief)
+        Explanation::new(Vec::new(), full, Vec::new(), brief)
     }
 
     /// What a setting has to do with.
-    fn find_setting(&self, name: &str) -> Option<Answer<'_>> {
+    fn find_setting(&self, name: &str) -> Option<Explanation<'_>> {
         let [first, rest] = subject::of_setting(self, name);
         let ((rules, full), (brief_rules, brief)) = (subjects(first), subjects(rest));
-        Answer::new(rules, full, brief_rules, brief)
+        Explanation::new(rules, full, brief_rules, brief)
     }
 
     /// Rules that are known by such a name, although it is neither theirs nor that of a setting that
     /// they show: `SO_RCVBUF`, `net.core.netdev_budget_usecs`.
-    fn find_evidence(&self, name: &str) -> Option<Answer<'_>> {
+    fn find_evidence(&self, name: &str) -> Option<Explanation<'_>> {
         let last = name.rsplit('.').next().filter(|last| last.contains('_'))?;
-        let rests = |rule: &&Rule| rule.words.iter().any(|word| word.eq_ignore_ascii_case(last));
+        let rests =
+            |rule: &&RuleEntry| rule.words.iter().any(|word| word.eq_ignore_ascii_case(last));
         let rules = self.rules.iter().filter(rests).collect();
         if name.contains(' ') {
             None
         } else {
-            Answer::new(rules, Vec::new(), Vec::new(), Vec::new())
+            Explanation::new(rules, Vec::new(), Vec::new(), Vec::new())
         }
     }
 
     /// What a word or line of an output means.
-    fn find_word(&self, typed: &str) -> Option<Answer<'_>> {
-        let words: Vec<&Word> = self.words.iter().filter(|word| word.is(typed)).collect();
-        (!words.is_empty()).then(|| Answer { words, ..Answer::default() })
+    fn find_word(&self, typed: &str) -> Option<Explanation<'_>> {
+        let words: Vec<&WordEntry> = self.words.iter().filter(|word| word.is(typed)).collect();
+        (!words.is_empty()).then(|| Explanation { words, ..Explanation::default() })
     }
 
     /// Subsystem of a reason that an entry has; names are unique among them.
     fn subsystem_of(&self, reason: &str) -> &str {
-        let has = |entry: &&Entry| entry.reasons.iter().any(|name| name == reason);
+        let has = |entry: &&DropEntry| entry.reasons.iter().any(|name| name == reason);
         self.entries.iter().find(has).map_or(CORE, |entry| &entry.subsystem)
     }
 }

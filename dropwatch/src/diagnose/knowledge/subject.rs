@@ -2,16 +2,16 @@
 //! and topics.
 
 use super::{
-    Table,
-    entry::{Check, Entry},
-    rule::Rule,
+    KnowledgeTable,
+    entry::{Check, DropEntry},
+    rule::RuleEntry,
 };
 
 /// An entry or a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subject<'a> {
-    Rule(&'a Rule),
-    Entry(&'a Entry),
+    Rule(&'a RuleEntry),
+    Entry(&'a DropEntry),
 }
 
 /// What texts are compared with, made once.
@@ -37,7 +37,7 @@ struct Index {
 }
 
 impl Texts {
-    pub(super) fn of(table: &Table) -> Self {
+    pub(super) fn of(table: &KnowledgeTable) -> Self {
         Self {
             topics: table.topics().map(|topic| words(topic).collect()).collect(),
             subjects: Subject::all(table).map(Subject::index).collect(),
@@ -62,7 +62,7 @@ pub(super) fn is_small(word: &str) -> bool {
 }
 
 impl<'a> Subject<'a> {
-    pub(super) fn all(table: &'a Table) -> impl Iterator<Item = Self> {
+    pub(super) fn all(table: &'a KnowledgeTable) -> impl Iterator<Item = Self> {
         table.rules.iter().map(Self::Rule).chain(table.entries.iter().map(Self::Entry))
     }
 
@@ -148,7 +148,7 @@ impl<'a> Subject<'a> {
 
 /// Everything that has to do with a topic: with each word of `text`, or with all of them as they
 /// stand there. What is named so, else what speaks of it. `None` where it is no topic.
-pub(super) fn about<'a>(table: &'a Table, text: &str) -> Option<Vec<Subject<'a>>> {
+pub(super) fn about<'a>(table: &'a KnowledgeTable, text: &str) -> Option<Vec<Subject<'a>>> {
     // One word with a low line is a name.
     if text.contains('_') {
         return None;
@@ -166,7 +166,7 @@ pub(super) fn about<'a>(table: &'a Table, text: &str) -> Option<Vec<Subject<'a>>
 }
 
 /// Names of what has all words of `text` in it: no answer, and a hint where there is none.
-pub(super) fn hints(table: &Table, text: &str) -> Vec<String> {
+pub(super) fn hints(table: &KnowledgeTable, text: &str) -> Vec<String> {
     let asked: Vec<String> = words(text).filter(|word| !SMALL.contains(&word.as_str())).collect();
     if asked.is_empty() || asked.iter().any(|word| word.len() < SHORTEST) {
         return Vec::new();
@@ -180,7 +180,7 @@ pub(super) fn hints(table: &Table, text: &str) -> Vec<String> {
 
 /// What has all of some words in its names and title, and whether that is so: else what has them
 /// somewhere.
-fn speaking<'a>(table: &'a Table, asked: &[String]) -> (Vec<Subject<'a>>, bool) {
+fn speaking<'a>(table: &'a KnowledgeTable, asked: &[String]) -> (Vec<Subject<'a>>, bool) {
     let all_in = |words: &[&Vec<String>]| {
         asked.iter().all(|word| words.iter().any(|words| words.contains(word)))
     };
@@ -195,7 +195,7 @@ fn speaking<'a>(table: &'a Table, asked: &[String]) -> (Vec<Subject<'a>>, bool) 
 }
 
 /// Rules and entries apart.
-pub(super) fn subjects<'a>(all: Vec<Subject<'a>>) -> (Vec<&'a Rule>, Vec<&'a Entry>) {
+pub(super) fn subjects<'a>(all: Vec<Subject<'a>>) -> (Vec<&'a RuleEntry>, Vec<&'a DropEntry>) {
     let (mut rules, mut entries) = (Vec::new(), Vec::new());
     for subject in all {
         match subject {
@@ -226,7 +226,7 @@ fn settings_in(command: &str) -> impl Iterator<Item = String> + use<'_> {
 /// What names a setting that is written `rp_filter`, `conf.all.rp_filter` or
 /// `/proc/sys/net/ipv4/conf/eth0/rp_filter` for `net.ipv4.conf.all.rp_filter`: what that proves or
 /// changes, then the others.
-pub(super) fn of_setting<'a>(table: &'a Table, typed: &str) -> [Vec<Subject<'a>>; 2] {
+pub(super) fn of_setting<'a>(table: &'a KnowledgeTable, typed: &str) -> [Vec<Subject<'a>>; 2] {
     let Some(typed) = typed_setting(typed) else { return [Vec::new(), Vec::new()] };
     let fits = |names: &[Vec<String>]| names.iter().any(|name| name.ends_with(&typed));
     let (mut first, mut rest) = (Vec::new(), Vec::new());

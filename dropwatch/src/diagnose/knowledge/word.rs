@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// One word, or some that mean one thing.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Word {
+pub struct WordEntry {
     pub names: Vec<String>,
     /// Lines that it explains, word by word: `#` stands for one that begins with a digit, a last
     /// `*` for any more.
@@ -17,7 +17,7 @@ pub struct Word {
     pub meaning: String,
 }
 
-impl Word {
+impl WordEntry {
     /// Whether `typed` is one of its names, or a line of its kind.
     pub(super) fn is(&self, typed: &str) -> bool {
         let bare = typed.trim_matches(['"', ':', ',', ' ', '{', '[', '(', ')']);
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_name_is_known_as_json_quotes_it() {
-        let word = Word {
+        let word = WordEntry {
             names: vec!["map_full".to_owned()],
             lines: Vec::new(),
             place: String::new(),

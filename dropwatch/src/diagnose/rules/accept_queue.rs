@@ -9,7 +9,7 @@
 
 use super::{Draft, Facts, Makes, Rule};
 use crate::{
-    diagnose::facts::Changed,
+    diagnose::facts::NetnsFacts,
     report::{
         evidence::Listener,
         finding::{Finding, Severity},
@@ -36,27 +36,27 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    facts.spaces().filter_map(|space| full(facts, space)).collect()
+    facts.namespaces().filter_map(|namespace| full(facts, namespace)).collect()
 }
 
-fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
-    let overflows = space.delta(OVERFLOWS);
+fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+    let overflows = namespace.delta(OVERFLOWS);
     if overflows == 0 {
         return None;
     }
     // More than may wait: a queue takes one too many (`sk_acceptq_is_full`, include/net/sock.h).
-    let somaxconn = space.setting(SOMAXCONN).and_then(|value| value.parse::<u64>().ok());
-    let fullest = space.now.fullest_listener;
+    let somaxconn = namespace.setting(SOMAXCONN).and_then(|value| value.parse::<u64>().ok());
+    let fullest = namespace.now.fullest_listener;
     let proved = fullest.filter(|fullest| somaxconn.is_some_and(|most| fullest.waiting > most));
     let port = proved.map(|listener| format!(" of port {}", listener.port)).unwrap_or_default();
     let title = format!(
         "accept queue{port} full in {}: connections refused {overflows} times",
-        space.name()
+        namespace.name()
     );
     let mut draft = Draft::new(facts, "accept_queue_full", Severity::Critical, title)
-        .at(space)
+        .at(namespace)
         .counted(OVERFLOWS, overflows, "netstat")
-        .counted("TcpExt.ListenDrops", space.delta("TcpExt.ListenDrops"), "netstat");
+        .counted("TcpExt.ListenDrops", namespace.delta("TcpExt.ListenDrops"), "netstat");
     if let Some(Listener { port, waiting }) = fullest {
         let text = format!("port {port}: {waiting} connections wait");
         draft = draft.state("longest accept queue", text, "/proc/net/tcp");

@@ -7,25 +7,25 @@
 
 use super::{Draft, Facts, Makes, Rule, matters, quote};
 use crate::{
-    diagnose::facts::{Changed, Rows},
+    diagnose::facts::{NetnsFacts, Rows},
     report::finding::{Finding, Severity},
 };
 
-struct Protocol {
+struct ChecksummedProtocol {
     name: &'static str,
     counters: &'static [(&'static str, &'static str)],
     reason: &'static str,
     functions: &'static [&'static str],
 }
 
-const PROTOCOLS: [Protocol; 4] = [
-    Protocol {
+const PROTOCOLS: [ChecksummedProtocol; 4] = [
+    ChecksummedProtocol {
         name: "IP",
         counters: &[("IpExt.InCsumErrors", "netstat")],
         reason: "IP_CSUM",
         functions: &["ip_rcv_core", "ip_rcv"],
     },
-    Protocol {
+    ChecksummedProtocol {
         name: "TCP",
         counters: &[("Tcp.InCsumErrors", "snmp")],
         reason: "TCP_CSUM",
@@ -37,7 +37,7 @@ const PROTOCOLS: [Protocol; 4] = [
             "tcp_rcv_established",
         ],
     },
-    Protocol {
+    ChecksummedProtocol {
         name: "UDP",
         counters: &[("Udp.InCsumErrors", "snmp"), ("Udp6.InCsumErrors", "snmp6")],
         reason: "UDP_CSUM",
@@ -54,7 +54,7 @@ const PROTOCOLS: [Protocol; 4] = [
             "udpv6_recvmsg",
         ],
     },
-    Protocol {
+    ChecksummedProtocol {
         name: "ICMP",
         counters: &[("Icmp.InCsumErrors", "snmp"), ("Icmp6.InCsumErrors", "snmp6")],
         reason: "ICMP_CSUM",
@@ -82,14 +82,14 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    facts.spaces().filter_map(|space| damaged(facts, space)).collect()
+    facts.namespaces().filter_map(|namespace| damaged(facts, namespace)).collect()
 }
 
-fn damaged(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
+fn damaged(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     let (mut counted, mut drops, mut names) = (0, 0, Vec::new());
     let mut rows = Rows(Vec::new());
-    for Protocol { name, counters, reason, functions } in &PROTOCOLS {
-        let here: u64 = counters.iter().map(|(counter, _)| space.delta(counter)).sum();
+    for ChecksummedProtocol { name, counters, reason, functions } in &PROTOCOLS {
+        let here: u64 = counters.iter().map(|(counter, _)| namespace.delta(counter)).sum();
         if here == 0 {
             continue;
         }
@@ -102,27 +102,27 @@ fn damaged(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     if !matters(counted, facts) {
         return None;
     }
-    let rows = rows.of(space);
+    let rows = rows.within(namespace);
     let device = rows.interfaces().first().map(|(name, _)| *name);
     let source = rows.flow().and_then(|flow| flow.src).map(|source| source.to_string());
     let from = source.map(|source| format!(" from {source}")).unwrap_or_default();
     let by = device.map(|device| format!(" by {device}")).unwrap_or_default();
     let title = format!(
         "{} gets damaged packets{from}{by}: {counted} with a wrong checksum ({})",
-        space.name(),
+        namespace.name(),
         names.join(", ")
     );
-    let mut draft = Draft::new(facts, "checksum", Severity::Warning, title).at(space);
+    let mut draft = Draft::new(facts, "checksum", Severity::Warning, title).at(namespace);
     if drops > 0 {
         draft = draft.explains(drops, &rows);
     }
     for (counter, source) in PROTOCOLS.iter().flat_map(|protocol| protocol.counters) {
-        let counted = space.delta(counter);
+        let counted = namespace.delta(counter);
         if counted > 0 {
             draft = draft.counted(counter, counted, source);
         }
     }
-    let link = space.links().find(|link| Some(link.now.name.as_str()) == device);
+    let link = namespace.links().find(|link| Some(link.now.name.as_str()) == device);
     if let Some(link) = link {
         draft = draft.counted("rx_crc_errors", link.delta("rx_crc_errors"), "rtnetlink");
     }

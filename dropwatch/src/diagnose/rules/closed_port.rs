@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 
 use super::{Draft, Facts, Makes, Rule, matters};
 use crate::{
-    diagnose::facts::{Changed, Rows},
+    diagnose::facts::{NetnsFacts, Rows},
     report::{
         facts::Field,
         finding::{Finding, Severity},
@@ -41,34 +41,34 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    let udp = facts.spaces().filter_map(|space| udp(facts, space));
-    udp.chain(facts.spaces().filter_map(|space| tcp(facts, space))).collect()
+    let udp = facts.namespaces().filter_map(|namespace| udp(facts, namespace));
+    udp.chain(facts.namespaces().filter_map(|namespace| tcp(facts, namespace))).collect()
 }
 
-fn udp(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
-    let (ipv4, ipv6) = (space.delta("Udp.NoPorts"), space.delta("Udp6.NoPorts"));
+fn udp(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+    let (ipv4, ipv6) = (namespace.delta("Udp.NoPorts"), namespace.delta("Udp6.NoPorts"));
     let rows = facts.rows(&["NO_SOCKET"], UDP);
     let refused = ipv4 + ipv6;
     let drops = refused.min(rows.count());
     if !matters(drops, facts) {
         return None;
     }
-    let draft = draft(facts, space, "UDP", refused, &rows.within(space))
+    let draft = draft(facts, namespace, "UDP", refused, &rows.within(namespace))
         .explains(drops, &rows)
         .counted_too("Udp.NoPorts", ipv4, "snmp")
         .counted_too("Udp6.NoPorts", ipv6, "snmp6");
     Some(draft.run("ss -uln", WHAT_LISTENS).done())
 }
 
-fn tcp(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
-    let resets = space.delta("Tcp.OutRsts");
-    let mut rows = facts.rows(&["NO_SOCKET"], TCP).within(space);
+fn tcp(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+    let resets = namespace.delta("Tcp.OutRsts");
+    let mut rows = facts.rows(&["NO_SOCKET"], TCP).within(namespace);
     rows.0.retain(|row| attempts(row));
     let drops = resets.min(rows.count());
     if !matters(drops, facts) {
         return None;
     }
-    let draft = draft(facts, space, "TCP", drops, &rows)
+    let draft = draft(facts, namespace, "TCP", drops, &rows)
         .explains(drops, &rows)
         .counted("NO_SOCKET", rows.count(), "kfree_skb")
         .counted("Tcp.OutRsts", resets, "snmp");
@@ -86,12 +86,12 @@ fn attempts(row: &Location) -> bool {
 
 fn draft<'a>(
     facts: &'a Facts<'a>,
-    space: Changed<'a>,
+    namespace: NetnsFacts<'a>,
     protocol: &str,
     refused: u64,
     rows: &Rows<'a>,
 ) -> Draft<'a> {
-    let (name, port) = (space.name(), rows.port());
+    let (name, port) = (namespace.name(), rows.port());
     let title = match port {
         Some(port) => {
             format!("nobody listens at {protocol} port {port} in {name}: {refused} packets refused")
@@ -100,7 +100,7 @@ fn draft<'a>(
     };
     let missed = port.is_some_and(|port| !CLIENTS.contains(&port));
     let severity = if missed { Severity::Warning } else { Severity::Notice };
-    let draft = Draft::new(facts, "closed_port", severity, title).at(space);
+    let draft = Draft::new(facts, "closed_port", severity, title).at(namespace);
     match rows.sender() {
         Some(sender) => draft.state("sender", sender.to_string(), "samples"),
         None => draft,

@@ -8,7 +8,7 @@
 
 use super::{Draft, Facts, Makes, Rule};
 use crate::{
-    diagnose::facts::{Changed, Rows},
+    diagnose::facts::{NetnsFacts, Rows},
     report::{
         conntrack::{BUCKET_BYTES, ConntrackCounter, ConntrackStats, ConntrackTable, StateRow},
         finding::{Finding, Severity},
@@ -39,15 +39,16 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    facts.spaces().filter_map(|space| full(facts, space)).collect()
+    facts.namespaces().filter_map(|namespace| full(facts, namespace)).collect()
 }
 
-/// Packets of `space` that a full table refused in the interval; 0 where it is not proved full.
-pub(super) fn refused(space: &Changed<'_>) -> u64 {
-    let Some((before, now)) = space.conntrack() else { return 0 };
-    let full =
-        is_full(before) || is_full(now) || space.conntrack_delta(ConntrackCounter::EarlyDrop) > 0;
-    if full { space.conntrack_delta(ConntrackCounter::Drop) } else { 0 }
+/// Packets of `namespace` that a full table refused in the interval; 0 where it is not proved full.
+pub(super) fn refused(namespace: &NetnsFacts<'_>) -> u64 {
+    let Some((before, now)) = namespace.conntrack() else { return 0 };
+    let full = is_full(before)
+        || is_full(now)
+        || namespace.conntrack_delta(ConntrackCounter::EarlyDrop) > 0;
+    if full { namespace.conntrack_delta(ConntrackCounter::Drop) } else { 0 }
 }
 
 /// Rows of the report at the place where netfilter's hooks say no.
@@ -64,21 +65,21 @@ fn is_full(stats: &ConntrackStats) -> bool {
     stats.limit.is_some_and(|limit| limit > 0 && stats.entries as f64 >= limit as f64 * FULL)
 }
 
-fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
-    let refused = refused(&space);
-    let (_, now) = space.conntrack().filter(|_| refused > 0)?;
+fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+    let refused = refused(&namespace);
+    let (_, now) = namespace.conntrack().filter(|_| refused > 0)?;
     let limit = now.limit?;
     let title = format!(
         "conntrack table full in {}: {} of {limit} entries, {refused} packets refused",
-        space.name(),
+        namespace.name(),
         now.entries
     );
     let drops = hook_drops(facts);
     let mut draft = Draft::new(facts, "conntrack_table_full", Severity::Critical, title)
-        .at(space)
+        .at(namespace)
         .explains(refused.min(drops), &hook_rows(facts))
         .counted("drop", refused, "ctnetlink")
-        .counted("early_drop", space.conntrack_delta(ConntrackCounter::EarlyDrop), "ctnetlink")
+        .counted("early_drop", namespace.conntrack_delta(ConntrackCounter::EarlyDrop), "ctnetlink")
         .state("entries", now.entries, "ctnetlink")
         .state("nf_conntrack_max", limit, "ctnetlink")
         .counted("NETFILTER_DROP at nf_hook_slow", drops, "kfree_skb");
@@ -96,8 +97,8 @@ fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
         let why = format!("as many as entries, now {buckets}: {} more", size(more));
         draft = draft.set(BUCKETS, proposed, &why);
     }
-    if let Some(table) = &space.now.table {
-        draft = contents(draft, space, table);
+    if let Some(table) = &namespace.now.table {
+        draft = contents(draft, namespace, table);
     }
     Some(draft.done())
 }
@@ -127,11 +128,15 @@ fn ground(proposed: u64, now: &ConntrackStats) -> String {
 }
 
 /// What the table is full of.
-fn contents<'a>(mut draft: Draft<'a>, space: Changed<'a>, table: &ConntrackTable) -> Draft<'a> {
+fn contents<'a>(
+    mut draft: Draft<'a>,
+    namespace: NetnsFacts<'a>,
+    table: &ConntrackTable,
+) -> Draft<'a> {
     if let Some(row) = table.states.first() {
         let text = format!("{} {} of {} entries", row.count, row.state, table.entries);
         draft = draft.state("largest state", text, "ctnetlink");
-        draft = shorten(draft, space, row);
+        draft = shorten(draft, namespace, row);
     }
     if let Some(row) = table.sources.rows.first() {
         let text = format!("{}: {} of {} entries", row.is.address, row.count, table.entries);
@@ -141,7 +146,7 @@ fn contents<'a>(mut draft: Draft<'a>, space: Changed<'a>, table: &ConntrackTable
 }
 
 /// Entries that are kept although their connection is over can be let go sooner.
-fn shorten<'a>(draft: Draft<'a>, space: Changed<'a>, row: &StateRow) -> Draft<'a> {
+fn shorten<'a>(draft: Draft<'a>, namespace: NetnsFacts<'a>, row: &StateRow) -> Draft<'a> {
     let over = matches!(row.state, "TIME_WAIT" | "CLOSE_WAIT" | "FIN_WAIT" | "LAST_ACK" | "CLOSE");
     let (Some(setting), Some(timeout)) = (row.timeout_setting, row.timeout_s) else {
         return draft;
@@ -151,7 +156,7 @@ fn shorten<'a>(draft: Draft<'a>, space: Changed<'a>, row: &StateRow) -> Draft<'a
     }
     let freed = row.count.saturating_mul(u64::from(timeout - SHORT)) / u64::from(timeout);
     let name = format!("net.netfilter.{setting}");
-    let part = share(freed, space.now.conntrack.map_or(0, |stats| stats.entries));
+    let part = share(freed, namespace.now.conntrack.map_or(0, |stats| stats.entries));
     let why = format!("now {timeout}: frees some {freed} entries ({:.0}%)", part * 100.0);
     draft.set(&name, SHORT, &why)
 }

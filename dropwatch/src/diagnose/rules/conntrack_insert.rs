@@ -7,7 +7,7 @@
 
 use super::{Draft, Facts, Makes, Rule, conntrack_full};
 use crate::{
-    diagnose::facts::Changed,
+    diagnose::facts::NetnsFacts,
     report::{
         conntrack::ConntrackCounter,
         finding::{Finding, Severity},
@@ -27,37 +27,38 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    facts.spaces().filter_map(|space| failed(facts, space)).collect()
+    facts.namespaces().filter_map(|namespace| failed(facts, namespace)).collect()
 }
 
-/// Packets of `space` that were lost this way.
-pub(super) fn lost(space: &Changed<'_>) -> u64 {
-    let drop = space.conntrack_delta(ConntrackCounter::Drop) - conntrack_full::refused(space);
+/// Packets of `namespace` that were lost this way.
+pub(super) fn lost(namespace: &NetnsFacts<'_>) -> u64 {
+    let drop =
+        namespace.conntrack_delta(ConntrackCounter::Drop) - conntrack_full::refused(namespace);
     // One packet counts in both on some kernels and in either on others.
-    drop.max(space.conntrack_delta(ConntrackCounter::InsertFailed))
+    drop.max(namespace.conntrack_delta(ConntrackCounter::InsertFailed))
 }
 
-fn failed(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
-    let lost = lost(&space);
-    let (_, now) = space.conntrack().filter(|_| lost > 0)?;
-    let long = space.conntrack_delta(ConntrackCounter::ChainTooLong);
+fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+    let lost = lost(&namespace);
+    let (_, now) = namespace.conntrack().filter(|_| lost > 0)?;
+    let long = namespace.conntrack_delta(ConntrackCounter::ChainTooLong);
     let (cause, severity) = match long {
         0 => ("its entry collided with another's", Severity::Warning),
         _ => ("a chain of its hash table is too long", Severity::Critical),
     };
-    let title = format!("conntrack in {} lost {lost} packets: {cause}", space.name());
+    let title = format!("conntrack in {} lost {lost} packets: {cause}", namespace.name());
     let mut draft = Draft::new(facts, "conntrack_insert_failed", severity, title)
-        .at(space)
+        .at(namespace)
         .explains(lost.min(conntrack_full::hook_drops(facts)), &conntrack_full::hook_rows(facts))
         .counted(
             "insert_failed",
-            space.conntrack_delta(ConntrackCounter::InsertFailed),
+            namespace.conntrack_delta(ConntrackCounter::InsertFailed),
             "ctnetlink",
         )
-        .counted("drop", space.conntrack_delta(ConntrackCounter::Drop), "ctnetlink")
+        .counted("drop", namespace.conntrack_delta(ConntrackCounter::Drop), "ctnetlink")
         .counted(
             "clash_resolve",
-            space.conntrack_delta(ConntrackCounter::ClashResolve),
+            namespace.conntrack_delta(ConntrackCounter::ClashResolve),
             "ctnetlink",
         )
         .state("entries", now.entries, "ctnetlink");

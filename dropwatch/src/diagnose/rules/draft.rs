@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use crate::{
     diagnose::{
-        facts::{Changed, Facts, Rows},
+        facts::{Facts, NetnsFacts, Rows},
         knowledge,
     },
     report::{
@@ -44,7 +44,7 @@ pub fn is_host_wide(name: &str) -> bool {
 /// A finding in the making.
 pub(super) struct Draft<'a> {
     facts: &'a Facts<'a>,
-    space: Option<Changed<'a>>,
+    namespace: Option<NetnsFacts<'a>>,
     /// Where commands are to run: what they start with, or why there are none.
     prefix: Result<&'a str, Unreachable>,
     finding: Finding,
@@ -70,12 +70,12 @@ impl<'a> Draft<'a> {
             unreachable: None,
             places: Vec::new(),
         };
-        Self { facts, space: None, prefix: facts.host_prefix(), finding }
+        Self { facts, namespace: None, prefix: facts.host_prefix(), finding }
     }
 
     /// In this namespace: its settings are quoted, and commands run there.
-    pub(super) fn at(self, space: Changed<'a>) -> Self {
-        Self { space: Some(space), ..self.somewhere(space.netns()) }
+    pub(super) fn at(self, namespace: NetnsFacts<'a>) -> Self {
+        Self { namespace: Some(namespace), ..self.somewhere(namespace.netns()) }
     }
 
     /// In a namespace that samples name, whether or not it could be looked into; `None` where they
@@ -83,7 +83,7 @@ impl<'a> Draft<'a> {
     pub(super) fn somewhere(mut self, netns: Option<&Netns>) -> Self {
         self.finding.netns = netns.cloned();
         self.prefix = self.facts.prefix(netns);
-        self.space = netns.and_then(|netns| self.facts.space(netns.inum));
+        self.namespace = netns.and_then(|netns| self.facts.namespace(netns.inum));
         self
     }
 
@@ -167,8 +167,8 @@ impl<'a> Draft<'a> {
 
     /// Live value of a setting: the namespace's, else the host's.
     pub(super) fn value_of(&self, name: &str) -> Option<&'a str> {
-        let inside = self.space.filter(|_| !is_host_wide(name));
-        inside.and_then(|space| space.setting(name)).or_else(|| self.facts.setting(name))
+        let inside = self.namespace.filter(|_| !is_host_wide(name));
+        inside.and_then(|namespace| namespace.setting(name)).or_else(|| self.facts.setting(name))
     }
 
     /// The finding. That its namespace is out of reach is said even where no command was to be run

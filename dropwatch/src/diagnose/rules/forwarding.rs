@@ -6,26 +6,26 @@
 
 use super::{Draft, Facts, Makes, Rule, matters};
 use crate::{
-    diagnose::facts::Changed,
+    diagnose::facts::NetnsFacts,
     report::finding::{Finding, Severity},
 };
 
 /// A family's switch, counter, and the functions that drop.
-struct Family {
+struct ForwardingFamily {
     name: &'static str,
     switch: &'static str,
     counter: &'static str,
     functions: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 2] = [
-    Family {
+const FAMILIES: [ForwardingFamily; 2] = [
+    ForwardingFamily {
         name: "IPv4",
         switch: "net.ipv4.ip_forward",
         counter: "Ip.InAddrErrors",
         functions: &["ip_error"],
     },
-    Family {
+    ForwardingFamily {
         name: "IPv6",
         switch: "net.ipv6.conf.all.forwarding",
         counter: "Ip6.InAddrErrors",
@@ -47,29 +47,33 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    let found = facts
-        .spaces()
-        .flat_map(|space| FAMILIES.iter().filter_map(move |family| refused(facts, space, family)));
+    let found = facts.namespaces().flat_map(|namespace| {
+        FAMILIES.iter().filter_map(move |family| refused(facts, namespace, family))
+    });
     found.collect()
 }
 
-fn refused(facts: &Facts<'_>, space: Changed<'_>, family: &Family) -> Option<Finding> {
-    if space.setting(family.switch)? != "0" {
+fn refused(
+    facts: &Facts<'_>,
+    namespace: NetnsFacts<'_>,
+    family: &ForwardingFamily,
+) -> Option<Finding> {
+    if namespace.setting(family.switch)? != "0" {
         return None;
     }
     let rows = facts.rows_or_unspecified(&["IP_INADDRERRORS"], family.functions);
-    let (counted, dropped) = (space.delta(family.counter), rows.count());
+    let (counted, dropped) = (namespace.delta(family.counter), rows.count());
     let drops = counted.min(dropped);
     if !matters(drops, facts) {
         return None;
     }
     let title = format!(
         "{} does not forward {}: {counted} packets for other hosts refused",
-        space.name(),
+        namespace.name(),
         family.name
     );
     let finding = Draft::new(facts, "forwarding_disabled", Severity::Warning, title)
-        .at(space)
+        .at(namespace)
         .explains(drops, &rows)
         .counted(family.counter, counted, "snmp")
         .setting(family.switch)

@@ -9,11 +9,11 @@
 
 use super::{Draft, Facts, Makes, Rule, matters};
 use crate::{
-    diagnose::facts::Changed,
+    diagnose::facts::NetnsFacts,
     report::finding::{Finding, Severity},
 };
 
-struct Family {
+struct FragmentFamily {
     name: &'static str,
     fails: &'static str,
     timeouts: &'static str,
@@ -25,8 +25,8 @@ struct Family {
     entrance: &'static str,
 }
 
-const FAMILIES: [Family; 2] = [
-    Family {
+const FAMILIES: [FragmentFamily; 2] = [
+    FragmentFamily {
         name: "IPv4",
         fails: "Ip.ReasmFails",
         timeouts: "Ip.ReasmTimeout",
@@ -36,7 +36,7 @@ const FAMILIES: [Family; 2] = [
         patience: "net.ipv4.ipfrag_time",
         entrance: "ip_defrag",
     },
-    Family {
+    FragmentFamily {
         name: "IPv6",
         fails: "Ip6.ReasmFails",
         timeouts: "Ip6.ReasmTimeout",
@@ -89,33 +89,37 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    let full = facts
-        .spaces()
-        .flat_map(|space| FAMILIES.iter().filter_map(move |family| no_room(facts, space, family)));
-    full.chain(facts.spaces().filter_map(|space| incomplete(facts, space))).collect()
+    let full = facts.namespaces().flat_map(|namespace| {
+        FAMILIES.iter().filter_map(move |family| no_room(facts, namespace, family))
+    });
+    full.chain(facts.namespaces().filter_map(|namespace| incomplete(facts, namespace))).collect()
 }
 
-fn no_room(facts: &Facts<'_>, space: Changed<'_>, family: &Family) -> Option<Finding> {
-    let failed = space.delta(family.fails);
-    let refused = failed.saturating_sub(space.delta(family.timeouts));
+fn no_room(
+    facts: &Facts<'_>,
+    namespace: NetnsFacts<'_>,
+    family: &FragmentFamily,
+) -> Option<Finding> {
+    let failed = namespace.delta(family.fails);
+    let refused = failed.saturating_sub(namespace.delta(family.timeouts));
     let rows = facts.rows_or_unspecified(&[], &[family.entrance]);
     let drops = refused.min(rows.count());
-    let memory = space.gauge(family.memory)?;
-    let limit: u64 = space.setting(family.limit)?.parse().ok()?;
+    let memory = namespace.gauge(family.memory)?;
+    let limit: u64 = namespace.setting(family.limit)?.parse().ok()?;
     if drops == 0 || (memory as f64) < limit as f64 * FULL {
         return None;
     }
     let title = format!(
         "memory for {} fragments full in {}: {memory} of {limit} bytes, {drops} refused",
         family.name,
-        space.name()
+        namespace.name()
     );
     let more = limit.saturating_mul(2).max(USUAL_LIMIT);
     let finding = Draft::new(facts, "fragment_memory_full", Severity::Critical, title)
-        .at(space)
+        .at(namespace)
         .explains(drops, &rows)
         .counted(family.fails, failed, family.source)
-        .counted(family.timeouts, space.delta(family.timeouts), family.source)
+        .counted(family.timeouts, namespace.delta(family.timeouts), family.source)
         .counted(&format!("drops at {}", family.entrance), rows.count(), "kfree_skb")
         .state(family.memory, memory, "sockstat")
         .setting(family.limit)
@@ -124,27 +128,27 @@ fn no_room(facts: &Facts<'_>, space: Changed<'_>, family: &Family) -> Option<Fin
     Some(finding.done())
 }
 
-fn incomplete(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
-    let packets = given_up(space);
+fn incomplete(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+    let packets = given_up(namespace);
     if !matters(packets, facts) {
         return None;
     }
     let rows = facts.rows_for("FRAG_REASM_TIMEOUT", GIVEN_UP);
     // The counter is of packets, the rows are of fragments: they can be told apart only where all
     // are of one namespace.
-    let alone = facts.spaces().filter(|space| given_up(*space) > 0).count() == 1;
+    let alone = facts.namespaces().filter(|namespace| given_up(*namespace) > 0).count() == 1;
     let drops = if alone { rows.count() } else { rows.count().min(packets) };
     let title = format!(
         "{packets} packets never became whole in {}: fragments were lost on their way",
-        space.name()
+        namespace.name()
     );
-    let mut draft = Draft::new(facts, "fragments_lost", Severity::Warning, title).at(space);
+    let mut draft = Draft::new(facts, "fragments_lost", Severity::Warning, title).at(namespace);
     if drops > 0 {
         draft = draft.explains(drops, &rows);
     }
-    for family in FAMILIES.iter().filter(|family| space.delta(family.timeouts) > 0) {
+    for family in FAMILIES.iter().filter(|family| namespace.delta(family.timeouts) > 0) {
         draft = draft
-            .counted(family.timeouts, space.delta(family.timeouts), family.source)
+            .counted(family.timeouts, namespace.delta(family.timeouts), family.source)
             .setting(family.patience);
     }
     let finding = draft.counted("FRAG_REASM_TIMEOUT", rows.count(), "kfree_skb").run(
@@ -155,8 +159,8 @@ fn incomplete(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
 }
 
 /// Packets that waited in vain for the rest of their fragments.
-fn given_up(space: Changed<'_>) -> u64 {
-    FAMILIES.iter().map(|family| space.delta(family.timeouts)).sum()
+fn given_up(namespace: NetnsFacts<'_>) -> u64 {
+    FAMILIES.iter().map(|family| namespace.delta(family.timeouts)).sum()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! destination go round in circles.
 
 use super::{Draft, Facts, Makes, Rule, by_rate, matters};
-use crate::{diagnose::facts::Changed, report::finding::Finding};
+use crate::{diagnose::facts::NetnsFacts, report::finding::Finding};
 
 /// Counter, where it is read, and the function.
 const FAMILIES: [(&str, &str, &str); 2] =
@@ -25,9 +25,9 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    let found = facts.spaces().flat_map(|space| {
+    let found = facts.namespaces().flat_map(|namespace| {
         FAMILIES.iter().filter_map(move |(counter, source, function)| {
-            used_up(facts, space, counter, source, function)
+            used_up(facts, namespace, counter, source, function)
         })
     });
     found.collect()
@@ -35,25 +35,25 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 
 fn used_up(
     facts: &Facts<'_>,
-    space: Changed<'_>,
+    namespace: NetnsFacts<'_>,
     counter: &str,
     source: &str,
     function: &str,
 ) -> Option<Finding> {
     let rows = facts.rows_or_unspecified(&["IP_INHDR"], &[function]);
-    let counted = space.delta(counter);
+    let counted = namespace.delta(counter);
     let drops = counted.min(rows.count());
     if !matters(drops, facts) {
         return None;
     }
-    let to = rows.of(space).flow().and_then(|flow| flow.dst).map(|dst| dst.to_string());
+    let to = rows.within(namespace).flow().and_then(|flow| flow.dst).map(|dst| dst.to_string());
     let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
     let title = format!(
         "{drops} packets{what} had no hops left in {}: a routing loop, or traceroute",
-        space.name()
+        namespace.name()
     );
     let draft = Draft::new(facts, "ttl_expired", by_rate(drops, facts), title)
-        .at(space)
+        .at(namespace)
         .explains(drops, &rows)
         .counted(counter, counted, source)
         .counted(&format!("IP_INHDR at {function}"), rows.count(), "kfree_skb");

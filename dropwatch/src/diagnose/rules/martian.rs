@@ -11,7 +11,7 @@ use crate::{
     report::{facts::Netns, finding::Finding},
 };
 
-struct Kind {
+struct MartianKind {
     reason: &'static str,
     /// What is wrong with them.
     with: &'static str,
@@ -19,19 +19,23 @@ struct Kind {
     switch: Option<(&'static str, &'static str)>,
 }
 
-const KINDS: [Kind; 4] = [
-    Kind {
+const KINDS: [MartianKind; 4] = [
+    MartianKind {
         reason: "IP_LOCAL_SOURCE",
         with: "whose source is an address of this very host",
         switch: Some(("accept_local", "if two interfaces of this host are to talk over the wire")),
     },
-    Kind {
+    MartianKind {
         reason: "IP_LOCALNET",
         with: "with a loopback address",
         switch: Some(("route_localnet", "if 127.0.0.0/8 is translated or balanced on purpose")),
     },
-    Kind { reason: "IP_INVALID_SOURCE", with: "whose source is no host's address", switch: None },
-    Kind {
+    MartianKind {
+        reason: "IP_INVALID_SOURCE",
+        with: "whose source is no host's address",
+        switch: None,
+    },
+    MartianKind {
         reason: "IP_INVALID_DEST",
         with: "whose destination is no address to send to",
         switch: None,
@@ -62,7 +66,7 @@ fn impossible(
     facts: &Facts<'_>,
     netns: Option<&Netns>,
     rows: &Rows<'_>,
-    kind: &Kind,
+    kind: &MartianKind,
 ) -> Option<Finding> {
     let drops = rows.count();
     if !matters(drops, facts) {

@@ -46,7 +46,7 @@ use std::{cmp::Reverse, collections::BTreeSet, mem};
 use self::draft::{Draft, quote};
 use super::facts::Facts;
 use crate::report::{
-    evidence::{Evidence, WatchList},
+    evidence::{HostEvidence, WatchList},
     finding::{Finding, Severity},
     model::Report,
     number::share,
@@ -217,8 +217,8 @@ pub type Answerer<'a> = &'a mut dyn FnMut(&[Ask], &mut Answers);
 /// for; where none asks, never.
 pub fn findings(
     report: &Report,
-    before: &Evidence,
-    now: &Evidence,
+    before: &HostEvidence,
+    now: &HostEvidence,
     answer: Answerer<'_>,
 ) -> Vec<Finding> {
     let mut findings = decide(RULES, &Facts::new(report, before, now), answer);
@@ -327,7 +327,7 @@ mod tests {
 
     fn asked(rules: &[&'static Rule], answer: Answerer<'_>) -> Vec<String> {
         let report = testing::Host::new().report();
-        let (before, now) = (Evidence::default(), Evidence::default());
+        let (before, now) = (HostEvidence::default(), HostEvidence::default());
         let facts = Facts::new(&report, &before, &now);
         decide(rules, &facts, answer).into_iter().map(|finding| finding.title).collect()
     }
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn where_nothing_is_asked_nothing_is_read() {
         let report = testing::Host::new().row(900, "nf_hook_slow", "NETFILTER_DROP").report();
-        let (before, now) = (Evidence::default(), Evidence::default());
+        let (before, now) = (HostEvidence::default(), HostEvidence::default());
         let found = findings(&report, &before, &now, &mut |asks, _| panic!("{asks:?}"));
         assert!(!found.is_empty());
     }
@@ -407,7 +407,9 @@ mod tests {
     fn a_rule_that_asks_for_what_it_does_not_list_fails_its_tests() {
         const FORGETFUL: Rule = Rule {
             check: |facts| {
-                facts.spaces().for_each(|space| assert_eq!(space.delta("Udp.NoPorts"), 0));
+                facts
+                    .namespaces()
+                    .for_each(|namespace| assert_eq!(namespace.delta("Udp.NoPorts"), 0));
                 Vec::new()
             },
             ..Rule::NONE

@@ -7,25 +7,25 @@
 
 use super::{Draft, Facts, Makes, Rule, by_rate, matters, quote};
 use crate::{
-    diagnose::facts::Changed,
+    diagnose::facts::NetnsFacts,
     report::{evidence::Link, finding::Finding},
 };
 
-struct Family {
+struct MtuFamily {
     counter: &'static str,
     source: &'static str,
     functions: &'static [&'static str],
     clamp: &'static str,
 }
 
-const FAMILIES: [Family; 2] = [
-    Family {
+const FAMILIES: [MtuFamily; 2] = [
+    MtuFamily {
         counter: "Ip.FragFails",
         source: "snmp",
         functions: &["ip_forward", "ip_fragment"],
         clamp: "iptables",
     },
-    Family {
+    MtuFamily {
         counter: "Ip6.InTooBigErrors",
         source: "snmp6",
         functions: &["ip6_forward"],
@@ -46,33 +46,33 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    let found = facts
-        .spaces()
-        .flat_map(|space| FAMILIES.iter().filter_map(move |family| too_big(facts, space, family)));
+    let found = facts.namespaces().flat_map(|namespace| {
+        FAMILIES.iter().filter_map(move |family| too_big(facts, namespace, family))
+    });
     found.collect()
 }
 
-fn too_big(facts: &Facts<'_>, space: Changed<'_>, family: &Family) -> Option<Finding> {
+fn too_big(facts: &Facts<'_>, namespace: NetnsFacts<'_>, family: &MtuFamily) -> Option<Finding> {
     let rows = facts.rows_for("PKT_TOO_BIG", family.functions);
-    let counted = space.delta(family.counter);
+    let counted = namespace.delta(family.counter);
     let drops = counted.min(rows.count());
     if !matters(drops, facts) {
         return None;
     }
-    let here = rows.of(space);
+    let here = rows.within(namespace);
     let to = here.flow().and_then(|flow| flow.dst).map(|dst| dst.to_string());
     let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
     let title = format!(
         "{} cannot forward {drops} packets{what}: larger than the next link's MTU",
-        space.name()
+        namespace.name()
     );
     let mut draft = Draft::new(facts, "mtu", by_rate(drops, facts), title)
-        .at(space)
+        .at(namespace)
         .explains(drops, &rows)
         .counted(family.counter, counted, family.source)
         .counted("PKT_TOO_BIG", rows.count(), "kfree_skb");
     let came_by = here.interfaces().first().map(|(name, _)| *name);
-    let (from, narrow) = links(space, came_by);
+    let (from, narrow) = links(namespace, came_by);
     for link in from.into_iter().chain(narrow) {
         draft = draft.state(&format!("MTU of {}", link.name), u64::from(link.mtu), "rtnetlink");
     }
@@ -90,8 +90,11 @@ fn too_big(facts: &Facts<'_>, space: Changed<'_>, family: &Family) -> Option<Fin
 }
 
 /// The device that the packets came in by, and the one with a smaller MTU, if there is but one.
-fn links<'a>(space: Changed<'a>, came_by: Option<&str>) -> (Option<&'a Link>, Option<&'a Link>) {
-    let all = || space.now.links.values().filter(|link| link.up);
+fn links<'a>(
+    namespace: NetnsFacts<'a>,
+    came_by: Option<&str>,
+) -> (Option<&'a Link>, Option<&'a Link>) {
+    let all = || namespace.now.links.values().filter(|link| link.up);
     let from = all().find(|link| Some(link.name.as_str()) == came_by);
     let mut narrow = all().filter(|link| from.is_some_and(|from| link.mtu < from.mtu));
     (from, narrow.next().filter(|_| narrow.next().is_none()))

@@ -9,7 +9,7 @@
 use super::{Draft, Facts, Makes, Rule};
 use crate::report::finding::{Finding, Severity};
 
-struct Table {
+struct NeighbourTable {
     family: &'static str,
     entries: &'static str,
     fulls: &'static str,
@@ -19,8 +19,8 @@ struct Table {
     functions: &'static [&'static str],
 }
 
-const TABLES: [Table; 2] = [
-    Table {
+const TABLES: [NeighbourTable; 2] = [
+    NeighbourTable {
         family: "IPv4",
         entries: "arp_cache.entries",
         fulls: "arp_cache.table_fulls",
@@ -28,7 +28,7 @@ const TABLES: [Table; 2] = [
         hard: "net.ipv4.neigh.default.gc_thresh3",
         functions: &["ip_finish_output2"],
     },
-    Table {
+    NeighbourTable {
         family: "IPv6",
         entries: "ndisc_cache.entries",
         fulls: "ndisc_cache.table_fulls",
@@ -60,7 +60,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     TABLES.iter().filter_map(|table| full(facts, table)).collect()
 }
 
-fn full(facts: &Facts<'_>, table: &Table) -> Option<Finding> {
+fn full(facts: &Facts<'_>, table: &NeighbourTable) -> Option<Finding> {
     let refused = facts.delta(table.fulls);
     if refused == 0 {
         return None;

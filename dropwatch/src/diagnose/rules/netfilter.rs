@@ -55,7 +55,8 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    let tracked: u64 = facts.spaces().map(|space| refused(&space) + lost(&space)).sum();
+    let tracked: u64 =
+        facts.namespaces().map(|namespace| refused(&namespace) + lost(&namespace)).sum();
     let hooks = facts.rows_or_unspecified(&["NETFILTER_DROP"], &["nf_hook_slow"]);
     // Connection tracking's own come off the largest rows first, since they are no rule's.
     let mut claimed = tracked;

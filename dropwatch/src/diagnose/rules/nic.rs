@@ -6,7 +6,7 @@
 
 use super::{Draft, Facts, Makes, Rule, draft::quote};
 use crate::{
-    diagnose::facts::{Changed, ChangedLink},
+    diagnose::facts::{LinkFacts, NetnsFacts},
     report::finding::{Finding, Severity},
 };
 
@@ -35,21 +35,25 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    let links = facts.spaces().flat_map(|space| space.links().map(move |link| (space, link)));
+    let links = facts
+        .namespaces()
+        .flat_map(|namespace| namespace.links().map(move |link| (namespace, link)));
     links
-        .flat_map(|(space, link)| {
-            [no_room(facts, space, link), damaged(facts, space, link)].into_iter().flatten()
+        .flat_map(|(namespace, link)| {
+            [no_room(facts, namespace, link), damaged(facts, namespace, link)].into_iter().flatten()
         })
         .collect()
 }
 
-fn no_room(facts: &Facts<'_>, space: Changed<'_>, link: ChangedLink<'_>) -> Option<Finding> {
+fn no_room(facts: &Facts<'_>, namespace: NetnsFacts<'_>, link: LinkFacts<'_>) -> Option<Finding> {
     // Drivers count one packet in more than one of them.
     let lost = NO_ROOM.map(|name| link.delta(name)).into_iter().max().filter(|lost| *lost > 0)?;
     let name = link.now.name.as_str();
-    let title =
-        format!("{name} in {} lost {lost} packets: the card had no room for them", space.name());
-    let mut draft = Draft::new(facts, "nic_no_room", Severity::Critical, title).at(space);
+    let title = format!(
+        "{name} in {} lost {lost} packets: the card had no room for them",
+        namespace.name()
+    );
+    let mut draft = Draft::new(facts, "nic_no_room", Severity::Critical, title).at(namespace);
     for counter in NO_ROOM.into_iter().filter(|counter| link.delta(counter) > 0) {
         draft = draft.counted(counter, link.delta(counter), "rtnetlink");
     }
@@ -65,15 +69,15 @@ fn no_room(facts: &Facts<'_>, space: Changed<'_>, link: ChangedLink<'_>) -> Opti
     Some(finding)
 }
 
-fn damaged(facts: &Facts<'_>, space: Changed<'_>, link: ChangedLink<'_>) -> Option<Finding> {
+fn damaged(facts: &Facts<'_>, namespace: NetnsFacts<'_>, link: LinkFacts<'_>) -> Option<Finding> {
     let lost = link.delta(DAMAGED);
     if lost == 0 {
         return None;
     }
     let name = link.now.name.as_str();
-    let title = format!("{name} in {} received {lost} damaged frames", space.name());
+    let title = format!("{name} in {} received {lost} damaged frames", namespace.name());
     let finding = Draft::new(facts, "nic_damaged", Severity::Warning, title)
-        .at(space)
+        .at(namespace)
         .counted(DAMAGED, lost, "rtnetlink")
         .run(
             &format!("ethtool -m {}", quote(name)),

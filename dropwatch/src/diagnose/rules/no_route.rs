@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use super::{Draft, Facts, Makes, Rule, Verdict, matters};
 use crate::{
-    diagnose::facts::Changed,
+    diagnose::facts::NetnsFacts,
     report::{
         finding::{Finding, Severity},
         question::{Ask, Packet, Route},
@@ -86,28 +86,34 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
-    let decided =
-        facts.spaces().flat_map(|space| WAYS.iter().map(move |way| missing(facts, space, way)));
+    let decided = facts
+        .namespaces()
+        .flat_map(|namespace| WAYS.iter().map(move |way| missing(facts, namespace, way)));
     decided.filter_map(Verdict::of).collect()
 }
 
-fn missing(facts: &Facts<'_>, space: Changed<'_>, way: &Way) -> Result<Option<Finding>, Ask> {
+fn missing(
+    facts: &Facts<'_>,
+    namespace: NetnsFacts<'_>,
+    way: &Way,
+) -> Result<Option<Finding>, Ask> {
     let rows = facts.rows_for(way.reason, way.functions);
-    let counted = space.delta(way.counter);
+    let counted = namespace.delta(way.counter);
     let drops = counted.min(rows.count());
     if !matters(drops, facts) {
         return Ok(None);
     }
-    let packet = rows.of(space).packet(way.came_in);
-    let has = match packet.map_or(Ok(Claim::Unnamed), |packet| claim(facts, space, packet))? {
+    let packet = rows.within(namespace).packet(way.came_in);
+    let has = match packet.map_or(Ok(Claim::Unnamed), |packet| claim(facts, namespace, packet))? {
         Claim::Unnamed => "has no route".to_owned(),
         Claim::Missing(to) => format!("has no route to {to}"),
         Claim::Back(to) => format!("had no route to {to}, and has one again,"),
         Claim::Refuted => return Ok(None),
     };
-    let title = format!("{} {has} for {drops} packets that it should {}", space.name(), way.verb);
+    let title =
+        format!("{} {has} for {drops} packets that it should {}", namespace.name(), way.verb);
     let draft = Draft::new(facts, "no_route", Severity::Warning, title)
-        .at(space)
+        .at(namespace)
         .explains(drops, &rows)
         .counted(way.counter, counted, way.source)
         .counted(way.reason, rows.count(), "kfree_skb");
@@ -132,8 +138,8 @@ enum Claim {
 }
 
 /// Holds what the counter says against the host's own answers.
-fn claim(facts: &Facts<'_>, space: Changed<'_>, packet: Packet) -> Result<Claim, Ask> {
-    let Some(netns) = space.netns() else { return Ok(Claim::Unnamed) };
+fn claim(facts: &Facts<'_>, namespace: NetnsFacts<'_>, packet: Packet) -> Result<Claim, Ask> {
+    let Some(netns) = namespace.netns() else { return Ok(Claim::Unnamed) };
     match facts.route(netns.inum, Packet::to(packet.to))? {
         Err(_) => return Ok(Claim::Unnamed),
         Ok(Route::Refused(_)) => return Ok(Claim::Missing(packet.to)),

@@ -17,16 +17,16 @@ use crate::{
 };
 
 /// A kind of program, by its drop reason.
-struct Kind {
+struct ProgramKind {
     reason: &'static str,
     /// Drops without a reason at these functions are its doing, too.
     functions: &'static [&'static str],
     what: &'static str,
-    show: Show,
+    show: ShowCommand,
 }
 
 /// The command that shows a program.
-enum Show {
+enum ShowCommand {
     /// Of one device, whose name comes between the two.
     Device(&'static str, &'static str),
     /// Of a device or, without one, of all.
@@ -36,37 +36,37 @@ enum Show {
     Machine(&'static str),
 }
 
-const KINDS: [Kind; 5] = [
-    Kind {
+const KINDS: [ProgramKind; 5] = [
+    ProgramKind {
         reason: "TC_INGRESS",
         functions: &[],
         what: "a tc filter at the ingress",
-        show: Show::Device("tc -s filter show dev ", " ingress"),
+        show: ShowCommand::Device("tc -s filter show dev ", " ingress"),
     },
-    Kind {
+    ProgramKind {
         reason: "TC_EGRESS",
         functions: &[],
         what: "a tc filter at the egress",
-        show: Show::Device("tc -s filter show dev ", " egress"),
+        show: ShowCommand::Device("tc -s filter show dev ", " egress"),
     },
-    Kind {
+    ProgramKind {
         reason: "XDP",
         // The first is part of the second where compilers inline it.
         functions: &["netif_receive_generic_xdp", "do_xdp_generic"],
         what: "an XDP program",
-        show: Show::AnyDevice("ip -details link show"),
+        show: ShowCommand::AnyDevice("ip -details link show"),
     },
-    Kind {
+    ProgramKind {
         reason: "BPF_CGROUP_EGRESS",
         functions: &[],
         what: "a BPF program of a control group",
-        show: Show::Machine("bpftool cgroup tree"),
+        show: ShowCommand::Machine("bpftool cgroup tree"),
     },
-    Kind {
+    ProgramKind {
         reason: "TAP_FILTER",
         functions: &[],
         what: "the filter of a tap device",
-        show: Show::Namespace("ip -details tuntap show"),
+        show: ShowCommand::Namespace("ip -details tuntap show"),
     },
 ];
 
@@ -94,7 +94,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     found.collect()
 }
 
-fn dropped(facts: &Facts<'_>, kind: &Kind, row: &Location) -> Finding {
+fn dropped(facts: &Facts<'_>, kind: &ProgramKind, row: &Location) -> Finding {
     let rows = Rows(vec![row]);
     let netns = rows.namespaces().first().copied();
     let device = rows.interfaces().first().map(|(name, _)| *name);
@@ -113,17 +113,17 @@ fn dropped(facts: &Facts<'_>, kind: &Kind, row: &Location) -> Finding {
         .counted(place, row.count, "kfree_skb");
     let note = "the program, and what it has counted; whoever attached it knows why";
     let draft = match (&kind.show, device.map(quote)) {
-        (Show::Device(before, after), Some(device)) => {
+        (ShowCommand::Device(before, after), Some(device)) => {
             draft.run(&format!("{before}{device}{after}"), note)
         }
-        (Show::Device(..), None) => draft,
-        (Show::AnyDevice(command), Some(device)) => {
+        (ShowCommand::Device(..), None) => draft,
+        (ShowCommand::AnyDevice(command), Some(device)) => {
             draft.run(&format!("{command} dev {device}"), note)
         }
-        (Show::AnyDevice(command), None) | (Show::Namespace(command), _) => {
+        (ShowCommand::AnyDevice(command), None) | (ShowCommand::Namespace(command), _) => {
             draft.run(command, note)
         }
-        (Show::Machine(command), _) => draft.run_on_host(command, note),
+        (ShowCommand::Machine(command), _) => draft.run_on_host(command, note),
     };
     draft.done()
 }

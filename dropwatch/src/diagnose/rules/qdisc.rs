@@ -7,7 +7,7 @@
 
 use super::{Draft, Facts, Makes, Rule, draft::quote, matters};
 use crate::{
-    diagnose::facts::{Changed, ChangedLink, Rows},
+    diagnose::facts::{LinkFacts, NetnsFacts, Rows},
     report::finding::{Finding, Severity},
 };
 
@@ -38,8 +38,10 @@ pub(super) const RULE: Rule = Rule {
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let dropped = dropped(facts);
-    let links = facts.spaces().flat_map(|space| space.links().map(move |link| (space, link)));
-    links.filter_map(|(space, link)| full(facts, space, link, &dropped)).collect()
+    let links = facts
+        .namespaces()
+        .flat_map(|namespace| namespace.links().map(move |link| (namespace, link)));
+    links.filter_map(|(namespace, link)| full(facts, namespace, link, &dropped)).collect()
 }
 
 /// Rows of the report for the reasons of any queueing discipline.
@@ -55,8 +57,8 @@ fn dropped<'a>(facts: &Facts<'a>) -> Rows<'a> {
 
 fn full(
     facts: &Facts<'_>,
-    space: Changed<'_>,
-    link: ChangedLink<'_>,
+    namespace: NetnsFacts<'_>,
+    link: LinkFacts<'_>,
     dropped: &Rows<'_>,
 ) -> Option<Finding> {
     let counted = link.delta("qdisc_drops");
@@ -70,9 +72,10 @@ fn full(
         true => (Severity::Notice, "it keeps its queue short"),
         false => (Severity::Warning, "more is sent than it lets through"),
     };
-    let title = format!("{kind} on {name} in {} dropped {counted} packets: {why}", space.name());
+    let title =
+        format!("{kind} on {name} in {} dropped {counted} packets: {why}", namespace.name());
     let draft = Draft::new(facts, "qdisc_drop", severity, title)
-        .at(space)
+        .at(namespace)
         .explains(drops, dropped)
         .counted(&format!("drops of {kind}"), counted, "rtnetlink")
         .state("queue_length", u64::from(link.now.queue_length), "rtnetlink")

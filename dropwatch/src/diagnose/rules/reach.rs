@@ -27,7 +27,7 @@ const INSIDE: &str = "ip netns exec gw ";
 
 /// Where the trouble is, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Place {
+enum Reach {
     Named,
     /// It has no name, but a process.
     Process,
@@ -49,24 +49,24 @@ enum Place {
     Container,
 }
 
-const PLACES: [Place; 10] = [
-    Place::Named,
-    Place::Process,
-    Place::Own,
-    Place::Ended,
-    Place::Replaced,
-    Place::New,
-    Place::Closed,
-    Place::Dropwatchs,
-    Place::Unsampled,
-    Place::Container,
+const PLACES: [Reach; 10] = [
+    Reach::Named,
+    Reach::Process,
+    Reach::Own,
+    Reach::Ended,
+    Reach::Replaced,
+    Reach::New,
+    Reach::Closed,
+    Reach::Dropwatchs,
+    Reach::Unsampled,
+    Reach::Container,
 ];
 
-impl Place {
+impl Reach {
     fn of(self, mut host: Host) -> Host {
         let prefix = |mut host: Host, prefix: Option<&str>| {
             for evidence in [&mut host.before, &mut host.now] {
-                evidence.spaces.get_mut(&GW).unwrap().prefix = prefix.map(str::to_owned);
+                evidence.namespaces.get_mut(&GW).unwrap().prefix = prefix.map(str::to_owned);
             }
             host
         };
@@ -75,18 +75,18 @@ impl Place {
             Self::Process => prefix(host.named("web (pid 812)"), Some("nsenter -t 812 -n ")),
             Self::Own => prefix(host.named("host"), Some("")),
             Self::Ended | Self::Closed => {
-                host.now.spaces.clear();
+                host.now.namespaces.clear();
                 if self == Self::Ended {
                     host.now.ended.insert(GW);
                 }
                 host
             }
             Self::Replaced => {
-                host.now.spaces.get_mut(&GW).unwrap().cookie = Some(71);
+                host.now.namespaces.get_mut(&GW).unwrap().cookie = Some(71);
                 host
             }
             Self::New => {
-                host.before.spaces.clear();
+                host.before.namespaces.clear();
                 host
             }
             Self::Dropwatchs => prefix(host, None),
@@ -274,15 +274,15 @@ fn each_command_can_be_run_as_printed_or_is_not_there() {
                     for command in &commands {
                         assert!(!has_placeholder(command), "{context}");
                         let inside = place.prefix().is_some_and(|it| command.starts_with(it));
-                        let machine = is_of_machine(command) && place != Place::Container;
+                        let machine = is_of_machine(command) && place != Reach::Container;
                         assert!(inside || machine, "{context}");
                         printed.insert((*command).to_owned());
                     }
                     let is_about_it = finding.netns.is_some() && place.prefix().is_none();
                     let said = finding.unreachable.as_ref().map(|it| it.ended);
                     assert!(!is_about_it || said.is_some(), "nothing said: {context}");
-                    assert!(said != Some(true) || place == Place::Ended, "{context}");
-                    assert!(said != Some(false) || place != Place::Ended, "{context}");
+                    assert!(said != Some(true) || place == Reach::Ended, "{context}");
+                    assert!(said != Some(false) || place != Reach::Ended, "{context}");
                 }
             }
         }
@@ -300,7 +300,7 @@ fn each_command_can_be_run_as_printed_or_is_not_there() {
 fn a_namespace_that_ended_is_said_to_have() {
     let mut ended = 0;
     for host in troubles(true) {
-        for finding in all(&Place::Ended.of(host)).iter().filter(|it| it.netns.is_some()) {
+        for finding in all(&Reach::Ended.of(host)).iter().filter(|it| it.netns.is_some()) {
             if let Some(unreachable) = &finding.unreachable {
                 assert_eq!(unreachable.why, "gw has ended: no command can be run there");
                 ended += 1;

@@ -11,7 +11,7 @@
 
 use super::{Draft, Facts, Makes, Rule, Verdict, matters};
 use crate::{
-    diagnose::facts::Changed,
+    diagnose::facts::NetnsFacts,
     report::{
         finding::{Finding, Severity},
         question::{Ask, Leads, Packet, Route},
@@ -39,23 +39,24 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
-    facts.spaces().filter_map(|space| Verdict::of(refused(facts, space))).collect()
+    facts.namespaces().filter_map(|namespace| Verdict::of(refused(facts, namespace))).collect()
 }
 
-fn refused(facts: &Facts<'_>, space: Changed<'_>) -> Result<Option<Finding>, Ask> {
-    let counted = space.delta(COUNTER);
+fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Finding>, Ask> {
+    let counted = namespace.delta(COUNTER);
     let rows = facts.rows_for("IP_RPFILTER", FUNCTIONS);
     let drops = counted.min(rows.count());
     if !matters(drops, facts) {
         return Ok(None);
     }
-    let here = rows.of(space);
+    let here = rows.within(namespace);
     let device = here.interfaces().first().map(|(name, _)| *name);
     let own = device.map(|device| format!("net/ipv4/conf/{device}/rp_filter"));
     let source = here.flow().and_then(|flow| flow.src).map(|source| source.to_string());
     let settings = [Some(ALL), own.as_deref()];
-    let is_loose = settings.into_iter().flatten().any(|name| space.setting(name) == Some(LOOSE));
-    if let (Some(netns), Some(packet)) = (space.netns(), here.packet(true))
+    let is_loose =
+        settings.into_iter().flatten().any(|name| namespace.setting(name) == Some(LOOSE));
+    if let (Some(netns), Some(packet)) = (namespace.netns(), here.packet(true))
         && would_pass(facts, netns.inum, packet, is_loose)?
     {
         return Ok(None);
@@ -64,10 +65,10 @@ fn refused(facts: &Facts<'_>, space: Changed<'_>) -> Result<Option<Finding>, Ask
     let from = source.as_ref().map(|source| format!(" from {source}")).unwrap_or_default();
     let title = format!(
         "reverse-path filter of {} refused {counted} packets{from} that came in{by}",
-        space.name()
+        namespace.name()
     );
     let mut draft = Draft::new(facts, "reverse_path_filter", Severity::Warning, title)
-        .at(space)
+        .at(namespace)
         .explains(drops, &rows)
         .counted(COUNTER, counted, "netstat")
         .setting(ALL);

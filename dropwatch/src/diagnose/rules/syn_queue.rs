@@ -8,7 +8,7 @@
 
 use super::{Draft, Facts, LEAST_DROPS, Makes, Rule};
 use crate::{
-    diagnose::facts::Changed,
+    diagnose::facts::NetnsFacts,
     report::finding::{Finding, Severity},
 };
 
@@ -34,22 +34,24 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    facts.spaces().filter_map(|space| full(facts, space)).collect()
+    facts.namespaces().filter_map(|namespace| full(facts, namespace)).collect()
 }
 
-fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
-    let full = space.delta("TcpExt.TCPReqQFullDrop");
-    let early = early(&space, full);
+fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+    let full = namespace.delta("TcpExt.TCPReqQFullDrop");
+    let early = early(&namespace, full);
     let refused = full + early;
     if refused == 0 {
         return None;
     }
-    let title =
-        format!("SYN queue full in {} and SYN cookies off: {refused} SYNs refused", space.name());
+    let title = format!(
+        "SYN queue full in {} and SYN cookies off: {refused} SYNs refused",
+        namespace.name()
+    );
     let finding = Draft::new(facts, "syn_queue_full", Severity::Critical, title)
-        .at(space)
+        .at(namespace)
         .counted_too("TcpExt.TCPReqQFullDrop", full, "netstat")
-        .counted("TcpExt.ListenDrops", space.delta("TcpExt.ListenDrops"), "netstat")
+        .counted("TcpExt.ListenDrops", namespace.delta("TcpExt.ListenDrops"), "netstat")
         .setting(COOKIES)
         .setting(BACKLOG)
         .set(COOKIES, 1, "")
@@ -60,12 +62,13 @@ fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
 
 /// SYNs refused to keep the last quarter free. `ListenDrops` counts whatever else ends a handshake,
 /// too: an overflow, no route back; the rest of those is rare.
-fn early(space: &Changed<'_>, full: u64) -> u64 {
-    if space.setting(COOKIES) != Some("0") {
+fn early(namespace: &NetnsFacts<'_>, full: u64) -> u64 {
+    if namespace.setting(COOKIES) != Some("0") {
         return 0;
     }
-    let others = full + space.delta("TcpExt.ListenOverflows") + space.delta("Ip.OutNoRoutes");
-    let rest = space.delta("TcpExt.ListenDrops").saturating_sub(others);
+    let others =
+        full + namespace.delta("TcpExt.ListenOverflows") + namespace.delta("Ip.OutNoRoutes");
+    let rest = namespace.delta("TcpExt.ListenDrops").saturating_sub(others);
     if rest >= LEAST_DROPS { rest } else { 0 }
 }
 

@@ -8,7 +8,7 @@
 
 use super::{Draft, Facts, LEAST_DROPS, Makes, Rule, tcp_receive_memory::raise_tcp_rmem};
 use crate::{
-    diagnose::facts::Changed,
+    diagnose::facts::NetnsFacts,
     report::finding::{Finding, Severity},
 };
 
@@ -26,21 +26,21 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    facts.spaces().filter_map(|space| full(facts, space)).collect()
+    facts.namespaces().filter_map(|namespace| full(facts, namespace)).collect()
 }
 
-fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
-    let lost = space.delta("TcpExt.TCPBacklogDrop");
+fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+    let lost = namespace.delta("TcpExt.TCPBacklogDrop");
     if lost < LEAST_DROPS {
         return None;
     }
     // Without reasons they look like segments of a TIME_WAIT socket, so those rows are left alone.
     let rows = facts.rows(&["SOCKET_BACKLOG"], &[]);
-    let here = rows.within(space);
+    let here = rows.within(namespace);
     let port = here.port().map(|port| format!(" of port {port}")).unwrap_or_default();
-    let title = format!("TCP backlog{port} full in {}: {lost} segments dropped", space.name());
+    let title = format!("TCP backlog{port} full in {}: {lost} segments dropped", namespace.name());
     let mut draft = Draft::new(facts, "tcp_backlog", Severity::Warning, title)
-        .at(space)
+        .at(namespace)
         .explains(lost.min(rows.count()), &rows)
         .counted("TcpExt.TCPBacklogDrop", lost, "netstat")
         .setting("net.ipv4.tcp_rmem");

@@ -13,7 +13,7 @@
 
 use super::{Draft, Facts, LEAST_DROPS, Makes, Rule};
 use crate::{
-    diagnose::facts::Changed,
+    diagnose::facts::NetnsFacts,
     report::finding::{Finding, Severity},
 };
 
@@ -50,13 +50,13 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    facts.spaces().filter_map(|space| short(facts, space)).collect()
+    facts.namespaces().filter_map(|namespace| short(facts, namespace)).collect()
 }
 
-fn short(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
-    let in_order = space.delta("TcpExt.TCPRcvQDrop");
-    let out_of_order = space.delta("TcpExt.TCPOFODrop");
-    let prunes = space.delta("TcpExt.OfoPruned");
+fn short(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+    let in_order = namespace.delta("TcpExt.TCPRcvQDrop");
+    let out_of_order = namespace.delta("TcpExt.TCPOFODrop");
+    let prunes = namespace.delta("TcpExt.OfoPruned");
     // One that prunes frees several packets; the counter says that it was here.
     let pruned = match prunes {
         0 => 0,
@@ -72,8 +72,8 @@ fn short(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
     let pruned_rows = facts.rows(&["TCP_OFO_QUEUE_PRUNE"], &[]);
     let explained = seen + pruned_rows.count().min(pruned);
     rows.0.extend(pruned_rows.0);
-    let pressures = space.delta("TcpExt.TCPMemoryPressures");
-    let name = space.name();
+    let pressures = namespace.delta("TcpExt.TCPMemoryPressures");
+    let name = namespace.name();
     let (severity, title) = match pressures {
         0 => (
             Severity::Warning,
@@ -85,12 +85,12 @@ fn short(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
         ),
     };
     let mut draft = Draft::new(facts, "tcp_receive_memory", severity, title)
-        .at(space)
+        .at(namespace)
         .explains(explained, &rows)
         .counted_too("TcpExt.TCPRcvQDrop", in_order, "netstat")
         .counted_too("TcpExt.TCPOFODrop", out_of_order, "netstat")
         .counted_too("TcpExt.OfoPruned", prunes, "netstat")
-        .counted_too("TcpExt.RcvPruned", space.delta("TcpExt.RcvPruned"), "netstat")
+        .counted_too("TcpExt.RcvPruned", namespace.delta("TcpExt.RcvPruned"), "netstat")
         .counted_too("TcpExt.TCPMemoryPressures", pressures, "netstat")
         .setting(RMEM);
     draft = match pressures {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::super::facts::Facts;
 use crate::report::{
     conntrack::{ConntrackStats, ConntrackTable},
-    evidence::{Evidence, Link, Listener, Space},
+    evidence::{HostEvidence, Link, Listener, NetnsEvidence},
     facts::{Callers, Details, Fact, Interface, Netns, Owner, Pattern},
     finding::Finding,
     flow::Flow,
@@ -20,30 +20,30 @@ pub(in crate::diagnose) const GW: u32 = 7;
 #[derive(Clone)]
 pub(in crate::diagnose) struct Host {
     rows: Vec<Location>,
-    pub(super) before: Evidence,
-    pub(super) now: Evidence,
+    pub(super) before: HostEvidence,
+    pub(super) now: HostEvidence,
     answers: Vec<(Question, Answer)>,
 }
 
 impl Host {
     pub(in crate::diagnose) fn new() -> Self {
-        let gw = Space {
+        let gw = NetnsEvidence {
             netns: Some(Self::netns()),
             prefix: Some("ip netns exec gw ".into()),
             cookie: Some(70),
-            ..Space::default()
+            ..NetnsEvidence::default()
         };
-        let host = Evidence {
-            spaces: [(GW, gw)].into(),
+        let host = HostEvidence {
+            namespaces: [(GW, gw)].into(),
             host_prefix: Some(String::new()),
-            ..Evidence::default()
+            ..HostEvidence::default()
         };
         Self { rows: Vec::new(), before: host.clone(), now: host, answers: Vec::new() }
     }
 
     /// Drops, dropped in `gw` as far as samples tell.
     pub(in crate::diagnose) fn row(mut self, count: u64, function: &str, reason: &str) -> Self {
-        let netns = self.now.spaces[&GW].netns.clone().expect("named");
+        let netns = self.now.namespaces[&GW].netns.clone().expect("named");
         let details = Details {
             samples: 1,
             weight: count,
@@ -125,14 +125,14 @@ impl Host {
 
     /// A counter of the namespace that stood at 5 and counted so many.
     pub(in crate::diagnose) fn counted(mut self, name: &str, count: u64) -> Self {
-        self.before.spaces.get_mut(&GW).expect("gw").counters.add(name.to_owned(), 5);
-        self.now.spaces.get_mut(&GW).expect("gw").counters.add(name.to_owned(), 5 + count);
+        self.before.namespaces.get_mut(&GW).expect("gw").counters.add(name.to_owned(), 5);
+        self.now.namespaces.get_mut(&GW).expect("gw").counters.add(name.to_owned(), 5 + count);
         self
     }
 
     /// How something of the namespace stands that rises and falls.
     pub(in crate::diagnose) fn gauge(mut self, name: &str, value: u64) -> Self {
-        self.now.spaces.get_mut(&GW).expect("gw").gauges.add(name.to_owned(), value);
+        self.now.namespaces.get_mut(&GW).expect("gw").gauges.add(name.to_owned(), value);
         self
     }
 
@@ -145,7 +145,7 @@ impl Host {
 
     /// A setting of the namespace.
     pub(in crate::diagnose) fn setting(mut self, name: &str, value: &str) -> Self {
-        let gw = self.now.spaces.get_mut(&GW).expect("gw");
+        let gw = self.now.namespaces.get_mut(&GW).expect("gw");
         gw.settings.insert(name.to_owned(), value.to_owned());
         self
     }
@@ -159,7 +159,7 @@ impl Host {
     /// A device of `gw`, of which a counter stood at 5 and counted so many.
     pub(in crate::diagnose) fn link(mut self, link: &Link, counter: &str, count: u64) -> Self {
         for (evidence, value) in [(&mut self.before, 5), (&mut self.now, 5 + count)] {
-            let links = &mut evidence.spaces.get_mut(&GW).expect("gw").links;
+            let links = &mut evidence.namespaces.get_mut(&GW).expect("gw").links;
             links.entry(2).or_insert_with(|| link.clone()).counters.add(counter.to_owned(), value);
         }
         self
@@ -167,7 +167,7 @@ impl Host {
 
     /// The longest accept queue.
     pub(in crate::diagnose) fn listener(mut self, listener: Listener) -> Self {
-        self.now.spaces.get_mut(&GW).expect("gw").fullest_listener = Some(listener);
+        self.now.namespaces.get_mut(&GW).expect("gw").fullest_listener = Some(listener);
         self
     }
 
@@ -175,7 +175,7 @@ impl Host {
     pub(in crate::diagnose) fn device(mut self, index: u32, name: &str, mtu: u32) -> Self {
         let link = Link { name: name.to_owned(), mtu, up: true, ..Link::default() };
         for evidence in [&mut self.before, &mut self.now] {
-            evidence.spaces.get_mut(&GW).expect("gw").links.insert(index, link.clone());
+            evidence.namespaces.get_mut(&GW).expect("gw").links.insert(index, link.clone());
         }
         self
     }
@@ -185,17 +185,17 @@ impl Host {
         before: ConntrackStats,
         now: ConntrackStats,
     ) -> Self {
-        self.before.spaces.get_mut(&GW).expect("gw").conntrack = Some(before);
+        self.before.namespaces.get_mut(&GW).expect("gw").conntrack = Some(before);
         self.conntrack_now(now)
     }
 
     pub(in crate::diagnose) fn conntrack_now(mut self, now: ConntrackStats) -> Self {
-        self.now.spaces.get_mut(&GW).expect("gw").conntrack = Some(now);
+        self.now.namespaces.get_mut(&GW).expect("gw").conntrack = Some(now);
         self
     }
 
     pub(in crate::diagnose) fn table(mut self, table: ConntrackTable) -> Self {
-        self.now.spaces.get_mut(&GW).expect("gw").table = Some(table);
+        self.now.namespaces.get_mut(&GW).expect("gw").table = Some(table);
         self
     }
 

@@ -9,7 +9,7 @@
 
 use super::{Draft, Facts, Makes, Rule, matters, udp_receive_buffer::FUNCTIONS};
 use crate::{
-    diagnose::facts::{Changed, Rows, name},
+    diagnose::facts::{NetnsFacts, Rows, name},
     report::{
         facts::Netns,
         finding::{Finding, Severity},
@@ -32,7 +32,7 @@ pub(super) const RULE: Rule = Rule {
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let rows = facts.rows(&["PROTO_MEM"], FUNCTIONS);
     let counted: Vec<Finding> =
-        facts.spaces().filter_map(|space| exhausted(facts, space, &rows)).collect();
+        facts.namespaces().filter_map(|namespace| exhausted(facts, namespace, &rows)).collect();
     if !counted.is_empty() {
         return counted;
     }
@@ -42,14 +42,14 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     uncounted.map(|(netns, rows)| out_of_memory(facts, netns, &rows)).collect()
 }
 
-fn exhausted(facts: &Facts<'_>, space: Changed<'_>, rows: &Rows<'_>) -> Option<Finding> {
-    let (ipv4, ipv6) = (space.delta("Udp.MemErrors"), space.delta("Udp6.MemErrors"));
+fn exhausted(facts: &Facts<'_>, namespace: NetnsFacts<'_>, rows: &Rows<'_>) -> Option<Finding> {
+    let (ipv4, ipv6) = (namespace.delta("Udp.MemErrors"), namespace.delta("Udp6.MemErrors"));
     let lost = ipv4 + ipv6;
     if lost == 0 {
         return None;
     }
-    let draft = Draft::new(facts, "udp_memory", Severity::Critical, title(lost, &space.name()))
-        .at(space)
+    let draft = Draft::new(facts, "udp_memory", Severity::Critical, title(lost, &namespace.name()))
+        .at(namespace)
         .explains(lost.min(rows.count()), rows)
         .counted_too("Udp.MemErrors", ipv4, "snmp")
         .counted_too("Udp6.MemErrors", ipv6, "snmp6");

@@ -7,7 +7,7 @@
 
 use super::{Draft, Facts, Makes, Rule};
 use crate::{
-    diagnose::facts::Changed,
+    diagnose::facts::NetnsFacts,
     report::finding::{Finding, Severity},
 };
 
@@ -37,21 +37,22 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    facts.spaces().filter_map(|space| full(facts, space)).collect()
+    facts.namespaces().filter_map(|namespace| full(facts, namespace)).collect()
 }
 
-fn full(facts: &Facts<'_>, space: Changed<'_>) -> Option<Finding> {
-    let (ipv4, ipv6) = (space.delta("Udp.RcvbufErrors"), space.delta("Udp6.RcvbufErrors"));
+fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+    let (ipv4, ipv6) = (namespace.delta("Udp.RcvbufErrors"), namespace.delta("Udp6.RcvbufErrors"));
     let lost = ipv4 + ipv6;
     if lost == 0 {
         return None;
     }
     let rows = facts.rows_or_unspecified(&["SOCKET_RCVBUFF"], FUNCTIONS);
-    let here = rows.within(space);
+    let here = rows.within(namespace);
     let port = here.port().map(|port| format!(" of port {port}")).unwrap_or_default();
-    let title = format!("UDP receive buffer{port} full in {}: {lost} datagrams lost", space.name());
+    let title =
+        format!("UDP receive buffer{port} full in {}: {lost} datagrams lost", namespace.name());
     let mut draft = Draft::new(facts, "udp_receive_buffer", Severity::Critical, title)
-        .at(space)
+        .at(namespace)
         .explains(lost.min(rows.count()), &rows)
         .counted_too("Udp.RcvbufErrors", ipv4, "snmp")
         .counted_too("Udp6.RcvbufErrors", ipv6, "snmp6");

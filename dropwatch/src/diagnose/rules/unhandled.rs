@@ -57,8 +57,8 @@ fn unwanted(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Option
 /// the one that counted the most.
 fn device<'a>(facts: &Facts<'a>, netns: Option<&Netns>, rows: &Rows<'a>) -> Option<(&'a str, u64)> {
     let wanted = rows.interfaces().first().map(|(name, _)| *name);
-    let here = facts.spaces().filter(|space| netns.is_none() || space.netns() == netns);
-    here.flat_map(|space| space.links())
+    let here = facts.namespaces().filter(|namespace| netns.is_none() || namespace.netns() == netns);
+    here.flat_map(|namespace| namespace.links())
         .map(|link| (link.now.name.as_str(), COUNTERS.map(|name| link.delta(name)).iter().sum()))
         .filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name))
         .max_by_key(|(_, counted)| *counted)

@@ -33,12 +33,12 @@ impl HostNames {
         }
         let loaded = self.loaded();
         match &loaded.source {
-            status::Reasons::Unnamed { btf, tracefs } => {
+            status::ReasonSource::Unnamed { btf, tracefs } => {
                 return Known::Untold(format!("reasons are shown as numbers: {btf}; {tracefs}"));
             }
             // Where drops carry none, that is what there is to say, and not which.
-            status::Reasons::Absent => return Known::Yes,
-            status::Reasons::Btf { .. } | status::Reasons::Tracefs { .. } => {}
+            status::ReasonSource::Absent => return Known::Yes,
+            status::ReasonSource::Btf { .. } | status::ReasonSource::Tracefs { .. } => {}
         }
         if !loaded.reasons.any(glob) {
             loaded.search_modules(); // of the subsystems that are declared, some are modules'
@@ -107,7 +107,7 @@ impl HostNames {
             names.any(|(name, module)| keys.may_select_function(name, module))
         });
         let mut reasons = loaded.reasons.names();
-        let named = matches!(loaded.source, status::Reasons::Btf { .. });
+        let named = matches!(loaded.source, status::ReasonSource::Btf { .. });
         function && (!named || reasons.any(|name| keys.may_select_reason(name)))
     }
 }

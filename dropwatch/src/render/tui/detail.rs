@@ -3,11 +3,13 @@
 use ratatui::text::{Line, Span};
 
 use super::{
-    state::{Row, State},
+    state::{TopRow, TopState},
     view::{BOLD, DIM},
 };
 use crate::{
-    diagnose::knowledge::{CORE, Check, Entry, NOT_SPECIFIED, Table, blanks, function_name},
+    diagnose::knowledge::{
+        CORE, Check, DropEntry, KnowledgeTable, NOT_SPECIFIED, blanks, function_name,
+    },
     render::{
         Medium,
         clean::clean,
@@ -25,14 +27,14 @@ const MOST_PATHS: usize = 3;
 
 /// The lines about `row`, at most `width` columns wide where words allow it.
 pub(super) fn lines(
-    row: &Row,
-    state: &State,
-    table: Option<&Table>,
+    row: &TopRow,
+    state: &TopState,
+    table: Option<&KnowledgeTable>,
     medium: Medium,
     width: u16,
 ) -> Vec<Line<'static>> {
     let room = usize::from(width).saturating_sub(INDENT);
-    let mut page = Page { lines: vec![Line::default()], medium, room };
+    let mut page = DetailPage { lines: vec![Line::default()], medium, room };
     for line in wrap_hanging(&location(&row.last), INDENT, usize::from(width)) {
         page.lines.push(Line::styled(line, BOLD));
     }
@@ -57,13 +59,13 @@ pub(super) fn lines(
     page.lines
 }
 
-struct Page {
+struct DetailPage {
     lines: Vec<Line<'static>>,
     medium: Medium,
     room: usize,
 }
 
-impl Page {
+impl DetailPage {
     fn head(&mut self, text: &'static str) {
         self.lines.push(Line::default());
         self.lines.push(Line::styled(text, DIM));
@@ -109,7 +111,7 @@ impl Page {
         }
     }
 
-    fn entry(&mut self, entry: &Entry) {
+    fn entry(&mut self, entry: &DropEntry) {
         self.text(&format!("{}: {}", entry.title, entry.meaning));
         let commands = || {
             entry.check.iter().filter_map(|check| match check {
@@ -137,7 +139,7 @@ fn about<'a>(row: &Location, findings: &'a [Finding]) -> Vec<&'a Finding> {
     findings.iter().filter(near).collect()
 }
 
-fn known<'a>(table: &'a Table, row: &Location) -> Option<&'a Entry> {
+fn known<'a>(table: &'a KnowledgeTable, row: &Location) -> Option<&'a DropEntry> {
     let place = &row.place;
     let function = place.symbol.as_deref().map(function_name);
     let subsystem = place.subsystem.as_deref().unwrap_or(CORE);

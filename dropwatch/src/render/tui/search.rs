@@ -1,6 +1,6 @@
 //! Search over the rows of the live view: as it is typed, and from match to match.
 
-use super::state::{Identity, Row};
+use super::state::{Identity, TopRow};
 use crate::render::{clean, words::location};
 
 /// Longest text that is searched for, characters.
@@ -38,7 +38,7 @@ impl Search {
 
     /// Whether the text is in the row's location and reason as they are shown, or in the names of its
     /// network namespace or interface; capitals or not. An empty text is in none.
-    pub fn matches(&self, row: &Row) -> bool {
+    pub fn matches(&self, row: &TopRow) -> bool {
         let selected = self.text.to_lowercase();
         let has = |name: &str| name.to_lowercase().contains(&selected);
         let details = row.last.details.as_ref();
@@ -50,7 +50,7 @@ impl Search {
 
     /// Index of the match nearest to `now` among `rows`, which begin anew at their end: at `now` or
     /// after it, or strictly after or before it for a `step` of 1 or -1.
-    pub(super) fn find(&self, rows: &[&Row], now: usize, step: isize) -> Option<usize> {
+    pub(super) fn find(&self, rows: &[&TopRow], now: usize, step: isize) -> Option<usize> {
         let count = rows.len();
         (0..count)
             .map(|distance| match step {

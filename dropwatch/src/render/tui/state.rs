@@ -27,7 +27,7 @@ fn identity(row: &Location) -> Identity {
 
 /// One place, now and before.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct TopRow {
     identity: Identity,
     /// As the last report with drops here has it; its rate and count are of that report.
     pub last: Location,
@@ -134,11 +134,11 @@ const PAGE: usize = 10;
 
 /// What the view knows.
 #[derive(Clone, Debug, Default)]
-pub struct State {
+pub struct TopState {
     pub host: Host,
     /// The last report, without its rows.
     pub header: Option<Header>,
-    rows: Vec<Row>,
+    rows: Vec<TopRow>,
     pub findings: Vec<Finding>,
     /// Drops since the view began.
     pub total: u64,
@@ -152,7 +152,7 @@ pub struct State {
     pub search: Option<Search>,
     selected: Option<Identity>,
     /// What is shown while the world goes on.
-    frozen: Option<Box<State>>,
+    frozen: Option<Box<TopState>>,
     pub over: bool,
 }
 
@@ -169,12 +169,12 @@ pub struct Header {
 }
 
 /// The order of rows that are equal otherwise.
-fn name(row: &Row) -> impl Ord + '_ {
+fn name(row: &TopRow) -> impl Ord + '_ {
     let Place { symbol, offset, module: _, reason, subsystem: _ } = &row.last.place;
     (symbol, offset, reason)
 }
 
-impl State {
+impl TopState {
     pub fn new(host: Host, benign: bool) -> Self {
         Self { host, benign, ..Self::default() }
     }
@@ -207,7 +207,7 @@ impl State {
                     row.last = location;
                     row.last.details = row.last.details.take().or(details);
                 }
-                None => self.rows.push(Row {
+                None => self.rows.push(TopRow {
                     identity,
                     rate: location.rate,
                     total: location.count,
@@ -224,7 +224,7 @@ impl State {
         }
         if self.rows.len() > MOST_ROWS {
             let quiet =
-                |row: &Row| row.history.iter().rev().take_while(|rate| **rate == 0.0).count();
+                |row: &TopRow| row.history.iter().rev().take_while(|rate| **rate == 0.0).count();
             self.rows.sort_by_key(|row| (quiet(row), Reverse(row.total)));
             self.rows.truncate(MOST_ROWS);
         }
@@ -235,13 +235,13 @@ impl State {
     }
 
     /// What is to be drawn.
-    pub fn shown(&self) -> &State {
+    pub fn shown(&self) -> &TopState {
         self.frozen.as_deref().unwrap_or(self)
     }
 
     /// Rows to be listed, in their order.
-    pub fn rows(&self) -> Vec<&Row> {
-        let mut rows: Vec<&Row> = self.rows.iter().filter(|row| self.selects(row)).collect();
+    pub fn rows(&self) -> Vec<&TopRow> {
+        let mut rows: Vec<&TopRow> = self.rows.iter().filter(|row| self.selects(row)).collect();
         match self.sort {
             // A row that has just stopped stays above those that stopped before.
             Sort::Rate => rows.sort_by(|a, b| {
@@ -259,7 +259,7 @@ impl State {
     }
 
     /// The selected one among `rows`, or the first.
-    pub fn selected(&self, rows: &[&Row]) -> usize {
+    pub fn selected(&self, rows: &[&TopRow]) -> usize {
         let identity = self.selected.as_ref();
         rows.iter().position(|row| Some(&row.identity) == identity).unwrap_or(0)
     }
@@ -270,7 +270,7 @@ impl State {
         benign.fold(0, |sum, row| sum.saturating_add(row.total))
     }
 
-    fn selects(&self, row: &Row) -> bool {
+    fn selects(&self, row: &TopRow) -> bool {
         let netns = self.netns.as_deref();
         (self.benign || !row.last.benign) && (netns.is_none() || netns_of(row) == netns)
     }
@@ -415,6 +415,6 @@ impl State {
 }
 
 /// The network namespace of most of a row's sampled drops.
-fn netns_of(row: &Row) -> Option<&str> {
+fn netns_of(row: &TopRow) -> Option<&str> {
     row.last.details.as_ref()?.netns.as_ref()?.is.name.as_deref()
 }

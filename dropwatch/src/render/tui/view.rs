@@ -16,10 +16,10 @@ use ratatui::{
 use super::{
     detail,
     search::Search,
-    state::{HISTORY, Row, Screen, State},
+    state::{HISTORY, Screen, TopRow, TopState},
 };
 use crate::{
-    diagnose::knowledge::Table,
+    diagnose::knowledge::KnowledgeTable,
     render::{
         Medium,
         ascii::ascii,
@@ -76,7 +76,7 @@ pub(super) const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const MATCH: Style = Style::new().add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED));
 
 /// Draws what is to be seen.
-pub fn draw(state: &State, table: Option<&Table>, look: &Look, frame: &mut Frame<'_>) {
+pub fn draw(state: &TopState, table: Option<&KnowledgeTable>, look: &Look, frame: &mut Frame<'_>) {
     let area = frame.area();
     if area.width < LEAST.0 || area.height < LEAST.1 {
         frame.render_widget(Paragraph::new("too small"), area);
@@ -129,14 +129,26 @@ fn plain(screen: &mut Buffer) {
 }
 
 /// The table, and below it what is known about the selected row.
-fn both(state: &State, table: Option<&Table>, look: &Look, frame: &mut Frame<'_>, area: Rect) {
+fn both(
+    state: &TopState,
+    table: Option<&KnowledgeTable>,
+    look: &Look,
+    frame: &mut Frame<'_>,
+    area: Rect,
+) {
     let half = Constraint::Fill(1);
     let [above, below] = Layout::vertical([half, half]).areas(area);
     rows(state, frame, above);
     about_row(state, table, look, frame, below);
 }
 
-fn about_row(state: &State, table: Option<&Table>, look: &Look, frame: &mut Frame<'_>, area: Rect) {
+fn about_row(
+    state: &TopState,
+    table: Option<&KnowledgeTable>,
+    look: &Look,
+    frame: &mut Frame<'_>,
+    area: Rect,
+) {
     let rows = state.rows();
     if let Some(row) = rows.get(state.selected(&rows)) {
         let lines = detail::lines(row, state, table, look.medium, area.width);
@@ -145,7 +157,7 @@ fn about_row(state: &State, table: Option<&Table>, look: &Look, frame: &mut Fram
 }
 
 /// Who and when; how much and how complete.
-fn header(state: &State, frozen: bool, look: &Look, width: u16) -> Vec<Line<'static>> {
+fn header(state: &TopState, frozen: bool, look: &Look, width: u16) -> Vec<Line<'static>> {
     let host = format!("{} · Linux {}", clean(&state.host.host), clean(&state.host.kernel));
     let mut first = vec![Span::styled("dropwatch", BOLD), format!(" · {host}").into()];
     let Some(header) = &state.header else {
@@ -187,7 +199,7 @@ fn header(state: &State, frozen: bool, look: &Look, width: u16) -> Vec<Line<'sta
     vec![Line::from(first), Line::from(second)]
 }
 
-fn rows(state: &State, frame: &mut Frame<'_>, area: Rect) {
+fn rows(state: &TopState, frame: &mut Frame<'_>, area: Rect) {
     let history =
         if area.width >= WIDE { HISTORY.min(usize::from(area.width) / 5) } else { NARROW_HISTORY };
     let rows = state.rows();
@@ -226,7 +238,7 @@ fn rows(state: &State, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn line(row: &Row, history: usize, selected: bool, is_match: bool, width: u16) -> Line<'static> {
+fn line(row: &TopRow, history: usize, selected: bool, is_match: bool, width: u16) -> Line<'static> {
     let rate = if row.rate == 0.0 { "–".to_owned() } else { PerSecond(row.rate).to_string() };
     let style = match (selected, row.rate == 0.0 || row.last.benign) {
         (true, _) => Style::new().add_modifier(Modifier::REVERSED),
@@ -259,7 +271,7 @@ fn fitted(text: String, width: usize) -> String {
 }
 
 /// The last intervals of a row, each as high as it is compared with its own highest.
-fn sparkline(row: &Row, width: usize) -> String {
+fn sparkline(row: &TopRow, width: usize) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let shown = row.history.iter().rev().take(width).rev();
     let highest = shown.clone().copied().fold(0.0, f64::max);
@@ -284,7 +296,7 @@ fn finding(finding: &Finding, look: &Look, width: u16) -> Line<'static> {
     Line::from(vec![Span::styled(word, look.severity(finding.severity)), text.into()])
 }
 
-fn footer(state: &State) -> Line<'static> {
+fn footer(state: &TopState) -> Line<'static> {
     if let Some(search) = state.search.as_ref().filter(|_| state.screen == Screen::Table) {
         return searching(state, search);
     }
@@ -313,7 +325,7 @@ fn pair((key, what): &(&'static str, &'static str)) -> [Span<'static>; 2] {
 }
 
 /// What is searched for, which match is selected, and what keys do meanwhile.
-fn searching(state: &State, search: &Search) -> Line<'static> {
+fn searching(state: &TopState, search: &Search) -> Line<'static> {
     let rows = state.rows();
     let matches = rows.iter().filter(|row| search.matches(row)).count();
     let selected = state.selected(&rows);

@@ -18,9 +18,9 @@ const HOOK: u64 = 0xffff_ffff_8100_007d;
 const TCP: u64 = 0xffff_ffff_8200_0091;
 const HIDDEN: u64 = 0xffff_ffff_c000_0000;
 
-struct Table;
+struct TestNames;
 
-impl Names for Table {
+impl Names for TestNames {
     fn symbol(&mut self, location: u64) -> Option<Symbol> {
         let (name, offset) = match location {
             HOOK => ("nf_hook_slow", 0x7d),
@@ -37,7 +37,7 @@ impl Names for Table {
 }
 
 fn reporter() -> Reporter {
-    let benign: Benign = |_, reason| reason.is_some_and(|reason| reason.name == "R99");
+    let benign: IsBenign = |_, reason| reason.is_some_and(|reason| reason.name == "R99");
     Reporter::new(Host::default(), Options::default(), benign)
 }
 
@@ -46,7 +46,7 @@ fn snapshot(millis: u64, drops: &[((u64, u32), u64)], lost: Lost) -> Snapshot {
     Snapshot {
         since_attach: Duration::from_millis(millis),
         wall: Timestamp::from_millisecond(1_795_332_900_000 + millis as i64).unwrap(),
-        counters: Counters { drops, lost, ..Counters::default() },
+        counters: DropCounters { drops, lost, ..DropCounters::default() },
     }
 }
 
@@ -55,9 +55,9 @@ fn an_interval_is_the_difference_of_two_readings() {
     let mut reporter = reporter();
     let none = Lost::default();
     let first = snapshot(5000, &[((HOOK, 8), 10_031)], none);
-    reporter.report(&first, 1, &[], &mut Table);
+    reporter.report(&first, 1, &[], &mut TestNames);
     let second = snapshot(10_000, &[((HOOK, 8), 20_062), ((TCP, 3), 676)], none);
-    let report = reporter.report(&second, 1, &[], &mut Table);
+    let report = reporter.report(&second, 1, &[], &mut TestNames);
 
     assert_eq!((report.seq, report.intervals, report.interval_s), (2, 1, 5.0));
     assert_eq!(report.start.to_string(), "2026-11-22T07:35:05Z");
@@ -75,14 +75,14 @@ fn an_interval_is_the_difference_of_two_readings() {
 fn unlocated_drops_are_drops() {
     let lost = Lost { map_full: 3, map_busy: 2, recursion: 1, samples: 50, stacks: 60, pcap: 70 };
     let mut reporter = reporter();
-    let report = reporter.report(&snapshot(1000, &[((HOOK, 8), 4)], lost), 1, &[], &mut Table);
+    let report = reporter.report(&snapshot(1000, &[((HOOK, 8), 4)], lost), 1, &[], &mut TestNames);
     assert_eq!(report.drops, 10);
     let other = Other { count: 6, unknown_location: 6, ..Other::default() };
     assert_eq!((report.other, report.lost), (other, lost));
     assert_eq!(report.locations[0].share, 0.4);
 
     let more = Lost { recursion: 5, ..lost };
-    let report = reporter.report(&snapshot(2000, &[((HOOK, 8), 4)], more), 1, &[], &mut Table);
+    let report = reporter.report(&snapshot(2000, &[((HOOK, 8), 4)], more), 1, &[], &mut TestNames);
     assert_eq!((report.drops, report.locations.len()), (4, 0));
     assert_eq!(report.lost, Lost { recursion: 4, ..Lost::default() });
     assert_eq!(reporter.end(Timestamp::UNIX_EPOCH).lost, more);
@@ -99,7 +99,7 @@ fn equal_counts_rank_by_name_and_unnamed_call_sites_stay_apart() {
         ((HOOK, NO_REASON), 7),
         ((HOOK, 99), 8),
     ];
-    let report = reporter().report(&snapshot(1, &drops, Lost::default()), 1, &[], &mut Table);
+    let report = reporter().report(&snapshot(1, &drops, Lost::default()), 1, &[], &mut TestNames);
     let rows: Vec<_> = report
         .locations
         .iter()
@@ -127,7 +127,7 @@ fn addresses_leave_the_process_only_when_asked_for() {
     for (addresses, expected) in [(false, None), (true, Some(HOOK))] {
         let mut reporter =
             Reporter { options: Options { addresses, ..Options::default() }, ..reporter() };
-        let report = reporter.report(&snapshot(1, &drops, Lost::default()), 1, &[], &mut Table);
+        let report = reporter.report(&snapshot(1, &drops, Lost::default()), 1, &[], &mut TestNames);
         assert_eq!(report.locations[0].address.public(), expected);
         assert_eq!(report.locations[0].address.known(), Some(HOOK));
     }
@@ -140,7 +140,7 @@ fn rows_that_are_not_selected_are_in_no_number_and_what_cannot_be_told_is_undeci
     let mut taken = snapshot(1000, &[((HOOK, 8), 40), ((TCP, 3), 10), ((HIDDEN, 2), 5)], lost);
     taken.counters.undecided = 7;
     let mut reporter = Reporter { options: Options { keys, ..Options::default() }, ..reporter() };
-    let report = reporter.report(&taken, 1, &[], &mut Table);
+    let report = reporter.report(&taken, 1, &[], &mut TestNames);
     assert_eq!((report.drops, report.locations.len()), (10, 1));
     assert_eq!((report.locations[0].share, report.filter_undecided), (1.0, Some(12)));
     assert_eq!((report.other, report.lost), (Other::default(), lost));
@@ -153,7 +153,7 @@ fn a_packet_filter_leaves_what_found_no_room_counted() {
     let lost = Lost { map_full: 3, recursion: 2, ..Lost::default() };
     let options = Options { packets_filtered: true, ..Options::default() };
     let mut reporter = Reporter { options, ..reporter() };
-    let report = reporter.report(&snapshot(1, &[((HOOK, 8), 4)], lost), 1, &[], &mut Table);
+    let report = reporter.report(&snapshot(1, &[((HOOK, 8), 4)], lost), 1, &[], &mut TestNames);
     assert_eq!((report.drops, report.other.unknown_location), (7, 3));
     assert_eq!(report.filter_undecided, Some(2));
 }
@@ -165,7 +165,7 @@ fn what_a_filtered_run_writes_can_be_read_where_all_is_undecided() {
     let options = Options { packets_filtered: true, ..Options::default() };
     let mut reporter = Reporter { options, ..reporter() };
     let taken = snapshot(1, &[], lost);
-    let report = reporter.report(&taken, 1, &[], &mut Table);
+    let report = reporter.report(&taken, 1, &[], &mut TestNames);
     let end = reporter.end(taken.wall);
     assert_eq!((end.drops, end.filter_undecided), (0, Some(240)));
     for line in [Line::Report(report), Line::End(end)] {
@@ -183,7 +183,7 @@ fn groups_add_up_with_what_was_never_grouped() {
         taken.counters.groups = HashMap::from([((every, cpu), 4)]);
         let options = Options { by: vec![by], ..Options::default() };
         let mut reporter = Reporter { options, ..reporter() };
-        let groups = reporter.report(&taken, 1, &[], &mut Table).groups.unwrap();
+        let groups = reporter.report(&taken, 1, &[], &mut TestNames).groups.unwrap();
         assert_eq!((groups.drops, groups.unknown), (4 + unknown, unknown), "{by:?}");
         assert_eq!(groups.rows[0].total, 4);
     }
@@ -194,7 +194,7 @@ fn a_stepped_clock_changes_no_rate() {
     let mut reporter = reporter();
     let mut stepped = snapshot(2000, &[((HOOK, 8), 100)], Lost::default());
     stepped.wall = Timestamp::MIN;
-    let report = reporter.report(&stepped, 1, &[], &mut Table);
+    let report = reporter.report(&stepped, 1, &[], &mut TestNames);
     assert_eq!((report.interval_s, report.rate), (2.0, 50.0));
     assert_eq!(report.start, Timestamp::MIN);
 }
@@ -202,7 +202,7 @@ fn a_stepped_clock_changes_no_rate() {
 #[test]
 fn an_interval_without_length_has_no_rate() {
     let report =
-        reporter().report(&snapshot(0, &[((HOOK, 8), 9)], Lost::default()), 0, &[], &mut Table);
+        reporter().report(&snapshot(0, &[((HOOK, 8), 9)], Lost::default()), 0, &[], &mut TestNames);
     assert_eq!((report.drops, report.rate, report.locations[0].rate), (9, 0.0, 0.0));
     assert_eq!(report.intervals, 1);
 }
@@ -212,7 +212,7 @@ fn a_counter_that_falls_is_reported_and_not_counted_again() {
     let mut reporter = reporter();
     for (millis, count) in [(1000, 10), (2000, 4), (3000, 12)] {
         let snapshot = snapshot(millis, &[((HOOK, 8), count)], Lost::default());
-        reporter.report(&snapshot, 1, &[], &mut Table);
+        reporter.report(&snapshot, 1, &[], &mut TestNames);
     }
     assert_eq!((reporter.drops(), reporter.fallen()), (12, 1));
 }
@@ -250,7 +250,7 @@ proptest! {
             }
             now.counters.lost = now.counters.lost.zip(&lost, |a, b| a + b);
             now.since_attach += Duration::from_millis(millis);
-            let report = reporter.report(&now, 1, &[], &mut Table);
+            let report = reporter.report(&now, 1, &[], &mut TestNames);
 
             let shown: u64 = report.locations.iter().map(|row| row.count).sum();
             prop_assert_eq!(shown + report.other.count, report.drops);

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use serde::Serialize;
 
-use super::super::protocol::Word;
+use super::super::protocol::Term;
 
 /// The entries of a table, as they were read one after the other while it changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -28,7 +28,7 @@ pub struct ConntrackTable {
 /// Entries of one protocol in one state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StateRow {
-    pub protocol: Word,
+    pub protocol: Term,
     /// The protocol's own state (`TIME_WAIT`), else `UNREPLIED`, `REPLIED` or `ASSURED`.
     pub state: &'static str,
     pub count: u64,
@@ -76,7 +76,7 @@ pub struct SourceAddress {
 /// A protocol at an address, and at a port where it has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Service {
-    pub protocol: Word,
+    pub protocol: Term,
     pub address: IpAddr,
     pub port: Option<u16>,
 }

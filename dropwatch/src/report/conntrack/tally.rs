@@ -11,7 +11,7 @@ use super::{
     table::{ConntrackTable, Ranked, Ranking, Service, SourceAddress, StateRow},
 };
 use crate::report::{
-    frequent::{Frequent, Top},
+    frequent::{Frequent, MostFrequent},
     number::share,
     protocol,
 };
@@ -134,7 +134,7 @@ impl ConntrackTally {
         }
     }
 
-    fn list<K: Copy, T>(&self, top: &Top<K>, named: impl Fn(K) -> T) -> Ranking<T> {
+    fn list<K: Copy, T>(&self, top: &MostFrequent<K>, named: impl Fn(K) -> T) -> Ranking<T> {
         let row = |(key, count): &(K, u64)| Ranked {
             is: named(*key),
             count: *count,

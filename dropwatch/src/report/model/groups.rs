@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{
     facts::{Interface, Netns},
-    protocol::Word,
+    protocol::Term,
 };
 
 every! {
@@ -76,7 +76,7 @@ pub struct GroupRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<Interface>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<Word>,
+    pub protocol: Option<Term>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u32>,
     pub count: u64,
