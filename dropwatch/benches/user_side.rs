@@ -21,7 +21,7 @@ use dropwatch::{
     kernel::{
         btf::Btf, modules::Modules, offsets::offsets, reasons::Reasons, symbols::SymbolTable,
     },
-    probe::{cpus::Cpus, plan::Grouping, sums::Sums},
+    probe::{cpus::Cpus, plan::Grouping, sums::CounterSums},
     render::{Format, Medium, Style},
     report::{
         Names,
@@ -165,7 +165,7 @@ fn reading(criterion: &mut Criterion) {
         let numbers = Cpus::first(cpus as u32);
         group.bench_function(name, |bench| {
             bench.iter(|| {
-                let mut sums = Sums::new(Grouping::default(), &numbers);
+                let mut sums = CounterSums::new(Grouping::default(), &numbers);
                 for (cpu, front) in (0..).zip(black_box(&fronts)) {
                     front.slots.iter().for_each(|slot| sums.add_slot(cpu, slot));
                 }

@@ -58,7 +58,7 @@ fn is_word(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::processes::fixture::Host;
+    use crate::kernel::processes::fixture::FakeHost;
 
     #[test]
     fn what_a_shell_could_run_is_no_word() {
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_bare_host_has_what_is_known_of_all() {
-        let (host, table) = (Host::new(), knowledge::table().unwrap());
+        let (host, table) = (FakeHost::new(), knowledge::table().unwrap());
         let has = |kind, value: &str| values(kind, table, &host.root()).contains(value);
         assert!(
             has(CompletedKind::Reason, "NO_SOCKET") && !has(CompletedKind::Reason, "nf_hook_slow")
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn namespaces_are_those_with_a_name() {
-        let host = Host::new();
+        let host = FakeHost::new();
         host.link("run/netns/gw", "/proc/self/ns/net");
         host.link("proc/self/ns/net", "/proc/self/ns/net");
         let netns = values(CompletedKind::Netns, knowledge::table().unwrap(), &host.root());

@@ -17,7 +17,7 @@ use crate::{
     privilege,
     probe::{Prepared, Requested, RunTime, measure_run_time},
     render::{
-        doctor::{Check, Mark, Section, doctor},
+        doctor::{DoctorCheck, Mark, Section, doctor},
         words::Bytes,
     },
     report::number::exact_per_second,
@@ -72,21 +72,25 @@ pub fn measure(duration: Duration, terminal: Terminal) -> Result<(), Failure> {
 }
 
 /// `memory` is what the maps take in the kernel, bytes.
-fn checks(cost: RunTime, elapsed: Duration, memory: Option<u64>) -> Vec<Check> {
+fn checks(cost: RunTime, elapsed: Duration, memory: Option<u64>) -> Vec<DoctorCheck> {
     let seconds = elapsed.as_secs_f64();
     let rate = exact_per_second(cost.runs, seconds);
-    let mut checks = vec![Check::new(
+    let mut checks = vec![DoctorCheck::new(
         Mark::Note,
         "dropped meanwhile",
         format!("{} in {seconds:.1} s ({rate:.0}/s)", cost.runs),
     )];
     if let Some(each) = cost.each() {
-        checks.push(Check::new(Mark::Note, "to count one", format!("{each:.0} ns")));
+        checks.push(DoctorCheck::new(Mark::Note, "to count one", format!("{each:.0} ns")));
         let share = share_of_a_core(cost, elapsed);
-        checks.push(Check::new(Mark::Note, "all of them", format!("{share} of a core")));
+        checks.push(DoctorCheck::new(Mark::Note, "all of them", format!("{share} of a core")));
     }
     if let Some(memory) = memory {
-        checks.push(Check::new(Mark::Note, "memory in the kernel", Bytes(memory).to_string()));
+        checks.push(DoctorCheck::new(
+            Mark::Note,
+            "memory in the kernel",
+            Bytes(memory).to_string(),
+        ));
     }
     checks
 }

@@ -16,7 +16,7 @@ use crate::{
     },
     privilege::{self, CapabilityNeed},
     probe::{AttachError, Attempt, Prepared, Probe, Requested, plan, programs::Lack},
-    render::doctor::{Check, Mark, Section, doctor},
+    render::doctor::{DoctorCheck, Mark, Section, doctor},
     report::model::Host,
     settings::{Color, Terminal},
     sink::output::ended_by_reader,
@@ -78,7 +78,7 @@ fn privileges(
     needs: &[(CapabilityNeed, bool)],
     probe: &Result<Probe, AttachError>,
     status: &Status,
-) -> Vec<Check> {
+) -> Vec<DoctorCheck> {
     // What this host gives without the capability.
     let spare = |capability| match capability {
         Capability::CAP_SYSLOG => matches!(status.symbols, Symbols::Known { .. }),
@@ -89,18 +89,22 @@ fn privileges(
     let check = |(need, met): &(CapabilityNeed, bool)| {
         let what = need.capability.to_string();
         if *met {
-            return Check::new(Mark::Fine, what, need.purpose);
+            return DoctorCheck::new(Mark::Fine, what, need.purpose);
         }
         if spare(need.capability) {
-            return Check::new(Mark::Note, what, format!("{}: not needed here", need.purpose));
+            return DoctorCheck::new(
+                Mark::Note,
+                what,
+                format!("{}: not needed here", need.purpose),
+            );
         }
         let mark = if need.required { Mark::Fatal } else { Mark::Lack };
-        Check::new(mark, what, need.purpose).costs(format!("{}: use sudo", need.cost))
+        DoctorCheck::new(mark, what, need.purpose).costs(format!("{}: use sudo", need.cost))
     };
     needs.iter().map(check).collect()
 }
 
-fn attach_plan(probe: &Result<Probe, AttachError>) -> Vec<Check> {
+fn attach_plan(probe: &Result<Probe, AttachError>) -> Vec<DoctorCheck> {
     let attempts: &[Attempt] = match probe {
         Ok(probe) => probe.attempts(),
         Err(AttachError::Refused(attempts)) => attempts,
@@ -113,7 +117,7 @@ fn attach_plan(probe: &Result<Probe, AttachError>) -> Vec<Check> {
             Some(Some(refusal)) => (Mark::Fatal, refusal.to_string()),
             None => (Mark::Note, "not tried".to_owned()),
         };
-        Check::new(mark, format!("{}. {candidate}", index + 1), outcome)
+        DoctorCheck::new(mark, format!("{}. {candidate}", index + 1), outcome)
     };
     let candidates = plan::candidates(true, None, false).into_iter().enumerate().map(check);
     let lacks = probe.as_ref().map_or(&[][..], Probe::lacks);
@@ -121,16 +125,16 @@ fn attach_plan(probe: &Result<Probe, AttachError>) -> Vec<Check> {
 }
 
 /// An optional program that the kernel refuses.
-fn lacking(Lack { program, what, refusal }: &Lack) -> Check {
-    Check::new(Mark::Lack, program.tracepoint.to_string(), refusal.to_string()).costs(*what)
+fn lacking(Lack { program, what, refusal }: &Lack) -> DoctorCheck {
+    DoctorCheck::new(Mark::Lack, program.tracepoint.to_string(), refusal.to_string()).costs(*what)
 }
 
-fn kernel_facts(probe: &Result<Probe, AttachError>, status: &Status) -> Vec<Check> {
+fn kernel_facts(probe: &Result<Probe, AttachError>, status: &Status) -> Vec<DoctorCheck> {
     let ring_buffer = match probe {
-        Err(AttachError::TooOld) => Check::new(Mark::Fatal, "ring buffer", "none")
+        Err(AttachError::TooOld) => DoctorCheck::new(Mark::Fatal, "ring buffer", "none")
             .costs("dropwatch cannot run: use Linux 5.8 or later"),
-        Ok(_) => Check::new(Mark::Fine, "ring buffer", "supported"),
-        Err(_) => Check::new(Mark::Note, "ring buffer", "cannot be tried without privileges"),
+        Ok(_) => DoctorCheck::new(Mark::Fine, "ring buffer", "supported"),
+        Err(_) => DoctorCheck::new(Mark::Note, "ring buffer", "cannot be tried without privileges"),
     };
     vec![
         ring_buffer,
@@ -142,20 +146,20 @@ fn kernel_facts(probe: &Result<Probe, AttachError>, status: &Status) -> Vec<Chec
     ]
 }
 
-fn tracepoint(status: &Status) -> Check {
+fn tracepoint(status: &Status) -> DoctorCheck {
     const ARGUMENTS: [&str; 4] = ["skb", "location", "reason", "rx_sk"];
     match status.kfree_skb_args {
         Some(count) => {
             let known = ARGUMENTS.get(..count).unwrap_or(&ARGUMENTS).join(", ");
-            Check::new(Mark::Fine, "skb:kfree_skb", format!("arguments: {known}"))
+            DoctorCheck::new(Mark::Fine, "skb:kfree_skb", format!("arguments: {known}"))
         }
-        None => Check::new(Mark::Note, "skb:kfree_skb", "BTF does not tell its arguments"),
+        None => DoctorCheck::new(Mark::Note, "skb:kfree_skb", "BTF does not tell its arguments"),
     }
 }
 
-fn reasons(probe: &Result<Probe, AttachError>, status: &Status) -> Check {
+fn reasons(probe: &Result<Probe, AttachError>, status: &Status) -> DoctorCheck {
     let lacks = |detail: &str, cost: &str| {
-        Check::new(Mark::Lack, "drop reasons", detail.to_owned()).costs(cost.to_owned())
+        DoctorCheck::new(Mark::Lack, "drop reasons", detail.to_owned()).costs(cost.to_owned())
     };
     if probe.as_ref().is_ok_and(|probe| !probe.has_reason()) {
         return lacks("none on this kernel", NO_REASONS);
@@ -166,7 +170,7 @@ fn reasons(probe: &Result<Probe, AttachError>, status: &Status) -> Check {
                 subsystems.iter().map(String::as_str).filter(|name| *name != "CORE").collect();
             let and = if others.is_empty() { "" } else { ", and " };
             let detail = format!("{core} from BTF{and}{}", others.join(", "));
-            Check::new(Mark::Fine, "drop reasons", detail)
+            DoctorCheck::new(Mark::Fine, "drop reasons", detail)
         }
         ReasonSource::Tracefs { core, btf } => lacks(
             &format!("{core}, from tracefs ({btf})"),
@@ -179,47 +183,49 @@ fn reasons(probe: &Result<Probe, AttachError>, status: &Status) -> Check {
     }
 }
 
-fn symbols(status: &Status) -> Check {
+fn symbols(status: &Status) -> DoctorCheck {
     match &status.symbols {
-        Symbols::Known { functions, modules, .. } => Check::new(
+        Symbols::Known { functions, modules, .. } => DoctorCheck::new(
             Mark::Fine,
             "kernel symbols",
             format!("{functions} functions, {modules} modules"),
         ),
-        Symbols::Restricted { .. } => Check::new(Mark::Lack, "kernel symbols", "hidden")
+        Symbols::Restricted { .. } => DoctorCheck::new(Mark::Lack, "kernel symbols", "hidden")
             .costs(status.symbols.notice().unwrap_or_default()),
-        Symbols::Unreadable { error } => Check::new(Mark::Lack, "kernel symbols", error.clone())
-            .costs("locations are shown as addresses"),
+        Symbols::Unreadable { error } => {
+            DoctorCheck::new(Mark::Lack, "kernel symbols", error.clone())
+                .costs("locations are shown as addresses")
+        }
     }
 }
 
-fn bpf(status: &Status) -> Check {
+fn bpf(status: &Status) -> DoctorCheck {
     let what = "names of BPF programs";
     match status.bpf_jit_kallsyms {
-        Some(0) => Check::new(Mark::Lack, what, "hidden").costs(
+        Some(0) => DoctorCheck::new(Mark::Lack, what, "hidden").costs(
             "drops inside them are shown as addresses: run `sysctl net.core.bpf_jit_kallsyms=1`",
         ),
-        Some(_) => Check::new(Mark::Fine, what, "shown"),
-        None => Check::new(Mark::Note, what, "this process may not know (root may)"),
+        Some(_) => DoctorCheck::new(Mark::Fine, what, "shown"),
+        None => DoctorCheck::new(Mark::Note, what, "this process may not know (root may)"),
     }
 }
 
-fn tracefs(status: &Status) -> Check {
+fn tracefs(status: &Status) -> DoctorCheck {
     let needed = !matches!(status.reasons, ReasonSource::Btf { .. } | ReasonSource::Absent);
     let mark = if needed { Mark::Lack } else { Mark::Note };
     let spare = if needed { "" } else { " (BTF serves)" };
     let detail = match &status.tracefs {
         Tracefs::Mounted(path) => {
-            return Check::new(Mark::Fine, "tracefs", path.display().to_string());
+            return DoctorCheck::new(Mark::Fine, "tracefs", path.display().to_string());
         }
         Tracefs::NotMounted => format!("not mounted{spare}"),
         Tracefs::Unreadable { error, .. } => format!("{error}{spare}"),
     };
-    Check::new(mark, "tracefs", detail)
+    DoctorCheck::new(mark, "tracefs", detail)
 }
 
 /// Losses that this kernel does not report as drops, so that silence is not misread.
-fn blind_spots(events: Events) -> Vec<Check> {
+fn blind_spots(events: Events) -> Vec<DoctorCheck> {
     let last_ack = match events.listen_overflow {
         Some(true) => "the last ACK of a handshake is one, with the reason TCP_LISTEN_OVERFLOW; ",
         Some(false) => "the last ACK of a handshake is one, without a reason of its own; ",
@@ -228,40 +234,51 @@ fn blind_spots(events: Events) -> Vec<Check> {
     let tcp = match events.tcp {
         Some(true) => None,
         Some(false) => {
-            let check = Check::new(Mark::Lack, "TCP's own drops", "not reported by this kernel");
+            let check =
+                DoctorCheck::new(Mark::Lack, "TCP's own drops", "not reported by this kernel");
             Some(check.costs(NO_TCP))
         }
-        None => Some(Check::new(Mark::Note, "TCP's own drops", "unknown without names of reasons")),
+        None => Some(DoctorCheck::new(
+            Mark::Note,
+            "TCP's own drops",
+            "unknown without names of reasons",
+        )),
     };
     let always = [
-        Check::new(Mark::Note, "full accept queue", "a refused SYN is no drop on any kernel")
+        DoctorCheck::new(Mark::Note, "full accept queue", "a refused SYN is no drop on any kernel")
             .costs(format!("{last_ack}see ListenOverflows in `nstat -az`")),
-        Check::new(Mark::Note, "network card, driver", "see `ethtool -S`, `ip -s -s link`"),
-        Check::new(Mark::Note, "XDP_DROP in the driver", "see the XDP program's own counters"),
+        DoctorCheck::new(Mark::Note, "network card, driver", "see `ethtool -S`, `ip -s -s link`"),
+        DoctorCheck::new(
+            Mark::Note,
+            "XDP_DROP in the driver",
+            "see the XDP program's own counters",
+        ),
     ];
     always.into_iter().chain(tcp).collect()
 }
 
 /// What of the machine can be seen from here.
-fn surroundings(surroundings: &Surroundings) -> Vec<Check> {
+fn surroundings(surroundings: &Surroundings) -> Vec<DoctorCheck> {
     let Surroundings { all_processes, first_netns, names_of_host } = *surroundings;
     let processes = match all_processes {
-        Some(true) => Check::new(Mark::Fine, "processes", "all of the machine"),
-        Some(false) => Check::new(Mark::Lack, "processes", "those of this container"),
-        None => Check::new(Mark::Note, "processes", "whether these are all cannot be told"),
+        Some(true) => DoctorCheck::new(Mark::Fine, "processes", "all of the machine"),
+        Some(false) => DoctorCheck::new(Mark::Lack, "processes", "those of this container"),
+        None => DoctorCheck::new(Mark::Note, "processes", "whether these are all cannot be told"),
     };
     let netns = match first_netns {
-        true => Check::new(Mark::Fine, "own network namespace", "the host's"),
-        false => Check::new(Mark::Note, "own network namespace", "another than the host's"),
+        true => DoctorCheck::new(Mark::Fine, "own network namespace", "the host's"),
+        false => DoctorCheck::new(Mark::Note, "own network namespace", "another than the host's"),
     };
     let names = match names_of_host {
-        Some(true) => Check::new(Mark::Fine, "names of `ip netns`", "the host's"),
+        Some(true) => DoctorCheck::new(Mark::Fine, "names of `ip netns`", "the host's"),
         Some(false) => {
-            Check::new(Mark::Lack, "names of `ip netns`", "another /run than the host's")
+            DoctorCheck::new(Mark::Lack, "names of `ip netns`", "another /run than the host's")
         }
-        None => {
-            Check::new(Mark::Note, "names of `ip netns`", "whether they are the host's is hidden")
-        }
+        None => DoctorCheck::new(
+            Mark::Note,
+            "names of `ip netns`",
+            "whether they are the host's is hidden",
+        ),
     };
     let mut checks = vec![processes, netns, names];
     if all_processes == Some(false) {

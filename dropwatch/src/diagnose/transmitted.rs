@@ -89,7 +89,7 @@ mod tests {
     use super::{
         super::{
             knowledge::{self, Benign},
-            rules::testing::Host,
+            rules::testing::TestHost,
         },
         *,
     };
@@ -101,7 +101,7 @@ mod tests {
 
     /// A host whose devices sent so many packets, and lost so many.
     fn evidence(devices: &[(u32, u64, u64)]) -> HostEvidence {
-        let netns = Host::netns();
+        let netns = TestHost::netns();
         let link = |(index, sent, lost): &(u32, u64, u64)| {
             let counters = [("tx_dropped", *lost), ("tx_errors", 0)].into_iter().collect();
             let link =
@@ -115,7 +115,7 @@ mod tests {
     }
 
     fn device(index: u32, weight: u64) -> Device {
-        Device { netns: Host::netns().inum, index, weight }
+        Device { netns: TestHost::netns().inum, index, weight }
     }
 
     /// Whether so many drops at `function`, sampled at `devices`, are what the devices sent.
@@ -126,7 +126,7 @@ mod tests {
         devices: &[Device],
         now: &[(u32, u64, u64)],
     ) -> bool {
-        let mut report = Host::new().row(count, function, reason).report();
+        let mut report = TestHost::new().row(count, function, reason).report();
         let place = report.locations[0].place.clone();
         let before: Vec<_> = now.iter().map(|(index, ..)| (*index, 100, 0)).collect();
         let now: Vec<_> =

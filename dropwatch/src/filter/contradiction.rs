@@ -271,14 +271,15 @@ mod tests {
     use crate::cli::Filters;
 
     #[derive(Parser)]
-    struct Line {
+    struct FilterArgs {
         #[command(flatten)]
         filters: Filters,
     }
 
     /// Every namespace has the length of its name as its number, but `?` which is to come.
     fn checked(line: &str) -> Result<Vec<String>, String> {
-        let Line { filters } = Line::parse_from([""].into_iter().chain(line.split_whitespace()));
+        let FilterArgs { filters } =
+            FilterArgs::parse_from([""].into_iter().chain(line.split_whitespace()));
         let packets = filters.packets();
         let place = |it: &Choice<String>| match it.value.as_str() {
             "?" => (None, "?".to_owned()),

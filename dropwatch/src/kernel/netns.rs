@@ -322,7 +322,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::processes::fixture::Host, *};
+    use super::{super::processes::fixture::FakeHost, *};
 
     /// A namespace that needs no privilege to be there: that of these tests, and its number.
     const SELF: &str = "/proc/self/ns/net";
@@ -332,8 +332,8 @@ mod tests {
     }
 
     /// A host whose own namespace is number 1, and whose nsfs is the real one.
-    fn host() -> Host {
-        let host = Host::new();
+    fn host() -> FakeHost {
+        let host = FakeHost::new();
         host.link("proc/1/ns/pid", "pid:[4026531836]");
         host.process(1, "init", 1);
         host.link("proc/self/ns/net", SELF);
@@ -342,10 +342,10 @@ mod tests {
 
     #[test]
     fn the_host_is_the_machines_first_namespace_where_that_is_proved() {
-        let name = |host: &Host, inum| Namespaces::new(&host.root()).netns(inum);
+        let name = |host: &FakeHost, inum| Namespaces::new(&host.root()).netns(inum);
         let shown = host();
         assert_eq!(name(&shown, 1).as_deref(), Some("host"), "PID 1 of the machine");
-        let hidden = Host::new();
+        let hidden = FakeHost::new();
         hidden.link("proc/self/ns/net", "net:[9]");
         assert_eq!(name(&hidden, 9), None, "nothing proves it");
         hidden.write("proc/sys/net/core/netdev_max_backlog", "1000");
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn in_a_container_nothing_but_the_hosts_own_is_called_host() {
-        let container = Host::new();
+        let container = FakeHost::new();
         container.process(1, "entry", 10);
         container.link("proc/1/ns/pid", "pid:[4026532246]");
         container.link("proc/self/ns/net", "net:[10]");
@@ -490,7 +490,7 @@ mod tests {
 
     #[test]
     fn nothing_is_needed_of_a_host() {
-        let host = Host::new();
+        let host = FakeHost::new();
         let mut namespaces = Namespaces::new(&host.root());
         namespaces.begin_report();
         assert_eq!((namespaces.netns(1), namespaces.interface(1, 1)), (None, None));

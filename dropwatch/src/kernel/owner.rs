@@ -169,7 +169,7 @@ impl Holder {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::processes::fixture::Host, *};
+    use super::{super::processes::fixture::FakeHost, *};
 
     fn owner(owners: &mut Owners, inode: u64) -> Option<String> {
         owners.owner(inode).map(|process| process.to_string())
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_socket_is_found_among_other_descriptors() {
-        let host = Host::new();
+        let host = FakeHost::new();
         host.process(80, "nginx", 1);
         host.link("proc/80/fd/0", "/dev/null");
         host.link("proc/80/fd/1", "pipe:[55]");
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn one_pass_a_report() {
-        let host = Host::new();
+        let host = FakeHost::new();
         let mut owners = Owners::new(&host.root());
         assert_eq!(owner(&mut owners, 55), None);
         host.process(80, "nginx", 1);
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_service_is_named_rather_than_systemd() {
-        let host = Host::new();
+        let host = FakeHost::new();
         for (pid, comm) in [(1, "systemd"), (80, "sshd")] {
             host.process(pid, comm, 1);
             host.link(&format!("proc/{pid}/fd/3"), "socket:[55]");
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn an_owner_that_hands_its_socket_on_is_followed() {
-        let host = Host::new();
+        let host = FakeHost::new();
         host.process(80, "old", 1);
         host.link("proc/80/fd/3", "socket:[55]");
         let mut owners = Owners::new(&host.root());
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn sockets_that_nothing_asks_about_are_forgotten() {
-        let host = Host::new();
+        let host = FakeHost::new();
         let mut owners = Owners::new(&host.root());
         owners.find(0..2 * MAX_SOCKETS as u64);
         assert_eq!(owners.known.len(), MAX_SOCKETS);

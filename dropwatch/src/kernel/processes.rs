@@ -99,9 +99,9 @@ pub(crate) mod fixture {
     use super::HostRoot;
 
     /// A host of files that is removed when dropped.
-    pub(crate) struct Host(PathBuf);
+    pub(crate) struct FakeHost(PathBuf);
 
-    impl Host {
+    impl FakeHost {
         pub(crate) fn new() -> Self {
             static NEXT: AtomicU32 = AtomicU32::new(0);
             let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +143,7 @@ pub(crate) mod fixture {
         }
     }
 
-    impl Drop for Host {
+    impl Drop for FakeHost {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
@@ -152,11 +152,11 @@ pub(crate) mod fixture {
 
 #[cfg(test)]
 mod tests {
-    use super::{fixture::Host, *};
+    use super::{fixture::FakeHost, *};
 
     #[test]
     fn processes_are_told_from_other_files() {
-        let host = Host::new();
+        let host = FakeHost::new();
         host.process(20, "web", 1);
         host.process(3, "a\x1b[2J", 1);
         host.write("proc/net", "");
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_process_is_told_with_its_container() {
-        let host = Host::new();
+        let host = FakeHost::new();
         let id = "8f3ab1c2d4e5f60718293a4b5c6d7e8f8f3ab1c2d4e5f60718293a4b5c6d7e8f";
         host.process(20, "web", 1);
         host.write("proc/20/cgroup", &format!("0::/system.slice/docker-{id}.scope\n"));
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn links_are_read_by_kind() {
-        let host = Host::new();
+        let host = FakeHost::new();
         for (name, target) in [("a", "net:[7]"), ("b", "socket:[7]"), ("c", "net:[x]")] {
             host.link(name, target);
         }

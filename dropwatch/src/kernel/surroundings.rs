@@ -111,11 +111,11 @@ fn sees_names_of_host(root: &HostRoot) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::processes::fixture::Host, *};
+    use super::{super::processes::fixture::FakeHost, *};
 
     #[test]
     fn a_host_that_shows_everything_needs_no_word() {
-        let host = Host::new();
+        let host = FakeHost::new();
         host.link("proc/1/ns/pid", "pid:[4026531836]");
         host.write("proc/sys/net/core/netdev_max_backlog", "1000");
         let all = Surroundings::look(&host.root());
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_container_says_what_it_does_not_see() {
-        let host = Host::new();
+        let host = FakeHost::new();
         host.link("proc/1/ns/pid", "pid:[4026532246]");
         let container = Surroundings::look(&host.root());
         assert!(container.is_container() && !container.first_netns);
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn where_pid_1_hides_its_namespaces_ones_own_tell() {
         let look = |pid_namespace: &str, numbers: &str| {
-            let host = Host::new();
+            let host = FakeHost::new();
             host.link("proc/self/ns/pid", format!("pid:[{pid_namespace}]"));
             host.write("proc/self/status", &format!("Name:\tx\nNSpid:\t{numbers}\nNSpgid:\t1\n"));
             Surroundings::look(&host.root()).all_processes
@@ -147,12 +147,12 @@ mod tests {
         assert_eq!(look("4026531836", "812"), Some(true));
         assert_eq!(look("4026532246", "7"), Some(false));
         assert_eq!(look("4026532246", "812\t7"), None, "/proc is that of a namespace outside");
-        assert_eq!(Surroundings::look(&Host::new().root()).all_processes, None);
+        assert_eq!(Surroundings::look(&FakeHost::new().root()).all_processes, None);
     }
 
     #[test]
     fn names_in_another_folder_are_not_the_hosts() {
-        let host = Host::new();
+        let host = FakeHost::new();
         host.link("proc/1/ns/pid", "pid:[4026531836]");
         host.write("proc/1/root/run/netns/gw", "");
         let look = || Surroundings::look(&host.root());

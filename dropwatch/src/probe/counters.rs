@@ -11,7 +11,7 @@ use super::{
     fronts::Fronts,
     info,
     maps::{Map, PerCpuMap},
-    sums::Sums,
+    sums::CounterSums,
 };
 use crate::report::snapshot::{DropCounters, Lost};
 
@@ -53,7 +53,7 @@ impl Probe {
     /// not be in it; whatever is not will be in the next one, because counters only grow.
     pub fn read(&self) -> Result<DropCounters> {
         let maps = &self.maps;
-        let mut sums = Sums::new(self.grouping, &self.cpus);
+        let mut sums = CounterSums::new(self.grouping, &self.cpus);
         maps.fronts.each(|cpu, slot| sums.add_slot(cpu, slot));
         let read = maps.drops.each(|key, counters| sums.add_drops(key, counters));
         read.context("cannot read the drop counters")?;

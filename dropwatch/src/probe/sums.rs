@@ -13,14 +13,14 @@ const EVERY: Group = Group { known: 1, netns: 0, ifindex: 0, network: 0, transpo
 
 /// Sums of one reading. Pure; slices are in the order of the CPUs.
 #[derive(Debug)]
-pub struct Sums<'a> {
+pub struct CounterSums<'a> {
     grouping: Grouping,
     cpus: &'a Cpus,
     drops: HashMap<DropKey, u64>,
     groups: GroupSums,
 }
 
-impl<'a> Sums<'a> {
+impl<'a> CounterSums<'a> {
     pub fn new(grouping: Grouping, cpus: &'a Cpus) -> Self {
         Self { grouping, cpus, drops: HashMap::new(), groups: GroupSums::new() }
     }
@@ -88,7 +88,7 @@ mod tests {
 
     /// Two CPUs that have counted 1 and 2 drops in a slot; the second is at it, and at claiming
     /// another.
-    fn add_slots(sums: &mut Sums<'_>) {
+    fn add_slots(sums: &mut CounterSums<'_>) {
         let slot = |location, count, tag| Slot {
             location,
             tag,
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn the_caches_and_the_map_are_added_up() {
         let cpus = Cpus::first(2);
-        let mut sums = Sums::new(Grouping::default(), &cpus);
+        let mut sums = CounterSums::new(Grouping::default(), &cpus);
         add_slots(&mut sums);
         sums.add_drops(KEY, &[counter(10), counter(0)]);
         sums.add_drops(DropKey::new(0x2000, 2), &[counter(0), counter(0)]);
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn drops_by_cpu_are_in_the_groups_too() {
         let cpus = Cpus::first(2);
-        let mut sums = Sums::new(Grouping { parts: 0, by_cpu: true }, &cpus);
+        let mut sums = CounterSums::new(Grouping { parts: 0, by_cpu: true }, &cpus);
         add_slots(&mut sums);
         sums.add_drops(KEY, &[counter(10), counter(0)]);
         let (_, groups) = sums.into_parts();
@@ -129,7 +129,7 @@ mod tests {
         for (by_cpu, expected) in
             [(false, vec![(None, 5)]), (true, vec![(Some(0), 2), (Some(4), 3)])]
         {
-            let mut sums = Sums::new(Grouping { parts: 1, by_cpu }, &cpus);
+            let mut sums = CounterSums::new(Grouping { parts: 1, by_cpu }, &cpus);
             sums.add_group(group, &[2, 0, 3]);
             let expected = expected.into_iter().map(|(cpu, count)| ((group, cpu), count)).collect();
             assert_eq!(sums.into_parts(), (HashMap::new(), expected));

@@ -26,7 +26,7 @@ pub enum Mark {
 
 /// One line of the examination, with what its absence costs and the way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct DoctorCheck {
     pub mark: Mark,
     pub what: String,
     pub detail: String,
@@ -34,7 +34,7 @@ pub struct Check {
     pub cost: String,
 }
 
-impl Check {
+impl DoctorCheck {
     pub fn new(mark: Mark, what: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { mark, what: what.into(), detail: detail.into(), cost: String::new() }
     }
@@ -50,7 +50,7 @@ impl Check {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
     pub title: &'static str,
-    pub checks: Vec<Check>,
+    pub checks: Vec<DoctorCheck>,
 }
 
 /// Width of the column that names the checks.
@@ -103,8 +103,8 @@ mod tests {
 
     fn page(color: bool) -> String {
         let checks = vec![
-            Check::new(Mark::Fine, "ring buffer", "supported"),
-            Check::new(Mark::Lack, "symbols", "hidden").costs("addresses; use sudo\u{1b}[2J"),
+            DoctorCheck::new(Mark::Fine, "ring buffer", "supported"),
+            DoctorCheck::new(Mark::Lack, "symbols", "hidden").costs("addresses; use sudo\u{1b}[2J"),
         ];
         let mut out = Vec::new();
         let sections = [Section { title: "kernel", checks }];

@@ -15,7 +15,7 @@ use super::{
     address::Address,
     facts::{
         CallPath, Callers, Cpu, Details, Direction, Fact, FlowTracked, Frame, Interface, Netns,
-        Owner, Protocol,
+        Owner, ProtocolName,
     },
     flow::Flow,
     names::Names,
@@ -98,7 +98,7 @@ impl<'a> SamplesByKey<'a> {
             netns: places.most(|inum| netns(inum, names)),
             interface: devices.most(|(inum, index)| interface(inum, index, names)),
             direction: sent.most(|outgoing| Direction { outgoing }),
-            protocol: protocols.most(|name| Protocol { name: name.into_owned() }),
+            protocol: protocols.most(|name| ProtocolName { name: name.into_owned() }),
             flow: pattern(&flows, weight),
             path: callers.most(|callers| Callers { callers }),
             conntrack: tracked.most(|entry| FlowTracked { entry }),

@@ -18,7 +18,7 @@ pub struct Details {
     pub netns: Option<Fact<Netns>>,
     pub interface: Option<Fact<Interface>>,
     pub direction: Option<Fact<Direction>>,
-    pub protocol: Option<Fact<Protocol>>,
+    pub protocol: Option<Fact<ProtocolName>>,
     pub flow: Option<Pattern>,
     pub path: Option<Fact<Callers>>,
     pub conntrack: Option<Fact<FlowTracked>>,
@@ -58,7 +58,7 @@ pub struct Direction {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Protocol {
+pub struct ProtocolName {
     pub name: String,
 }
 

@@ -15,7 +15,7 @@ use crate::{
     sink::{
         capture::Capture,
         output::{Output, ended_by_reader},
-        record::Record,
+        record::RecordingFile,
     },
     verbose,
 };
@@ -29,7 +29,7 @@ pub struct Outputs<'a> {
     reports: Output,
     /// Whoever read the reports has gone.
     unread: bool,
-    record: Option<Record>,
+    record: Option<RecordingFile>,
     capture: Option<Capture>,
 }
 
@@ -42,7 +42,8 @@ impl<'a> Outputs<'a> {
     pub fn open(sinks: &'a Sinks) -> Result<Self, Failure> {
         let reports = if sinks.aside { Output::stderr() } else { Output::stdout() };
         let record = sinks.record.as_deref();
-        let record = record.map(|path| Record::open(path, sinks.sample_lines)).transpose()?;
+        let record =
+            record.map(|path| RecordingFile::open(path, sinks.sample_lines)).transpose()?;
         Ok(Self {
             sinks,
             renderer: sinks.show.renderer(),
@@ -71,13 +72,13 @@ impl<'a> Outputs<'a> {
     /// True while a reader has not taken what was last written for it.
     pub fn are_busy(&self) -> bool {
         self.reports.is_busy()
-            || self.record.as_ref().is_some_and(Record::is_busy)
+            || self.record.as_ref().is_some_and(RecordingFile::is_busy)
             || self.capture.as_ref().is_some_and(Capture::is_busy)
     }
 
     /// Has the recording go on in a new file.
     pub fn reopen(&self) {
-        self.record.iter().for_each(Record::reopen);
+        self.record.iter().for_each(RecordingFile::reopen);
     }
 
     /// Waits until the readers have taken what was written. May be dropped and called again.
@@ -163,7 +164,7 @@ impl<'a> Outputs<'a> {
         };
         written.unwrap_or_else(|| {
             let record = self.record.as_ref().filter(|record| record.is_busy());
-            let whose = record.map_or("the output", Record::name);
+            let whose = record.map_or("the output", RecordingFile::name);
             Err(anyhow::anyhow!("the reader of {whose} has stalled: {unread} not shown").into())
         })
     }

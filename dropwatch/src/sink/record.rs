@@ -41,14 +41,14 @@ const PRIVATE: u32 = 0o600;
 const USUAL: u32 = 0o666;
 
 /// A recording under way.
-pub struct Record {
+pub struct RecordingFile {
     name: String,
     output: Output,
     /// Set by log rotation, cleared by the writer.
     reopen: Arc<AtomicBool>,
 }
 
-impl Record {
+impl RecordingFile {
     /// Opens `path` to append to it. Waits for the reader of a FIFO.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Record {
     /// Waits until the last lines are written. May be dropped and called again.
     ///
     /// # Errors
-    /// As [`Record::write`].
+    /// As [`RecordingFile::write`].
     pub async fn flushed(&mut self) -> io::Result<()> {
         self.output.flushed().await
     }
@@ -215,7 +215,7 @@ mod tests {
         let folder = folder("rotation");
         let (path, old) = (folder.join("a.ndjson"), folder.join("a.ndjson.1"));
         block_on(async {
-            let mut record = Record::open(&path, false).unwrap();
+            let mut record = RecordingFile::open(&path, false).unwrap();
             record.write(&[Line::Start(Start::default())]).await.unwrap();
             record.flushed().await.unwrap();
             fs::rename(&path, &old).unwrap();
@@ -232,12 +232,12 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_written_stalls_like_any_reader() {
         block_on(async {
-            let mut record = Record::open(Path::new("/dev/full"), false).unwrap();
+            let mut record = RecordingFile::open(Path::new("/dev/full"), false).unwrap();
             record.write(&[Line::Start(Start::default())]).await.unwrap();
             let waited = tokio::time::timeout(RETRY * 3, record.flushed()).await;
             assert!(waited.is_err() && record.is_busy());
         });
-        assert!(Record::open(Path::new("/nonexistent/x"), false).is_err());
+        assert!(RecordingFile::open(Path::new("/nonexistent/x"), false).is_err());
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let folder = folder("mode");
         let path = folder.join("p.ndjson");
-        Record::open(&path, true).map(drop).unwrap();
+        RecordingFile::open(&path, true).map(drop).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         fs::remove_dir_all(folder).unwrap();
     }

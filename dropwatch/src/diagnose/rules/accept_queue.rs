@@ -86,8 +86,8 @@ fn look(draft: Draft<'_>) -> Draft<'_> {
 mod tests {
     use super::{super::testing::*, *};
 
-    fn overflowing() -> Host {
-        Host::new()
+    fn overflowing() -> TestHost {
+        TestHost::new()
             .counted("TcpExt.ListenOverflows", 40)
             .counted("TcpExt.ListenDrops", 41)
             .setting(SOMAXCONN, "128")
@@ -140,6 +140,6 @@ mod tests {
 
     #[test]
     fn other_listen_drops_are_no_overflow() {
-        assert_eq!(Host::new().counted("TcpExt.ListenDrops", 9).run(&RULE), []);
+        assert_eq!(TestHost::new().counted("TcpExt.ListenDrops", 9).run(&RULE), []);
     }
 }

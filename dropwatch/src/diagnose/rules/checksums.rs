@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn protocols_are_one_finding() {
-        let found = Host::new()
+        let found = TestHost::new()
             .row(48, "__udp4_lib_rcv", "UDP_CSUM")
             .interface("eth0")
             .row(2, "tcp_v4_rcv", "TCP_CSUM")
@@ -170,14 +170,15 @@ mod tests {
 
     #[test]
     fn the_counter_proves_what_no_event_shows() {
-        let found = Host::new().counted("Tcp.InCsumErrors", 3).run(&RULE);
+        let found = TestHost::new().counted("Tcp.InCsumErrors", 3).run(&RULE);
         assert_eq!(found[0].explains, None);
     }
 
     #[test]
     fn a_packet_or_two_happen_everywhere() {
-        assert_eq!(Host::new().counted("Tcp.InCsumErrors", 2).run(&RULE), []);
-        let rows = Host::new().row(50, "__udp4_lib_rcv", "UDP_CSUM").counted("Udp.InCsumErrors", 0);
+        assert_eq!(TestHost::new().counted("Tcp.InCsumErrors", 2).run(&RULE), []);
+        let rows =
+            TestHost::new().row(50, "__udp4_lib_rcv", "UDP_CSUM").counted("Udp.InCsumErrors", 0);
         assert_eq!(rows.run(&RULE), []);
     }
 }

@@ -117,12 +117,12 @@ mod tests {
         Flow { src, dst_port: port, kind: kind.map(Into::into), ..Flow::default() }
     }
 
-    fn udp(drops: u64, port: Option<u16>) -> Host {
-        Host::new().row(drops, "__udp4_lib_rcv", "NO_SOCKET").flow(flow(None, port))
+    fn udp(drops: u64, port: Option<u16>) -> TestHost {
+        TestHost::new().row(drops, "__udp4_lib_rcv", "NO_SOCKET").flow(flow(None, port))
     }
 
-    fn tcp(drops: u64, kind: &'static str) -> Host {
-        Host::new().row(drops, "tcp_v4_rcv", "NO_SOCKET").flow(flow(Some(kind), Some(80)))
+    fn tcp(drops: u64, kind: &'static str) -> TestHost {
+        TestHost::new().row(drops, "tcp_v4_rcv", "NO_SOCKET").flow(flow(Some(kind), Some(80)))
     }
 
     #[test]

@@ -187,7 +187,10 @@ mod tests {
     }
 
     fn between(before: ConntrackStats, now: ConntrackStats, drops: u64) -> Vec<Finding> {
-        Host::new().row(drops, "nf_hook_slow", "NETFILTER_DROP").conntrack(before, now).run(&RULE)
+        TestHost::new()
+            .row(drops, "nf_hook_slow", "NETFILTER_DROP")
+            .conntrack(before, now)
+            .run(&RULE)
     }
 
     #[test]
@@ -231,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_namespace_that_was_not_looked_into_before_proves_nothing() {
-        let host = Host::new().row(50, "nf_hook_slow", "NETFILTER_DROP");
+        let host = TestHost::new().row(50, "nf_hook_slow", "NETFILTER_DROP");
         assert_eq!(host.conntrack_now(table(1000, 1000, 50, 0)).run(&RULE), []);
     }
 
@@ -263,7 +266,7 @@ mod tests {
             }],
             ..ConntrackTable::default()
         };
-        let found = Host::new()
+        let found = TestHost::new()
             .row(10, "nf_hook_slow", "NETFILTER_DROP")
             .conntrack(table(1000, 1000, 0, 0), table(1000, 1000, 10, 0))
             .table(contents)

@@ -100,7 +100,7 @@ mod tests {
 
     fn found(entries: u64, counted: &[(ConntrackCounter, u32)]) -> Vec<Finding> {
         let (before, now) = (table(entries, &[]), table(entries, counted));
-        Host::new().row(9, "nf_hook_slow", "NETFILTER_DROP").conntrack(before, now).run(&RULE)
+        TestHost::new().row(9, "nf_hook_slow", "NETFILTER_DROP").conntrack(before, now).run(&RULE)
     }
 
     #[test]

@@ -67,8 +67,8 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 mod tests {
     use super::{super::testing::*, *};
 
-    fn host() -> Host {
-        Host::new()
+    fn host() -> TestHost {
+        TestHost::new()
             .row(300, "enqueue_to_backlog", "CPU_BACKLOG")
             .interface("eth0")
             .host_setting(BACKLOG, "1000")
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_device_that_went_down_is_no_full_queue() {
         let host = |dropped| {
-            let host = Host::new().row(dropped, "enqueue_to_backlog", "NOT_SPECIFIED");
+            let host = TestHost::new().row(dropped, "enqueue_to_backlog", "NOT_SPECIFIED");
             host.host_counted("softnet.dropped", dropped).run(&RULE)
         };
         assert_eq!(host(2), []);

@@ -86,7 +86,7 @@ mod tests {
     use super::{super::testing::*, *};
 
     fn host(drops: u64, counted: u64, switch: &str) -> Vec<Finding> {
-        Host::new()
+        TestHost::new()
             .row(drops, "ip_error", "IP_INADDRERRORS")
             .counted("Ip.InAddrErrors", counted)
             .setting("net.ipv4.ip_forward", switch)

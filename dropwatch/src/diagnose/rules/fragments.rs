@@ -167,8 +167,8 @@ fn given_up(namespace: NetnsFacts<'_>) -> u64 {
 mod tests {
     use super::{super::testing::*, *};
 
-    fn refusing(failed: u64, timed_out: u64, memory: u64) -> Host {
-        Host::new()
+    fn refusing(failed: u64, timed_out: u64, memory: u64) -> TestHost {
+        TestHost::new()
             .row(40, "ip_defrag", "NOT_SPECIFIED")
             .counted("Ip.ReasmFails", failed)
             .counted("Ip.ReasmTimeout", timed_out)
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn packets_that_never_became_whole_explain_all_their_fragments() {
-        let found = Host::new()
+        let found = TestHost::new()
             .row(80, "ip_expire", "FRAG_REASM_TIMEOUT")
             .row(20, "inet_frag_rbtree_purge", "FRAG_REASM_TIMEOUT")
             .counted("Ip.ReasmTimeout", 50)
@@ -222,8 +222,8 @@ mod tests {
 
     #[test]
     fn a_packet_or_two_are_usual() {
-        assert_eq!(Host::new().counted("Ip6.ReasmTimeout", 2).run(&RULE), []);
-        let row = Host::new().row(50, "ip_expire", "FRAG_REASM_TIMEOUT");
+        assert_eq!(TestHost::new().counted("Ip6.ReasmTimeout", 2).run(&RULE), []);
+        let row = TestHost::new().row(50, "ip_expire", "FRAG_REASM_TIMEOUT");
         assert_eq!(row.run(&RULE), [], "counted nowhere");
     }
 }

@@ -71,8 +71,8 @@ mod tests {
     use super::{super::testing::*, *};
     use crate::report::{finding::Severity, flow::Flow};
 
-    fn router(drops: u64, counted: u64) -> Host {
-        Host::new().row(drops, "ip_forward", "IP_INHDR").counted("Ip.InHdrErrors", counted)
+    fn router(drops: u64, counted: u64) -> TestHost {
+        TestHost::new().row(drops, "ip_forward", "IP_INHDR").counted("Ip.InHdrErrors", counted)
     }
 
     #[test]
@@ -96,8 +96,10 @@ mod tests {
 
     #[test]
     fn bad_headers_are_another_functions() {
-        let found =
-            Host::new().row(50, "ip_rcv_core", "IP_INHDR").counted("Ip.InHdrErrors", 50).run(&RULE);
+        let found = TestHost::new()
+            .row(50, "ip_rcv_core", "IP_INHDR")
+            .counted("Ip.InHdrErrors", 50)
+            .run(&RULE);
         assert_eq!(found, []);
         assert_eq!(router(50, 0).run(&RULE), []);
     }

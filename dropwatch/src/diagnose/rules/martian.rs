@@ -100,8 +100,8 @@ mod tests {
     use super::{super::testing::*, *};
     use crate::report::{finding::Severity, flow::Flow};
 
-    fn host(drops: u64, reason: &str) -> Host {
-        Host::new().row(drops, "ip_rcv_finish_core", reason).interface("eth0")
+    fn host(drops: u64, reason: &str) -> TestHost {
+        TestHost::new().row(drops, "ip_rcv_finish_core", reason).interface("eth0")
     }
 
     #[test]

@@ -326,7 +326,7 @@ mod tests {
     };
 
     fn asked(rules: &[&'static Rule], answer: Answerer<'_>) -> Vec<String> {
-        let report = testing::Host::new().report();
+        let report = testing::TestHost::new().report();
         let (before, now) = (HostEvidence::default(), HostEvidence::default());
         let facts = Facts::new(&report, &before, &now);
         decide(rules, &facts, answer).into_iter().map(|finding| finding.title).collect()
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn where_nothing_is_asked_nothing_is_read() {
-        let report = testing::Host::new().row(900, "nf_hook_slow", "NETFILTER_DROP").report();
+        let report = testing::TestHost::new().row(900, "nf_hook_slow", "NETFILTER_DROP").report();
         let (before, now) = (HostEvidence::default(), HostEvidence::default());
         let found = findings(&report, &before, &now, &mut |asks, _| panic!("{asks:?}"));
         assert!(!found.is_empty());
@@ -414,6 +414,6 @@ mod tests {
             },
             ..Rule::NONE
         };
-        testing::Host::new().run(&FORGETFUL);
+        testing::TestHost::new().run(&FORGETFUL);
     }
 }

@@ -105,15 +105,15 @@ mod tests {
     use super::{super::testing::*, *};
     use crate::report::{finding::Severity, flow::Flow};
 
-    fn router(drops: u64, counted: u64) -> Host {
-        Host::new()
+    fn router(drops: u64, counted: u64) -> TestHost {
+        TestHost::new()
             .row(drops, "ip_forward", "PKT_TOO_BIG")
             .interface("port0")
             .counted("Ip.FragFails", counted)
             .device(2, "port0", 1500)
     }
 
-    fn first(host: Host) -> String {
+    fn first(host: TestHost) -> String {
         host.run(&RULE)[0].actions[0].command.clone()
     }
 
@@ -143,6 +143,6 @@ mod tests {
     #[test]
     fn nothing_counted_is_nothing_found() {
         assert_eq!(router(50, 0).run(&RULE), []);
-        assert_eq!(Host::new().counted("Ip.FragFails", 50).run(&RULE), []);
+        assert_eq!(TestHost::new().counted("Ip.FragFails", 50).run(&RULE), []);
     }
 }

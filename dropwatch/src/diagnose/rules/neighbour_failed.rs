@@ -106,7 +106,7 @@ mod tests {
         let leads = Leads { device: Some(3), via: Some(router), ..Leads::default() };
         let title = |state| {
             let hop = NextHop { address: router, device: 3 };
-            let found = Host::new()
+            let found = TestHost::new()
                 .row(50, "arp_error_report", "NEIGH_FAILED")
                 .flow(Flow { dst: Some(to), ..Flow::default() })
                 .answer(Question::Route(Packet::to(to)), Answer::Route(Route::Leads(leads)))
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn the_silent_side_is_named() {
         let flow = Flow { dst: Some([198, 18, 9, 9].into()), ..Flow::default() };
-        let found = Host::new()
+        let found = TestHost::new()
             .row(50, "neigh_invalidate", "NEIGH_FAILED")
             .interface("eth0")
             .flow(flow)
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn without_samples_it_is_somewhere() {
-        let found = Host::new().row(50, "arp_error_report", "").unsampled().run(&RULE);
+        let found = TestHost::new().row(50, "arp_error_report", "").unsampled().run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.title, "a neighbour does not answer: 50 packets dropped");
         assert_eq!(finding.actions, [], "nor is a command for somewhere");
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_packet_or_two_are_usual() {
-        assert_eq!(Host::new().row(2, "arp_error_report", "NEIGH_FAILED").run(&RULE), []);
-        assert_eq!(Host::new().row(50, "arp_error_report", "NEIGH_DEAD").run(&RULE), []);
+        assert_eq!(TestHost::new().row(2, "arp_error_report", "NEIGH_FAILED").run(&RULE), []);
+        assert_eq!(TestHost::new().row(50, "arp_error_report", "NEIGH_DEAD").run(&RULE), []);
     }
 }

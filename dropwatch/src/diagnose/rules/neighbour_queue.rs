@@ -80,8 +80,8 @@ fn full(
 mod tests {
     use super::{super::testing::*, *};
 
-    fn host(drops: u64, counted: u64) -> Host {
-        Host::new()
+    fn host(drops: u64, counted: u64) -> TestHost {
+        TestHost::new()
             .row(drops, "__neigh_event_send", "NEIGH_QUEUEFULL")
             .interface("eth0")
             .host_counted("arp_cache.unresolved_discards", counted)
@@ -111,7 +111,7 @@ mod tests {
     fn nothing_counted_is_nothing_found() {
         assert_eq!(host(50, 0).run(&RULE), []);
         assert_eq!(host(2, 50).run(&RULE), []);
-        let dead = Host::new()
+        let dead = TestHost::new()
             .row(50, "__neigh_event_send", "NEIGH_DEAD")
             .host_counted("arp_cache.unresolved_discards", 50);
         assert_eq!(dead.run(&RULE), []);

@@ -102,8 +102,8 @@ fn proposal(held: u64, refused: u64) -> u64 {
 mod tests {
     use super::{super::testing::*, *};
 
-    fn host(fulls: u64) -> Host {
-        Host::new()
+    fn host(fulls: u64) -> TestHost {
+        TestHost::new()
             .host_counted("arp_cache.table_fulls", fulls)
             .host_counted("arp_cache.entries", 1019)
             .host_setting("net.ipv4.neigh.default.gc_thresh3", "1024")

@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_nft_rule_is_named_with_its_hook() {
-        let found = Host::new()
+        let found = TestHost::new()
             .row(10, "nft_do_chain", "NETFILTER_DROP")
             .callers(&["ip_local_deliver", "ip_rcv"])
             .run(&RULE);
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn what_conntrack_refused_is_no_rules_doing() {
         let host = |drops| {
-            Host::new()
+            TestHost::new()
                 .row(drops, "nf_hook_slow", "NETFILTER_DROP")
                 .conntrack(table(1000, 0), table(1000, 1000))
         };
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_table_that_is_nearly_full_refuses_nothing() {
-        let found = Host::new()
+        let found = TestHost::new()
             .row(100, "nf_hook_slow", "NETFILTER_DROP")
             .callers(&["ip_local_deliver"])
             .conntrack(table(950, 0), table(950, 0))
@@ -176,9 +176,9 @@ mod tests {
 
     #[test]
     fn a_packet_or_two_are_not_worth_a_word() {
-        assert_eq!(Host::new().row(2, "nft_do_chain", "NETFILTER_DROP").run(&RULE), []);
+        assert_eq!(TestHost::new().row(2, "nft_do_chain", "NETFILTER_DROP").run(&RULE), []);
         let busy =
-            Host::new().row(5, "nft_do_chain", "NETFILTER_DROP").row(10_000, "f", "QDISC_DROP");
+            TestHost::new().row(5, "nft_do_chain", "NETFILTER_DROP").row(10_000, "f", "QDISC_DROP");
         assert_eq!(busy.run(&RULE), []);
     }
 }

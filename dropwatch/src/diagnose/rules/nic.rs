@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn losses_that_no_event_shows_explain_no_drops() {
-        let found = Host::new().link(&link(), "rx_missed_errors", 7).run(&RULE);
+        let found = TestHost::new().link(&link(), "rx_missed_errors", 7).run(&RULE);
         let [finding] = &found[..] else { panic!("{found:?}") };
         assert_eq!(finding.severity, Severity::Critical);
         assert_eq!(finding.explains, None);
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn a_driver_that_counts_twice_lost_once() {
         let host =
-            Host::new().link(&link(), "rx_missed_errors", 7).link(&link(), "rx_fifo_errors", 5);
+            TestHost::new().link(&link(), "rx_missed_errors", 7).link(&link(), "rx_fifo_errors", 5);
         let found = host.run(&RULE);
         assert!(found[0].title.contains("lost 7 packets"), "{found:?}");
         assert_eq!(found.len(), 1);
@@ -117,13 +117,13 @@ mod tests {
 
     #[test]
     fn a_card_at_rest_and_packets_that_nobody_wants() {
-        assert_eq!(Host::new().link(&link(), "rx_missed_errors", 0).run(&RULE), []);
-        assert_eq!(Host::new().link(&link(), "rx_dropped", 100).run(&RULE), []);
+        assert_eq!(TestHost::new().link(&link(), "rx_missed_errors", 0).run(&RULE), []);
+        assert_eq!(TestHost::new().link(&link(), "rx_dropped", 100).run(&RULE), []);
     }
 
     #[test]
     fn damaged_frames_are_a_cable() {
-        let found = Host::new().link(&link(), "rx_crc_errors", 3).run(&RULE);
+        let found = TestHost::new().link(&link(), "rx_crc_errors", 3).run(&RULE);
         assert_eq!((found[0].rule.as_str(), found[0].severity), ("nic_damaged", Severity::Warning));
     }
 }

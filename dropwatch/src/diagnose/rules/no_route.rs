@@ -167,7 +167,7 @@ mod tests {
 
     const TO: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
     const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 1, 2));
-    /// As [`Host::interface`] numbers it.
+    /// As [`TestHost::interface`] numbers it.
     const WHOLE: Packet = Packet { to: TO, from: Some(FROM), iif: Some(2), mark: 0 };
 
     const NONE: Answer = Answer::Route(Route::Refused(Refusal::NoRoute));
@@ -179,13 +179,13 @@ mod tests {
     }));
 
     /// Packets to one address were dropped.
-    fn sampled() -> Host {
+    fn sampled() -> TestHost {
         let flow = Flow { src: Some(FROM), dst: Some(TO), ..Flow::default() };
         router(50, 50).interface("port0").flow(flow)
     }
 
-    fn router(drops: u64, counted: u64) -> Host {
-        Host::new().row(drops, "ip_error", "IP_INNOROUTES").counted("IpExt.InNoRoutes", counted)
+    fn router(drops: u64, counted: u64) -> TestHost {
+        TestHost::new().row(drops, "ip_error", "IP_INNOROUTES").counted("IpExt.InNoRoutes", counted)
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn directions_of_ipv6_are_told_apart_by_reason_and_counter() {
-        let found = Host::new()
+        let found = TestHost::new()
             .row(30, "ip6_pkt_drop", "IP_INNOROUTES")
             .row(20, "ip6_pkt_drop", "IP_OUTNOROUTES")
             .counted("Ip6.InNoRoutes", 30)
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn what_failed_before_there_was_a_packet_is_no_drop() {
-        assert_eq!(Host::new().counted("Ip.OutNoRoutes", 50).run(&RULE), []);
+        assert_eq!(TestHost::new().counted("Ip.OutNoRoutes", 50).run(&RULE), []);
         assert_eq!(router(50, 0).run(&RULE), []);
         assert_eq!(router(2, 2).run(&RULE), []);
     }

@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_filter_is_named_with_its_device() {
-        let found = Host::new()
+        let found = TestHost::new()
             .row(20, "__netif_receive_skb_core", "TC_INGRESS")
             .interface("eth0")
             .run(&RULE);
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn where_samples_tell_nothing_there_is_no_command() {
-        let found = Host::new().row(20, "do_xdp_generic", "XDP").unsampled().run(&RULE);
+        let found = TestHost::new().row(20, "do_xdp_generic", "XDP").unsampled().run(&RULE);
         assert_eq!(found[0].title, "an XDP program dropped 20 packets");
         assert_eq!(found[0].actions, []);
         assert_eq!(found[0].netns, None);
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn control_groups_are_of_the_machine_and_not_of_a_namespace() {
-        let host = || Host::new().row(20, "ip_finish_output", "BPF_CGROUP_EGRESS");
+        let host = || TestHost::new().row(20, "ip_finish_output", "BPF_CGROUP_EGRESS");
         for found in [host().run(&RULE), host().unsampled().run(&RULE)] {
             let [action] = &found[0].actions[..] else { panic!("{found:?}") };
             assert_eq!(action.command, "bpftool cgroup tree");
@@ -168,17 +168,19 @@ mod tests {
     #[test]
     fn xdp_drops_without_a_reason_are_known_by_the_function() {
         for reason in [NOT_SPECIFIED, ""] {
-            let found = Host::new().row(20, "do_xdp_generic", reason).interface("eth0").run(&RULE);
+            let found =
+                TestHost::new().row(20, "do_xdp_generic", reason).interface("eth0").run(&RULE);
             let [finding] = &found[..] else { panic!("{reason}: {found:?}") };
             assert_eq!(finding.title, "an XDP program dropped 20 packets on eth0 in gw");
             assert_eq!(finding.evidence[0].name, "do_xdp_generic");
         }
-        assert_eq!(Host::new().row(20, "tcp_v4_rcv", NOT_SPECIFIED).run(&RULE), []);
+        assert_eq!(TestHost::new().row(20, "tcp_v4_rcv", NOT_SPECIFIED).run(&RULE), []);
     }
 
     #[test]
     fn few_of_many_are_nothing() {
-        let found = Host::new().row(20, "f", "TC_INGRESS").row(10_000, "g", "NO_SOCKET").run(&RULE);
+        let found =
+            TestHost::new().row(20, "f", "TC_INGRESS").row(10_000, "g", "NO_SOCKET").run(&RULE);
         assert_eq!(found, []);
     }
 }

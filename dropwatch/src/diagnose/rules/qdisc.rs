@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn found(kind: &str, counted: u64, dropped: u64) -> Vec<Finding> {
-        Host::new()
+        TestHost::new()
             .row(dropped, "__dev_xmit_skb", "QDISC_DROP")
             .link(&link(kind), "qdisc_drops", counted)
             .run(&RULE)

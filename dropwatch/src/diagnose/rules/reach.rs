@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::Command};
 use super::{
     RULES,
     draft::{HOST_WIDE, quote},
-    testing::{GW, Host},
+    testing::{GW, TestHost},
 };
 use crate::{
     report::evidence::{Link, Listener},
@@ -63,8 +63,8 @@ const PLACES: [Reach; 10] = [
 ];
 
 impl Reach {
-    fn of(self, mut host: Host) -> Host {
-        let prefix = |mut host: Host, prefix: Option<&str>| {
+    fn of(self, mut host: TestHost) -> TestHost {
+        let prefix = |mut host: TestHost, prefix: Option<&str>| {
             for evidence in [&mut host.before, &mut host.now] {
                 evidence.namespaces.get_mut(&GW).unwrap().prefix = prefix.map(str::to_owned);
             }
@@ -110,9 +110,9 @@ impl Reach {
 }
 
 /// Trouble for every rule, with all that samples can tell, or with the namespace alone.
-fn troubles(told: bool) -> Vec<Host> {
+fn troubles(told: bool) -> Vec<TestHost> {
     let row = |count, function: &str, reason: &str| {
-        let host = Host::new().row(count, function, reason);
+        let host = TestHost::new().row(count, function, reason);
         let flow = Flow {
             src: Some([198, 18, 0, 1].into()),
             dst: Some([203, 0, 113, 9].into()),
@@ -171,11 +171,11 @@ fn troubles(told: bool) -> Vec<Host> {
             .host_setting("net.core.rmem_default", "212992"),
         row(50, "udp_queue_rcv_one_skb", "PROTO_MEM").host_setting("net.ipv4.udp_mem", "1 2 3"),
         row(50, "udp_queue_rcv_one_skb", "PROTO_MEM").counted("Udp.MemErrors", 50),
-        Host::new()
+        TestHost::new()
             .counted("TcpExt.ListenOverflows", 9)
             .setting("net.core.somaxconn", "10")
             .listener(Listener { port: 80, waiting: 11 }),
-        Host::new()
+        TestHost::new()
             .counted("TcpExt.TCPReqQFullDrop", 9)
             .setting("net.ipv4.tcp_syncookies", "0")
             .setting("net.ipv4.tcp_max_syn_backlog", "128"),
@@ -223,7 +223,7 @@ fn troubles(told: bool) -> Vec<Host> {
 }
 
 /// What every rule finds on `host`.
-fn all(host: &Host) -> Vec<Finding> {
+fn all(host: &TestHost) -> Vec<Finding> {
     RULES.iter().flat_map(|rule| host.clone().run(rule)).collect()
 }
 

@@ -107,8 +107,8 @@ mod tests {
         question::{Answer, Question},
     };
 
-    fn host(drops: u64, counted: u64) -> Host {
-        Host::new()
+    fn host(drops: u64, counted: u64) -> TestHost {
+        TestHost::new()
             .row(drops, "ip_rcv_finish_core", "IP_RPFILTER")
             .interface("eth0.100")
             .counted(COUNTER, counted)
@@ -176,7 +176,7 @@ mod tests {
         let host = host(5, 5).row(900, "ip_rcv_finish_core", "NOT_SPECIFIED").interface("eth1");
         let found = host.run(&RULE);
         assert_eq!(found, [], "less than one in a hundred");
-        let found = Host::new()
+        let found = TestHost::new()
             .row(90, "ip_rcv_finish_core", "NOT_SPECIFIED")
             .counted(COUNTER, 7)
             .run(&RULE);

@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn refused_packets_are_a_notice() {
-        let found = Host::new()
+        let found = TestHost::new()
             .row(50, "sk_filter_trim_cap", "SOCKET_FILTER")
             .flow(Flow { dst_port: Some(68), ..Flow::default() })
             .run(&RULE);
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_few_are_nothing_and_other_reasons_are_others_business() {
-        assert_eq!(Host::new().row(2, "udp_queue_rcv_one_skb", "SOCKET_FILTER").run(&RULE), []);
-        assert_eq!(Host::new().row(9, "udp_queue_rcv_one_skb", "UDP_CSUM").run(&RULE), []);
+        assert_eq!(TestHost::new().row(2, "udp_queue_rcv_one_skb", "SOCKET_FILTER").run(&RULE), []);
+        assert_eq!(TestHost::new().row(9, "udp_queue_rcv_one_skb", "UDP_CSUM").run(&RULE), []);
     }
 }

@@ -76,8 +76,8 @@ fn early(namespace: &NetnsFacts<'_>, full: u64) -> u64 {
 mod tests {
     use super::{super::testing::*, *};
 
-    fn host(cookies: &str) -> Host {
-        Host::new().setting(COOKIES, cookies).setting(BACKLOG, "128")
+    fn host(cookies: &str) -> TestHost {
+        TestHost::new().setting(COOKIES, cookies).setting(BACKLOG, "128")
     }
 
     #[test]

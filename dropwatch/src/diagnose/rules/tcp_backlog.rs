@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_full_backlog_is_a_warning_with_a_larger_buffer() {
-        let found = Host::new()
+        let found = TestHost::new()
             .row(20, "tcp_v4_rcv", "SOCKET_BACKLOG")
             .row(90, "tcp_v4_rcv", "NO_SOCKET")
             .counted("TcpExt.TCPBacklogDrop", 20)
@@ -74,14 +74,14 @@ mod tests {
 
     #[test]
     fn a_kernel_without_reasons_has_the_counter_alone() {
-        let host = Host::new().row(20, "tcp_v4_rcv", "").counted("TcpExt.TCPBacklogDrop", 20);
+        let host = TestHost::new().row(20, "tcp_v4_rcv", "").counted("TcpExt.TCPBacklogDrop", 20);
         assert_eq!(host.run(&RULE)[0].explains.map(|e| e.drops), Some(0));
     }
 
     #[test]
     fn a_few_are_nothing() {
         let host = |lost| {
-            Host::new()
+            TestHost::new()
                 .row(2, "tcp_v4_rcv", "SOCKET_BACKLOG")
                 .counted("TcpExt.TCPBacklogDrop", lost)
         };

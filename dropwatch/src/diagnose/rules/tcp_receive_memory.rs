@@ -119,8 +119,8 @@ pub(super) fn raise_tcp_rmem(draft: Draft<'_>) -> Draft<'_> {
 mod tests {
     use super::{super::testing::*, *};
 
-    fn host() -> Host {
-        Host::new().setting(RMEM, "4096\t131072\t6291456").host_setting(MEM, "10\t20\t30")
+    fn host() -> TestHost {
+        TestHost::new().setting(RMEM, "4096\t131072\t6291456").host_setting(MEM, "10\t20\t30")
     }
 
     #[test]

@@ -18,14 +18,14 @@ pub(in crate::diagnose) const GW: u32 = 7;
 
 /// One host with one namespace, at the begin and at the end of an interval.
 #[derive(Clone)]
-pub(in crate::diagnose) struct Host {
+pub(in crate::diagnose) struct TestHost {
     rows: Vec<Location>,
     pub(super) before: HostEvidence,
     pub(super) now: HostEvidence,
     answers: Vec<(Question, Answer)>,
 }
 
-impl Host {
+impl TestHost {
     pub(in crate::diagnose) fn new() -> Self {
         let gw = NetnsEvidence {
             netns: Some(Self::netns()),

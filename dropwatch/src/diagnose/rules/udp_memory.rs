@@ -82,8 +82,8 @@ fn raise_udp_mem(draft: Draft<'_>) -> Finding {
 mod tests {
     use super::{super::testing::*, *};
 
-    fn host() -> Host {
-        Host::new()
+    fn host() -> TestHost {
+        TestHost::new()
             .row(20, "udp_queue_rcv_one_skb", "PROTO_MEM")
             .host_setting("net.ipv4.udp_mem", "10\t20\t30")
     }
@@ -96,14 +96,14 @@ mod tests {
         assert_eq!(finding.severity, Severity::Critical);
         assert_eq!(finding.explains.map(|e| e.drops), Some(20));
         assert_eq!(finding.actions[0].command, "sysctl -w net.ipv4.udp_mem='20 40 60'");
-        let own = Host::new().row(20, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF");
+        let own = TestHost::new().row(20, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF");
         assert_eq!(own.counted("Udp.RcvbufErrors", 20).run(&RULE), []);
     }
 
     #[test]
     fn where_the_kernel_counts_nothing_the_drops_are_the_evidence() {
         let host = || {
-            Host::new()
+            TestHost::new()
                 .row(20, "__udp_enqueue_schedule_skb", "PROTO_MEM")
                 .host_setting("net.ipv4.udp_mem", "10 20 30")
         };
@@ -114,17 +114,18 @@ mod tests {
         assert_eq!(finding.actions[0].command, "sysctl -w net.ipv4.udp_mem='20 40 60'");
         let found = host().counted("Udp.MemErrors", 20).run(&RULE);
         assert_eq!(found.len(), 1, "once, not twice: {found:?}");
-        let few = Host::new().row(2, "__udp_enqueue_schedule_skb", "PROTO_MEM");
+        let few = TestHost::new().row(2, "__udp_enqueue_schedule_skb", "PROTO_MEM");
         assert_eq!(few.run(&RULE), []);
-        let untold = Host::new().row(20, "__udp_enqueue_schedule_skb", "");
+        let untold = TestHost::new().row(20, "__udp_enqueue_schedule_skb", "");
         assert_eq!(untold.run(&RULE), []);
-        let others = Host::new().row(20, "tcp_data_queue", "PROTO_MEM");
+        let others = TestHost::new().row(20, "tcp_data_queue", "PROTO_MEM");
         assert_eq!(others.run(&RULE), []);
     }
 
     #[test]
     fn drops_of_another_protocol_are_not_explained() {
-        let found = Host::new().row(20, "tcp_data_queue", "PROTO_MEM").counted("Udp6.MemErrors", 1);
+        let found =
+            TestHost::new().row(20, "tcp_data_queue", "PROTO_MEM").counted("Udp6.MemErrors", 1);
         assert_eq!(found.run(&RULE)[0].explains.map(|e| e.drops), Some(0));
     }
 }

@@ -80,8 +80,8 @@ mod tests {
     use super::{super::testing::*, *};
     use crate::report::{facts::Owner, flow::Flow};
 
-    fn host(drops: u64, function: &str, reason: &str) -> Host {
-        Host::new()
+    fn host(drops: u64, function: &str, reason: &str) -> TestHost {
+        TestHost::new()
             .row(drops, function, reason)
             .flow(Flow { dst_port: Some(53), ..Flow::default() })
             .owner(Owner { comm: "dnsmasq".into(), pid: 812, cgroup: None })
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn one_datagram_is_a_loss() {
-        let found = Host::new().counted("Udp.RcvbufErrors", 1).run(&RULE);
+        let found = TestHost::new().counted("Udp.RcvbufErrors", 1).run(&RULE);
         assert_eq!(found[0].title, "UDP receive buffer full in gw: 1 datagrams lost");
         assert_eq!(found[0].explains.map(|e| e.drops), Some(0), "filters left the drop out");
         assert_eq!(found[0].actions, [], "the live values are not known");

@@ -72,9 +72,9 @@ mod tests {
         report::{finding::Severity, flow::Flow},
     };
 
-    fn host(drops: u64, counted: u64) -> Host {
+    fn host(drops: u64, counted: u64) -> TestHost {
         let link = Link { name: "in0".into(), ..Link::default() };
-        Host::new().row(drops, "__netif_receive_skb_core", "UNHANDLED_PROTO").link(
+        TestHost::new().row(drops, "__netif_receive_skb_core", "UNHANDLED_PROTO").link(
             &link,
             "rx_dropped",
             counted,
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn harmless_drops_hide_nothing() {
-        let purged = |host: Host| host.row(100_000, "inet_sock_destruct", "QUEUE_PURGE");
+        let purged = |host: TestHost| host.row(100_000, "inet_sock_destruct", "QUEUE_PURGE");
         assert_eq!(purged(host(50, 50)).benign().run(&RULE).len(), 1);
         assert_eq!(purged(host(50, 50)).run(&RULE), [], "less than one in a hundred");
     }

@@ -188,13 +188,13 @@ fn meaning(error: netlink::NetlinkError) -> ConntrackError {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Namespaces, processes::fixture::Host},
+        super::{Namespaces, processes::fixture::FakeHost},
         *,
     };
 
     #[test]
     fn a_host_that_tracks_nothing_is_not_asked() {
-        let host = Host::new();
+        let host = FakeHost::new();
         host.process(1, "init", 10);
         host.link("proc/self/ns/net", "net:[10]");
         let netns = Namespaces::new(&host.root()).reach(10).unwrap();

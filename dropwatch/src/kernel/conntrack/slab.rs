@@ -37,7 +37,7 @@ fn slabinfo(file: impl Read) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::super::processes::fixture::Host, *};
+    use super::{super::super::processes::fixture::FakeHost, *};
 
     const SLABINFO_TEXT: &str = "slabinfo - version: 2.1\n\
         # name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab>\n\
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn sysfs_first_then_slabinfo_then_unknown() {
-        let host = Host::new();
+        let host = FakeHost::new();
         assert_eq!(object_bytes(&host.root()), None);
         host.write("proc/slabinfo", SLABINFO_TEXT);
         assert_eq!(object_bytes(&host.root()), Some(320));

@@ -93,10 +93,10 @@ impl Namespaces {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::super::processes::fixture::Host, *};
+    use super::{super::super::processes::fixture::FakeHost, *};
 
-    fn host(pid_namespace: &str) -> Host {
-        let host = Host::new();
+    fn host(pid_namespace: &str) -> FakeHost {
+        let host = FakeHost::new();
         host.process(1, "init", 10);
         host.process(30, "web", 30);
         host.link("proc/1/ns/pid", format!("pid:[{pid_namespace}]"));

@@ -206,11 +206,11 @@ impl Namespaces {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::super::processes::fixture::Host, *};
+    use super::{super::super::processes::fixture::FakeHost, *};
 
     #[test]
     fn all_that_have_a_name_and_the_hosts_first() {
-        let host = Host::new();
+        let host = FakeHost::new();
         host.process(1, "init", 10);
         host.write("proc/sys/net/core/netdev_max_backlog", "1000");
         host.link("proc/self/ns/net", "net:[10]");
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn where_commands_run_anyway_they_start_with_nothing() {
-        let host = Host::new();
+        let host = FakeHost::new();
         host.process(1, "init", 10);
         host.process(30, "web", 30);
         host.process(40, "dropwatch", 10);
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_host_is_out_of_reach_of_a_container() {
-        let host = Host::new();
+        let host = FakeHost::new();
         host.process(1, "entry", 10);
         host.process(7, "dropwatch", 10);
         host.link("proc/1/ns/pid", "pid:[4026532246]");
