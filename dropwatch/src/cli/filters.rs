@@ -6,7 +6,7 @@ use dropwatch_common::filter::{Masked, Ports, Protocol};
 use crate::{
     filter::{self, Packets},
     report::{
-        keys::{Choice, Function, Glob, Keys},
+        keys::{Choice, Function, Glob, KeyError, Keys},
         protocol,
     },
 };
@@ -49,19 +49,19 @@ pub struct Filtered<T> {
     pub typed: String,
 }
 
-/// Makes a parser of command line values of one of choices.
-fn filtered<T>(
-    parse: impl Fn(&str) -> Result<Choice<T>, String> + Clone,
-) -> impl Fn(&str) -> Result<Filtered<T>, String> + Clone {
+/// Has a parser of values keep how each was typed.
+fn filtered<T, E>(
+    parse: impl Fn(&str) -> Result<Choice<T>, E> + Clone,
+) -> impl Fn(&str) -> Result<Filtered<T>, E> + Clone {
     move |text| Ok(Filtered { choice: parse(text)?, typed: text.to_owned() })
 }
 
-/// Any name but none.
+/// Any name that is not empty.
 ///
 /// # Errors
-/// When there is none.
-pub(super) fn name(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("a name is missing".to_owned()) } else { Ok(text.to_owned()) }
+/// [`KeyError::NoName`].
+pub(super) fn name(text: &str) -> Result<String, KeyError> {
+    if text.is_empty() { Err(KeyError::NoName) } else { Ok(text.to_owned()) }
 }
 
 impl Filters {

@@ -9,7 +9,27 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use dropwatch_common::filter::{Filter, MOST, Masked, NAME, Ports, Protocol, Rule, kind, part};
 
+use thiserror::Error;
+
 use crate::report::{keys::Choice, protocol::number};
+
+/// Why a text is no value of an option that filters packets.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ValueError {
+    #[error("names of interfaces have 1 to {} characters", NAME - 1)]
+    InterfaceLength,
+    #[error("no interface can have that name")]
+    InterfaceName,
+    #[error("not an address such as 192.168.0.2 or fd00::2, nor a network such as 10.0.0.0/8")]
+    Address,
+    #[error("the length of the network must be 0 to {most}")]
+    PrefixLength { most: u32 },
+    /// The address is one of `network`, and not its first.
+    #[error("it has bits behind the network: {network}/{length} would be one")]
+    BitsBehindNetwork { network: IpAddr, length: u32 },
+    #[error("not a port such as 443, nor a range such as 8000-8099")]
+    Port,
+}
 
 /// The packet filter of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,12 +107,12 @@ fn fill<R: Rule>(
 ///
 /// # Errors
 /// When no interface can have it (`dev_valid_name`, net/core/dev.c).
-pub fn interface(text: &str) -> Result<Masked, String> {
+pub fn interface(text: &str) -> Result<Masked, ValueError> {
     if text.is_empty() || text.len() >= NAME {
-        return Err(format!("names of interfaces have 1 to {} characters", NAME - 1));
+        return Err(ValueError::InterfaceLength);
     }
     if text.contains(|c: char| c == '/' || c == ':' || c.is_ascii_whitespace()) {
-        return Err("no interface can have that name".to_owned());
+        return Err(ValueError::InterfaceName);
     }
     let (mut value, mut mask) = ([0; NAME], [0; NAME]);
     value[..text.len()].copy_from_slice(text.as_bytes());
@@ -110,22 +130,20 @@ pub fn interface_name(name: &Masked) -> String {
 /// Reads an address, or a network: `192.168.0.2`, `10.0.0.0/8`, `fd00::/64`.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn host(text: &str) -> Result<Masked, String> {
+/// It is neither, or an address within a network.
+pub fn host(text: &str) -> Result<Masked, ValueError> {
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length)),
         None => (text, None),
     };
-    let address: IpAddr = address.parse().map_err(
-        |_| "not an address such as 192.168.0.2 or fd00::2, nor a network such as 10.0.0.0/8",
-    )?;
+    let address: IpAddr = address.parse().map_err(|_| ValueError::Address)?;
     let most: u32 = if address.is_ipv4() { 32 } else { 128 };
     let length = match length {
         Some(length) => length
             .parse()
             .ok()
             .filter(|length| *length <= most)
-            .ok_or_else(|| format!("the length of the network must be 0 to {most}"))?,
+            .ok_or(ValueError::PrefixLength { most })?,
         None => most,
     };
     // Of an IPv4 address the first 96 bits are those of all mapped ones.
@@ -141,7 +159,7 @@ pub fn host(text: &str) -> Result<Masked, String> {
     if value & mask != value {
         let network = Ipv6Addr::from(value & mask);
         let network = network.to_ipv4_mapped().map_or(IpAddr::V6(network), IpAddr::V4);
-        return Err(format!("it has bits behind the network: {network}/{length} would be one"));
+        return Err(ValueError::BitsBehindNetwork { network, length });
     }
     Ok(masked(value.to_be_bytes(), mask.to_be_bytes()))
 }
@@ -149,12 +167,12 @@ pub fn host(text: &str) -> Result<Masked, String> {
 /// Reads a port, or a range of them: `443`, `8000-8099`.
 ///
 /// # Errors
-/// What may be written.
-pub fn ports(text: &str) -> Result<Ports, String> {
+/// It is neither.
+pub fn ports(text: &str) -> Result<Ports, ValueError> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.parse(), last.parse()) {
         (Ok(first), Ok(last)) if first <= last => Ok(Ports { first, last }),
-        _ => Err("not a port such as 443, nor a range such as 8000-8099".to_owned()),
+        _ => Err(ValueError::Port),
     }
 }
 
@@ -215,7 +233,7 @@ mod tests {
 
     #[test]
     fn addresses_and_networks_of_both_families() {
-        for (wanted, inside, outside) in [
+        for (network, inside, outside) in [
             ("192.168.0.2", "192.168.0.2", "192.168.0.3"),
             ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),
             ("0.0.0.0/0", "255.255.255.255", "fd00::1"),
@@ -225,20 +243,25 @@ mod tests {
             ("::ffff:10.0.0.0/104", "10.0.0.1", "11.0.0.1"),
             ("fd00::2", "fd00::2", "fd00::3"),
         ] {
-            let wanted = host(wanted).unwrap();
-            let is_matched = |text: &str| matches(wanted, address(text), text.contains('.'));
+            let network = host(network).unwrap();
+            let is_matched = |text: &str| matches(network, address(text), text.contains('.'));
             assert!(is_matched(inside), "{inside}");
             assert!(!is_matched(outside), "{outside}");
         }
     }
 
     #[test]
-    fn wrong_addresses_are_told() {
-        for text in ["", "gw", "10.0.0.1/33", "fd00::/129", "10.0.0.0/x", "10.0.0.0/-1", "10.0.0"] {
-            assert!(host(text).is_err(), "{text}");
+    fn wrong_addresses_are_refused_by_what_is_wrong() {
+        for text in ["", "gw", "10.0.0"] {
+            assert_eq!(host(text), Err(ValueError::Address), "{text}");
+        }
+        for (text, most) in
+            [("10.0.0.1/33", 32), ("fd00::/129", 128), ("10.0.0.0/x", 32), ("10.0.0.0/-1", 32)]
+        {
+            assert_eq!(host(text), Err(ValueError::PrefixLength { most }), "{text}");
         }
         let error = host("10.0.0.1/8").unwrap_err();
-        assert!(error.ends_with("10.0.0.0/8 would be one"), "{error}");
+        assert!(error.to_string().ends_with("10.0.0.0/8 would be one"), "{error}");
     }
 
     #[test]
@@ -251,8 +274,11 @@ mod tests {
         let longest = "abcdefghijklmno";
         assert!(matches(interface(longest).unwrap(), name(longest.as_bytes()), false));
         assert_eq!(interface_name(&interface(longest).unwrap()), longest);
-        for text in ["", "abcdefghijklmnop", "a b", "a/b", "a:b"] {
-            assert!(interface(text).is_err(), "{text}");
+        for text in ["", "abcdefghijklmnop"] {
+            assert_eq!(interface(text), Err(ValueError::InterfaceLength), "{text}");
+        }
+        for text in ["a b", "a/b", "a:b"] {
+            assert_eq!(interface(text), Err(ValueError::InterfaceName), "{text}");
         }
     }
 
@@ -261,7 +287,7 @@ mod tests {
         assert_eq!(ports("443"), Ok(Ports { first: 443, last: 443 }));
         assert_eq!(ports("8000-8099"), Ok(Ports { first: 8000, last: 8099 }));
         for text in ["", "http", "65536", "9-8", "1-2-3", "-1"] {
-            assert!(ports(text).is_err(), "{text}");
+            assert_eq!(ports(text), Err(ValueError::Port), "{text}");
         }
     }
 

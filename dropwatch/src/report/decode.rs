@@ -37,7 +37,7 @@ const MAX_FRAMES: usize = 128;
 const PARTIAL_NUMBER: [char; 5] = ['.', 'e', 'E', '+', '-'];
 
 /// Why a line is not one of ours. Messages complete "line 7 …".
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Error)]
 pub enum DecodeError {
     #[error("ends in the middle: the recording was cut off there")]
     Truncated,
@@ -57,7 +57,48 @@ pub enum DecodeError {
     #[error("is not a valid {kind} line ({cause})")]
     Malformed { kind: &'static str, cause: String },
     #[error("contradicts itself: {0}")]
-    Inconsistent(String),
+    Inconsistent(Contradiction),
+}
+
+/// What no dropwatch could have written, although it is JSON of the right shape.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum Contradiction {
+    #[error("{unknown} drops lost their location, of {drops} in all")]
+    LostBeyondDrops { unknown: u64, drops: u64 },
+    #[error("the sum of lost overflows")]
+    LostOverflows,
+    #[error("{benign} of {drops} drops are benign")]
+    BenignBeyondDrops { benign: u64, drops: u64 },
+    #[error("the summary's rows do not sum to its {drops} drops")]
+    SummarySum { drops: u64 },
+    #[error("groups do not sum to their {drops} drops")]
+    GroupSum { drops: u64 },
+    #[error("locations and other sum to {sum}, drops is {drops}")]
+    LocationSum { sum: u64, drops: u64 },
+    #[error("the sum of locations and other overflows")]
+    LocationSumOverflows,
+    #[error("seq and intervals count from 1")]
+    CountsFromZero,
+    #[error("other counts {count} drops, {unknown} of unknown location, where lost has {lost}")]
+    OtherUnknown { count: u64, unknown: u64, lost: u64 },
+    #[error("other counts {located} drops, {benign} of them benign")]
+    OtherBenign { located: u64, benign: u64 },
+    #[error("other counts {located} drops at {locations} locations")]
+    OtherLocations { located: u64, locations: u64 },
+    #[error("a finding explains {explained} drops of {drops}")]
+    ExplainsTooMany { explained: u64, drops: u64 },
+    #[error("a location has count {count} and total {total}")]
+    LocationCount { count: u64, total: u64 },
+    #[error("{samples} samples stand for {weight} drops")]
+    Weight { samples: u64, weight: u64 },
+    #[error("a sample stands for no drop")]
+    NoWeight,
+    #[error("{length} {what}")]
+    TooMany { what: &'static str, length: usize },
+    #[error("{name} is {value}")]
+    OutOfRange { name: &'static str, value: f64 },
+    #[error("a text of {length} bytes, where {MAX_TEXT} is the most")]
+    LongText { length: usize },
 }
 
 /// Decodes one line.
@@ -118,7 +159,7 @@ fn excerpt(text: &str) -> String {
     }
 }
 
-fn check(line: &Line) -> Result<(), String> {
+fn check(line: &Line) -> Result<(), Contradiction> {
     match line {
         Line::Start(start) => check_start(start),
         Line::Report(report) => check_report(report),
@@ -127,27 +168,27 @@ fn check(line: &Line) -> Result<(), String> {
     }
 }
 
-fn check_start(start: &Start) -> Result<(), String> {
+fn check_start(start: &Start) -> Result<(), Contradiction> {
     check_host(&start.host)?;
     check_text(&start.dropwatch)?;
     start.notices.iter().chain(&start.filters).try_for_each(|text| check_text(text))?;
     check_number("interval_s", start.interval_s, MAX_SECONDS)
 }
 
-fn check_end(end: &End) -> Result<(), String> {
+fn check_end(end: &End) -> Result<(), Contradiction> {
     check_host(&end.host)?;
     check_number("duration_s", end.duration_s, MAX_SECONDS)?;
     // Those of which filters were undecided are not among the drops.
     let lost = unknown_location(&end.lost)?;
     let unknown = lost.saturating_sub(end.filter_undecided.unwrap_or(0));
     if unknown > end.drops {
-        return Err(format!("{unknown} drops lost their location, of {} in all", end.drops));
+        return Err(Contradiction::LostBeyondDrops { unknown, drops: end.drops });
     }
     check_benign(end.benign, end.drops)?;
     end.run.as_ref().map_or(Ok(()), |ran| check_ran(ran))
 }
 
-fn check_ran(ran: &RanCommand) -> Result<(), String> {
+fn check_ran(ran: &RanCommand) -> Result<(), Contradiction> {
     let RanCommand { command, duration_s, summary, .. } = ran;
     check_length("words of a command", command.len())?;
     command.iter().try_for_each(|word| check_text(word))?;
@@ -157,7 +198,7 @@ fn check_ran(ran: &RanCommand) -> Result<(), String> {
     let rows = &summary.locations;
     let sum = rows.iter().try_fold(summary.other, |sum, row| sum.checked_add(row.count));
     if sum != Some(summary.drops) {
-        return Err(format!("the summary's rows do not sum to its {} drops", summary.drops));
+        return Err(Contradiction::SummarySum { drops: summary.drops });
     }
     check_benign(summary.benign, summary.drops)?;
     for row in rows {
@@ -182,24 +223,24 @@ fn check_ran(ran: &RanCommand) -> Result<(), String> {
     check_number("duration_s", before.duration_s, MAX_SECONDS)
 }
 
-fn check_benign(benign: u64, drops: u64) -> Result<(), String> {
+fn check_benign(benign: u64, drops: u64) -> Result<(), Contradiction> {
     match benign > drops {
-        true => Err(format!("{benign} of {drops} drops are benign")),
+        true => Err(Contradiction::BenignBeyondDrops { benign, drops }),
         false => Ok(()),
     }
 }
 
-fn check_groups(groups: &Groups) -> Result<(), String> {
+fn check_groups(groups: &Groups) -> Result<(), Contradiction> {
     let counts = groups.rows.iter().map(|row| row.count).chain([groups.unknown, groups.other]);
     let sum = counts.into_iter().try_fold(0_u64, |sum, count| sum.checked_add(count));
     if sum != Some(groups.drops) {
-        return Err(format!("groups do not sum to their {} drops", groups.drops));
+        return Err(Contradiction::GroupSum { drops: groups.drops });
     }
     groups.rows.iter().try_for_each(check_group)
 }
 
 /// A field that the row gains has to be bounded here, too.
-fn check_group(row: &GroupRow) -> Result<(), String> {
+fn check_group(row: &GroupRow) -> Result<(), Contradiction> {
     let GroupRow { netns, interface, protocol, cpu: _, count: _, rate, share, total: _ } = row;
     let netns = netns.as_ref().and_then(|netns| netns.name.as_deref());
     let interface = interface.as_ref().and_then(|interface| interface.name.as_deref());
@@ -209,12 +250,12 @@ fn check_group(row: &GroupRow) -> Result<(), String> {
     check_number("share", *share, 1.0)
 }
 
-fn check_report(report: &Report) -> Result<(), String> {
+fn check_report(report: &Report) -> Result<(), Contradiction> {
     check_host(&report.host)?;
     check_number("interval_s", report.interval_s, MAX_SECONDS)?;
     check_number("rate", report.rate, MAX_RATE)?;
     if report.seq == 0 || report.intervals == 0 {
-        return Err("seq and intervals count from 1".to_owned());
+        return Err(Contradiction::CountsFromZero);
     }
     report.locations.iter().try_for_each(check_location)?;
     report.groups.iter().try_for_each(check_groups)?;
@@ -225,30 +266,26 @@ fn check_report(report: &Report) -> Result<(), String> {
     let sum = report.locations.iter().try_fold(count, |sum, row| sum.checked_add(row.count));
     match sum {
         Some(sum) if sum == report.drops => {}
-        Some(sum) => {
-            return Err(format!("locations and other sum to {sum}, drops is {}", report.drops));
-        }
-        None => return Err("the sum of locations and other overflows".to_owned()),
+        Some(sum) => return Err(Contradiction::LocationSum { sum, drops: report.drops }),
+        None => return Err(Contradiction::LocationSumOverflows),
     }
     let lost = unknown_location(&report.lost)?;
     // With filters, some of them are undecided.
     let undecided = report.filter_undecided.unwrap_or(0);
     if !(lost.saturating_sub(undecided)..=lost).contains(&unknown) || unknown > count {
-        return Err(format!(
-            "other counts {count} drops, {unknown} of unknown location, where lost has {lost}"
-        ));
+        return Err(Contradiction::OtherUnknown { count, unknown, lost });
     }
     let located = count - unknown;
     if known_benign > located {
-        return Err(format!("other counts {located} drops, {known_benign} of them benign"));
+        return Err(Contradiction::OtherBenign { located, benign: known_benign });
     }
     if located < locations || (located > 0 && locations == 0) {
-        return Err(format!("other counts {located} drops at {locations} locations"));
+        return Err(Contradiction::OtherLocations { located, locations });
     }
     Ok(())
 }
 
-fn check_finding(finding: &Finding, drops: u64) -> Result<(), String> {
+fn check_finding(finding: &Finding, drops: u64) -> Result<(), Contradiction> {
     let Finding { rule, netns, title, explains, evidence, actions, unreachable, .. } = finding;
     let name = netns.as_ref().and_then(|netns| netns.name.as_ref());
     let values = evidence.iter().filter_map(|evidence| match &evidence.value {
@@ -265,34 +302,34 @@ fn check_finding(finding: &Finding, drops: u64) -> Result<(), String> {
     check_length("actions", actions.len())?;
     let Some(explains) = explains else { return Ok(()) };
     if explains.drops > drops {
-        return Err(format!("a finding explains {} drops of {drops}", explains.drops));
+        return Err(Contradiction::ExplainsTooMany { explained: explains.drops, drops });
     }
     check_number("share", explains.share, 1.0)
 }
 
-fn check_host(host: &Host) -> Result<(), String> {
+fn check_host(host: &Host) -> Result<(), Contradiction> {
     [&host.host, &host.boot_id, &host.kernel].into_iter().try_for_each(|text| check_text(text))
 }
 
-fn check_location(row: &Location) -> Result<(), String> {
+fn check_location(row: &Location) -> Result<(), Contradiction> {
     row.place.texts().try_for_each(check_text)?;
     check_number("rate", row.rate, MAX_RATE)?;
     check_number("share", row.share, 1.0)?;
     if row.count == 0 || row.total < row.count {
-        return Err(format!("a location has count {} and total {}", row.count, row.total));
+        return Err(Contradiction::LocationCount { count: row.count, total: row.total });
     }
     row.details.as_ref().map_or(Ok(()), check_details)?;
     check_length("call paths of a location", row.stacks.len())?;
     row.stacks.iter().try_for_each(check_path)
 }
 
-fn check_details(details: &Details) -> Result<(), String> {
+fn check_details(details: &Details) -> Result<(), Contradiction> {
     fn shared<T>(fact: &Option<Fact<T>>) -> Option<(&T, f64)> {
         fact.as_ref().map(|fact| (&fact.is, fact.share))
     }
     let Details { samples, weight, .. } = *details;
     if samples == 0 || weight < samples {
-        return Err(format!("{samples} samples stand for {weight} drops"));
+        return Err(Contradiction::Weight { samples, weight });
     }
     let netns = shared(&details.netns).map(|(is, share)| (is.name.as_ref(), share));
     let interface = shared(&details.interface).map(|(is, share)| (is.name.as_ref(), share));
@@ -318,22 +355,22 @@ fn check_details(details: &Details) -> Result<(), String> {
     details.flow.as_ref().map_or(Ok(()), |pattern| check_flow(&pattern.flow))
 }
 
-fn check_path(path: &CallPath) -> Result<(), String> {
+fn check_path(path: &CallPath) -> Result<(), Contradiction> {
     check_number("share", path.share, 1.0)?;
     check_frames(&path.frames)
 }
 
-fn check_frames(frames: &[Frame]) -> Result<(), String> {
+fn check_frames(frames: &[Frame]) -> Result<(), Contradiction> {
     check_length("frames of a call path", frames.len())?;
     let texts = frames.iter().flat_map(|frame| [&frame.symbol, &frame.module]);
     texts.flatten().try_for_each(|text| check_text(text))
 }
 
-fn check_flow(flow: &Flow) -> Result<(), String> {
+fn check_flow(flow: &Flow) -> Result<(), Contradiction> {
     [&flow.protocol, &flow.kind].into_iter().flatten().try_for_each(|text| check_text(text))
 }
 
-fn check_sample(sample: &Sampled) -> Result<(), String> {
+fn check_sample(sample: &Sampled) -> Result<(), Contradiction> {
     check_host(&sample.host)?;
     check_number("at_s", sample.at_s, MAX_SECONDS)?;
     sample.place.texts().try_for_each(check_text)?;
@@ -342,32 +379,36 @@ fn check_sample(sample: &Sampled) -> Result<(), String> {
     let owner = sample.owner.iter().flat_map(|owner| [Some(&owner.comm), owner.cgroup.as_ref()]);
     netns.chain(interface).chain(owner.flatten()).try_for_each(|text| check_text(text))?;
     if sample.weight == 0 {
-        return Err("a sample stands for no drop".to_owned());
+        return Err(Contradiction::NoWeight);
     }
     sample.flow.as_ref().map_or(Ok(()), check_flow)?;
     check_frames(&sample.stack)
 }
 
-fn check_length(what: &str, length: usize) -> Result<(), String> {
-    if length <= MAX_FRAMES { Ok(()) } else { Err(format!("{length} {what}")) }
+fn check_length(what: &'static str, length: usize) -> Result<(), Contradiction> {
+    if length <= MAX_FRAMES { Ok(()) } else { Err(Contradiction::TooMany { what, length }) }
 }
 
-fn unknown_location(lost: &Lost) -> Result<u64, String> {
+fn unknown_location(lost: &Lost) -> Result<u64, Contradiction> {
     lost.map_full
         .checked_add(lost.map_busy)
         .and_then(|sum| sum.checked_add(lost.recursion))
-        .ok_or_else(|| "the sum of lost overflows".to_owned())
+        .ok_or(Contradiction::LostOverflows)
 }
 
 /// JSON has no NaN, and its reader refuses numbers beyond a double, so only the bounds are left.
-fn check_number(name: &str, value: f64, max: f64) -> Result<(), String> {
-    if (0.0..=max).contains(&value) { Ok(()) } else { Err(format!("{name} is {value}")) }
+fn check_number(name: &'static str, value: f64, max: f64) -> Result<(), Contradiction> {
+    if (0.0..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(Contradiction::OutOfRange { name, value })
+    }
 }
 
-fn check_text(text: &str) -> Result<(), String> {
+fn check_text(text: &str) -> Result<(), Contradiction> {
     if text.len() <= MAX_TEXT {
         Ok(())
     } else {
-        Err(format!("a text of {} bytes, where {MAX_TEXT} is the most", text.len()))
+        Err(Contradiction::LongText { length: text.len() })
     }
 }

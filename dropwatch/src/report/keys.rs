@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use thiserror::Error;
+
 use super::place::{Reason, Symbol};
 
 /// A value to filter by: it selects rows or, with a `!` before it, excludes them.
@@ -16,10 +18,7 @@ impl<T> Choice<T> {
     ///
     /// # Errors
     /// Those of `parse`.
-    pub fn parse(
-        text: &str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<Self, String> {
+    pub fn parse<E>(text: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<Self, E> {
         let (exclude, text) = match text.strip_prefix('!') {
             Some(rest) => (true, rest),
             None => (false, text),
@@ -28,22 +27,34 @@ impl<T> Choice<T> {
     }
 }
 
+/// Why a text is neither a function nor a drop reason to filter by.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum KeyError {
+    #[error("a name is missing")]
+    NoName,
+    #[error("+{0} is no offset such as +0x7d, as a report has it")]
+    NoOffset(String),
+    /// A whole row was typed, while its function and its reason are two options.
+    #[error("a row has a place and a reason: write --symbol '{symbol}' --reason {reason}")]
+    WholeRow { symbol: String, reason: String },
+}
+
 /// Prefix of reasons in the kernel's sources.
 const ENUMERATOR: &str = "SKB_DROP_REASON_";
 
-/// A row as a report has it is a place and a reason, which are two options.
+/// Refuses a whole row of a report, since its function and its reason are two options.
 ///
 /// # Errors
-/// It is one: how to write it.
-fn apart(text: &str) -> Result<(), String> {
+/// [`KeyError::WholeRow`], which says how to write it.
+fn refuse_row(text: &str) -> Result<(), KeyError> {
     let row = text.rsplit_once("dropped at ").map_or(text, |(_, row)| row);
-    let Some((place, reason)) = row.split_once(" (") else { return Ok(()) };
+    let Some((symbol, reason)) = row.split_once(" (") else { return Ok(()) };
     let reason = reason.split(')').next().unwrap_or_default();
-    // What is no name is refused as that.
-    if place.contains('\'') || !reason.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') {
+    // The option's own parser says more of what cannot be a name.
+    if symbol.contains('\'') || !reason.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') {
         return Ok(());
     }
-    Err(format!("a row has a place and a reason: write --symbol '{place}' --reason {reason}"))
+    Err(KeyError::WholeRow { symbol: symbol.to_owned(), reason: reason.to_owned() })
 }
 
 impl Choice<Glob> {
@@ -52,9 +63,9 @@ impl Choice<Glob> {
     ///
     /// # Errors
     /// When there is nothing to match.
-    pub fn reason(text: &str) -> Result<Self, String> {
+    pub fn reason(text: &str) -> Result<Self, KeyError> {
         Self::parse(text.trim(), |text| {
-            apart(text)?;
+            refuse_row(text)?;
             let inner = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
             let text = inner.unwrap_or(text);
             let bare = match text.get(..ENUMERATOR.len()) {
@@ -71,7 +82,7 @@ impl Choice<Function> {
     ///
     /// # Errors
     /// What is wrong with it, in a few words.
-    pub fn function(text: &str) -> Result<Self, String> {
+    pub fn function(text: &str) -> Result<Self, KeyError> {
         Self::parse(text.trim(), Function::parse)
     }
 }
@@ -107,8 +118,8 @@ impl Function {
     ///
     /// # Errors
     /// What is wrong with it.
-    fn parse(text: &str) -> Result<Self, String> {
-        apart(text)?;
+    fn parse(text: &str) -> Result<Self, KeyError> {
+        refuse_row(text)?;
         let inside = text.strip_suffix(']').and_then(|text| text.rsplit_once(" ["));
         let (text, module) = match inside {
             Some((text, module)) => (text.trim_end(), Some(module.to_owned())),
@@ -120,7 +131,7 @@ impl Function {
                 let bare = offset.split('/').next().unwrap_or_default();
                 let digits = bare.strip_prefix("0x").filter(|digits| !digits.starts_with('+'));
                 let offset = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-                let wrong = || format!("+{bare} is no offset such as +0x7d, as a report has it");
+                let wrong = || KeyError::NoOffset(bare.to_owned());
                 (name, Some(offset.ok_or_else(wrong)?))
             }
         };
@@ -161,9 +172,9 @@ impl Function {
 pub struct Glob(String);
 
 impl Glob {
-    fn new(text: &str) -> Result<Self, String> {
+    fn new(text: &str) -> Result<Self, KeyError> {
         if text.is_empty() {
-            return Err("a name is missing".to_owned());
+            return Err(KeyError::NoName);
         }
         Ok(Self(text.to_owned()))
     }
@@ -280,8 +291,9 @@ mod tests {
             "a row has a place and a reason: write --symbol 'f+0x91 [m]' --reason NO_SOCKET";
         for row in ["f+0x91 [m] (NO_SOCKET)", "60 packets dropped at f+0x91 [m] (NO_SOCKET) 88.2%"]
         {
-            assert_eq!(Function::parse(row).unwrap_err(), expected, "{row}");
-            assert_eq!(Choice::reason(row).unwrap_err(), expected, "{row}");
+            let error = Function::parse(row).unwrap_err();
+            assert_eq!(Choice::reason(row), Err(error.clone()), "{row}");
+            assert_eq!(error.to_string(), expected, "{row}");
             assert!(Choice::reason(&format!("!{row}")).is_err(), "{row}");
         }
         assert!(Function::parse("f+0x91 [m]").is_ok() && Choice::reason("(NO_SOCKET)").is_ok());
@@ -341,8 +353,9 @@ mod tests {
     fn what_has_no_name_is_neither_wanted_nor_excluded() {
         assert!(!selects(&["*"], &[], None, None));
         assert!(selects(&["!tcp_*"], &["!NO_SOCKET"], None, None));
-        assert!(Choice::reason("!").is_err() && Choice::reason("").is_err());
-        assert!(Choice::reason("SKB_DROP_REASON_").is_err() && Choice::reason("()").is_err());
+        for nothing in ["!", "", "SKB_DROP_REASON_", "()"] {
+            assert_eq!(Choice::reason(nothing), Err(KeyError::NoName), "{nothing}");
+        }
     }
 
     #[test]
@@ -370,9 +383,11 @@ mod tests {
             assert!(!matches(typed, &row), "{typed}");
         }
         assert!(!matches("nft_do_chain [nf_tables]", &symbol(0x7d, None)));
-        for wrong in ["x+", "x+7d", "x+0x", "x+0x+7", "x+0xg", "+0x7d", "x+0x7d extra"] {
-            assert!(Choice::function(wrong).is_err(), "{wrong}");
+        for wrong in ["x+", "x+7d", "x+0x", "x+0x+7", "x+0xg", "x+0x7d extra"] {
+            let error = Choice::function(wrong).unwrap_err();
+            assert!(matches!(error, KeyError::NoOffset(_)), "{wrong}: {error}");
         }
+        assert_eq!(Choice::function("+0x7d"), Err(KeyError::NoName));
         let reason = |typed: &str| Choice::reason(typed).unwrap().value.matches("NO_SOCKET");
         for typed in ["NO_SOCKET", "(NO_SOCKET)", "skb_drop_reason_no_socket", " no_* "] {
             assert!(reason(typed), "{typed}");

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use dropwatch_common::filter::{ANY, Protocol};
+use thiserror::Error;
 
 use self::number::{DCCP, GRE, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
 use super::near::{did_you_mean, near};
@@ -89,12 +90,31 @@ pub fn of_group(ethertype: u16, above: u16) -> Term {
     }
 }
 
+/// Why a text names no protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ProtocolError {
+    /// Less than four digits of hexadecimal: somebody may mean the number above IP, 0x06 for TCP.
+    #[error(
+        "ethertypes have four digits: write {number} for {} above IP, {number:#06x} for an \
+         ethertype",
+        transport(*number)
+    )]
+    Ambiguous { number: u8 },
+    /// With names that look like it.
+    #[error(
+        "not a protocol such as tcp, udp, icmp, icmpv6, sctp, arp, ip, ipv6, an IP protocol \
+         number or an ethertype such as 0x88cc{}",
+        did_you_mean(near)
+    )]
+    Unknown { near: Vec<&'static str> },
+}
+
 /// What somebody means by `tcp`, `arp`, `ip`, `ipv6`, `132` (a number above IP) or `0x88cc` (an
 /// ethertype).
 ///
 /// # Errors
-/// What may be written.
-pub fn parse(text: &str) -> Result<Protocol, String> {
+/// It is none of these, or may be two of them.
+pub fn parse(text: &str) -> Result<Protocol, ProtocolError> {
     let text = text.to_ascii_lowercase();
     let above = |number| Protocol { network: 0, transport: u16::from(number) };
     let ethertype = |network| Protocol { network, transport: ANY };
@@ -117,26 +137,14 @@ pub fn parse(text: &str) -> Result<Protocol, String> {
     if let Some(hex) = text.strip_prefix("0x")
         && let Ok(number @ 1..) = u16::from_str_radix(hex, 16)
     {
-        // Somebody may well mean the number above IP, 0x06 for TCP.
-        if let (1..4, Ok(above)) = (hex.len(), u8::try_from(number)) {
-            return Err(format!(
-                "ethertypes have four digits: write {number} for {} above IP, {number:#06x} for an \
-                 ethertype",
-                transport(above)
-            ));
+        if let (1..4, Ok(number)) = (hex.len(), u8::try_from(number)) {
+            return Err(ProtocolError::Ambiguous { number });
         }
         return Ok(ethertype(number));
     }
     // As reports print one without a name.
     let number = text.strip_prefix("ip-proto-").unwrap_or(&text);
-    number.parse().map(above).map_err(|_| {
-        let near = near(&text, names());
-        format!(
-            "not a protocol such as tcp, udp, icmp, icmpv6, sctp, arp, ip, ipv6, an IP protocol \
-             number or an ethertype such as 0x88cc{}",
-            did_you_mean(&near)
-        )
-    })
+    number.parse().map(above).map_err(|_| ProtocolError::Unknown { near: near(&text, names()) })
 }
 
 /// Every name that [`parse`] takes.
@@ -178,13 +186,18 @@ mod tests {
         assert_eq!(parse("ip"), Ok(Protocol { network: IPV4, transport: ANY }));
         assert_eq!(parse("253"), Ok(Protocol { network: 0, transport: 253 }));
         assert_eq!(parse("0x0006"), Ok(Protocol { network: 6, transport: ANY }));
-        assert!(parse("0x06").unwrap_err().contains("write 6 for tcp"));
-        assert!(parse("0x3a").unwrap_err().contains("write 58 for icmpv6"));
-        for text in ["", "tpc", "256", "-1", "0x", "0x0", "0x10000", "tcp "] {
-            assert!(parse(text).is_err(), "{text}");
+        for (text, number, says) in
+            [("0x06", 6, "write 6 for tcp above IP, 0x0006"), ("0x3a", 58, "write 58 for icmpv6")]
+        {
+            let error = parse(text).unwrap_err();
+            assert_eq!(error, ProtocolError::Ambiguous { number });
+            assert!(error.to_string().contains(says), "{error}");
         }
-        assert!(parse("tpc").unwrap_err().ends_with(": did you mean tcp?"));
-        assert!(parse("UPD").unwrap_err().contains("udp"));
+        for text in ["", "tpc", "256", "-1", "0x", "0x0", "0x10000", "tcp "] {
+            assert!(matches!(parse(text), Err(ProtocolError::Unknown { .. })), "{text}");
+        }
+        assert!(parse("tpc").unwrap_err().to_string().ends_with(": did you mean tcp?"));
+        assert!(parse("UPD").unwrap_err().to_string().contains("udp"));
         for name in names() {
             assert!(parse(name).is_ok(), "{name}");
         }
