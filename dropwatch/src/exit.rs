@@ -36,7 +36,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The same of a run with a command.
+    /// Has a failure of a run with a command keep clear of the command's own exit status.
     pub fn in_run(self) -> Self {
         match self {
             Self::Threshold(_) => self,

@@ -1,6 +1,6 @@
 //! Opens recordings, compressed or not.
 //!
-//! What a recording is, its content tells and never its name: gzip (RFC 1952), Zstandard (RFC 8878),
+//! What a recording is, is decided by its content and never by its name: gzip (RFC 1952), Zstandard (RFC 8878),
 //! or text. It may be several of these one behind the other, as `cat` joins what a log rotation has
 //! compressed.
 //!
@@ -8,7 +8,7 @@
 //! decoded while it is read, into a window of bounded size ([`ruzstd::decoding::DEFAULT_MAX_WINDOW_SIZE`],
 //! which is what zstd itself uses without `--long`, and 32 KiB for gzip); a bound on lines is up to
 //! whoever reads them. What came before the place where it is cut off or damaged is read, and then
-//! an error tells of it.
+//! reading fails.
 
 use std::{
     error::Error,
@@ -26,7 +26,7 @@ use ruzstd::decoding::{
 
 use crate::exit::Failure;
 
-/// Bytes that tell what follows.
+/// First bytes of a recording or of a part of it, which say how it is compressed.
 const MAGIC: usize = 4;
 /// A last block without content, and a checksum: the end of a frame that has lost its own.
 const END_OF_FRAME: [u8; 7] = [1, 0, 0, 0, 0, 0, 0];
@@ -167,9 +167,9 @@ impl Read for ZstdFrame {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
-        let (told, is) =
+        let (stored, computed) =
             (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum());
-        match told.is_some() && told != is {
+        match stored.is_some() && stored != computed {
             true => Err(damaged("zstd", &"its checksum is another")),
             false => Ok(0),
         }

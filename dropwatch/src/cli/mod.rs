@@ -167,7 +167,7 @@ pub enum CompletedKind {
     Topic,
 }
 
-/// A run that ends when told to.
+/// How often a run reports, and when it ends.
 #[derive(Debug, Args)]
 pub struct Watch {
     #[command(flatten)]
@@ -190,7 +190,7 @@ pub struct PaceArgs {
     pub interval: Duration,
 }
 
-/// What to count, and where to tell of it.
+/// What to count, and where the reports go.
 #[derive(Debug, Args)]
 pub struct What {
     /// Show the call paths of sampled drops under each location
@@ -306,7 +306,7 @@ impl Cli {
         parsed.map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 let page = error.render().ansi().to_string();
-                // Nobody is left to be told that nobody reads it.
+                // Standard output has no reader any more, so nobody would see a message.
                 let _unread = medium.write(&page, &mut io::stdout());
                 std::process::exit(exit::OK.into())
             }
@@ -319,16 +319,16 @@ impl Cli {
 fn one_line(message: &str) -> String {
     let mut lines = message.lines().map(str::trim);
     let error = lines.next().unwrap_or_default();
-    let mut told = error.strip_prefix("error: ").unwrap_or(error).to_owned();
+    let mut message = error.strip_prefix("error: ").unwrap_or(error).to_owned();
     let listed: Vec<&str> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
     if !listed.is_empty() {
-        told = format!("{told} {}", listed.join(" "));
+        message = format!("{message} {}", listed.join(" "));
     }
     // That an unknown option could be a value is true, and helps nobody who has mistyped one.
     let tip = |line: &&str| !line.starts_with("to pass ");
     match lines.filter_map(|line| line.strip_prefix("tip: ")).find(tip) {
-        Some(tip) => format!("{told} ({tip}; see --help)"),
-        None => format!("{told} (see --help)"),
+        Some(tip) => format!("{message} ({tip}; see --help)"),
+        None => format!("{message} (see --help)"),
     }
 }
 
@@ -342,8 +342,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_command_line_is_told_in_one_line() {
-        for (args, told) in [
+    fn a_wrong_command_line_is_reported_in_one_line() {
+        for (args, expected) in [
             (
                 &["--jsn"][..],
                 "unexpected argument '--jsn' found (a similar argument exists: '--json'; see --help)",
@@ -365,7 +365,7 @@ mod tests {
             ),
         ] {
             let error = Cli::try_parse_from(["dropwatch"].iter().chain(args)).expect_err("wrong");
-            assert_eq!(one_line(&error.render().to_string()), told);
+            assert_eq!(one_line(&error.render().to_string()), expected);
         }
     }
 
@@ -390,7 +390,7 @@ mod tests {
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
             assert_eq!(command(args), Ok(words), "{args:?}");
         }
-        for (args, told) in [
+        for (args, expected) in [
             (&["--fail-ovr", "0", "--", "id"][..], "a similar argument exists: '--fail-over'"),
             (&["--fail-ovr=0", "id"], "a similar argument exists: '--fail-over'"),
             (
@@ -401,7 +401,7 @@ mod tests {
             (&["-1", "id"], "unexpected argument '-1' found (see --help)"),
         ] {
             let error = command(args).expect_err("wrong");
-            assert!(error.contains(told), "{args:?}: {error}");
+            assert!(error.contains(expected), "{args:?}: {error}");
         }
     }
 }

@@ -36,7 +36,7 @@ fn values(kind: CompletedKind, table: &KnowledgeTable, root: &HostRoot) -> BTree
     let explained = || table.entries.iter().flat_map(|entry| entry.reasons.iter().cloned());
     match kind {
         CompletedKind::Reason => match reasons(root) {
-            // A kernel without any, or one that does not tell them to whoever calls.
+            // A kernel without any, or one that does not show them to this user.
             none if none.is_empty() => explained().collect(),
             reasons => reasons.into_iter().collect(),
         },

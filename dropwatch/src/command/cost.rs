@@ -47,8 +47,8 @@ pub fn measure(duration: Duration, terminal: Terminal) -> Result<(), Failure> {
     let mut names = HostNames::open(&root);
     let prepared = Prepared::new()?;
     let offsets = names.offsets().unwrap_or(Offsets::NONE);
-    let wanted = Requested { offsets, samples: true, ..Requested::default() };
-    let mut probe = prepared.attach(&wanted)?;
+    let requested = Requested { offsets, samples: true, ..Requested::default() };
+    let mut probe = prepared.attach(&requested)?;
 
     verbose::to_stderr(&format!("measuring for {duration:?}, while others drop packets"));
     let measuring = measure_run_time().context("the kernel does not measure programs")?;

@@ -40,7 +40,7 @@ pub fn watch(settings: Top) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    // What is told on standard error would spoil the picture: it comes after it.
+    // Messages on standard error would spoil the picture, so they are held back until it is gone.
     verbose::hold();
     // Restores the terminal in a panic, too.
     let terminal = ratatui::try_init().context("cannot use the terminal");
@@ -177,21 +177,21 @@ impl TopUser {
 
 /// Keys as they are pressed; `None` stands for a new size of the screen.
 fn keys() -> UnboundedReceiver<io::Result<Option<Key>>> {
-    let (tell, keys) = unbounded_channel();
+    let (sender, keys) = unbounded_channel();
     // Reading a terminal cannot be waited for together with other things.
     thread::spawn(move || {
         loop {
-            let told = match event::read() {
+            let sent = match event::read() {
                 Ok(event) => match meaning(&event) {
-                    Some(meaning) => tell.send(Ok(meaning)),
+                    Some(meaning) => sender.send(Ok(meaning)),
                     None => continue,
                 },
                 Err(error) => {
-                    let _gone = tell.send(Err(error));
+                    let _gone = sender.send(Err(error));
                     return;
                 }
             };
-            if told.is_err() {
+            if sent.is_err() {
                 return;
             }
         }

@@ -222,11 +222,11 @@ impl<'a> Rows<'a> {
         known.chain(Some((None, unknown)).filter(|(_, rows)| !rows.is_empty())).collect()
     }
 
-    /// What the sampled packets of the largest row have in common, of the rows that tell.
+    /// What the sampled packets of the largest row have in common, of the rows whose samples show flows.
     pub fn flow(&self) -> Option<&'a Flow> {
-        let told =
+        let shown =
             |row: &&'a Location| Some((row.count, &row.details.as_ref()?.flow.as_ref()?.flow));
-        self.0.iter().filter_map(told).max_by_key(|(count, _)| *count).map(|(_, flow)| flow)
+        self.0.iter().filter_map(shown).max_by_key(|(count, _)| *count).map(|(_, flow)| flow)
     }
 
     /// The sampled packet of the largest row that shows where one was going: what varies among the
@@ -256,7 +256,7 @@ impl<'a> Rows<'a> {
         namespace.netns().map_or_else(|| Self(Vec::new()), |netns| self.of_netns(netns.inum))
     }
 
-    /// The port that more than half of their packets were for, as far as samples tell.
+    /// The port that more than half of their packets were for, as far as samples show.
     pub fn port(&self) -> Option<u16> {
         self.most(|details| {
             let pattern = details.flow.as_ref().filter(|flow| !flow.varies(Field::DstPort))?;
@@ -277,19 +277,19 @@ impl<'a> Rows<'a> {
         self.most(|details| details.owner.as_ref().map(|fact| (&fact.is, fact.share)))
     }
 
-    /// What samples `tell` of more than half of the drops.
-    fn most<T: PartialEq>(&self, tell: impl Fn(&'a Details) -> Option<(T, f64)>) -> Option<T> {
-        let mut told: Vec<(T, f64)> = Vec::new();
+    /// The value that `of` gives for more than half of the drops, as samples share them out.
+    fn most<T: PartialEq>(&self, of: impl Fn(&'a Details) -> Option<(T, f64)>) -> Option<T> {
+        let mut sums: Vec<(T, f64)> = Vec::new();
         for row in &self.0 {
-            let Some((what, share)) = row.details.as_ref().and_then(&tell) else { continue };
+            let Some((what, share)) = row.details.as_ref().and_then(&of) else { continue };
             let drops = share * row.count as f64;
-            match told.iter_mut().find(|(known, _)| *known == what) {
+            match sums.iter_mut().find(|(known, _)| *known == what) {
                 Some((_, sum)) => *sum += drops,
-                None => told.push((what, drops)),
+                None => sums.push((what, drops)),
             }
         }
         let half = self.count() as f64 / 2.0;
-        told.into_iter().find(|(_, drops)| *drops > half).map(|(what, _)| what)
+        sums.into_iter().find(|(_, drops)| *drops > half).map(|(what, _)| what)
     }
 
     /// Interfaces that the samples name, with the drops of their rows, the most first.

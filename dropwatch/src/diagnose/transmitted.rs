@@ -1,7 +1,7 @@
-//! Sent packets that their driver frees as if it dropped them, where the function alone cannot tell.
+//! Sent packets that their driver frees as if it dropped them, where the function alone cannot show which.
 //!
 //! A driver that frees in an interrupt leaves it to `net_tx_action` (net/core/dev.c), sent packets
-//! and dropped ones alike, and some functions of drivers free both. The devices tell: each counts
+//! and dropped ones alike, and some functions of drivers free both. The devices decide: each counts
 //! what it has sent. Where those that the samples of a row name sent as many packets as the row
 //! counts, and counted neither an error nor a drop, the row is transmit completion.
 

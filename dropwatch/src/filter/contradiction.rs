@@ -44,9 +44,9 @@ pub fn check(
     netns: &[NetnsId],
     typed: &[String],
 ) -> Result<Vec<String>, String> {
-    let places = packets.netns.iter().zip(netns);
-    let places: Vec<Choice<&NetnsId>> =
-        places.map(|(choice, place)| Choice { exclude: choice.exclude, value: place }).collect();
+    let namespaces = packets.netns.iter().zip(netns);
+    let namespaces: Vec<Choice<&NetnsId>> =
+        namespaces.map(|(choice, id)| Choice { exclude: choice.exclude, value: id }).collect();
     let mut rest = typed;
     let mut next = |length: usize| {
         let (own, others) = rest.split_at(length.min(rest.len()));
@@ -55,7 +55,7 @@ pub fn check(
     };
     let reasons = next(keys.reasons.len());
     let symbols = next(keys.symbols.len());
-    let namespaces = next(places.len());
+    let typed_netns = next(namespaces.len());
     let interfaces = next(packets.iface.len());
     let protocol = next(packets.protocol.len());
     let host = next(packets.host.len());
@@ -70,7 +70,7 @@ pub fn check(
     for (function, typed) in keys.symbols.iter().zip(symbols) {
         everything(function.exclude && function.value.is_everything(), typed)?;
     }
-    notices.extend(within(&places, namespaces, PartialEq::eq)?);
+    notices.extend(within(&namespaces, typed_netns, PartialEq::eq)?);
     notices.extend(within(&packets.iface, interfaces, PartialEq::eq)?);
 
     let (protocols, hosts, ports) = (&packets.protocol, &packets.host, &packets.port);
@@ -106,10 +106,10 @@ pub fn check(
     Ok(notices)
 }
 
-/// What tells a namespace from others: its number, or its name while it has none.
+/// What identifies a namespace: its number, or its name while it has none.
 pub type NetnsId = (Option<u32>, String);
 
-/// Looks among the values of one option for those that others of it exclude; `covers` tells whether
+/// Looks among the values of one option for those that others of it exclude; `covers` says whether
 /// all that its second argument matches is matched by its first.
 fn within<T: Clone>(
     choices: &[Choice<T>],
@@ -120,8 +120,8 @@ fn within<T: Clone>(
     let vain = in_vain(choices, |own| {
         own.iter().any(|choice| !choice.exclude && !excluded(&choice.value))
     });
-    let wanted = choices.iter().filter(|choice| !choice.exclude).count();
-    if wanted > 0 && vain.len() == wanted {
+    let selected = choices.iter().filter(|choice| !choice.exclude).count();
+    if selected > 0 && vain.len() == selected {
         return Err(nothing(typed));
     }
     let excluding = excluding(choices, typed);
@@ -138,12 +138,12 @@ fn everything(excluded: bool, typed: &str) -> Result<(), String> {
     if excluded { Err(format!("{typed} excludes every drop")) } else { Ok(()) }
 }
 
-/// Indices of the values wanted that let nothing through where they stand alone, beside all that are
+/// Indices of the selecting values that let nothing through where they stand alone, beside all that are
 /// excluded.
 fn in_vain<T: Clone>(choices: &[Choice<T>], possible: impl Fn(&[Choice<T>]) -> bool) -> Vec<usize> {
     let excluded: Vec<_> = choices.iter().filter(|choice| choice.exclude).cloned().collect();
-    let wanted = choices.iter().enumerate().filter(|(_, choice)| !choice.exclude);
-    let in_vain = wanted.filter(|(_, choice)| {
+    let selecting = choices.iter().enumerate().filter(|(_, choice)| !choice.exclude);
+    let in_vain = selecting.filter(|(_, choice)| {
         let mut alone = excluded.clone();
         alone.push((*choice).clone());
         !possible(&alone)
@@ -207,12 +207,12 @@ fn is_possible(
 
 /// Whether `protocols` let packets of one through.
 fn is_let(protocols: &[Choice<Protocol>], network: u16, transport: u16) -> bool {
-    let is = |wanted: &Protocol| {
-        (wanted.network == 0 || wanted.network == network)
-            && (wanted.transport == ANY || wanted.transport == transport)
+    let is = |selected: &Protocol| {
+        (selected.network == 0 || selected.network == network)
+            && (selected.transport == ANY || selected.transport == transport)
     };
-    let mut wanted = protocols.iter().filter(|choice| !choice.exclude).peekable();
-    (wanted.peek().is_none() || wanted.any(|choice| is(&choice.value)))
+    let mut selecting = protocols.iter().filter(|choice| !choice.exclude).peekable();
+    (selecting.peek().is_none() || selecting.any(|choice| is(&choice.value)))
         && !protocols.iter().any(|choice| choice.exclude && is(&choice.value))
 }
 
@@ -222,16 +222,16 @@ fn is_passed_without<T>(choices: &[Choice<T>]) -> bool {
 }
 
 /// Whether any number of `space` is let through. A packet has two of them, of which one suffices to
-/// be wanted, and one to be excluded: it passes only if one with the better of them twice does.
+/// be selected, and one to be excluded: it passes only if one with the better of them twice does.
 fn leaves_any(choices: &[Choice<Range>], space: Range) -> bool {
     let ranges =
         |exclude| choices.iter().filter(move |it| it.exclude == exclude).map(|it| it.value);
-    let is_wanted = |number| is_passed_without(choices) || ranges(false).any(|it| it.has(number));
-    // What is left, if anything, begins where something wanted does or something excluded ends.
+    let is_selected = |number| is_passed_without(choices) || ranges(false).any(|it| it.has(number));
+    // What is left, if anything, begins where something selected does or something excluded ends.
     let starts = ranges(false).map(|range| range.first.max(space.first));
     let ends = ranges(true).filter_map(|range| range.last.checked_add(1));
     starts.chain(ends).chain([space.first]).any(|number| {
-        space.has(number) && is_wanted(number) && !ranges(true).any(|range| range.has(number))
+        space.has(number) && is_selected(number) && !ranges(true).any(|range| range.has(number))
     })
 }
 
@@ -335,9 +335,9 @@ mod tests {
             "--proto ip --proto icmpv6 --host fd00::1 --port 80",
             "--host !0.0.0.0/0 --proto icmp",
         ] {
-            let told = checked(line).unwrap_err();
+            let error = checked(line).unwrap_err();
             let last = line.rsplit("--").next().unwrap();
-            assert!(told.contains(last), "{line}: {told}");
+            assert!(error.contains(last), "{line}: {error}");
         }
     }
 
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_in_vain_is_told() {
+    fn a_value_in_vain_gives_a_notice() {
         for (line, notice) in [
             ("--proto tcp --proto icmp --port 80", "--proto icmp counts nothing beside --port 80"),
             (

@@ -21,8 +21,8 @@ const SOFTNET: [(&str, usize); 4] =
 /// (`neigh_table_init()` in `net/core/neighbour.c`).
 const NEIGHBOURS: [&str; 2] = ["arp_cache", "ndisc_cache"];
 
-/// Whether somebody wants to know of a counter, by its group and name. Most are nobody's business,
-/// and cost more to keep than to read.
+/// Whether to keep a counter, by its group and name. Most are of no use to any rule, and keeping
+/// one costs more than reading it.
 type Selected<'a> = &'a dyn Fn(&str, &str) -> bool;
 
 /// Counters of the namespace of this process, and of all CPUs together. What a host lacks (IPv6

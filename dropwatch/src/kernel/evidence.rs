@@ -5,10 +5,10 @@
 //! `CAP_SYS_ADMIN` to enter it, no `CAP_NET_ADMIN` for connection tracking) is missing, and then the
 //! rules that would need it find nothing.
 //!
-//! Counters are read of every namespace, since losses are told apart by what they did in the
+//! Counters are read of every namespace, since a loss is known by what its counter did in the
 //! interval. One that has been quiet (no samples, no losses) is looked into every five seconds, also
 //! where reports come more often: each costs some tenths of a millisecond, mostly of the kernel's,
-//! and what is counted there without a drop event is then told up to so much later, once. Settings
+//! and what is counted there without a drop event is then reported up to so much later, once. Settings
 //! are read only where there are losses or sampled drops; the contents of a conntrack table only
 //! when it is full, by a thread of its own; listening sockets only where an accept queue has
 //! overflowed.

@@ -259,7 +259,7 @@ impl Opened {
     }
 }
 
-/// What the kernel's own BTF tells.
+/// What the kernel's own BTF says.
 struct Vmlinux {
     reasons: Option<Reasons>,
     /// Arguments of `skb:kfree_skb`.

@@ -277,7 +277,7 @@ impl Namespaces {
     }
 }
 
-/// The link that tells the network namespace of a process, by its number or `self`.
+/// The link that leads to the network namespace of a process, by its number or `self`.
 fn link(process: &str) -> String {
     format!("proc/{process}/ns/net")
 }
@@ -479,7 +479,7 @@ mod tests {
         assert_eq!(Namespaces::new(&here).interface(inum, 1).as_deref(), Some("lo"));
         assert_eq!(Namespaces::new(&here).interface(inum, u32::MAX), None);
 
-        // Not to be entered, since the link leads nowhere: the tables of the process tell.
+        // Not to be entered, since the link leads nowhere: the tables of the process show it.
         host.process(80, "web", 77);
         host.write("proc/80/net/dev_mcast", "3    veth0           1     0     01005e000001\n");
         let mut namespaces = Namespaces::new(&host.root());

@@ -67,7 +67,7 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
     }
 }
 
-/// The first field that is missing of those that tell `parts` of a packet (bits of
+/// The first field that is missing of those that lead to `parts` of a packet (bits of
 /// [`dropwatch_common::filter::part`]).
 pub fn missing(offsets: &Offsets, parts: u32) -> Option<&'static str> {
     let namespace = [

@@ -1,6 +1,6 @@
 //! Which process holds a socket, by the socket's inode number.
 //!
-//! The kernel tells only through the links in `/proc/PID/fd`. Reading them needs `CAP_SYS_PTRACE`
+//! The kernel shows it only through the links in `/proc/PID/fd`. Reading them needs `CAP_SYS_PTRACE`
 //! for a process that holds capabilities or belongs to another user, and `CAP_DAC_READ_SEARCH` to
 //! list the folders of other users (`proc_fd_permission`, fs/proc/fd.c). All processes are looked
 //! at once a report at most, for all sockets that were asked about.
@@ -67,7 +67,7 @@ impl Owners {
     }
 
     /// Looks for the owners of all `inodes` together, which takes one pass over the processes;
-    /// [`Owners::owner`] then tells each.
+    /// [`Owners::owner`] then returns each.
     pub fn find(&mut self, inodes: impl IntoIterator<Item = u64>) {
         let mut sought = HashSet::new();
         let room = MAX_SOCKETS.saturating_sub(self.known.len());

@@ -13,12 +13,12 @@ pub struct Status {
     pub reasons: ReasonSource,
     pub tracefs: Tracefs,
     pub events: Events,
-    /// Arguments of the raw tracepoint `kfree_skb`, from BTF; `None` where BTF does not tell.
+    /// Arguments of the raw tracepoint `kfree_skb`, from BTF; `None` where BTF does not say.
     pub kfree_skb_args: Option<usize>,
 }
 
-/// Which losses this kernel makes drop events of, as the names of its reasons tell; `None` where
-/// nothing tells their names.
+/// Which losses this kernel makes drop events of, as the names of its reasons show; `None` where
+/// nothing gives their names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Events {
     /// What TCP drops itself: data without room, out of window, out of order.
@@ -74,7 +74,7 @@ pub enum ReasonSource {
     },
     /// The kernel gives no reasons.
     Absent,
-    /// Nothing tells their names.
+    /// Nothing gives their names.
     Unnamed { btf: String, tracefs: String },
 }
 

@@ -22,11 +22,11 @@ const NAMES: &str = "run/netns";
 /// What of the machine can be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Surroundings {
-    /// Whether `/proc` shows every process of the machine; `None` where that cannot be told.
+    /// Whether `/proc` shows every process of the machine; `None` where that cannot be found out.
     pub all_processes: Option<bool>,
     /// Whether the calling thread is in the machine's first network namespace.
     pub first_netns: bool,
-    /// Whether the names of `ip netns` are those that PID 1 has; `None` where that cannot be told.
+    /// Whether the names of `ip netns` are those that PID 1 has; `None` where that cannot be found out.
     pub names_of_host: Option<bool>,
 }
 

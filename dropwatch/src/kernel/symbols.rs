@@ -25,7 +25,7 @@ use super::{
     modules::Modules,
 };
 
-/// Longest reach of a symbol of generated code, bytes. The kernel tells no size of a BPF program
+/// Longest reach of a symbol of generated code, bytes. The kernel gives no size of a BPF program
 /// here; the largest in use, of some ten thousand instructions, take about this much, and what
 /// lies further on is another allocation whose owner has no name.
 pub const MAX_GENERATED: u64 = 128 << 10;
@@ -116,7 +116,7 @@ impl SymbolTable {
     /// address, or a function's own start, so nothing may be subtracted.
     ///
     /// Between two readings a module can drop packets and go. Where the newest reading has no
-    /// module at the address, the one before tells; where another one has come, either may be
+    /// module at the address, the one before decides; where another one has come, either may be
     /// meant, and nothing is shown. Generated code comes last: only its nearness speaks for it.
     pub fn resolve(&self, address: u64) -> Option<Resolved<'_>> {
         if self.is_core_text(address) {

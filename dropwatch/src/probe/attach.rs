@@ -155,7 +155,7 @@ pub struct Prepared {
 
 impl Prepared {
     /// # Errors
-    /// Where this kernel cannot do at all. What it refuses is for [`Prepared::attach`] to tell.
+    /// Where this kernel cannot do at all. What it refuses is reported by [`Prepared::attach`].
     pub fn new() -> Result<Self, AttachError> {
         // EPERM here is for the candidates to report: only a clear "no" is a kernel too old.
         if let Ok(false) = is_map_supported(MapType::RingBuf) {
@@ -305,7 +305,7 @@ impl Probe {
     }
 
     /// Bytes that the maps take in the kernel, for all CPUs that can be; `None` where it does not
-    /// tell.
+    /// report them.
     pub fn kernel_memory(&self) -> Option<u64> {
         self.memory
     }

@@ -136,7 +136,7 @@ impl Linked {
         })
     }
 
-    /// Bytes that the maps take in the kernel, where it tells.
+    /// Bytes that the maps take in the kernel; `None` where it does not report them.
     pub(super) fn memory(&self) -> Option<u64> {
         self.maps.values().map(|map| info::read(&map.fd).ok()?.memory()).sum()
     }

@@ -72,7 +72,7 @@ pub struct Grouping {
 }
 
 impl Grouping {
-    /// Whether the counters of the locations tell it, which each CPU has for itself.
+    /// Whether the counters of the locations suffice for it, since each CPU has its own.
     pub fn of_places(&self) -> bool {
         self.by_cpu && self.parts == 0
     }

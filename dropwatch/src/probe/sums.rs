@@ -8,7 +8,7 @@ use super::{cpus::Cpus, plan::Grouping};
 
 type GroupSums = HashMap<(Group, Option<u32>), u64>;
 
-/// The one group of drops that are told apart by nothing but their CPU.
+/// The one group that every drop is in where only CPUs are distinguished.
 const EVERY: Group = Group { known: 1, netns: 0, ifindex: 0, network: 0, transport: 0 };
 
 /// Sums of one reading. Pure; slices are in the order of the CPUs.

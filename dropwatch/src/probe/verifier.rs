@@ -12,7 +12,7 @@ const ROOM: usize = 8 << 20;
 /// Lines before the last that are shown: the state of the registers, and the instruction.
 const LINES: usize = 8;
 
-/// Has the program refused once more, and returns the part of what the verifier says that tells why.
+/// Has the program refused once more, and returns the part of the verifier's log that says why.
 pub(super) fn ask(program: &str, code: &[bpf_insn], license: &CStr) -> Vec<String> {
     let mut log = vec![0; ROOM];
     // It was refused a moment ago.

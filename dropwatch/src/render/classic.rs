@@ -10,14 +10,14 @@
 //!
 //! That script counts by address and prints the symbol alone, without offset, module or padding;
 //! where it has no symbol, it prints the bare address. It has no place for notices and losses, which
-//! the caller reports elsewhere, nor for what samples tell.
+//! the caller reports elsewhere, nor for details from samples.
 
 use std::io;
 
 use super::{BEGIN, Medium, Renderer, STOP, words::symbol};
 use crate::report::model::{Line, Location};
 
-/// Renders reports as the SystemTap script does. Wants a view that merges reasons.
+/// Renders reports as the SystemTap script does. Needs a view that merges reasons.
 #[derive(Clone, Copy, Debug)]
 pub struct Classic {
     medium: Medium,

@@ -41,7 +41,7 @@ const NEARLY_FULL: f64 = 0.9;
 const ROW: &str = "     ";
 /// How far in goes on what a screen has no room for, columns.
 const REST: usize = 7;
-/// What the names of all its settings begin with; told once.
+/// What the names of all its settings begin with; shown once.
 const PREFIX: &str = "nf_conntrack_";
 
 /// Writes pages for people.
@@ -206,7 +206,7 @@ fn memory(stats: &ConntrackStats) -> Vec<String> {
     ]
 }
 
-/// What a counter tells, in as few words as fit beside it.
+/// What a counter means, in as few words as fit beside it.
 fn meaning(counter: ConntrackCounter) -> &'static str {
     match counter {
         ConntrackCounter::Drop => "packets dropped: no entry for them",

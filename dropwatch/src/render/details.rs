@@ -1,4 +1,4 @@
-//! What samples tell about a row, as the lines under it in the text format.
+//! The details of a row from its samples, as the lines under it in the text format.
 //!
 //! ```text
 //! 4500 packets dropped at nf_hook_slow+0x7d (NETFILTER_DROP) 81.8%
@@ -107,7 +107,7 @@ fn flow(pattern: &Pattern) -> (String, Option<String>) {
         protocol += &format!(" vlan {vlan}");
     }
     let varies = |field| pattern.varies(field);
-    // A kind that varies is left out: a lone star after a port would tell nobody what varies.
+    // A kind that varies is left out: a lone star after a port would not show what varies.
     let mut last = kind.as_ref().map_or(String::new(), |kind| format!(" {}", label(kind)));
     if *fragment {
         last.push_str(" fragment");

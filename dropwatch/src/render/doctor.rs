@@ -56,7 +56,7 @@ pub struct Section {
 /// Width of the column that names the checks.
 const WHAT: usize = 27;
 
-/// How far in details are, and the lines that tell a cost.
+/// How far in details are, and the lines that say what something costs.
 const DETAIL: usize = 2 + 4 + 2 + WHAT + 1;
 const COST: usize = 10;
 

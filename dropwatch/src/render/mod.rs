@@ -46,7 +46,7 @@ const BEGIN: &str = "Monitoring for dropped packets";
 /// Last line of every run, as SystemTap's dropwatch.stp prints it.
 const STOP: &str = "Stopping dropped packet monitor";
 
-/// Rows that the text format shows unless told otherwise.
+/// Rows that the text format shows by default.
 pub const TEXT_TOP: usize = 10;
 
 /// Turns lines into one output format.

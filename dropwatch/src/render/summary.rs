@@ -157,7 +157,7 @@ fn finding(
         drops => format!("; explains {drops} drops"),
     };
     let before = if found.before { "; before the command, too" } else { "" };
-    let told = format!("{:INDENT$}{when}{explains}{before}", "");
-    lines.extend(wrap_hanging(&told, INDENT, medium.width()).iter().map(|line| paint(WEAK, line)));
+    let line = format!("{:INDENT$}{when}{explains}{before}", "");
+    lines.extend(wrap_hanging(&line, INDENT, medium.width()).iter().map(|line| paint(WEAK, line)));
     lines
 }

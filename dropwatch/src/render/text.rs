@@ -71,13 +71,13 @@ impl Text {
     }
 
     fn start(&self, start: &Start) -> Vec<String> {
-        let told =
+        let labelled =
             |word: &str, text: &str| self.row(format!("{word}: {}", clean(text)), word.len() + 2);
         let mut lines = vec![BEGIN.to_owned()];
         if !start.filters.is_empty() {
-            lines.extend(told("Only", &start.filters.join(" ")));
+            lines.extend(labelled("Only", &start.filters.join(" ")));
         }
-        lines.extend(start.notices.iter().flat_map(|notice| told("Note", notice)));
+        lines.extend(start.notices.iter().flat_map(|notice| labelled("Note", notice)));
         lines
     }
 
@@ -149,12 +149,12 @@ impl Text {
         lines
     }
 
-    /// What samples tell, `indent` columns in.
+    /// The details of a row from its samples, `indent` columns in.
     fn details(&self, row: &Location, indent: usize) -> Vec<String> {
         let room = self.medium().width().saturating_sub(indent);
-        let told = row.details.as_ref();
-        let facts = told.map(|told| details::lines(told, room, row.stacks.is_empty()));
-        let tree = tree::lines(&row.stacks, told, room);
+        let details = row.details.as_ref();
+        let facts = details.map(|details| details::lines(details, room, row.stacks.is_empty()));
+        let tree = tree::lines(&row.stacks, details, room);
         let lines = facts.unwrap_or_default().into_iter().chain(tree);
         lines.map(|line| format!("{:indent$}{}", "", paint(WEAK, line))).collect()
     }

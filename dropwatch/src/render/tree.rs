@@ -69,8 +69,8 @@ fn name(frame: &Frame) -> String {
     }
 }
 
-/// The lines of the tree, `width` columns wide unless a name is longer; what is not in it is told in
-/// the last one. Empty without paths.
+/// The lines of the tree, `width` columns wide unless a name is longer; the last one says what
+/// is not in it. Empty without paths.
 pub(super) fn lines(paths: &[CallPath], details: Option<&Details>, width: usize) -> Vec<String> {
     let mut root = Node::default();
     paths.iter().for_each(|path| root.add(path));
@@ -98,8 +98,8 @@ pub(super) fn lines(paths: &[CallPath], details: Option<&Details>, width: usize)
         && all > drawn
     {
         let (rest, plural) = (all - drawn, if all == 1 { "" } else { "s" });
-        let told = format!("({rest} of {all} sample{plural} on other paths, or unreadable ones)");
-        lines.extend(wrap(&told, width));
+        let line = format!("({rest} of {all} sample{plural} on other paths, or unreadable ones)");
+        lines.extend(wrap(&line, width));
     }
     lines
 }

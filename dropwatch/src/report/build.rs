@@ -211,7 +211,7 @@ impl Reporter {
         self.drops
     }
 
-    /// The devices that samples named in the last report, by row: more than its details tell, and
+    /// The devices that samples named in the last report, by row: more than its details show, and
     /// recorded nowhere.
     pub fn devices(&self) -> &[(Place, Vec<Device>)] {
         &self.devices
@@ -261,14 +261,14 @@ impl Reporter {
         names: &mut dyn Names,
     ) -> Groups {
         // What found no room at its location has been grouped all the same, unless it is those
-        // counters that tell the groups.
+        // counters that the groups are made of.
         let of_places = self.options.by.iter().all(|by| by.parts() == 0);
         let no_room = delta.lost.map_full.saturating_add(delta.lost.map_busy);
         let unlocated = if of_places { unlocated } else { unlocated.saturating_sub(no_room) };
         groups::between(&self.options.by, delta, &self.seen.groups, unlocated, interval, names)
     }
 
-    /// `row` with what the samples of `key` tell.
+    /// `row` with the details that the samples of `key` give.
     fn detailed(
         &self,
         row: Location,

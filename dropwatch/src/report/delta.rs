@@ -19,8 +19,8 @@ pub struct Delta {
     /// Counters that fell or vanished.
     ///
     /// Counters of an attached program never fall, so anything but 0 is a fault of the reader. Such
-    /// a counter adds nothing here, neither a negative nor a huge number, and the fault is left to
-    /// the caller to tell.
+    /// a counter adds nothing here, neither a negative nor a huge number, and the caller reports
+    /// the fault.
     pub fallen: u64,
 }
 

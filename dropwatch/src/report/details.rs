@@ -20,7 +20,7 @@ use super::{
     flow::Flow,
     names::Names,
     number::share,
-    path::{before_location, telling},
+    path::{before_location, informative},
     pattern::pattern,
     place::Symbol,
     sample::Sample,
@@ -257,7 +257,7 @@ fn begin(
     before_location(&functions, name(sample.key.location).as_deref())
 }
 
-/// The callers that tell something; `None` where there is no call path, or none of it has a name.
+/// The callers that are worth showing; `None` where there is no call path, or none of it has a name.
 fn short_path(
     sample: &Sample,
     symbols: &mut HashMap<u64, Option<Symbol>>,
@@ -267,7 +267,7 @@ fn short_path(
     let callers = sample.stack.get(from + 1..)?;
     let mut name = |address: &u64| Some(symbol(*address, symbols, names)?.name.clone());
     let callers: Vec<_> = callers.iter().map(&mut name).collect();
-    Some(telling(&callers)).filter(|callers| !callers.is_empty())
+    Some(informative(&callers)).filter(|callers| !callers.is_empty())
 }
 
 fn frame(

@@ -1,4 +1,4 @@
-//! What samples tell about the drops at a location, as reports and recordings hold it.
+//! What samples show of the drops at a location, as reports and recordings hold it.
 //!
 //! Counts never rest on any of this. Everything here is of samples, and says of how many.
 
@@ -63,7 +63,7 @@ pub struct ProtocolName {
 }
 
 /// The functions that led to the drop: the nearest caller first, at most
-/// [`CALLERS`](super::path::CALLERS), without those that tell nothing.
+/// [`CALLERS`](super::path::CALLERS), without those that carry no information.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Callers {
     /// Null for a function without a name.
@@ -109,7 +109,7 @@ impl Pattern {
     }
 }
 
-/// A field of a [`Flow`] that can vary. The least telling come first.
+/// A field of a [`Flow`] that can vary. The least informative come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Field {
@@ -126,7 +126,7 @@ pub enum Field {
 /// One function of a call path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
-    /// Null where it cannot be told.
+    /// Null where it is unknown.
     pub symbol: Option<String>,
     /// Bytes from the start of `symbol`, of the return address.
     pub offset: Option<u64>,

@@ -145,7 +145,7 @@ impl Function {
         self.name.matches(name) || self.name.matches(base)
     }
 
-    /// Whether it matches every call that `other` does, as far as the names alone tell.
+    /// Whether it matches every call that `other` does, as far as the names alone show.
     pub fn covers(&self, other: &Self) -> bool {
         // A suffix of the compiler's is not part of what a function is called.
         let base = other.name.0.split_once('.').map_or("*", |(base, _)| base);
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_the_wanted_and_none_of_the_others() {
+    fn one_of_the_selected_and_none_of_the_excluded() {
         let hook = Some("nf_hook_slow.constprop.0");
         assert!(selects(&[], &[], None, None));
         assert!(selects(&["nf_hook_slow"], &[], hook, None));
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_name_is_neither_wanted_nor_excluded() {
+    fn what_has_no_name_is_neither_selected_nor_excluded() {
         assert!(!selects(&["*"], &[], None, None));
         assert!(selects(&["!tcp_*"], &["!NO_SOCKET"], None, None));
         for nothing in ["!", "", "SKB_DROP_REASON_", "()"] {

@@ -1,9 +1,9 @@
-//! Call paths: where they begin, and which callers tell a reader something.
+//! Call paths: where they begin, and which callers are worth showing.
 
 /// Most callers that a path is shortened to.
 pub const CALLERS: usize = 3;
 
-/// What the way to a drop passes through without telling anything about it: the wrappers of
+/// What the way to a drop passes through, whatever the cause: the wrappers of
 /// netfilter's hooks and of lists of packets, and the functions that free packets.
 const PLUMBING: &[&str] = &[
     "NF_HOOK",
@@ -97,19 +97,19 @@ pub fn before_location(frames: &[Option<&str>], location: Option<&str>) -> usize
 ///
 /// None are left out in between but plumbing, and none from beyond the kernel's errand. If that
 /// leaves nothing, the nearest caller stands for itself. Empty if no caller has a name.
-pub fn telling(callers: &[Option<String>]) -> Vec<Option<String>> {
+pub fn informative(callers: &[Option<String>]) -> Vec<Option<String>> {
     let errand = callers.iter().position(|name| name.as_deref().is_some_and(is_errand));
     let own = callers.get(..errand.unwrap_or(callers.len())).unwrap_or_default();
-    let mut telling: Vec<_> = own
+    let mut shown: Vec<_> = own
         .iter()
         .filter(|name| !name.as_deref().is_some_and(is_plumbing))
         .take(CALLERS)
         .cloned()
         .collect();
-    if telling.iter().all(Option::is_none) {
-        telling = callers.iter().find(|name| name.is_some()).cloned().into_iter().collect();
+    if shown.iter().all(Option::is_none) {
+        shown = callers.iter().find(|name| name.is_some()).cloned().into_iter().collect();
     }
-    telling
+    shown
 }
 
 #[cfg(test)]
@@ -119,7 +119,7 @@ mod tests {
     fn short(callers: &[&str]) -> Vec<String> {
         let name = |name: &&str| (!name.is_empty()).then(|| (*name).to_owned());
         let callers: Vec<_> = callers.iter().map(name).collect();
-        telling(&callers).into_iter().map(Option::unwrap_or_default).collect()
+        informative(&callers).into_iter().map(Option::unwrap_or_default).collect()
     }
 
     #[test]

@@ -25,7 +25,7 @@ const FIELDS: [Field; 6] =
 
 impl Field {
     /// How much a pattern loses when this varies. A source port is chosen by chance mostly; an
-    /// address tells whom to ask, and is worth both ports.
+    /// address says whom to ask, and is worth both ports.
     fn cost(self) -> u32 {
         match self {
             Self::SrcPort => 2,
@@ -83,9 +83,9 @@ pub fn pattern(flows: &BTreeMap<Flow, u64>, total: u64) -> Option<Pattern> {
         let mut flow = flows.keys().nth(first)?.clone();
         let varies: Vec<Field> = fields(mask).collect();
         varies.iter().for_each(|field| field.clear(&mut flow));
-        let tells = mask == 0 || flow.has_end();
+        let informs = mask == 0 || flow.has_end();
         let found = Pattern { flow, varies, share: share(weight, total) };
-        match (covers(weight, CLEAR), tells) {
+        match (covers(weight, CLEAR), informs) {
             (true, true) => return Some(found),
             (true, false) => return Some(plain.map_or(found, |(plain, _)| plain)),
             (false, true) => plain = Some((found, weight)),

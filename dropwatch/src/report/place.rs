@@ -1,4 +1,4 @@
-//! What tells places of drops apart: a call site and a reason, by their names.
+//! What identifies where and why packets were dropped: a call site and a reason, by their names.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ pub struct Reason {
 /// theirs in JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
-    /// Function that freed the packet; null where it cannot be told.
+    /// Function that freed the packet; null where it is unknown.
     pub symbol: Option<String>,
     /// Bytes from the start of `symbol`.
     pub offset: Option<u64>,

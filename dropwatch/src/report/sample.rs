@@ -31,7 +31,7 @@ pub struct Sample {
     pub length: u32,
     /// Ethertype.
     pub protocol: u16,
-    /// Whether connection tracking has an entry for it; `None` where the kernel does not tell.
+    /// Whether connection tracking has an entry for it; `None` where the kernel does not say.
     pub conntrack: Option<bool>,
     /// Inode of its socket.
     pub socket: Option<u64>,
@@ -47,7 +47,7 @@ pub struct Sample {
     pub network: Option<usize>,
 }
 
-/// Two clocks read at one moment: tells when, on the wall, something in the kernel happened.
+/// Two clocks read at one moment, which give the wall-clock time of what happened in the kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock {
     /// When the run began (`CLOCK_MONOTONIC`, nanoseconds, as in [`Sample::time`]).

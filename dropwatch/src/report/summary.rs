@@ -19,7 +19,7 @@ const MOST: usize = 65_536;
 /// Bytes of their names that are remembered: a few hundred for each, and they may be thousands.
 const MOST_TEXT: usize = 64 << 20;
 
-/// What tells rows apart: an unnamed place by its address alone, where that is known; and whether
+/// What identifies a row: an unnamed place by its address alone, where that is known; and whether
 /// the drops are known to be harmless, which need not be so of all at a place.
 type SummaryKey = (Place, Option<u64>, bool);
 

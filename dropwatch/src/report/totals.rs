@@ -54,7 +54,7 @@ pub struct ConntrackGauges {
     pub limit: Option<u64>,
 }
 
-/// Everything that metrics tell.
+/// Everything that metrics show.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {
     pub host: Host,

@@ -69,7 +69,7 @@ pub fn fold_benign(report: &mut Report) {
 /// Sums the reasons of each call site into one row, which then has no reason of its own.
 ///
 /// A call site is an address, or where a recording holds none, a symbol with its offset. Rows that
-/// have neither cannot be told to be one place, so they stay apart.
+/// have neither cannot be proved to be one place, so they stay apart.
 pub fn merge_reasons(report: &mut Report) {
     let mut merged: Vec<Location> = Vec::with_capacity(report.locations.len());
     let mut rows = HashMap::new();
@@ -109,7 +109,7 @@ fn merge(into: &mut Location, row: &Location, drops: u64) {
     into.stacks.clear();
 }
 
-/// Adds `rows` to `other`; tells how many they are and the sum of their drops.
+/// Adds `rows` to `other`; returns how many they are, and the sum of their drops.
 fn hide(report: &mut Report, rows: &[Location]) -> (u64, u64) {
     let locations = rows.len() as u64;
     let count = rows.iter().fold(0, |sum: u64, row| sum.saturating_add(row.count));

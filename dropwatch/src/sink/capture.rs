@@ -32,8 +32,8 @@ pub struct Capture {
     pcapng: Pcapng,
     output: Output,
     name: String,
-    /// Packets that are to be in the file.
-    wanted: u64,
+    /// Packets handed over to be written.
+    handed_over: u64,
     /// Packets that the write under way holds.
     under_way: u64,
     /// Packets that are in the file.
@@ -43,7 +43,7 @@ pub struct Capture {
 
 enum CaptureState {
     Open,
-    /// Its reader has gone, and wants no more.
+    /// Its reader has gone: nothing more is written, and nothing is missing.
     Closed,
     /// Why nothing more can be written.
     Failed(String),
@@ -60,7 +60,7 @@ impl Capture {
             pcapng: Pcapng::new(pcap.snaplen),
             output: Output::new(move |bytes| append(&file, bytes)),
             name: pcap.target.to_string(),
-            wanted: 0,
+            handed_over: 0,
             under_way: 0,
             written: 0,
             state: CaptureState::Open,
@@ -81,14 +81,14 @@ impl Capture {
     pub fn lost(&self) -> u64 {
         match self.state {
             CaptureState::Open | CaptureState::Closed => 0,
-            CaptureState::Failed(_) => self.wanted - self.written,
+            CaptureState::Failed(_) => self.handed_over - self.written,
         }
     }
 
     /// Starts to write what the capture has of `lines`; waits for the previous write first.
     pub async fn write(&mut self, lines: &[Line]) {
         let packets = lines.iter().filter(|line| matches!(line, Line::Sample(_))).count() as u64;
-        self.wanted += packets;
+        self.handed_over += packets;
         self.flushed().await;
         if !matches!(self.state, CaptureState::Open) {
             return;
@@ -196,8 +196,8 @@ mod tests {
             assert_eq!((capture.lost(), capture.is_closed()), (7, false));
             let failure = capture.end().unwrap_err();
             assert_eq!(failure.code(), crate::exit::RUNTIME);
-            let told = failure.to_string();
-            assert!(told.starts_with("/dev/full lacks 7 sampled packets: No space left"), "{told}");
+            let text = failure.to_string();
+            assert!(text.starts_with("/dev/full lacks 7 sampled packets: No space left"), "{text}");
         });
     }
 

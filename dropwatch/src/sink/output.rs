@@ -111,7 +111,7 @@ pub fn append(file: &File, bytes: &[u8]) -> io::Result<()> {
     let before = file.metadata().ok().filter(|file| file.is_file()).map(|file| file.len());
     let result = write_all(file, bytes);
     if let (Err(_), Some(before)) = (&result, before) {
-        // Where this fails too, readers tell that the file was cut short.
+        // Where this fails too, readers of the file find that it was cut short.
         let _uncut = file.set_len(before);
     }
     result

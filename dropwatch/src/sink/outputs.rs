@@ -1,4 +1,4 @@
-//! Everyone who reads what a run tells: whoever looks at the reports, a recording, a capture.
+//! Everyone who reads what a run reports: whoever looks at the reports, a recording, a capture.
 //!
 //! While one of them has not taken the last lines no new report is made; see [`output`](crate::sink::output).
 
@@ -54,7 +54,7 @@ impl<'a> Outputs<'a> {
         })
     }
 
-    /// Whether anyone wants each sample as a line of its own.
+    /// Whether any output has each sample as a line of its own.
     pub fn want_samples(&self) -> bool {
         self.sinks.sample_lines || self.capture.is_some()
     }
@@ -104,8 +104,8 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    /// The same at the end of a run; the report that follows says what is missing. Gives up where
-    /// the reader does not read, or when `hurry` ends.
+    /// Hands the last sampled packets to the capture and waits until they are written; the report that
+    /// follows says what is missing. Gives up where the reader does not read, or when `hurry` ends.
     pub async fn capture_last(&mut self, lines: &[Line], hurry: impl Future<Output = ()>) {
         let Some(capture) = &mut self.capture else { return };
         let last = async {

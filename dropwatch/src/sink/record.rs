@@ -138,16 +138,16 @@ impl Writer {
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
         let mut target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
         let mut page = bytes.to_vec();
-        let mut told = false;
+        let mut reported = false;
         while let Err(error) = self.attempt(&mut target, &mut page) {
-            if !told {
-                self.tell(&format!("{error}; reports are held back until it works"));
-                told = true;
+            if !reported {
+                self.report(&format!("{error}; reports are held back until it works"));
+                reported = true;
             }
             thread::sleep(RETRY);
         }
-        if told {
-            self.tell("it works again");
+        if reported {
+            self.report("it works again");
         }
         Ok(())
     }
@@ -174,13 +174,13 @@ impl Writer {
             // A FIFO that is still the same has lines in it that nobody has read.
             Ok(new) => OpenFile { sent: new.sent.map(|sent| old.sent.unwrap_or(sent)), ..new },
             Err(error) => {
-                self.tell(&format!("{error}; the old file is written on"));
+                self.report(&format!("{error}; the old file is written on"));
                 old
             }
         }
     }
 
-    fn tell(&self, what: &str) {
+    fn report(&self, what: &str) {
         verbose::to_stderr(&format!("cannot write to {}: {what}", self.path.display()));
     }
 }

@@ -123,8 +123,8 @@ impl Exporter {
             (state.last.elapsed(), (state.interval * STANDSTILL).max(LEAST_STANDSTILL));
         match age > bound {
             true => {
-                let told = format!("no report for {:.1}s\n", age.as_secs_f64());
-                page(StatusCode::SERVICE_UNAVAILABLE, TEXT, told)
+                let text = format!("no report for {:.1}s\n", age.as_secs_f64());
+                page(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
             }
             false => page(StatusCode::OK, TEXT, "ok\n"),
         }

@@ -259,7 +259,7 @@ mod tests {
             assert!(check(function, Some(("NOT_SPECIFIED", "CORE"))), "{function}");
             assert!(check(function, None), "{function}");
         }
-        // What the same drivers do not send, and what only counters tell apart.
+        // What the same drivers do not send, and what only counters distinguish.
         for function in
             ["vmxnet3_rq_rx_complete", "vmxnet3_xmit_frame", "e100_poll", "net_tx_action"]
         {

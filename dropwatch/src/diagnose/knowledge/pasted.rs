@@ -206,7 +206,7 @@ pub(super) fn is_name(word: &str) -> bool {
     word.len() > 2 && (inner || humps)
 }
 
-/// Whether a text tells how much something rose: `drop +4501`.
+/// Whether a text says how much something rose: `drop +4501`.
 pub(super) fn is_counted(text: &str, name: &str) -> bool {
     text.split(' ').zip(text.split(' ').skip(1)).any(|(before, after)| {
         before == name

@@ -4,7 +4,7 @@
 //! listen() asked for, or `somaxconn` allows, the kernel ignores SYNs and last ACKs of further
 //! handshakes and counts `ListenOverflows` (`tcp_conn_request`, net/ipv4/tcp_input.c;
 //! `tcp_v4_syn_recv_sock`, net/ipv4/tcp_ipv4.c). The SYNs are freed as if they had been used, so no
-//! drop event tells of them; the ACKs have a reason on newer kernels. Clients try again after a
+//! drop event shows them; the ACKs have a reason on newer kernels. Clients try again after a
 //! second and more, and are counted again.
 
 use super::{Draft, Facts, Makes, Rule};

@@ -77,7 +77,7 @@ fn tcp(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
 
 const WHAT_LISTENS: &str = "what listens, at which address: start the service, or stop the sender";
 
-/// Whether most of what was sampled of a row wants to open a connection.
+/// Whether most of the sampled packets of a row were to open a connection.
 fn attempts(row: &Location) -> bool {
     let flow = row.details.as_ref().and_then(|details| details.flow.as_ref());
     let kind = flow.filter(|flow| !flow.varies(Field::Kind)).and_then(|f| f.flow.kind.as_deref());

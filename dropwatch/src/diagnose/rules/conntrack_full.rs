@@ -2,7 +2,7 @@
 //!
 //! At the limit the kernel looks for an entry to give up (`early_drop`), and if it finds none it
 //! counts `drop` and refuses the packet (`__nf_conntrack_alloc`, net/netfilter/nf_conntrack_core.c).
-//! The hook that refuses is the same one that runs iptables rules, so no call path tells them apart:
+//! The hook that refuses is the same one that runs iptables rules, so no call path distinguishes them:
 //! the counter and the table do. `drop` counts collisions, too; so the table must be seen full, or
 //! entries must have been given up, which happens only when it is.
 
@@ -103,13 +103,13 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     Some(draft.done())
 }
 
-/// Twice what was asked for in the interval, and not less than one entry for each bucket, which
+/// The limit to propose: twice the demand of the interval, and not less than one entry for each bucket, which
 /// the hash table has room for at no cost; a power of two.
 fn proposal(limit: u64, now: &ConntrackStats, refused: u64) -> u64 {
     let demand = limit.max(now.entries).saturating_add(refused);
-    let wanted = demand.saturating_mul(2).max(now.buckets.unwrap_or(0));
+    let proposed = demand.saturating_mul(2).max(now.buckets.unwrap_or(0));
     // Beyond any table that fits a machine; the setting is an int.
-    wanted.min(1 << 30).next_power_of_two()
+    proposed.min(1 << 30).next_power_of_two()
 }
 
 /// What the proposed limit rests on, and what it takes.

@@ -59,7 +59,7 @@ const GIVEN_UP: &[&str] = &[
 
 /// Memory is full from here on: fragments come and go while the numbers are read.
 const FULL: f64 = 0.9;
-/// What the kernel allows unless told otherwise, bytes.
+/// What the kernel allows by default, bytes.
 const USUAL_LIMIT: u64 = 4 << 20;
 
 pub(super) const RULE: Rule = Rule {
@@ -134,7 +134,7 @@ fn incomplete(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
         return None;
     }
     let rows = facts.rows_for("FRAG_REASM_TIMEOUT", GIVEN_UP);
-    // The counter is of packets, the rows are of fragments: they can be told apart only where all
+    // The counter is of packets, the rows are of fragments: they can be distinguished only where all
     // are of one namespace.
     let alone = facts.namespaces().filter(|namespace| given_up(*namespace) > 0).count() == 1;
     let drops = if alone { rows.count() } else { rows.count().min(packets) };

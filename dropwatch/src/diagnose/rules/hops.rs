@@ -1,7 +1,7 @@
 //! Packets whose hops are used up on this router.
 //!
 //! Each router takes one off TTL or hop limit, and the one that finds none left drops the packet
-//! and tells the sender (`ip_forward`, net/ipv4/ip_forward.c; `ip6_forward`,
+//! and reports to the sender (`ip_forward`, net/ipv4/ip_forward.c; `ip6_forward`,
 //! net/ipv6/ip6_output.c). traceroute lives on that, a few packets at a time; many for the same
 //! destination go round in circles.
 

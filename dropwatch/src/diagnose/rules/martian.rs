@@ -15,7 +15,7 @@ struct MartianKind {
     reason: &'static str,
     /// What is wrong with them.
     with: &'static str,
-    /// The setting of a device that lets them in, and who wants that.
+    /// The setting of a device that lets them in, and who needs that.
     switch: Option<(&'static str, &'static str)>,
 }
 
@@ -135,6 +135,6 @@ mod tests {
     fn a_few_are_a_notice_or_nothing() {
         assert_eq!(host(5, "IP_LOCALNET").run(&RULE)[0].severity, Severity::Notice);
         assert_eq!(host(2, "IP_LOCALNET").run(&RULE), []);
-        assert_eq!(host(50, "NOT_SPECIFIED").run(&RULE), [], "a kernel that does not tell");
+        assert_eq!(host(50, "NOT_SPECIFIED").run(&RULE), [], "a kernel without reasons");
     }
 }

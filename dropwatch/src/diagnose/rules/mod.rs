@@ -114,7 +114,7 @@ impl Rule {
         check_or_ask: |_| Vec::new(),
     };
 
-    /// What it finds, and what it asks before it can tell.
+    /// What it finds, and what it asks before it can decide.
     fn decide(&self, facts: &Facts<'_>) -> (Vec<Finding>, Vec<Ask>) {
         let (mut found, mut asks) = ((self.check)(facts), Vec::new());
         for verdict in (self.check_or_ask)(facts) {

@@ -1,6 +1,6 @@
 //! Packets that are larger than the next link takes and must not be cut.
 //!
-//! A router drops them and tells the sender how large they may be (`ip_forward`,
+//! A router drops them and reports to the sender how large they may be (`ip_forward`,
 //! net/ipv4/ip_forward.c; `ip6_forward`, net/ipv6/ip6_output.c). That is how senders learn the
 //! path's MTU, once for each destination, so that a few are usual. Where that answer is filtered on
 //! its way, connections hang as soon as they carry data.

@@ -2,7 +2,7 @@
 //!
 //! They wait while the kernel asks for the link-layer address, and are dropped when it gives up
 //! (`neigh_invalidate`, net/core/neighbour.c, through `arp_error_report`, net/ipv4/arp.c, and
-//! `ndisc_error_report`, net/ipv6/ndisc.c). The sender is told that the host is unreachable.
+//! `ndisc_error_report`, net/ipv6/ndisc.c). The sender gets an ICMP error: the host is unreachable.
 //!
 //! Which next hop that is, and whether it answers by now, the host is asked.
 

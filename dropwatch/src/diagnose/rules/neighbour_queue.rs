@@ -17,7 +17,7 @@ use crate::{
 const TABLES: [(&str, &str); 2] =
     [("arp_cache.unresolved_discards", "ipv4"), ("ndisc_cache.unresolved_discards", "ipv6")];
 
-/// What the kernel allows unless told otherwise, bytes (`SK_WMEM_MAX` with pages of 4 KiB).
+/// What the kernel allows by default, bytes (`SK_WMEM_MAX` with pages of 4 KiB).
 const USUAL_LIMIT: u64 = 212_992;
 
 pub(super) const RULE: Rule = Rule {

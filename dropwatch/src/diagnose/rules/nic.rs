@@ -1,6 +1,6 @@
 //! A network card loses packets before the kernel sees them.
 //!
-//! No drop event tells of these: the driver reads them off the card's own counters into the link's
+//! No drop event shows these: the driver reads them off the card's own counters into the link's
 //! (`struct rtnl_link_stats64`, include/uapi/linux/if_link.h). A ring without a free descriptor or
 //! a card whose buffer overflows is a limit; frames with a wrong checksum are a bad cable or port.
 
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_at_rest_and_packets_that_nobody_wants() {
+    fn a_card_at_rest_and_packets_without_a_handler() {
         assert_eq!(TestHost::new().link(&link(), "rx_missed_errors", 0).run(&RULE), []);
         assert_eq!(TestHost::new().link(&link(), "rx_dropped", 100).run(&RULE), []);
     }

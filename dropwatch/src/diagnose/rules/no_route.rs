@@ -1,6 +1,6 @@
 //! Packets to where no route leads.
 //!
-//! A router drops what it cannot forward and tells the sender (`ip_error`, net/ipv4/route.c;
+//! A router drops what it cannot forward and reports to the sender (`ip_error`, net/ipv4/route.c;
 //! `ip6_pkt_drop`, net/ipv6/route.c). What a host sends itself mostly fails before there is a
 //! packet, which is counted, too; packets are dropped where the route went away under a connection
 //! (`__ip_queue_xmit`, net/ipv4/ip_output.c; `ip6_pkt_drop`).

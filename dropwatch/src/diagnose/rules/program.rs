@@ -1,10 +1,10 @@
 //! A program that somebody attached drops packets: a tc filter or action, XDP, a cgroup's BPF
 //! program.
 //!
-//! The reason alone tells which kind (`TC_INGRESS`, … in include/net/dropreason-core.h); samples
-//! tell where. Only XDP's reason means less: a failed redirection has it, while what a program
+//! The reason alone says which kind (`TC_INGRESS`, … in include/net/dropreason-core.h); samples
+//! say where. Only XDP's reason means less: a failed redirection has it, while what a program
 //! drops is freed without one (`netif_receive_generic_xdp`, net/core/dev.c, up to 7.2 at least),
-//! so the function tells. XDP in a driver (not generic) frees packets before they are any: no
+//! so the function decides. XDP in a driver (not generic) frees packets before they are any: no
 //! event shows it.
 
 use super::{Draft, Facts, Makes, Rule, draft::quote, matters};
@@ -83,12 +83,12 @@ pub(super) const RULE: Rule = Rule {
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let found = KINDS.iter().flat_map(|kind| {
-        let told = facts.rows(&[kind.reason], &[]).0;
-        let untold = match kind.functions {
+        let with_reason = facts.rows(&[kind.reason], &[]).0;
+        let without = match kind.functions {
             [] => Vec::new(),
             functions => facts.rows(&[NOT_SPECIFIED], functions).0,
         };
-        let rows = told.into_iter().chain(untold).filter(|row| matters(row.count, facts));
+        let rows = with_reason.into_iter().chain(without).filter(|row| matters(row.count, facts));
         rows.map(|row| dropped(facts, kind, row)).collect::<Vec<_>>()
     });
     found.collect()
@@ -105,8 +105,9 @@ fn dropped(facts: &Facts<'_>, kind: &ProgramKind, row: &Location) -> Finding {
     if let Some(name) = netns.and_then(|netns| netns.name.as_deref()) {
         title += &format!(" in {name}");
     }
-    let told = row.place.reason.as_deref() == Some(kind.reason);
-    let place = if told { kind.reason } else { row.place.symbol.as_deref().unwrap_or(kind.reason) };
+    let has_reason = row.place.reason.as_deref() == Some(kind.reason);
+    let place =
+        if has_reason { kind.reason } else { row.place.symbol.as_deref().unwrap_or(kind.reason) };
     let draft = Draft::new(facts, "program", Severity::Warning, title)
         .somewhere(netns)
         .explains(row.count, &rows)

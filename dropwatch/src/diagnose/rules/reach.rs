@@ -43,7 +43,7 @@ enum Reach {
     Closed,
     /// Only dropwatch keeps it alive.
     Dropwatchs,
-    /// No sample tells.
+    /// No sample says where.
     Unsampled,
     /// In a container: the host's namespace is out of reach.
     Container,
@@ -109,8 +109,8 @@ impl Reach {
     }
 }
 
-/// Trouble for every rule, with all that samples can tell, or with the namespace alone.
-fn troubles(told: bool) -> Vec<TestHost> {
+/// Trouble for every rule, with all that samples can show, or with the namespace alone.
+fn troubles(sampled: bool) -> Vec<TestHost> {
     let row = |count, function: &str, reason: &str| {
         let host = TestHost::new().row(count, function, reason);
         let flow = Flow {
@@ -118,7 +118,7 @@ fn troubles(told: bool) -> Vec<TestHost> {
             dst: Some([203, 0, 113, 9].into()),
             ..Flow::default()
         };
-        if told { host.interface(DEVICE).flow(flow) } else { host }
+        if sampled { host.interface(DEVICE).flow(flow) } else { host }
     };
     let link = |kind: &str| Link {
         name: DEVICE.into(),
@@ -264,8 +264,8 @@ fn every_rule_has_its_trouble_here() {
 #[test]
 fn each_command_can_be_run_as_printed_or_is_not_there() {
     let mut printed = BTreeSet::new();
-    for told in [true, false] {
-        for host in troubles(told) {
+    for sampled in [true, false] {
+        for host in troubles(sampled) {
             for place in PLACES {
                 for finding in all(&place.of(host.clone())) {
                     let commands: Vec<&str> =

@@ -4,7 +4,7 @@
 //! At as many half-open connections as the socket's backlog, SYNs are ignored and counted as
 //! `TCPReqQFullDrop`; already from three quarters of `tcp_max_syn_backlog` on those of peers not
 //! known yet, counted as `ListenDrops` alone (`tcp_conn_request` and `tcp_syn_flood_action`,
-//! net/ipv4/tcp_input.c). With cookies neither happens. No drop event tells of these SYNs.
+//! net/ipv4/tcp_input.c). With cookies neither happens. No drop event shows these SYNs.
 
 use super::{Draft, Facts, LEAST_DROPS, Makes, Rule};
 use crate::{

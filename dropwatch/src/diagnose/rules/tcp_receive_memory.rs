@@ -20,7 +20,7 @@ use crate::{
 const RMEM: &str = "net.ipv4.tcp_rmem";
 const MEM: &str = "net.ipv4.tcp_mem";
 
-/// Where TCP drops for want of memory, or who called that (before 5.18 these are no events).
+/// Where TCP drops for lack of memory, or who called that (before 5.18 these are no events).
 const FUNCTIONS: &[&str] = &[
     "tcp_data_queue",
     "tcp_data_queue_ofo",

@@ -41,7 +41,7 @@ impl TestHost {
         Self { rows: Vec::new(), before: host.clone(), now: host, answers: Vec::new() }
     }
 
-    /// Drops, dropped in `gw` as far as samples tell.
+    /// Drops, dropped in `gw` according to their samples.
     pub(in crate::diagnose) fn row(mut self, count: u64, function: &str, reason: &str) -> Self {
         let netns = self.now.namespaces[&GW].netns.clone().expect("named");
         let details = Details {
@@ -77,9 +77,9 @@ impl TestHost {
         self
     }
 
-    /// What samples of the last row tell.
-    pub(super) fn details(mut self, tell: impl FnOnce(&mut Details)) -> Self {
-        tell(self.rows.last_mut().and_then(|row| row.details.as_mut()).expect("a row"));
+    /// Changes the details of the last row, which its samples give.
+    pub(super) fn details(mut self, change: impl FnOnce(&mut Details)) -> Self {
+        change(self.rows.last_mut().and_then(|row| row.details.as_mut()).expect("a row"));
         self
     }
 
@@ -101,13 +101,13 @@ impl TestHost {
         self.details(|details| details.owner = Some(Fact { is: owner, share: 1.0 }))
     }
 
-    /// Samples tell nothing of the last row.
+    /// The last row without samples.
     pub(in crate::diagnose) fn unsampled(mut self) -> Self {
         self.rows.last_mut().expect("a row").details = None;
         self
     }
 
-    /// Samples tell nothing of any row.
+    /// All rows without samples.
     pub(super) fn nothing_sampled(mut self) -> Self {
         self.rows.iter_mut().for_each(|row| row.details = None);
         self

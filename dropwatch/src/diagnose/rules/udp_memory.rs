@@ -36,9 +36,10 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     if !counted.is_empty() {
         return counted;
     }
-    // A row without a reason could be anything.
-    let told = Rows(rows.0.into_iter().filter(|row| row.place.reason.is_some()).collect());
-    let uncounted = told.by_netns().into_iter().filter(|(_, rows)| matters(rows.count(), facts));
+    // A row without a reason could be anything, so it does not count as evidence.
+    let with_reason = Rows(rows.0.into_iter().filter(|row| row.place.reason.is_some()).collect());
+    let uncounted =
+        with_reason.by_netns().into_iter().filter(|(_, rows)| matters(rows.count(), facts));
     uncounted.map(|(netns, rows)| out_of_memory(facts, netns, &rows)).collect()
 }
 
@@ -56,7 +57,7 @@ fn exhausted(facts: &Facts<'_>, namespace: NetnsFacts<'_>, rows: &Rows<'_>) -> O
     Some(raise_udp_mem(draft))
 }
 
-/// As the drops alone tell it.
+/// The finding that rests on the drops alone, where no counter moved.
 fn out_of_memory(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Finding {
     let lost = rows.count();
     let draft = Draft::new(facts, "udp_memory", Severity::Critical, title(lost, &name(netns)))

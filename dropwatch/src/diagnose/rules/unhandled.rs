@@ -1,4 +1,4 @@
-//! Frames that no protocol here wants.
+//! Frames whose protocol has no handler here.
 //!
 //! Nothing handles the frame's ethertype, so that its way ends where protocols take over
 //! (`__netif_receive_skb_core`, net/core/dev.c), and the device counts it as dropped. Switches that
@@ -27,10 +27,10 @@ pub(super) const RULE: Rule = Rule {
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let rows = facts.rows_or_unspecified(&["UNHANDLED_PROTO"], &[FUNCTION]).by_netns();
-    rows.iter().filter_map(|(netns, rows)| unwanted(facts, *netns, rows)).collect()
+    rows.iter().filter_map(|(netns, rows)| unhandled(facts, *netns, rows)).collect()
 }
 
-fn unwanted(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Option<Finding> {
+fn unhandled(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Option<Finding> {
     let (device, counted) = device(facts, netns, rows)?;
     let drops = counted.min(rows.count());
     if !matters(drops, facts) {
@@ -56,11 +56,11 @@ fn unwanted(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Option
 /// The device that most of them came in by, and what it counted: the one that samples name, else
 /// the one that counted the most.
 fn device<'a>(facts: &Facts<'a>, netns: Option<&Netns>, rows: &Rows<'a>) -> Option<(&'a str, u64)> {
-    let wanted = rows.interfaces().first().map(|(name, _)| *name);
+    let sampled = rows.interfaces().first().map(|(name, _)| *name);
     let here = facts.namespaces().filter(|namespace| netns.is_none() || namespace.netns() == netns);
     here.flat_map(|namespace| namespace.links())
         .map(|link| (link.now.name.as_str(), COUNTERS.map(|name| link.delta(name)).iter().sum()))
-        .filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name))
+        .filter(|(name, _)| sampled.is_none_or(|sampled| sampled == *name))
         .max_by_key(|(_, counted)| *counted)
 }
 

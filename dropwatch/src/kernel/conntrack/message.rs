@@ -115,7 +115,7 @@ fn protocol_state(bytes: &[u8]) -> Option<u8> {
     value.first().copied()
 }
 
-/// Entries and their limit, as a namespace tells them.
+/// Entries and their limit, as a namespace reports them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct EntryCounts {
     pub(super) entries: Option<u32>,

@@ -12,7 +12,7 @@ const SLABINFO: &str = "proc/slabinfo";
 const MAX_LINE: usize = 512;
 const MAX_FILE: u64 = 1 << 20;
 
-/// Bytes of one object with its padding; `None` where the host does not tell.
+/// Bytes of one object with its padding; `None` where the host does not say.
 ///
 /// Both files are for root alone: `slab_size` where the allocator shows itself in sysfs (Linux
 /// with `CONFIG_SLUB` and `CONFIG_SYSFS`), else `/proc/slabinfo`.

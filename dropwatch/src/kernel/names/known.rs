@@ -14,11 +14,11 @@ pub enum Known {
     No(String),
     /// Nor will anything ever be; why.
     Never(String),
-    /// This host does not tell, and why.
+    /// This host does not say, and why.
     Untold(String),
 }
 
-/// Names of the drop reasons that the kernel itself has; none where its BTF does not tell.
+/// Names of the drop reasons that the kernel itself has; none where its BTF does not list them.
 pub fn reasons(root: &HostRoot) -> Vec<String> {
     let reasons = Vmlinux::read(root).ok().and_then(|vmlinux| vmlinux.reasons);
     reasons.iter().flat_map(Reasons::names).map(str::to_owned).collect()
@@ -98,7 +98,7 @@ impl HostNames {
     }
 
     /// Whether the kernel has a function, and a reason, that filters on both let through; true where it
-    /// does not tell.
+    /// does not say.
     pub fn leaves_any(&mut self, keys: &Keys) -> bool {
         let loaded = self.loaded();
         let tables = loaded.symbols.iter().map(LiveSymbols::table);

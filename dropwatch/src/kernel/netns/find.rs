@@ -35,7 +35,7 @@ pub enum Unfound {
     /// A path leads to something else than a namespace.
     #[error("{path} is no namespace")]
     NoNamespace { path: String },
-    /// A path leads to a namespace of another kind, or to one that does not tell.
+    /// A path leads to a namespace of another kind, or to one that does not say.
     #[error("{path} is no network namespace: {cause}")]
     OtherKind { path: String, cause: String },
     #[error("cannot look at {path}: {cause}")]

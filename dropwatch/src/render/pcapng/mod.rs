@@ -16,7 +16,7 @@ use self::blocks::{block, option, pad, write_block, write_option, write_text};
 use super::clean;
 use crate::report::model::{Address, Host, Line, Place, Sampled};
 
-/// Bytes of each packet that a file has unless told otherwise: all headers, little of the payload.
+/// Bytes of each packet that a file has by default: all headers, little of the payload.
 pub const SNAPLEN: usize = 128;
 
 /// Most interfaces described in one section; packets of further ones share one for each link type.
@@ -35,7 +35,7 @@ const MAX_TAGS: usize = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum LinkType {
     Ethernet,
-    /// An IPv4 or IPv6 header, told apart by the version in it.
+    /// An IPv4 or IPv6 header, distinguished by the version in it.
     RawIp,
     /// A header made here that carries the ethertype (Linux cooked capture), for what has no link
     /// header and is not IP.
@@ -53,7 +53,7 @@ impl LinkType {
     }
 }
 
-/// What tells one interface from another: name, numbers, link type. The name belongs to it, since
+/// What identifies an interface: name, numbers, link type. The name belongs to it, since
 /// the number of a namespace that is gone is given to a new one.
 type InterfaceKey = (String, Option<u32>, Option<u32>, LinkType);
 
@@ -182,7 +182,7 @@ fn is_ip(ethertype: u16) -> bool {
     matches!(ethertype, 0x0800 | 0x86DD)
 }
 
-/// Length of the whole packet with the header that its bytes begin with, as far as it can be told.
+/// Length of the whole packet with the header that its bytes begin with, as far as it is known.
 ///
 /// `sample.length` leaves out the headers that were stripped before the drop. The IP header knows
 /// the length from its own start; it is believed where the two can belong to the same packet.

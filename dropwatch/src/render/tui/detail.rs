@@ -41,9 +41,9 @@ pub(super) fn lines(
     let rate =
         if row.rate == 0.0 { "none now".to_owned() } else { PerSecond(row.rate).to_string() };
     page.text(&format!("{rate}, {} since the view began", row.total));
-    if let Some(told) = &row.last.details {
+    if let Some(details) = &row.last.details {
         page.head("Who (samples)");
-        for line in details::lines(told, room, row.last.stacks.is_empty()) {
+        for line in details::lines(details, room, row.last.stacks.is_empty()) {
             page.line(line);
         }
     }

@@ -18,7 +18,7 @@ pub const HISTORY: usize = 60;
 /// Rows that are remembered; beyond them, those at rest the longest are forgotten.
 const MOST_ROWS: usize = 1_000;
 
-/// What tells rows apart: two functions of one name lie at two addresses.
+/// What identifies a row: two functions of one name lie at two addresses.
 pub(super) type Identity = (Place, Option<u64>);
 
 fn identity(row: &Location) -> Identity {

@@ -45,7 +45,7 @@ const WIDE: u16 = 120;
 const TALL: u16 = 40;
 /// Findings below the table.
 const MOST_FINDINGS: usize = 6;
-/// The smallest screen that anything can be told on.
+/// The smallest screen that has room for anything.
 const LEAST: (u16, u16) = (40, 8);
 
 /// How to write to a terminal.

@@ -64,7 +64,7 @@ impl ConntrackCounter {
 
 /// All counters, summed over CPUs. One that the kernel lacks is `None`.
 ///
-/// The kernel counts in 32 bits on each CPU, so they wrap: only differences tell something of a
+/// The kernel counts in 32 bits on each CPU, so they wrap: only differences mean something over a
 /// long time ([`ConntrackCounters::since`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConntrackCounters([Option<u64>; ConntrackCounter::ALL.len()]);

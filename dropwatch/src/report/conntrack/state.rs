@@ -16,7 +16,7 @@ mod status {
 const UNREPLIED: &str = "UNREPLIED";
 const REPLIED: &str = "REPLIED";
 const ASSURED: &str = "ASSURED";
-/// In a flow table, past connection tracking: the kernel tells no state of it.
+/// In a flow table, past connection tracking: the kernel reports no state of it.
 const OFFLOAD: &str = "OFFLOAD";
 /// A number that is none of the known states.
 const UNKNOWN: &str = "UNKNOWN";

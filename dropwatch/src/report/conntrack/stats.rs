@@ -8,7 +8,7 @@ use super::counters::ConntrackCounters;
 /// include/linux/list_nulls.h) on the 64-bit machines that dropwatch runs on.
 pub const BUCKET_BYTES: u64 = 8;
 
-/// What the kernel says of a namespace's connection tracking. What it does not tell is `None`.
+/// What the kernel says of a namespace's connection tracking. What it does not report is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ConntrackStats {
     /// Connections tracked in this namespace.

@@ -45,7 +45,7 @@ pub struct StateRow {
 pub struct Ranking<T> {
     /// Highest count first.
     pub rows: Vec<Ranked<T>>,
-    /// How many different ones there are; null for too many to tell.
+    /// How many different ones there are; null where there are too many to count.
     pub distinct: Option<u64>,
     /// How much too low a count may be; zero means that all are exact. Otherwise what surely is
     /// frequent is listed, and nothing else has come more than twice as often as this.

@@ -21,7 +21,7 @@ every! {
 }
 
 impl By {
-    /// What of a packet has to be read to tell it, as bits of [`part`].
+    /// What of a packet has to be read for this key, as bits of [`part`].
     pub fn parts(self) -> u32 {
         match self {
             Self::Netns => part::NETNS,
