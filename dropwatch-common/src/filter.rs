@@ -15,9 +15,9 @@ pub const LATER: u32 = 0;
 pub mod kind {
     /// The rule is not in use.
     pub const UNUSED: u32 = 0;
-    /// The packet is wanted. Where an option has such rules, one of them must match.
+    /// The packet is selected. Where an option has such rules, one of them must match.
     pub const INCLUDE: u32 = 1;
-    /// The packet is not wanted.
+    /// The packet is excluded.
     pub const EXCLUDE: u32 = 2;
 }
 

@@ -13,7 +13,7 @@ pub mod filter;
 pub mod offsets;
 pub mod sample;
 
-/// What the loader tells the program.
+/// What the loader sets for the program.
 ///
 /// The map behind it is read-only and frozen, so the verifier knows the words, and drops the code of
 /// what is not asked for. Eight bytes in one line of the CPU's cache, since every drop reads them.

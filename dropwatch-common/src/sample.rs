@@ -16,13 +16,13 @@ pub mod flag {
     pub const DEVICE: u16 = 1 << 0;
     /// `netns` is the namespace of the packet's socket (the device was none, or not proved).
     pub const SOCKET_NETNS: u16 = 1 << 1;
-    /// The kernel tells whether the packet has a connection-tracking entry…
+    /// The kernel says whether the packet has a connection-tracking entry…
     pub const CONNTRACK_KNOWN: u16 = 1 << 2;
     /// …and it has one (`skb->_nfct`).
     pub const CONNTRACK: u16 = 1 << 3;
     /// `packet` begins with the link-layer header; otherwise with the network header.
     pub const LINK_HEADER: u16 = 1 << 4;
-    /// `packet`, or part of what was wanted, could not be read.
+    /// `packet`, or part of what was asked for, could not be read.
     pub const UNREADABLE: u16 = 1 << 5;
     /// `iif` was read: 0 means that the packet was sent from here.
     pub const IIF: u16 = 1 << 6;
