@@ -1,8 +1,8 @@
 //! Opens recordings, compressed or not.
 //!
-//! What a recording is, is decided by its content and never by its name: gzip (RFC 1952), Zstandard (RFC 8878),
-//! or text. It may be several of these one behind the other, as `cat` joins what a log rotation has
-//! compressed.
+//! How a recording is compressed is decided by its content and never by its name: gzip (RFC 1952),
+//! Zstandard (RFC 8878), or not at all. It may be several of these one behind the other, as `cat`
+//! joins what a log rotation has compressed.
 //!
 //! A compressed recording is foreign input, and a kilobyte of it may stand for gigabytes. So it is
 //! decoded while it is read, into a window of bounded size ([`ruzstd::decoding::DEFAULT_MAX_WINDOW_SIZE`],

@@ -23,12 +23,12 @@ pub struct Facts<'a> {
     before: &'a HostEvidence,
     now: &'a HostEvidence,
     answers: &'a Answers,
-    /// Who asks.
+    /// The rule that the facts are for: it may look up what it lists, and nothing else.
     rule: &'static Rule,
 }
 
-/// What came of a question: the answer, or why there is none. The error is the question itself where it
-/// was not asked yet: `?` hands it on, and the rule decides again when it has been.
+/// The answer to a question, or why there is none. `Err` is the question itself, which nobody has
+/// asked yet: a rule returns it by `?`, and decides again once it is answered.
 pub type Answered<T> = Result<Result<T, Unanswered>, Ask>;
 
 static NOT_ASKED: Answers = Answers::new();
@@ -38,17 +38,17 @@ impl<'a> Facts<'a> {
         Self { report, before, now, answers: &NOT_ASKED, rule: &Rule::NONE }
     }
 
-    /// With what the host has answered so far.
+    /// Adds the answers that the host has given so far.
     pub fn with(self, answers: &'a Answers) -> Self {
         Self { answers, ..self }
     }
 
-    /// For a rule, which may ask for what it lists and for nothing else.
+    /// Makes these the facts of `rule`, which may look up what it lists and nothing else.
     pub fn of(self, rule: &'static Rule) -> Self {
         Self { rule, ..self }
     }
 
-    /// The rule that asks.
+    /// Returns the rule that the facts are for.
     pub fn rule(&self) -> &'static Rule {
         self.rule
     }
@@ -58,7 +58,7 @@ impl<'a> Facts<'a> {
         delta(&self.before.host, &self.now.host, name)
     }
 
-    /// How a gauge of the whole host stands: `arp_cache.entries`.
+    /// The value of a gauge of the whole host at the end of the report: `arp_cache.entries`.
     pub fn gauge(&self, name: &str) -> Option<u64> {
         self.now.host.get(name)
     }
@@ -85,7 +85,7 @@ impl<'a> Facts<'a> {
             .find(|namespace| namespace.netns().is_some_and(|netns| netns.inum == inum))
     }
 
-    /// What a command starts with that is to run in `netns`.
+    /// Returns what a command has to start with to run in `netns`: `ip netns exec gw `, or nothing.
     ///
     /// A number alone proves nothing: the kernel gives it to another namespace as soon as one has
     /// ended. Only what was the same namespace at the begin and at the end of the interval is the one
@@ -120,10 +120,10 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// What a command starts with that is to run in the host's own namespace.
+    /// Returns what a command has to start with to run in the host's own namespace.
     ///
     /// # Errors
-    /// Where nothing leads there.
+    /// No path leads there, as in a container.
     pub fn host_prefix(&self) -> Result<&'a str, Unreachable> {
         self.now.host_prefix.as_deref().ok_or_else(|| Unreachable {
             ended: false,
@@ -180,14 +180,15 @@ impl<'a> Facts<'a> {
         Rows(self.report.locations.iter().filter(matching).collect())
     }
 
-    /// As [`Facts::rows`], with those for which the kernel's code was never taught a reason.
+    /// Returns [`Facts::rows`], and the rows at `functions` whose reason is `NOT_SPECIFIED`, since
+    /// not every caller in the kernel gives a reason.
     pub fn rows_or_unspecified(&self, reasons: &[&str], functions: &[&str]) -> Rows<'a> {
         self.rows(&[reasons, &[NOT_SPECIFIED]].concat(), functions)
     }
 
-    /// Rows about drops for `reason`, wherever they are: a call in tail position shows another
-    /// function. Where there are none, those at `functions` without a reason, as on kernels whose
-    /// code was taught it later.
+    /// Returns the rows of drops for `reason`, at whatever function, since a call that the compiler
+    /// made a jump shows the caller instead. Where there are none, returns those at `functions`
+    /// without a reason, since older kernels give none there.
     pub fn rows_for(&self, reason: &str, functions: &[&str]) -> Rows<'a> {
         let named = self.rows(&[reason], &[]);
         if named.is_empty() { self.rows(&[NOT_SPECIFIED], functions) } else { named }
@@ -199,7 +200,7 @@ impl<'a> Facts<'a> {
 pub struct Rows<'a>(pub Vec<&'a Location>);
 
 impl<'a> Rows<'a> {
-    /// Their drops.
+    /// Sum of their drops.
     pub fn count(&self) -> u64 {
         self.0.iter().fold(0, |sum: u64, row| sum.saturating_add(row.count))
     }
@@ -208,7 +209,7 @@ impl<'a> Rows<'a> {
         self.0.is_empty()
     }
 
-    /// Those whose sampled packets were, for the larger part, dropped in the namespace `inum`.
+    /// Returns the rows of which most sampled packets were dropped in the namespace `inum`.
     pub fn of_netns(&self, inum: u32) -> Self {
         let inside = |row: &&&Location| netns(row).is_some_and(|netns| netns.inum == inum);
         Self(self.0.iter().filter(inside).copied().collect())
@@ -222,7 +223,7 @@ impl<'a> Rows<'a> {
         known.chain(Some((None, unknown)).filter(|(_, rows)| !rows.is_empty())).collect()
     }
 
-    /// What the sampled packets of the largest row have in common, of the rows whose samples show flows.
+    /// What the sampled packets of the largest row have in common, among the rows with known flows.
     pub fn flow(&self) -> Option<&'a Flow> {
         let shown =
             |row: &&'a Location| Some((row.count, &row.details.as_ref()?.flow.as_ref()?.flow));
@@ -251,7 +252,7 @@ impl<'a> Rows<'a> {
         found
     }
 
-    /// Those whose sampled packets were, for the larger part, dropped in `namespace`.
+    /// Returns the rows of which most sampled packets were dropped in `namespace`.
     pub fn within(&self, namespace: NetnsFacts<'_>) -> Self {
         namespace.netns().map_or_else(|| Self(Vec::new()), |netns| self.of_netns(netns.inum))
     }
@@ -348,7 +349,7 @@ impl<'a> NetnsFacts<'a> {
         self.before.map_or(0, |before| delta(&before.counters, &self.now.counters, name))
     }
 
-    /// How something that rises and falls stands at the end.
+    /// The value of a gauge at the end of the interval.
     pub fn gauge(&self, name: &str) -> Option<u64> {
         self.now.gauges.get(name)
     }
@@ -413,8 +414,9 @@ fn delta(before: &Counters, now: &Counters, name: &str) -> u64 {
     }
 }
 
-/// Whether these are two namespaces: the kernel gives the number of one that has ended again. Each
-/// has a cookie of its own; on kernels without, no counter of one ever falls.
+/// Whether these are two namespaces that had one number, since the kernel gives the number of an
+/// ended one to another. Their cookies differ (Linux 5.14). On older kernels a counter that fell
+/// proves it, since those of one namespace never fall.
 fn restarted(before: &NetnsEvidence, now: &NetnsEvidence) -> bool {
     if let (Some(before), Some(now)) = (before.cookie, now.cookie) {
         return before != now;

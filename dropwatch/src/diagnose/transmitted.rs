@@ -1,4 +1,5 @@
-//! Sent packets that their driver frees as if it dropped them, where the function alone cannot show which.
+//! Sent packets that their driver frees as if it dropped them, where the function alone does not
+//! show which they are.
 //!
 //! A driver that frees in an interrupt leaves it to `net_tx_action` (net/core/dev.c), sent packets
 //! and dropped ones alike, and some functions of drivers free both. The devices decide: each counts
@@ -22,8 +23,8 @@ use crate::report::{
 const FUNCTIONS: [&str; 4] = ["net_tx_action", "bnx2x_free_tx_pkt", "alx_poll", "alx_free_txbuf"];
 /// Losses of a device that sends.
 const LOSSES: [&str; 2] = ["tx_dropped", "tx_errors"];
-/// Counters are read one after the other, and a packet is counted and freed at two moments: what
-/// may lie between the two, as a part of them and at least.
+/// Largest difference between the packets sent and the drops, as a part of the drops and at least:
+/// counters are read one after the other, and a packet is counted and freed at two moments.
 const SLACK: f64 = 0.1;
 const LEAST_SLACK: u64 = 2;
 /// Part of the sampled drops whose device has to be known.

@@ -34,14 +34,14 @@ pub fn read(root: &HostRoot) -> Counters {
     reader.counters
 }
 
-/// The counters of the calling thread's namespace that `selected` says yes to.
+/// Reads the counters of the calling thread's namespace for which `selected` returns true.
 pub(super) fn of_namespace(root: &HostRoot, selected: Selected<'_>) -> Counters {
     let mut reader = CounterReader::of(selected);
     reader.read_namespace(root, "proc/thread-self/net");
     reader.counters
 }
 
-/// What rises and falls in the calling thread's namespace: sockets, and memory for fragments.
+/// Reads the gauges of the calling thread's namespace: sockets, and memory for fragments.
 pub(super) fn gauges_of_namespace(root: &HostRoot) -> Counters {
     let mut reader = CounterReader::of(&|_, _| true);
     for name in ["sockstat", "sockstat6"] {

@@ -46,10 +46,10 @@ const SEARCH: u32 = 12;
 const MAX_MISSING: usize = 16;
 /// Most devices of a namespace whose own settings are read.
 const MAX_DEVICES: usize = 32;
-/// How long what a full table holds is believed.
+/// How long the listing of a full table is used before the table is listed again.
 const TABLE_AGE: Duration = Duration::from_secs(60);
-/// How long a report waits for what full tables hold, for all of them together: nothing else goes on
-/// meanwhile.
+/// How long a report waits for the listings of full tables, for all of them together, since nothing
+/// else is read meanwhile.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Rows of each ranking of a table.
 const TOP: usize = 3;
@@ -60,7 +60,7 @@ pub struct Collector {
     watch: WatchList,
     known: BTreeMap<u32, KnownNetns>,
     until_search: u32,
-    /// Quiet namespaces are looked into as well, this time.
+    /// The next reading looks into quiet namespaces, too.
     everywhere: bool,
     before: HostEvidence,
     now: HostEvidence,
@@ -74,7 +74,7 @@ struct KnownNetns {
     read: Option<Instant>,
 }
 
-/// What a table holds, or the thread that is reading it.
+/// The listing of a full table, or the thread that is making it.
 struct TableReading {
     since: Instant,
     table: Option<ConntrackTable>,
@@ -82,8 +82,8 @@ struct TableReading {
 }
 
 impl Collector {
-    /// Looks into every namespace for the first time, and only at what `watch` lists. A thread's worth
-    /// of work for each.
+    /// Reads every namespace for the first time, as far as `watch` lists what to read. Each costs
+    /// the start of a thread.
     pub fn new(root: &HostRoot, namespaces: &mut Namespaces, watch: WatchList) -> Self {
         let mut collector = Self {
             root: root.clone(),
@@ -129,7 +129,8 @@ impl Collector {
                 Ok(namespace) => {
                     read.insert(*inum, namespace);
                 }
-                // Gone, or closed to us: not worth another thread until it is found again.
+                // It has ended or may not be entered, so no thread is started for it until it is
+                // found again.
                 Err(error) => log::debug!("not looking into namespace {inum}: {error}"),
             }
         }
@@ -150,7 +151,8 @@ impl Collector {
         self.read_tables();
     }
 
-    /// Has the next reading leave nothing out: it is the last one.
+    /// Makes the next reading look into every namespace, however quiet, since it is the last one of
+    /// the run or of a baseline.
     pub fn look_everywhere(&mut self) {
         self.everywhere = true;
     }
@@ -164,8 +166,8 @@ impl Collector {
         &self.now
     }
 
-    /// Answers what rules ask of the namespaces that were read last, within one bound for all calls of
-    /// what it returns: one such is for one report.
+    /// Returns what answers the questions of rules about the namespaces that were read last. Make
+    /// one for each report: its bound of time holds for all of its calls together.
     pub fn answerer(&self) -> impl FnMut(&[Ask], &mut Answers) + '_ {
         let mut inquiry = Inquiry::new(self.answering.clone(), |inum| {
             let (known, namespace) = (self.known.get(&inum)?, self.now.namespaces.get(&inum)?);
@@ -196,7 +198,7 @@ impl Collector {
         }
     }
 
-    /// Has full tables looked through, and takes what was found.
+    /// Starts to list the tables that refuse packets, and takes the listings that are done.
     fn read_tables(&mut self) {
         let refusing = |inum: &u32, namespace: &NetnsEvidence| {
             let before = self.before.namespaces.get(inum).and_then(|before| before.conntrack);
@@ -211,7 +213,7 @@ impl Collector {
             .filter(|(inum, namespace)| refusing(inum, namespace))
             .map(|(inum, _)| *inum)
             .collect();
-        // All are being read before the first is waited for.
+        // All listings are started before the first is waited for, so that they share one deadline.
         for inum in &full {
             let fresh =
                 self.tables.get(inum).is_some_and(|known| known.since.elapsed() < TABLE_AGE);
@@ -242,7 +244,7 @@ impl TableReading {
         Self { since: Instant::now(), table: None, reading: reading.is_ok().then_some(receiver) }
     }
 
-    /// What the table holds; not yet, where that takes longer than until `deadline`.
+    /// Returns the listing; `None` where it takes longer than until `deadline`.
     fn take(&mut self, deadline: Instant) -> Option<ConntrackTable> {
         if let Some(reading) = &self.reading {
             match reading.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -255,7 +257,7 @@ impl TableReading {
     }
 }
 
-/// What the tables of these namespaces hold, as far as they are read by `deadline`.
+/// Returns the listings of these namespaces' tables that are done by `deadline`.
 fn take(
     tables: &mut BTreeMap<u32, TableReading>,
     inums: &[u32],

@@ -58,7 +58,7 @@ pub(super) fn names() -> Result<Vec<(String, Vec<String>)>, NetlinkError> {
         for (kind, value) in message.get(LINK_HEADER..).into_iter().flat_map(attributes) {
             match kind {
                 IFLA_IFNAME => name = Some(text(value)),
-                // Linux 5.5.
+                // Alternative names of interfaces (Linux 5.5).
                 IFLA_PROP_LIST => {
                     let inner = attributes(value).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
                     others.extend(inner.map(|(_, value)| text(value)));

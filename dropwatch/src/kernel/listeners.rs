@@ -11,7 +11,7 @@ use crate::report::evidence::Listener;
 
 /// Both families, in the order of preference.
 const FILES: [&str; 2] = ["proc/thread-self/net/tcp", "proc/thread-self/net/tcp6"];
-/// Some thousand listening sockets.
+/// Most bytes read of one file, which is enough for some thousand listening sockets.
 const MAX_FILE: u64 = 1 << 20;
 /// `TCP_LISTEN` (include/net/tcp_states.h), as the files have it.
 const LISTEN: &str = "0A";

@@ -19,8 +19,8 @@ use crate::report::model::Symbol;
 /// up in the current table alone.
 const MAX_REMEMBERED: usize = 64 << 10;
 
-/// Readings made for the sake of one location that has no name: the second settles a place that
-/// changed hands, and generated code gets its symbol soon after it runs.
+/// Most readings of the symbols for one location without a name. One is not enough: a module may
+/// have come in the place of another, and generated code gets its symbol soon after it runs.
 const MAX_TRIES: u8 = 3;
 
 /// What is known of one location outside the kernel proper.

@@ -54,7 +54,7 @@ pub struct HostNames {
     root: HostRoot,
     loading: Option<JoinHandle<Loaded>>,
     loaded: Option<Loaded>,
-    /// Arrive before the rest: attaching waits for them.
+    /// The offsets of fields, which come before all other names, since attaching waits for them.
     offsets: Receiver<Result<Offsets, NoTypes>>,
 }
 
@@ -71,7 +71,8 @@ impl HostNames {
         };
         let (loading, loaded) = match thread::Builder::new().name("names".into()).spawn(load) {
             Ok(thread) => (Some(thread), None),
-            // No thread under a strict limit on tasks: read here, while the caller still may.
+            // Where a limit on tasks allows no thread, the files are read here, while the caller
+            // still has its privileges.
             Err(_) => (None, Some(Opened::new(root).load(root, &sender))),
         };
         let (namespaces, owners) = (Namespaces::new(root), Owners::new(root));
@@ -93,10 +94,10 @@ impl HostNames {
         self.owners.begin_report();
     }
 
-    /// To be called when the counters of a report have been read, and before their locations are
-    /// named: notes whether modules came or went, and allows one new reading of the kernel's
-    /// symbols. Not earlier: a module that came in between may have dropped, too. And once: only the
-    /// reading before the newest is kept, for what a module dropped that has gone.
+    /// Notes whether modules came or went, and allows one new reading of the kernel's symbols. Call
+    /// it once for each report, after its counters were read and before their locations are named:
+    /// a module that is loaded between an earlier call and the reading may have dropped packets,
+    /// and of older readings only the last is kept, which names what an unloaded module dropped.
     pub fn counted(&mut self) {
         if let Ok(symbols) = &mut self.loaded().symbols {
             symbols.begin_report();
@@ -172,7 +173,8 @@ impl Names for HostNames {
     }
 }
 
-/// What has to be opened with privileges: the kernel decides at opening who may see addresses.
+/// Files that are opened while dropwatch has its privileges, since the kernel decides at that
+/// moment who may see addresses.
 struct Opened {
     kallsyms: Result<File, String>,
     /// `None` in kernels without module support.

@@ -62,11 +62,12 @@ const CONTAINER: &str = "this container";
 /// The network namespaces of a host.
 pub struct Namespaces {
     root: HostRoot,
-    /// That of dropwatch.
+    /// The namespace of dropwatch itself.
     own: Option<u32>,
-    /// The machine's first, where that is in sight.
+    /// The machine's first namespace, where it can be found.
     host: Option<u32>,
-    /// That of PID 1 of a container whose `/proc` hides the host, unless it is the host's.
+    /// The namespace of PID 1 in a container whose `/proc` hides the host, unless that is the
+    /// host's.
     container: Option<u32>,
     /// Whether `/proc` shows every process of the machine.
     all_processes: bool,
@@ -91,7 +92,7 @@ struct LookedUp {
     /// Whether all processes were looked at.
     searched: bool,
     proved: Proved,
-    /// Asked for in vain, or answered from the report before.
+    /// Namespaces that were looked for in vain, or found in the report before.
     unproved: Proved,
 }
 
@@ -223,7 +224,8 @@ impl Namespaces {
             return name;
         }
         let name = interfaces::name_from_tables(&self.root, pid, ifindex);
-        // Believed only if that process still is there: the tables were its own of that moment.
+        // Used only if that process is still there, since the tables are those of its namespace at
+        // that moment.
         name.filter(|_| self.lives_in(pid, inum))
     }
 
@@ -263,7 +265,8 @@ impl Namespaces {
         self.hidden = 0;
         for pid in processes::pids(&self.root) {
             match of_process(&self.root, &pid.to_string()) {
-                // dropwatch itself speaks only where nobody else does: it ends with the run.
+                // dropwatch itself stands for the namespace only where no other process does, since
+                // it ends with the run.
                 Ok(inum) => {
                     let known = self.residents.entry(inum).or_insert(pid);
                     if self.own_pid == Some(*known) {

@@ -121,7 +121,7 @@ impl Owners {
         let (mut found, mut left) = (Vec::new(), MAX_DESCRIPTORS);
         self.hidden = 0;
         let mut pids = processes::pids(&self.root);
-        // Last: systemd also holds the sockets that it opened for its services.
+        // PID 1 comes last, since systemd also holds the sockets that it opened for its services.
         pids.sort_by_key(|&pid| pid == 1);
         for pid in pids {
             if sought.is_empty() || left == 0 {
@@ -147,7 +147,7 @@ impl Owners {
             let link = entry?.path();
             let inode = match processes::read_link(&link, "socket") {
                 Ok(inode) => inode,
-                // Closed to us, as all others of this process are.
+                // One descriptor that may not be read means that none of this process may.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
                 Err(_) => continue, // closed meanwhile
             };

@@ -118,7 +118,7 @@ impl Reasons {
                     ids.find(|(_, name)| name.eq_ignore_ascii_case(subsystem))?.0
                 }
             };
-            // Of those that have a name, nothing else is ever shown.
+            // A reason with a name is never shown as a number, so its number cannot match.
             let shown = self.name(u32::from(id) << 16 | u32::from(number))?;
             Some(glob.matches(&shown.name))
         };

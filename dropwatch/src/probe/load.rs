@@ -21,7 +21,7 @@ use super::{
     verifier,
 };
 
-/// What loading is given besides the object.
+/// What may differ from loading to loading of one object.
 pub(super) struct LoadSettings<'a> {
     /// Values of global variables, by name.
     pub(super) globals: HashMap<&'a str, &'a [u8]>,
@@ -53,7 +53,7 @@ impl LoadError {
     }
 }
 
-/// What the object cannot know of a map: how large it is to be on this host.
+/// The size of a map on this host, which the object does not know.
 pub(super) enum Size {
     /// Entries.
     Entries(u32),

@@ -67,7 +67,7 @@ pub fn map_entries(cpus: usize) -> u32 {
 pub struct Grouping {
     /// Bits of [`part`](dropwatch_common::filter::part).
     pub parts: u32,
-    /// Tell CPUs apart.
+    /// Count each CPU by itself.
     pub by_cpu: bool,
 }
 

@@ -33,7 +33,7 @@ impl fmt::Display for Tracepoint {
     }
 }
 
-/// What it means that the kernel refuses a program.
+/// What follows where the kernel refuses a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// Nothing can be counted.
@@ -50,8 +50,8 @@ pub const PROGRAMS: &[Program] = &[Program {
     need: Need::Needed,
 }];
 
-/// What is attached first counts first: an optional program before a needed one that is refused would
-/// leave counts behind for the next way that is tried.
+/// Needed programs are attached first: an optional one before a needed one that is then refused
+/// would leave its counts behind for the next candidate.
 const _: () = assert!(needed_come_first(PROGRAMS) && matches!(PROGRAMS[0].need, Need::Needed));
 
 const fn needed_come_first(programs: &[Program]) -> bool {
@@ -80,8 +80,8 @@ impl fmt::Display for Lack {
     }
 }
 
-/// Takes a step of starting with each program that came so far. An optional one that is refused is
-/// left out, and stands in `lacks`.
+/// Takes one step of starting, such as loading, with each program that passed the steps before. An
+/// optional program that is refused is left out and added to `lacks`.
 ///
 /// # Errors
 /// Why a needed one is refused.

@@ -6,8 +6,8 @@ use aya_obj::generated::bpf_insn;
 
 use super::sys;
 
-/// Room for what it says, bytes: it goes on about every path that it has looked at, and kernels before
-/// 6.4 keep the beginning where the end is what matters.
+/// Room for the verifier's log, bytes: it describes every path that was looked at, and kernels
+/// before 6.4 keep the beginning of a log that is too long, while the end is what matters.
 const ROOM: usize = 8 << 20;
 /// Lines before the last that are shown: the state of the registers, and the instruction.
 const LINES: usize = 8;
@@ -15,7 +15,7 @@ const LINES: usize = 8;
 /// Has the program refused once more, and returns the part of the verifier's log that says why.
 pub(super) fn ask(program: &str, code: &[bpf_insn], license: &CStr) -> Vec<String> {
     let mut log = vec![0; ROOM];
-    // It was refused a moment ago.
+    // The result is no news: the kernel has refused this program a moment ago.
     let _refused = sys::load_raw_tracepoint(program, code, license, &mut log);
     let text = log.split(|byte| *byte == 0).next().unwrap_or_default();
     essence(&String::from_utf8_lossy(text))

@@ -23,7 +23,7 @@ use crate::report::{
 /// Longest name shown of a namespace, an interface or a process, characters.
 const NAME: usize = 40;
 
-/// Shares from here on go without saying.
+/// Share from which on a fact is shown without its share.
 const NEARLY_ALL: f64 = 0.95;
 
 /// The lines that describe `details`, without indentation, `width` columns wide.
@@ -177,7 +177,7 @@ fn with_share(text: String, share: f64) -> String {
     if share < NEARLY_ALL { format!("{text} {}", percent(share)) } else { text }
 }
 
-/// A share of samples deserves no decimals.
+/// Shown without decimals, since a share of samples is not that exact.
 fn percent(share: f64) -> String {
     if share > 0.0 && share < 0.005 { "<1%".to_owned() } else { format!("{:.0}%", share * 100.0) }
 }

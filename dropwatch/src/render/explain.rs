@@ -91,7 +91,7 @@ pub enum HostValue {
 /// Writes what is known about one name.
 pub fn page(page: &ExplainPage<'_>, medium: Medium, out: &mut dyn io::Write) -> io::Result<()> {
     let mut text = ExplainText { page: String::new(), medium };
-    // What the kernel calls so comes before what dropwatch does.
+    // Names of the kernel come before words of dropwatch.
     for counter in &page.counters {
         text.gap();
         text.counter(counter, &page.values);

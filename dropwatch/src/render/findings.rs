@@ -47,7 +47,7 @@ pub(super) fn lines(finding: &Finding, medium: Medium) -> Vec<String> {
         indented(INDENT, WEAK, &line);
     }
     for action in finding.actions.iter().take(MOST_ACTIONS) {
-        // A command is never broken: it is there to be copied.
+        // Commands are not wrapped, so that they can be copied.
         indented(INDENT, Style::new(), &medium.command(&clean(&action.command)));
         let room = room.saturating_sub(NOTE);
         let most = MOST_NOTE.div_ceil(room.max(1));

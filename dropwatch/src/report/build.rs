@@ -125,7 +125,8 @@ impl Reporter {
         self.benign_drops =
             benign.fold(self.benign_drops, |sum, row| sum.saturating_add(row.count));
         self.devices = devices;
-        // Unnamed rows after named ones; the address settles what would depend on hashing.
+        // Unnamed rows come after named ones, ordered by address, since their order would depend on
+        // hashing otherwise.
         locations.sort_by(|a, b| {
             let rank = |row: &Location| (Reverse(row.count), row.place.symbol.is_none());
             rank(a).cmp(&rank(b)).then_with(|| by_name(a).cmp(&by_name(b)))
@@ -179,7 +180,8 @@ impl Reporter {
         }
     }
 
-    /// Drops of the last report that turned out to be harmless when it was made.
+    /// Counts drops of the last report as harmless, which was decided only after that report was
+    /// made.
     pub fn add_benign(&mut self, drops: u64) {
         self.benign_drops = self.benign_drops.saturating_add(drops);
     }
@@ -222,7 +224,8 @@ impl Reporter {
         self.seen.lost
     }
 
-    /// Counters that were read lower than before: 0, unless whoever reads them is at fault.
+    /// Number of counters that were read lower than before. Anything but 0 is a fault of the
+    /// reader, since counters never fall.
     pub fn fallen(&self) -> u64 {
         self.fallen
     }
@@ -260,8 +263,8 @@ impl Reporter {
         interval: Duration,
         names: &mut dyn Names,
     ) -> Groups {
-        // What found no room at its location has been grouped all the same, unless it is those
-        // counters that the groups are made of.
+        // Drops without room at their location have been grouped all the same, unless the groups
+        // are made of the counters of locations.
         let of_places = self.options.by.iter().all(|by| by.parts() == 0);
         let no_room = delta.lost.map_full.saturating_add(delta.lost.map_busy);
         let unlocated = if of_places { unlocated } else { unlocated.saturating_sub(no_room) };

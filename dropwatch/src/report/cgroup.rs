@@ -5,7 +5,7 @@
 
 /// Shortest run of hexadecimal digits taken for a container's number: runtimes use 64.
 const NUMBER: usize = 32;
-/// Digits of it that are shown, as `docker ps` and `crictl ps` do.
+/// Digits of a container's number that are shown, as `docker ps` and `crictl ps` do.
 const SHOWN: usize = 12;
 
 /// Container or service of the group at `path` (`/proc/PID/cgroup`): `docker-8f3ab1c2d4e5`,

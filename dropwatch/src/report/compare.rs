@@ -56,7 +56,7 @@ pub struct Change {
     pub after: Amount,
 }
 
-/// Writes what is the same in every build of a kernel.
+/// The function and the reason alone, which are the same in every build of a kernel.
 fn of_any_build<S: Serializer>(place: &Place, to: S) -> Result<S::Ok, S::Error> {
     let Place { symbol, offset: _, module, reason, subsystem: _ } = place;
     let mut fields = to.serialize_map(Some(3))?;
@@ -120,7 +120,8 @@ fn locations(before: &Summary, after: &Summary) -> Vec<Change> {
             before: Amount::default(),
             after: Amount::default(),
         });
-        // Harmless is what is known to be so in both runs: another version knows more or less.
+        // Harmless only if both recordings say so, since versions of dropwatch know different
+        // causes.
         change.benign &= row.benign;
         let amount = if is_after { &mut change.after } else { &mut change.before };
         amount.count = amount.count.saturating_add(row.count);
@@ -130,14 +131,16 @@ fn locations(before: &Summary, after: &Summary) -> Vec<Change> {
         change.before.rate = per_second(change.before.count, before.duration_s);
         change.after.rate = per_second(change.after.count, after.duration_s);
     }
-    // By name where the change is the same, as the map has them: this sort is stable.
+    // The map is ordered by name and this sort is stable, so equal changes stay in the order of
+    // names.
     let size = |change: &Change| number::change(change.before.rate, change.after.rate);
     changes.sort_by(|a, b| a.benign.cmp(&b.benign).then(size(b).total_cmp(&size(a))));
     changes
 }
 
 fn findings(before: &Summary, after: &Summary) -> Vec<ChangedFinding> {
-    // The number of a namespace is another one in the next test; its name is not.
+    // Compared without the number of the namespace, which differs from run to run while its name
+    // does not.
     let same = |a: &SummaryFinding, b: &SummaryFinding| {
         let name =
             |found: &SummaryFinding| found.netns.as_ref().and_then(|netns| netns.name.clone());

@@ -110,7 +110,7 @@ pub fn decode(text: &str) -> Result<Line, DecodeError> {
     }
     let head: Head = serde_json::from_str(text).map_err(|error| match error.classify() {
         Category::Eof => DecodeError::Truncated,
-        // The parser takes a number that was cut after its point for a wrong one.
+        // The parser calls a number that was cut behind its point a syntax error, not an early end.
         Category::Syntax if error.column() == text.len() && text.ends_with(PARTIAL_NUMBER) => {
             DecodeError::Truncated
         }
@@ -178,7 +178,8 @@ fn check_start(start: &Start) -> Result<(), Contradiction> {
 fn check_end(end: &End) -> Result<(), Contradiction> {
     check_host(&end.host)?;
     check_number("duration_s", end.duration_s, MAX_SECONDS)?;
-    // Those of which filters were undecided are not among the drops.
+    // Drops without a location of which the filters were undecided are in `lost`, but not among the
+    // drops.
     let lost = unknown_location(&end.lost)?;
     let unknown = lost.saturating_sub(end.filter_undecided.unwrap_or(0));
     if unknown > end.drops {
@@ -239,7 +240,8 @@ fn check_groups(groups: &Groups) -> Result<(), Contradiction> {
     groups.rows.iter().try_for_each(check_group)
 }
 
-/// A field that the row gains has to be bounded here, too.
+/// Takes the row apart field by field, so that a new field does not compile before it is bounded
+/// here.
 fn check_group(row: &GroupRow) -> Result<(), Contradiction> {
     let GroupRow { netns, interface, protocol, cpu: _, count: _, rate, share, total: _ } = row;
     let netns = netns.as_ref().and_then(|netns| netns.name.as_deref());
@@ -259,7 +261,7 @@ fn check_report(report: &Report) -> Result<(), Contradiction> {
     }
     report.locations.iter().try_for_each(check_location)?;
     report.groups.iter().try_for_each(check_groups)?;
-    // As many as a line holds: there may be some for each of hundreds of namespaces.
+    // Their number has no bound of its own, since each of hundreds of namespaces may have some.
     report.findings.iter().try_for_each(|finding| check_finding(finding, report.drops))?;
 
     let Other { locations, count, unknown_location: unknown, known_benign, .. } = report.other;
@@ -270,7 +272,7 @@ fn check_report(report: &Report) -> Result<(), Contradiction> {
         None => return Err(Contradiction::LocationSumOverflows),
     }
     let lost = unknown_location(&report.lost)?;
-    // With filters, some of them are undecided.
+    // Of drops without a location, filters leave some undecided, which `other` does not count.
     let undecided = report.filter_undecided.unwrap_or(0);
     if !(lost.saturating_sub(undecided)..=lost).contains(&unknown) || unknown > count {
         return Err(Contradiction::OtherUnknown { count, unknown, lost });

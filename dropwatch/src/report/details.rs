@@ -175,8 +175,8 @@ impl<T: Ord> Weights<T> {
         let total = self.0.values().fold(0, |sum: u64, weight| sum.saturating_add(*weight));
         let mut heaviest: Option<(Option<T>, u64)> = None;
         for (value, weight) in self.0 {
-            // Of equals the first one, so that a known value beats the unknown one by more weight
-            // only.
+            // Of equal weights the first one counts, which is the unknown value: a known one must
+            // have more.
             if heaviest.as_ref().is_none_or(|(_, most)| weight > *most) {
                 heaviest = Some((value, weight));
             }
@@ -203,7 +203,7 @@ pub(super) fn owner(socket: u64, names: &mut dyn Names) -> Option<Owner> {
     Some(Owner { comm: bounded(Some(comm))?, pid, cgroup })
 }
 
-/// A name that has a length, and not too much of it.
+/// Cuts a name that is too long; `None` for an empty one.
 fn bounded(name: Option<String>) -> Option<String> {
     let mut name = name.filter(|name| !name.is_empty())?;
     if let Some((end, _)) = name.char_indices().nth(MAX_NAME) {

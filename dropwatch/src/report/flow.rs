@@ -89,7 +89,8 @@ impl Flow {
         let (header, payload) = (ip.header(), ip.payload());
         let mut flow =
             Self::between(header.source_addr(), header.destination_addr(), payload.fragmented);
-        // Past the header of a later fragment there is data, whatever the next header claims.
+        // Behind the header of a later fragment there is data, whatever protocol its next header
+        // names.
         let later = ip.extensions().clone().into_iter().find_map(|extension| match extension {
             Ipv6ExtensionSlice::Fragment(part) if part.fragment_offset().value() > 0 => {
                 Some(part.next_header())

@@ -4,7 +4,7 @@ use std::{borrow::Borrow, cmp::Reverse, fmt::Display};
 
 /// Most names that are shown in place of an unknown one.
 pub const MOST: usize = 4;
-/// Shorter parts of names say nothing.
+/// Shortest part of a name that counts as a match, letters; shorter ones are in too many names.
 const PART: usize = 4;
 /// Longest name that is compared: the kernel's are no longer (`KSYM_NAME_LEN`,
 /// include/linux/kallsyms.h).
@@ -37,7 +37,8 @@ pub fn distance(typed: &str, name: &str) -> Option<usize> {
         return Some(0);
     }
     let most = (typed.len().max(name.len()) / 3).max(1);
-    // Each change makes up for one letter at most; comparing is dear, and names are many.
+    // Each change can add or remove one letter at most, so names whose lengths differ more are not
+    // compared: that is expensive, and there are many names.
     if typed.len().abs_diff(name.len()) > most {
         return None;
     }

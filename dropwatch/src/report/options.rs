@@ -21,7 +21,8 @@ impl Options {
     /// Of the drops without a location, those that are counted all the same, and those of which
     /// the filters cannot be decided.
     ///
-    /// What found no room had passed the packet filter; what the kernel skipped had not come to it.
+    /// Drops that found no room had passed the packet filter; drops that the kernel skipped never
+    /// came to it.
     pub(super) fn unlocated(&self, lost: &Lost) -> (u64, u64) {
         let no_room = lost.map_full.saturating_add(lost.map_busy);
         let undecided = |filtered: bool, count: u64| if filtered { (0, count) } else { (count, 0) };

@@ -3,8 +3,8 @@
 /// Most callers that a path is shortened to.
 pub const CALLERS: usize = 3;
 
-/// What the way to a drop passes through, whatever the cause: the wrappers of
-/// netfilter's hooks and of lists of packets, and the functions that free packets.
+/// What the way to a drop passes through, whatever the cause: the wrappers of netfilter's hooks and
+/// of lists of packets, and the functions that free packets.
 const PLUMBING: &[&str] = &[
     "NF_HOOK",
     "nf_hook",
@@ -21,8 +21,8 @@ const PLUMBING: &[&str] = &[
     "skb_queue_purge_reason",
 ];
 
-/// Where one errand of the kernel begins. What lies beyond, such as the code that an interrupt
-/// happened to stop, has nothing to do with the packet.
+/// Functions at which the kernel's work on a packet begins: softirqs, system calls, threads. What
+/// called them, such as the code that an interrupt stopped, has nothing to do with the packet.
 const ERRANDS: &[&str] = &[
     "__do_softirq",
     "__irq_exit_rcu",
@@ -95,8 +95,8 @@ pub fn before_location(frames: &[Option<&str>], location: Option<&str>) -> usize
 
 /// The callers worth showing, of those of a drop location, nearest first.
 ///
-/// None are left out in between but plumbing, and none from beyond the kernel's errand. If that
-/// leaves nothing, the nearest caller stands for itself. Empty if no caller has a name.
+/// Leaves out plumbing, and everything beyond the function at which the work on the packet began.
+/// If that leaves nothing, returns the nearest caller that has a name; nothing if none has.
 pub fn informative(callers: &[Option<String>]) -> Vec<Option<String>> {
     let errand = callers.iter().position(|name| name.as_deref().is_some_and(is_errand));
     let own = callers.get(..errand.unwrap_or(callers.len())).unwrap_or_default();

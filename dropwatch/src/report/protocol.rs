@@ -119,7 +119,7 @@ pub fn parse(text: &str) -> Result<Protocol, ProtocolError> {
     let above = |number| Protocol { network: 0, transport: u16::from(number) };
     let ethertype = |network| Protocol { network, transport: ANY };
     match text.as_str() {
-        // ICMP of the other family is not what anyone means by it.
+        // Only the ICMP of its own family is meant, although the number alone would match in both.
         "icmp" => return Ok(Protocol { network: IPV4, transport: ICMP.into() }),
         "icmpv6" | "icmp6" => return Ok(Protocol { network: IPV6, transport: ICMPV6.into() }),
         // As /etc/protocols has it.
@@ -142,7 +142,7 @@ pub fn parse(text: &str) -> Result<Protocol, ProtocolError> {
         }
         return Ok(ethertype(number));
     }
-    // As reports print one without a name.
+    // `ip-proto-253` is how reports print a protocol without a name.
     let number = text.strip_prefix("ip-proto-").unwrap_or(&text);
     number.parse().map(above).map_err(|_| ProtocolError::Unknown { near: near(&text, names()) })
 }

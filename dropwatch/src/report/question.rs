@@ -13,7 +13,8 @@ pub struct Ask {
     pub question: Question,
 }
 
-/// What can be asked. Whoever adds one is asked for its answerer by the compiler.
+/// A question that a rule can ask. A new variant does not compile before `kernel::answers` answers
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Question {
     /// Which route would a packet take?

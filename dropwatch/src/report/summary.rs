@@ -134,7 +134,7 @@ impl Summing {
     fn row(&mut self, row: &Location, before: bool) {
         let address = row.address.known().filter(|_| row.place.symbol.is_none());
         let key = (row.place.clone(), address, row.benign);
-        // What finds no room is in the sum, and so in `other`.
+        // Drops for which there is no room are in the sum of the drops, and so in `other`.
         let text = key.0.texts().map(str::len).sum();
         if !self.rows.contains_key(&key) && !self.has_room(self.rows.len(), text) {
             return;
@@ -188,7 +188,7 @@ impl Summing {
             *most = explains;
             let others = self.text.saturating_sub(found.title.len());
             let text = others.saturating_add(finding.title.len());
-            // Where there is no room, the title before it is as true of its own report.
+            // Without room for the new title the old one stays, which is true of its own report.
             if text <= MOST_TEXT {
                 self.text = text;
                 found.title.clone_from(&finding.title);

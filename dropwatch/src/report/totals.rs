@@ -91,7 +91,7 @@ pub struct Totals {
 impl Totals {
     /// Nothing counted yet, by this version of dropwatch.
     pub fn new(version: String, interval_s: f64) -> Self {
-        // So that there is a zero to be seen.
+        // Added even if it is zero, so that a metric exists before the first drop.
         let places = [((Place::default(), false), 0)].into();
         Self { version, interval_s, places, ..Self::default() }
     }
@@ -174,11 +174,12 @@ impl Totals {
         let before = std::mem::take(&mut self.counted);
         self.conntrack.clear();
         for Tracked { netns, entries, limit, counters } in tracked {
-            // What it counted before it was known is none of this run's.
+            // The first reading of a namespace adds nothing, since what it had counted before is
+            // not of this run.
             let since = before.get(&netns.inum).and_then(|then| counters.since(then));
             let refused = since.and_then(|since| since.get(ConntrackCounter::Drop)).unwrap_or(0);
             self.counted.insert(netns.inum, counters);
-            // Names need not be unique.
+            // Summed, since two namespaces may have one name.
             let name = name(&netns);
             let sum = self.refused.entry(name.clone()).or_default();
             *sum = sum.saturating_add(refused);
@@ -189,8 +190,8 @@ impl Totals {
         self.forget_ended();
     }
 
-    /// A namespace that has ended takes nothing back of what it counted: a sum that fell would be
-    /// taken for one that began anew.
+    /// Keeps the counts of a namespace that has ended: a sum that fell would look like a counter
+    /// that began anew.
     fn forget_ended(&mut self) {
         let living = &self.conntrack;
         self.refused.retain(|name, sum| *sum > 0 || living.contains_key(name));

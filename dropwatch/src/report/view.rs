@@ -104,7 +104,8 @@ fn merge(into: &mut Location, row: &Location, drops: u64) {
     into.share = share(into.count, drops);
     into.benign &= row.benign;
     into.new &= row.new;
-    // What holds for the samples of each need not hold for those of both.
+    // Details are dropped, since what holds for the samples of each row need not hold for both
+    // together.
     into.details = None;
     into.stacks.clear();
 }

@@ -41,7 +41,8 @@ pub struct Counted<'a> {
 }
 
 impl<'a> Explanation<'a> {
-    /// Nothing is an answer where nothing was found. What there are only a few of is full.
+    /// Returns `None` where nothing was found. Shows everything in full where there is only a
+    /// little.
     pub(super) fn new(
         mut rules: Vec<&'a RuleEntry>,
         mut full: Vec<&'a DropEntry>,
@@ -72,7 +73,7 @@ impl<'a> Explanation<'a> {
         }
     }
 
-    /// Both answers, each thing once, and in full if one of them has it so.
+    /// Merges two answers: each thing once, and in full if either shows it in full.
     pub(super) fn and(mut self, other: Self) -> Self {
         add(&mut self.words, other.words);
         for counted in other.counters {

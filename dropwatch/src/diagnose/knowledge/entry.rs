@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// Subsystem of the reasons that the core of the network code gives.
 pub const CORE: &str = "CORE";
 
-/// What a caller who was not taught to give a reason gives.
+/// The reason of drops by callers in the kernel that give no reason of their own.
 pub const NOT_SPECIFIED: &str = "NOT_SPECIFIED";
 
 /// Words in commands that stand for what the table cannot know, and what each is. Other words in
@@ -197,8 +197,8 @@ impl TryFrom<RawKnob> for Knob {
 }
 
 impl DropEntry {
-    /// Reasons and places as a report names them: `NO_SOCKET at udp_rcv, udpv6_rcv`. That older
-    /// kernels give no reason at the same place goes without saying.
+    /// Returns the reasons and functions as a report names them: `NO_SOCKET at udp_rcv, udpv6_rcv`.
+    /// That older kernels give no reason at these functions is left out, since it holds for all.
     pub fn name(&self) -> String {
         let given = |reason: &&String| self.reasons.len() == 1 || *reason != NOT_SPECIFIED;
         let given: Vec<&str> = self.reasons.iter().filter(given).map(String::as_str).collect();

@@ -92,7 +92,8 @@ impl KnowledgeTable {
         Ok(all.filter(|answer| !answer.is_empty()))
     }
 
-    /// What there is to say of the name of one of a host's `counters`, if no more is known of it.
+    /// Returns a bare entry for a name that is one of the host's `counters` and that the table does
+    /// not explain.
     pub(super) fn only_counted<'a>(
         &'a self,
         typed: &str,

@@ -141,8 +141,8 @@ impl KnowledgeTable {
         (!answer.is_empty()).then_some(answer)
     }
 
-    /// All names that [`KnowledgeTable::find`] knows, in order, each once: rules, drop reasons, functions,
-    /// settings, counters and words of the outputs.
+    /// All names that [`KnowledgeTable::find`] knows, in order, each once: rules, drop reasons,
+    /// functions, settings, counters and words of the outputs.
     pub fn names(&self) -> Vec<String> {
         let rules = self.rules.iter().map(|rule| rule.rule.clone());
         let reasons = self.entries.iter().flat_map(|entry| entry.reasons.iter().cloned());

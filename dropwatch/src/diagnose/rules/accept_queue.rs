@@ -68,7 +68,7 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     draft = draft.setting(SOMAXCONN);
     let finding = match proved {
         Some(_) => look(draft.double(SOMAXCONN, LEAST, "")),
-        // As likely, the program itself asks for less.
+        // The limit may as well be the program's own, which asked listen() for less.
         None => look(draft).double(SOMAXCONN, LEAST, "where Send-Q is as much as it is now"),
     };
     Some(finding.done())

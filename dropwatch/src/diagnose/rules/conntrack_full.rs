@@ -103,8 +103,8 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     Some(draft.done())
 }
 
-/// The limit to propose: twice the demand of the interval, and not less than one entry for each bucket, which
-/// the hash table has room for at no cost; a power of two.
+/// The limit to propose: twice the demand of the interval, and not less than one entry for each
+/// bucket, which the hash table has room for at no cost; a power of two.
 fn proposal(limit: u64, now: &ConntrackStats, refused: u64) -> u64 {
     let demand = limit.max(now.entries).saturating_add(refused);
     let proposed = demand.saturating_mul(2).max(now.buckets.unwrap_or(0));

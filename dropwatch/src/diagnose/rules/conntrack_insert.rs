@@ -34,7 +34,8 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 pub(super) fn lost(namespace: &NetnsFacts<'_>) -> u64 {
     let drop =
         namespace.conntrack_delta(ConntrackCounter::Drop) - conntrack_full::refused(namespace);
-    // One packet counts in both on some kernels and in either on others.
+    // The larger of the two, not the sum: some kernels count one packet in both counters, others in
+    // one of them.
     drop.max(namespace.conntrack_delta(ConntrackCounter::InsertFailed))
 }
 

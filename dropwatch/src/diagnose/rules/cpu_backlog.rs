@@ -36,7 +36,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let rows = facts.rows_or_unspecified(&["CPU_BACKLOG"], &["enqueue_to_backlog"]);
-    // Those of the flow limit are among the dropped.
+    // The kernel counts the packets of the flow limit among the dropped, too.
     let by_flow = limited > dropped / 2;
     let cause =
         if by_flow { "flow limit of a CPU's input queue" } else { "input queue of a CPU full" };

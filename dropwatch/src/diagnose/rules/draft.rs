@@ -45,13 +45,13 @@ pub fn is_host_wide(name: &str) -> bool {
 pub(super) struct Draft<'a> {
     facts: &'a Facts<'a>,
     namespace: Option<NetnsFacts<'a>>,
-    /// Where commands are to run: what they start with, or why there are none.
+    /// What commands start with, so that they run in the right namespace, or why there are none.
     prefix: Result<&'a str, Unreachable>,
     finding: Finding,
 }
 
 impl<'a> Draft<'a> {
-    /// Of the whole host.
+    /// What commands for the host as a whole start with, or why there are none.
     pub(super) fn new(
         facts: &'a Facts<'a>,
         rule: &str,
@@ -73,13 +73,14 @@ impl<'a> Draft<'a> {
         Self { facts, namespace: None, prefix: facts.host_prefix(), finding }
     }
 
-    /// In this namespace: its settings are quoted, and commands run there.
+    /// Makes the finding one about this namespace, whose settings it quotes and in which its
+    /// commands run.
     pub(super) fn at(self, namespace: NetnsFacts<'a>) -> Self {
         Self { namespace: Some(namespace), ..self.somewhere(namespace.netns()) }
     }
 
-    /// In a namespace that samples name, whether or not it could be looked into; `None` where they
-    /// name none.
+    /// Makes the finding one about a namespace that samples name, even if its counters could not be
+    /// read; `None` where samples name none.
     pub(super) fn somewhere(mut self, netns: Option<&Netns>) -> Self {
         self.finding.netns = netns.cloned();
         self.prefix = self.facts.prefix(netns);
@@ -87,29 +88,29 @@ impl<'a> Draft<'a> {
         self
     }
 
-    /// It is the cause of so many drops of the report, which are among those of `rows`.
+    /// Sets how many of the drops of `rows` the finding explains.
     pub(super) fn explains(mut self, drops: u64, rows: &Rows<'_>) -> Self {
         self.finding.places = rows.0.iter().map(|row| row.place.clone()).collect();
         self.finding.explains = Some(Explains::of(drops, self.facts.report.drops));
         self
     }
 
-    /// Something counted in the interval.
+    /// Adds as evidence how much something was counted in the interval.
     pub(super) fn counted(self, name: &str, value: u64, source: &str) -> Self {
         self.evidence(name, value.into(), true, source)
     }
 
-    /// Something counted in the interval, which is left out where it counted nothing.
+    /// Adds as evidence how much something was counted in the interval, unless that is nothing.
     pub(super) fn counted_too(self, name: &str, value: u64, source: &str) -> Self {
         if value > 0 { self.counted(name, value, source) } else { self }
     }
 
-    /// How something stands now.
+    /// Adds as evidence the value of something at the end of the interval.
     pub(super) fn state(self, name: &str, value: impl Into<Value>, source: &str) -> Self {
         self.evidence(name, value.into(), false, source)
     }
 
-    /// The live value of a setting, where it is there.
+    /// Adds the value of a setting as evidence, where the host has it.
     pub(super) fn setting(self, name: &str) -> Self {
         match self.value_of(name) {
             Some(value) => {
@@ -120,8 +121,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Another value for a setting. What that does and costs is in the knowledge table; `why` is
-    /// what is to be said of this value.
+    /// Adds a command that gives a setting another value; `why` explains the value. What the change
+    /// does and costs comes from the knowledge table.
     pub(super) fn set(self, name: &str, value: impl fmt::Display, why: &str) -> Self {
         let known = knowledge::knob(general(name).as_ref());
         let texts = known.into_iter().flat_map(|knob| {
@@ -152,7 +153,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A command to be run in the namespace, with nothing in it that is to be filled in.
+    /// Adds a command for the namespace of the finding. It must be complete: nothing is filled in
+    /// later.
     pub(super) fn run(self, command: &str, note: &str) -> Self {
         let prefix = self.prefix.clone();
         self.action(prefix, format_args!("{command}"), note.to_owned())
@@ -165,14 +167,14 @@ impl<'a> Draft<'a> {
         self.action(prefix, format_args!("{command}"), note.to_owned())
     }
 
-    /// Live value of a setting: the namespace's, else the host's.
+    /// Returns the value of a setting: that of the namespace, else that of the host.
     pub(super) fn value_of(&self, name: &str) -> Option<&'a str> {
         let inside = self.namespace.filter(|_| !is_host_wide(name));
         inside.and_then(|namespace| namespace.setting(name)).or_else(|| self.facts.setting(name))
     }
 
-    /// The finding. That its namespace is out of reach is said even where no command was to be run
-    /// there.
+    /// Returns the finding. Where its namespace is out of reach it says so, even without any
+    /// command.
     pub(super) fn done(mut self) -> Finding {
         if self.finding.netns.is_some()
             && let Err(unreachable) = self.prefix

@@ -134,8 +134,8 @@ fn incomplete(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
         return None;
     }
     let rows = facts.rows_for("FRAG_REASM_TIMEOUT", GIVEN_UP);
-    // The counter is of packets, the rows are of fragments: they can be distinguished only where all
-    // are of one namespace.
+    // The counter counts packets, the rows count fragments. So the rows say which fragments belong to
+    // this namespace only where no other one has lost any.
     let alone = facts.namespaces().filter(|namespace| given_up(*namespace) > 0).count() == 1;
     let drops = if alone { rows.count() } else { rows.count().min(packets) };
     let title = format!(

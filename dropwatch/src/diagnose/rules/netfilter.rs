@@ -58,7 +58,8 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let tracked: u64 =
         facts.namespaces().map(|namespace| refused(&namespace) + lost(&namespace)).sum();
     let hooks = facts.rows_or_unspecified(&["NETFILTER_DROP"], &["nf_hook_slow"]);
-    // Connection tracking's own come off the largest rows first, since they are no rule's.
+    // What connection tracking refused is subtracted from the largest rows first, since no rule of
+    // the packet filter did that.
     let mut claimed = tracked;
     let mut left: Vec<(&Location, u64)> = Vec::new();
     for row in &hooks.0 {

@@ -46,7 +46,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 }
 
 fn no_room(facts: &Facts<'_>, namespace: NetnsFacts<'_>, link: LinkFacts<'_>) -> Option<Finding> {
-    // Drivers count one packet in more than one of them.
+    // The largest of them, not the sum: drivers count one packet in more than one.
     let lost = NO_ROOM.map(|name| link.delta(name)).into_iter().max().filter(|lost| *lost > 0)?;
     let name = link.now.name.as_str();
     let title = format!(

@@ -26,7 +26,7 @@ struct Way {
     counter: &'static str,
     /// Where the counter is read.
     source: &'static str,
-    /// The packets came in; else they are the host's own.
+    /// True for packets that came in, false for those that the host sends itself.
     came_in: bool,
     reason: &'static str,
     functions: &'static [&'static str],
@@ -131,13 +131,14 @@ enum Claim {
     /// No address is named: samples show none, or the host does not answer.
     Unnamed,
     Missing(IpAddr),
-    /// There is one by now.
+    /// A route leads there by now.
     Back(IpAddr),
-    /// There is one, and not for this packet: something else refuses it.
+    /// Routes lead there, yet this packet is refused by something else.
     Refuted,
 }
 
-/// Holds what the counter says against the host's own answers.
+/// Compares what the counter says with the host's own answer, since other causes raise that
+/// counter, too.
 fn claim(facts: &Facts<'_>, namespace: NetnsFacts<'_>, packet: Packet) -> Result<Claim, Ask> {
     let Some(netns) = namespace.netns() else { return Ok(Claim::Unnamed) };
     match facts.route(netns.inum, Packet::to(packet.to))? {
@@ -145,7 +146,7 @@ fn claim(facts: &Facts<'_>, namespace: NetnsFacts<'_>, packet: Packet) -> Result
         Ok(Route::Refused(_)) => return Ok(Claim::Missing(packet.to)),
         Ok(Route::Leads(_)) => {}
     }
-    // Without its source it would be another packet, which rules may treat otherwise.
+    // Routing rules may look at the source, so a question without it would be about another packet.
     if packet.from.is_none() {
         return Ok(Claim::Refuted);
     }

@@ -86,12 +86,12 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
     Ok(Some(draft.run(&command, &format!("{note}{missing}")).done()))
 }
 
-/// Whether the filter would let a packet pass by now. The kernel looks for the way back as for an
-/// answer: to the source, from the address that the packet was for.
+/// Whether the filter would let such a packet pass at the end of the report. The kernel looks up
+/// the way back as it would for an answer: to the source, from the address that the packet was for.
 fn would_pass(facts: &Facts<'_>, netns: u32, packet: Packet, is_loose: bool) -> Result<bool, Ask> {
     let Packet { to, from: Some(source), iif: Some(device), .. } = packet else { return Ok(false) };
     let back = Packet { from: Some(to), ..Packet::to(source) };
-    // No answer refutes nothing: what the filter counted stands.
+    // Without an answer the finding stands, since the filter did count these packets.
     let Ok(Route::Leads(Leads { local: false, device: leads, .. })) = facts.route(netns, back)?
     else {
         return Ok(false);

@@ -57,9 +57,9 @@ fn prefix(path: &Path) -> String {
     format!("nsenter --net={} ", quote(&path.to_string_lossy()))
 }
 
-/// The machine's first network namespace, of those of dropwatch itself and of PID 1. It is known by the
-/// settings that no other one has; where that of PID 1 may not be entered (no `CAP_SYS_ADMIN`), that it is
-/// PID 1 of the machine.
+/// Returns the machine's first network namespace, if it is dropwatch's own or that of PID 1. It is
+/// known by the settings that no other one has; where that of PID 1 may not be entered (no
+/// `CAP_SYS_ADMIN`), by PID 1 being that of the machine.
 pub(super) fn host(
     root: &HostRoot,
     own: Option<u32>,

@@ -1,8 +1,8 @@
 //! Connection tracking of one network namespace: its use, what it costs, what it counted, and who
 //! fills it.
 //!
-//! [`ConntrackStats`] are the numbers that a verdict rests on; [`ConntrackView`] is the serialised truth that
-//! `dropwatch conntrack` renders, documented in `docs/json.md`.
+//! [`ConntrackStats`] are the numbers that a verdict rests on; [`ConntrackView`] is the serialised
+//! truth that `dropwatch conntrack` renders, documented in `docs/json.md`.
 
 mod counters;
 mod state;
