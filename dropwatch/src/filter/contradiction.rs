@@ -31,8 +31,8 @@ impl Range {
 
 /// Finds values that can let nothing through.
 ///
-/// `netns` are the namespaces in `packets`; `typed` is how
-/// every value was typed, those of `keys` first and then as [`Packets`] has them.
+/// `netns` are the namespaces in `packets`; `typed` is how every value was typed, those of `keys`
+/// first and then as [`Packets`] has them.
 ///
 /// Returns a notice for each value that is in vain beside others.
 ///
@@ -128,7 +128,7 @@ fn within<T: Clone>(
     Ok(vain.iter().filter_map(|index| Some(lost(typed.get(*index)?, &excluding))).collect())
 }
 
-/// How those were typed that are excluded.
+/// How the excluded values were typed.
 fn excluding<T>(choices: &[Choice<T>], typed: &[String]) -> Vec<String> {
     let excluded = choices.iter().zip(typed).filter(|(choice, _)| choice.exclude);
     excluded.map(|(_, typed)| typed.clone()).collect()
@@ -138,8 +138,8 @@ fn everything(excluded: bool, typed: &str) -> Result<(), String> {
     if excluded { Err(format!("{typed} excludes every drop")) } else { Ok(()) }
 }
 
-/// Indices of the selecting values that let nothing through where they stand alone, beside all that are
-/// excluded.
+/// Indices of the selecting values of which each alone, with all excluded ones, lets nothing
+/// through.
 fn in_vain<T: Clone>(choices: &[Choice<T>], possible: impl Fn(&[Choice<T>]) -> bool) -> Vec<usize> {
     let excluded: Vec<_> = choices.iter().filter(|choice| choice.exclude).cloned().collect();
     let selecting = choices.iter().enumerate().filter(|(_, choice)| !choice.exclude);
@@ -188,7 +188,7 @@ fn is_possible(
         true => leaves_any(&ports, Range { first: 0, last: u16::MAX.into() }),
         false => is_passed_without(&ports),
     };
-    // One of each that is asked for, and one that nobody asks for, which 0xffff stands for.
+    // Each ethertype that a filter names, IP, and 0xffff for all that none names.
     let asked = protocols.iter().map(|choice| choice.value.network).filter(|it| *it != 0);
     let networks = asked.chain([IPV4, IPV6, u16::MAX]);
     networks.filter(|network| addressed(*network)).any(|network| {
@@ -227,7 +227,8 @@ fn leaves_any(choices: &[Choice<Range>], space: Range) -> bool {
     let ranges =
         |exclude| choices.iter().filter(move |it| it.exclude == exclude).map(|it| it.value);
     let is_selected = |number| is_passed_without(choices) || ranges(false).any(|it| it.has(number));
-    // What is left, if anything, begins where something selected does or something excluded ends.
+    // If anything is left, its first number is the first one selected or follows one that is
+    // excluded, so only these are tried.
     let starts = ranges(false).map(|range| range.first.max(space.first));
     let ends = ranges(true).filter_map(|range| range.last.checked_add(1));
     starts.chain(ends).chain([space.first]).any(|number| {
@@ -243,7 +244,7 @@ fn numbers(ports: &Ports) -> Range {
     Range { first: ports.first.into(), last: ports.last.into() }
 }
 
-/// Networks of IPv6 have none.
+/// The IPv4 addresses of a network; none for a network of IPv6.
 fn addresses_of_ipv4(network: &Masked) -> Range {
     match network.mask[2] {
         u32::MAX => addresses(network),

@@ -89,7 +89,8 @@ pub struct SymbolTable {
     /// Modules and generated code: changes as they come and go.
     loaded: SymbolSection,
     owners: Vec<SymbolOwner>,
-    /// What was loaded at the reading before: a module may have dropped since, and be gone.
+    /// Modules and generated code at the reading before the newest: one of them may have dropped
+    /// packets and be gone since.
     before: Option<(SymbolSection, Vec<SymbolOwner>)>,
     restricted: bool,
     skipped: u64,
@@ -126,13 +127,15 @@ impl SymbolTable {
             && let Some(was) = module_at(owners, address)
         {
             match module_at(&self.owners, address) {
-                // Still listed, but gone by the time kallsyms came to its symbols: the same code.
+                // The module is still listed, but was unloaded before kallsyms came to its symbols:
+                // the code is the same.
                 Some(is) if is.is(was) => {
                     let now = resolve_in(&self.loaded, &self.owners, address);
                     return now.or_else(|| resolve_in(section, owners, address));
                 }
-                // One that is in both readings only seems to reach to here in the one: its size is
-                // that of all its sections, and its text ends somewhere before.
+                // A module that is in both readings but reaches to this address in one alone does
+                // not reach it: its size is that of all its sections, and its text ends somewhere
+                // before.
                 Some(_) if self.owners.iter().any(|owner| owner.is(was)) => {}
                 Some(is) if !owners.iter().any(|owner| is.is(owner)) => return None,
                 Some(_) | None => return resolve_in(section, owners, address),
@@ -208,7 +211,7 @@ fn resolve_in<'a>(
     let offset = address - symbol.address;
     let owner = owners.get(usize::from(symbol.owner));
     let within = match owner.map(|owner| &owner.text) {
-        // The kernel proper: both are in `core_text`.
+        // Of the kernel proper, the symbol and the address are both in `core_text`.
         None => true,
         Some(Some(text)) => text.contains(&address),
         Some(None) => offset < MAX_GENERATED && !module_starts_in(owners, symbol.address, address),
@@ -257,7 +260,8 @@ impl SymbolSection {
     /// Sorts, keeps what `keep` says, and of the names of one address the first.
     fn seal(&mut self, keep: impl Fn(&PackedSymbol) -> bool) {
         self.symbols.retain(keep);
-        // Names are appended in file order, so the name's place breaks ties by it.
+        // Names are stored in the order of the file, so comparing their positions keeps that order
+        // among equals.
         let order = |symbol: &PackedSymbol| (symbol.address, symbol.name);
         if !self.symbols.is_sorted_by_key(order) {
             self.symbols.sort_unstable_by_key(order);

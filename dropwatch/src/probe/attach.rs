@@ -145,8 +145,8 @@ pub fn give_back_memory() {
     }
 }
 
-/// What attaching needs and no wish changes. Creating the counter map takes as long as reading the
-/// kernel's types, so callers do both at a time.
+/// What attaching needs whatever is requested. Creating the counter map takes as long as reading
+/// the kernel's types, so callers do both at the same time.
 pub struct Prepared {
     loader: Result<Loader, LoadError>,
     cpus: Cpus,
@@ -157,7 +157,8 @@ impl Prepared {
     /// # Errors
     /// Where this kernel cannot do at all. What it refuses is reported by [`Prepared::attach`].
     pub fn new() -> Result<Self, AttachError> {
-        // EPERM here is for the candidates to report: only a clear "no" is a kernel too old.
+        // Only a clear "no" means that the kernel is too old. EPERM comes again with each
+        // candidate, and is reported then.
         if let Ok(false) = is_map_supported(MapType::RingBuf) {
             return Err(AttachError::TooOld);
         }
@@ -220,7 +221,7 @@ impl Prepared {
             .ok_or_else(unexpected)?;
         let log = programs.first().filter(|_| candidate.log);
         let log = log.and_then(|(_, program)| diagnostics(program));
-        // Before attaching: the first drop must not precede the interval that reports it.
+        // Read before attaching, or the first drop could precede the interval that reports it.
         let (attached, attached_at) = (Instant::now(), monotonic());
         let programs = programs::each(programs, &mut lacks, |program, loaded: OwnedFd| {
             let Program { tracepoint, reads_reason, .. } = program;
@@ -265,7 +266,7 @@ impl Prepared {
         }
         let settings = common::Settings { mode, cpus: self.cpus.end() };
         let level = if candidate.log { LOG_DEBUG } else { LOG_OFF };
-        // Where the verifier drops all code that writes to a ring buffer: the least it can have.
+        // The smallest size that is allowed, for a ring buffer that no code is left to write to.
         let least = page_size();
         loader.link(LoadSettings {
             globals: HashMap::from([

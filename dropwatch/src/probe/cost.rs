@@ -10,12 +10,12 @@ use super::{Probe, info};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunTime {
     pub runs: u64,
-    /// In all of them. What measuring takes, some tens of nanoseconds a run, is in it.
+    /// Time of all runs together. It includes what measuring takes, some tens of nanoseconds a run.
     pub time: Duration,
 }
 
 impl RunTime {
-    /// What came since an earlier reading.
+    /// Runs and time since an earlier reading.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {
@@ -24,7 +24,7 @@ impl RunTime {
         }
     }
 
-    /// Of one run, nanoseconds; `None` where there was none.
+    /// Mean time of one run, nanoseconds; `None` where there was no run.
     pub fn each(self) -> Option<f64> {
         (self.runs > 0).then(|| self.time.as_secs_f64() * 1e9 / self.runs as f64)
     }

@@ -86,7 +86,7 @@ pub(super) fn style(severity: Severity) -> Style {
     }
 }
 
-/// Text that has a row's words, which are a name that somebody chose, is made to differ.
+/// Changes text that could be taken for a row of a report, since names in it are chosen by anyone.
 fn unlike_a_row(text: &str) -> Cow<'_, str> {
     match text.split_once(' ') {
         Some((number, rest))

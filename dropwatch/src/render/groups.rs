@@ -27,7 +27,7 @@ pub(super) fn lines(groups: &Groups, medium: Medium) -> Vec<String> {
     let mut rows: Vec<(u64, Vec<String>)> =
         groups.rows.iter().map(|row| (row.count, cells(&groups.by, row))).collect();
     for (count, word) in [(groups.unknown, "unknown"), (groups.other, "other")] {
-        // Unknown is always said, so that nobody takes silence for it.
+        // The unknown part is shown even if it is zero, so that its absence cannot be misread.
         if count > 0 || word == "unknown" {
             rows.push((count, vec![word.to_owned()]));
         }
@@ -59,7 +59,8 @@ fn cells(by: &[By], row: &GroupRow) -> Vec<String> {
     let cell = |by: &By| match by {
         By::Netns => netns(row),
         By::Iface if has_netns => interface(row),
-        // Names of interfaces repeat: where the namespace has no column, it goes along.
+        // Interfaces of several namespaces have one name, so the namespace is shown with it where
+        // it has no column of its own.
         By::Iface => format!("{} ({})", interface(row), netns(row)),
         By::Protocol => row.protocol.as_deref().map_or_else(unknown, label),
         By::Cpu => row.cpu.map_or_else(unknown, |cpu| format!("cpu {cpu}")),
@@ -81,7 +82,7 @@ fn interface(row: &GroupRow) -> String {
     })
 }
 
-/// A recording may lack what its head announces.
+/// Shown as unknown where a row of a recording lacks what its heading announces.
 fn unknown() -> String {
     "unknown".to_owned()
 }

@@ -161,8 +161,9 @@ impl MetricsPage {
         self.samples(name, series, merge);
     }
 
-    /// One sample for each set of labels: names that differ only in what is cleaned away, or that
-    /// are spelled as `other` is, come to the same set, and a scraper takes no set twice.
+    /// Sums samples with equal labels, since a scraper takes no set of labels twice: names that
+    /// differ only in characters that are cleaned away become equal, and so does one that is
+    /// spelled `other`.
     fn samples(
         &mut self,
         name: &str,

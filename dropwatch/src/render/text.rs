@@ -52,7 +52,7 @@ impl Renderer for Text {
         let lines = match line {
             Line::Start(start) => self.start(start),
             Line::Report(report) => self.report(report),
-            // Details of the row that it belongs to, in the report that follows.
+            // Samples have no line in text: the report that follows shows them as details of a row.
             Line::Sample(_) => Vec::new(),
             Line::End(end) => self.end(end),
         };

@@ -104,7 +104,7 @@ fn units(text: &str) -> Vec<Unit<'_>> {
     let mut units = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        // Spaces at the beginning set the first word in: they are no place to break at.
+        // Spaces at the beginning are an indent of the first word, so no line is broken there.
         let word = rest.find(|c| c != ' ').unwrap_or(0);
         let mut end = rest[word..].find(' ').map_or(rest.len(), |space| word + space);
         // An opened quotation is part of the word, unless it never ends.

@@ -24,7 +24,7 @@ pub struct Creator {
 }
 
 impl Creator {
-    /// One that makes files with permissions `mode`, for whoever called sudo, if somebody did.
+    /// Makes files with permissions `mode` that belong to whoever called sudo, if somebody did.
     ///
     /// # Errors
     /// As [`Caller::of_sudo`].
@@ -65,7 +65,8 @@ impl Creator {
     }
 }
 
-/// Some file systems know no owners: what was written there is no less right.
+/// Gives a file to whoever called sudo. A failure is reported on standard error alone, since some
+/// file systems know no owners.
 fn give(file: &File, path: &Path, Caller { uid, gid }: Caller) {
     let (uid, gid) = (Uid::from_raw(uid), gid.map(Gid::from_raw));
     if let Err(error) = fchown(file.as_fd(), Some(uid), gid) {

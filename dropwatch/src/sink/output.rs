@@ -73,7 +73,7 @@ impl Output {
     }
 }
 
-/// A reader that went away ends the run, and that is no failure: whether it did.
+/// Whether the reader has gone. That ends the run and is no failure.
 ///
 /// # Errors
 /// Any other failure to write.

@@ -76,7 +76,7 @@ impl<'a> Outputs<'a> {
             || self.capture.as_ref().is_some_and(Capture::is_busy)
     }
 
-    /// Has the recording go on in a new file.
+    /// Makes the recording go on in a new file, for log rotation.
     pub fn reopen(&self) {
         self.record.iter().for_each(RecordingFile::reopen);
     }
@@ -86,7 +86,8 @@ impl<'a> Outputs<'a> {
     /// # Errors
     /// When reports cannot be written.
     pub async fn flushed(&mut self) -> Result<(), Failure> {
-        // Packets first: reports may end the run, and must not leave a part of a packet behind.
+        // Packets are waited for first: a reader of reports that has gone ends the run, which must
+        // not leave a part of a packet behind.
         if let Some(capture) = &mut self.capture {
             capture.flushed().await;
         }
@@ -184,7 +185,7 @@ impl<'a> Outputs<'a> {
     }
 }
 
-/// What the classic format has no line for goes to standard error.
+/// Writes to standard error what the classic format has no line for.
 fn aside(line: &Line) {
     let asides = match line {
         Line::Start(start) => start.notices.clone(),

@@ -5,7 +5,7 @@ use crate::report::near::{MOST, did_you_mean, distance};
 
 /// Letters of an unknown name that are repeated.
 const MOST_LETTERS: usize = 100;
-/// Shorter names look like anything.
+/// Shortest name that others are compared with, letters; shorter ones look like anything.
 const SHORTEST: usize = 3;
 
 /// Whether a name is written as drivers write those of their counters.

@@ -45,9 +45,9 @@ impl Texts {
     }
 }
 
-/// More hits than this say nothing about a word that only stands in explanations.
+/// Most hits of a word that stands in explanations alone: with more of them, it means nothing.
 const MANY: usize = 12;
-/// Shorter words are in everything.
+/// Shortest word that is looked for, letters; shorter ones are in every text.
 const SHORTEST: usize = 4;
 /// Words of questions.
 const SMALL: [&str; 29] = [

@@ -35,7 +35,7 @@ const SETTINGS: &str = "proc/sys/net/netfilter";
 /// Why a namespace's connection tracking cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ConntrackError {
-    /// Nothing to worry about: it has ended.
+    /// The namespace has ended, which is no failure of the host.
     #[error("the namespace is gone")]
     Gone,
     #[error("missing CAP_SYS_ADMIN, needed to enter the namespace: run with sudo")]
@@ -175,7 +175,8 @@ fn meaning(error: netlink::NetlinkError) -> ConntrackError {
             // nfnetlink asks for the capability before anything else (`nfnetlink_rcv`,
             // net/netfilter/nfnetlink.c).
             Some(libc::EPERM) => ConntrackError::Refused,
-            // No nfnetlink; no ctnetlink behind it (`nfnetlink_rcv_msg`); no such question.
+            // The kernel has no nfnetlink, has no ctnetlink behind it (`nfnetlink_rcv_msg`), or
+            // does not know the question.
             Some(libc::EPROTONOSUPPORT | libc::EINVAL | libc::EOPNOTSUPP) => {
                 ConntrackError::NoNetlink
             }

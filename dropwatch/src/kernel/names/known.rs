@@ -10,9 +10,9 @@ use crate::report::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
     Yes,
-    /// Nothing is called so; in words, with names that look like it.
+    /// Nothing is called so. The text says it, with names that look like it.
     No(String),
-    /// Nor will anything ever be; why.
+    /// Nothing is called so, or ever will be, and why.
     Never(String),
     /// This host does not say, and why.
     Untold(String),

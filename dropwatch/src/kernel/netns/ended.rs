@@ -24,11 +24,11 @@ const MAX_MOUNTS: u64 = 16 << 20;
 const MAX_LINE: usize = 3 * 4096;
 
 impl Namespaces {
-    /// Whether it is proved that the namespace `inum` has ended. Not where part of the machine is
-    /// hidden: in a container, or without `CAP_SYS_PTRACE`.
+    /// Whether it is proved that the namespace `inum` has ended. Nothing is proved where part of
+    /// the machine is hidden: in a container, or without `CAP_SYS_PTRACE`.
     ///
-    /// Costs a look at every process, some ten microseconds each: to be asked where a namespace in
-    /// which packets were dropped cannot be found.
+    /// Looks at every process, which takes some ten microseconds each. So ask it only about a
+    /// namespace in which packets were dropped and which cannot be found.
     pub fn has_ended(&mut self, inum: u32) -> bool {
         if !self.all_processes {
             return false;

@@ -50,7 +50,7 @@ impl Namespaces {
     /// such as `/proc/812/ns/net`, or the number itself.
     ///
     /// # Errors
-    /// Why it is none, with those there are.
+    /// There is no such namespace; the error names those that there are.
     pub fn find(&mut self, name: &str) -> Result<u32, Unfound> {
         if name == HOST
             && let Some(host) = self.host
@@ -95,8 +95,8 @@ impl Namespaces {
     }
 }
 
-/// The inode number of the namespace that is mounted by that name, or is at that path, at this
-/// moment: nothing that was read before counts.
+/// Returns the inode number of the namespace that is mounted by that name, or is at that path, at
+/// this moment. Nothing that was read earlier is used.
 pub fn netns_named(root: &HostRoot, name: &str) -> Option<u32> {
     let nsfs = nsfs(root)?;
     let inum = |path: &Path| {
@@ -139,7 +139,7 @@ fn is_absent(error: &io::Error) -> bool {
 fn network(path: &Path) -> io::Result<u32> {
     /// `_IO(0xb7, 3)` of include/uapi/linux/nsfs.h, since Linux 4.11.
     const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
-    // A pipe that has taken its place would be waited for.
+    // Opened without blocking, since opening a pipe in its place would wait for a writer.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     // SAFETY: no pointers, and the descriptor is open.
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };

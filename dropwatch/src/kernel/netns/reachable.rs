@@ -83,7 +83,7 @@ pub struct Interfaces {
     pub names: BTreeSet<String>,
     /// Further names that people gave some of them, which packets do not have.
     pub aliases: BTreeMap<String, String>,
-    /// Whether every namespace was looked into that is known to be there.
+    /// Whether all known namespaces were looked into.
     pub complete: bool,
 }
 
@@ -115,7 +115,7 @@ impl Namespaces {
                         found.names.insert(name);
                     }
                 }
-                // It has ended since, and its interfaces with it.
+                // A namespace that has ended meanwhile has no interfaces to miss.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(_) => found.complete = false,
             }

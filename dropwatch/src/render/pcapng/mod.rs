@@ -64,7 +64,7 @@ pub struct Pcapng {
     snaplen: usize,
     /// Whether the file has begun.
     begun: bool,
-    /// Those of the current section.
+    /// Interfaces described in the current section.
     interfaces: HashMap<InterfaceKey, u32>,
 }
 
@@ -79,7 +79,7 @@ impl Pcapng {
     pub fn line(&mut self, line: &Line, page: &mut Vec<u8>) {
         match line {
             Line::Start(start) => self.section(&start.host, page),
-            // What came before the beginning of a recording was cut off.
+            // Samples before the first `start` line belong to a run whose beginning was cut off.
             Line::Sample(sample) if !self.begun => {
                 self.section(&sample.host, page);
                 self.packet(sample, page);
@@ -108,7 +108,7 @@ impl Pcapng {
         let (link_type, bytes) = captured(sample, self.snaplen);
         let original = original_length(sample, link_type).max(bytes.len() as u64);
         let interface = self.interface(sample, link_type, page);
-        // A label before 1970 or after 2554 is nothing that a clock has shown.
+        // Times that 64 bits of nanoseconds since 1970 cannot hold are no times of a capture.
         let time = u64::try_from(sample.time.as_nanosecond()).unwrap_or(0);
         write_block(page, block::ENHANCED_PACKET, |body| {
             body.extend(interface.to_le_bytes());

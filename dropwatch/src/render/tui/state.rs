@@ -151,7 +151,7 @@ pub struct TopState {
     pub netns: Option<String>,
     pub search: Option<Search>,
     selected: Option<Identity>,
-    /// What is shown while the world goes on.
+    /// The frozen state, which is shown while this one goes on.
     frozen: Option<Box<TopState>>,
     pub over: bool,
 }
@@ -202,7 +202,7 @@ impl TopState {
                 Some(row) => {
                     row.rate = location.rate;
                     row.total = row.total.saturating_add(location.count);
-                    // An interval without samples does not take away what is known.
+                    // Keeps the details of earlier intervals where this one has no samples.
                     let details = row.last.details.take();
                     row.last = location;
                     row.last.details = row.last.details.take().or(details);
@@ -243,7 +243,8 @@ impl TopState {
     pub fn rows(&self) -> Vec<&TopRow> {
         let mut rows: Vec<&TopRow> = self.rows.iter().filter(|row| self.selects(row)).collect();
         match self.sort {
-            // A row that has just stopped stays above those that stopped before.
+            // Rows of equal rate, such as all that drop nothing now, are in the order of their
+            // totals.
             Sort::Rate => rows.sort_by(|a, b| {
                 b.rate
                     .total_cmp(&a.rate)
@@ -295,7 +296,7 @@ impl TopState {
         if let Some(frozen) = &mut self.frozen {
             frozen.act(key);
             self.over = frozen.over;
-            // What was chosen meanwhile holds afterwards.
+            // Selections that were made while the view was frozen are kept.
             let Self { sort, screen, benign, netns, search, selected, .. } = (**frozen).clone();
             (self.sort, self.screen, self.benign) = (sort, screen, benign);
             (self.netns, self.search, self.selected) = (netns, search, selected);
@@ -369,7 +370,7 @@ impl TopState {
                 return true;
             }
             _ => {
-                // The text stands once something else is done.
+                // Any other key ends the typing and keeps the text.
                 search.typing = false;
                 if search.text().is_empty() {
                     self.search = None;
