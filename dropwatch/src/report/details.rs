@@ -74,12 +74,12 @@ impl<'a> SamplesByKey<'a> {
         let samples = self.by_key.get(&key)?;
         let (symbols, weight) = (&mut self.symbols, weigh(samples));
         let mut callers = Weights::default();
-        let (mut places, mut devices) = (Weights::default(), Weights::default());
+        let (mut namespaces, mut devices) = (Weights::default(), Weights::default());
         let (mut sent, mut tracked, mut cpus) =
             (Weights::default(), Weights::default(), Weights::default());
         let (mut protocols, mut flows) = (Weights::default(), BTreeMap::new());
         for sample in samples {
-            places.add(sample.netns, sample.weight);
+            namespaces.add(sample.netns, sample.weight);
             cpus.add(Some(sample.cpu), sample.weight);
             devices.add(sample.netns.zip(sample.ifindex), sample.weight);
             sent.add(sample.outgoing, sample.weight);
@@ -95,7 +95,7 @@ impl<'a> SamplesByKey<'a> {
         Some(Details {
             samples: samples.len() as u64,
             weight,
-            netns: places.most(|inum| netns(inum, names)),
+            netns: namespaces.most(|inum| netns(inum, names)),
             interface: devices.most(|(inum, index)| interface(inum, index, names)),
             direction: sent.most(|outgoing| Direction { outgoing }),
             protocol: protocols.most(|name| ProtocolName { name: name.into_owned() }),

@@ -90,10 +90,10 @@ fn dropped(facts: &Facts<'_>, row: &Location, drops: u64) -> Finding {
     let hook = hook(row);
     let whose =
         if is_nft { "an nftables rule or policy" } else { "a packet filter rule or policy" };
-    let place = netns.and_then(|netns| netns.name.as_deref());
+    let name = netns.and_then(|netns| netns.name.as_deref());
     let at = hook.map(|hook| format!(" at {hook}")).unwrap_or_default();
-    let place = place.map(|name| format!(" in {name}")).unwrap_or_default();
-    let title = format!("{whose} drops packets{at}{place}");
+    let within = name.map(|name| format!(" in {name}")).unwrap_or_default();
+    let title = format!("{whose} drops packets{at}{within}");
     let mut draft = Draft::new(facts, "netfilter_rule", Severity::Warning, title)
         .somewhere(netns)
         .explains(drops, &rows)

@@ -49,7 +49,7 @@ enum Reach {
     Container,
 }
 
-const PLACES: [Reach; 10] = [
+const REACHES: [Reach; 10] = [
     Reach::Named,
     Reach::Process,
     Reach::Own,
@@ -266,23 +266,23 @@ fn each_command_can_be_run_as_printed_or_is_not_there() {
     let mut printed = BTreeSet::new();
     for sampled in [true, false] {
         for host in troubles(sampled) {
-            for place in PLACES {
-                for finding in all(&place.of(host.clone())) {
+            for reach in REACHES {
+                for finding in all(&reach.of(host.clone())) {
                     let commands: Vec<&str> =
                         finding.actions.iter().map(|action| action.command.as_str()).collect();
-                    let context = format!("{place:?}: {} {commands:?}", finding.rule);
+                    let context = format!("{reach:?}: {} {commands:?}", finding.rule);
                     for command in &commands {
                         assert!(!has_placeholder(command), "{context}");
-                        let inside = place.prefix().is_some_and(|it| command.starts_with(it));
-                        let machine = is_of_machine(command) && place != Reach::Container;
+                        let inside = reach.prefix().is_some_and(|it| command.starts_with(it));
+                        let machine = is_of_machine(command) && reach != Reach::Container;
                         assert!(inside || machine, "{context}");
                         printed.insert((*command).to_owned());
                     }
-                    let is_about_it = finding.netns.is_some() && place.prefix().is_none();
+                    let is_about_it = finding.netns.is_some() && reach.prefix().is_none();
                     let said = finding.unreachable.as_ref().map(|it| it.ended);
                     assert!(!is_about_it || said.is_some(), "nothing said: {context}");
-                    assert!(said != Some(true) || place == Reach::Ended, "{context}");
-                    assert!(said != Some(false) || place != Reach::Ended, "{context}");
+                    assert!(said != Some(true) || reach == Reach::Ended, "{context}");
+                    assert!(said != Some(false) || reach != Reach::Ended, "{context}");
                 }
             }
         }

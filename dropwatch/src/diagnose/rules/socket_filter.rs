@@ -28,10 +28,10 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
         [only] => Some(only),
         _ => None,
     };
-    let place = netns.and_then(|netns| netns.name.as_deref());
-    let place = place.map(|name| format!(" in {name}")).unwrap_or_default();
+    let name = netns.and_then(|netns| netns.name.as_deref());
+    let within = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let port = rows.port().map(|port| format!(" at port {port}")).unwrap_or_default();
-    let title = format!("a filter on sockets refuses packets{port}{place}: {drops} dropped");
+    let title = format!("a filter on sockets refuses packets{port}{within}: {drops} dropped");
     let mut draft = Draft::new(facts, "socket_filter", Severity::Notice, title)
         .somewhere(netns)
         .explains(drops, &rows)
