@@ -70,7 +70,7 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
     #[command(flatten)]
-    pub watch: Watch,
+    pub watch: WatchArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -138,9 +138,9 @@ Examples:
         #[arg(long, value_name = "ADDR", value_parser = address, conflicts_with_all = ["diff", "pcap"])]
         metrics: Option<SocketAddr>,
         #[command(flatten)]
-        pcap: Pcap,
+        pcap: PcapArgs,
         #[command(flatten)]
-        show: Show,
+        show: ShowArgs,
     },
     /// Print what a value can be, one a line: for the completions of shells
     #[command(name = "__complete", hide = true)]
@@ -169,7 +169,7 @@ pub enum CompletedKind {
 
 /// How often a run reports, and when it ends.
 #[derive(Debug, Args)]
-pub struct Watch {
+pub struct WatchArgs {
     #[command(flatten)]
     pub pace: PaceArgs,
     /// Stop after N reports
@@ -179,7 +179,7 @@ pub struct Watch {
     #[arg(short, long, value_name = "DURATION", value_parser = duration, allow_hyphen_values = true)]
     pub duration: Option<Duration>,
     #[command(flatten)]
-    pub what: What,
+    pub what: CountingArgs,
 }
 
 /// When there is a report.
@@ -192,7 +192,7 @@ pub struct PaceArgs {
 
 /// What to count, and where the reports go.
 #[derive(Debug, Args)]
-pub struct What {
+pub struct CountingArgs {
     /// Show the call paths of sampled drops under each location
     #[arg(short = 'g', long, conflicts_with = "no_samples")]
     pub stacks: bool,
@@ -206,7 +206,7 @@ pub struct What {
     #[arg(long)]
     pub no_findings: bool,
     #[command(flatten)]
-    pub pcap: Pcap,
+    pub pcap: PcapArgs,
     /// Write JSON lines to FILE, while the reports stay where they are
     ///
     /// Lines are appended, each whole. SIGHUP opens FILE anew, for log rotation, except under `run`, whose signals are the command's. While FILE cannot
@@ -233,16 +233,16 @@ pub struct What {
     pub verbose: bool,
     /// For tests: attach this way and no other; the attach plan of `doctor` has them all
     #[arg(long, value_enum, hide = true)]
-    pub candidate: Option<Candidate>,
+    pub candidate: Option<CandidateArg>,
     #[command(flatten)]
-    pub show: Show,
+    pub show: ShowArgs,
     #[command(flatten)]
     pub filters: Filters,
 }
 
 /// Where sampled packets go.
 #[derive(Debug, Args)]
-pub struct Pcap {
+pub struct PcapArgs {
     /// Write the sampled packets to FILE as pcapng, for tshark and Wireshark
     ///
     /// Each has a comment with location, reason and namespace. An existing file is overwritten, a
@@ -262,7 +262,7 @@ pub struct Pcap {
 
 /// How reports look.
 #[derive(Debug, Args)]
-pub struct Show {
+pub struct ShowArgs {
     /// Locations to show, the rest is summed; 0 shows all [default: 10 in text, all in JSON]
     #[arg(short = 'n', long, value_name = "N", value_parser = whole_number)]
     pub top: Option<usize>,
@@ -286,9 +286,9 @@ pub struct Show {
     pub color: Color,
 }
 
-/// Ways to attach, for [`What::candidate`].
+/// Ways to attach, for [`CountingArgs::candidate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Candidate {
+pub enum CandidateArg {
     WithReasons,
     WithoutReasons,
 }

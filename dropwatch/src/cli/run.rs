@@ -4,7 +4,7 @@ use std::{ffi::OsString, time::Duration};
 
 use clap::{Args, ValueHint};
 
-use super::{PaceArgs, What, values::duration};
+use super::{CountingArgs, PaceArgs, values::duration};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -36,7 +36,7 @@ pub struct RunArgs {
     #[arg(long, conflicts_with = "baseline")]
     pub no_baseline: bool,
     #[command(flatten)]
-    pub what: What,
+    pub what: CountingArgs,
     /// The command and its arguments, which begin where the first word is that is no option
     #[arg(
         value_name = "CMD",

@@ -3,7 +3,9 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{Candidate, ConntrackArgs, Pcap, RunArgs, Show, TopArgs, Watch, What};
+use super::{
+    CandidateArg, ConntrackArgs, CountingArgs, PcapArgs, RunArgs, ShowArgs, TopArgs, WatchArgs,
+};
 use crate::{
     exit::Failure,
     render::{Format, pcapng::SNAPLEN},
@@ -13,7 +15,7 @@ use crate::{
     },
 };
 
-impl Watch {
+impl WatchArgs {
     /// # Errors
     /// Usage: options that do not go together.
     pub fn settings(&self, terminal: Terminal) -> Result<settings::Watch, Failure> {
@@ -44,7 +46,7 @@ impl RunArgs {
     }
 }
 
-impl What {
+impl CountingArgs {
     /// What runs of all kinds have in common; `aside` where standard output is a command's.
     fn settings(
         &self,
@@ -80,7 +82,7 @@ impl What {
                 None if details && !self.no_samples => Samples::Details,
                 None => Samples::None,
             },
-            reasons: self.candidate.map(|candidate| candidate == Candidate::WithReasons),
+            reasons: self.candidate.map(|candidate| candidate == CandidateArg::WithReasons),
             verbose: self.verbose,
         };
         let reported = Reported {
@@ -163,7 +165,7 @@ impl TopArgs {
     }
 }
 
-impl Pcap {
+impl PcapArgs {
     fn settings(&self, terminal: Terminal) -> Result<Option<settings::Pcap>, Failure> {
         let Some(path) = &self.pcap else { return Ok(None) };
         let target =
@@ -179,7 +181,7 @@ impl Pcap {
     }
 }
 
-impl Show {
+impl ShowArgs {
     /// # Errors
     /// Usage: options that the format cannot honour.
     pub fn settings(&self, terminal: Terminal) -> Result<settings::Show, Failure> {
@@ -222,7 +224,7 @@ impl Show {
     ///
     /// # Errors
     /// Usage: options that do not go together.
-    pub fn replay(&self, pcap: &Pcap, terminal: Terminal) -> Result<Replay, Failure> {
+    pub fn replay(&self, pcap: &PcapArgs, terminal: Terminal) -> Result<Replay, Failure> {
         let pcap = pcap.settings(terminal)?;
         let aside = pcap.as_ref().is_some_and(|pcap| pcap.target == Target::Stdout);
         let show = self.settings(terminal.aside(aside))?;
