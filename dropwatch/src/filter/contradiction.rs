@@ -4,6 +4,7 @@
 //! packets other than IP have neither, and only some protocols have ports.
 
 use dropwatch_common::filter::{ANY, Masked, NAME, Ports, Protocol};
+use thiserror::Error;
 
 use super::{Packets, port_bearing};
 use crate::report::{
@@ -29,6 +30,17 @@ impl Range {
     }
 }
 
+/// Why filters let nothing through, with the options as they were typed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NothingPasses {
+    /// One option alone excludes every drop.
+    #[error("{0} excludes every drop")]
+    Excluded(String),
+    /// What one of these options lets through, others exclude.
+    #[error("no drop can pass {}{}", .0.join(" "), if .0.len() == 1 { "" } else { " together" })]
+    Together(Vec<String>),
+}
+
 /// Finds values that can let nothing through.
 ///
 /// `netns` are the namespaces in `packets`; `typed` is how every value was typed, those of `keys`
@@ -43,7 +55,7 @@ pub fn check(
     packets: &Packets,
     netns: &[NetnsId],
     typed: &[String],
-) -> Result<Vec<String>, String> {
+) -> Result<Vec<String>, NothingPasses> {
     let namespaces = packets.netns.iter().zip(netns);
     let namespaces: Vec<Choice<&NetnsId>> =
         namespaces.map(|(choice, id)| Choice { exclude: choice.exclude, value: id }).collect();
@@ -83,7 +95,7 @@ pub fn check(
         ((protocols, hosts, ports), [protocol, host, port]),
     ] {
         if !is_possible(choices.0, choices.1, choices.2) {
-            return Err(nothing(&with.concat()));
+            return Err(NothingPasses::Together(with.concat()));
         }
     }
     let others = |own: &[String]| {
@@ -115,14 +127,14 @@ fn within<T: Clone>(
     choices: &[Choice<T>],
     typed: &[String],
     covers: impl Fn(&T, &T) -> bool,
-) -> Result<Vec<String>, String> {
+) -> Result<Vec<String>, NothingPasses> {
     let excluded = |value: &T| choices.iter().any(|it| it.exclude && covers(&it.value, value));
     let vain = in_vain(choices, |own| {
         own.iter().any(|choice| !choice.exclude && !excluded(&choice.value))
     });
     let selected = choices.iter().filter(|choice| !choice.exclude).count();
     if selected > 0 && vain.len() == selected {
-        return Err(nothing(typed));
+        return Err(NothingPasses::Together(typed.to_vec()));
     }
     let excluding = excluding(choices, typed);
     Ok(vain.iter().filter_map(|index| Some(lost(typed.get(*index)?, &excluding))).collect())
@@ -134,8 +146,8 @@ fn excluding<T>(choices: &[Choice<T>], typed: &[String]) -> Vec<String> {
     excluded.map(|(_, typed)| typed.clone()).collect()
 }
 
-fn everything(excluded: bool, typed: &str) -> Result<(), String> {
-    if excluded { Err(format!("{typed} excludes every drop")) } else { Ok(()) }
+fn everything(excluded: bool, typed: &str) -> Result<(), NothingPasses> {
+    if excluded { Err(NothingPasses::Excluded(typed.to_owned())) } else { Ok(()) }
 }
 
 /// Indices of the selecting values of which each alone, with all excluded ones, lets nothing
@@ -149,18 +161,6 @@ fn in_vain<T: Clone>(choices: &[Choice<T>], possible: impl Fn(&[Choice<T>]) -> b
         !possible(&alone)
     });
     in_vain.map(|(index, _)| index).collect()
-}
-
-fn nothing(typed: &[String]) -> String {
-    nothing_passes(&typed.iter().map(String::as_str).collect::<Vec<_>>())
-}
-
-/// That these options, as typed, let nothing through.
-pub fn nothing_passes(typed: &[&str]) -> String {
-    match typed {
-        [alone] => format!("no drop can pass {alone}"),
-        _ => format!("no drop can pass {} together", typed.join(" ")),
-    }
 }
 
 fn lost(typed: &str, beside: &[String]) -> String {
@@ -278,7 +278,7 @@ mod tests {
     }
 
     /// Every namespace has the length of its name as its number, but `?` which is to come.
-    fn checked(line: &str) -> Result<Vec<String>, String> {
+    fn checked(line: &str) -> Result<Vec<String>, NothingPasses> {
         let FilterArgs { filters } =
             FilterArgs::parse_from([""].into_iter().chain(line.split_whitespace()));
         let packets = filters.packets();
@@ -338,7 +338,9 @@ mod tests {
         ] {
             let error = checked(line).unwrap_err();
             let last = line.rsplit("--").next().unwrap();
-            assert!(error.contains(last), "{line}: {error}");
+            assert!(error.to_string().contains(last), "{line}: {error}");
+            let alone = matches!(error, NothingPasses::Excluded(_));
+            assert_eq!(alone, line.ends_with(" !*"), "{line}: {error}");
         }
     }
 

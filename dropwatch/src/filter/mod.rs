@@ -31,6 +31,13 @@ pub enum ValueError {
     Port,
 }
 
+/// An option has more values than the kernel side has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{option} takes at most {MOST} values")]
+pub struct TooManyValues {
+    pub option: &'static str,
+}
+
 /// The packet filter of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Packets {
@@ -58,7 +65,7 @@ impl Packets {
     ///
     /// # Errors
     /// Which option has more values than there is room for.
-    pub fn compile(&self, netns: impl IntoIterator<Item = u32>) -> Result<Filter, String> {
+    pub fn compile(&self, netns: impl IntoIterator<Item = u32>) -> Result<Filter, TooManyValues> {
         let netns = self.netns.iter().zip(netns);
         let netns: Vec<_> = netns
             .map(|(Choice { exclude, .. }, value)| Choice { exclude: *exclude, value })
@@ -91,10 +98,10 @@ fn port_bearing(transport: u8) -> bool {
 fn fill<R: Rule>(
     rules: &mut [R; MOST],
     choices: &[Choice<R::Value>],
-    option: &str,
-) -> Result<(), String> {
+    option: &'static str,
+) -> Result<(), TooManyValues> {
     if choices.len() > MOST {
-        return Err(format!("{option} takes at most {MOST} values"));
+        return Err(TooManyValues { option });
     }
     for (rule, Choice { exclude, value }) in rules.iter_mut().zip(choices) {
         let kind = if *exclude { kind::EXCLUDE } else { kind::INCLUDE };
@@ -306,6 +313,6 @@ mod tests {
         let kinds: Vec<_> = filter.port.iter().map(|rule| rule.kind).collect();
         assert_eq!(kinds[..3], [kind::INCLUDE, kind::EXCLUDE, kind::UNUSED]);
         packets.port = vec![port(false); MOST + 1];
-        assert!(packets.compile([7]).unwrap_err().contains("at most 8"));
+        assert_eq!(packets.compile([7]), Err(TooManyValues { option: "--port" }));
     }
 }

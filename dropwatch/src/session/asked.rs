@@ -10,7 +10,10 @@ use caps::Capability;
 
 use crate::{
     exit::Failure,
-    filter::{contradiction, interface_name},
+    filter::{
+        contradiction::{self, NothingPasses},
+        interface_name,
+    },
     kernel::{HostNames, Known, Unfound, short_name},
     privilege,
     report::{
@@ -77,11 +80,11 @@ pub fn check(attached: &Attached, names: &mut HostNames) -> Result<Asked, Failur
     });
     let places: Vec<_> = places.collect();
     let vain = contradiction::check(keys, packets, &places, &attached.filters);
-    asked.notices.extend(vain.map_err(Failure::Usage)?);
+    asked.notices.extend(vain.map_err(|error| Failure::Usage(error.to_string()))?);
     if !attached.later && !keys.is_empty() && !names.leaves_any(keys) {
         let typed = attached.filters.iter().take(keys.reasons.len() + keys.symbols.len());
-        let typed: Vec<&str> = typed.map(String::as_str).collect();
-        return Err(Failure::Usage(contradiction::nothing_passes(&typed)));
+        let nothing = NothingPasses::Together(typed.cloned().collect());
+        return Err(Failure::Usage(nothing.to_string()));
     }
     Ok(asked)
 }

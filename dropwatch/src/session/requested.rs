@@ -37,7 +37,8 @@ pub fn requested(
         check("--pcap", part::HEADERS, &offsets)?;
     }
     let netns = netns.iter().map(|inum| inum.unwrap_or(LATER));
-    let filter = attached.packets.compile(netns).map_err(Failure::Usage)?;
+    let filter = attached.packets.compile(netns);
+    let filter = filter.map_err(|error| Failure::Usage(error.to_string()))?;
     Ok(Requested {
         offsets: offsets.unwrap_or(Offsets::NONE),
         samples,
