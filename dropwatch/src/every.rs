@@ -14,7 +14,7 @@ macro_rules! every {
         }
 
         impl $name {
-            /// In the order in which they are declared.
+            /// All values, in the order in which they are declared.
             pub const ALL: &[Self] = &[$(Self::$value,)+];
         }
     };

@@ -65,7 +65,7 @@ pub(super) fn name(text: &str) -> Result<String, KeyError> {
 }
 
 impl Filters {
-    /// Those that the kernel side decides.
+    /// The filters that the kernel side decides, on packets.
     pub fn packets(&self) -> Packets {
         Packets {
             netns: choices(&self.netns),
@@ -76,12 +76,12 @@ impl Filters {
         }
     }
 
-    /// Those that are decided on the rows.
+    /// The filters that user space decides, on rows.
     pub fn keys(&self) -> Keys {
         Keys { reasons: choices(&self.reason), symbols: choices(&self.symbol) }
     }
 
-    /// All as they were typed, in the order of the help.
+    /// All filters as they were typed, in the order of the help.
     pub fn typed(&self) -> Vec<String> {
         fn of<T>(option: &str, given: &[Filtered<T>]) -> Vec<String> {
             given.iter().map(|filtered| format!("{option} {}", filtered.typed)).collect()

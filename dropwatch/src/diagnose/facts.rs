@@ -337,7 +337,7 @@ impl<'a> NetnsFacts<'a> {
         self.now.netns.as_ref()
     }
 
-    /// Its name, for a title.
+    /// The name of the namespace, for a title.
     pub fn name(&self) -> Cow<'a, str> {
         name(self.netns())
     }

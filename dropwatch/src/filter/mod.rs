@@ -61,7 +61,8 @@ impl Packets {
             )
     }
 
-    /// As the kernel side takes it. `netns` are the inode numbers of the namespaces.
+    /// Returns the filter as the kernel side takes it. `netns` are the inode numbers of the
+    /// namespaces.
     ///
     /// # Errors
     /// Which option has more values than there is room for.

@@ -50,7 +50,7 @@ fn enter(path: &Path, inum: u32) -> io::Result<()> {
 /// Number of the calling thread's network namespace that no other gets as long as the kernel runs,
 /// unlike that of its file; `None` before Linux 5.14 (`SO_NETNS_COOKIE`, net/core/sock.c).
 pub(super) fn cookie() -> Option<u64> {
-    /// Of include/uapi/asm-generic/socket.h.
+    /// `SO_NETNS_COOKIE` (include/uapi/asm-generic/socket.h).
     const SO_NETNS_COOKIE: libc::c_int = 71;
     let socket = UnixDatagram::unbound().ok()?;
     let mut cookie = 0_u64;

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read};
 use super::HostRoot;
 use crate::report::evidence::Listener;
 
-/// Both families, in the order of preference.
+/// Tables of TCP sockets, of IPv4 and of IPv6 (`/proc/net/tcp`, proc_pid_net(5)).
 const FILES: [&str; 2] = ["proc/thread-self/net/tcp", "proc/thread-self/net/tcp6"];
 /// Most bytes read of one file, which is enough for some thousand listening sockets.
 const MAX_FILE: u64 = 1 << 20;

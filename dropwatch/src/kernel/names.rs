@@ -88,7 +88,7 @@ impl HostNames {
         self.offsets.recv().unwrap_or(Err(NoTypes::Unread))
     }
 
-    /// To be called before the names of a report are asked for.
+    /// Begins a report: call it before the first name of the report is asked for.
     pub fn begin_report(&mut self) {
         self.namespaces.begin_report();
         self.owners.begin_report();

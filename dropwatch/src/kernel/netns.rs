@@ -138,8 +138,8 @@ impl Namespaces {
         namespaces
     }
 
-    /// To be called before the names of a report are asked for: what was found before is proved
-    /// anew, each folder and all processes being looked at once, and only if a name is asked for.
+    /// Begins a report: what was found before is proved anew. Folders and processes are looked at
+    /// once each, and only if a name is asked for.
     pub fn begin_report(&mut self) {
         let last = std::mem::take(&mut self.now);
         self.before = last.proved;

@@ -59,8 +59,8 @@ impl Owners {
         }
     }
 
-    /// To be called before the owners of a report are asked for. Sockets that nothing asked about
-    /// in the last one are forgotten.
+    /// Begins a report: call it before the first owner of the report is asked for. Forgets sockets
+    /// that nothing asked about in the last one.
     pub fn begin_report(&mut self) {
         self.known.retain(|_, known| std::mem::take(&mut known.fresh));
         (self.searched, self.missed) = (false, false);

@@ -10,7 +10,7 @@ use super::maps::Map;
 /// The section of the kernel side's list, which is the name of its map.
 pub(super) const LATER: &str = ".bss.later";
 
-/// Their inode numbers, each at the place of its rule; 0 while there is none.
+/// Inode numbers of the namespaces to come, each at the index of its rule; 0 while there is none.
 type Numbers = [u32; MOST];
 
 /// The list that the program looks at. It is of no use once that is detached.

@@ -33,8 +33,8 @@ pub struct MostFrequent<K> {
 }
 
 impl<K: Copy + Eq + Hash + Ord> Frequent<K> {
-    /// With at most `capacity` counters, at least one. The error stays below `2 / capacity` of all
-    /// values counted.
+    /// Makes a counter of values with at most `capacity` counters, at least one. Its error stays
+    /// below `2 / capacity` of all values counted.
     pub fn new(capacity: usize) -> Self {
         Self { counts: HashMap::new(), capacity: capacity.max(1), error: 0 }
     }

@@ -98,7 +98,7 @@ pub struct Function {
 }
 
 impl fmt::Display for Function {
-    /// As it can be typed.
+    /// Writes the function as it can be typed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name.text())?;
         if let Some(offset) = self.offset {
@@ -179,7 +179,7 @@ impl Glob {
         Ok(Self(text.to_owned()))
     }
 
-    /// As it was typed.
+    /// The pattern as it was typed.
     pub fn text(&self) -> &str {
         &self.0
     }

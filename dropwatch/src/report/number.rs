@@ -71,7 +71,7 @@ pub fn step(value: f64, highest: f64, highest_step: u8) -> usize {
     step.min(highest_step.into())
 }
 
-/// For fields that are absent where there is nothing to count.
+/// Whether a count is zero: for fields that JSON leaves out then.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
 pub(super) fn is_zero(count: &u64) -> bool {
     *count == 0

@@ -18,8 +18,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Of the drops without a location, those that are counted all the same, and those of which
-    /// the filters cannot be decided.
+    /// Splits the drops without a location into those that are counted all the same and those of
+    /// which the filters are undecided.
     ///
     /// Drops that found no room had passed the packet filter; drops that the kernel skipped never
     /// came to it.

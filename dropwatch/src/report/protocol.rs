@@ -23,7 +23,7 @@ pub mod number {
     pub const UDP_LITE: u8 = 136;
 }
 
-/// Above IP, by their numbers, as people call them.
+/// Protocols above IP by their numbers, as people call them.
 const TRANSPORT: [(u8, &str); 16] = [
     (ICMP, "icmp"),
     (2, "igmp"),
@@ -43,7 +43,7 @@ const TRANSPORT: [(u8, &str); 16] = [
     (UDP_LITE, "udplite"),
 ];
 
-/// By ethertype (`include/uapi/linux/if_ether.h`), as people call them.
+/// Protocols by ethertype (`include/uapi/linux/if_ether.h`), as people call them.
 const NETWORK: [(u16, &str); 18] = [
     // Linux's own number for frames with a length instead of a type, such as spanning tree's.
     (0x0004, "llc"),

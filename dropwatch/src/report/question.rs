@@ -129,7 +129,7 @@ pub enum Unanswered {
 pub struct Answers(BTreeMap<Ask, Result<Answer, Unanswered>>);
 
 impl Answers {
-    /// Nothing was asked.
+    /// Makes an empty set of answers: nothing was asked.
     pub const fn new() -> Self {
         Self(BTreeMap::new())
     }

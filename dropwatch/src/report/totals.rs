@@ -13,15 +13,15 @@ use super::{
     snapshot::Lost,
 };
 
-/// Places that have a sum of their own; the drops of later ones are summed. A metrics database keeps
-/// a series for each.
+/// Most places that have a sum of their own, since a metrics database keeps a series for each. The
+/// drops of further ones are summed.
 pub const MOST_PLACES: usize = 1_000;
-/// Findings that have sums of their own: what a rule finds in later namespaces is summed for all of
-/// these.
+/// Most findings that have sums of their own: what a rule finds in further namespaces is summed for
+/// all of these together.
 pub const MOST_FINDINGS: usize = 1_000;
-/// Such sums of rules; a recording may hold any number of names.
+/// Most sums of that kind, one for each rule, since a recording may hold any number of names.
 pub const MOST_RULES: usize = 100;
-/// Ended namespaces whose refused packets have a sum of their own.
+/// Most ended namespaces whose refused packets have a sum of their own.
 pub const MOST_ENDED: usize = 1_000;
 /// What labels call all that has no sum of its own.
 pub const OTHER: &str = "other";
@@ -89,7 +89,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Nothing counted yet, by this version of dropwatch.
+    /// Makes totals with nothing counted yet, by this version of dropwatch.
     pub fn new(version: String, interval_s: f64) -> Self {
         // Added even if it is zero, so that a metric exists before the first drop.
         let places = [((Place::default(), false), 0)].into();

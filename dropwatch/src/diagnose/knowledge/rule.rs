@@ -54,7 +54,7 @@ impl RuleEntry {
         self.settings.iter().filter_map(|name| table.knob(name)).chain(&self.knobs)
     }
 
-    /// Its words that are no names.
+    /// Further words that lead to the rule and are no names.
     pub(super) fn topics(&self) -> impl Iterator<Item = &str> {
         self.words.iter().map(String::as_str).filter(|word| !word.contains('_'))
     }

@@ -226,7 +226,7 @@ impl TestHost {
         findings
     }
 
-    /// Its report.
+    /// Makes the report of an interval in which these drops happened.
     pub(in crate::diagnose) fn report(self) -> Report {
         let drops = self.rows.iter().map(|row| row.count).sum();
         Report {

@@ -31,7 +31,7 @@ pub enum ConntrackCounter {
 }
 
 impl ConntrackCounter {
-    /// In the order in which they are shown.
+    /// All counters, in the order in which they are shown.
     pub const ALL: [Self; 10] = [
         Self::Drop,
         Self::EarlyDrop,

@@ -11,12 +11,13 @@ mod status {
     pub(super) const HW_OFFLOAD: u32 = 1 << 15;
 }
 
-/// Of connections without a state of their own, by what was seen of them; as `conntrack -L` marks
-/// them.
+/// States of connections whose protocol has none, by what was seen of them, named as `conntrack -L`
+/// marks them.
 const UNREPLIED: &str = "UNREPLIED";
 const REPLIED: &str = "REPLIED";
 const ASSURED: &str = "ASSURED";
-/// In a flow table, past connection tracking: the kernel reports no state of it.
+/// State of connections in a flow table, which bypasses connection tracking: the kernel reports no
+/// state of their own.
 const OFFLOAD: &str = "OFFLOAD";
 /// A number that is none of the known states.
 const UNKNOWN: &str = "UNKNOWN";

@@ -72,7 +72,7 @@ impl ConntrackView {
         Self { host, time, netns, stats, memory_bytes, memory_at_limit_bytes, interval, table }
     }
 
-    /// As it is written: `v` and `type` come first.
+    /// Returns the line as it is written: `v` and `type` come first.
     pub fn line(&self) -> impl Serialize + '_ {
         #[derive(Serialize)]
         struct Tagged<'a> {

@@ -146,13 +146,13 @@ impl Report {
         self.other.locations.saturating_add(self.locations.len() as u64)
     }
 
-    /// Those of the drops that are known to be harmless.
+    /// Drops that are known to be harmless.
     pub fn benign(&self) -> u64 {
         let rows = self.locations.iter().filter(|row| row.benign);
         rows.fold(self.other.known_benign, |sum, row| sum.saturating_add(row.count))
     }
 
-    /// Those of the drops that are not.
+    /// Drops that are not known to be harmless.
     pub fn harmful(&self) -> u64 {
         self.drops.saturating_sub(self.benign())
     }
