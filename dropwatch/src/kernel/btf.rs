@@ -360,7 +360,7 @@ struct BtfMember {
     bits: u32,
     /// Bits of a bit field; 0 for any other member.
     width: u32,
-    /// Its type's number.
+    /// Number of the member's type.
     ty: u32,
 }
 

@@ -10,11 +10,11 @@ use super::plan::AttachRefusal;
 /// A program, and the raw tracepoint that it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// Its function in the object.
+    /// Name of its function in the object.
     pub name: &'static str,
     pub tracepoint: Tracepoint,
-    /// It reads the drop reason, where the way of attaching has it do so: older kernels do not give
-    /// one.
+    /// Whether it reads the drop reason where the candidate has reasons, which older kernels do not
+    /// give.
     pub reads_reason: bool,
     pub need: Need,
 }
@@ -23,7 +23,7 @@ pub struct Program {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tracepoint {
     pub system: &'static str,
-    /// By which bpf(2) finds it.
+    /// Name by which bpf(2) finds the tracepoint.
     pub name: &'static CStr,
 }
 

@@ -27,17 +27,17 @@ pub struct Comparison {
     pub after: Side,
     /// The largest change of rate first; behind them what is known to be harmless.
     pub locations: Vec<Change>,
-    /// Those of the second run first, then those that it no longer has.
+    /// Findings of the second run, then those of the first run that it no longer has.
     pub findings: Vec<ChangedFinding>,
 }
 
 /// One of the runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Side {
-    /// Its recording.
+    /// Name of its recording.
     pub name: String,
     pub drops: u64,
-    /// Those of them that are known to be harmless; absent where there are none.
+    /// Drops that are known to be harmless; absent where there are none.
     #[serde(skip_serializing_if = "is_zero")]
     pub benign: u64,
     pub duration_s: f64,

@@ -69,7 +69,7 @@ pub struct HostEvidence {
     pub host: Counters,
     /// Settings of the host as a whole.
     pub settings: SettingValues,
-    /// By inode number.
+    /// Namespaces by inode number.
     pub namespaces: BTreeMap<u32, NetnsEvidence>,
     /// Namespaces, by inode number, in which packets were dropped and which are proved to have ended
     /// since.
@@ -92,13 +92,13 @@ pub struct NetnsEvidence {
     /// Number that the kernel gives to no other namespace as long as it runs (`SO_NETNS_COOKIE`,
     /// Linux 5.14); `None` on older kernels.
     pub cookie: Option<u64>,
-    /// Those that a rule looks at.
+    /// Counters that a rule looks at.
     pub counters: Counters,
     /// What rises and falls: `FRAG.memory`. Read only where drops or losses are.
     pub gauges: Counters,
     /// `None` where connections are not tracked or cannot be read.
     pub conntrack: Option<ConntrackStats>,
-    /// By interface index.
+    /// Devices by interface index.
     pub links: BTreeMap<u32, Link>,
     /// Read only where drops or losses are.
     pub settings: SettingValues,
@@ -128,6 +128,6 @@ pub struct Link {
     pub counters: Counters,
     /// Packets that it has sent (`tx_packets` of the same).
     pub sent: u64,
-    /// Its queueing discipline: `fq_codel`.
+    /// Kind of its root queueing discipline: `fq_codel`.
     pub qdisc: Option<String>,
 }

@@ -38,7 +38,7 @@ pub struct Fact<T> {
 /// A network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Netns {
-    /// As this host calls it; null where nobody there does.
+    /// Name of the namespace on this host; null where it has none.
     pub name: Option<String>,
     /// Inode number, as `/proc/PID/ns/net` shows it.
     pub inum: u32,
@@ -79,7 +79,7 @@ pub struct FlowTracked {
 /// The process that holds a packet's socket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Owner {
-    /// Its command name (`/proc/PID/comm`).
+    /// Command name of the process (`/proc/PID/comm`).
     pub comm: String,
     pub pid: u32,
     /// Path of its control group, below the root of the hierarchy; null where it is the root.
@@ -115,11 +115,11 @@ impl Pattern {
 pub enum Field {
     SrcPort,
     DstPort,
-    /// With whether it is a fragment.
+    /// What kind of packet it is, such as its TCP flags, and whether it is a fragment.
     Kind,
     Src,
     Dst,
-    /// With the VLAN.
+    /// The protocol and the VLAN.
     Protocol,
 }
 

@@ -37,7 +37,7 @@ pub struct Finding {
 pub struct Unreachable {
     /// The namespace is proved to have ended before the report.
     pub ended: bool,
-    /// In words, for people.
+    /// Why no command can be printed, for people.
     pub why: String,
 }
 
@@ -71,7 +71,7 @@ impl Severity {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Explains {
     pub drops: u64,
-    /// Of the report's drops, as [`share`] rounds it.
+    /// Part of the report's drops, as [`share`] rounds it.
     pub share: f64,
 }
 

@@ -10,8 +10,8 @@ const PART: usize = 4;
 /// include/linux/kallsyms.h).
 const LONGEST: usize = 512;
 
-/// Of `names` those that look like `typed`, whatever the case of the letters, the most alike first.
-/// Stars in `typed` are left out: they stand for anything.
+/// Returns the names that look like `typed`, whatever the case of the letters, the most alike
+/// first. Stars in `typed` are left out, since they stand for anything.
 pub fn near<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let typed = typed.replace('*', "").to_ascii_lowercase();
     if typed.is_empty() || typed.len() > LONGEST {

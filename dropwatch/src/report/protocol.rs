@@ -100,7 +100,7 @@ pub enum ProtocolError {
         transport(*number)
     )]
     Ambiguous { number: u8 },
-    /// With names that look like it.
+    /// The text is none of what can be typed; `near` are names that look like it.
     #[error(
         "not a protocol such as tcp, udp, icmp, icmpv6, sctp, arp, ip, ipv6, an IP protocol \
          number or an ethertype such as 0x88cc{}",

@@ -60,9 +60,9 @@ pub enum Answer {
 /// Where the kernel would send a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// On, by a route to somebody or to the host itself.
+    /// It leads on, to another host or to this one itself.
     Leads(Leads),
-    /// Nowhere.
+    /// It leads nowhere: the packet would be refused.
     Refused(Refusal),
 }
 

@@ -79,7 +79,7 @@ pub struct Totals {
     /// What was found since the run began: a finding is of one report, and most of them are made
     /// between two looks at these totals.
     pub found: BTreeMap<FindingKey, FindingSums>,
-    /// Of the namespaces that the last report knows.
+    /// Connection tracking by the name of a namespace, for those that the last report knows.
     pub conntrack: BTreeMap<String, ConntrackGauges>,
     /// Packets that connection tracking refused since the run began, by the name of a namespace,
     /// those that have ended included.

@@ -52,7 +52,7 @@ pub struct Exporter {
 struct ExporterState {
     totals: Totals,
     interval: Duration,
-    /// Of the last report, or of the start.
+    /// When the last report came, or the run began.
     last: Instant,
 }
 

@@ -22,7 +22,7 @@ const SHOWN_BY: [(&str, &str); 4] = [
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CounterEntry {
-    /// By group and name: `Udp.InErrors`, `softnet.dropped`, `link.rx_missed_errors`.
+    /// Its names, with their group: `Udp.InErrors`, `softnet.dropped`, `link.rx_missed_errors`.
     pub names: Vec<String>,
     /// What programs call it that show it under another name.
     #[serde(default, skip_serializing)]

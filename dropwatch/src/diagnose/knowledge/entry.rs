@@ -62,7 +62,7 @@ pub struct DropEntry {
     /// Drop reasons that it speaks of; empty only where there is no event.
     #[serde(default)]
     pub reasons: Vec<String>,
-    /// It holds at these functions alone; empty: wherever the reasons occur.
+    /// Functions at which alone the entry holds; empty where it holds wherever the reasons occur.
     #[serde(default)]
     pub at: Vec<String>,
     /// Functions that are known to drop for these reasons; it holds elsewhere, too.

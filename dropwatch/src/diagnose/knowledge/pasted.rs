@@ -28,7 +28,7 @@ pub(super) struct PastedName<'a> {
 /// A place and a reason, as one row of an output has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PastedRow<'a> {
-    /// With its offset, if it has one.
+    /// The function, with its offset if it has one.
     pub(super) function: PastedName<'a>,
     pub(super) reason: Option<PastedName<'a>>,
 }

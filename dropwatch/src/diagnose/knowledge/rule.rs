@@ -12,7 +12,7 @@ use super::{
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleEntry {
-    /// As findings and metrics name it: `conntrack_table_full`.
+    /// The name of the rule in findings and metrics: `conntrack_table_full`.
     pub rule: String,
     /// The cause in a few words.
     pub title: String,

@@ -19,7 +19,7 @@ pub(super) enum Subject<'a> {
 pub(super) struct Texts {
     /// Words of each topic.
     topics: Vec<Vec<String>>,
-    /// In the order of [`Subject::all`].
+    /// What each subject is compared with, in the order of [`Subject::all`].
     subjects: Vec<Index>,
 }
 

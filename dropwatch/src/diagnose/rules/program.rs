@@ -27,12 +27,12 @@ struct ProgramKind {
 
 /// The command that shows a program.
 enum ShowCommand {
-    /// Of one device, whose name comes between the two.
+    /// Shows the programs of one device, whose name comes between the two parts.
     Device(&'static str, &'static str),
-    /// Of a device or, without one, of all.
+    /// Shows the programs of one device or, without a name, of all.
     AnyDevice(&'static str),
     Namespace(&'static str),
-    /// Of the machine: control groups belong to no network namespace.
+    /// Shows the programs of the machine, since control groups belong to no network namespace.
     Machine(&'static str),
 }
 

@@ -40,7 +40,7 @@ pub enum Unfound {
     OtherKind { path: String, cause: String },
     #[error("cannot look at {path}: {cause}")]
     Unreadable { path: String, cause: String },
-    /// It is there; neither a mount nor a process leads into it.
+    /// The namespace exists, but neither a mount nor a process leads into it.
     #[error("there is no way into the network namespace {name}")]
     NoWayIn { name: String },
 }

@@ -29,7 +29,7 @@ fn identity(row: &Location) -> Identity {
 #[derive(Clone, Debug)]
 pub struct TopRow {
     identity: Identity,
-    /// As the last report with drops here has it; its rate and count are of that report.
+    /// The row of the last report that has drops here; its rate and count are of that report.
     pub last: Location,
     /// Drops a second now.
     pub rate: f64,

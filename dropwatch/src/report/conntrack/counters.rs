@@ -45,7 +45,7 @@ impl ConntrackCounter {
         Self::SearchRestart,
     ];
 
-    /// As `conntrack -S` calls it.
+    /// The name of the counter in `conntrack -S`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Found => "found",

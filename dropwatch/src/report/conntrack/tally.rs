@@ -31,7 +31,7 @@ pub struct ConntrackEntry {
     pub state: Option<u8>,
     /// Bits of `enum ip_conntrack_status`.
     pub status: u32,
-    /// As its first packet had it.
+    /// Source of the connection's first packet.
     pub source: IpAddr,
     pub destination: Endpoint,
     /// Where replies come from: the destination, unless that was translated.

@@ -53,7 +53,7 @@ impl ConntrackInterval {
         Some(Self { interval_s: to_microsecond(length), counters })
     }
 
-    /// Of `counter`, per second.
+    /// What `counter` counted, per second.
     pub fn rate(&self, counter: ConntrackCounter) -> Option<f64> {
         let length = Duration::try_from_secs_f64(self.interval_s).ok()?;
         self.counters.get(counter).map(|count| rate(count, length))

@@ -72,7 +72,7 @@ pub struct Groups {
 pub struct GroupRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<Netns>,
-    /// With its namespace, since names of interfaces repeat.
+    /// The interface. Its namespace belongs to the key, too, since names of interfaces repeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<Interface>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

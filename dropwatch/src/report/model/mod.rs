@@ -118,7 +118,7 @@ pub struct Report {
     pub interval_s: f64,
     /// Nominal intervals covered: more than 1 when a stalled reader held reports back.
     pub intervals: u64,
-    /// Of the time before the command of `dropwatch run` was started.
+    /// Whether the report is of the time before the command of `dropwatch run` was started.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub baseline: bool,
     pub drops: u64,
@@ -219,7 +219,7 @@ pub struct Sampled {
     pub ethertype: u16,
     /// `packet` begins with an Ethernet header; else with the network header.
     pub link_header: bool,
-    /// Its first bytes.
+    /// First bytes of the packet.
     #[serde(with = "hex")]
     pub packet: Vec<u8>,
 }
@@ -229,11 +229,11 @@ pub struct Sampled {
 pub struct Other {
     /// Locations that are not among the rows.
     pub locations: u64,
-    /// Their drops, and those of unknown location.
+    /// Drops at these locations, and those of unknown location.
     pub count: u64,
     /// Drops whose location is unknown (`lost.map_full + lost.map_busy + lost.recursion`).
     pub unknown_location: u64,
-    /// Those of `count` that are known to be harmless; absent where there are none.
+    /// Drops of `count` that are known to be harmless; absent where there are none.
     #[serde(default, rename = "benign", skip_serializing_if = "is_zero")]
     pub known_benign: u64,
     /// How much of `locations` and `count` was folded away as benign. JSON never folds.
@@ -271,7 +271,7 @@ pub struct End {
     pub reports: u64,
     /// Sum of the reports' drops.
     pub drops: u64,
-    /// Those of them that are known to be harmless; absent where there are none.
+    /// Drops that are known to be harmless; absent where there are none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub benign: u64,
     /// What was lost in the whole run.
@@ -287,9 +287,9 @@ pub struct End {
 /// The command of `dropwatch run`, and what was dropped meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RanCommand {
-    /// As typed.
+    /// The command and its arguments, as typed.
     pub command: Vec<String>,
-    /// Its exit status; null if it was never started, or ended by a signal.
+    /// Exit status of the command; null if it was never started, or ended by a signal.
     pub status: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,

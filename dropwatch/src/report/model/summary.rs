@@ -12,7 +12,7 @@ use super::super::{
 pub struct Summary {
     /// Sum of the reports' drops.
     pub drops: u64,
-    /// Those of them that are known to be harmless.
+    /// Drops that are known to be harmless.
     pub benign: u64,
     /// Seconds that the reports cover.
     pub duration_s: f64,
@@ -40,7 +40,7 @@ pub struct SummaryRow {
     #[serde(flatten)]
     pub place: Place,
     pub count: u64,
-    /// Of the run's drops, as [`share`](crate::report::number::share) rounds it.
+    /// Part of the run's drops, as [`share`](crate::report::number::share) rounds it.
     pub share: f64,
     pub rate: f64,
     pub benign: bool,
@@ -58,7 +58,7 @@ pub struct Worst {
     pub end: Timestamp,
     pub interval_s: f64,
     pub drops: u64,
-    /// Those of them that are known to be harmless; absent where there are none.
+    /// Drops that are known to be harmless; absent where there are none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub benign: u64,
     pub rate: f64,
@@ -70,7 +70,7 @@ pub struct SummaryFinding {
     pub rule: String,
     pub severity: Severity,
     pub netns: Option<Netns>,
-    /// As it was in the report where it explained the most.
+    /// Its title in the report in which it explained the most drops.
     pub title: String,
     /// Drops that it explains, in all reports.
     pub explains: u64,
@@ -82,7 +82,7 @@ pub struct SummaryFinding {
     pub last: Timestamp,
     /// Reports that have it.
     pub reports: u64,
-    /// It was there before the command was started, too.
+    /// Whether it was found before the command was started, too.
     pub before: bool,
 }
 
@@ -90,7 +90,7 @@ pub struct SummaryFinding {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Before {
     pub drops: u64,
-    /// Those of them that are known to be harmless; absent where there are none.
+    /// Drops that are known to be harmless; absent where there are none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub benign: u64,
     pub duration_s: f64,
