@@ -66,7 +66,7 @@ pub struct Namespaces {
     own: Option<u32>,
     /// The machine's first namespace, where it can be found.
     host: Option<u32>,
-    /// The namespace of PID 1 in a container whose `/proc` hides the host, unless that is the
+    /// Where `/proc` hides the host, the namespace of the container's PID 1, unless it is the
     /// host's.
     container: Option<u32>,
     /// Whether `/proc` shows every process of the machine.
@@ -224,8 +224,7 @@ impl Namespaces {
             return name;
         }
         let name = interfaces::name_from_tables(&self.root, pid, ifindex);
-        // Used only if that process is still there, since the tables are those of its namespace at
-        // that moment.
+        // Used only if that process is still there, since the tables were its own at that moment.
         name.filter(|_| self.lives_in(pid, inum))
     }
 
@@ -265,8 +264,7 @@ impl Namespaces {
         self.hidden = 0;
         for pid in processes::pids(&self.root) {
             match of_process(&self.root, &pid.to_string()) {
-                // dropwatch itself stands for the namespace only where no other process does, since
-                // it ends with the run.
+                // dropwatch itself comes last, since it ends with the run.
                 Ok(inum) => {
                     let known = self.residents.entry(inum).or_insert(pid);
                     if self.own_pid == Some(*known) {
