@@ -6,10 +6,12 @@
 
 pub mod facts;
 pub mod knowledge;
+mod multicast;
 pub mod rules;
 mod transmitted;
 
 pub use self::{
+    multicast::settle as settle_multicast,
     rules::{findings, watch_list},
     transmitted::settle,
 };

@@ -41,6 +41,8 @@ pub struct Reporter {
     fallen: u64,
     /// Devices that samples named in the last report, by row.
     devices: Vec<(Place, Vec<Device>)>,
+    /// How many samples of the last report went to a multicast group of the link, by row.
+    to_link: Vec<(Place, u64)>,
 }
 
 impl Reporter {
@@ -58,6 +60,7 @@ impl Reporter {
             undecided: 0,
             fallen: 0,
             devices: Vec::new(),
+            to_link: Vec::new(),
         }
     }
 
@@ -112,19 +115,21 @@ impl Reporter {
         self.fallen = self.fallen.saturating_add(delta.fallen);
 
         let mut samples = SamplesByKey::new(samples);
-        let mut devices = Vec::new();
+        let (mut devices, mut to_link) = (Vec::new(), Vec::new());
         let mut locations: Vec<Location> = selected
             .into_iter()
             .map(|(key, count)| {
                 let row = self.location(key, count, drops, interval, names);
                 devices.push((row.place.clone(), samples.devices(key)));
-                self.detailed(row, key, &mut samples, names)
+                let row = self.detailed(row, key, &mut samples, names);
+                to_link.push((row.place.clone(), samples.to_link(key)));
+                row
             })
             .collect();
         let benign = locations.iter().filter(|row| row.benign);
         self.benign_drops =
             benign.fold(self.benign_drops, |sum, row| sum.saturating_add(row.count));
-        self.devices = devices;
+        (self.devices, self.to_link) = (devices, to_link);
         // Unnamed rows come after named ones, ordered by address, since their order would depend on
         // hashing otherwise.
         locations.sort_by(|a, b| {
@@ -217,6 +222,11 @@ impl Reporter {
     /// recorded nowhere.
     pub fn devices(&self) -> &[(Place, Vec<Device>)] {
         &self.devices
+    }
+
+    /// How many samples of the last report went to a multicast group of the link, by row.
+    pub fn to_link(&self) -> &[(Place, u64)] {
+        &self.to_link
     }
 
     /// What was lost so far.

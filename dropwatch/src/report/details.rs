@@ -7,6 +7,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
 };
 
 use dropwatch_common::DropKey;
@@ -54,6 +55,8 @@ pub struct Device {
 pub struct SamplesByKey<'a> {
     by_key: HashMap<DropKey, Vec<&'a Sample>>,
     symbols: HashMap<u64, Option<Symbol>>,
+    /// Those that details were asked for, and how many of their samples went to a group of the link.
+    to_link: HashMap<DropKey, u64>,
 }
 
 impl<'a> SamplesByKey<'a> {
@@ -66,7 +69,7 @@ impl<'a> SamplesByKey<'a> {
             samples.sort_by_key(|sample| (Reverse(sample.weight), sample.time, sample.cpu));
             samples.truncate(MAX_SAMPLES);
         }
-        Self { by_key, symbols: HashMap::new() }
+        Self { by_key, symbols: HashMap::new(), to_link: HashMap::new() }
     }
 
     /// What the samples of `key` have in common; `None` if there are none.
@@ -78,6 +81,7 @@ impl<'a> SamplesByKey<'a> {
         let (mut sent, mut tracked, mut cpus) =
             (Weights::default(), Weights::default(), Weights::default());
         let (mut protocols, mut flows) = (Weights::default(), BTreeMap::new());
+        let mut to_link = 0;
         for sample in samples {
             namespaces.add(sample.netns, sample.weight);
             cpus.add(Some(sample.cpu), sample.weight);
@@ -88,10 +92,12 @@ impl<'a> SamplesByKey<'a> {
             let flow = Flow::of(sample);
             protocols.add(flow.as_ref().and_then(|flow| flow.protocol.clone()), sample.weight);
             if let Some(flow) = flow {
+                to_link += u64::from(flow.dst.is_some_and(is_of_link));
                 let sum: &mut u64 = flows.entry(flow).or_default();
                 *sum = sum.saturating_add(sample.weight);
             }
         }
+        self.to_link.insert(key, to_link);
         Some(Details {
             samples: samples.len() as u64,
             weight,
@@ -105,6 +111,12 @@ impl<'a> SamplesByKey<'a> {
             owner: owners(samples, names).most(|owner| owner),
             cpu: cpus.most(|cpu| Cpu { cpu }),
         })
+    }
+
+    /// How many samples of `key` went to a multicast group of the link, among those that its
+    /// [`Details`] are made of; none before these.
+    pub fn to_link(&self, key: DropKey) -> u64 {
+        self.to_link.get(&key).copied().unwrap_or(0)
     }
 
     /// Every device that samples of `key` name.
@@ -148,6 +160,15 @@ impl<'a> SamplesByKey<'a> {
                 frames: stack.iter().map(&mut frame).collect(),
             })
             .collect()
+    }
+}
+
+/// Whether it is a multicast group that no router forwards: 224.0.0.0/24 (RFC 5771) or ff02::/16 (RFC
+/// 4291).
+fn is_of_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(address) => address.segments()[0] == 0xff02,
     }
 }
 

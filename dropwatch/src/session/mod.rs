@@ -264,8 +264,11 @@ impl Session {
         Ok(report)
     }
 
-    /// Has the rules make findings of the evidence that was read with the report's counters.
+    /// Marks what samples and evidence show to be harmless, and has the rules make findings of the
+    /// evidence that was read with the report's counters.
     fn diagnose(&mut self, report: &mut Report, selected: &Interval) {
+        let unclaimed = diagnose::settle_multicast(report, self.reporter.to_link());
+        self.reporter.add_benign(unclaimed);
         let Some(evidence) = &self.evidence else { return };
         let devices = self.reporter.devices();
         let sent = diagnose::settle(report, devices, evidence.before(), evidence.now());

@@ -9,9 +9,9 @@ use std::{
 };
 
 use dropwatch::report::model::Location;
-use testbed::machine::longer;
+use testbed::{link::veth, machine::longer, netns::Netns, unproved::unproved};
 
-use crate::harness::{Recording, Run};
+use crate::harness::{Recording, Run, has_reasons};
 
 /// Messages that nobody reads, in each socket: less than any receive buffer holds, and more than
 /// Unix sockets of the host's own programs leave behind.
@@ -105,4 +105,75 @@ fn sockets_closed_with_unread_data_and_calls_that_fail_are_harmless() {
     };
     let harm: Vec<_> = rows(&recording).filter(ends).filter(|row| !row.benign).collect();
     assert!(harm.is_empty(), "counted as harm: {harm:#?}");
+}
+
+/// Two stations of one link, in namespaces of their own, with IPv6.
+struct Link([Netns; 2]);
+
+impl Link {
+    fn new() -> Self {
+        let stations = ["left", "right"].map(|label| Netns::new(label).unwrap());
+        for station in &stations {
+            station.sysctl("net/ipv6/conf/default/disable_ipv6", "0").unwrap();
+        }
+        Self(stations)
+    }
+
+    /// Joins them, whereupon each tells the other of its groups and of its addresses.
+    fn join(&self) {
+        let [left, right] = &self.0;
+        veth(left, "link", right, "link").unwrap();
+        for (station, address) in [(left, "198.18.7.1/24"), (right, "198.18.7.2/24")] {
+            station.ip(&format!("address add {address} dev link")).unwrap();
+            station.ip("link set link up").unwrap();
+        }
+        left.ip("route add 224.0.0.0/4 dev link").unwrap();
+        thread::sleep(longer(Duration::from_secs(3)));
+    }
+
+    /// Sends to a group that nobody has joined.
+    fn send(&self, group: &str) {
+        let send = || {
+            let socket = UdpSocket::bind("198.18.7.1:0")?;
+            socket.send_to(b"who is there?", (group, 5353))?;
+            Ok(())
+        };
+        self.0[0].enter(send).unwrap();
+    }
+
+    fn start(&self) -> Run {
+        let [left, right] = &self.0;
+        Run::within(&[left, right], &["-i", "1h"])
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_stations_of_a_link_tell_all_others_is_harmless() {
+    if !has_reasons() {
+        return unproved("without reasons, what is freed there could be anything");
+    }
+    let link = Link::new();
+    let run = link.start();
+    link.join();
+    link.send("224.0.0.251");
+    let recording = run.stop();
+    let harm: Vec<_> = rows(&recording).filter(|row| !row.benign).collect();
+    assert!(harm.is_empty(), "counted as harm: {harm:#?}");
+    let freed = |at: &str| rows(&recording).any(|row| row.benign && function(row) == at);
+    assert!(freed("ip6_mc_input") && freed("ip_rcv_finish_core"), "{recording:#?}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn multicast_from_beyond_the_link_is_none_of_it() {
+    let link = Link::new();
+    link.join();
+    let run = link.start();
+    link.send("224.0.0.251");
+    link.send("239.1.2.3");
+    let recording = run.stop();
+    let row = rows(&recording).find(|row| function(row) == "ip_rcv_finish_core");
+    let row = row.unwrap_or_else(|| panic!("not freed: {recording:#?}"));
+    assert!(!row.benign && row.count >= 2, "{row:#?}");
 }
