@@ -69,6 +69,7 @@ fn report(seq: u64, rows: Vec<Location>) -> Report {
         rule: "conntrack_table_full".to_owned(),
         severity: Severity::Critical,
         netns: Some(Netns { name: Some("gw".to_owned()), inum: 7 }),
+        subject: String::new(),
         title: "conntrack table full in gw: 1000 of 1000 entries, 900 packets refused".to_owned(),
         explains: Some(Explains::of(drops / 2, drops)),
         evidence: vec![Evidence {

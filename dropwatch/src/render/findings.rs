@@ -125,6 +125,7 @@ mod tests {
             rule: "udp_receive_buffer".to_owned(),
             severity: Severity::Critical,
             netns: None,
+            subject: String::new(),
             title: title.to_owned(),
             explains: Some(Explains { drops: 91, share: 0.914 }),
             evidence: vec![

@@ -144,7 +144,9 @@ fn findings(before: &Summary, after: &Summary) -> Vec<ChangedFinding> {
     let same = |a: &SummaryFinding, b: &SummaryFinding| {
         let name =
             |found: &SummaryFinding| found.netns.as_ref().and_then(|netns| netns.name.clone());
-        a.rule == b.rule && name(a) == name(b)
+        // Older recordings do not say what a finding is about.
+        let unknown = a.subject.is_empty() || b.subject.is_empty();
+        a.rule == b.rule && name(a) == name(b) && (a.subject == b.subject || unknown)
     };
     let changed = |found: &SummaryFinding, what| ChangedFinding {
         what,
@@ -188,6 +190,7 @@ mod tests {
             rule: rule.into(),
             severity: Severity::Critical,
             netns: Some(Netns { name: Some("gw".into()), inum }),
+            subject: String::new(),
             title: rule.into(),
             explains: 1,
             first: jiff::Timestamp::UNIX_EPOCH,

@@ -209,7 +209,7 @@ fn check_ran(ran: &RanCommand) -> Result<(), Contradiction> {
     }
     for found in &summary.findings {
         let name = found.netns.as_ref().and_then(|netns| netns.name.as_ref());
-        [&found.rule, &found.title]
+        [&found.rule, &found.subject, &found.title]
             .into_iter()
             .chain(name)
             .try_for_each(|text| check_text(text))?;
@@ -288,7 +288,8 @@ fn check_report(report: &Report) -> Result<(), Contradiction> {
 }
 
 fn check_finding(finding: &Finding, drops: u64) -> Result<(), Contradiction> {
-    let Finding { rule, netns, title, explains, evidence, actions, unreachable, .. } = finding;
+    let Finding { rule, netns, subject, title, explains, evidence, actions, unreachable, .. } =
+        finding;
     let name = netns.as_ref().and_then(|netns| netns.name.as_ref());
     let values = evidence.iter().filter_map(|evidence| match &evidence.value {
         Value::Text(text) => Some(text),
@@ -297,7 +298,8 @@ fn check_finding(finding: &Finding, drops: u64) -> Result<(), Contradiction> {
     let names = evidence.iter().flat_map(|evidence| [&evidence.name, &evidence.source]);
     let done = actions.iter().flat_map(|action| [&action.command, &action.note]);
     let why = unreachable.as_ref().map(|unreachable| &unreachable.why);
-    let texts = [rule, title].into_iter().chain(name).chain(values).chain(names).chain(done);
+    let texts =
+        [rule, subject, title].into_iter().chain(name).chain(values).chain(names).chain(done);
     let texts = texts.chain(why);
     texts.into_iter().try_for_each(|text| check_text(text))?;
     check_length("pieces of evidence", evidence.len())?;

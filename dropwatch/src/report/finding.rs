@@ -15,6 +15,11 @@ pub struct Finding {
     pub severity: Severity,
     /// Where; null for the host as a whole, and where it is not known.
     pub netns: Option<Netns>,
+    /// What it is about, besides the rule and the namespace: `TCP port 11`. The same for as long as the
+    /// cause is, however much that does. Empty where there is nothing else, and in recordings of
+    /// older versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
     /// The cause in one line.
     pub title: String,
     /// The drops of the report that it explains; null for losses that no drop event shows.

@@ -30,11 +30,25 @@ struct Counts {
     before: u64,
 }
 
+/// What identifies a cause: the rule that found it, the namespace, and what it is about.
+type CauseKey = (String, Option<u32>, String);
+
+/// The sums of one cause.
+#[derive(Clone, Debug)]
+struct Cause {
+    found: SummaryFinding,
+    /// The most drops that it explained in one report.
+    most: u64,
+    /// The last report that has it, as [`Summing::reports`] counts: several of its findings may
+    /// have it.
+    counted: u64,
+}
+
 /// Sums up reports as they come.
 #[derive(Clone, Debug, Default)]
 pub struct Summing {
     rows: HashMap<SummaryKey, Counts>,
-    found: HashMap<(String, Option<u32>), (SummaryFinding, u64)>,
+    found: HashMap<CauseKey, Cause>,
     /// Bytes of the names in both.
     text: usize,
     sums: Summary,
@@ -92,12 +106,14 @@ impl Summing {
         });
         let listed = summary.locations.iter().fold(0_u64, |sum, row| sum.saturating_add(row.count));
         summary.other = summary.drops.saturating_sub(listed);
-        summary.findings = self.found.values().map(|(found, _)| found.clone()).collect();
+        summary.findings = self.found.values().map(|cause| cause.found.clone()).collect();
         summary.findings.retain(|found| found.reports > 0);
         summary.findings.sort_by(|a, b| {
             let rank = |it: &SummaryFinding| (it.severity, Reverse(it.explains), it.first);
-            let name =
-                |it: &SummaryFinding| (it.rule.clone(), it.netns.as_ref().map(|netns| netns.inum));
+            let name = |it: &SummaryFinding| {
+                let inum = it.netns.as_ref().map(|netns| netns.inum);
+                (it.rule.clone(), inum, it.subject.clone())
+            };
             rank(a).cmp(&rank(b)).then_with(|| name(a).cmp(&name(b)))
         });
         summary
@@ -152,18 +168,21 @@ impl Summing {
     }
 
     fn finding(&mut self, finding: &Finding, report: &Report) {
-        let key = (finding.rule.clone(), finding.netns.as_ref().map(|netns| netns.inum));
+        let inum = finding.netns.as_ref().map(|netns| netns.inum);
+        let key = (finding.rule.clone(), inum, finding.subject.clone());
         let name = finding.netns.as_ref().and_then(|netns| netns.name.as_ref());
-        let text = finding.rule.len() + finding.title.len() + name.map_or(0, String::len);
+        let texts = [finding.rule.len(), finding.title.len(), 2 * finding.subject.len()];
+        let text = texts.iter().sum::<usize>() + name.map_or(0, String::len);
         if !self.found.contains_key(&key) && !self.has_room(self.found.len(), text) {
             return;
         }
         let explains = finding.explains.map_or(0, |explains| explains.drops);
-        let (found, most) = self.found.entry(key).or_insert_with(|| {
+        let Cause { found, most, counted } = self.found.entry(key).or_insert_with(|| {
             let found = SummaryFinding {
                 rule: finding.rule.clone(),
                 severity: finding.severity,
                 netns: finding.netns.clone(),
+                subject: finding.subject.clone(),
                 title: finding.title.clone(),
                 explains: 0,
                 first: report.end,
@@ -171,7 +190,7 @@ impl Summing {
                 reports: 0,
                 before: false,
             };
-            (found, explains)
+            Cause { found, most: explains, counted: 0 }
         });
         if report.baseline {
             found.before = true;
@@ -181,7 +200,10 @@ impl Summing {
             found.first = report.end;
         }
         found.last = report.end;
-        found.reports += 1;
+        if *counted < self.reports {
+            *counted = self.reports;
+            found.reports += 1;
+        }
         found.severity = found.severity.min(finding.severity);
         found.explains = found.explains.saturating_add(explains);
         if explains >= *most {
@@ -205,5 +227,61 @@ fn row(summary: &Summary) -> impl Fn((&SummaryKey, &Counts)) -> SummaryRow + '_ 
         rate: per_second(counts.during, summary.duration_s),
         benign: *benign,
         before: counts.before,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::finding::{Explains, Severity};
+
+    fn finding(subject: &str, severity: Severity, drops: u64) -> Finding {
+        Finding {
+            rule: "closed_port".to_owned(),
+            severity,
+            netns: None,
+            subject: subject.to_owned(),
+            title: format!("{drops} packets for {subject}"),
+            explains: Some(Explains::of(drops, 100)),
+            evidence: Vec::new(),
+            actions: Vec::new(),
+            unreachable: None,
+            places: Vec::new(),
+        }
+    }
+
+    fn summary(reports: &[&[Finding]]) -> Vec<(String, Severity, u64, u64)> {
+        let mut run = Summing::default();
+        for findings in reports {
+            run.add(&Report { findings: findings.to_vec(), ..Report::default() });
+        }
+        let found = run.summary().findings.into_iter();
+        found.map(|it| (it.title, it.severity, it.explains, it.reports)).collect()
+    }
+
+    #[test]
+    fn two_causes_that_one_rule_finds_are_two_entries() {
+        use Severity::{Notice, Warning};
+        let udp = |drops| finding("UDP ports", Notice, drops);
+        let tcp = |drops| finding("TCP port 11", Warning, drops);
+        let one = summary(&[&[udp(20), tcp(15)]]);
+        let title = |text: &str| text.to_owned();
+        assert_eq!(
+            one,
+            [
+                (title("15 packets for TCP port 11"), Warning, 15, 1),
+                (title("20 packets for UDP ports"), Notice, 20, 1),
+            ]
+        );
+        let two = summary(&[&[udp(20), tcp(15)], &[udp(30)]]);
+        assert_eq!(two[1], (title("30 packets for UDP ports"), Notice, 50, 2));
+    }
+
+    #[test]
+    fn a_report_in_which_a_cause_is_found_twice_is_one_report() {
+        let rule = |drops| finding("an nftables rule or policy", Severity::Warning, drops);
+        let found = summary(&[&[rule(3), rule(4)], &[rule(1)]]);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].2, found[0].3), (8, 2));
     }
 }

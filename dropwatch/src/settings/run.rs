@@ -98,6 +98,7 @@ mod tests {
             rule: rule.to_owned(),
             severity,
             netns: None,
+            subject: String::new(),
             title: format!("{rule} in gw"),
             explains: None,
             evidence: Vec::new(),

@@ -34,6 +34,7 @@ fn finding() -> Finding {
         rule: "conntrack_table_full".to_owned(),
         severity: Severity::Warning,
         netns: None,
+        subject: String::new(),
         title: "conntrack table full in Zürich 東: 1000 of 1000 entries, 10001 packets refused, \
                 7 packets dropped at nf_hook_slow+0x7d (NETFILTER_DROP) 1.0%"
             .to_owned(),

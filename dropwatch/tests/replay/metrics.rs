@@ -53,6 +53,7 @@ fn finding(rule: &str, netns: &str) -> Finding {
         rule: rule.to_owned(),
         severity: Severity::Critical,
         netns: Some(Netns { name: Some(netns.to_owned()), inum: 1 }),
+        subject: String::new(),
         title: String::new(),
         explains: None,
         evidence: Vec::new(),

@@ -50,6 +50,7 @@ fn find(report: &mut Report, drops: u64, title: &str) {
         rule: "conntrack_table_full".into(),
         severity: Severity::Critical,
         netns: None,
+        subject: String::new(),
         title: title.into(),
         explains: Some(Explains::of(drops, report.drops)),
         evidence: vec![Evidence {

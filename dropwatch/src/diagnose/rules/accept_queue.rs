@@ -53,10 +53,16 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
         "accept queue{port} full in {}: connections refused {overflows} times",
         namespace.name()
     );
-    let mut draft = Draft::new(facts, "accept_queue_full", Severity::Critical, title)
-        .at(namespace)
-        .counted(OVERFLOWS, overflows, "netstat")
-        .counted("TcpExt.ListenDrops", namespace.delta("TcpExt.ListenDrops"), "netstat");
+    let mut draft = Draft::new(
+        facts,
+        "accept_queue_full",
+        Severity::Critical,
+        port.trim_start_matches(" of "),
+        title,
+    )
+    .at(namespace)
+    .counted(OVERFLOWS, overflows, "netstat")
+    .counted("TcpExt.ListenDrops", namespace.delta("TcpExt.ListenDrops"), "netstat");
     if let Some(Listener { port, waiting }) = fullest {
         let text = format!("port {port}: {waiting} connections wait");
         draft = draft.state("longest accept queue", text, "/proc/net/tcp");

@@ -112,7 +112,9 @@ fn damaged(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
         namespace.name(),
         names.join(", ")
     );
-    let mut draft = Draft::new(facts, "checksum", Severity::Warning, title).at(namespace);
+    let mut draft =
+        Draft::new(facts, "checksum", Severity::Warning, device.unwrap_or_default(), title)
+            .at(namespace);
     if drops > 0 {
         draft = draft.explains(drops, &rows);
     }

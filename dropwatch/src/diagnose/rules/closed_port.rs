@@ -92,15 +92,21 @@ fn draft<'a>(
     rows: &Rows<'a>,
 ) -> Draft<'a> {
     let (name, port) = (namespace.name(), rows.port());
-    let title = match port {
-        Some(port) => {
-            format!("nobody listens at {protocol} port {port} in {name}: {refused} packets refused")
-        }
-        None => format!("{refused} packets for closed {protocol} ports refused in {name}"),
+    let (subject, title) = match port {
+        Some(port) => (
+            format!("{protocol} port {port}"),
+            format!(
+                "nobody listens at {protocol} port {port} in {name}: {refused} packets refused"
+            ),
+        ),
+        None => (
+            format!("{protocol} ports"),
+            format!("{refused} packets for closed {protocol} ports refused in {name}"),
+        ),
     };
     let missed = port.is_some_and(|port| !CLIENTS.contains(&port));
     let severity = if missed { Severity::Warning } else { Severity::Notice };
-    let draft = Draft::new(facts, "closed_port", severity, title).at(namespace);
+    let draft = Draft::new(facts, "closed_port", severity, subject, title).at(namespace);
     match rows.sender() {
         Some(sender) => draft.state("sender", sender.to_string(), "samples"),
         None => draft,

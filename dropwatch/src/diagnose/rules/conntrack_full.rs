@@ -75,7 +75,7 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
         now.entries
     );
     let drops = hook_drops(facts);
-    let mut draft = Draft::new(facts, "conntrack_table_full", Severity::Critical, title)
+    let mut draft = Draft::new(facts, "conntrack_table_full", Severity::Critical, "", title)
         .at(namespace)
         .explains(refused.min(drops), &hook_rows(facts))
         .counted("drop", refused, "ctnetlink")

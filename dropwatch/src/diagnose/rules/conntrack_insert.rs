@@ -48,7 +48,7 @@ fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
         _ => ("a chain of its hash table is too long", Severity::Critical),
     };
     let title = format!("conntrack in {} lost {lost} packets: {cause}", namespace.name());
-    let mut draft = Draft::new(facts, "conntrack_insert_failed", severity, title)
+    let mut draft = Draft::new(facts, "conntrack_insert_failed", severity, cause, title)
         .at(namespace)
         .explains(lost.min(conntrack_full::hook_drops(facts)), &conntrack_full::hook_rows(facts))
         .counted(

@@ -41,7 +41,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let cause =
         if by_flow { "flow limit of a CPU's input queue" } else { "input queue of a CPU full" };
     let title = format!("{cause}: {dropped} packets dropped");
-    let mut draft = Draft::new(facts, "cpu_backlog", Severity::Critical, title)
+    let mut draft = Draft::new(facts, "cpu_backlog", Severity::Critical, cause, title)
         .explains(dropped.min(rows.count()), &rows)
         .counted("softnet.dropped", dropped, "softnet_stat")
         .counted_too("softnet.flow_limit", limited, "softnet_stat")

@@ -51,11 +51,12 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// What commands for the host as a whole start with, or why there are none.
+    /// Begins a finding of `rule` about the host as a whole. `subject` is [`Finding::subject`].
     pub(super) fn new(
         facts: &'a Facts<'a>,
         rule: &str,
         severity: Severity,
+        subject: impl Into<String>,
         title: impl Into<String>,
     ) -> Self {
         debug_assert!(facts.rule().makes(rule), "the rule does not list {rule}");
@@ -63,6 +64,7 @@ impl<'a> Draft<'a> {
             rule: rule.to_owned(),
             severity,
             netns: None,
+            subject: subject.into(),
             title: title.into(),
             explains: None,
             evidence: Vec::new(),

@@ -72,7 +72,7 @@ fn refused(
         namespace.name(),
         family.name
     );
-    let finding = Draft::new(facts, "forwarding_disabled", Severity::Warning, title)
+    let finding = Draft::new(facts, "forwarding_disabled", Severity::Warning, family.name, title)
         .at(namespace)
         .explains(drops, &rows)
         .counted(family.counter, counted, "snmp")

@@ -115,7 +115,7 @@ fn no_room(
         namespace.name()
     );
     let more = limit.saturating_mul(2).max(USUAL_LIMIT);
-    let finding = Draft::new(facts, "fragment_memory_full", Severity::Critical, title)
+    let finding = Draft::new(facts, "fragment_memory_full", Severity::Critical, family.name, title)
         .at(namespace)
         .explains(drops, &rows)
         .counted(family.fails, failed, family.source)
@@ -142,7 +142,7 @@ fn incomplete(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
         "{packets} packets never became whole in {}: fragments were lost on their way",
         namespace.name()
     );
-    let mut draft = Draft::new(facts, "fragments_lost", Severity::Warning, title).at(namespace);
+    let mut draft = Draft::new(facts, "fragments_lost", Severity::Warning, "", title).at(namespace);
     if drops > 0 {
         draft = draft.explains(drops, &rows);
     }

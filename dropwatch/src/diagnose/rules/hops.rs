@@ -52,7 +52,7 @@ fn used_up(
         "{drops} packets{what} had no hops left in {}: a routing loop, or traceroute",
         namespace.name()
     );
-    let draft = Draft::new(facts, "ttl_expired", by_rate(drops, facts), title)
+    let draft = Draft::new(facts, "ttl_expired", by_rate(drops, facts), function, title)
         .at(namespace)
         .explains(drops, &rows)
         .counted(counter, counted, source)

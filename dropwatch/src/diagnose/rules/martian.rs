@@ -78,9 +78,10 @@ fn impossible(
     let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let by = device.map(|device| format!(" by {device}")).unwrap_or_default();
     let from = source.as_ref().map(|source| format!(" ({source})")).unwrap_or_default();
+    let subject = format!("{}{by}", kind.with);
     let title = format!("{drops} packets came in{by}{at} {}{from}", kind.with);
     let filter = source.map(|source| format!(" src host {source}")).unwrap_or_default();
-    let mut draft = Draft::new(facts, "martian", by_rate(drops, facts), title)
+    let mut draft = Draft::new(facts, "martian", by_rate(drops, facts), subject, title)
         .somewhere(netns)
         .explains(drops, rows)
         .counted(kind.reason, drops, "kfree_skb")

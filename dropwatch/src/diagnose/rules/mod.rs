@@ -318,7 +318,7 @@ mod tests {
                 let Ok(Route::Leads(_)) = facts.route(testing::GW, to(1))? else { return Ok(None) };
                 let second = facts.route(testing::GW, to(2))?;
                 let title = format!("{second:?}");
-                Ok(Some(Draft::new(facts, "no_route", Severity::Notice, title).done()))
+                Ok(Some(Draft::new(facts, "no_route", Severity::Notice, "", title).done()))
             };
             Verdict::of(decided()).into_iter().collect()
         },

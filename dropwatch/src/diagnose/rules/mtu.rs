@@ -66,7 +66,7 @@ fn too_big(facts: &Facts<'_>, namespace: NetnsFacts<'_>, family: &MtuFamily) -> 
         "{} cannot forward {drops} packets{what}: larger than the next link's MTU",
         namespace.name()
     );
-    let mut draft = Draft::new(facts, "mtu", by_rate(drops, facts), title)
+    let mut draft = Draft::new(facts, "mtu", by_rate(drops, facts), family.counter, title)
         .at(namespace)
         .explains(drops, &rows)
         .counted(family.counter, counted, family.source)

@@ -56,8 +56,9 @@ fn silent(
     let on = device.map(|device| format!(" on {device}")).unwrap_or_default();
     let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
     let cause = if is_back { "did not answer, and does now" } else { "does not answer" };
+    let subject = format!("{}{on}", to.as_deref().unwrap_or_default());
     let title = format!("a neighbour {cause}{on}{at}: {drops} packets{what} dropped");
-    let mut draft = Draft::new(facts, "neighbour_failed", Severity::Warning, title)
+    let mut draft = Draft::new(facts, "neighbour_failed", Severity::Warning, subject, title)
         .somewhere(netns)
         .explains(drops, rows)
         .counted("NEIGH_FAILED", drops, "kfree_skb");

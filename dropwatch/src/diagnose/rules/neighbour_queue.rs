@@ -61,11 +61,17 @@ fn full(
     let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let on = device.map(|device| format!(" on {device}")).unwrap_or_default();
     let title = format!("{drops} packets too many waited for a neighbour's address{on}{at}");
-    let mut draft = Draft::new(facts, "neighbour_queue_full", Severity::Warning, title)
-        .somewhere(netns)
-        .explains(drops, rows)
-        .counted(counter, counted, "all namespaces")
-        .counted("NEIGH_QUEUEFULL", rows.count(), "kfree_skb");
+    let mut draft = Draft::new(
+        facts,
+        "neighbour_queue_full",
+        Severity::Warning,
+        format!("{family}{on}"),
+        title,
+    )
+    .somewhere(netns)
+    .explains(drops, rows)
+    .counted(counter, counted, "all namespaces")
+    .counted("NEIGH_QUEUEFULL", rows.count(), "kfree_skb");
     if let Some(device) = device {
         let limit = format!("net/{family}/neigh/{device}/unres_qlen_bytes");
         let now: u64 = draft.value_of(&limit).and_then(|value| value.parse().ok()).unwrap_or(0);

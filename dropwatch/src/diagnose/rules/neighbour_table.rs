@@ -73,11 +73,12 @@ fn full(facts: &Facts<'_>, table: &NeighbourTable) -> Option<Finding> {
         "{} neighbour table full: {entries}{of} entries, {refused} times no room",
         table.family
     );
-    let mut draft = Draft::new(facts, "neighbour_table_full", Severity::Critical, title)
-        .counted(table.fulls, refused, "all namespaces")
-        .state(table.entries, entries, "all namespaces")
-        .setting(table.soft)
-        .setting(table.hard);
+    let mut draft =
+        Draft::new(facts, "neighbour_table_full", Severity::Critical, table.family, title)
+            .counted(table.fulls, refused, "all namespaces")
+            .state(table.entries, entries, "all namespaces")
+            .setting(table.soft)
+            .setting(table.hard);
     if !rows.is_empty() {
         draft = draft.explains(refused.min(rows.count()), &rows).counted(
             "NEIGH_CREATEFAIL",

@@ -94,10 +94,11 @@ fn dropped(facts: &Facts<'_>, row: &Location, drops: u64) -> Finding {
     let at = hook.map(|hook| format!(" at {hook}")).unwrap_or_default();
     let within = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let title = format!("{whose} drops packets{at}{within}");
-    let mut draft = Draft::new(facts, "netfilter_rule", Severity::Warning, title)
-        .somewhere(netns)
-        .explains(drops, &rows)
-        .counted(&format!("NETFILTER_DROP at {function}"), row.count, "kfree_skb");
+    let mut draft =
+        Draft::new(facts, "netfilter_rule", Severity::Warning, format!("{whose}{at}"), title)
+            .somewhere(netns)
+            .explains(drops, &rows)
+            .counted(&format!("NETFILTER_DROP at {function}"), row.count, "kfree_skb");
     if row.count > drops {
         draft = draft.counted("of them conntrack's", row.count - drops, "ctnetlink");
     }

@@ -53,7 +53,7 @@ fn no_room(facts: &Facts<'_>, namespace: NetnsFacts<'_>, link: LinkFacts<'_>) ->
         "{name} in {} lost {lost} packets: the card had no room for them",
         namespace.name()
     );
-    let mut draft = Draft::new(facts, "nic_no_room", Severity::Critical, title).at(namespace);
+    let mut draft = Draft::new(facts, "nic_no_room", Severity::Critical, name, title).at(namespace);
     for counter in NO_ROOM.into_iter().filter(|counter| link.delta(counter) > 0) {
         draft = draft.counted(counter, link.delta(counter), "rtnetlink");
     }
@@ -76,7 +76,7 @@ fn damaged(facts: &Facts<'_>, namespace: NetnsFacts<'_>, link: LinkFacts<'_>) ->
     }
     let name = link.now.name.as_str();
     let title = format!("{name} in {} received {lost} damaged frames", namespace.name());
-    let finding = Draft::new(facts, "nic_damaged", Severity::Warning, title)
+    let finding = Draft::new(facts, "nic_damaged", Severity::Warning, name, title)
         .at(namespace)
         .counted(DAMAGED, lost, "rtnetlink")
         .run(

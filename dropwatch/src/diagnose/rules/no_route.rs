@@ -104,15 +104,18 @@ fn missing(
         return Ok(None);
     }
     let packet = rows.within(namespace).packet(way.came_in);
-    let has = match packet.map_or(Ok(Claim::Unnamed), |packet| claim(facts, namespace, packet))? {
-        Claim::Unnamed => "has no route".to_owned(),
-        Claim::Missing(to) => format!("has no route to {to}"),
-        Claim::Back(to) => format!("had no route to {to}, and has one again,"),
+    let claim = packet.map_or(Ok(Claim::Unnamed), |packet| claim(facts, namespace, packet))?;
+    let (subject, has) = match claim {
+        Claim::Unnamed => (way.verb.to_owned(), "has no route".to_owned()),
+        Claim::Missing(to) => (format!("{} {to}", way.verb), format!("has no route to {to}")),
+        Claim::Back(to) => {
+            (format!("{} {to}", way.verb), format!("had no route to {to}, and has one again,"))
+        }
         Claim::Refuted => return Ok(None),
     };
     let title =
         format!("{} {has} for {drops} packets that it should {}", namespace.name(), way.verb);
-    let draft = Draft::new(facts, "no_route", Severity::Warning, title)
+    let draft = Draft::new(facts, "no_route", Severity::Warning, subject, title)
         .at(namespace)
         .explains(drops, &rows)
         .counted(way.counter, counted, way.source)

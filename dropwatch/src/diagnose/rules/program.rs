@@ -105,10 +105,11 @@ fn dropped(facts: &Facts<'_>, kind: &ProgramKind, row: &Location) -> Finding {
     if let Some(name) = netns.and_then(|netns| netns.name.as_deref()) {
         title += &format!(" in {name}");
     }
+    let subject = format!("{} {}", kind.what, device.unwrap_or_default());
     let has_reason = row.place.reason.as_deref() == Some(kind.reason);
     let place =
         if has_reason { kind.reason } else { row.place.symbol.as_deref().unwrap_or(kind.reason) };
-    let draft = Draft::new(facts, "program", Severity::Warning, title)
+    let draft = Draft::new(facts, "program", Severity::Warning, subject.trim_end(), title)
         .somewhere(netns)
         .explains(row.count, &rows)
         .counted(place, row.count, "kfree_skb");

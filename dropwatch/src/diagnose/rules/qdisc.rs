@@ -74,7 +74,7 @@ fn full(
     };
     let title =
         format!("{kind} on {name} in {} dropped {counted} packets: {why}", namespace.name());
-    let draft = Draft::new(facts, "qdisc_drop", severity, title)
+    let draft = Draft::new(facts, "qdisc_drop", severity, format!("{kind} on {name}"), title)
         .at(namespace)
         .explains(drops, dropped)
         .counted(&format!("drops of {kind}"), counted, "rtnetlink")

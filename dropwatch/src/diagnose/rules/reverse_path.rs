@@ -67,11 +67,17 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
         "reverse-path filter of {} refused {counted} packets{from} that came in{by}",
         namespace.name()
     );
-    let mut draft = Draft::new(facts, "reverse_path_filter", Severity::Warning, title)
-        .at(namespace)
-        .explains(drops, &rows)
-        .counted(COUNTER, counted, "netstat")
-        .setting(ALL);
+    let mut draft = Draft::new(
+        facts,
+        "reverse_path_filter",
+        Severity::Warning,
+        device.unwrap_or_default(),
+        title,
+    )
+    .at(namespace)
+    .explains(drops, &rows)
+    .counted(COUNTER, counted, "netstat")
+    .setting(ALL);
     if let Some(own) = &own {
         draft = draft.setting(own);
     }

@@ -32,10 +32,16 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     let within = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let port = rows.port().map(|port| format!(" at port {port}")).unwrap_or_default();
     let title = format!("a filter on sockets refuses packets{port}{within}: {drops} dropped");
-    let mut draft = Draft::new(facts, "socket_filter", Severity::Notice, title)
-        .somewhere(netns)
-        .explains(drops, &rows)
-        .counted("SOCKET_FILTER", drops, "kfree_skb");
+    let mut draft = Draft::new(
+        facts,
+        "socket_filter",
+        Severity::Notice,
+        port.trim_start_matches(" at "),
+        title,
+    )
+    .somewhere(netns)
+    .explains(drops, &rows)
+    .counted("SOCKET_FILTER", drops, "kfree_skb");
     if let Some(owner) = rows.owner() {
         draft = draft.state("socket of", format!("{} ({})", owner.comm, owner.pid), "samples");
     }

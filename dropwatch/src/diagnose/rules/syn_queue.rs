@@ -48,7 +48,7 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
         "SYN queue full in {} and SYN cookies off: {refused} SYNs refused",
         namespace.name()
     );
-    let finding = Draft::new(facts, "syn_queue_full", Severity::Critical, title)
+    let finding = Draft::new(facts, "syn_queue_full", Severity::Critical, "", title)
         .at(namespace)
         .counted_too("TcpExt.TCPReqQFullDrop", full, "netstat")
         .counted("TcpExt.ListenDrops", namespace.delta("TcpExt.ListenDrops"), "netstat")

@@ -39,11 +39,12 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     let here = rows.within(namespace);
     let port = here.port().map(|port| format!(" of port {port}")).unwrap_or_default();
     let title = format!("TCP backlog{port} full in {}: {lost} segments dropped", namespace.name());
-    let mut draft = Draft::new(facts, "tcp_backlog", Severity::Warning, title)
-        .at(namespace)
-        .explains(lost.min(rows.count()), &rows)
-        .counted("TcpExt.TCPBacklogDrop", lost, "netstat")
-        .setting("net.ipv4.tcp_rmem");
+    let mut draft =
+        Draft::new(facts, "tcp_backlog", Severity::Warning, port.trim_start_matches(" of "), title)
+            .at(namespace)
+            .explains(lost.min(rows.count()), &rows)
+            .counted("TcpExt.TCPBacklogDrop", lost, "netstat")
+            .setting("net.ipv4.tcp_rmem");
     if let Some(owner) = here.owner() {
         draft = draft.state("process", format!("{} ({})", owner.comm, owner.pid), "samples");
     }

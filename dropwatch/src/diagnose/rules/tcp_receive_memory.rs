@@ -74,17 +74,19 @@ fn short(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     rows.0.extend(pruned_rows.0);
     let pressures = namespace.delta("TcpExt.TCPMemoryPressures");
     let name = namespace.name();
-    let (severity, title) = match pressures {
+    let (severity, subject, title) = match pressures {
         0 => (
             Severity::Warning,
+            "receive buffers",
             format!("TCP receive buffers full in {name}: {lost} segments thrown away"),
         ),
         _ => (
             Severity::Critical,
+            "tcp_mem",
             format!("TCP is short of memory (tcp_mem): {lost} segments thrown away in {name}"),
         ),
     };
-    let mut draft = Draft::new(facts, "tcp_receive_memory", severity, title)
+    let mut draft = Draft::new(facts, "tcp_receive_memory", severity, subject, title)
         .at(namespace)
         .explains(explained, &rows)
         .counted_too("TcpExt.TCPRcvQDrop", in_order, "netstat")

@@ -49,18 +49,19 @@ fn exhausted(facts: &Facts<'_>, namespace: NetnsFacts<'_>, rows: &Rows<'_>) -> O
     if lost == 0 {
         return None;
     }
-    let draft = Draft::new(facts, "udp_memory", Severity::Critical, title(lost, &namespace.name()))
-        .at(namespace)
-        .explains(lost.min(rows.count()), rows)
-        .counted_too("Udp.MemErrors", ipv4, "snmp")
-        .counted_too("Udp6.MemErrors", ipv6, "snmp6");
+    let draft =
+        Draft::new(facts, "udp_memory", Severity::Critical, "", title(lost, &namespace.name()))
+            .at(namespace)
+            .explains(lost.min(rows.count()), rows)
+            .counted_too("Udp.MemErrors", ipv4, "snmp")
+            .counted_too("Udp6.MemErrors", ipv6, "snmp6");
     Some(raise_udp_mem(draft))
 }
 
 /// The finding that rests on the drops alone, where no counter moved.
 fn out_of_memory(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Finding {
     let lost = rows.count();
-    let draft = Draft::new(facts, "udp_memory", Severity::Critical, title(lost, &name(netns)))
+    let draft = Draft::new(facts, "udp_memory", Severity::Critical, "", title(lost, &name(netns)))
         .somewhere(netns)
         .explains(lost, rows)
         .counted("PROTO_MEM", lost, "kfree_skb");

@@ -51,11 +51,17 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     let port = here.port().map(|port| format!(" of port {port}")).unwrap_or_default();
     let title =
         format!("UDP receive buffer{port} full in {}: {lost} datagrams lost", namespace.name());
-    let mut draft = Draft::new(facts, "udp_receive_buffer", Severity::Critical, title)
-        .at(namespace)
-        .explains(lost.min(rows.count()), &rows)
-        .counted_too("Udp.RcvbufErrors", ipv4, "snmp")
-        .counted_too("Udp6.RcvbufErrors", ipv6, "snmp6");
+    let mut draft = Draft::new(
+        facts,
+        "udp_receive_buffer",
+        Severity::Critical,
+        port.trim_start_matches(" of "),
+        title,
+    )
+    .at(namespace)
+    .explains(lost.min(rows.count()), &rows)
+    .counted_too("Udp.RcvbufErrors", ipv4, "snmp")
+    .counted_too("Udp6.RcvbufErrors", ipv6, "snmp6");
     if let Some(owner) = here.owner() {
         draft = draft.state("reader", format!("{} ({})", owner.comm, owner.pid), "samples");
     }

@@ -41,15 +41,21 @@ fn unhandled(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Optio
     let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let of = protocol.map(|protocol| format!(" of protocol {protocol}")).unwrap_or_default();
     let title = format!("{drops} frames{of} came in by {device}{at}, where nothing handles them");
-    let finding = Draft::new(facts, "unhandled_protocol", by_rate(drops, facts), title)
-        .somewhere(netns)
-        .explains(drops, rows)
-        .counted(&format!("{} of {device}", COUNTERS.join(" + ")), counted, "rtnetlink")
-        .counted(&format!("UNHANDLED_PROTO at {FUNCTION}"), rows.count(), "kfree_skb")
-        .run(
-            &format!("tcpdump -e -n -c 10 -i {} not ip and not ip6 and not arp", quote(device)),
-            "who sends them; while it runs they are received, and no drops",
-        );
+    let finding = Draft::new(
+        facts,
+        "unhandled_protocol",
+        by_rate(drops, facts),
+        format!("{device}{of}"),
+        title,
+    )
+    .somewhere(netns)
+    .explains(drops, rows)
+    .counted(&format!("{} of {device}", COUNTERS.join(" + ")), counted, "rtnetlink")
+    .counted(&format!("UNHANDLED_PROTO at {FUNCTION}"), rows.count(), "kfree_skb")
+    .run(
+        &format!("tcpdump -e -n -c 10 -i {} not ip and not ip6 and not arp", quote(device)),
+        "who sends them; while it runs they are received, and no drops",
+    );
     Some(finding.done())
 }
 

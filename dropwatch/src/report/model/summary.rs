@@ -64,12 +64,15 @@ pub struct Worst {
     pub rate: f64,
 }
 
-/// A cause that was found, in one report or in several.
+/// A cause that was found, in one report or in several: one entry for each rule, namespace and subject.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SummaryFinding {
     pub rule: String,
     pub severity: Severity,
     pub netns: Option<Netns>,
+    /// What it is about, as [`Finding::subject`](crate::report::finding::Finding::subject).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
     /// Its title in the report in which it explained the most drops.
     pub title: String,
     /// Drops that it explains, in all reports.
