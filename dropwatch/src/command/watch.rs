@@ -133,6 +133,10 @@ impl Run<'_> {
             stop = Stop::new().context("cannot listen to signals")?;
         }
         self.finish(&mut stop, log.as_mut()).await?;
+        let unproved = self.reported.limits.unproved(self.session.held().unread());
+        if let Some(unproved) = unproved {
+            verbose::to_stderr(&unproved);
+        }
         self.sums.check(self.reported.limits)?;
         Ok(status)
     }

@@ -1,10 +1,10 @@
 //! What a rule decides on: the drops of a report, and what changed on the host meanwhile.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, sync::LazyLock};
 
 use super::{
     knowledge::{NOT_SPECIFIED, function_name},
-    rules::Rule,
+    rules::{Proof, Rule},
 };
 use crate::report::{
     conntrack::{self, ConntrackStats},
@@ -32,6 +32,8 @@ pub struct Facts<'a> {
 pub type Answered<T> = Result<Result<T, Unanswered>, Ask>;
 
 static NOT_ASKED: Answers = Answers::new();
+/// What is known of a namespace that was not looked into.
+static NOT_READ: LazyLock<NetnsEvidence> = LazyLock::new(NetnsEvidence::default);
 
 impl<'a> Facts<'a> {
     pub fn new(report: &'a Report, before: &'a HostEvidence, now: &'a HostEvidence) -> Self {
@@ -69,14 +71,32 @@ impl<'a> Facts<'a> {
         self.now.settings.get(name).map(String::as_str)
     }
 
-    /// The namespaces that were looked into.
+    /// The namespaces that were looked into, and those that samples name and that were not: they had
+    /// ended, or no way led there.
     pub fn namespaces(&self) -> impl Iterator<Item = NetnsFacts<'a>> {
-        let Self { before, now, rule, .. } = *self;
-        now.namespaces.iter().map(move |(inum, namespace)| NetnsFacts {
-            rule,
-            now: namespace,
-            before: before.namespaces.get(inum).filter(|before| !restarted(before, namespace)),
+        let (facts, unread) = (*self, self.unread());
+        self.looked_into().chain(unread.into_iter().map(move |netns| NetnsFacts {
+            facts,
+            netns: Some(netns),
+            now: &NOT_READ,
+            before: None,
+        }))
+    }
+
+    fn looked_into(&self) -> impl Iterator<Item = NetnsFacts<'a>> {
+        let facts = *self;
+        facts.now.namespaces.iter().map(move |(inum, now)| NetnsFacts {
+            facts,
+            netns: now.netns.as_ref(),
+            now,
+            before: facts.before.namespaces.get(inum).filter(|it| !now.is_another_than(it)),
         })
+    }
+
+    fn unread(&self) -> Vec<&'a Netns> {
+        let mut unread = Rows(self.report.locations.iter().collect()).namespaces();
+        unread.retain(|netns| !self.now.namespaces.contains_key(&netns.inum));
+        unread
     }
 
     /// The namespace with this inode number.
@@ -85,11 +105,13 @@ impl<'a> Facts<'a> {
             .find(|namespace| namespace.netns().is_some_and(|netns| netns.inum == inum))
     }
 
-    /// Returns what a command has to start with to run in `netns`: `ip netns exec gw `, or nothing.
+    /// Returns what a command has to start with to run in `netns`, which samples name: `ip netns exec
+    /// gw `, or nothing.
     ///
     /// A number alone proves nothing: the kernel gives it to another namespace as soon as one has
     /// ended. Only what was the same namespace at the begin and at the end of the interval is the one
-    /// in which packets were dropped in between.
+    /// in which packets were dropped in between. One that began meanwhile may have got the number of
+    /// another that did, too, and whose packets these were.
     ///
     /// # Errors
     /// Why no command can be said to run there.
@@ -109,14 +131,25 @@ impl<'a> Facts<'a> {
             return cannot("it has ended, or no way into it is known here");
         };
         match before.namespaces.get(inum) {
-            Some(before) if restarted(before, namespace) => {
+            Some(before) if namespace.is_another_than(before) => {
                 cannot("one of two that had the same number, of which the first has ended")
             }
-            None => cannot("it began within the report, and its number may have been another's"),
-            Some(_) => match &namespace.prefix {
-                Some(prefix) => Ok(prefix),
-                None => cannot("it ends with dropwatch"),
-            },
+            None | Some(NetnsEvidence { at_birth: true, .. }) => {
+                cannot("it began within the report, and its number may have been another's")
+            }
+            Some(_) => prefix_of(namespace),
+        }
+    }
+
+    /// Returns what a command has to start with to run in a namespace that its own counters are held
+    /// against: they were read there, so it is no other that had its number.
+    ///
+    /// # Errors
+    /// Why no command can be said to run there.
+    pub fn prefix_in(&self, namespace: NetnsFacts<'a>) -> Result<&'a str, Unreachable> {
+        match namespace.before {
+            Some(NetnsEvidence { at_birth: true, .. }) => prefix_of(namespace.now),
+            _ => self.prefix(namespace.netns()),
         }
     }
 
@@ -315,11 +348,19 @@ fn netns(row: &Location) -> Option<&Netns> {
     row.details.as_ref()?.netns.as_ref().map(|fact| &fact.is)
 }
 
+fn prefix_of(namespace: &NetnsEvidence) -> Result<&str, Unreachable> {
+    namespace.prefix.as_deref().ok_or_else(|| {
+        let name = name(namespace.netns.as_ref());
+        let why = format!("no command for {name}: it ends with dropwatch");
+        Unreachable { ended: false, why }
+    })
+}
+
 /// What a title calls a namespace.
 pub fn name(netns: Option<&Netns>) -> Cow<'_, str> {
     match netns {
         Some(Netns { name: Some(name), .. }) => Cow::Borrowed(name.as_str()),
-        Some(Netns { inum, .. }) => Cow::Owned(format!("netns {inum}")),
+        Some(netns) => Cow::Owned(netns.to_string()),
         None => Cow::Borrowed("an unknown netns"),
     }
 }
@@ -327,14 +368,15 @@ pub fn name(netns: Option<&Netns>) -> Cow<'_, str> {
 /// A namespace at the end of an interval, and at its begin if it was known then.
 #[derive(Clone, Copy, Debug)]
 pub struct NetnsFacts<'a> {
-    rule: &'static Rule,
+    facts: Facts<'a>,
+    netns: Option<&'a Netns>,
     pub now: &'a NetnsEvidence,
     before: Option<&'a NetnsEvidence>,
 }
 
 impl<'a> NetnsFacts<'a> {
     pub fn netns(&self) -> Option<&'a Netns> {
-        self.now.netns.as_ref()
+        self.netns
     }
 
     /// The name of the namespace, for a title.
@@ -342,11 +384,42 @@ impl<'a> NetnsFacts<'a> {
         name(self.netns())
     }
 
-    /// What a counter counted in the interval; 0 where it is not there, and for a namespace that
-    /// was not looked into before.
+    /// What a counter counted in the interval; 0 where it is not there. Of a namespace whose counters
+    /// cannot be compared, the drops that prove as much by their reason ([`Proof`]).
     pub fn delta(&self, name: &str) -> u64 {
-        debug_assert!(self.rule.asks_for(name), "the rule does not list {name}");
-        self.before.map_or(0, |before| delta(&before.counters, &self.now.counters, name))
+        debug_assert!(self.facts.rule.asks_for(name), "the rule does not list {name}");
+        match self.before {
+            Some(before) => delta(&before.counters, &self.now.counters, name),
+            None => self.proof(name).map_or(0, |proof| self.proved(proof)),
+        }
+    }
+
+    /// What stands in for a counter of this namespace, whose counters cannot be compared since it
+    /// ended before they could be read, or was not looked into before; `None` where they can be, and
+    /// where only the counter could tell.
+    pub fn proof(&self, counter: &str) -> Option<&'static Proof> {
+        let stands_in = |proof: &&Proof| proof.counters.first() == Some(&counter);
+        self.facts.rule.proofs().iter().find(stands_in).filter(|_| !self.is_comparable())
+    }
+
+    /// Whether what its counters counted in the interval is known.
+    pub fn is_comparable(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Drops here for a reason that proves the cause, less those that counters of other namespaces
+    /// claim.
+    fn proved(&self, proof: &Proof) -> u64 {
+        let mut rows = self.facts.rows(&[proof.reason], proof.functions);
+        rows.0.retain(|row| row.place.reason.is_some());
+        let claimed = self.facts.looked_into().fold(0, |sum: u64, other| {
+            let counted = |name: &&str| {
+                other.before.map_or(0, |it| delta(&it.counters, &other.now.counters, name))
+            };
+            proof.counters.iter().map(counted).fold(sum, u64::saturating_add)
+        });
+        let here = self.netns.map_or(0, |netns| rows.of_netns(netns.inum).count());
+        here.min(rows.count().saturating_sub(claimed))
     }
 
     /// The value of a gauge at the end of the interval.
@@ -355,7 +428,7 @@ impl<'a> NetnsFacts<'a> {
     }
 
     pub fn setting(&self, name: &str) -> Option<&'a str> {
-        debug_assert!(self.rule.quotes(name), "the rule does not list {name}");
+        debug_assert!(self.facts.rule.quotes(name), "the rule does not list {name}");
         self.now.settings.get(name).map(String::as_str)
     }
 
@@ -412,14 +485,4 @@ fn delta(before: &Counters, now: &Counters, name: &str) -> u64 {
         (Some(before), Some(now)) => now.saturating_sub(before),
         _ => 0,
     }
-}
-
-/// Whether these are two namespaces that had one number, since the kernel gives the number of an
-/// ended one to another. Their cookies differ (Linux 5.14). On older kernels a counter that fell
-/// proves it, since those of one namespace never fall.
-fn restarted(before: &NetnsEvidence, now: &NetnsEvidence) -> bool {
-    if let (Some(before), Some(now)) = (before.cookie, now.cookie) {
-        return before != now;
-    }
-    before.counters.iter().any(|(name, then)| now.counters.get(name).is_some_and(|now| now < then))
 }

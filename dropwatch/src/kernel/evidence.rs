@@ -8,7 +8,9 @@
 //! Counters are read of every namespace, since a loss is known by what its counter did in the
 //! interval. One that has been quiet (no samples, no losses) is looked into every five seconds, also
 //! where reports come more often: each costs some tenths of a millisecond, mostly of the kernel's,
-//! and what is counted there without a drop event is then reported up to so much later, once. Settings
+//! and what is counted there without a drop event is then reported up to so much later, once. One that
+//! is new is looked into at once: where it is proved to have begun since, all that it has counted is
+//! of this report. Settings
 //! are read only where there are losses or sampled drops; the contents of a conntrack table only
 //! when it is full, by a thread of its own; listening sockets only where an accept queue has
 //! overflowed.
@@ -24,6 +26,7 @@ use std::{
 use super::{
     HostRoot, Namespaces, ReachableNetns,
     answers::{Asked, Busy, Inquiry},
+    births::Births,
     conntrack, counters,
     inside::cookie,
     links, listeners,
@@ -31,6 +34,7 @@ use super::{
 use crate::report::{
     conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable},
     evidence::{HostEvidence, NetnsEvidence, SettingValues, WatchList},
+    facts::Netns,
     question::{Answers, Ask},
 };
 
@@ -39,8 +43,9 @@ const MAX_NAMESPACES: usize = 256;
 /// How long a namespace where nothing happens is left alone; a little less than the default
 /// interval.
 const QUIET: Duration = Duration::from_millis(4_500);
-/// Reports after which namespaces are searched for again; those that samples name are known at once.
-const SEARCH: u32 = 12;
+/// A search of all processes for namespaces is made again once so many times its own length has
+/// passed. Those that samples name and those that are mounted are known at once.
+const SEARCH: u32 = 100;
 /// Most namespaces of a report of which it is proved that they have ended: each proof looks at every
 /// process.
 const MAX_MISSING: usize = 16;
@@ -59,11 +64,15 @@ pub struct Collector {
     root: HostRoot,
     watch: WatchList,
     known: BTreeMap<u32, KnownNetns>,
-    until_search: u32,
+    births: Births,
+    /// When all processes are searched again.
+    search_due: Option<Instant>,
     /// The next reading looks into quiet namespaces, too.
     everywhere: bool,
     before: HostEvidence,
     now: HostEvidence,
+    /// What ended before its counters could be read now.
+    unread: BTreeSet<Netns>,
     tables: BTreeMap<u32, TableReading>,
     answering: Busy,
 }
@@ -89,14 +98,19 @@ impl Collector {
             root: root.clone(),
             watch,
             known: BTreeMap::new(),
-            until_search: 0,
+            births: Births::default(),
+            search_due: None,
             everywhere: true,
             before: HostEvidence::default(),
             now: HostEvidence::default(),
+            unread: BTreeSet::new(),
             tables: BTreeMap::new(),
             answering: Busy::default(),
         };
+        // Before the first look, or one that begins between the two would be taken for an old one.
+        let listing = namespaces.listing();
         collector.read(namespaces, &BTreeSet::new());
+        collector.births.begin(listing);
         collector
     }
 
@@ -105,7 +119,8 @@ impl Collector {
     pub fn read(&mut self, namespaces: &mut Namespaces, sampled: &BTreeSet<u32>) {
         self.find_namespaces(namespaces, sampled);
         let everywhere = std::mem::take(&mut self.everywhere);
-        let mut read = BTreeMap::new();
+        let (mut read, mut born) = (BTreeMap::new(), BTreeMap::new());
+        let (mut ended, mut lost) = (BTreeSet::new(), Vec::new());
         for (inum, known) in &mut self.known {
             let (before, sampled) = (self.now.namespaces.get(inum), sampled.contains(inum));
             let quiet = known.read.filter(|read| read.elapsed() < QUIET);
@@ -116,8 +131,13 @@ impl Collector {
                 continue;
             }
             known.read = Some(Instant::now());
+            let births = &self.births;
+            let begins = |now: &NetnsEvidence| {
+                births.is_new(*inum, now.cookie)
+                    || before.is_some_and(|before| now.is_another_than(before))
+            };
             let read_at = |netns: &ReachableNetns| {
-                read_namespace(&self.root, &self.watch, netns, before, sampled)
+                read_namespace(&self.root, &self.watch, netns, before, begins, sampled)
             };
             let reading = read_at(&known.reachable).or_else(|error| {
                 // The process or file that led there may be gone, while another one still does.
@@ -126,16 +146,30 @@ impl Collector {
                 read_at(&known.reachable)
             });
             match reading {
-                Ok(namespace) => {
+                Ok((namespace, birth)) => {
+                    // The one that had its number before has ended.
+                    let other = before.filter(|before| namespace.is_another_than(before));
+                    ended.extend(other.and_then(|other| other.netns.clone()));
+                    born.extend(birth.map(|birth| (*inum, birth)));
+                    self.births.saw(*inum, namespace.cookie);
                     read.insert(*inum, namespace);
                 }
                 // It has ended or may not be entered, so no thread is started for it until it is
                 // found again.
-                Err(error) => log::debug!("not looking into namespace {inum}: {error}"),
+                Err(error) => {
+                    log::debug!("not looking into namespace {inum}: {error}");
+                    lost.push(known.reachable.netns.clone());
+                }
             }
         }
-        let missing = sampled.iter().filter(|inum| !read.contains_key(inum)).take(MAX_MISSING);
-        let ended = missing.copied().filter(|inum| namespaces.has_ended(*inum)).collect();
+        let missing = sampled.iter().filter(|inum| !self.known.contains_key(inum));
+        lost.extend(missing.map(|inum| Netns { name: namespaces.netns(*inum), inum: *inum }));
+        lost.truncate(MAX_MISSING);
+        lost.retain(|netns| namespaces.has_ended(netns.inum));
+        let sampled_lost = lost.iter().map(|netns| netns.inum).filter(|it| sampled.contains(it));
+        let sampled_lost = sampled_lost.collect();
+        ended.extend(lost);
+        self.unread = ended;
         self.known.retain(|inum, _| read.contains_key(inum));
         let host = counters::of_host(&self.root);
         let lossy = read.values().any(|namespace| !namespace.settings.is_empty())
@@ -146,8 +180,10 @@ impl Collector {
             SettingValues::new()
         };
         let host_prefix = namespaces.host_prefix();
-        let now = HostEvidence { host, settings, namespaces: read, ended, host_prefix };
+        let now =
+            HostEvidence { host, settings, namespaces: read, ended: sampled_lost, host_prefix };
         self.before = std::mem::replace(&mut self.now, now);
+        self.before.namespaces.extend(born);
         self.read_tables();
     }
 
@@ -155,6 +191,13 @@ impl Collector {
     /// the run or of a baseline.
     pub fn look_everywhere(&mut self) {
         self.everywhere = true;
+    }
+
+    /// The namespaces that ended before their counters could be read at the end of this report, as far
+    /// as is known: one that came and went between two reports, and in which no drop was sampled, is
+    /// not.
+    pub fn unread(&self) -> &BTreeSet<Netns> {
+        &self.unread
     }
 
     /// The host at the end of the report before, or when the run began.
@@ -185,12 +228,17 @@ impl Collector {
                 self.known.insert(*inum, KnownNetns { reachable, read: None });
             }
         }
-        if self.until_search > 0 {
-            self.until_search -= 1;
-            return;
-        }
-        self.until_search = SEARCH;
-        for reachable in namespaces.all() {
+        let is_due = self.search_due.is_none_or(|due| Instant::now() >= due);
+        let found = if self.everywhere || is_due {
+            let begin = Instant::now();
+            let all = namespaces.all();
+            self.search_due = Some(Instant::now() + begin.elapsed() * SEARCH);
+            all
+        } else {
+            let known = |inum: &u32| self.known.contains_key(inum);
+            namespaces.mounted_but(known)
+        };
+        for reachable in found {
             if self.known.len() < MAX_NAMESPACES {
                 let known = KnownNetns { reachable, read: None };
                 self.known.entry(known.reachable.netns.inum).or_insert(known);
@@ -267,14 +315,16 @@ fn take(
     inums.iter().map(take).collect()
 }
 
-/// Reads the namespace at `reachable`. Its settings only if it has losses or is `sampled`.
+/// Reads the namespace at `reachable`; where `begins` says that it began since it was `before`, returns
+/// how it began, too. Its settings only if it has losses or is `sampled`.
 fn read_namespace(
     root: &HostRoot,
     watch: &WatchList,
     reachable: &ReachableNetns,
     before: Option<&NetnsEvidence>,
+    begins: impl Fn(&NetnsEvidence) -> bool + Sync,
     sampled: bool,
-) -> io::Result<NetnsEvidence> {
+) -> io::Result<(NetnsEvidence, Option<NetnsEvidence>)> {
     reachable.enter(|| {
         let counters = counters::of_namespace(root, &|group, name| watch.has_counter(group, name));
         let mut namespace = NetnsEvidence {
@@ -287,6 +337,8 @@ fn read_namespace(
             links: links::read().unwrap_or_default(),
             ..NetnsEvidence::default()
         };
+        let birth = begins(&namespace).then(|| namespace.at_birth());
+        let before = birth.as_ref().or(before);
         let overflows = |namespace: &NetnsEvidence| namespace.counters.get(watch.overflows);
         if before.is_some_and(|before| overflows(before) != overflows(&namespace)) {
             namespace.fullest_listener = listeners::fullest(root);
@@ -300,7 +352,7 @@ fn read_namespace(
                 namespace.settings.extend(values(root, names));
             }
         }
-        Ok(namespace)
+        Ok((namespace, birth))
     })
 }
 

@@ -17,7 +17,7 @@ use super::{
     clean,
     netlink::{Netlink, NetlinkError, attributes, number},
 };
-use crate::report::evidence::Link;
+use crate::report::evidence::{Link, QDISC_DROPS};
 
 /// Before the attributes, `struct ifinfomsg` and `struct tcmsg`: in a question, all of any device.
 const LINK_HEADER: usize = size_of::<LinkMessageBuffer>();
@@ -126,7 +126,7 @@ fn add_qdisc(links: &mut BTreeMap<u32, Link>, message: &[u8]) {
                 let queue = attributes(value).find(|(kind, _)| *kind == TCA_STATS_QUEUE);
                 let queue = queue.and_then(|(_, queue)| TcStatsQueue::parse(queue).ok());
                 if let Some(queue) = queue {
-                    link.counters.add("qdisc_drops".to_owned(), queue.drops.into());
+                    link.counters.add(QDISC_DROPS.to_owned(), queue.drops.into());
                 }
             }
             _ => {}

@@ -10,6 +10,7 @@
 //! are cleaned of control characters before anything else sees them.
 
 mod answers;
+mod births;
 pub mod btf;
 pub mod conntrack;
 pub mod counters;

@@ -10,6 +10,9 @@ use super::{
     facts::Netns,
 };
 
+/// Packets that the queueing discipline of a device dropped, among the counters of a [`Link`].
+pub const QDISC_DROPS: &str = "qdisc_drops";
+
 /// Counters by group and name: `Udp.RcvbufErrors`, `Ip6.InNoRoutes`, `softnet.dropped`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters(HashMap<String, u64>);
@@ -92,6 +95,8 @@ pub struct NetnsEvidence {
     /// Number that the kernel gives to no other namespace as long as it runs (`SO_NETNS_COOKIE`,
     /// Linux 5.14); `None` on older kernels.
     pub cookie: Option<u64>,
+    /// This is how the namespace began, as [`NetnsEvidence::at_birth`] has it: nobody looked.
+    pub at_birth: bool,
     /// Counters that a rule looks at.
     pub counters: Counters,
     /// What rises and falls: `FRAG.memory`. Read only where drops or losses are.
@@ -106,6 +111,49 @@ pub struct NetnsEvidence {
     pub table: Option<ConntrackTable>,
     /// Where the most connections wait to be accepted; read only where such a queue overflowed.
     pub fullest_listener: Option<Listener>,
+}
+
+impl NetnsEvidence {
+    /// How this namespace was when it began, all of whose counters begin at zero.
+    ///
+    /// Those of a device do not, since it may have come from another namespace, where it counted
+    /// already. The loopback device is made with the namespace and never moves; a queueing
+    /// discipline is made anew where a device moves (`dev_change_net_namespace` calls `dev_shutdown`,
+    /// net/core/dev.c).
+    #[must_use]
+    pub fn at_birth(&self) -> Self {
+        let links = self.links.iter().map(|(index, link)| {
+            let is_own = link.name == "lo";
+            let counters = link.counters.iter().map(|(name, _)| name);
+            let counters = counters.filter(|name| is_own || *name == QDISC_DROPS);
+            let counters = counters.map(|name| (name, 0)).collect();
+            let sent = if is_own { 0 } else { link.sent };
+            (*index, Link { counters, sent, ..link.clone() })
+        });
+        Self {
+            netns: self.netns.clone(),
+            prefix: self.prefix.clone(),
+            cookie: self.cookie,
+            at_birth: true,
+            counters: self.counters.iter().map(|(name, _)| (name, 0)).collect(),
+            conntrack: self.conntrack.as_ref().map(ConntrackStats::at_birth),
+            links: links.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether this is another namespace than the one that had its number `before`, since the kernel
+    /// gives the number of an ended one to another. Their cookies differ (Linux 5.14). On older
+    /// kernels a counter that fell proves it, since those of one namespace never fall.
+    pub fn is_another_than(&self, before: &Self) -> bool {
+        if let (Some(before), Some(now)) = (before.cookie, self.cookie) {
+            return before != now;
+        }
+        before
+            .counters
+            .iter()
+            .any(|(name, then)| self.counters.get(name).is_some_and(|now| now < then))
+    }
 }
 
 /// A listening TCP socket.
@@ -130,4 +178,49 @@ pub struct Link {
     pub sent: u64,
     /// Kind of its root queueing discipline: `fq_codel`.
     pub qdisc: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_begins_with_zeros_and_with_devices_that_may_have_counted_elsewhere() {
+        let link = |name: &str| Link {
+            name: name.to_owned(),
+            counters: [(QDISC_DROPS, 9), ("rx_dropped", 9)].into_iter().collect(),
+            sent: 9,
+            ..Link::default()
+        };
+        let now = NetnsEvidence {
+            cookie: Some(70),
+            counters: [("Udp.NoPorts", 9), ("Udp.MemErrors", 0)].into_iter().collect(),
+            conntrack: Some(ConntrackStats { entries: 9, limit: Some(10), ..Default::default() }),
+            links: [(1, link("lo")), (2, link("eth0"))].into(),
+            settings: [("net.ipv4.ip_forward".into(), "1".into())].into(),
+            ..NetnsEvidence::default()
+        };
+        let birth = now.at_birth();
+        assert!(birth.at_birth && !now.is_another_than(&birth));
+        assert_eq!(birth.counters.get("Udp.NoPorts"), Some(0));
+        let conntrack = birth.conntrack.unwrap();
+        assert_eq!((conntrack.entries, conntrack.limit), (0, Some(10)));
+        let (lo, eth0) = (&birth.links[&1], &birth.links[&2]);
+        assert_eq!((lo.counters.get("rx_dropped"), lo.sent), (Some(0), 0));
+        assert_eq!((eth0.counters.get("rx_dropped"), eth0.sent), (None, 9), "none is its own");
+        assert_eq!(eth0.counters.get(QDISC_DROPS), Some(0), "those of a new discipline");
+    }
+
+    #[test]
+    fn a_cookie_or_a_counter_that_fell_tells_two_namespaces_of_one_number_apart() {
+        let namespace = |cookie, count| NetnsEvidence {
+            cookie,
+            counters: [("Udp.NoPorts", count)].into_iter().collect(),
+            ..NetnsEvidence::default()
+        };
+        assert!(namespace(Some(2), 9).is_another_than(&namespace(Some(1), 9)));
+        assert!(!namespace(Some(1), 9).is_another_than(&namespace(Some(1), 9)));
+        assert!(namespace(None, 8).is_another_than(&namespace(None, 9)));
+        assert!(!namespace(None, 9).is_another_than(&namespace(Some(1), 9)));
+    }
 }

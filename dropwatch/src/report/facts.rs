@@ -2,6 +2,8 @@
 //!
 //! Counts never rest on any of this. Everything here is of samples, and says of how many.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{address::Address, flow::Flow};
@@ -42,6 +44,16 @@ pub struct Netns {
     pub name: Option<String>,
     /// Inode number, as `/proc/PID/ns/net` shows it.
     pub inum: u32,
+}
+
+/// Its name, else its number.
+impl fmt::Display for Netns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => f.write_str(name),
+            None => write!(f, "netns {}", self.inum),
+        }
+    }
 }
 
 /// A device, as its namespace knows it.

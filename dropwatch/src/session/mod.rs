@@ -9,7 +9,7 @@ pub mod pace;
 pub mod reading;
 mod requested;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, anyhow};
 use caps::Capability;
@@ -33,6 +33,7 @@ use crate::{
     report::{
         build::Reporter,
         conntrack::ConntrackStats,
+        facts::Netns,
         finding::Finding,
         model::{End, Line, Report, Start},
         options::Options,
@@ -43,6 +44,9 @@ use crate::{
     settings::{Attached, Reported, Samples},
     verbose,
 };
+
+/// Most namespaces of a run that are remembered as having ended unread.
+const MAX_UNREAD: usize = 1024;
 
 /// A program in the kernel that counts, and the names and the evidence of this host.
 pub struct Session {
@@ -60,6 +64,8 @@ pub struct Session {
     capabilities: &'static [Capability],
     /// Which network namespaces `--netns` asks for.
     selected: Selected,
+    /// Namespaces that ended before their counters could be read.
+    unread: BTreeSet<Netns>,
     /// For the first lines, which also give the filters as typed.
     notices: Vec<String>,
     filters: Vec<String>,
@@ -134,6 +140,7 @@ impl Session {
             evidence: None,
             capabilities,
             selected,
+            unread: BTreeSet::new(),
             notices,
             filters,
             reporter: Reporter::new(host, options, knowledge::is_benign),
@@ -184,9 +191,11 @@ impl Session {
         self.pace.due(self.now())
     }
 
-    /// Begins the grid of reports anew, now.
+    /// Begins the grid of reports anew, now, and what a gate rests on.
     pub fn restart_pace(&mut self) {
         self.pace.restart(self.now());
+        // What ended before the command was started says nothing of it.
+        self.unread.clear();
     }
 
     /// The first line of the run.
@@ -276,6 +285,9 @@ impl Session {
         report.findings = findings(report, evidence);
         // The counters of a namespace whose drops are left out would be held against those of
         // others.
+        let unread = evidence.unread().iter().filter(|netns| selected.has(netns.inum));
+        let room = MAX_UNREAD.saturating_sub(self.unread.len());
+        self.unread.extend(unread.take(room).cloned());
         report.findings.retain(|it| it.netns.as_ref().is_none_or(|netns| selected.has(netns.inum)));
     }
 
@@ -305,6 +317,11 @@ impl Session {
         if let Some(evidence) = &mut self.evidence {
             evidence.look_everywhere();
         }
+    }
+
+    /// The namespaces that count and that ended before their counters could be read.
+    pub fn unread(&self) -> &BTreeSet<Netns> {
+        &self.unread
     }
 
     /// The last line of the run.

@@ -1,10 +1,10 @@
 //! What `dropwatch run` starts, and how much may be dropped.
 
-use std::{ffi::OsString, time::Duration};
+use std::{collections::BTreeSet, ffi::OsString, time::Duration};
 
 use crate::{
     exit::Failure,
-    report::{finding::Severity, number::exact_per_second, summary::Summing},
+    report::{facts::Netns, finding::Severity, number::exact_per_second, summary::Summing},
 };
 
 /// Of a command, what recordings hold.
@@ -48,6 +48,27 @@ impl Limits {
         self != Self::default()
     }
 
+    /// What the limit on findings says nothing of, in a line: `unread` are the namespaces that ended
+    /// before their counters could be read. `None` where there is no such limit, or no such namespace.
+    pub fn unproved(self, unread: &BTreeSet<Netns>) -> Option<String> {
+        let least = self.finding?;
+        let (how_many, their) = match unread.len() {
+            0 => return None,
+            1 => ("1 network namespace".to_owned(), "its"),
+            more => (format!("{more} network namespaces"), "their"),
+        };
+        let mut names: Vec<String> = unread.iter().take(MOST_NAMED).map(Netns::to_string).collect();
+        if unread.len() > MOST_NAMED {
+            names.push("…".to_owned());
+        }
+        Some(format!(
+            "{how_many} ended before {their} counters could be read, so --fail-on {} says nothing of \
+             losses there that no drop shows: {}",
+            least.name(),
+            names.join(", ")
+        ))
+    }
+
     /// All that was exceeded. `highest` is the highest rate of a full interval.
     ///
     /// # Errors
@@ -72,6 +93,9 @@ impl Limits {
         }
     }
 }
+
+/// Most namespaces that are named in one line.
+const MOST_NAMED: usize = 5;
 
 /// The findings of a run that are as severe as `least`, or more, in words.
 fn found(run: &Summing, least: Severity) -> Option<String> {
@@ -143,6 +167,26 @@ mod tests {
         let before = [("full", Severity::Critical)];
         assert_eq!(told(&run(&[(true, &before), (false, &[])]), Severity::Notice), None);
         assert!(told(&run(&[(true, &before), (false, &before)]), Severity::Notice).is_some());
+    }
+
+    #[test]
+    fn what_ended_unread_is_said_where_findings_are_a_limit() {
+        let netns = |name: Option<&str>, inum| Netns { name: name.map(str::to_owned), inum };
+        let limits = Limits { finding: Some(Severity::Warning), ..Limits::default() };
+        let one: BTreeSet<Netns> = [netns(Some("gw"), 7)].into();
+        assert_eq!(
+            limits.unproved(&one).as_deref(),
+            Some(
+                "1 network namespace ended before its counters could be read, so --fail-on warning \
+                 says nothing of losses there that no drop shows: gw"
+            )
+        );
+        let many: BTreeSet<Netns> = (1..=6).map(|inum| netns(None, inum)).collect();
+        let said = limits.unproved(&many).unwrap();
+        assert!(said.starts_with("6 network namespaces ended before their counters"), "{said}");
+        assert!(said.ends_with(": netns 1, netns 2, netns 3, netns 4, netns 5, …"), "{said}");
+        assert_eq!(limits.unproved(&BTreeSet::new()), None);
+        assert_eq!(Limits::default().unproved(&one), None);
     }
 
     #[test]

@@ -6,9 +6,15 @@ use std::{
     time::Duration,
 };
 
-use testbed::{drops::listen::Listening, machine::longer, netns::Netns, watch::Watch};
+use testbed::{
+    drops::{listen::Listening, receive_buffer::FullSocket},
+    machine::longer,
+    netns::Netns,
+    unproved::unproved,
+    watch::Watch,
+};
 
-use crate::harness::{binary, dropwatch, text, wait_until, within};
+use crate::harness::{binary, dropwatch, has_reasons, text, wait_until, within};
 
 /// Far more clients than may wait.
 const CLIENTS: usize = 50;
@@ -51,6 +57,44 @@ fn refused_connections_fail_a_command() {
     assert!(last.starts_with("dropwatch: critical: accept queue"), "{printed}");
     assert!(last.ends_with("which --fail-on critical forbids"), "{printed}");
     assert_eq!(drops.status.code(), Some(0), "no drop tells of it: {}", text(&drops.stderr));
+}
+
+/// All that it refused is the command's, although nobody looked at its counters before.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn connections_refused_where_a_namespace_began_during_the_run_fail_it() {
+    let mut run = start(&[], &["--no-baseline", "--fail-on", "critical"]);
+    runs(&mut run);
+    let listening = Listening::with_short_accept_queue().unwrap();
+    listening.knock(CLIENTS).unwrap();
+    let run = end(run);
+    let printed = text(&run.stderr);
+    let name = listening.netns().name();
+    assert_eq!(run.status.code(), Some(5), "{printed}");
+    let found = format!("full in {name}: connections refused");
+    assert!(printed.contains(&found), "{printed}");
+    assert!(printed.contains(&format!("ip netns exec {name} ss -tln")), "{printed}");
+}
+
+/// Its counters are gone. What its drops prove by their reason fails the run; for the rest, the run
+/// says that it does not know.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_namespace_that_ended_before_the_report_fails_a_run_by_its_drops_alone() {
+    if !has_reasons() {
+        return unproved("without reasons its drops prove nothing");
+    }
+    let mut run = start(&[], &["--no-baseline", "--fail-on", "critical"]);
+    runs(&mut run);
+    let full = FullSocket::new().unwrap();
+    drop(full);
+    let run = end(run);
+    let printed = text(&run.stderr);
+    assert_eq!(run.status.code(), Some(5), "{printed}");
+    let port = FullSocket::PORT;
+    assert!(printed.contains(&format!("UDP receive buffer of port {port} full in")), "{printed}");
+    assert!(printed.contains("ended before"), "{printed}");
+    assert!(printed.contains("so --fail-on critical says nothing of losses"), "{printed}");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! drop event shows them; the ACKs have a reason on newer kernels. Clients try again after a
 //! second and more, and are counted again.
 
-use super::{Draft, Facts, Makes, Rule};
+use super::{Draft, Facts, Makes, Proof, Rule};
 use crate::{
     diagnose::facts::NetnsFacts,
     report::{
@@ -30,6 +30,7 @@ pub(super) const RULE: Rule = Rule {
         rests_on: "`ListenOverflows`",
     }],
     counters: &["TcpExt.ListenDrops", "TcpExt.ListenOverflows"],
+    proofs: &[Proof::of(&[OVERFLOWS], "TCP_LISTEN_OVERFLOW", &[])],
     settings: &["net.core.somaxconn"],
     check,
     ..Rule::NONE

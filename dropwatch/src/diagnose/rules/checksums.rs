@@ -5,7 +5,7 @@
 //! `icmp_rcv` and others, net/ipv4 and net/ipv6). A cable, a device's memory, its checksum offload, or
 //! the sender's.
 
-use super::{Draft, Facts, Makes, Rule, matters, quote};
+use super::{Draft, Facts, Makes, Proof, Rule, matters, quote};
 use crate::{
     diagnose::facts::{NetnsFacts, Rows},
     report::finding::{Finding, Severity},
@@ -76,6 +76,12 @@ pub(super) const RULE: Rule = Rule {
         "Tcp.InCsumErrors",
         "Udp.InCsumErrors",
         "Udp6.InCsumErrors",
+    ],
+    proofs: &[
+        Proof::of(&["IpExt.InCsumErrors"], "IP_CSUM", &[]),
+        Proof::of(&["Tcp.InCsumErrors"], "TCP_CSUM", &[]),
+        Proof::of(&["Udp.InCsumErrors", "Udp6.InCsumErrors"], "UDP_CSUM", &[]),
+        Proof::of(&["Icmp.InCsumErrors", "Icmp6.InCsumErrors"], "ICMP_CSUM", &[]),
     ],
     check,
     ..Rule::NONE

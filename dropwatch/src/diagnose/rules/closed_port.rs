@@ -11,7 +11,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Draft, Facts, Makes, Rule, matters};
+use super::{Draft, Facts, Makes, Proof, Rule, matters};
 use crate::{
     diagnose::facts::{NetnsFacts, Rows},
     report::{
@@ -36,6 +36,7 @@ pub(super) const RULE: Rule = Rule {
         rests_on: "`NoPorts`; for TCP, refused connection attempts and resets",
     }],
     counters: &["Tcp.OutRsts", "Udp.NoPorts", "Udp6.NoPorts"],
+    proofs: &[Proof::of(&["Udp.NoPorts", "Udp6.NoPorts"], "NO_SOCKET", UDP)],
     check,
     ..Rule::NONE
 };

@@ -78,7 +78,8 @@ impl<'a> Draft<'a> {
     /// Makes the finding one about this namespace, whose settings it quotes and in which its
     /// commands run.
     pub(super) fn at(self, namespace: NetnsFacts<'a>) -> Self {
-        Self { namespace: Some(namespace), ..self.somewhere(namespace.netns()) }
+        let prefix = self.facts.prefix_in(namespace);
+        Self { namespace: Some(namespace), prefix, ..self.somewhere(namespace.netns()) }
     }
 
     /// Makes the finding one about a namespace that samples name, even if its counters could not be
@@ -97,9 +98,19 @@ impl<'a> Draft<'a> {
         self
     }
 
-    /// Adds as evidence how much something was counted in the interval.
+    /// Adds as evidence how much something was counted in the interval. Where drops stand in for a
+    /// counter, they are the evidence; a counter that nobody could read is none.
     pub(super) fn counted(self, name: &str, value: u64, source: &str) -> Self {
-        self.evidence(name, value.into(), true, source)
+        let unread = self
+            .namespace
+            .filter(|namespace| !namespace.is_comparable() && self.facts.rule().asks_for(name));
+        let Some(namespace) = unread else {
+            return self.evidence(name, value.into(), true, source);
+        };
+        match namespace.proof(name).filter(|_| value > 0) {
+            Some(proof) => self.evidence(proof.reason, value.into(), true, "kfree_skb"),
+            None => self,
+        }
     }
 
     /// Adds as evidence how much something was counted in the interval, unless that is nothing.

@@ -5,7 +5,7 @@
 //! net/ipv6/ip6_output.c). traceroute lives on that, a few packets at a time; many for the same
 //! destination go round in circles.
 
-use super::{Draft, Facts, Makes, Rule, by_rate, matters};
+use super::{Draft, Facts, Makes, Proof, Rule, by_rate, matters};
 use crate::{diagnose::facts::NetnsFacts, report::finding::Finding};
 
 /// Counter, where it is read, and the function.
@@ -20,6 +20,10 @@ pub(super) const RULE: Rule = Rule {
         rests_on: "`InHdrErrors`",
     }],
     counters: &["Ip.InHdrErrors", "Ip6.InHdrErrors"],
+    proofs: &[
+        Proof::of(&["Ip.InHdrErrors"], "IP_INHDR", &["ip_forward"]),
+        Proof::of(&["Ip6.InHdrErrors"], "IP_INHDR", &["ip6_forward"]),
+    ],
     check,
     ..Rule::NONE
 };

@@ -62,6 +62,8 @@ pub struct Rule {
     findings: &'static [Makes],
     /// Counters of a namespace: `Udp.NoPorts`.
     counters: &'static [&'static str],
+    /// Drops that prove as much as one of these counters.
+    proofs: &'static [Proof],
     /// Settings of a namespace that it quotes: `net.ipv4.ip_forward`.
     settings: &'static [&'static str],
     /// Settings of a device, whose name stands in for `DEV`; slashes keep its dots apart.
@@ -74,6 +76,27 @@ pub struct Rule {
     check: fn(&Facts<'_>) -> Vec<Finding>,
     /// Decides, or asks the host first; called again when it has answered.
     check_or_ask: fn(&Facts<'_>) -> Vec<Verdict>,
+}
+
+/// Drops whose reason alone proves what a counter would: they stand in for it where the counter cannot
+/// be read any more, or was not read before.
+#[derive(Debug)]
+pub struct Proof {
+    /// Of the rule's counters, those that count such drops: the first is stood in for.
+    pub counters: &'static [&'static str],
+    pub reason: &'static str,
+    /// Where; anywhere if there are none.
+    pub functions: &'static [&'static str],
+}
+
+impl Proof {
+    const fn of(
+        counters: &'static [&'static str],
+        reason: &'static str,
+        functions: &'static [&'static str],
+    ) -> Self {
+        Self { counters, reason, functions }
+    }
 }
 
 /// What comes of a rule's look at one namespace.
@@ -106,6 +129,7 @@ impl Rule {
     pub const NONE: Self = Self {
         findings: &[],
         counters: &[],
+        proofs: &[],
         settings: &[],
         device_settings: &[],
         host_losses: &[],
@@ -129,6 +153,11 @@ impl Rule {
     /// Whether it lists a counter of a namespace.
     pub fn asks_for(&self, counter: &str) -> bool {
         self.counters.contains(&counter)
+    }
+
+    /// What can stand in for its counters.
+    pub fn proofs(&self) -> &'static [Proof] {
+        self.proofs
     }
 
     /// Whether it lists a setting, of whatever it may be.
@@ -297,6 +326,16 @@ mod tests {
         for name in asked {
             let answer = table.find(name);
             assert!(answer.is_ok(), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn drops_stand_in_for_counters_of_their_own_rule() {
+        for (rule, proof) in
+            RULES.iter().flat_map(|rule| rule.proofs.iter().map(move |it| (rule, it)))
+        {
+            assert!(proof.counters.iter().all(|counter| rule.asks_for(counter)), "{proof:?}");
+            assert!(!proof.counters.is_empty() && !proof.reason.is_empty(), "{proof:?}");
         }
     }
 

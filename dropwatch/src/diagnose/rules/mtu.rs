@@ -5,7 +5,7 @@
 //! path's MTU, once for each destination, so that a few are usual. Where that answer is filtered on
 //! its way, connections hang as soon as they carry data.
 
-use super::{Draft, Facts, Makes, Rule, by_rate, matters, quote};
+use super::{Draft, Facts, Makes, Proof, Rule, by_rate, matters, quote};
 use crate::{
     diagnose::facts::NetnsFacts,
     report::{evidence::Link, finding::Finding},
@@ -41,6 +41,10 @@ pub(super) const RULE: Rule = Rule {
         rests_on: "`FragFails`, `InTooBigErrors`",
     }],
     counters: &["Ip.FragFails", "Ip6.InTooBigErrors"],
+    proofs: &[
+        Proof::of(&["Ip.FragFails"], "PKT_TOO_BIG", &["ip_forward", "ip_fragment"]),
+        Proof::of(&["Ip6.InTooBigErrors"], "PKT_TOO_BIG", &["ip6_forward"]),
+    ],
     check,
     ..Rule::NONE
 };

@@ -8,7 +8,10 @@
 use super::{Draft, Facts, Makes, Rule, draft::quote, matters};
 use crate::{
     diagnose::facts::{LinkFacts, NetnsFacts, Rows},
-    report::finding::{Finding, Severity},
+    report::{
+        evidence::QDISC_DROPS,
+        finding::{Finding, Severity},
+    },
 };
 
 /// Disciplines that keep their queue short by dropping.
@@ -61,7 +64,7 @@ fn full(
     link: LinkFacts<'_>,
     dropped: &Rows<'_>,
 ) -> Option<Finding> {
-    let counted = link.delta("qdisc_drops");
+    let counted = link.delta(QDISC_DROPS);
     let drops = counted.min(dropped.count());
     if !matters(drops, facts) {
         return None;

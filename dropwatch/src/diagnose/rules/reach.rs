@@ -39,6 +39,8 @@ enum Reach {
     Replaced,
     /// It was not there at the begin, so its number can have been another's.
     New,
+    /// It is proved to have begun since, so that it counted from zero.
+    Born,
     /// No way leads there.
     Closed,
     /// Only dropwatch keeps it alive.
@@ -49,13 +51,14 @@ enum Reach {
     Container,
 }
 
-const REACHES: [Reach; 10] = [
+const REACHES: [Reach; 11] = [
     Reach::Named,
     Reach::Process,
     Reach::Own,
     Reach::Ended,
     Reach::Replaced,
     Reach::New,
+    Reach::Born,
     Reach::Closed,
     Reach::Dropwatchs,
     Reach::Unsampled,
@@ -89,6 +92,11 @@ impl Reach {
                 host.before.namespaces.clear();
                 host
             }
+            Self::Born => {
+                let birth = host.now.namespaces[&GW].at_birth();
+                host.before.namespaces.insert(GW, birth);
+                host
+            }
             Self::Dropwatchs => prefix(host, None),
             Self::Unsampled => host.nothing_sampled(),
             Self::Container => {
@@ -101,7 +109,7 @@ impl Reach {
     /// What commands for the namespace start with; `None` where there may be none.
     fn prefix(self) -> Option<&'static str> {
         match self {
-            Self::Named | Self::Unsampled | Self::Container => Some(INSIDE),
+            Self::Named | Self::Born | Self::Unsampled | Self::Container => Some(INSIDE),
             Self::Process => Some("nsenter -t 812 -n "),
             Self::Own => Some(""),
             Self::Ended | Self::Replaced | Self::New | Self::Closed | Self::Dropwatchs => None,
@@ -175,6 +183,8 @@ fn troubles(sampled: bool) -> Vec<TestHost> {
             .counted("TcpExt.ListenOverflows", 9)
             .setting("net.core.somaxconn", "10")
             .listener(Listener { port: 80, waiting: 11 }),
+        row(50, "tcp_v4_syn_recv_sock", "TCP_LISTEN_OVERFLOW")
+            .counted("TcpExt.ListenOverflows", 50),
         TestHost::new()
             .counted("TcpExt.TCPReqQFullDrop", 9)
             .setting("net.ipv4.tcp_syncookies", "0")
@@ -293,6 +303,51 @@ fn each_command_can_be_run_as_printed_or_is_not_there() {
         assert!(!words.iter().any(|word| word.starts_with("id")), "{words:?}");
         let is_whole = words.iter().any(|word| word.contains(DEVICE));
         assert!(is_whole || !command.contains("e'"), "{words:?}");
+    }
+}
+
+/// What its own counters show is there, with commands; what samples alone show is of a number that
+/// another that began meanwhile may have had.
+#[test]
+fn a_namespace_that_began_meanwhile_has_all_that_it_counted() {
+    let kinds = |findings: &[Finding]| -> BTreeSet<String> {
+        findings.iter().map(|finding| finding.rule.clone()).collect()
+    };
+    let mut with_commands = 0;
+    for host in troubles(true) {
+        let born = all(&Reach::Born.of(host.clone()));
+        let mut known = kinds(&all(&Reach::Named.of(host)));
+        // A device may have come from elsewhere, where it counted.
+        known.retain(|rule| !rule.starts_with("nic_") && rule != "unhandled_protocol");
+        assert!(known.is_subset(&kinds(&born)), "{known:?}, {born:?}");
+        for finding in &born {
+            let inside = finding.actions.iter().any(|action| action.command.starts_with(INSIDE));
+            assert!(!inside || finding.unreachable.is_none(), "{finding:?}");
+            with_commands += usize::from(inside);
+        }
+    }
+    assert!(with_commands > 15, "{with_commands}");
+}
+
+/// Where its counters are gone, drops whose reason alone is the proof stand in for them.
+#[test]
+fn what_drops_prove_is_found_without_counters() {
+    for rule in RULES.iter().filter(|rule| !rule.proofs.is_empty()) {
+        for reach in [Reach::Ended, Reach::Closed, Reach::New] {
+            let hosts = troubles(true).into_iter().map(|host| reach.of(host));
+            let found: Vec<Finding> = hosts.flat_map(|host| host.run(rule)).collect();
+            assert!(!found.is_empty(), "{reach:?}: {:?}", rule.proofs);
+            for finding in found {
+                assert_eq!(
+                    finding.explains.map(|explains| explains.drops),
+                    Some(50),
+                    "{finding:?}"
+                );
+                let mut counted = finding.evidence.iter().filter(|evidence| evidence.delta);
+                assert!(counted.all(|evidence| evidence.source == "kfree_skb"), "{finding:?}");
+                assert!(finding.unreachable.is_some(), "{finding:?}");
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 //! Where the host answers that the way back leads out of that very interface, or in loose mode anywhere,
 //! that is not what is wrong at the end of the report, and what is advised would change nothing.
 
-use super::{Draft, Facts, Makes, Rule, Verdict, matters};
+use super::{Draft, Facts, Makes, Proof, Rule, Verdict, matters};
 use crate::{
     diagnose::facts::NetnsFacts,
     report::{
@@ -32,6 +32,7 @@ pub(super) const RULE: Rule = Rule {
         rests_on: "`IPReversePathFilter`",
     }],
     counters: &["TcpExt.IPReversePathFilter"],
+    proofs: &[Proof::of(&[COUNTER], "IP_RPFILTER", &[])],
     settings: &["net.ipv4.conf.all.rp_filter"],
     device_settings: &["net/ipv4/conf/DEV/rp_filter"],
     check_or_ask,

@@ -6,7 +6,7 @@
 //! long does this, or buffers made small for a fast peer. The limit is the connection's own and the
 //! sender transmits again, so it is a warning; a few are nothing.
 
-use super::{Draft, Facts, LEAST_DROPS, Makes, Rule, tcp_receive_memory::raise_tcp_rmem};
+use super::{Draft, Facts, LEAST_DROPS, Makes, Proof, Rule, tcp_receive_memory::raise_tcp_rmem};
 use crate::{
     diagnose::facts::NetnsFacts,
     report::finding::{Finding, Severity},
@@ -20,6 +20,7 @@ pub(super) const RULE: Rule = Rule {
         rests_on: "`TCPBacklogDrop`",
     }],
     counters: &["TcpExt.TCPBacklogDrop"],
+    proofs: &[Proof::of(&["TcpExt.TCPBacklogDrop"], "SOCKET_BACKLOG", &[])],
     settings: &["net.ipv4.tcp_rmem"],
     check,
     ..Rule::NONE

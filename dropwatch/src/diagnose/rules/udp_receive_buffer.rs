@@ -5,7 +5,7 @@
 //! net/ipv4/udp.c; for IPv6 in net/ipv6/udp.c). The reader is too slow, or pauses for longer than
 //! the buffer lasts. Nobody sends it again.
 
-use super::{Draft, Facts, Makes, Rule};
+use super::{Draft, Facts, Makes, Proof, Rule};
 use crate::{
     diagnose::facts::NetnsFacts,
     report::finding::{Finding, Severity},
@@ -31,6 +31,7 @@ pub(super) const RULE: Rule = Rule {
         rests_on: "`RcvbufErrors`",
     }],
     counters: &["Udp.RcvbufErrors", "Udp6.RcvbufErrors"],
+    proofs: &[Proof::of(&["Udp.RcvbufErrors", "Udp6.RcvbufErrors"], "SOCKET_RCVBUFF", FUNCTIONS)],
     host_settings: &["net.core.rmem_max", "net.core.rmem_default"],
     check,
     ..Rule::NONE
@@ -84,6 +85,7 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
+    use crate::report::facts::Netns;
     use crate::report::{facts::Owner, flow::Flow};
 
     fn host(drops: u64, function: &str, reason: &str) -> TestHost {
@@ -137,5 +139,28 @@ mod tests {
         assert_eq!(found[0].title, "UDP receive buffer full in gw: 1 datagrams lost");
         assert_eq!(found[0].explains.map(|e| e.drops), Some(0), "filters left the drop out");
         assert_eq!(found[0].actions, [], "the live values are not known");
+    }
+
+    #[test]
+    fn drops_of_an_ended_namespace_are_those_that_no_counter_of_another_claims() {
+        let host = TestHost::new()
+            .row(100, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF")
+            .details(|it| it.netns.as_mut().unwrap().is = Netns { name: None, inum: 9 })
+            .counted("Udp.RcvbufErrors", 30);
+        let found = host.run(&RULE);
+        let titles: Vec<&str> = found.iter().map(|finding| finding.title.as_str()).collect();
+        assert_eq!(
+            titles,
+            [
+                "UDP receive buffer full in gw: 30 datagrams lost",
+                "UDP receive buffer full in netns 9: 70 datagrams lost",
+            ]
+        );
+        assert_eq!(found[1].explains.unwrap().drops, 70);
+        let all = TestHost::new()
+            .row(100, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF")
+            .details(|it| it.netns.as_mut().unwrap().is = Netns { name: None, inum: 9 })
+            .counted("Udp.RcvbufErrors", 100);
+        assert_eq!(all.run(&RULE).len(), 1, "all are another's");
     }
 }

@@ -1,12 +1,14 @@
-//! The proof that a namespace has ended.
+//! The proof that a namespace has ended, and the list that proves that one has begun since.
 //!
 //! A namespace lives as long as a process is in it, something keeps its file mounted, or a descriptor
 //! of it is open. The first two are looked at, of every process and in every mount namespace: a name
-//! of `ip netns` in another container keeps one alive, too.
+//! of `ip netns` in another container keeps one alive, too. The last is not: it would be one look for
+//! each descriptor of the machine.
 
 use std::{
     collections::HashSet,
     io::{self, Read},
+    ops::ControlFlow,
     os::unix::fs::MetadataExt,
     path::PathBuf,
 };
@@ -39,31 +41,61 @@ impl Namespaces {
         !mounted.is_some_and(is_there) && self.nobody_keeps(inum) == Some(true)
     }
 
+    /// The inode numbers of all network namespaces of this machine; `None` where part of it is
+    /// hidden, as for [`Namespaces::has_ended`].
+    ///
+    /// Looks at every process and at every mount namespace.
+    pub fn listing(&mut self) -> Option<HashSet<u32>> {
+        if !self.all_processes {
+            return None;
+        }
+        let mut listing: HashSet<u32> = self.own.into_iter().chain(self.host).collect();
+        let found = |inum| {
+            listing.insert(inum);
+            ControlFlow::Continue(())
+        };
+        self.each_kept(found).then_some(listing)
+    }
+
     /// `None` where a process cannot be looked at.
     fn nobody_keeps(&self, inum: u32) -> Option<bool> {
+        let mut is_kept = false;
+        let complete = self.each_kept(|kept| {
+            is_kept |= kept == inum;
+            if is_kept { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if is_kept { Some(false) } else { complete.then_some(true) }
+    }
+
+    /// Calls `found` with the number of each namespace that a process lives in or that is mounted
+    /// anywhere, until it breaks. Some come several times. Returns whether all could be looked at.
+    fn each_kept(&self, mut found: impl FnMut(u32) -> ControlFlow<()>) -> bool {
         let mut seen = HashSet::new();
         for pid in processes::pids(&self.root) {
-            match of_process(&self.root, &pid.to_string()) {
-                Ok(lives) if lives == inum => return Some(false),
-                Ok(_) => {}
+            let lives = match of_process(&self.root, &pid.to_string()) {
+                Ok(lives) => Some(lives),
                 // Some hardened kernels hide those of PID 1 even from root.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     if !self.is_in_ours(pid) {
-                        return None;
+                        return false;
                     }
+                    self.own
                 }
                 Err(_) => continue, // gone
+            };
+            if lives.is_some_and(|inum| found(inum).is_break()) {
+                return true;
             }
             let mounts = read_link(&self.root.path(format!("proc/{pid}/ns/mnt")), "mnt");
             let is_new = mounts.ok().flatten().is_none_or(|mounts| seen.insert(mounts));
             if seen.len() > MAX_MOUNT_NAMESPACES {
-                return None;
+                return false;
             }
-            if is_new && self.is_mounted_for(pid, inum) {
-                return Some(false);
+            if is_new && self.each_mounted(pid, &mut found).is_break() {
+                return true;
             }
         }
-        Some(true)
+        true
     }
 
     /// Whether the process `pid` is in dropwatch's own namespace, as far as everyone may know: each
@@ -76,18 +108,27 @@ impl Namespaces {
         file(&pid.to_string()).is_some_and(|theirs| file("self") == Some(theirs))
     }
 
-    /// Whether the process `pid` has the namespace's file mounted: `/proc/PID/mountinfo` calls it
-    /// `net:[4026532123]` (proc_pid_mountinfo(5), the fourth field).
-    fn is_mounted_for(&self, pid: u32, inum: u32) -> bool {
-        let Ok(file) = self.root.open(format!("proc/{pid}/mountinfo")) else { return false };
-        let file_of = format!("net:[{inum}]");
-        let mut found = false;
+    /// Calls `found` with the number of each namespace whose file the process `pid` has mounted:
+    /// `/proc/PID/mountinfo` calls it `net:[4026532123]` (proc_pid_mountinfo(5), the fourth field).
+    fn each_mounted(
+        &self,
+        pid: u32,
+        found: &mut impl FnMut(u32) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Ok(file) = self.root.open(format!("proc/{pid}/mountinfo")) else {
+            return ControlFlow::Continue(());
+        };
+        let mut flow = ControlFlow::Continue(());
         let each = |line: &[u8]| {
             let root = line.split(|byte| *byte == b' ').nth(3);
-            found |= root == Some(file_of.as_bytes());
+            let inum = root.and_then(|root| root.strip_prefix(b"net:[")?.strip_suffix(b"]"));
+            let inum = inum.and_then(|inum| std::str::from_utf8(inum).ok()?.parse().ok());
+            if let (Some(inum), true) = (inum, flow.is_continue()) {
+                flow = found(inum);
+            }
         };
         let _unreadable = for_each_line(file.take(MAX_MOUNTS), MAX_LINE, each);
-        found
+        flow
     }
 }
 
@@ -129,5 +170,17 @@ mod tests {
     fn a_container_proves_nothing_about_what_is_outside() {
         let host = host("4026532246");
         assert!(!Namespaces::new(&host.root()).has_ended(31));
+        assert_eq!(Namespaces::new(&host.root()).listing(), None);
+    }
+
+    #[test]
+    fn all_namespaces_are_listed_of_processes_and_of_mounts() {
+        let host = host("4026531836");
+        let mount = "90 84 0:4 net:[31] /run/netns/inner rw shared:7 - nsfs nsfs rw\n\
+                     91 84 0:4 mnt:[32] /run/mounts/inner rw - nsfs nsfs rw\n\
+                     92 84 0:4 net:[33] /run/netns/other rw - nsfs nsfs rw\n";
+        host.write("proc/30/mountinfo", mount);
+        let listing = Namespaces::new(&host.root()).listing();
+        assert_eq!(listing, Some([10, 30, 31, 33].into()));
     }
 }

@@ -142,6 +142,13 @@ impl Namespaces {
         reachable
     }
 
+    /// The mounted namespaces that are not `known`. Looks at no process.
+    pub fn mounted_but(&mut self, known: impl Fn(&u32) -> bool) -> Vec<ReachableNetns> {
+        let mounted = self.now.mounted.get_or_insert_with(|| super::mounted(&self.root));
+        let new: Vec<u32> = mounted.keys().filter(|inum| !known(inum)).copied().collect();
+        new.into_iter().filter_map(|inum| self.reach(inum)).collect()
+    }
+
     /// The namespace that people call `name`; see [`Namespaces::find`].
     ///
     /// # Errors

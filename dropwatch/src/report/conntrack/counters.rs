@@ -80,6 +80,12 @@ impl ConntrackCounters {
         *sum = Some(sum.unwrap_or(0).saturating_add(count.into()));
     }
 
+    /// Zero for each counter that the kernel has.
+    #[must_use]
+    pub fn at_birth(&self) -> Self {
+        Self(self.0.map(|counter| counter.map(|_| 0)))
+    }
+
     /// What was counted since `before`, at most 2^31 of each; `None` where one has fallen, because
     /// these are another namespace's (the kernel gives their numbers again at once).
     pub fn since(&self, before: &Self) -> Option<Self> {

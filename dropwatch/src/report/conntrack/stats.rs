@@ -24,6 +24,12 @@ pub struct ConntrackStats {
 }
 
 impl ConntrackStats {
+    /// How a namespace begins that by now has these: no entries, and nothing counted.
+    #[must_use]
+    pub fn at_birth(&self) -> Self {
+        Self { entries: 0, counters: self.counters.at_birth(), ..*self }
+    }
+
     /// Memory of `entries` entries and of the hash table, bytes: entries × object size + buckets ×
     /// [`BUCKET_BYTES`].
     ///
