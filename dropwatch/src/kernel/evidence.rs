@@ -23,6 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use super::netns::passing::Unread;
 use super::{
     HostRoot, Namespaces, ReachableNetns,
     answers::{Asked, Busy, Inquiry},
@@ -30,6 +31,7 @@ use super::{
     conntrack, counters,
     inside::cookie,
     links, listeners,
+    netns::passing::Passing,
 };
 use crate::report::{
     conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable},
@@ -71,8 +73,9 @@ pub struct Collector {
     everywhere: bool,
     before: HostEvidence,
     now: HostEvidence,
-    /// What ended before its counters could be read now.
-    unread: BTreeSet<Netns>,
+    passing: Passing,
+    /// What ended before its counters could be read now: names, or numbers.
+    unread: Unread,
     tables: BTreeMap<u32, TableReading>,
     answering: Busy,
 }
@@ -103,7 +106,9 @@ impl Collector {
             everywhere: true,
             before: HostEvidence::default(),
             now: HostEvidence::default(),
-            unread: BTreeSet::new(),
+            // From before the first look, so that no name comes unseen.
+            passing: Passing::new(root),
+            unread: Unread::default(),
             tables: BTreeMap::new(),
             answering: Busy::default(),
         };
@@ -169,7 +174,7 @@ impl Collector {
         let sampled_lost = lost.iter().map(|netns| netns.inum).filter(|it| sampled.contains(it));
         let sampled_lost = sampled_lost.collect();
         ended.extend(lost);
-        self.unread = ended;
+        self.unread = Unread::of(ended, self.passing.names());
         self.known.retain(|inum, _| read.contains_key(inum));
         let host = counters::of_host(&self.root);
         let lossy = read.values().any(|namespace| !namespace.settings.is_empty())
@@ -194,9 +199,8 @@ impl Collector {
     }
 
     /// The namespaces that ended before their counters could be read at the end of this report, as far
-    /// as is known: one that came and went between two reports, and in which no drop was sampled, is
-    /// not.
-    pub fn unread(&self) -> &BTreeSet<Netns> {
+    /// as is known.
+    pub fn unread(&self) -> &Unread {
         &self.unread
     }
 

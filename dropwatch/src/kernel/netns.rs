@@ -21,6 +21,7 @@
 
 mod ended;
 mod find;
+pub(super) mod passing;
 mod reachable;
 
 use std::{

@@ -26,7 +26,11 @@ use self::{
 use crate::{
     diagnose::{self, knowledge},
     exit::Failure,
-    kernel::{self, HostNames, HostRoot, Surroundings, evidence::Collector, status::NO_REASONS},
+    kernel::{
+        self, HostNames, HostRoot, Surroundings,
+        evidence::{Collector, Unread},
+        status::NO_REASONS,
+    },
     privilege,
     probe::{self, KernelLog, Prepared, Probe, Requested},
     render::words::Bytes,
@@ -65,7 +69,7 @@ pub struct Session {
     /// Which network namespaces `--netns` asks for.
     selected: Selected,
     /// Namespaces that ended before their counters could be read.
-    unread: BTreeSet<Netns>,
+    unread: BTreeSet<String>,
     /// For the first lines, which also give the filters as typed.
     notices: Vec<String>,
     filters: Vec<String>,
@@ -285,9 +289,12 @@ impl Session {
         report.findings = findings(report, evidence);
         // The counters of a namespace whose drops are left out would be held against those of
         // others.
-        let unread = evidence.unread().iter().filter(|netns| selected.has(netns.inum));
+        let Unread { known, passed } = evidence.unread();
+        let known = known.iter().filter(|netns| selected.has(netns.inum)).map(Netns::to_string);
+        // What has no number any more passes where no namespace is named.
+        let passed = passed.iter().filter(|_| selected.has(0)).cloned();
         let room = MAX_UNREAD.saturating_sub(self.unread.len());
-        self.unread.extend(unread.take(room).cloned());
+        self.unread.extend(known.chain(passed).take(room));
         report.findings.retain(|it| it.netns.as_ref().is_none_or(|netns| selected.has(netns.inum)));
     }
 
@@ -320,7 +327,7 @@ impl Session {
     }
 
     /// The namespaces that count and that ended before their counters could be read.
-    pub fn unread(&self) -> &BTreeSet<Netns> {
+    pub fn unread(&self) -> &BTreeSet<String> {
         &self.unread
     }
 

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use dropwatch::report::finding::Finding;
 use testbed::{
     drops::{listen::Listening, receive_buffer::FullSocket},
     machine::longer,
@@ -14,7 +15,10 @@ use testbed::{
     watch::Watch,
 };
 
-use crate::harness::{binary, dropwatch, has_reasons, text, wait_until, within};
+use crate::{
+    harness::{binary, dropwatch, has_reasons, text, wait_until, within},
+    run::Recording,
+};
 
 /// Far more clients than may wait.
 const CLIENTS: usize = 50;
@@ -63,17 +67,22 @@ fn refused_connections_fail_a_command() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn connections_refused_where_a_namespace_began_during_the_run_fail_it() {
-    let mut run = start(&[], &["--no-baseline", "--fail-on", "critical"]);
+    let recording = Recording::new("began");
+    let file = recording.0.to_str().unwrap();
+    let mut run = start(&[], &["--no-baseline", "--fail-on", "critical", "-o", file]);
     runs(&mut run);
     let listening = Listening::with_short_accept_queue().unwrap();
     listening.knock(CLIENTS).unwrap();
     let run = end(run);
-    let printed = text(&run.stderr);
+    assert_eq!(run.status.code(), Some(5), "{}", text(&run.stderr));
+    let (reports, _) = recording.reports_and_end();
     let name = listening.netns().name();
-    assert_eq!(run.status.code(), Some(5), "{printed}");
-    let found = format!("full in {name}: connections refused");
-    assert!(printed.contains(&found), "{printed}");
-    assert!(printed.contains(&format!("ip netns exec {name} ss -tln")), "{printed}");
+    let of_it = |it: &&Finding| it.netns.as_ref().and_then(|it| it.name.as_deref()) == Some(name);
+    let found = reports.iter().flat_map(|report| &report.findings);
+    let found = found.filter(of_it).find(|finding| finding.rule == "accept_queue_full");
+    let found = found.unwrap_or_else(|| panic!("not found: {reports:#?}"));
+    let command = format!("ip netns exec {name} ss -tln");
+    assert!(found.actions.iter().any(|action| action.command == command), "{found:#?}");
 }
 
 /// Its counters are gone. What its drops prove by their reason fails the run; for the rest, the run
@@ -84,17 +93,41 @@ fn a_namespace_that_ended_before_the_report_fails_a_run_by_its_drops_alone() {
     if !has_reasons() {
         return unproved("without reasons its drops prove nothing");
     }
-    let mut run = start(&[], &["--no-baseline", "--fail-on", "critical"]);
+    let recording = Recording::new("ended");
+    let file = recording.0.to_str().unwrap();
+    let mut run = start(&[], &["--no-baseline", "--fail-on", "critical", "-o", file]);
     runs(&mut run);
-    let full = FullSocket::new().unwrap();
-    drop(full);
+    drop(FullSocket::new().unwrap());
     let run = end(run);
     let printed = text(&run.stderr);
     assert_eq!(run.status.code(), Some(5), "{printed}");
-    let port = FullSocket::PORT;
-    assert!(printed.contains(&format!("UDP receive buffer of port {port} full in")), "{printed}");
+    let (reports, _) = recording.reports_and_end();
+    let subject = format!("port {}", FullSocket::PORT);
+    let found = reports.iter().flat_map(|report| &report.findings);
+    let found = found
+        .into_iter()
+        .find(|finding| finding.rule == "udp_receive_buffer" && finding.subject == subject);
+    let found = found.unwrap_or_else(|| panic!("not found: {reports:#?}"));
+    assert!(found.unreachable.as_ref().is_some_and(|it| it.ended), "{found:#?}");
+    assert!(!found.actions.iter().any(|action| action.command.contains("netns")), "{found:#?}");
     assert!(printed.contains("ended before"), "{printed}");
     assert!(printed.contains("so --fail-on critical says nothing of losses"), "{printed}");
+}
+
+/// Nothing of it is left but that its name was there: a green gate is no proof then, and says so.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_namespace_that_came_and_went_unseen_is_named() {
+    let stays = Netns::new("stays").unwrap();
+    let mut run = start(&[], &["--no-baseline", "--fail-on", "critical", "-i", "1h"]);
+    runs(&mut run);
+    let brief = Netns::new("brief").unwrap();
+    let name = brief.name().to_owned();
+    drop(brief);
+    let printed = text(&end(run).stderr);
+    let said = printed.lines().find(|line| line.contains("ended before"));
+    let said = said.unwrap_or_else(|| panic!("not said: {printed}"));
+    assert!(said.contains(&name) && !said.contains(stays.name()), "{said}");
 }
 
 #[test]

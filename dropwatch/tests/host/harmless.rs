@@ -122,12 +122,12 @@ impl Link {
     /// Joins them, whereupon each tells the other of its groups and of its addresses.
     fn join(&self) {
         let [left, right] = &self.0;
-        veth(left, "link", right, "link").unwrap();
+        veth(left, "wire", right, "wire").unwrap();
         for (station, address) in [(left, "198.18.7.1/24"), (right, "198.18.7.2/24")] {
-            station.ip(&format!("address add {address} dev link")).unwrap();
-            station.ip("link set link up").unwrap();
+            station.ip(&format!("address add {address} dev wire")).unwrap();
+            station.ip("link set wire up").unwrap();
         }
-        left.ip("route add 224.0.0.0/4 dev link").unwrap();
+        left.ip("route add 224.0.0.0/4 dev wire").unwrap();
         thread::sleep(longer(Duration::from_secs(3)));
     }
 
