@@ -41,11 +41,11 @@ fn run() -> Result<u8, Failure> {
             explain::explain(words, *json, terminal.medium(*color))
         }
         Some(Command::Replay { file, diff: Some(before), show, .. }) => {
-            replay::compare(before, file, &show.comparison(terminal)?)
+            replay::compare(before, file, &show.comparison([before, file], terminal)?)
         }
         Some(Command::Replay { file, metrics: Some(address), .. }) => replay::serve(file, *address),
         Some(Command::Replay { file, pcap, show, .. }) => {
-            replay::file(file, &show.replay(pcap, terminal)?)
+            replay::file(file, &show.replay(file, pcap, terminal)?)
         }
     };
     done.map(|()| exit::OK)

@@ -12,6 +12,7 @@ use crate::{
     report::model::groups::By,
     settings::{
         self, Attached, Command, Limits, Replay, Reported, Samples, Sinks, Target, Terminal,
+        files::Files,
     },
 };
 
@@ -63,6 +64,12 @@ impl CountingArgs {
             ));
         }
         let aside = aside || packets_on_stdout;
+        Files::default()
+            .writes("--output", self.output.as_deref())
+            .writes("--pcap", pcap.as_ref().and_then(settings::Pcap::path))
+            .stdout(if packets_on_stdout { "--pcap -" } else { "standard output" })
+            .reports_aside(aside)
+            .check()?;
         let show = self.show.settings(terminal.aside(aside))?;
         let lines = show.format.is_lines() || self.output.is_some();
         if self.samples && !lines {
@@ -209,8 +216,14 @@ impl ShowArgs {
     /// How a comparison of two recordings looks.
     ///
     /// # Errors
-    /// Usage, where the format has no place for one.
-    pub fn comparison(&self, terminal: Terminal) -> Result<settings::Show, Failure> {
+    /// Usage, where the format has no place for one, or it is written into one of the `recordings`.
+    pub fn comparison(
+        &self,
+        recordings: [&Path; 2],
+        terminal: Terminal,
+    ) -> Result<settings::Show, Failure> {
+        let files = recordings.into_iter().fold(Files::default(), Files::reads);
+        files.stdout("standard output").check()?;
         match self.settings(terminal)? {
             show if show.format.shows_details() => Ok(show),
             show => Err(Failure::Usage(format!(
@@ -220,13 +233,24 @@ impl ShowArgs {
         }
     }
 
-    /// How a recording is shown again, and where its packets go.
+    /// How the recording `file` is shown again, and where its packets go.
     ///
     /// # Errors
-    /// Usage: options that do not go together.
-    pub fn replay(&self, pcap: &PcapArgs, terminal: Terminal) -> Result<Replay, Failure> {
+    /// Usage: options that do not go together, or an output that is the recording itself.
+    pub fn replay(
+        &self,
+        file: &Path,
+        pcap: &PcapArgs,
+        terminal: Terminal,
+    ) -> Result<Replay, Failure> {
         let pcap = pcap.settings(terminal)?;
         let aside = pcap.as_ref().is_some_and(|pcap| pcap.target == Target::Stdout);
+        Files::default()
+            .reads(file)
+            .writes("--pcap", pcap.as_ref().and_then(settings::Pcap::path))
+            .stdout(if aside { "--pcap -" } else { "standard output" })
+            .reports_aside(aside)
+            .check()?;
         let show = self.settings(terminal.aside(aside))?;
         Ok(Replay { pcap, show })
     }
@@ -317,7 +341,8 @@ mod tests {
                 let Some(Command::Replay { show, .. }) = Cli::parse_from(args).command else {
                     panic!("no recording to replay")
                 };
-                show.comparison(PIPE).map_err(|failure| failure.to_string())
+                let recordings = ["a", "b"].map(Path::new);
+                show.comparison(recordings, PIPE).map_err(|failure| failure.to_string())
             };
             assert_eq!(compared(&[short]), compared(&long));
             assert_eq!(compared(&[short]).is_ok(), short == "--json");

@@ -1,13 +1,14 @@
 //! What the program acts on: values, each for those who need all of it. Made of the command line by
 //! [`cli`](crate::cli), which this knows nothing of.
 
+pub mod files;
 mod run;
 mod terminal;
 
 use std::{
     fmt::{self, Display},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -118,6 +119,16 @@ pub struct Pcap {
     pub target: Target,
     /// Most bytes of each packet.
     pub snaplen: usize,
+}
+
+impl Pcap {
+    /// The file, where it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.target {
+            Target::Stdout => None,
+            Target::File(path) => Some(path),
+        }
+    }
 }
 
 /// Where a capture goes.
