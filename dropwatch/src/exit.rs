@@ -14,7 +14,8 @@ pub const PRIVILEGE: u8 = 3;
 pub const KERNEL: u8 = 4;
 /// More was dropped than `--fail-over` or `--fail-rate` allow, or found that `--fail-on` forbids.
 pub const THRESHOLD: u8 = 5;
-/// `dropwatch run` failed by itself; every other status may be its command's.
+/// `dropwatch run` failed by itself. Every other status may be its command's, but for [`USAGE`] and
+/// [`THRESHOLD`], which say so on standard error.
 pub const RUN: u8 = 125;
 
 /// Why a run ended early. Displays as one line: the thing, the cause, the way out.
@@ -36,10 +37,11 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Has a failure of a run with a command keep clear of the command's own exit status.
+    /// Has a failure of a run with a command keep clear of the command's own exit status. A wrong
+    /// command line is found before the command is started, which has no status then.
     pub fn in_run(self) -> Self {
         match self {
-            Self::Threshold(_) => self,
+            Self::Threshold(_) | Self::Usage(_) => self,
             other => Self::Run(Box::new(other)),
         }
     }
@@ -59,5 +61,24 @@ impl Failure {
 impl From<&Failure> for ExitCode {
     fn from(failure: &Failure) -> Self {
         failure.code().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_command_line_is_usage_with_a_command_too() {
+        let code = |failure: Failure| failure.in_run().code();
+        assert_eq!(code(Failure::Usage("x".to_owned())), USAGE);
+        assert_eq!(code(Failure::Threshold("x".to_owned())), THRESHOLD);
+        for failure in [
+            Failure::Privilege("x".to_owned()),
+            Failure::Kernel("x".to_owned()),
+            Failure::Runtime(anyhow::anyhow!("x")),
+        ] {
+            assert_eq!(code(failure), RUN);
+        }
     }
 }

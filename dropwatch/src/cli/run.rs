@@ -15,8 +15,8 @@ called sudo.
 
 Exit codes: the command's own; 128 and the number of the signal that ended it;
 126 or 127 if it cannot be executed or found; 5 if more was dropped than
---fail-over or --fail-rate allow, or found that --fail-on forbids; 125 if
-dropwatch itself fails.
+--fail-over or --fail-rate allow, or found that --fail-on forbids; 2 if the
+options are wrong, before it is started; 125 if dropwatch itself fails.
 
 Examples:
   sudo dropwatch run -- ab -c 900 -n 100000 http://gw/

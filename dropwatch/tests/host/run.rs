@@ -124,12 +124,28 @@ fn the_status_is_the_commands_own() {
     assert_eq!(status(&["sh", "-c", "kill -9 $$"]), Some(128 + 9));
     assert_eq!(status(&["/nonexistent/command"]), Some(127));
     assert_eq!(status(&["/dev/null"]), Some(126));
-    let output = run(&["--no-baseline", "--user", "no-such-user"], &["true"]);
-    assert_eq!(output.status.code(), Some(125), "{}", text(&output.stderr));
     let nobody = Netns::new("nobody").unwrap();
     let gate = ["--no-baseline", "--fail-over", "0", "--netns", nobody.name()];
     let output = run(&gate, &["true"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+/// As when nothing but reports is asked for.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn wrong_options_are_usage_and_the_command_is_not_started() {
+    for wrong in [
+        ["--fail-over", "x"],
+        ["--reason", "NO_SOKET"],
+        ["--symbol", "tcp_v4_rcvv"],
+        ["--netns", "no-such-netns"],
+        ["--iface", "eco9"],
+        ["--user", "no-such-user"],
+    ] {
+        let output = run(&wrong, &["echo", "started"]);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "", "{wrong:?}");
+    }
 }
 
 #[test]
