@@ -5,7 +5,7 @@ mod sums;
 
 use std::{future::pending, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::{runtime, time::sleep_until};
 
 use self::{
@@ -31,6 +31,8 @@ use crate::{
 
 /// Longer than any run: the end of one that has no set duration.
 const FOREVER: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+/// How often to look whether a recording that holds reports back can be written at all.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Watches drops until a signal, the count or the duration ends the run.
 ///
@@ -121,7 +123,8 @@ impl Run<'_> {
         let mut log = self.session.held().take_log()?;
         let followed = self.follow(&mut stop, &mut log).await;
         if let Err(failure) = followed {
-            if let Some(command) = self.incidents.command {
+            let command = self.incidents.command;
+            if let Some(command) = command.filter(|command| command.starts_at().is_none()) {
                 verbose::to_stderr(&format!("{failure}; waiting for the command"));
                 command.outlive().await;
             }
@@ -166,9 +169,16 @@ impl Run<'_> {
             }
             // A reader that has not taken the last report gets no new one before it has.
             let busy = self.outputs.are_busy();
-            let next = self.incidents.command.as_ref().and_then(Supervised::starts_at);
-            let next = next.unwrap_or_else(|| self.session.held().due());
-            let due = if busy { ends_at } else { next.min(ends_at) };
+            let starts_at = self.incidents.command.as_ref().and_then(Supervised::starts_at);
+            let next = starts_at.unwrap_or_else(|| self.session.held().due());
+            // An end or a start that comes with a report is not held back with it for ever.
+            let is_awaited = starts_at.is_some() || self.reported.count.is_some();
+            let due = match busy {
+                true if is_awaited => self.session.held().now() + LOOK_AGAIN,
+                true => ends_at,
+                false => next,
+            };
+            let due = due.min(ends_at);
             let until = self.session.held().moment(due);
             let alone = self.incidents.command.is_none();
             let wake = tokio::select! {
@@ -183,6 +193,11 @@ impl Run<'_> {
             match wake {
                 Wake::Written(written) => written?,
                 Wake::Incident(incident) => self.incidents.act(&incident, &self.outputs)?,
+                Wake::Tick if busy && due < ends_at => {
+                    if self.is_past_writing(starts_at, reports)? {
+                        break;
+                    }
+                }
                 Wake::Tick if due < ends_at && Some(reports + 1) != self.reported.count => {
                     reports += 1;
                     let starts =
@@ -201,6 +216,22 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the last report is due while the recording cannot be written: on a full disk, a run of
+    /// so many reports ends when its last one is due. A reader that is slow is waited for.
+    ///
+    /// # Errors
+    /// Why it cannot be, where the command is to start: what is dropped while it runs would be in no
+    /// report of its own.
+    fn is_past_writing(&self, starts_at: Option<Duration>, reports: u64) -> Result<bool, Failure> {
+        let Some(cause) = self.outputs.failing_record() else { return Ok(false) };
+        let session = self.session.held();
+        if starts_at.is_some_and(|start| session.now() >= start) {
+            return Err(anyhow!("cannot write to {cause}; the command was not started").into());
+        }
+        let due = reports.saturating_add(session.unreported());
+        Ok(self.reported.count.is_some_and(|count| due >= count))
     }
 
     /// Starts the command, and the grid of reports with it.

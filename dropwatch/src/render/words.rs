@@ -54,7 +54,7 @@ impl Display for Bytes {
 }
 
 /// `1 location`, `2 locations`.
-pub(super) fn count(n: u64, noun: &str) -> impl Display {
+pub fn count(n: u64, noun: &str) -> impl Display {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 

@@ -195,6 +195,11 @@ impl Session {
         self.pace.due(self.now())
     }
 
+    /// Reports that were due and could not be made, since the last one.
+    pub fn unreported(&self) -> u64 {
+        self.pace.unreported(self.now())
+    }
+
     /// Begins the grid of reports anew, now, and what a gate rests on.
     pub fn restart_pace(&mut self) {
         self.pace.restart(self.now());

@@ -49,6 +49,11 @@ impl Pace {
         intervals.max(1)
     }
 
+    /// Grid points that have gone by unreported.
+    pub fn unreported(&self, now: Duration) -> u64 {
+        self.passed(now).saturating_sub(self.done)
+    }
+
     fn passed(&self, now: Duration) -> u64 {
         let since = now.saturating_sub(self.from).as_nanos();
         u64::try_from(since / self.interval.as_nanos().max(1)).unwrap_or(u64::MAX - 1)
@@ -75,7 +80,9 @@ mod tests {
     fn missed_grid_points_are_merged_into_the_next_report() {
         let mut pace = Pace::new(MS(100));
         pace.advance(MS(101));
+        assert_eq!(pace.unreported(MS(199)), 0);
         assert_eq!(pace.due(MS(450)), MS(500));
+        assert_eq!(pace.unreported(MS(450)), 3);
         assert_eq!(pace.advance(MS(501)), 4);
         assert_eq!(pace.due(MS(501)), MS(600));
     }

@@ -64,6 +64,15 @@ impl Output {
         Ok(())
     }
 
+    /// Writes, and waits until it is done.
+    ///
+    /// # Errors
+    /// That of this write, or of the previous one.
+    pub async fn write_whole(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        self.write(bytes).await?;
+        self.flushed().await
+    }
+
     /// Waits until the last write is done. May be dropped and called again.
     pub async fn flushed(&mut self) -> io::Result<()> {
         let Some(pending) = &mut self.pending else { return Ok(()) };

@@ -4,7 +4,7 @@
 
 use std::{io, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::time::timeout;
 
 use crate::{
@@ -133,19 +133,13 @@ impl<'a> Outputs<'a> {
         if self.unread {
             return Ok(());
         }
-        let mut page = Vec::new();
-        for line in lines {
-            if !self.sinks.show.format.shows_details() {
-                aside(&line);
-            }
-            let shown = self.sinks.show.view.line(line);
-            self.renderer.render(&shown, &mut page).context("cannot render a report")?;
-        }
+        let page = self.page(lines)?;
         let written = self.reports.write(page).await;
         self.heed(written)
     }
 
-    /// The last lines of a run. `unread` says what is not shown if a reader does not take them.
+    /// The last lines of a run. `unread` says what is not shown if a reader does not take them. No
+    /// reader waits for another one.
     ///
     /// # Errors
     /// When they cannot be written, or a reader has stalled.
@@ -155,19 +149,47 @@ impl<'a> Outputs<'a> {
         unread: &str,
         hurry: impl Future<Output = ()>,
     ) -> Result<(), Failure> {
+        let page = if self.unread { None } else { Some(self.page(lines.clone())?) };
+        let (mut shown, mut recorded) = (None, None);
         let last = async {
-            self.write(lines).await?;
-            self.flushed().await
+            let show = async {
+                shown = Some(match page {
+                    Some(page) => self.reports.write_whole(page).await,
+                    None => Ok(()),
+                });
+            };
+            let record = async {
+                recorded = Some(match &mut self.record {
+                    Some(record) => record.write_whole(&lines).await,
+                    None => Ok(()),
+                });
+            };
+            tokio::join!(show, record);
         };
-        let written = tokio::select! {
-            written = timeout(LAST_WRITE, last) => written.ok(),
-            () = hurry => None,
+        tokio::select! {
+            // What is not done by then is seen by what is missing.
+            _late = timeout(LAST_WRITE, last) => {}
+            () = hurry => {}
+        }
+        let not_shown = match shown {
+            Some(shown) => self.heed(shown).err().map(|failure| failure.to_string()),
+            None => Some(format!("the reader of the output has stalled: {unread} not shown")),
         };
-        written.unwrap_or_else(|| {
-            let record = self.record.as_ref().filter(|record| record.is_busy());
-            let whose = record.map_or("the output", RecordingFile::name);
-            Err(anyhow::anyhow!("the reader of {whose} has stalled: {unread} not shown").into())
-        })
+        let not_recorded = match (recorded, &self.record) {
+            (None, Some(record)) => Some(record.lacks()),
+            (Some(Err(error)), _) => Some(format!("cannot write the recording: {error}")),
+            _ => None,
+        };
+        let causes: Vec<String> = not_shown.into_iter().chain(not_recorded).collect();
+        match causes.is_empty() {
+            true => Ok(()),
+            false => Err(anyhow!(causes.join("; ")).into()),
+        }
+    }
+
+    /// Name and cause, while the recording cannot be written.
+    pub fn failing_record(&self) -> Option<String> {
+        self.record.as_ref().and_then(RecordingFile::failing)
     }
 
     /// Fails if the capture lacks packets.
@@ -176,6 +198,19 @@ impl<'a> Outputs<'a> {
     /// What is missing.
     pub fn end(&self) -> Result<(), Failure> {
         self.capture.as_ref().map_or(Ok(()), Capture::end)
+    }
+
+    /// Lines as whoever looks at the reports sees them.
+    fn page(&self, lines: Vec<Line>) -> Result<Vec<u8>, Failure> {
+        let mut page = Vec::new();
+        for line in lines {
+            if !self.sinks.show.format.shows_details() {
+                aside(&line);
+            }
+            let shown = self.sinks.show.view.line(line);
+            self.renderer.render(&shown, &mut page).context("cannot render a report")?;
+        }
+        Ok(page)
     }
 
     /// A reader that went away is no failure.

@@ -24,7 +24,7 @@ use anyhow::Context;
 use self::fifo::Sent;
 use crate::{
     exit::Failure,
-    render::{Json, Renderer},
+    render::{Json, Renderer, words::count},
     report::model::Line,
     sink::{
         create::Creator,
@@ -46,6 +46,33 @@ pub struct RecordingFile {
     output: Output,
     /// Set by log rotation, cleared by the writer.
     reopen: Arc<AtomicBool>,
+    /// Why the last attempt to write has failed; nothing once one succeeds.
+    failure: Arc<Mutex<Option<String>>>,
+    /// What the write under way holds.
+    under_way: Reports,
+    /// What waits for its end.
+    waiting: Reports,
+}
+
+/// Reports, and the drops in them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Reports {
+    number: u64,
+    drops: u64,
+}
+
+impl Reports {
+    fn of(lines: &[Line]) -> Self {
+        lines.iter().fold(Self::default(), |sum, line| match line {
+            Line::Report(report) => sum.and(Self { number: 1, drops: report.drops }),
+            Line::Start(_) | Line::Sample(_) | Line::End(_) => sum,
+        })
+    }
+
+    fn and(self, more: Self) -> Self {
+        let number = self.number.saturating_add(more.number);
+        Self { number, drops: self.drops.saturating_add(more.drops) }
+    }
 }
 
 impl RecordingFile {
@@ -59,14 +86,17 @@ impl RecordingFile {
         let creator = Creator::new(mode)?;
         let file =
             OpenFile::open(path, creator).with_context(|| format!("cannot write to {name}"))?;
-        let reopen = Arc::new(AtomicBool::new(false));
+        let (reopen, failure) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let writer = Writer {
             path: path.to_owned(),
             creator,
             target: Mutex::new(Some(file)),
             reopen: Arc::clone(&reopen),
+            failure: Arc::clone(&failure),
         };
-        Ok(Self { name, output: Output::new(move |bytes| writer.write(bytes)), reopen })
+        let output = Output::new(move |bytes| writer.write(bytes));
+        let none = Reports::default();
+        Ok(Self { name, output, reopen, failure, under_way: none, waiting: none })
     }
 
     /// Has the next lines go to a new file of the same name, since this one was moved away.
@@ -86,7 +116,19 @@ impl RecordingFile {
     pub async fn write(&mut self, lines: &[Line]) -> io::Result<()> {
         let mut page = Vec::new();
         lines.iter().try_for_each(|line| Json.render(line, &mut page))?;
-        self.output.write(page).await
+        self.waiting = Reports::of(lines);
+        self.output.write(page).await?;
+        self.under_way = std::mem::take(&mut self.waiting);
+        Ok(())
+    }
+
+    /// Writes lines, and waits until they are written.
+    ///
+    /// # Errors
+    /// As [`RecordingFile::write`].
+    pub async fn write_whole(&mut self, lines: &[Line]) -> io::Result<()> {
+        self.write(lines).await?;
+        self.flushed().await
     }
 
     /// Waits until the last lines are written. May be dropped and called again.
@@ -94,11 +136,25 @@ impl RecordingFile {
     /// # Errors
     /// As [`RecordingFile::write`].
     pub async fn flushed(&mut self) -> io::Result<()> {
-        self.output.flushed().await
+        self.output.flushed().await?;
+        self.under_way = Reports::default();
+        Ok(())
     }
 
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Name and cause, while it cannot be written.
+    pub fn failing(&self) -> Option<String> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.as_ref().map(|cause| format!("{}: {cause}", self.name))
+    }
+
+    /// What the recording lacks, and why, where nobody waits for it any longer.
+    pub fn lacks(&self) -> String {
+        let Reports { number, drops } = self.under_way.and(self.waiting);
+        let lacks = format!("lacks {}, {drops} drops", count(number, "report"));
+        match self.failing() {
+            Some(cause) => format!("cannot write to {cause}; it {lacks}"),
+            None => format!("the reader of {} has stalled; it {lacks}", self.name),
+        }
     }
 }
 
@@ -132,6 +188,7 @@ struct Writer {
     /// Nothing while the reader of a FIFO has gone.
     target: Mutex<Option<OpenFile>>,
     reopen: Arc<AtomicBool>,
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Writer {
@@ -140,6 +197,7 @@ impl Writer {
         let mut page = bytes.to_vec();
         let mut reported = false;
         while let Err(error) = self.attempt(&mut target, &mut page) {
+            self.note(Some(error.to_string()));
             if !reported {
                 self.report(&format!("{error}; reports are held back until it works"));
                 reported = true;
@@ -147,6 +205,7 @@ impl Writer {
             thread::sleep(RETRY);
         }
         if reported {
+            self.note(None);
             self.report("it works again");
         }
         Ok(())
@@ -180,6 +239,10 @@ impl Writer {
         }
     }
 
+    fn note(&self, failure: Option<String>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
     fn report(&self, what: &str) {
         verbose::to_stderr(&format!("cannot write to {}: {what}", self.path.display()));
     }
@@ -190,7 +253,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::report::model::Start;
+    use crate::report::model::{Report, Start};
 
     fn block_on(future: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -236,6 +299,12 @@ mod tests {
             record.write(&[Line::Start(Start::default())]).await.unwrap();
             let waited = tokio::time::timeout(RETRY * 3, record.flushed()).await;
             assert!(waited.is_err() && record.is_busy());
+            let full = "/dev/full: No space left on device (os error 28)";
+            assert_eq!(record.failing().as_deref(), Some(full));
+            let last = [Line::Report(Report { drops: 7, ..Report::default() })];
+            assert!(tokio::time::timeout(RETRY, record.write(&last)).await.is_err());
+            let lacks = format!("cannot write to {full}; it lacks 1 report, 7 drops");
+            assert_eq!(record.lacks(), lacks);
         });
         assert!(RecordingFile::open(Path::new("/nonexistent/x"), false).is_err());
     }

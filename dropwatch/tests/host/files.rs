@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::{MetadataExt, chown, symlink},
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -143,4 +143,49 @@ fn no_link_leads_to_another_owner() {
     let output = sudo(&["-d", "100ms", "-o"]).arg(&link).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(owner(&end), (0, 0));
+}
+
+/// A run with an end has one, and what its recording lacks is said with the cause.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_run_with_an_end_ends_on_a_full_disk() {
+    let patience = longer(Duration::from_secs(20));
+    let ended = |args: &[&str]| {
+        let args: Vec<&str> = args.iter().copied().chain(["-o", "/dev/full"]).collect();
+        let run = Watch::start(&mut dropwatch(&args)).unwrap();
+        let begin = Instant::now();
+        let ended = run.finish().unwrap();
+        assert!(begin.elapsed() < patience, "{args:?} took {:?}", begin.elapsed());
+        ended
+    };
+    for end in [["-c", "1"], ["-c", "3"], ["-d", "300ms"]] {
+        let ended = ended(&[&["-i", "200ms"][..], &end].concat());
+        assert_eq!(ended.status.code(), Some(1), "{end:?}: {}", ended.stderr);
+        let last = ended.stderr.lines().last().unwrap();
+        let full = "cannot write to /dev/full: No space left on device (os error 28); it lacks 1 ";
+        assert!(last.contains(full), "{end:?}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("stalled"), "{}", ended.stderr);
+        // Whoever looks at the reports need not wait for the disk.
+        assert_eq!(ended.lines.last().unwrap(), "Stopping dropped packet monitor");
+        let is_report = |line: &String| line.contains("drops in ") && line.contains("lost");
+        assert!(ended.lines.iter().any(is_report), "{:?}", ended.lines);
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn no_command_is_started_where_the_disk_is_full() {
+    let run = |options: &[&str]| {
+        let mut command = dropwatch(&["run", "-o", "/dev/full"]);
+        command.args(options).args(["--", "echo", "started"]).output().unwrap()
+    };
+    let output = run(&["--baseline", "100ms"]);
+    let printed = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{printed}");
+    assert!(printed.contains("/dev/full: No space left on device"), "{printed}");
+    assert!(printed.contains("the command was not started"), "{printed}");
+    assert_eq!(text(&output.stdout), "");
+    let output = run(&["--no-baseline"]);
+    assert_eq!(output.status.code(), Some(125), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "started\n");
 }
