@@ -9,6 +9,7 @@ mod counters;
 mod hosts;
 mod lines;
 mod meaningless;
+mod outputs;
 mod pages;
 mod rows;
 mod rules;

@@ -9,7 +9,7 @@ use std::{
 
 use dropwatch::{command::explain, diagnose::knowledge::DropEntry};
 
-use crate::{host, known};
+use crate::{explained, host, known};
 
 /// The place and reason of one row for each entry that has an event.
 fn places() -> Vec<(&'static DropEntry, &'static str, &'static str)> {
@@ -132,5 +132,28 @@ fn rows_of_a_comparison_find_their_entry() {
         let row =
             text.lines().find(place).unwrap_or_else(|| panic!("{function} ({reason}): {text}"));
         assert_eq!(about(row).0, [entry], "{row}");
+    }
+}
+
+/// Of a function that nobody has described the row says what it is, and that nothing more is known.
+#[test]
+fn a_row_is_one_whatever_its_function() {
+    for (row, not_known) in [
+        ("4 packets dropped at ip6_pkt_discard_x", Some("ip6_pkt_discard_x")),
+        ("5 packets dropped at 0xffffffff8134abcd", None),
+        ("3 packets dropped at 0xffffffff81080000 <0.1%", None),
+        ("1 packets dropped at [unknown]", None),
+        ("676 packets dropped at my_rcv+0x40 [mine] 6.3% 0xffffffffc0123456", Some("my_rcv+0x40")),
+        ("125/s     125/s  my_upcall [mine]", Some("my_upcall")),
+        ("  135/s     2.4/s  my_rcv: gone", Some("my_rcv")),
+        ("   10 at my_rcv+0x7d 100.0%, new", Some("my_rcv+0x7d")),
+    ] {
+        let page = explained(row).unwrap_or_else(|failure| panic!("{row}: {failure}"));
+        assert!(page.words.iter().any(|word| word.names[0] == "row"), "{row}: {page:?}");
+        assert_eq!(page.not_known.first().map(String::as_str), not_known, "{row}");
+        assert!(page.explained.is_empty() && page.related.is_empty(), "{row}");
+    }
+    for text in ["676 of my_rcv", "look at my_rcv", "12 at the gate", "my_rcv"] {
+        assert!(explained(text).is_err(), "{text}");
     }
 }

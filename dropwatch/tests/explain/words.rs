@@ -12,7 +12,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn replayed(options: &[&str]) -> String {
+pub(crate) fn replayed(options: &[&str]) -> String {
     let file = fixtures().join("replay/v1.ndjson");
     let output = Command::new(env!("CARGO_BIN_EXE_dropwatch"))
         .arg("replay")
@@ -146,6 +146,29 @@ fn sums_and_heads_of_the_text_are_explained() {
         "elsewhere",
         "gone",
         "critical",
+        "454 drops in 526ms (863/s) at 16 locations, none lost",
+        "no drops in 5.0s",
+        "28    6.2%  unknown",
+        "27    5.9%  other",
+        "   1  <0.1%  netns 4026532246  ifindex 7  udp  cpu 3",
+        "650   65.0%  tcp TIME_WAIT       120 s  tcp_timeout_time_wait",
+        "in 2 reports from 07:35:06 to 07:35:11; explains 9900 drops",
+        "in the report of 07:35:06; explains 10 drops; before the command, too",
+        "bash four.sh: exit status 0 after 0.5s",
+        "bash -c 'a: b; c': ended by signal 9 after 0.5s",
+        "make test: not run",
+        "gw · eth0 · udp 10.0.0.1:* → 10.0.0.2:53",
+        "gw | eth0 | udp 10.0.0.1:* > 10.0.0.2:53  (1 sample)",
+        "no command for gw: it would have a name in it that cannot be typed",
+        "12 early_drop unanswered entries given up",
+        "gw eth0 tcp 192.168.0.2:* → 192.168.0.30:8080 SYN  (64 samples)",
+        "some_caller ← some_other_caller  (70%)",
+        "|--70.0%--some_caller",
+        "gw has ended: no command can be run there",
+        "esc back  ↑↓ other rows  space freeze  q quit",
+        "gw: 1000 of 1000 entries (100.0%), full",
+        "netns 4026532246: no entries, room for 1000",
+        "$ ip netns exec gw some-program",
     ] {
         let page = answered(line);
         assert!(page.explained.is_empty() && rules_of(&page).is_empty(), "{line}: {page:?}");
@@ -175,13 +198,19 @@ fn no_line_of_an_output_gets_something_unrelated() {
             continue;
         }
         let stands = |name: &String| line.contains(name.as_str());
+        let plain = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let command = plain.trim_start_matches("$ ").split(" # ").next().unwrap_or_default();
         for entry in page.explained.iter().chain(&page.related) {
             let settings = page
                 .values
                 .keys()
                 .any(|name| line.contains(name.as_str()) || line.contains(&name.replace('.', "/")));
             let mut names = entry.reasons.iter().chain(&entry.at).chain(&entry.seen_at);
-            if !names.any(stands) && !settings {
+            // A part of what it says itself.
+            let says = format!("{}: {}", entry.title, entry.meaning).contains(&plain)
+                || entry.commands().any(|it| it.starts_with(command) || it.contains(&plain))
+                || entry.knobs.iter().any(|knob| knob.effect.contains(&plain));
+            if !names.any(stands) && !settings && !says {
                 unrelated.push(format!("{line}: {}", entry.title));
             }
         }

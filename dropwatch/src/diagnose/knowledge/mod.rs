@@ -9,6 +9,7 @@
 mod answer;
 mod counter;
 mod entry;
+mod line;
 mod listed;
 mod near;
 mod pasted;

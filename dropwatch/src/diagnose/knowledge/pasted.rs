@@ -31,11 +31,13 @@ pub(super) struct PastedRow<'a> {
     /// The function, with its offset if it has one.
     pub(super) function: PastedName<'a>,
     pub(super) reason: Option<PastedName<'a>>,
+    /// Whether its text can be nothing else, whatever the function.
+    pub(super) is_said: bool,
 }
 
 impl<'a> PastedRow<'a> {
     pub(super) fn new(function: &'a str, reason: &'a str) -> Self {
-        Self { function: name(function), reason: Some(name(reason)) }
+        Self { function: name(function), reason: Some(name(reason)), is_said: true }
     }
 }
 
@@ -65,8 +67,57 @@ pub(super) fn row(text: &str) -> Option<PastedRow<'_>> {
     let has_offset = function.contains("+0x");
     let is_alone = words.peek().is_none() && reason.is_none();
     let looks_like_one = is_said || has_module || has_offset || reason.is_some();
-    (looks_like_one || (is_alone && rest.len() < text.len()))
-        .then(|| PastedRow { function: name(function.trim_end_matches([',', ':', ';'])), reason })
+    let has_figures = text.contains("packets dropped at ")
+        || ((is_said || has_module || has_offset || is_alone) && has_rates(text));
+    (looks_like_one || (is_alone && rest.len() < text.len())).then(|| PastedRow {
+        function: name(function.trim_end_matches([',', ':', ';'])),
+        reason,
+        is_said: has_figures,
+    })
+}
+
+/// Whether a share or a rate stands in a text.
+fn has_rates(text: &str) -> bool {
+    let is_figure = |word: &str| {
+        let word = word.trim_start_matches('<');
+        let is_rate = word.ends_with('%') || word.ends_with("/s");
+        is_rate && word.starts_with(|c: char| c.is_ascii_digit())
+    };
+    text.split(' ').any(|word| is_figure(word.trim_end_matches([',', ';', ':'])))
+}
+
+/// The functions of a line of callers (`a ← b`, `a < b`), or of one of a drawn tree of them.
+pub(super) fn path(text: &str) -> Option<Vec<&str>> {
+    let is_mark = |c: char| matches!(c, '|' | ' ' | '-');
+    let drawn = text.trim_start_matches(is_mark);
+    let drawn = match drawn.split_once("--") {
+        Some((share, rest)) if share.ends_with('%') => rest,
+        _ => drawn,
+    };
+    let has_share = drawn.len() < text.len() && text.contains("%--");
+    if text.starts_with('|') || text.starts_with("---") || has_share {
+        let is_tree = drawn.split(' ').all(|word| is_function(word) || word.starts_with('['));
+        return (drawn.is_empty() || is_tree)
+            .then(|| drawn.split(' ').filter(|word| is_function(word)).collect());
+    }
+    // Behind the last one may stand its share, in parentheses.
+    let (line, _share) = text.split_once(" (").unwrap_or((text, ""));
+    let functions: Vec<&str> = line.split([' ', '←', '<']).filter(|it| !it.is_empty()).collect();
+    let arrows = line.split(' ').filter(|word| matches!(*word, "←" | "<")).count();
+    let is_path = arrows > 0 && arrows + 1 == functions.len();
+    (is_path && functions.iter().all(|name| is_function(name))).then_some(functions)
+}
+
+fn is_function(word: &str) -> bool {
+    let within = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+    word == "[unknown]"
+        || (word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && word.chars().all(within))
+}
+
+/// A text without the sign that it was cut.
+pub(super) fn uncut(text: &str) -> &str {
+    CUTS.iter().find_map(|cut| text.strip_suffix(cut)).unwrap_or(text).trim()
 }
 
 /// All rows in a line of plain words: the first one, and those that follow it with an offset.
@@ -145,7 +196,7 @@ pub(super) fn headline(text: &str) -> &str {
         }
         rest = after;
     }
-    CUTS.iter().find_map(|cut| rest.strip_suffix(cut)).unwrap_or(rest).trim()
+    uncut(rest)
 }
 
 /// Value of a label: `rule="mtu"` in a series, `"rule":"mtu"` in JSON.
@@ -357,6 +408,25 @@ mod tests {
             assert!(parts(text).is_none_or(|(_, reason)| reason.is_none()), "{text}");
         }
         assert_eq!(parts("accept queue full in gw (much)"), None);
+    }
+
+    #[test]
+    fn callers_are_a_path_however_they_are_drawn() {
+        let path = |text| path(&plain(text)).map(|functions| functions.join(" "));
+        for (text, functions) in [
+            ("ip_rcv ← __netif_receive_skb_one_core", "ip_rcv __netif_receive_skb_one_core"),
+            ("ip_rcv < process_backlog  (70%)", "ip_rcv process_backlog"),
+            ("|--70.0%--ip_rcv", "ip_rcv"),
+            (" --30.0%--nft_do_chain [nf_tables]", "nft_do_chain"),
+            ("|         __napi_poll", "__napi_poll"),
+            ("---do_softirq.part.0", "do_softirq.part.0"),
+            ("|", ""),
+        ] {
+            assert_eq!(path(text).as_deref(), Some(functions), "{text}");
+        }
+        for text in ["ip_rcv", "a b", "5 < 7", "--fail-over", "-v", "gw → b", "<", "", "← a"] {
+            assert_eq!(path(text), None, "{text}");
+        }
     }
 
     #[test]

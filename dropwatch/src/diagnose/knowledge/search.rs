@@ -66,9 +66,15 @@ impl KnowledgeTable {
                 return Ok(answer);
             }
         }
-        if let Some(answer) = self.find_listed(&text, counters)? {
+        let listed = self.find_listed(&text, counters);
+        if let Ok(Some(answer)) = listed {
             return Ok(answer);
         }
+        // What is no list of names may be a line that has none.
+        if let Some(answer) = self.find_line(&text) {
+            return Ok(answer);
+        }
+        listed?;
         let reason = bare_reason(&text).unwrap_or_default();
         if self.not_yet_explained.contains(&reason) {
             return Err(Unknown::NotYet(reason));
@@ -104,7 +110,10 @@ impl KnowledgeTable {
             }
         }
         // A reason beside a row, which is not its own.
-        let Some(all) = all else { return Ok(None) };
+        let Some(all) = all else {
+            let itself = pasted::row(text).filter(|row| row.is_said);
+            return Ok(itself.map(|row| self.find_row_itself(row)));
+        };
         let mut all = all.and(Explanation { not_known, ..Explanation::default() });
         for word in pasted::reasons(text) {
             if let Some(answer) = self.find_reason(word)

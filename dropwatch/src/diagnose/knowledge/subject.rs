@@ -113,7 +113,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    fn commands(self) -> Box<dyn Iterator<Item = &'a str> + 'a> {
+    pub(super) fn commands(self) -> Box<dyn Iterator<Item = &'a str> + 'a> {
         match self {
             Self::Rule(rule) => Box::new(rule.commands()),
             Self::Entry(entry) => Box::new(entry.commands()),

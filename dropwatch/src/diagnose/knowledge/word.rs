@@ -8,10 +8,13 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct WordEntry {
     pub names: Vec<String>,
-    /// Lines that it explains, word by word: `#` stands for one that begins with a digit, a last
-    /// `*` for any more.
+    /// Lines that it explains, word by word: `#` stands for one that begins with a digit, `#n` for a
+    /// whole number, `#%` for a share, `#/s` for a rate, `*` for any number of words and `*:` for some up to a colon.
     #[serde(default, skip_serializing)]
     pub(super) lines: Vec<String>,
+    /// Lines that it explains where they hold no name of anything.
+    #[serde(default, skip_serializing)]
+    pub(super) other_lines: Vec<String>,
     /// Outputs and parts of them that have it.
     pub place: String,
     pub meaning: String,
@@ -26,27 +29,44 @@ impl WordEntry {
             .any(|name| name.eq_ignore_ascii_case(typed) || name.eq_ignore_ascii_case(bare))
             || self.lines.iter().any(|line| fits(line, typed))
     }
+
+    /// Whether `typed` is a line of its kind, if it is no name of anything.
+    pub(super) fn is_like(&self, typed: &str) -> bool {
+        self.other_lines.iter().any(|line| fits(line, typed))
+    }
 }
 
 /// Whether the words of `text` are those of `pattern`.
 fn fits(pattern: &str, text: &str) -> bool {
-    let mut words = text.split_whitespace();
-    for expected in pattern.split(' ') {
-        if expected == "*" {
-            return true;
-        }
-        let fits = words.next().is_some_and(|word| match expected {
-            "#" => word.trim_start_matches('(').starts_with(|c: char| c.is_ascii_digit()),
-            expected => {
-                word.trim_end_matches([',', ';']).eq_ignore_ascii_case(expected)
-                    || word.eq_ignore_ascii_case(expected)
-            }
-        });
-        if !fits {
-            return false;
-        }
+    let pattern: Vec<&str> = pattern.split(' ').collect();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    are(&pattern, &words)
+}
+
+fn are(pattern: &[&str], words: &[&str]) -> bool {
+    let Some((expected, pattern)) = pattern.split_first() else { return words.is_empty() };
+    let mut rests = (0..=words.len()).map(|index| words.split_at(index));
+    match *expected {
+        "*" => pattern.is_empty() || rests.any(|(_, rest)| are(pattern, rest)),
+        "*:" => rests.any(|(begin, rest)| {
+            begin.last().is_some_and(|word| word.ends_with(':')) && are(pattern, rest)
+        }),
+        expected => words
+            .split_first()
+            .is_some_and(|(word, words)| is_word(expected, word) && are(pattern, words)),
     }
-    words.next().is_none()
+}
+
+fn is_word(expected: &str, word: &str) -> bool {
+    let bare = word.trim_end_matches([',', ';']);
+    let number = || bare.trim_start_matches(['(', '<']).starts_with(|c: char| c.is_ascii_digit());
+    match expected {
+        "#" => number(),
+        "#n" => bare.bytes().all(|byte| byte.is_ascii_digit()),
+        "#%" => number() && bare.ends_with('%'),
+        "#/s" => number() && bare.ends_with("/s"),
+        expected => bare.eq_ignore_ascii_case(expected) || word.eq_ignore_ascii_case(expected),
+    }
 }
 
 #[cfg(test)]
@@ -63,6 +83,14 @@ mod tests {
         assert!(fits("sources, # of #", "sources, 2 of 3"));
         assert!(!fits("sources, # of #", "sources, 2 of 3 of 4"));
         assert!(!fits("# undecided", "7 undecided packets"));
+        assert!(fits("# #% *", "28    6.2%  unknown") && fits("# #% *", "1  <0.1%  lo"));
+        assert!(!fits("# #% *", "28 6.2 unknown"));
+        assert!(fits("#n #/s *", "12 0/s invalid") && !fits("#n #/s *", "12/s 0/s tcp_v4_rcv"));
+        assert!(fits("*: exit status # after #", "sh -c 'a: b': exit status 0 after 0.5s"));
+        assert!(!fits("*: not run", "it was not run") && fits("*: not run", "ab -c 9: not run"));
+        assert!(fits("* → *", "tcp a:* → b:80 SYN") && !fits("* → *", "tcp a:*"));
+        let long = "a: ".repeat(5000);
+        assert!(!fits("*: # of # entries *", &long) && !fits("* → *", &long));
     }
 
     #[test]
@@ -70,6 +98,7 @@ mod tests {
         let word = WordEntry {
             names: vec!["map_full".to_owned()],
             lines: Vec::new(),
+            other_lines: Vec::new(),
             place: String::new(),
             meaning: String::new(),
         };
