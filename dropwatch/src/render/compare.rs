@@ -109,6 +109,6 @@ fn finding(found: &ChangedFinding, medium: Medium) -> Vec<String> {
         };
         paint(style, head + &text)
     };
-    let room = medium.width().saturating_sub(INDENT);
+    let room = medium.room(INDENT);
     wrap(&clean(&found.title), room).into_iter().enumerate().map(line).collect()
 }

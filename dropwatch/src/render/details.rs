@@ -26,14 +26,14 @@ const NAME: usize = 40;
 /// Share from which on a fact is shown without its share.
 const NEARLY_ALL: f64 = 0.95;
 
-/// The lines that describe `details`, without indentation, `width` columns wide.
+/// The lines that describe `details`, without indentation, `room` columns wide.
 ///
-/// `path` asks for the callers, which a drawn tree of call paths makes superfluous.
-pub(super) fn lines(details: &Details, width: usize, path: bool) -> Vec<String> {
-    let mut lines = wrap_pieces(facts(details), width);
-    match &details.path {
-        Some(callers) if path => lines.extend(wrap(&callers_line(callers, width), width)),
-        Some(_) | None => {}
+/// `path` is the columns that callers are to fit; nothing where a drawn tree of call paths makes them
+/// superfluous.
+pub(super) fn lines(details: &Details, room: usize, path: Option<usize>) -> Vec<String> {
+    let mut lines = wrap_pieces(facts(details), room);
+    if let (Some(callers), Some(width)) = (&details.path, path) {
+        lines.extend(wrap(&callers_line(callers, width), room));
     }
     lines
 }

@@ -34,7 +34,7 @@ const MOST_ACTIONS: usize = 3;
 
 /// The lines of one finding.
 pub(super) fn lines(finding: &Finding, medium: Medium) -> Vec<String> {
-    let room = medium.width().saturating_sub(INDENT);
+    let room = medium.room(INDENT);
     let mut lines = title(finding.severity, &finding.title, medium);
     let mut indented = |indent: usize, style: Style, text: &str| {
         lines.push(format!("{:indent$}{}", "", paint(style, unlike_a_row(text))));
@@ -49,7 +49,8 @@ pub(super) fn lines(finding: &Finding, medium: Medium) -> Vec<String> {
     for action in finding.actions.iter().take(MOST_ACTIONS) {
         // Commands are not wrapped, so that they can be copied.
         indented(INDENT, Style::new(), &medium.command(&clean(&action.command)));
-        let room = room.saturating_sub(NOTE);
+        // Into a file a note is one line of as many columns as its lines on a screen have.
+        let room = room.saturating_sub(NOTE).min(MOST_NOTE);
         let most = MOST_NOTE.div_ceil(room.max(1));
         for line in
             wrap(&clean(&action.note), room).iter().take(most).filter(|line| !line.is_empty())
@@ -73,7 +74,7 @@ pub(super) fn title(severity: Severity, title: &str, medium: Medium) -> Vec<Stri
         let head = if index == 0 { format!("{word:<INDENT$}") } else { " ".repeat(INDENT) };
         paint(style, head + &unlike_a_row(&text))
     };
-    let room = medium.width().saturating_sub(INDENT);
+    let room = medium.room(INDENT);
     wrap(&clean(title), room).into_iter().enumerate().map(line).collect()
 }
 
@@ -142,12 +143,29 @@ mod tests {
         }
     }
 
+    const SCREEN: Medium = Medium { columns: Some(80), color: false, ascii: false };
+
     fn text(finding: &Finding) -> String {
+        on(SCREEN, finding)
+    }
+
+    fn on(medium: Medium, finding: &Finding) -> String {
         let mut page = Vec::new();
-        let lines: String =
-            lines(finding, Medium::default()).into_iter().map(|line| line + "\n").collect();
-        Medium::default().write(&lines, &mut page).expect("writes");
+        let lines: String = lines(finding, medium).into_iter().map(|line| line + "\n").collect();
+        medium.write(&lines, &mut page).expect("writes");
         String::from_utf8(page).expect("text")
+    }
+
+    #[test]
+    fn a_headline_and_what_stands_below_it_are_a_line_each_in_a_file() {
+        let cause = "the cause is told in many words ".repeat(5);
+        let mut finding = finding(cause.trim_end(), &"what it does; ".repeat(12));
+        finding.evidence.extend_from_within(..);
+        finding.unreachable = Some(Unreachable { ended: true, why: "gone ".repeat(30) });
+        let text = on(Medium::default(), &finding);
+        assert_eq!(text.lines().count(), 5, "{text}");
+        assert!(text.lines().next().is_some_and(|line| line.ends_with(cause.trim_end())), "{text}");
+        assert!(on(SCREEN, &finding).lines().count() > 10);
     }
 
     #[test]
@@ -184,8 +202,9 @@ critical  UDP receive buffer of port 53 full in gw: 91 datagrams lost
         let long = format!("{}{row}{row}{row}", "word ".repeat(12));
         let mut finding = finding(&long, &long);
         finding.actions[0].command = row.to_owned();
-        for line in text(&finding).lines() {
-            assert!(line.chars().count() <= 80, "{line}");
+        let (narrow, file) = (text(&finding), on(Medium::default(), &finding));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+        for line in narrow.lines().chain(file.lines()) {
             let is_row = line.trim_start().split_once(' ').is_some_and(|(first, rest)| {
                 first.chars().all(char::is_numeric) && rest.starts_with("packets dropped at ")
             });

@@ -35,6 +35,12 @@ impl Medium {
         self.columns.unwrap_or(USUAL)
     }
 
+    /// Columns that a line with `indent` before it fits; no bound where lines are not broken, so that
+    /// whoever searches a file for a word gets the whole sentence.
+    pub(super) fn room(self, indent: usize) -> usize {
+        self.columns.map_or(usize::MAX, |columns| columns.saturating_sub(indent))
+    }
+
     /// A line that programs read, too, such as a row or a notice: broken only for a screen, with `indent`
     /// columns before what does not fit.
     pub(super) fn row(self, line: String, indent: usize) -> Vec<String> {

@@ -23,7 +23,7 @@ use super::{
     palette::{STRONG, WEAK, paint},
     text::lost,
     words::{self, PerSecond, Percent, count, drops_in},
-    wrap::{wrap, wrap_hanging},
+    wrap::wrap,
 };
 use crate::report::{
     model::RanCommand,
@@ -47,7 +47,7 @@ pub(super) fn lines(
     clock: impl Fn(Timestamp) -> String,
 ) -> Vec<String> {
     let RanCommand { summary, .. } = ran;
-    let mut lines = wrap(&command(ran), medium.width());
+    let mut lines = wrap(&command(ran), medium.room(0));
     if let Some(first) = lines.first_mut() {
         *first = paint(STRONG, &first);
     }
@@ -158,6 +158,6 @@ fn finding(
     };
     let before = if found.before { "; before the command, too" } else { "" };
     let line = format!("{:INDENT$}{when}{explains}{before}", "");
-    lines.extend(wrap_hanging(&line, INDENT, medium.width()).iter().map(|line| paint(WEAK, line)));
+    lines.extend(medium.row(line, INDENT).iter().map(|line| paint(WEAK, line)));
     lines
 }

@@ -151,10 +151,12 @@ impl Text {
 
     /// The details of a row from its samples, `indent` columns in.
     fn details(&self, row: &Location, indent: usize) -> Vec<String> {
-        let room = self.medium().width().saturating_sub(indent);
+        let width = self.medium().width().saturating_sub(indent);
         let details = row.details.as_ref();
-        let facts = details.map(|details| details::lines(details, room, row.stacks.is_empty()));
-        let tree = tree::lines(&row.stacks, details, room);
+        let path = row.stacks.is_empty().then_some(width);
+        let room = self.medium().room(indent);
+        let facts = details.map(|details| details::lines(details, room, path));
+        let tree = tree::lines(&row.stacks, details, width);
         let lines = facts.unwrap_or_default().into_iter().chain(tree);
         lines.map(|line| format!("{:indent$}{}", "", paint(WEAK, line))).collect()
     }

@@ -1,7 +1,7 @@
 //! What samples add to the reports of a run, in every format.
 
 use dropwatch::{
-    render::Format,
+    render::{Format, Medium},
     report::{
         facts::Field,
         model::{Line, Lost, Report},
@@ -14,7 +14,7 @@ use insta::assert_snapshot;
 use crate::{
     golden::is_location_line,
     schema::assert_valid,
-    support::{Step, again, render, run_sampled, sample, show, snapshot, tcp},
+    support::{Step, again, render, render_on, run_sampled, sample, show, snapshot, tcp},
 };
 
 const CLIENT: [u8; 4] = [192, 168, 0, 2];
@@ -88,13 +88,10 @@ fn text_names_place_flow_and_path() {
            gw · eth0 · tcp 192.168.0.2:* → 192.168.0.30:8080 SYN  (64 samples)
            ip_rcv ← __netif_receive_skb_one_core
      100 packets dropped at tcp_v4_rcv+0x91 (NO_SOCKET) 2.2%
-           gw 80% · eth0 80% · tcp 192.168.0.2:* → 192.168.0.30:81 SYN
-           (70% of 4 samples)
+           gw 80% · eth0 80% · tcp 192.168.0.2:* → 192.168.0.30:81 SYN  (70% of 4 samples)
            ip_rcv ← __netif_receive_skb_one_core  (70%)
        3 packets dropped at ip_rcv_finish_core.constprop.0+0xbf (NOT_SPECIFIED) 0.1%
-           netns 7 · ifindex 9 · nginx (pid 812) (pid 2) in nginx.service
-           tcp [fd00::2]:65000
-           → [fd00:1111:2222:3333:4444:5555:6666:7777]:65001 PSH ACK  (1 sample)
+           netns 7 · ifindex 9 · nginx (pid 812) (pid 2) in nginx.service · tcp [fd00::2]:65000 → [fd00:1111:2222:3333:4444:5555:6666:7777]:65001 PSH ACK  (1 sample)
            __napi_poll
        1 packets dropped at __udp4_lib_rcv+0x5d2 (NO_SOCKET) <0.1%
            netns and interface unknown · 0x88b5 · caller unknown  (1 sample)
@@ -120,8 +117,7 @@ fn text_draws_call_paths_as_a_tree() {
               net_rx_action
               handle_softirqs
      100 packets dropped at tcp_v4_rcv+0x91 (NO_SOCKET) 2.2%
-           gw 80% · eth0 80% · tcp 192.168.0.2:* → 192.168.0.30:81 SYN
-           (70% of 4 samples)
+           gw 80% · eth0 80% · tcp 192.168.0.2:* → 192.168.0.30:81 SYN  (70% of 4 samples)
            |
            ---tcp_v4_rcv
               |
@@ -137,9 +133,7 @@ fn text_draws_call_paths_as_a_tree() {
                         __sys_sendto
                         do_syscall_64
        3 packets dropped at ip_rcv_finish_core.constprop.0+0xbf (NOT_SPECIFIED) 0.1%
-           netns 7 · ifindex 9 · nginx (pid 812) (pid 2) in nginx.service
-           tcp [fd00::2]:65000
-           → [fd00:1111:2222:3333:4444:5555:6666:7777]:65001 PSH ACK  (1 sample)
+           netns 7 · ifindex 9 · nginx (pid 812) (pid 2) in nginx.service · tcp [fd00::2]:65000 → [fd00:1111:2222:3333:4444:5555:6666:7777]:65001 PSH ACK  (1 sample)
            |
            ---ip_rcv_finish_core.constprop.0
               __napi_poll
@@ -164,7 +158,9 @@ fn details_are_dim() {
 fn details_fit_eighty_columns_and_look_like_no_row() {
     for stacks in [false, true] {
         let lines = story(stacks);
-        let shown = show(&lines, Format::Text);
+        let view = Format::Text.view(None, false);
+        let screen = Medium { columns: Some(80), ..Medium::default() };
+        let shown = render_on(screen, &lines, Format::Text, &view);
         for line in shown.lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }

@@ -43,7 +43,7 @@ pub(super) fn lines(
     page.text(&format!("{rate}, {} since the view began", row.total));
     if let Some(details) = &row.last.details {
         page.head("Who (samples)");
-        for line in details::lines(details, room, row.last.stacks.is_empty()) {
+        for line in details::lines(details, room, row.last.stacks.is_empty().then_some(room)) {
             page.line(line);
         }
     }
