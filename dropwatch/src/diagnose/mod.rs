@@ -9,6 +9,7 @@ pub mod knowledge;
 mod multicast;
 pub mod rules;
 mod transmitted;
+mod typed;
 
 pub use self::{
     multicast::settle as settle_multicast,

@@ -119,7 +119,9 @@ pub fn interface(text: &str) -> Result<Masked, ValueError> {
     if text.is_empty() || text.len() >= NAME {
         return Err(ValueError::InterfaceLength);
     }
-    if text.contains(|c: char| c == '/' || c == ':' || c.is_ascii_whitespace()) {
+    // `isspace` of lib/ctype.c knows Latin-1: its no-break space is a byte of some letters.
+    let is_refused = |byte| matches!(byte, b'/' | b':' | b'\t'..=b'\r' | b' ' | 0xa0);
+    if text == "." || text == ".." || text.bytes().any(is_refused) {
         return Err(ValueError::InterfaceName);
     }
     let (mut value, mut mask) = ([0; NAME], [0; NAME]);
@@ -285,7 +287,7 @@ mod tests {
         for text in ["", "abcdefghijklmnop"] {
             assert_eq!(interface(text), Err(ValueError::InterfaceLength), "{text}");
         }
-        for text in ["a b", "a/b", "a:b"] {
+        for text in ["a b", "a/b", "a:b", ".", "..", "a\u{b}b", "\u{e0}"] {
             assert_eq!(interface(text), Err(ValueError::InterfaceName), "{text}");
         }
     }

@@ -52,7 +52,8 @@ pub fn host(root: &HostRoot) -> Host {
     Host { host: read(root::HOSTNAME), boot_id: read(root::BOOT_ID), kernel: read(root::OSRELEASE) }
 }
 
-/// `text` with every control character replaced by `?`, safe to print on a terminal.
+/// `text` with every control character replaced by U+FFFD, safe to print on a terminal. The result can be
+/// told from any name that people can type.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

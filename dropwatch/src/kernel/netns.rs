@@ -378,7 +378,7 @@ mod tests {
         assert_eq!(name().as_deref(), Some("docker/5f1c2ab34d56"));
         host.link("run/netns/b", SELF);
         host.link("run/netns/a\x1b[31m", SELF);
-        assert_eq!(name().as_deref(), Some("a?[31m"));
+        assert_eq!(name().as_deref(), Some("a\u{fffd}[31m"));
     }
 
     #[test]
@@ -401,10 +401,23 @@ mod tests {
             namespaces.find("/dev/null"),
             Err(Unfound::NoNamespace { path: "/dev/null".into() })
         );
-        for name in ["web", "", "/proc/0/ns/net"] {
+        for name in ["web", "/proc/0/ns/net"] {
             let error = namespaces.find(name).unwrap_err().to_string();
             assert!(error.contains("there are host, gw;"), "{error}");
         }
+    }
+
+    #[test]
+    fn names_that_cannot_be_typed_are_no_hints() {
+        let host = host();
+        host.link("run/netns/gw1", SELF);
+        let mut namespaces = Namespaces::new(&host.root());
+        assert!(namespaces.find("gw2").unwrap_err().to_string().contains("did you mean gw1?"));
+        host.link("run/netns/g\u{1b}w", SELF);
+        std::fs::remove_file(host.root().path("run/netns/gw1")).unwrap();
+        let mut namespaces = Namespaces::new(&host.root());
+        let error = namespaces.find("gw2").unwrap_err().to_string();
+        assert!(!error.contains("mean") && !error.contains('\u{fffd}'), "{error}");
     }
 
     #[test]

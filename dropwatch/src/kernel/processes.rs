@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(pids(&host.root()), [3, 20]);
         let shown = |pid| Process::read(&host.root(), pid).map(|process| process.to_string());
         assert_eq!(shown(20).as_deref(), Some("web (pid 20)"));
-        assert_eq!(shown(3).as_deref(), Some("a?[2J (pid 3)"));
+        assert_eq!(shown(3).as_deref(), Some("a\u{fffd}[2J (pid 3)"));
         assert_eq!(shown(4), None);
     }
 

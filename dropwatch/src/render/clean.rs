@@ -2,26 +2,18 @@
 
 use std::borrow::Cow;
 
+use crate::report::shell::is_hidden;
+
 /// `text` with every character that could move a cursor, start an escape sequence or reorder the
 /// line replaced by U+FFFD.
 ///
 /// Also line ends: what goes through here is part of one line.
 pub fn clean(text: &str) -> Cow<'_, str> {
-    if text.contains(is_unsafe) {
-        Cow::Owned(text.replace(is_unsafe, "\u{fffd}"))
+    if text.contains(is_hidden) {
+        Cow::Owned(text.replace(is_hidden, "\u{fffd}"))
     } else {
         Cow::Borrowed(text)
     }
-}
-
-/// Control characters (C0, DEL, C1), line and paragraph separators, marks that change the direction
-/// of text (Unicode Standard Annex 9, section 2), and characters that show nothing at all.
-pub(super) fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

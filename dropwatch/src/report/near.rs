@@ -2,6 +2,8 @@
 
 use std::{borrow::Borrow, cmp::Reverse, fmt::Display};
 
+use super::shell::can_be_typed;
+
 /// Most names that are shown in place of an unknown one.
 pub const MOST: usize = 4;
 /// Shortest part of a name that counts as a match, letters; shorter ones are in too many names.
@@ -11,7 +13,7 @@ const PART: usize = 4;
 const LONGEST: usize = 512;
 
 /// Returns the names that look like `typed`, whatever the case of the letters, the most alike
-/// first. Stars in `typed` are left out, since they stand for anything.
+/// first, and none that cannot be typed. Stars in `typed` are left out, since they stand for anything.
 pub fn near<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let typed = typed.replace('*', "").to_ascii_lowercase();
     if typed.is_empty() || typed.len() > LONGEST {
@@ -19,6 +21,7 @@ pub fn near<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'
     }
     let mut near: Vec<_> = names
         .into_iter()
+        .filter(|name| can_be_typed(name))
         .filter_map(|name| {
             let lower = name.to_ascii_lowercase();
             let (distance, common) = (distance(&typed, &lower)?, common(&typed, &lower));
@@ -84,6 +87,7 @@ mod tests {
         ] {
             assert_eq!(near(typed, NAMES), expected, "{typed}");
         }
+        assert!(near("eth0", ["eth\u{fffd}", "eth\x1b"]).is_empty(), "no hint that helps");
         assert!(near(&"x".repeat(100_000), NAMES).is_empty());
         assert!(near("\u{fc}th0", NAMES).len() <= 1, "letters of several bytes");
     }

@@ -12,9 +12,35 @@ pub fn quote(word: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether people can type `text` as it is shown: nothing in it moves a cursor, shows nothing, or stands
+/// for bytes that are no text (U+FFFD).
+pub fn can_be_typed(text: &str) -> bool {
+    !text.contains(|c| c == '\u{fffd}' || is_hidden(c))
+}
+
+/// Control characters (C0, DEL, C1), line and paragraph separators, marks that change the direction
+/// of text (Unicode Standard Annex 9, section 2), and characters that show nothing at all.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_cannot_be_typed() {
+        for text in ["ip netns exec gw ss -uln", "Zürich", "it's", ""] {
+            assert!(can_be_typed(text), "{text}");
+        }
+        for text in ["a\nb", "a\x1b[2J", "\u{fffd}", "a\u{202e}b", "a\u{200b}b", "\x7f"] {
+            assert!(!can_be_typed(text), "{text:?}");
+        }
+    }
 
     #[test]
     fn what_a_shell_would_take_apart_is_quoted() {

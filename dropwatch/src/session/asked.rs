@@ -19,6 +19,7 @@ use crate::{
     report::{
         keys::Choice,
         near::{did_you_mean, near},
+        shell::can_be_typed,
     },
     settings::Attached,
 };
@@ -174,7 +175,8 @@ fn interfaces(called: &[String], selected: &[Option<u32>], names: &mut HostNames
             return Known::Untold(why.clone());
         }
         let near = match found.aliases.get(name) {
-            Some(real) => vec![real.as_str()],
+            Some(real) if can_be_typed(real) => vec![real.as_str()],
+            Some(_) => Vec::new(),
             None => near(name, found.names.iter().map(String::as_str)),
         };
         let hint = if near.is_empty() { there_are(&found.names) } else { did_you_mean(&near) };
@@ -185,8 +187,9 @@ fn interfaces(called: &[String], selected: &[Option<u32>], names: &mut HostNames
 
 /// `: there are a, b and 3 more`: for whoever has a name in mind that nothing looks like.
 fn there_are(names: &BTreeSet<String>) -> String {
-    let listed: Vec<&str> = names.iter().take(MOST_LISTED).map(String::as_str).collect();
-    let more = match names.len().saturating_sub(MOST_LISTED) {
+    let typed = || names.iter().filter(|name| can_be_typed(name));
+    let listed: Vec<&str> = typed().take(MOST_LISTED).map(String::as_str).collect();
+    let more = match typed().count().saturating_sub(MOST_LISTED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };

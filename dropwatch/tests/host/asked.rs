@@ -31,7 +31,7 @@ fn notice() {
 }
 
 /// A network namespace of the test under one more name, for as long as this is there.
-struct Named {
+pub(crate) struct Named {
     name: String,
     path: PathBuf,
 }
@@ -41,7 +41,7 @@ impl Named {
         PathBuf::from("/run/netns").join(name)
     }
 
-    fn new(name: &str, of: &str) -> Self {
+    pub(crate) fn new(name: &str, of: &str) -> Self {
         let named = Self { name: name.to_owned(), path: Self::path(name) };
         fs::write(&named.path, "").unwrap();
         let mut mount = Command::new("mount");
@@ -150,9 +150,16 @@ fn filters_that_no_drop_can_pass_are_refused() {
         assert!(refused.stdout.is_empty(), "{line:?}");
     }
     // Nor is there anything to wait for.
+    let long = "x".repeat(256);
     for [option, typed] in [
         ["--netns", "/proc/self/ns/mnt"],
         ["--netns", "/etc/passwd"],
+        ["--netns", "../../no/such/folder"],
+        ["--netns", ".."],
+        ["--netns", &long],
+        ["--iface", "sixteen_letters0"],
+        ["--iface", ".."],
+        ["--iface", "a b"],
         ["--symbol", "tcp_v4_rcv+0x99999"],
     ] {
         let refused = output(&["-d", "100ms", option, typed, "--later"]);

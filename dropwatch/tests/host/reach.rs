@@ -17,7 +17,10 @@ use testbed::{
     unproved::unproved,
 };
 
-use crate::harness::{Recording, Run, wait_until};
+use crate::{
+    asked::Named,
+    harness::{Recording, Run, wait_until},
+};
 
 /// Datagrams that the rule drops.
 const PACKETS: u64 = 40;
@@ -92,6 +95,21 @@ fn a_command_runs_in_the_namespace_that_has_a_name() {
     let command = &finding.actions[0].command;
     assert_eq!(command, &format!("ip netns exec {} iptables-save -c", netns.name()));
     assert_eq!(runs_in(command, "iptables-save -c"), inum_of(&netns));
+}
+
+/// Whoever makes a namespace chooses its name; the first one in the alphabet counts.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_name_that_cannot_be_typed_is_in_no_command() {
+    let netns = filtered("typed");
+    let _first = Named::new("\u{1b}[2J", netns.name());
+    let run = watch();
+    drop_there(&netns);
+    let finding = found(&run.stop(), inum_of(&netns));
+    assert_eq!(finding.actions, []);
+    let unreachable = finding.unreachable.unwrap();
+    assert!(!unreachable.ended, "{unreachable:?}");
+    assert!(unreachable.why.contains("a name in it that cannot be typed"), "{unreachable:?}");
 }
 
 #[test]

@@ -44,7 +44,7 @@ mod unhandled;
 use std::{cmp::Reverse, collections::BTreeSet, mem};
 
 use self::draft::{Draft, quote};
-use super::facts::Facts;
+use super::{facts::Facts, typed::keep_typed};
 use crate::report::{
     evidence::{HostEvidence, WatchList},
     finding::{Finding, Severity},
@@ -251,6 +251,7 @@ pub fn findings(
     answer: Answerer<'_>,
 ) -> Vec<Finding> {
     let mut findings = decide(RULES, &Facts::new(report, before, now), answer);
+    findings.iter_mut().for_each(keep_typed);
     findings.sort_by_key(|finding| {
         (finding.severity, Reverse(finding.explains.map_or(0, |explains| explains.drops)))
     });

@@ -13,7 +13,10 @@ use std::{
 use super::{CONTAINER, FOLDERS, HOST, Namespaces, link, mounted};
 use crate::{
     kernel::HostRoot,
-    report::near::{did_you_mean, near},
+    report::{
+        near::{did_you_mean, near},
+        shell::can_be_typed,
+    },
 };
 
 /// Why a name is no network namespace's.
@@ -32,6 +35,9 @@ pub enum Unfound {
         /// Some that there are, with commas between them.
         known: String,
     },
+    /// No namespace can ever have that name.
+    #[error("no network namespace can have that name: {0}")]
+    Impossible(&'static str),
     /// A path leads to something else than a namespace.
     #[error("{path} is no namespace")]
     NoNamespace { path: String },
@@ -83,8 +89,12 @@ impl Namespaces {
         if let Some((inum, _)) = mounted.iter().find(|(_, mounted)| mounted.name == name) {
             return Ok(*inum);
         }
+        if let Some(why) = impossible(name) {
+            return Err(Unfound::Impossible(why));
+        }
         name.parse().map_err(|_| {
             let mut names: Vec<_> = mounted.values().map(|mounted| mounted.name.as_str()).collect();
+            names.retain(|name| can_be_typed(name));
             names.sort_unstable();
             let alike = did_you_mean(&near(name, names.iter().copied()));
             names.truncate(10);
@@ -120,6 +130,24 @@ fn nsfs(root: &HostRoot) -> Option<u64> {
     Some(root.path(link("self")).metadata().ok()?.dev())
 }
 
+/// Why no namespace will ever be mounted by `name`, or be at that path. Paths from the root may come to
+/// lead somewhere; how long they may be is the kernel's to say.
+fn impossible(name: &str) -> Option<&'static str> {
+    /// Bytes of a file's name (`NAME_MAX`, include/uapi/linux/limits.h).
+    const LONGEST: usize = 255;
+    if name.starts_with('/') {
+        return None;
+    }
+    let is_kind = |(_, prefix): &(&str, &str)| !prefix.is_empty() && name.starts_with(prefix);
+    let prefix = FOLDERS.iter().find(|folder| is_kind(folder)).map_or("", |(_, prefix)| *prefix);
+    match &name[prefix.len()..] {
+        "" | "." | ".." => Some("it stands for a folder"),
+        name if name.contains('/') => Some("a slash is part of none; a path begins with one"),
+        name if name.len() > LONGEST => Some("it is longer than the name of a file may be"),
+        _ => None,
+    }
+}
+
 /// The short name of a namespace that may be called by the path that it is mounted at:
 /// `/run/netns/gw` is `gw`.
 pub fn short_name(name: &str) -> String {
@@ -153,6 +181,30 @@ fn network(path: &Path) -> io::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_no_file_can_have_are_told_apart() {
+        let longest = "x".repeat(255);
+        for name in ["gw", "...", "a b", "docker/1a2b", "/run/netns/gw", "/a/../b", "7", &longest] {
+            assert_eq!(impossible(name), None, "{name}");
+        }
+        let longer = "x".repeat(256);
+        for name in [
+            "../../etc",
+            "./gw",
+            "a/b",
+            "gw/",
+            ".",
+            "..",
+            "",
+            "docker/",
+            "docker/a/b",
+            "docker/..",
+            &longer,
+        ] {
+            assert!(impossible(name).is_some(), "{name}");
+        }
+    }
 
     #[test]
     fn a_path_of_a_name_is_that_name() {

@@ -1,7 +1,7 @@
 //! Search over the rows of the live view: as it is typed, and from match to match.
 
 use super::state::{Identity, TopRow};
-use crate::render::{clean, words::location};
+use crate::{render::words::location, report::shell::is_hidden};
 
 /// Longest text that is searched for, characters.
 const LONGEST: usize = 64;
@@ -26,7 +26,7 @@ impl Search {
     }
 
     pub(super) fn push(&mut self, letter: char) {
-        if !clean::is_unsafe(letter) && self.text.chars().count() < LONGEST {
+        if !is_hidden(letter) && self.text.chars().count() < LONGEST {
             self.text.push(letter);
         }
     }
