@@ -28,6 +28,7 @@ use crate::{
         decode::{DecodeError, decode},
         model::Line,
         number::each_of,
+        runs::{RecordedRuns, WrongEnd},
         summary::Summing,
         view::View,
     },
@@ -60,6 +61,8 @@ pub enum ReplayError {
     NotUtf8 { line: u64, byte: usize },
     #[error("line {line} {}", clean(&cause.to_string()))]
     Line { line: u64, cause: DecodeError },
+    #[error("line {line} {cause}")]
+    Sums { line: u64, cause: WrongEnd },
     #[error("holds no lines; record with `dropwatch --json > FILE`")]
     Empty,
 }
@@ -257,6 +260,7 @@ fn each_line(
 ) -> Result<(), ReplayError> {
     let mut bytes = Vec::new();
     let (mut lines, mut blank) = (0, 0);
+    let mut runs = RecordedRuns::default();
     for line in 1.. {
         bytes.clear();
         // One byte more than allowed, to tell a full line from one that is too long.
@@ -279,6 +283,7 @@ fn each_line(
         (lines, blank) = (lines + 1, 0);
         let text = utf8(&bytes, line)?;
         let decoded = decode(text).map_err(|cause| ReplayError::Line { line, cause })?;
+        runs.add(&decoded).map_err(|cause| ReplayError::Sums { line, cause })?;
         each(decoded)?;
     }
     if lines == 0 { Err(ReplayError::Empty) } else { Ok(()) }

@@ -30,6 +30,7 @@ pub mod pattern;
 pub mod place;
 pub mod protocol;
 pub mod question;
+pub mod runs;
 pub mod sample;
 pub mod shell;
 pub mod snapshot;

@@ -177,6 +177,26 @@ fn numbers_that_contradict_each_other_are_refused() {
     }
 }
 
+/// Of a run that is complete; what came before its end line is rendered.
+#[test]
+fn an_end_line_has_the_sums_of_its_reports() {
+    let recording = recording();
+    let mut lines: Vec<Value> =
+        recording.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    lines[2]["drops"] = json!(999_999);
+    let text = |lines: &[Value]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let damaged = text(&lines);
+    let (shown, result) = again(damaged.as_bytes(), Format::Json, &View::default());
+    assert_eq!(
+        result.unwrap_err().to_string(),
+        "line 3 has 999999 drops, where the reports of its run have 17: the recording is damaged"
+    );
+    assert_eq!(shown.lines().count(), 2);
+    // A log rotation may have the begin in another file.
+    let (_, result) = again(text(&lines[1..]).as_bytes(), Format::Json, &View::default());
+    result.unwrap();
+}
+
 /// A cause may be found in each namespace of a host, at the same time.
 #[test]
 fn a_report_has_as_many_findings_as_there_are() {

@@ -259,7 +259,7 @@ pub struct Hidden {
     pub count: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct End {
     #[serde(flatten)]
     pub host: Host,
