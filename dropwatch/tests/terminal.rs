@@ -101,6 +101,25 @@ fn rows_and_messages_are_whole_lines_in_a_pipe() {
     assert_eq!(String::from_utf8(failed.stderr).unwrap().lines().count(), 1);
 }
 
+/// A page that cannot be written is a failure, and one that nobody reads to its end is none.
+#[test]
+fn a_full_disk_fails_every_page() {
+    let help = ["--help", "-h", "--version", "-V"].map(|option| vec![option]);
+    let others =
+        [TEXTS[0], TEXTS[1], TEXTS[2], &["run", "--help"], &["explain"], &["__complete", "proto"]];
+    for arguments in help.into_iter().chain(others.map(<[&str]>::to_vec)) {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = dropwatch(&[UTF8], &arguments).stdout(full).output().unwrap();
+        let printed = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {printed}");
+        assert!(printed.contains("No space left on device"), "{arguments:?}: {printed}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = dropwatch(&[UTF8], &arguments).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+    }
+}
+
 #[test]
 fn nothing_but_ascii_in_a_locale_without_utf_8() {
     let german = ("LANG", "de_DE.UTF-8");

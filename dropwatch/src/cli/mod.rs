@@ -9,8 +9,14 @@ mod top;
 mod validate;
 mod values;
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
+use anyhow::anyhow;
 use clap::{
     ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     error::ErrorKind,
@@ -306,9 +312,14 @@ impl Cli {
         parsed.map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 let page = error.render().ansi().to_string();
-                // Standard output has no reader any more, so nobody would see a message.
-                let _unread = medium.write(&page, &mut io::stdout());
-                std::process::exit(exit::OK.into())
+                let mut out = io::stdout();
+                match medium.write(&page, &mut out).and_then(|()| out.flush()) {
+                    // A reader that has seen enough is no failure.
+                    Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                        Failure::Runtime(anyhow!(error).context("cannot write the output"))
+                    }
+                    _ => std::process::exit(exit::OK.into()),
+                }
             }
             _ => Failure::Usage(one_line(&error.render().to_string())),
         })
