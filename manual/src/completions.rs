@@ -3,8 +3,12 @@
 //! Clap's scripts know options and fixed values. What other values can be, this host's namespaces,
 //! say, the program itself tells (`dropwatch __complete KIND`): such an argument gets a mark for its
 //! only value, and the mark is exchanged for a call of the program.
+//!
+//! Values may stand behind others (`--by netns,iface`) and behind a sign (`--reason '!NO_SOCKET'`), of
+//! which clap's scripts know nothing: what stands before the last comma or exclamation mark is kept, and
+//! the rest is completed.
 
-use clap::{Arg, Command, builder::PossibleValue};
+use clap::{Arg, Command, ValueHint, builder::PossibleValue};
 use clap_complete::{Generator, Shell, generate};
 
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
@@ -19,13 +23,39 @@ const ASKED: [(Option<&str>, &str, &str); 6] = [
     (Some("explain"), "words", "topic"),
 ];
 
+/// An argument with fixed values, of which several may be given with commas between.
+struct List {
+    id: String,
+    /// Each with what it means.
+    values: Vec<(String, String)>,
+}
+
+/// The lists of a command and those below it, each once.
+fn lists(command: &Command) -> Vec<List> {
+    let own = command.get_arguments().filter(|argument| is_list(argument)).map(|argument| {
+        let values = argument.get_possible_values().into_iter().map(|value| {
+            let help = value.get_help().map(ToString::to_string).unwrap_or_default();
+            (value.get_name().to_owned(), help)
+        });
+        List { id: argument.get_id().to_string(), values: values.collect() }
+    });
+    let mut all: Vec<List> = own.chain(command.get_subcommands().flat_map(lists)).collect();
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    all.dedup_by(|a, b| a.id == b.id);
+    all
+}
+
+fn is_list(argument: &Arg) -> bool {
+    argument.get_value_delimiter().is_some() && !argument.get_possible_values().is_empty()
+}
+
 /// File names, as each shell expects them, and contents.
 pub(crate) fn all(command: &Command) -> Vec<(String, Vec<u8>)> {
     let name = command.get_name();
     let files = SHELLS.iter().map(|shell| {
         let content = match shell {
             Shell::Bash => bash(command, name),
-            Shell::Zsh => zsh(&script(Shell::Zsh, visible(command), name), name),
+            Shell::Zsh => zsh(&script(Shell::Zsh, visible(command), name), command, name),
             _ => fish(&script(Shell::Fish, visible(command), name), command, name),
         };
         (shell.file_name(name), content.into_bytes())
@@ -39,16 +69,26 @@ fn script(shell: Shell, mut command: Command, name: &str) -> String {
     String::from_utf8_lossy(&content).into_owned()
 }
 
-/// What stands in a script for the values of one kind.
+/// What stands in a script for the values of one kind, or of one list.
 fn mark(kind: &str) -> String {
     format!("@{kind}@")
 }
 
-/// `script` with every mark exchanged; `call` makes what takes the place of `before` a mark `after`.
-fn exchange(script: String, [before, after]: [&str; 2], call: impl Fn(&str) -> String) -> String {
-    ASKED.iter().fold(script, |script, (_, _, kind)| {
+/// `script` with the marks of `kinds` exchanged; `call` makes what takes the place of `before` a mark
+/// `after`.
+fn exchange<'a>(
+    script: String,
+    kinds: impl IntoIterator<Item = &'a str>,
+    [before, after]: [&str; 2],
+    call: impl Fn(&str) -> String,
+) -> String {
+    kinds.into_iter().fold(script, |script, kind| {
         script.replace(&format!("{before}{}{after}", mark(kind)), &call(kind))
     })
+}
+
+fn asked_kinds() -> impl Iterator<Item = &'static str> {
+    ASKED.iter().map(|(_, _, kind)| *kind)
 }
 
 /// Clap's script does not find its own subcommands if the name has a hyphen, so it is made for a
@@ -60,35 +100,119 @@ fn bash(command: &Command, name: &str) -> String {
         Some(line) if line.trim_start().starts_with("complete ") => format!("{line} {name}\n"),
         _ => format!("{line}\n"),
     };
-    let content = content.lines().map(last).collect();
+    let mut content: String = content.lines().map(last).collect();
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        if let Some(argument) = sub.get_positionals().next() {
+            let begin = format!("\n        {plain}__subcmd__{})\n", sub.get_name());
+            content = with_words(content, &begin, sub.get_name(), argument);
+        }
+    }
     // Within the double quotes of a list of words.
-    exchange(content, ["", ""], |kind| format!("$({name} __complete {kind} 2>/dev/null)"))
+    let tell = |kind: &str| format!("$({name} __complete {kind} 2>/dev/null)");
+    content = exchange(content, asked_kinds(), ["", ""], tell);
+    for List { id, values } in lists(command) {
+        let words: Vec<&str> = values.iter().map(|(value, _)| value.as_str()).collect();
+        content = content.replace(&mark(&id), &words.join(" "));
+    }
+    let offer = format!("_{plain}_offer");
+    let content = content
+        .replace("COMPREPLY=($(compgen -W \"", &format!("COMPREPLY=($({offer} \"${{cur}}\" \""));
+    let content = content.replace(
+        "\" -- \"${cur}\"))\n                    return 0",
+        "\"))\n                    return 0",
+    );
+    format!(
+        "# Words for $1, of which all to its last comma or exclamation mark is kept.\n\
+         {offer}() {{\n    local kept=\"${{1%\"${{1##*[,!]}}\"}}\"\n    \
+         compgen -P \"${{kept}}\" -W \"$2\" -- \"${{1#\"${{kept}}\"}}\"\n}}\n\n{content}"
+    )
 }
 
-/// The function that asks stands before the line that calls the script's own, which is the last.
-fn zsh(script: &str, name: &str) -> String {
+/// Bash's `script` with files, or commands, for an argument of the subcommand `name` whose part begins
+/// with `begin`: for a word that is still empty, clap's script offers options alone.
+fn with_words(script: String, begin: &str, name: &str, argument: &Arg) -> String {
+    // Where nothing is offered, bash offers files by itself.
+    let words = match argument.get_value_hint() {
+        ValueHint::AnyPath | ValueHint::FilePath => String::new(),
+        ValueHint::CommandWithArguments => format!(
+            "[[ ${{prev}} == {name} || ${{prev}} == -- ]] && \
+             COMPREPLY=( $(compgen -c -- \"${{cur}}\") )\n            "
+        ),
+        _ => return script,
+    };
+    let Some(at) = script.find(begin) else { return script };
+    let (before, part) = script.split_at(at);
+    let end = part.find("\n            ;;\n").unwrap_or(part.len());
+    let (part, after) = part.split_at(end);
+    let part = part.replacen(" || ${COMP_CWORD} -eq 2 ]]", " ]]", 1);
+    let last = "COMPREPLY=( $(compgen -W \"${opts}\" -- \"${cur}\") )\n            return 0";
+    let part = match part.strip_suffix(last) {
+        Some(part) => format!("{part}{words}return 0"),
+        None => part,
+    };
+    format!("{before}{part}{after}")
+}
+
+/// The functions that offer values stand before the line that calls the script's own, which is the
+/// last.
+fn zsh(script: &str, command: &Command, name: &str) -> String {
     let ask = format!("_{name}_values");
-    let call = |kind: &str| format!("{{{ask} {kind}}}");
-    let content = exchange(script.to_owned(), ["(", ")"], call);
-    let last = "if [ \"$funcstack[1]\" = ";
-    let function = format!(
+    let content =
+        exchange(script.to_owned(), asked_kinds(), ["(", ")"], |kind| format!("{{{ask} {kind}}}"));
+    let keep = "    compset -P '*[,!]'\n";
+    let mut functions = format!(
         "(( $+functions[{ask}] )) ||\n{ask}() {{\n    local -a values\n    \
-         values=(${{(f)\"$({name} __complete $1 2>/dev/null)\"}})\n    \
-         compadd -a values\n}}\n\n{last}"
+         values=(${{(f)\"$({name} __complete $1 2>/dev/null)\"}})\n{keep}    \
+         compadd -a values\n}}\n\n"
     );
-    content.replacen(last, &function, 1)
+    let mut content = content;
+    for List { id, values } in lists(command) {
+        let function = format!("_{name}_{id}");
+        content = content.replace(&format!("({})", mark(&id)), &format!("{{{function}}}"));
+        let quoted = |text: &str| text.replace('\'', r"'\''");
+        let values = values.iter().map(|(value, help)| format!("'{value}:{}'", quoted(help)));
+        let values: Vec<String> = values.collect();
+        functions += &format!(
+            "(( $+functions[{function}] )) ||\n{function}() {{\n    local -a values\n    \
+             values=({})\n{keep}    _describe value values\n}}\n\n",
+            values.join(" ")
+        );
+    }
+    let last = "if [ \"$funcstack[1]\" = ";
+    content.replacen(last, &format!("{functions}{last}"), 1)
 }
 
 /// Clap's script says nothing of arguments without an option, so that fish offers files for them.
 fn fish(script: &str, command: &Command, name: &str) -> String {
-    let call = |kind: &str| format!("({name} __complete {kind} 2>/dev/null)");
+    let function = name.replace('-', "_");
+    let call = |kind: &str| format!("(__fish_{function}_values {kind})");
     // An option whose value is being typed has none yet, which clap's script takes for an error:
     // then it offers nothing of its own.
     let words = "    set -e cmd[1]\n";
     let without = "    string match -q -- '-*' $cmd[-1]; and set -e cmd[-1]\n";
     let script = script.replacen(words, &format!("{words}{without}"), 1);
-    let mut content = exchange(script, ["", "\\t''"], call);
-    let function = name.replace('-', "_");
+    let mut content = exchange(script, asked_kinds(), ["", "\\t''"], call);
+    let mut functions = format!(
+        "# Each of the values, behind what is kept of the word that is typed: all to its last comma or\n\
+         # exclamation mark.\n\
+         function __fish_{function}_behind\n    \
+         set -l word (string trim -l -c '\\'\"' -- (commandline -ct)\"\")\n    \
+         set -l kept (string replace -r '[^,!]*$' '' -- \"$word\")\n    \
+         for value in $argv\n        printf '%s\\n' \"$kept$value\"\n    end\nend\n\n\
+         function __fish_{function}_values\n    \
+         __fish_{function}_behind ({name} __complete $argv 2>/dev/null)\nend\n\n"
+    );
+    for List { id, values } in lists(command) {
+        let offer = format!("__fish_{function}_{id}");
+        content = content.replace(&format!("{}\\t''", mark(&id)), &format!("({offer})"));
+        let quoted = |text: &str| text.replace('\\', r"\\").replace('\'', r"\'");
+        let values = values.iter().map(|(value, help)| format!("{value}\\t'{}'", quoted(help)));
+        let values: Vec<String> = values.collect();
+        functions += &format!(
+            "function {offer}\n    __fish_{function}_behind {}\nend\n\n",
+            values.join(" ")
+        );
+    }
     let mut none = |condition: &str, values: &str| {
         content += &format!("complete -c {name} -n \"{condition}\" -f{values}\n");
     };
@@ -104,7 +228,7 @@ fn fish(script: &str, command: &Command, name: &str) -> String {
             }
         }
     }
-    content
+    functions + &content
 }
 
 /// The kind of values that the program tells of an argument.
@@ -118,6 +242,10 @@ fn asked(command: &Command, argument: &Arg) -> Option<&'static str> {
 fn visible(command: &Command) -> Command {
     let shown = |argument: &Arg| match asked(command, argument) {
         Some(kind) => argument.clone().value_parser([PossibleValue::new(mark(kind))]),
+        None if is_list(argument) => {
+            let id = mark(argument.get_id().as_str());
+            argument.clone().value_parser([PossibleValue::new(id)])
+        }
         None => argument.clone(),
     };
     let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
@@ -241,6 +369,13 @@ mod tests {
             ("run --fail-on cr", vec!["critical".to_owned()]),
             ("--output a-", vec!["a-file".to_owned()]),
             ("replay a-", vec!["a-file".to_owned()]),
+            ("replay ", vec!["a-file".to_owned()]),
+            ("replay --json ", vec!["a-file".to_owned()]),
+            ("--by if", vec!["iface".to_owned()]),
+            ("--by netns,if", vec!["netns,iface".to_owned()]),
+            ("run --by netns,iface,c", vec!["netns,iface,cpu".to_owned()]),
+            ("--reason !re", vec!["!reason-one".to_owned(), "!reason-two".to_owned()]),
+            ("top --netns !ne", vec!["!netns-one".to_owned(), "!netns-two".to_owned()]),
         ]
     }
 
@@ -307,13 +442,26 @@ mod tests {
                 let ask = r#"
                     compdef() {}
                     source $1
+                    compset() { print -r -- "kept: $2" }
                     compadd() { print -rl -- ${(P)2} }
                     $2 $3"#;
                 let function = format!("_{name}_values");
                 let file = path.to_str().unwrap();
                 let printed = asked.run("zsh", &["-f", "-c", ask, "zsh", file, &function, kind]);
-                assert_eq!(printed, format!("{kind}-one\n{kind}-two\nother\n"));
+                assert_eq!(printed, format!("kept: *[,!]\n{kind}-one\n{kind}-two\nother\n"));
             }
+            assert!(script.contains(&format!(":KEY:{{_{name}_by}}'")), "{script}");
+            let ask = r#"
+                compdef() {}
+                source $1
+                compset() { print -r -- "kept: $2" }
+                _describe() { print -rl -- ${(P)2} }
+                $2"#;
+            let function = format!("_{name}_by");
+            let printed =
+                asked.run("zsh", &["-f", "-c", ask, "zsh", path.to_str().unwrap(), &function]);
+            let expected = "kept: *[,!]\nnetns:Network namespace\niface:Interface";
+            assert!(printed.starts_with(expected), "{printed}");
         }
     }
 
