@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::model::{End, Line, Report};
+use super::model::{End, Host, Line, Report};
 
 /// An end line whose numbers are not those of the reports before it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -17,8 +17,8 @@ pub struct WrongEnd {
 /// rotation, or that another one was written into, nothing can be said.
 #[derive(Clone, Debug, Default)]
 pub struct RecordedRuns {
-    /// Nothing where the run under way is not complete so far.
-    sums: Option<Sums>,
+    /// Whose run is under way, and its sums; nothing where it is not complete so far.
+    run: Option<(Host, Sums)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,11 +34,16 @@ impl RecordedRuns {
     /// # Errors
     /// It ends a complete run, with other numbers than those of its reports.
     pub fn add(&mut self, line: &Line) -> Result<(), WrongEnd> {
+        let mut of = |host: &Host| self.run.take().filter(|(own, _)| own == host);
         match line {
-            Line::Start(_) => self.sums = Some(Sums::default()),
-            Line::Report(report) => self.sums = self.sums.and_then(|sums| sums.and(report)),
+            Line::Start(start) => self.run = Some((start.host.clone(), Sums::default())),
+            Line::Report(report) => {
+                let next = |(host, sums): (Host, Sums)| Some((host, sums.and(report)?));
+                let run = of(&report.host).and_then(next);
+                self.run = run;
+            }
             Line::Sample(_) => {}
-            Line::End(end) => return self.sums.take().map_or(Ok(()), |sums| sums.check(end)),
+            Line::End(end) => return of(&end.host).map_or(Ok(()), |(_, sums)| sums.check(end)),
         }
         Ok(())
     }
@@ -84,6 +89,14 @@ mod tests {
         Line::End(End { reports, drops, filter_undecided, ..End::default() })
     }
 
+    fn of_another(mut line: Line) -> Line {
+        let (Line::Report(Report { host, .. }) | Line::End(End { host, .. })) = &mut line else {
+            return line;
+        };
+        host.host = "another".to_owned();
+        line
+    }
+
     /// The error of the first line that has one.
     fn check(lines: &[Line]) -> Option<String> {
         let mut runs = RecordedRuns::default();
@@ -118,6 +131,8 @@ mod tests {
             vec![start(), report(1, 5), report(3, 5), end(3, 12, 9)],
             vec![start(), report(1, 5), report(1, 6), report(2, 7), end(2, 12, 3)],
             vec![start(), report(1, 5), start(), report(1, 1), end(1, 1, 1), end(1, 5, 1)],
+            vec![start(), of_another(report(1, 5)), end(2, 9, 9)],
+            vec![start(), report(1, 5), of_another(end(0, 0, 0))],
         ] {
             assert_eq!(check(&lines), None, "{lines:?}");
         }

@@ -130,7 +130,7 @@ fn interfaces_are_named_from_inside_or_from_tables() {
     );
     assert_eq!(
         with(&admin, || namespaces().interface(far_inum, far_index)).as_deref(),
-        Some("a?[2Jb")
+        Some("a\u{fffd}[2Jb")
     );
     assert_eq!(with(&admin, || namespaces().interface(near_inum, 4000)), None);
 

@@ -229,7 +229,7 @@ fn garbage_is_skipped_and_counted() {
     kallsyms.extend(b"\nffffffff81000020 T evil\x1b[31m\nffffffff81002000 T _etext\nffffffff8100");
     let table = table(&kallsyms, b"nonsense\n");
     assert_eq!(table.skipped(), 4, "two not text, one overlong, one cut");
-    assert_eq!(show(&table, 0xffff_ffff_8100_0021), "evil?[31m+0x1");
+    assert_eq!(show(&table, 0xffff_ffff_8100_0021), "evil\u{fffd}[31m+0x1");
 }
 
 #[test]
