@@ -21,12 +21,8 @@ use crate::{Counter, DropKey, Lost};
 
 /// Slots of one CPU.
 pub const SLOTS: usize = 256;
-/// Set in the tag of every slot that has a key.
-pub const TAKEN: u64 = 1 << 0;
-/// Set in the tag while the slot's counter is being changed.
-pub const BUSY: u64 = 1 << 1;
-/// Where in the tag the reason begins: above the flags, so that one shift both puts it there and
-/// clears what a register may have beyond its 32 bits.
+/// Where in the tag the reason begins: one shift both puts it there and clears what a register may
+/// have beyond its 32 bits.
 const REASON_SHIFT: u32 = 32;
 
 /// One counter of the front cache: a line of the CPU's cache.
@@ -36,7 +32,7 @@ const REASON_SHIFT: u32 = 32;
 pub struct Slot {
     /// [`DropKey::location`]; zero until claimed.
     pub location: u64,
-    /// [`tag`] of its key, and sometimes [`BUSY`]; zero until claimed.
+    /// [`tag`] of its key, or the [`busy`] one; zero until claimed.
     pub tag: u64,
     pub counter: Counter,
     /// Not zero while a key claims the slot.
@@ -57,17 +53,36 @@ const _: () = assert!(size_of::<Slot>() == 64 && size_of::<Front>() == 16 << 10)
 impl Slot {
     /// Its key, once both words of it have arrived.
     pub const fn key(&self) -> Option<DropKey> {
-        if self.location == 0 || self.tag & TAKEN == 0 {
+        if self.location == 0 || self.tag == 0 {
             return None;
         }
-        Some(DropKey::new(self.location, (self.tag >> REASON_SHIFT) as u32))
+        // No tag has the highest bit, so it is a busy one.
+        let tag = if self.tag >> (u64::BITS - 1) == 0 { self.tag } else { busy(self.tag) };
+        Some(key(self.location, tag))
     }
 }
 
-/// The tag of a slot that has a key with this reason and is not [`BUSY`].
+/// The key that has this tag.
 #[inline(always)]
-pub const fn tag(reason: u32) -> u64 {
-    (reason as u64) << REASON_SHIFT | TAKEN
+const fn key(location: u64, tag: u64) -> DropKey {
+    let reason = (tag >> REASON_SHIFT).wrapping_sub(1) as u32;
+    DropKey { location, reason, netns: tag as u32 }
+}
+
+/// The tag of a slot that has a key with this reason and this namespace, while nobody is at it.
+///
+/// It is never zero, and its highest bit is never set: a reason is the number of a subsystem above 16
+/// bits of its own numbering (`include/net/dropreason.h`, 6.4), of which no kernel has 2^15.
+#[inline(always)]
+pub const fn tag(reason: u32, netns: u32) -> u64 {
+    (reason as u64).wrapping_add(1) << REASON_SHIFT | netns as u64
+}
+
+/// The tag while the slot's counter is being changed: no other key's, and back again by the same
+/// step. All bits, since that takes one instruction.
+#[inline(always)]
+pub const fn busy(tag: u64) -> u64 {
+    !tag
 }
 
 /// A word of [`Front`].
@@ -117,18 +132,18 @@ pub enum Hit {
 pub fn hit<S: Steps>(
     steps: &S,
     location: u64,
-    reason: u32,
+    tag: u64,
     more: impl Fn(S::Place, u64) -> bool,
 ) -> Hit {
-    let slot = home(location, reason);
-    if !has_key(steps, slot, location, reason) {
+    let slot = home(location, tag);
+    if !has_key(steps, slot, location, tag) {
         return Hit::Missed;
     }
-    let count = count_in(steps, slot, reason);
+    let count = count_in(steps, slot, tag);
     if more(steps.slot(slot), count) {
         return Hit::Held;
     }
-    steps.store(Word::Tag(slot), tag(reason));
+    steps.store(Word::Tag(slot), tag);
     Hit::Counted
 }
 
@@ -137,10 +152,10 @@ pub fn hit<S: Steps>(
 pub fn release<S: Steps, R>(
     steps: &S,
     location: u64,
-    reason: u32,
+    tag: u64,
     then: impl Fn(S::Place, u64) -> R,
 ) -> R {
-    follow(steps, home(location, reason), reason, then)
+    follow(steps, home(location, tag), tag, then)
 }
 
 /// Counts a drop for which [`hit`] was of no use: in the other slot of its key, in one that it
@@ -153,47 +168,47 @@ pub fn release<S: Steps, R>(
 pub fn miss<S: Steps, R>(
     steps: &S,
     location: u64,
-    reason: u32,
+    tag: u64,
     then: impl Fn(S::Place, u64) -> R,
 ) -> Result<R, Lost> {
-    let first = home(location, reason);
+    let first = home(location, tag);
     let second = first ^ 1;
-    let slot = if claim(steps, first, location, reason) {
+    let slot = if claim(steps, first, location, tag) {
         Some(first)
-    } else if steps.load(Word::Tag(first)) & BUSY != 0 {
+    } else if steps.load(Word::Tag(first)) == busy(tag) {
         // It may be this key's: then the map has room for both.
         None
-    } else if has_key(steps, second, location, reason) || claim(steps, second, location, reason) {
+    } else if has_key(steps, second, location, tag) || claim(steps, second, location, tag) {
         Some(second)
     } else {
         None
     };
     if let Some(slot) = slot {
-        count_in(steps, slot, reason);
-        return Ok(follow(steps, slot, reason, then));
+        count_in(steps, slot, tag);
+        return Ok(follow(steps, slot, tag, then));
     }
-    let place = count_in_map(steps, &DropKey::new(location, reason))?;
+    let place = count_in_map(steps, &key(location, tag))?;
     Ok(then(place, steps.count(place)))
 }
 
 /// The first of the two slots of a key; the other is its neighbour, in most cases in the same line
 /// of the CPU's cache. Fibonacci hashing: locations differ in their low bits, reasons in a few.
 #[inline(always)]
-pub fn home(location: u64, reason: u32) -> usize {
-    let mixed = (location ^ tag(reason)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+pub fn home(location: u64, tag: u64) -> usize {
+    let mixed = (location ^ tag).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> (u64::BITS - SLOTS.ilog2())) as usize
 }
 
 /// Whether a slot has the key and is not busy.
 #[inline(always)]
-fn has_key<S: Steps>(steps: &S, slot: usize, location: u64, reason: u32) -> bool {
-    steps.load(Word::Tag(slot)) == tag(reason) && steps.load(Word::Location(slot)) == location
+fn has_key<S: Steps>(steps: &S, slot: usize, location: u64, tag: u64) -> bool {
+    steps.load(Word::Tag(slot)) == tag && steps.load(Word::Location(slot)) == location
 }
 
 /// Counts in a slot that has the key and is not busy, and leaves it busy.
 #[inline(always)]
-fn count_in<S: Steps>(steps: &S, slot: usize, reason: u32) -> u64 {
-    steps.store(Word::Tag(slot), tag(reason) | BUSY);
+fn count_in<S: Steps>(steps: &S, slot: usize, tag: u64) -> u64 {
+    steps.store(Word::Tag(slot), busy(tag));
     let count = steps.load(Word::Count(slot)) + 1;
     steps.store(Word::Count(slot), count);
     count
@@ -201,20 +216,15 @@ fn count_in<S: Steps>(steps: &S, slot: usize, reason: u32) -> u64 {
 
 /// Does `then` with the counter of a slot that this drop made busy, which it is no longer then.
 #[inline(always)]
-fn follow<S: Steps, R>(
-    steps: &S,
-    slot: usize,
-    reason: u32,
-    then: impl Fn(S::Place, u64) -> R,
-) -> R {
+fn follow<S: Steps, R>(steps: &S, slot: usize, tag: u64, then: impl Fn(S::Place, u64) -> R) -> R {
     let result = then(steps.slot(slot), steps.load(Word::Count(slot)));
-    steps.store(Word::Tag(slot), tag(reason));
+    steps.store(Word::Tag(slot), tag);
     result
 }
 
 /// Makes a slot the key's, if it is nobody's.
 #[inline(always)]
-fn claim<S: Steps>(steps: &S, slot: usize, location: u64, reason: u32) -> bool {
+fn claim<S: Steps>(steps: &S, slot: usize, location: u64, tag: u64) -> bool {
     if location == 0 || steps.load(Word::Tag(slot)) != 0 || steps.load(Word::Claiming(slot)) != 0 {
         return false;
     }
@@ -223,7 +233,7 @@ fn claim<S: Steps>(steps: &S, slot: usize, location: u64, reason: u32) -> bool {
     let free = steps.load(Word::Tag(slot)) == 0;
     if free {
         steps.store(Word::Location(slot), location);
-        steps.store(Word::Tag(slot), tag(reason));
+        steps.store(Word::Tag(slot), tag);
     }
     steps.store(Word::Claiming(slot), 0);
     free

@@ -12,6 +12,7 @@ pub mod count;
 pub mod filter;
 pub mod offsets;
 pub mod sample;
+pub mod typed;
 
 /// What the loader sets for the program.
 ///
@@ -33,6 +34,8 @@ pub mod mode {
     pub const REASON: u32 = 1 << 0;
     /// Keep some drops in detail.
     pub const SAMPLES: u32 = 1 << 1;
+    /// Tell network namespaces apart, by typed loads ([`typed`](crate::typed)).
+    pub const NETNS: u32 = 1 << 2;
     /// From this bit on: what of a packet filters decide by ([`part`](crate::filter::part)).
     pub const FILTER_SHIFT: u32 = 8;
     /// From this bit on: what of a packet drops are counted by, once more.
@@ -43,11 +46,16 @@ pub mod mode {
 
 /// The reason stored where the kernel's tracepoint has none (before Linux 5.17).
 ///
-/// No kernel uses the value: the upper half is the subsystem, and `SKB_DROP_REASON_SUBSYS_MASK`
-/// (`include/net/dropreason.h`, 6.4) leaves 0xffff unassigned.
-pub const NO_REASON: u32 = u32::MAX;
+/// No kernel uses the value: the upper half is the number of a subsystem
+/// (`SKB_DROP_REASON_SUBSYS_MASK`, `include/net/dropreason.h`, 6.4), and there are a handful.
+pub const NO_REASON: u32 = (1 << 31) - 2;
 
-/// Key of the exact counter: one call site that freed a packet, with the reason it gave.
+/// In place of the inode number of a network namespace: it is not proved, or not asked for. No
+/// namespace has it.
+pub const NO_NETNS: u32 = 0;
+
+/// Key of the exact counter: one call site that freed a packet, with the reason it gave, and the
+/// network namespace that the packet was in.
 #[cfg_attr(
     feature = "user",
     derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::IntoBytes, zerocopy::KnownLayout)
@@ -60,15 +68,26 @@ pub struct DropKey {
     pub location: u64,
     /// Drop reason as the running kernel numbers it, or [`NO_REASON`].
     pub reason: u32,
-    /// Always zero; keeps the key free of undefined bytes.
-    pub spare: u32,
+    /// Inode number of the packet's network namespace, or [`NO_NETNS`].
+    pub netns: u32,
 }
 
 const _: () = assert!(size_of::<DropKey>() == 16 && align_of::<DropKey>() == 8);
 
 impl DropKey {
+    /// The key of drops of no namespace in particular.
     pub const fn new(location: u64, reason: u32) -> Self {
-        Self { location, reason, spare: 0 }
+        Self { location, reason, netns: NO_NETNS }
+    }
+
+    /// The key of those of them that one namespace has.
+    pub const fn within(self, netns: u32) -> Self {
+        Self { netns, ..self }
+    }
+
+    /// The key of which this one is a namespace's part.
+    pub const fn everywhere(self) -> Self {
+        self.within(NO_NETNS)
     }
 }
 

@@ -53,6 +53,9 @@ pub struct Offsets {
     /// Which argument of the tracepoint is the socket that was to receive the packet (Linux 6.11);
     /// an index, not an offset.
     pub arg_rx_sk: i32,
+    /// The number of the type `btf_trace_kfree_skb`, by which a program with typed arguments is
+    /// attached; a number, not an offset.
+    pub type_kfree_skb: i32,
 }
 
 impl Offsets {
@@ -85,7 +88,8 @@ impl Offsets {
         socket_sk: NONE,
         socket_ino: NONE,
         arg_rx_sk: NONE,
+        type_kfree_skb: NONE,
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 27 * 4 && align_of::<Offsets>() == 4);
+const _: () = assert!(size_of::<Offsets>() == 28 * 4 && align_of::<Offsets>() == 4);

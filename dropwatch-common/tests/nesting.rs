@@ -7,17 +7,27 @@
 use std::cell::{Cell, RefCell};
 
 use dropwatch_common::{
-    Counter, DropKey, Lost, NO_REASON,
-    count::{self, BUSY, Hit, SLOTS, Slot, Steps, TAKEN, Word, home, tag},
+    Counter, DropKey, Lost, NO_NETNS, NO_REASON,
+    count::{self, Hit, SLOTS, Slot, Steps, Word, busy, home, tag},
 };
 
+/// A namespace that counts at the same place as another one, in the same slot by choice.
+const NETNS: u32 = 0xf000_0000;
+const SAME: u32 = NETNS + 0x90;
 /// Keys of one pair of slots, two of them with the same first choice: the third to come has no room.
-const KEYS: [DropKey; 3] =
-    [DropKey::new(0x1000, 2), DropKey::new(0x10eb, 2), DropKey::new(0x1052, 65)];
+const KEYS: [DropKey; 3] = [
+    DropKey::new(0x1000, 2).within(NETNS),
+    DropKey::new(0x1000, 2).within(SAME),
+    DropKey::new(0x1052, 65).within(NETNS),
+];
+
+fn tag_of(key: &DropKey) -> u64 {
+    tag(key.reason, key.netns)
+}
 
 #[test]
 fn the_keys_of_these_tests_share_their_slots() {
-    let [first, same, other] = KEYS.map(|key| home(key.location, key.reason));
+    let [first, same, other] = KEYS.map(|key| home(key.location, tag_of(&key)));
     assert_eq!((same, other), (first, first ^ 1));
 }
 
@@ -144,7 +154,7 @@ impl Cpu {
                 self.followed[slot].set(value + 1);
             }
         };
-        let DropKey { location, reason, .. } = KEYS[key];
+        let (location, tag) = (KEYS[key].location, tag_of(&KEYS[key]));
         // Of every other drop there is no more to do than can be done at once.
         let more = |place, count| {
             let more = count % 2 == 0;
@@ -153,13 +163,13 @@ impl Cpu {
             }
             more
         };
-        let counted = match count::hit(self, location, reason, more) {
+        let counted = match count::hit(self, location, tag, more) {
             Hit::Counted => Ok(()),
             Hit::Held => {
-                count::release(self, location, reason, then);
+                count::release(self, location, tag, then);
                 Ok(())
             }
-            Hit::Missed => count::miss(self, location, reason, then),
+            Hit::Missed => count::miss(self, location, tag, then),
         };
         if counted.is_err() {
             self.lost[key].set(self.lost[key].get() + 1);
@@ -243,7 +253,7 @@ impl Steps for Cpu {
         self.step();
         match word {
             Word::Claiming(_) if self.blind == Blind::ToClaims => 0,
-            Word::Tag(_) if self.blind == Blind::ToBusySlots => self.word(word).get() & !BUSY,
+            Word::Tag(_) if self.blind == Blind::ToBusySlots => idle(self.word(word).get()),
             _ => self.word(word).get(),
         }
     }
@@ -252,7 +262,7 @@ impl Steps for Cpu {
         self.step();
         let before = self.word(word).replace(value);
         let (before, value) = match word {
-            Word::Tag(_) => (before & !BUSY, value & !BUSY),
+            Word::Tag(_) => (idle(before), idle(value)),
             _ => (before, value),
         };
         // A reader takes the two words of a key one after the other, at any time.
@@ -304,16 +314,24 @@ impl Steps for Cpu {
     }
 }
 
+/// The tag of a key that has one, busy or not.
+fn idle(tag: u64) -> u64 {
+    if KEYS.iter().any(|key| busy(tag_of(key)) == tag) { busy(tag) } else { tag }
+}
+
 #[test]
 fn both_words_make_a_key() {
     let slot = |location, tag| Slot { location, tag, ..Slot::default() }.key();
-    assert_eq!(slot(0x1000, tag(2)), Some(DropKey::new(0x1000, 2)));
-    assert_eq!(slot(0x1000, tag(2) | BUSY), Some(DropKey::new(0x1000, 2)));
-    assert_eq!(slot(0x1000, TAKEN), Some(DropKey::new(0x1000, 0)));
-    for half in [slot(0, 0), slot(0x1000, 0), slot(0, tag(2))] {
-        assert_eq!(half, None);
+    // The least and the most that each part of a tag can be.
+    for reason in [0, 2, 5 << 16 | 3, NO_REASON] {
+        for netns in [NO_NETNS, NETNS, u32::MAX] {
+            let key = DropKey::new(0x1000, reason).within(netns);
+            let tag = tag_of(&key);
+            assert_eq!((slot(0x1000, tag), slot(0x1000, busy(tag))), (Some(key), Some(key)));
+            assert_eq!((slot(0, tag), slot(0, busy(tag))), (None, None));
+        }
     }
-    assert_eq!(slot(1, tag(u32::MAX)), Some(DropKey::new(1, NO_REASON)));
+    assert_eq!((slot(0, 0), slot(0x1000, 0)), (None, None));
 }
 
 #[test]
@@ -322,7 +340,21 @@ fn many_keys_spread() {
     // Return addresses as a kernel has them: some of a few hundred functions.
     for place in 0..SLOTS as u64 / 2 {
         let location = 0xffff_ffff_8100_0000 + place * 0x1a35 + place % 7;
-        used[home(location, 2) / 2] += 1;
+        used[home(location, tag(2, NO_NETNS)) / 2] += 1;
+    }
+    let elsewhere: u32 = used.iter().map(|keys| keys.saturating_sub(2)).sum();
+    assert!(elsewhere < SLOTS as u32 / 2 / 8, "{elsewhere} of {} find no slot", SLOTS / 2);
+}
+
+#[test]
+fn many_namespaces_spread() {
+    let mut used = vec![0_u32; SLOTS / 2];
+    // Numbers are given from the lowest free one on.
+    for netns in 0..SLOTS as u32 / 8 {
+        for place in 0..4 {
+            let location = 0xffff_ffff_8100_0000 + place * 0x1a35;
+            used[home(location, tag(2, NETNS + netns)) / 2] += 1;
+        }
     }
     let elsewhere: u32 = used.iter().map(|keys| keys.saturating_sub(2)).sum();
     assert!(elsewhere < SLOTS as u32 / 2 / 8, "{elsewhere} of {} find no slot", SLOTS / 2);

@@ -5,8 +5,8 @@ use core::mem::transmute;
 use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
 use dropwatch_common::{
-    Counter, DropKey, Lost, NO_REASON,
-    count::{self, Front, Hit, Slot, Steps, Word},
+    Counter, DropKey, Lost, NO_NETNS, NO_REASON,
+    count::{self, Front, Hit, Slot, Steps, Word, tag},
 };
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     maps::{DROPS, FRONTS, LOST},
     mode,
     sample::{self, is_due, schedule},
+    typed,
 };
 
 /// `E2BIG` (include/uapi/asm-generic/errno-base.h): what a full map answers.
@@ -34,10 +35,13 @@ pub fn drop_at(ctx: &RawTracePointContext, mode: u32, front: Option<*mut Front>)
         return lost(Lost::MapBusy);
     };
     let more = |counter, count| mode & mode::SAMPLES != 0 && is_due(counter, count);
-    match count::hit(&Maps { ctx, front }, location(ctx), reason(ctx, mode), more) {
+    let netns = netns(ctx, mode);
+    let tag = tag(reason(ctx, mode), netns);
+    match count::hit(&Maps { ctx, front }, location(ctx), tag, more) {
         Hit::Counted => {}
-        Hit::Held => sampled(same(ctx), front),
-        Hit::Missed => missed(same(ctx), front),
+        // The namespace is handed over: read again, it could be another.
+        Hit::Held => sampled(same(ctx), front, netns),
+        Hit::Missed => missed(same(ctx), front, netns),
     }
 }
 
@@ -67,6 +71,11 @@ fn reason(ctx: &RawTracePointContext, mode: u32) -> u32 {
     if mode & mode::REASON == 0 { NO_REASON } else { ctx.arg(2) }
 }
 
+#[inline(always)]
+fn netns(ctx: &RawTracePointContext, mode: u32) -> u32 {
+    if mode & mode::NETNS == 0 { NO_NETNS } else { typed::netns(ctx) }
+}
+
 /// The context for a function of its own: by value, since a reference would be one to the stack.
 #[inline(always)]
 pub fn same(ctx: &RawTracePointContext) -> RawTracePointContext {
@@ -75,18 +84,21 @@ pub fn same(ctx: &RawTracePointContext) -> RawTracePointContext {
 
 /// Takes the sample that is due of a drop that [`drop_at`] has counted.
 #[inline(never)]
-fn sampled(ctx: RawTracePointContext, front: *mut Front) {
+fn sampled(ctx: RawTracePointContext, front: *mut Front, netns: u32) {
     let ctx = &ctx;
     let (location, reason) = (location(ctx), reason(ctx, mode()));
-    let weight = count::release(&Maps { ctx, front }, location, reason, schedule);
-    sample::take(ctx, location, reason, weight);
+    let weight = count::release(&Maps { ctx, front }, location, tag(reason, netns), schedule);
+    sample::take(ctx, &DropKey { location, reason, netns }, weight);
 }
 
 /// Counts a drop that the first look does not find, and takes a sample of it if one is due.
 #[inline(never)]
-fn missed(ctx: RawTracePointContext, front: *mut Front) {
+fn missed(ctx: RawTracePointContext, front: *mut Front, mut netns: u32) {
     let ctx = &ctx;
     let mode = mode();
+    if mode & mode::NETNS != 0 && netns == NO_NETNS && typed::learn() {
+        netns = typed::netns(ctx);
+    }
     let (location, reason) = (location(ctx), reason(ctx, mode));
     let weight = |counter, count| {
         if count == 1 {
@@ -97,9 +109,9 @@ fn missed(ctx: RawTracePointContext, front: *mut Front) {
         }
         schedule(counter, count)
     };
-    match count::miss(&Maps { ctx, front }, location, reason, weight) {
+    match count::miss(&Maps { ctx, front }, location, tag(reason, netns), weight) {
         Ok(0) => {}
-        Ok(weight) => sample::take(ctx, location, reason, weight),
+        Ok(weight) => sample::take(ctx, &DropKey { location, reason, netns }, weight),
         Err(cause) => lost(cause),
     }
 }

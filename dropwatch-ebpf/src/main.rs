@@ -1,9 +1,10 @@
 //! The kernel side: counts every packet that the kernel drops, at the place that dropped it, and
 //! keeps a few of them in detail.
 //!
-//! One raw tracepoint program on `skb:kfree_skb`. Raw, because the order of its arguments has only
-//! ever grown at the end (`skb, location[, reason[, rx_sk]]`, 4.17 to 7.2), while the layout of the
-//! tracepoint's record moved.
+//! One program on the tracepoint `skb:kfree_skb`, which takes the arguments as they are: their order
+//! has only ever grown at the end (`skb, location[, reason[, rx_sk]]`, 4.17 to 7.2), while the layout
+//! of the tracepoint's record moved. It is loaded as one whose arguments have types (`tp_btf`), or,
+//! where the kernel does not take that, as a raw one.
 
 #![no_std]
 #![no_main]
@@ -20,6 +21,7 @@ mod maps;
 mod packet;
 mod sample;
 mod skb;
+mod typed;
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use dropwatch_common::{Lost, Settings, mode};

@@ -71,7 +71,7 @@ pub fn schedule(counter: *mut Counter, count: u64) -> u64 {
 
 /// Writes one record.
 #[inline(never)]
-pub fn take(ctx: &RawTracePointContext, location: u64, reason: u32, weight: u64) {
+pub fn take(ctx: &RawTracePointContext, key: &DropKey, weight: u64) {
     let Some(mut entry) = SAMPLES.reserve::<Record>(0) else {
         lost(Lost::Sample);
         return;
@@ -80,7 +80,7 @@ pub fn take(ctx: &RawTracePointContext, location: u64, reason: u32, weight: u64)
     // SAFETY: the entry is large enough for a record, and every field that is read is written.
     unsafe {
         (*record).time = bpf_ktime_get_ns();
-        (*record).key = DropKey::new(location, reason);
+        (*record).key = *key;
         (*record).weight = weight;
         (*record).cpu = bpf_get_smp_processor_id();
         (*record).socket = 0;

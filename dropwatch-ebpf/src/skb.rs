@@ -162,7 +162,7 @@ fn vlan(skb: u64) -> Option<u16> {
 
 /// The operations that every network namespace has, as the current task's namespace shows them.
 #[inline(always)]
-fn own_ops() -> u64 {
+pub fn own_ops() -> u64 {
     // SAFETY: takes no argument, touches no memory.
     let task = unsafe { bpf_get_current_task() };
     field(task, offset!(task_nsproxy))

@@ -33,7 +33,7 @@ use dropwatch::{
     },
 };
 use dropwatch_common::{
-    Counter, DropKey,
+    Counter, DropKey, NO_NETNS,
     count::{Front, SLOTS, Slot, tag},
 };
 use jiff::{Timestamp, tz::TimeZone};
@@ -188,7 +188,7 @@ fn front() -> Front {
     for (number, slot) in (0..).zip(slots.iter_mut().step_by(2)) {
         let DropKey { location, reason, .. } = key(number);
         let counter = Counter { count: 9, ..Counter::default() };
-        *slot = Slot { location, tag: tag(reason), counter, ..Slot::default() };
+        *slot = Slot { location, tag: tag(reason, NO_NETNS), counter, ..Slot::default() };
     }
     Front { slots }
 }

@@ -47,7 +47,7 @@ pub fn measure(duration: Duration, terminal: Terminal) -> Result<(), Failure> {
     let mut names = HostNames::open(&root);
     let prepared = Prepared::new()?;
     let offsets = names.offsets().unwrap_or(Offsets::NONE);
-    let requested = Requested { offsets, samples: true, ..Requested::default() };
+    let requested = Requested { offsets, netns: true, samples: true, ..Requested::default() };
     let mut probe = prepared.attach(&requested)?;
 
     verbose::to_stderr(&format!("measuring for {duration:?}, while others drop packets"));

@@ -29,9 +29,8 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
     let mut names = HostNames::open(&root);
     let needs = privilege::check()?;
     let offsets = names.offsets().unwrap_or(Offsets::NONE);
-    let probe = Prepared::new().and_then(|prepared| {
-        prepared.attach(&Requested { offsets, samples: true, ..Requested::default() })
-    });
+    let requested = Requested { offsets, netns: true, samples: true, ..Requested::default() };
+    let probe = Prepared::new().and_then(|prepared| prepared.attach(&requested));
     let status = names.status();
     let host = kernel::host(&root);
 
@@ -40,7 +39,7 @@ pub fn examine(terminal: Terminal) -> Result<(), Failure> {
         Section { title: "Privileges", checks: privileges(&needs, &probe, &status) },
         Section {
             title: "Ways to attach to the tracepoint, in order",
-            checks: attach_plan(&probe),
+            checks: attach_plan(&requested, &probe),
         },
         Section { title: "Kernel", checks: kernel_facts(&probe, &status) },
         Section {
@@ -104,7 +103,7 @@ fn privileges(
     needs.iter().map(check).collect()
 }
 
-fn attach_plan(probe: &Result<Probe, AttachError>) -> Vec<DoctorCheck> {
+fn attach_plan(requested: &Requested, probe: &Result<Probe, AttachError>) -> Vec<DoctorCheck> {
     let attempts: &[Attempt] = match probe {
         Ok(probe) => probe.attempts(),
         Err(AttachError::Refused(attempts)) => attempts,
@@ -119,7 +118,7 @@ fn attach_plan(probe: &Result<Probe, AttachError>) -> Vec<DoctorCheck> {
         };
         DoctorCheck::new(mark, format!("{}. {candidate}", index + 1), outcome)
     };
-    let candidates = plan::candidates(true, None, false).into_iter().enumerate().map(check);
+    let candidates = requested.candidates().into_iter().enumerate().map(check);
     let lacks = probe.as_ref().map_or(&[][..], Probe::lacks);
     candidates.chain(lacks.iter().map(lacking)).collect()
 }

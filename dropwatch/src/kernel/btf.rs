@@ -186,13 +186,21 @@ impl<'a> Btf<'a> {
     ///
     /// A kernel has 150,000 types: the kind is looked at before the name is.
     pub fn of_kinds<'b>(&'b self, kinds: &'b [BtfKind]) -> impl Iterator<Item = BtfType<'a>> + 'b {
+        self.numbered(kinds).map(|(_, ty)| ty)
+    }
+
+    /// Types of one of these kinds of this BTF, each with its number.
+    fn numbered<'b>(
+        &'b self,
+        kinds: &'b [BtfKind],
+    ) -> impl Iterator<Item = (u32, BtfType<'a>)> + 'b {
         let is_of_kinds = |start: u32| {
             let info = word(self.types, start as usize + 4).unwrap_or(0) as u32;
             BtfKind::new(kind_of(info)).is_some_and(|kind| kinds.contains(&kind))
         };
         let ids =
             (self.first_id..).zip(&self.starts).filter(move |(_, start)| is_of_kinds(**start));
-        ids.filter_map(|(id, _)| self.get(id))
+        ids.filter_map(|(id, _)| Some((id, self.get(id)?)))
     }
 
     /// Enumerations of this BTF, without those of its base.
@@ -320,10 +328,16 @@ impl<'a> Btf<'a> {
         })
     }
 
+    /// The number of the type by which a program with typed arguments is attached to the tracepoint
+    /// `event`.
+    pub fn tracepoint_type(&self, event: &str) -> Option<u32> {
+        let name = format!("btf_trace_{event}");
+        self.numbered(&[BtfKind::Typedef]).find(|(_, ty)| ty.name == name).map(|(id, _)| id)
+    }
+
     /// The function that a program at the tracepoint `event` is, with its parameters.
     fn tracepoint(&self, event: &str) -> Option<BtfType<'a>> {
-        let name = format!("btf_trace_{event}");
-        let typedef = self.of_kinds(&[BtfKind::Typedef]).find(|ty| ty.name == name)?;
+        let typedef = self.get(self.tracepoint_type(event)?)?;
         let pointer = self.without_qualifiers(typedef.size_or_type)?;
         let function = self.without_qualifiers(pointer.size_or_type)?;
         (pointer.kind == BtfKind::Ptr && function.kind == BtfKind::FuncProto).then_some(function)

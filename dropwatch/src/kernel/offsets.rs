@@ -64,6 +64,10 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
             .tracepoint_arg_to("kfree_skb", "sock")
             .and_then(|index| i32::try_from(index).ok())
             .unwrap_or(NONE),
+        type_kfree_skb: btf
+            .tracepoint_type("kfree_skb")
+            .and_then(|id| i32::try_from(id).ok())
+            .unwrap_or(NONE),
     }
 }
 

@@ -9,7 +9,9 @@ use std::{
 
 use aya::{maps::MapType, sys::is_map_supported};
 use aya_log::EbpfLogger;
-use dropwatch_common::{self as common, count::Front, filter::Filter, mode, offsets::Offsets};
+use dropwatch_common::{
+    self as common, count::Front, filter::Filter, mode, offsets::Offsets, typed,
+};
 use nix::{
     sys::{
         resource::{RLIM_INFINITY, Resource, setrlimit},
@@ -32,7 +34,7 @@ use super::{
     plan::{self, AttachRefusal, Candidate, Grouping, Step},
     programs::{self, Lack, PROGRAMS, Program},
     samples::Samples,
-    sys,
+    sys::{self, Arguments},
 };
 use crate::exit::Failure;
 
@@ -52,6 +54,8 @@ const LOG_DEBUG: u8 = 4;
 pub struct Requested {
     /// The running kernel's, where anything needs them.
     pub offsets: Offsets,
+    /// Count by network namespace.
+    pub netns: bool,
     /// Sample drops in detail.
     pub samples: bool,
     /// Only with reasons, or only without; `None` is what the kernel takes.
@@ -64,11 +68,21 @@ pub struct Requested {
     pub grouping: Grouping,
 }
 
+impl Requested {
+    /// What to try, in order, where this kernel's types allow it.
+    pub fn candidates(&self) -> Vec<Candidate> {
+        let netns = self.netns && typed::tells_namespaces(&self.offsets);
+        let most = Candidate { netns, samples: self.samples, reason: true, log: self.log };
+        plan::candidates(most, self.reasons)
+    }
+}
+
 impl Default for Requested {
     /// Counts alone.
     fn default() -> Self {
         Self {
             offsets: Offsets::NONE,
+            netns: false,
             samples: false,
             reasons: None,
             log: false,
@@ -180,7 +194,7 @@ impl Prepared {
     /// What the kernel said to each of them.
     pub fn attach(self, requested: &Requested) -> Result<Probe, AttachError> {
         let mut attempts = Vec::new();
-        for candidate in plan::candidates(requested.samples, requested.reasons, requested.log) {
+        for candidate in requested.candidates() {
             match self.load(candidate, requested) {
                 Ok(mut probe) => {
                     attempts.push(Attempt { candidate, refusal: None });
@@ -199,11 +213,15 @@ impl Prepared {
         };
         let failed = |error: &LoadError| refused(error.step, &error.cause);
         let loader = self.loader.as_ref().map_err(failed)?;
+        let arguments = match u32::try_from(requested.offsets.type_kfree_skb) {
+            Ok(typedef) if candidate.netns => Arguments::Typed(typedef),
+            _ => Arguments::Raw,
+        };
         let mut linked = self.link(loader, candidate, requested).map_err(|error| failed(&error))?;
         let mut lacks = Vec::new();
         let programs = self.programs.iter().map(|program| (*program, ())).collect();
         let programs = programs::each(programs, &mut lacks, |program, ()| {
-            linked.load(program.name).map_err(|error| failed(&error))
+            linked.load(program.name, arguments).map_err(|error| failed(&error))
         })?;
         let memory = linked.memory();
         let maps = &mut linked.maps;
@@ -226,7 +244,8 @@ impl Prepared {
         let programs = programs::each(programs, &mut lacks, |program, loaded: OwnedFd| {
             let Program { tracepoint, reads_reason, .. } = program;
             let reason = candidate.reason && reads_reason;
-            sys::attach_raw_tracepoint(tracepoint.name, loaded.as_fd())
+            let name = (arguments == Arguments::Raw).then_some(tracepoint.name);
+            sys::attach_tracepoint(name, loaded.as_fd())
                 .map(|link| (loaded, link))
                 .map_err(|error| refused(Step::Attach { tracepoint, reason }, &error))
         })?;
@@ -264,11 +283,15 @@ impl Prepared {
         if candidate.samples {
             mode |= mode::SAMPLES;
         }
+        if candidate.netns {
+            mode |= mode::NETNS;
+        }
         let settings = common::Settings { mode, cpus: self.cpus.end() };
         let level = if candidate.log { LOG_DEBUG } else { LOG_OFF };
         // The smallest size that is allowed, for a ring buffer that no code is left to write to.
         let least = page_size();
         loader.link(LoadSettings {
+            offsets: &requested.offsets,
             globals: HashMap::from([
                 ("SETTINGS", settings.as_bytes()),
                 ("OFFSETS", requested.offsets.as_bytes()),
@@ -298,6 +321,11 @@ impl Probe {
     /// Whether drops carry a reason.
     pub fn has_reason(&self) -> bool {
         self.attempts.last().is_some_and(|attempt| attempt.candidate.reason)
+    }
+
+    /// Whether drops are counted by network namespace.
+    pub fn has_namespaces(&self) -> bool {
+        self.attempts.last().is_some_and(|attempt| attempt.candidate.netns)
     }
 
     /// Whether drops are sampled.

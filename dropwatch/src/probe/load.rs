@@ -11,18 +11,21 @@ use std::{
 };
 
 use aya_obj::{EbpfSectionKind, Object};
+use dropwatch_common::offsets::Offsets;
 use log::{Level, debug, log_enabled};
 
 use super::{
     info,
     maps::Map,
     plan::Step,
-    sys::{self, MapSpec},
-    verifier,
+    sys::{self, Arguments, Code, MapSpec},
+    typed, verifier,
 };
 
 /// What may differ from loading to loading of one object.
 pub(super) struct LoadSettings<'a> {
+    /// Where this kernel has the fields that the programs load through typed pointers.
+    pub(super) offsets: &'a Offsets,
     /// Values of global variables, by name.
     pub(super) globals: HashMap<&'a str, &'a [u8]>,
     /// Entries of maps, by name, instead of what the object says; of a ring buffer, bytes.
@@ -114,22 +117,30 @@ impl Loader {
             .map(|(name, definition)| (name.as_str(), maps[name].fd.as_raw_fd(), definition));
         object.relocate_maps(places, &sections).map_err(LoadError::object)?;
         object.relocate_calls(&sections).map_err(LoadError::object)?;
+        for function in object.functions.values_mut() {
+            function.instructions.iter_mut().for_each(|code| typed::patch(code, settings.offsets));
+        }
 
         Ok(Linked { object, maps })
     }
 }
 
 impl Linked {
-    /// Loads the program of that name.
-    pub(super) fn load(&self, program: &str) -> Result<OwnedFd, LoadError> {
+    /// Loads the program of that name, for arguments of that kind.
+    pub(super) fn load(&self, program: &str, arguments: Arguments) -> Result<OwnedFd, LoadError> {
         let definition = self.object.programs.get(program);
         let definition = definition.ok_or_else(|| LoadError::object("it lacks the program"))?;
         let function = self.object.functions.get(&definition.function_key());
         let function = function.ok_or_else(|| LoadError::object("its program has no code"))?;
-        let code = &function.instructions;
-        sys::load_raw_tracepoint(program, code, &definition.license, &mut []).map_err(|cause| {
+        let code = Code {
+            name: program,
+            arguments,
+            instructions: &function.instructions,
+            license: &definition.license,
+        };
+        sys::load(&code, &mut []).map_err(|cause| {
             if log_enabled!(Level::Debug) {
-                let said = verifier::ask(program, code, &definition.license);
+                let said = verifier::ask(&code);
                 said.iter().for_each(|line| debug!("verifier: {line}"));
             }
             LoadError { step: Step::Load, cause }

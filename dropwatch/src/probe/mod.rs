@@ -18,6 +18,7 @@ pub mod programs;
 mod samples;
 pub mod sums;
 mod sys;
+mod typed;
 mod verifier;
 
 pub use self::{

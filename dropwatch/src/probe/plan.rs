@@ -24,6 +24,8 @@ const GROUP_MEMORY: u64 = 8 << 20;
 /// One way to load and attach the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
+    /// Tell network namespaces apart in the counts, by arguments that have types.
+    pub netns: bool,
     /// Keep some drops in detail.
     pub samples: bool,
     /// Read the drop reason, the tracepoint's third argument.
@@ -34,7 +36,12 @@ pub struct Candidate {
 
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let features = [(self.reason, "reasons"), (self.samples, "samples"), (self.log, "log")];
+        let features = [
+            (self.reason, "reasons"),
+            (self.netns, "namespaces"),
+            (self.samples, "samples"),
+            (self.log, "log"),
+        ];
         let has: Vec<&str> =
             features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect();
         f.write_str(if has.is_empty() { "counts alone" } else { "counts, " })?;
@@ -42,14 +49,17 @@ impl fmt::Display for Candidate {
     }
 }
 
-/// Candidates in the order to try them: whatever shows more comes first. `reasons` leaves only
-/// those with, or without, reasons.
-pub fn candidates(samples: bool, reasons: Option<bool>, log: bool) -> Vec<Candidate> {
+/// Candidates in the order to try them: whatever shows more comes first. `most` has what is asked
+/// for, but for reasons: `reasons` leaves only candidates with, or without, those.
+pub fn candidates(most: Candidate, reasons: Option<bool>) -> Vec<Candidate> {
     let ways = |requested: bool| [true, false].into_iter().filter(move |on| requested || !on);
-    ways(samples)
-        .flat_map(|samples| [true, false].map(|reason| (samples, reason)))
-        .filter(|(_, reason)| reasons.is_none_or(|requested| requested == *reason))
-        .flat_map(|(samples, reason)| ways(log).map(move |log| Candidate { samples, reason, log }))
+    let reason = [true, false].into_iter().filter(move |on| reasons.is_none_or(|only| only == *on));
+    ways(most.samples)
+        .flat_map(|samples| ways(most.netns).map(move |netns| (samples, netns)))
+        .flat_map(|(samples, netns)| reason.clone().map(move |reason| (samples, netns, reason)))
+        .flat_map(|(samples, netns, reason)| {
+            ways(most.log).map(move |log| Candidate { netns, samples, reason, log })
+        })
         .collect()
 }
 
@@ -177,24 +187,28 @@ impl fmt::Display for AttachRefusal {
 mod tests {
     use super::{super::programs::PROGRAMS, *};
 
-    const BARE: Candidate = Candidate { samples: false, reason: false, log: false };
+    const BARE: Candidate = Candidate { netns: false, samples: false, reason: false, log: false };
     const REASON: Candidate = Candidate { reason: true, ..BARE };
 
     #[test]
     fn whatever_shows_more_is_tried_first() {
-        assert_eq!(candidates(false, None, false), [REASON, BARE]);
-        assert_eq!(candidates(false, Some(false), false), [BARE]);
+        assert_eq!(candidates(BARE, None), [REASON, BARE]);
+        assert_eq!(candidates(BARE, Some(false)), [BARE]);
         let samples = Candidate { samples: true, ..BARE };
-        let all = candidates(true, None, false);
+        let all = candidates(samples, None);
         assert_eq!(all, [Candidate { samples: true, ..REASON }, samples, REASON, BARE]);
+        let netns = Candidate { netns: true, ..BARE };
+        let all = candidates(netns, None);
+        assert_eq!(all, [Candidate { netns: true, ..REASON }, netns, REASON, BARE]);
     }
 
     #[test]
     fn a_kernel_without_logging_loses_only_the_logging() {
-        let all = candidates(true, None, true);
-        assert_eq!(all[0], Candidate { samples: true, reason: true, log: true });
-        assert_eq!(all[1], Candidate { log: false, ..all[0] });
-        assert_eq!((all.len(), all.last()), (8, Some(&BARE)));
+        let most = Candidate { netns: true, samples: true, reason: true, log: true };
+        let all = candidates(most, None);
+        assert_eq!(all[0], most);
+        assert_eq!(all[1], Candidate { log: false, ..most });
+        assert_eq!((all.len(), all.last()), (16, Some(&BARE)));
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn count_in(groups: &mut GroupSums, group: (Group, Option<u32>), count: u64) {
 
 #[cfg(test)]
 mod tests {
-    use dropwatch_common::count::{BUSY, tag};
+    use dropwatch_common::count::{busy, tag};
 
     use super::*;
 
@@ -95,8 +95,8 @@ mod tests {
             counter: counter(count),
             ..Slot::default()
         };
-        sums.add_slot(0, &slot(KEY.location, 1, tag(KEY.reason)));
-        sums.add_slot(1, &slot(KEY.location, 2, tag(KEY.reason) | BUSY));
+        sums.add_slot(0, &slot(KEY.location, 1, tag(KEY.reason, KEY.netns)));
+        sums.add_slot(1, &slot(KEY.location, 2, busy(tag(KEY.reason, KEY.netns))));
         sums.add_slot(1, &slot(0x3000, 0, 0));
     }
 

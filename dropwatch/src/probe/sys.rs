@@ -13,7 +13,9 @@ use std::{
     ptr::NonNull,
 };
 
-use aya_obj::generated::{BPF_F_MMAPABLE, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
+use aya_obj::generated::{
+    BPF_F_MMAPABLE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type,
+};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -46,16 +48,40 @@ pub(super) fn create_map(spec: &MapSpec<'_>) -> io::Result<OwnedFd> {
     unsafe { bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attributes) }
 }
 
-/// Loads a program of a raw tracepoint. Its code may name the descriptors of maps. What the verifier
-/// says of it goes into `log`, as text with a zero behind it, if there is room for any.
-pub(super) fn load_raw_tracepoint(
-    program_name: &str,
-    code: &[bpf_insn],
-    license: &CStr,
-    log: &mut [u8],
-) -> io::Result<OwnedFd> {
+/// What the verifier knows of a tracepoint's arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arguments {
+    /// They are numbers.
+    Raw,
+    /// They have the types of that typedef, by its number in the kernel's BTF (Linux 5.5).
+    Typed(u32),
+}
+
+/// A program of a tracepoint, as it is to be loaded.
+#[derive(Clone, Copy)]
+pub(super) struct Code<'a> {
+    pub(super) name: &'a str,
+    pub(super) arguments: Arguments,
+    /// May name the descriptors of maps.
+    pub(super) instructions: &'a [bpf_insn],
+    pub(super) license: &'a CStr,
+}
+
+/// Loads a program. What the verifier says of it goes into `log`, as text with a zero behind it, if
+/// there is room for any.
+pub(super) fn load(program: &Code<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
+    let Code { name: program_name, arguments, instructions: code, license } = *program;
     let mut attributes = no_attributes();
-    attributes.__bindgen_anon_3.prog_type = bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT as u32;
+    let kind = match arguments {
+        Arguments::Raw => bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT,
+        Arguments::Typed(typedef) => {
+            attributes.__bindgen_anon_3.expected_attach_type =
+                bpf_attach_type::BPF_TRACE_RAW_TP as u32;
+            attributes.__bindgen_anon_3.attach_btf_id = typedef;
+            bpf_prog_type::BPF_PROG_TYPE_TRACING
+        }
+    };
+    attributes.__bindgen_anon_3.prog_type = kind as u32;
     attributes.__bindgen_anon_3.insn_cnt = u32::try_from(code.len()).map_err(io::Error::other)?;
     attributes.__bindgen_anon_3.insns = address(code.as_ptr());
     attributes.__bindgen_anon_3.license = address(license.as_ptr());
@@ -71,13 +97,14 @@ pub(super) fn load_raw_tracepoint(
     unsafe { bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes) }
 }
 
-/// Attaches a program, until the descriptor that this returns is closed.
-pub(super) fn attach_raw_tracepoint(
-    tracepoint: &CStr,
+/// Attaches a program, until the descriptor that this returns is closed. One with typed arguments
+/// knows its tracepoint, and takes no name.
+pub(super) fn attach_tracepoint(
+    tracepoint: Option<&CStr>,
     program: BorrowedFd<'_>,
 ) -> io::Result<OwnedFd> {
     let mut attributes = no_attributes();
-    attributes.raw_tracepoint.name = address(tracepoint.as_ptr());
+    attributes.raw_tracepoint.name = tracepoint.map_or(0, |name| address(name.as_ptr()));
     attributes.raw_tracepoint.prog_fd = number(program);
     // SAFETY: the kernel reads the name, which outlives the call.
     unsafe { bpf_fd(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attributes) }

@@ -1,10 +1,6 @@
 //! Why the kernel's verifier refuses a program: it says so itself, when it is asked once more.
 
-use std::ffi::CStr;
-
-use aya_obj::generated::bpf_insn;
-
-use super::sys;
+use super::sys::{self, Code};
 
 /// Room for the verifier's log, bytes: it describes every path that was looked at, and kernels
 /// before 6.4 keep the beginning of a log that is too long, while the end is what matters.
@@ -13,10 +9,10 @@ const ROOM: usize = 8 << 20;
 const LINES: usize = 8;
 
 /// Has the program refused once more, and returns the part of the verifier's log that says why.
-pub(super) fn ask(program: &str, code: &[bpf_insn], license: &CStr) -> Vec<String> {
+pub(super) fn ask(program: &Code<'_>) -> Vec<String> {
     let mut log = vec![0; ROOM];
     // The result is no news: the kernel has refused this program a moment ago.
-    let _refused = sys::load_raw_tracepoint(program, code, license, &mut log);
+    let _refused = sys::load(program, &mut log);
     let text = log.split(|byte| *byte == 0).next().unwrap_or_default();
     essence(&String::from_utf8_lossy(text))
 }
@@ -35,9 +31,10 @@ fn is_statistics(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use aya_obj::generated::bpf_insn;
     use testbed::unproved::unproved;
 
-    use super::*;
+    use super::{super::sys::Arguments, *};
 
     #[test]
     fn the_reason_is_before_the_statistics() {
@@ -62,14 +59,20 @@ mod tests {
             off: 0,
             imm: 0,
         }];
-        match sys::load_raw_tracepoint("refused", &code, c"GPL", &mut []) {
+        let program = Code {
+            name: "refused",
+            arguments: Arguments::Raw,
+            instructions: &code,
+            license: c"GPL",
+        };
+        match sys::load(&program, &mut []) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
                 return unproved("this user may not load programs");
             }
             Err(_) => {}
             Ok(_) => panic!("a program without a result was taken"),
         }
-        let said = ask("refused", &code, c"GPL");
+        let said = ask(&program);
         assert!(said.iter().any(|line| line.contains("R0 !read_ok")), "{said:?}");
     }
 }

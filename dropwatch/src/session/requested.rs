@@ -26,11 +26,7 @@ pub fn requested(
 ) -> Result<Requested, Failure> {
     let grouping = grouping(&attached.by);
     let parts = attached.packets.parts();
-    let samples = attached.samples != Samples::None;
-    let offsets = match samples || parts | grouping.parts != 0 {
-        true => names.offsets(),
-        false => Ok(Offsets::NONE),
-    };
+    let offsets = names.offsets();
     check("the packet filter", parts, &offsets)?;
     check("--by", grouping.parts, &offsets)?;
     if attached.samples == Samples::Packets {
@@ -41,7 +37,8 @@ pub fn requested(
     let filter = filter.map_err(|error| Failure::Usage(error.to_string()))?;
     Ok(Requested {
         offsets: offsets.unwrap_or(Offsets::NONE),
-        samples,
+        netns: true,
+        samples: attached.samples != Samples::None,
         reasons: attached.reasons,
         log: attached.verbose,
         filter: (filter, parts),

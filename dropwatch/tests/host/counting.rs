@@ -9,7 +9,7 @@ use aya::{
 use dropwatch::report::model::Lost;
 use dropwatch_common::{
     Counter, DropKey,
-    count::{Slot, TAKEN},
+    count::{Slot, tag},
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use testbed::{
@@ -121,7 +121,7 @@ fn fill_front_cache(map: &MapData) {
         // SAFETY: within that memory, of which any bytes are valid; nothing is counted meanwhile.
         let slot = unsafe { slots.cast::<Slot>().add(index).as_mut() };
         if slot.key().is_none() {
-            (slot.location, slot.tag) = (index as u64 + 1, TAKEN);
+            (slot.location, slot.tag) = (index as u64 + 1, tag(0, 0));
         }
     }
     // SAFETY: the same memory, which nothing has an address of any more.

@@ -25,9 +25,14 @@ impl Empty {
             off: 0,
             imm: 0,
         });
-        let program = sys::load_raw_tracepoint("empty", &code, c"Dual MIT/GPL", &mut [])
-            .context("cannot load an empty program")?;
-        let link = sys::attach_raw_tracepoint(c"kfree_skb", program.as_fd())
+        let program = sys::Code {
+            name: "empty",
+            arguments: sys::Arguments::Raw,
+            instructions: &code,
+            license: c"Dual MIT/GPL",
+        };
+        let program = sys::load(&program, &mut []).context("cannot load an empty program")?;
+        let link = sys::attach_tracepoint(Some(c"kfree_skb"), program.as_fd())
             .context("cannot attach an empty program")?;
         Ok(Self { _program: program, _link: link })
     }

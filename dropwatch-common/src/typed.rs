@@ -1,0 +1,48 @@
+//! Loads of the kernel's fields through pointers whose types its verifier knows: one instruction
+//! each, where a helper that reads memory is a call.
+//!
+//! Rust cannot emit relocations against the kernel's types for the eBPF target. So the kernel side
+//! has a number in the place of each offset, and the loader writes this kernel's offset there.
+
+use crate::offsets::{NONE, Offsets};
+
+/// The numbers from this one on stand for offsets. Nothing that the program has itself is that large.
+pub const FIRST: u16 = 0x7000;
+
+macro_rules! fields {
+    ($($name:ident = $number:literal: $offset:ident;)*) => {
+        $(pub const $name: u16 = FIRST + $number;)*
+
+        /// All of them.
+        pub const NUMBERS: &[u16] = &[$($name),*];
+
+        /// The offset that such a number stands for, [`NONE`] where this kernel has no such field;
+        /// `None` for another number.
+        pub const fn offset(number: u16, offsets: &Offsets) -> Option<i32> {
+            match number {
+                $($name => Some(offsets.$offset),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+fields! {
+    SKB_DEV = 0: skb_dev;
+    SKB_SK = 1: skb_sk;
+    DEV_NET = 2: dev_net;
+    SOCK_NET = 3: sock_net;
+    NET_OPS = 4: net_ops;
+    NET_INUM = 5: net_inum;
+}
+
+/// Whether this kernel tells enough for a namespace to be proved by such loads.
+pub const fn tells_namespaces(offsets: &Offsets) -> bool {
+    offsets.type_kfree_skb != NONE
+        && offsets.skb_dev != NONE
+        && offsets.dev_net != NONE
+        && offsets.net_ops != NONE
+        && offsets.net_inum != NONE
+        && offsets.task_nsproxy != NONE
+        && offsets.nsproxy_net != NONE
+}
