@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::LazyLock};
 
+use dropwatch_common::NO_NETNS;
+
 use super::{
     knowledge::{NOT_SPECIFIED, function_name},
     rules::{Proof, Rule},
@@ -19,12 +21,26 @@ use crate::report::{
 /// A report, and the host at its begin and end.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
+    /// For its sums: the rows to decide on are in [`Facts::locations`].
     pub report: &'a Report,
+    scope: Scope,
+    locations: &'a [Location],
     before: &'a HostEvidence,
     now: &'a HostEvidence,
     answers: &'a Answers,
     /// The rule that the facts are for: it may look up what it lists, and nothing else.
     rule: &'static Rule,
+}
+
+/// Whose drops a rule decides on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Those of the whole host.
+    Host,
+    /// Those of the namespace with this inode number.
+    Netns(u32),
+    /// Those for which no namespace could be proved.
+    Unknown,
 }
 
 /// The answer to a question, or why there is none. `Err` is the question itself, which nobody has
@@ -37,7 +53,35 @@ static NOT_READ: LazyLock<NetnsEvidence> = LazyLock::new(NetnsEvidence::default)
 
 impl<'a> Facts<'a> {
     pub fn new(report: &'a Report, before: &'a HostEvidence, now: &'a HostEvidence) -> Self {
-        Self { report, before, now, answers: &NOT_ASKED, rule: &Rule::NONE }
+        Self {
+            report,
+            scope: Scope::Host,
+            locations: &report.locations,
+            before,
+            now,
+            answers: &NOT_ASKED,
+            rule: &Rule::NONE,
+        }
+    }
+
+    /// Leaves the facts of `scope` alone, which has these rows.
+    pub fn within(self, scope: Scope, locations: &'a [Location]) -> Self {
+        Self { scope, locations, ..self }
+    }
+
+    /// The rows to decide on.
+    pub fn locations(&self) -> &'a [Location] {
+        self.locations
+    }
+
+    /// Drops of the scope that are not known to be harmless, those in rows that are not shown
+    /// included.
+    pub fn harmful(&self) -> u64 {
+        if self.scope == Scope::Host {
+            return self.report.harmful();
+        }
+        let rows = self.locations.iter().filter(|row| !row.benign);
+        rows.fold(0, |sum: u64, row| sum.saturating_add(row.count))
     }
 
     /// Adds the answers that the host has given so far.
@@ -71,8 +115,8 @@ impl<'a> Facts<'a> {
         self.now.settings.get(name).map(String::as_str)
     }
 
-    /// The namespaces that were looked into, and those that samples name and that were not: they had
-    /// ended, or no way led there.
+    /// The namespaces of the scope that were looked into, and those that samples name and that were not:
+    /// they had ended, or no way led there.
     pub fn namespaces(&self) -> impl Iterator<Item = NetnsFacts<'a>> {
         let (facts, unread) = (*self, self.unread());
         self.looked_into().chain(unread.into_iter().map(move |netns| NetnsFacts {
@@ -85,24 +129,29 @@ impl<'a> Facts<'a> {
 
     fn looked_into(&self) -> impl Iterator<Item = NetnsFacts<'a>> {
         let facts = *self;
-        facts.now.namespaces.iter().map(move |(inum, now)| NetnsFacts {
-            facts,
-            netns: now.netns.as_ref(),
-            now,
-            before: facts.before.namespaces.get(inum).filter(|it| !now.is_another_than(it)),
-        })
+        let numbers = match self.scope {
+            Scope::Host => 0..=u32::MAX,
+            Scope::Netns(inum) => inum..=inum,
+            // No namespace has the number.
+            Scope::Unknown => NO_NETNS..=NO_NETNS,
+        };
+        self.now.namespaces.range(numbers).map(move |(inum, now)| facts.changed(*inum, now))
     }
 
     fn unread(&self) -> Vec<&'a Netns> {
-        let mut unread = Rows(self.report.locations.iter().collect()).namespaces();
+        let mut unread = Rows(self.locations.iter().collect()).namespaces();
         unread.retain(|netns| !self.now.namespaces.contains_key(&netns.inum));
         unread
     }
 
-    /// The namespace with this inode number.
+    /// The namespace with this inode number, be it of the scope or not.
     pub fn namespace(&self, inum: u32) -> Option<NetnsFacts<'a>> {
-        self.namespaces()
-            .find(|namespace| namespace.netns().is_some_and(|netns| netns.inum == inum))
+        Some(self.changed(inum, self.now.namespaces.get(&inum)?))
+    }
+
+    fn changed(&self, inum: u32, now: &'a NetnsEvidence) -> NetnsFacts<'a> {
+        let before = self.before.namespaces.get(&inum).filter(|it| !now.is_another_than(it));
+        NetnsFacts { facts: *self, netns: now.netns.as_ref(), now, before }
     }
 
     /// Returns what a command has to start with to run in `netns`, which samples name: `ip netns exec
@@ -210,7 +259,7 @@ impl<'a> Facts<'a> {
             };
             here && why && !row.benign
         };
-        Rows(self.report.locations.iter().filter(matching).collect())
+        Rows(self.locations.iter().filter(matching).collect())
     }
 
     /// Returns [`Facts::rows`], and the rows at `functions` whose reason is `NOT_SPECIFIED`, since

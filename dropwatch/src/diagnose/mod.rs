@@ -4,6 +4,7 @@
 //! Findings are decided by rules, pure functions from [`Facts`](facts::Facts), each with its
 //! evidence.
 
+mod apart;
 pub mod facts;
 pub mod knowledge;
 mod multicast;

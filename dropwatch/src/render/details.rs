@@ -11,14 +11,19 @@
 use std::net::IpAddr;
 
 use super::{
-    clean,
+    clean, words,
     wrap::{columns, wrap, wrap_pieces},
 };
 use crate::report::{
     cgroup::unit,
     facts::{Details, Fact, Field, Owner, Pattern},
     flow::Flow,
+    model::Location,
+    namespaces::{NamespaceDrops, SampledFlow},
 };
+
+/// Most namespaces that are shown of a row; the others are summed.
+const NAMESPACES: usize = 5;
 
 /// Longest name shown of a namespace, an interface or a process, characters.
 const NAME: usize = 40;
@@ -26,16 +31,100 @@ const NAME: usize = 40;
 /// Share from which on a fact is shown without its share.
 const NEARLY_ALL: f64 = 0.95;
 
-/// The lines that describe `details`, without indentation, `room` columns wide.
-///
-/// `path` is the columns that callers are to fit; nothing where a drawn tree of call paths makes them
-/// superfluous.
-pub(super) fn lines(details: &Details, room: usize, path: Option<usize>) -> Vec<String> {
+/// The lines under a row, without indentation, `room` columns wide: whose its drops are, and what samples
+/// show of them. `width` is the columns that callers are to fit.
+pub(super) fn lines(row: &Location, room: usize, width: usize) -> Vec<String> {
+    // A drawn tree of call paths makes the callers superfluous.
+    let path = row.stacks.is_empty().then_some(width);
+    match (row.namespaces.as_slice(), &row.details) {
+        ([], None) => Vec::new(),
+        ([], Some(details)) => of_samples(details, room, path),
+        ([_], None) => namespaces(&row.namespaces, room),
+        ([netns], Some(details)) => of_samples(&of_one(details, netns), room, path),
+        (all, details) => {
+            let mut lines = namespaces(all, room);
+            let callers = details.as_ref().and_then(|details| details.path.as_ref());
+            if let (Some(callers), Some(width)) = (callers, path) {
+                lines.extend(wrap(&callers_line(callers, width), room));
+            }
+            lines
+        }
+    }
+}
+
+/// The lines that describe `details`, with the callers if `path` asks for them.
+fn of_samples(details: &Details, room: usize, path: Option<usize>) -> Vec<String> {
     let mut lines = wrap_pieces(facts(details), room);
     if let (Some(callers), Some(width)) = (&details.path, path) {
         lines.extend(wrap(&callers_line(callers, width), room));
     }
     lines
+}
+
+/// What the lines under a row describe, where its drops are counted by namespace and are all of one:
+/// what is said of interface, flow and path is of the same packets.
+fn of_one(details: &Details, netns: &NamespaceDrops) -> Details {
+    let Some(SampledFlow { interface, flow, path, share, .. }) = netns.flows.first() else {
+        return details.clone();
+    };
+    let fact = |share| move |is| Fact { is, share };
+    Details {
+        interface: interface.clone().map(|is| Fact { is, share: *share }),
+        flow: flow.clone().map(|flow| Pattern { share: *share, ..flow }),
+        path: path.clone().map(fact(1.0)),
+        ..details.clone()
+    }
+}
+
+/// The lines that give each of the largest namespaces of a row its count, without indentation.
+fn namespaces(all: &[NamespaceDrops], width: usize) -> Vec<String> {
+    let (shown, rest) = all.split_at(all.len().min(NAMESPACES));
+    let digits = all.first().map_or(0, |it| it.count.to_string().len());
+    let line = |it: &NamespaceDrops| {
+        let mut pieces = vec![("", format!("{:>digits$}  {}", it.count, named(it)))];
+        pieces.extend(it.flows.first().map(flow_of).unwrap_or_default());
+        wrap_pieces(pieces, width)
+    };
+    let mut lines: Vec<String> = shown.iter().flat_map(line).collect();
+    if !rest.is_empty() {
+        let sum = rest.iter().fold(0, |sum: u64, it| sum.saturating_add(it.count));
+        let more = words::count(rest.len() as u64, "more namespace");
+        lines.push(format!("{sum:>digits$}  in {more}"));
+    }
+    lines
+}
+
+fn named(netns: &NamespaceDrops) -> String {
+    match (&netns.name, netns.inum) {
+        (Some(name), _) => label(name),
+        (None, Some(inum)) => format!("netns {inum}"),
+        (None, None) => "netns unknown".to_owned(),
+    }
+}
+
+/// ` · eth0 · udp 10.0.0.1:* → 10.0.0.2:53  (54% of 31 samples)`
+fn flow_of(of: &SampledFlow) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    if let Some(interface) = &of.interface {
+        let number = format!("ifindex {}", interface.index);
+        pieces.push((" · ", interface.name.as_deref().map_or(number, label)));
+    }
+    if let Some(pattern) = of.flow.as_ref().filter(|pattern| !is_blank(pattern)) {
+        let (from, to) = flow(pattern);
+        pieces.push((" · ", from));
+        pieces.extend(to.map(|to| (" ", to)));
+    }
+    pieces.push(("  ", samples(of.samples, Some(of.share).filter(|share| *share < NEARLY_ALL))));
+    pieces
+}
+
+/// `(64 samples)`, and of which part of them something is said.
+fn samples(samples: u64, share: Option<f64>) -> String {
+    let samples = words::count(samples, "sample");
+    match share {
+        Some(share) => format!("({samples}, {})", percent(share)),
+        None => format!("({samples})"),
+    }
 }
 
 /// A piece of a line, with what separates it from the piece before it.

@@ -153,11 +153,8 @@ impl Text {
     fn details(&self, row: &Location, indent: usize) -> Vec<String> {
         let width = self.medium().width().saturating_sub(indent);
         let details = row.details.as_ref();
-        let path = row.stacks.is_empty().then_some(width);
-        let room = self.medium().room(indent);
-        let facts = details.map(|details| details::lines(details, room, path));
         let tree = tree::lines(&row.stacks, details, width);
-        let lines = facts.unwrap_or_default().into_iter().chain(tree);
+        let lines = details::lines(row, self.medium().room(indent), width).into_iter().chain(tree);
         lines.map(|line| format!("{:indent$}{}", "", paint(WEAK, line))).collect()
     }
 

@@ -1,18 +1,20 @@
 //! Turns each snapshot into the report of the interval that it ends.
 
-use std::{cmp::Reverse, time::Duration};
+use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
-use dropwatch_common::DropKey;
+use dropwatch_common::{DropKey, NO_NETNS};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
     address::Address,
     delta::Delta,
     details::{self, Device, SamplesByKey},
+    facts::{Details, Fact},
     flow::Flow,
     groups,
     model::{End, Host, Location, Other, Report, Sampled, Start, groups::Groups},
     names::Names,
+    namespaces::{self, NamespaceDrops},
     number::{rate, seconds, share, to_microsecond},
     options::Options,
     place::{Place, Reason, Symbol},
@@ -99,16 +101,15 @@ impl Reporter {
         delta.apply(&mut self.seen);
         let interval = snapshot.since_attach.saturating_sub(self.until);
         self.until = self.until.max(snapshot.since_attach);
-        let selected: Vec<_> = delta
-            .drops
-            .iter()
-            .filter(|(key, _)| self.selects(**key, names))
-            .map(|(key, count)| (*key, *count))
-            .collect();
+        let mut selected = by_place(&delta.drops);
+        selected.retain(|key, _| self.selects(*key, names));
+        let totals = totals(&self.seen.drops, &selected);
         let (unknown_location, undecided) = self.options.unlocated(&delta.lost);
         let undecided = undecided.saturating_add(delta.undecided);
-        let drops =
-            selected.iter().fold(unknown_location, |sum: u64, (_, n)| sum.saturating_add(*n));
+        let drops = selected
+            .values()
+            .flatten()
+            .fold(unknown_location, |sum: u64, (_, n)| sum.saturating_add(*n));
         self.reports += 1;
         self.drops = self.drops.saturating_add(drops);
         self.undecided = self.undecided.saturating_add(undecided);
@@ -118,12 +119,17 @@ impl Reporter {
         let (mut devices, mut to_link) = (Vec::new(), Vec::new());
         let mut locations: Vec<Location> = selected
             .into_iter()
-            .map(|(key, count)| {
-                let row = self.location(key, count, drops, interval, names);
+            .map(|(key, parts)| {
+                let count = parts.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count));
+                let total = totals.get(&key).copied().unwrap_or(count);
+                let row = self.location(key, (count, total), drops, interval, names);
                 devices.push((row.place.clone(), samples.devices(key)));
                 let row = self.detailed(row, key, &mut samples, names);
                 to_link.push((row.place.clone(), samples.to_link(key)));
-                row
+                match self.options.namespaces {
+                    true => self.divided(row, key, &parts, interval, &mut samples, names),
+                    false => row,
+                }
             })
             .collect();
         let benign = locations.iter().filter(|row| row.benign);
@@ -213,6 +219,16 @@ impl Reporter {
             || keys.selects(names.symbol(key.location).as_ref(), names.reason(key.reason).as_ref())
     }
 
+    /// Numbers of the namespaces that have dropped something since the last report.
+    pub fn namespaces_since<'a>(
+        &'a self,
+        counters: &'a DropCounters,
+    ) -> impl Iterator<Item = u32> + 'a {
+        let seen = |key| self.seen.drops.get(key).copied().unwrap_or(0);
+        let lossy = counters.drops.iter().filter(move |(key, count)| **count > seen(key));
+        lossy.map(|(key, _)| key.netns).filter(|netns| *netns != NO_NETNS)
+    }
+
     /// Drops reported so far.
     pub fn drops(&self) -> u64 {
         self.drops
@@ -243,7 +259,7 @@ impl Reporter {
     fn location(
         &self,
         key: DropKey,
-        count: u64,
+        (count, total): (u64, u64),
         drops: u64,
         interval: Duration,
         names: &mut dyn Names,
@@ -251,7 +267,6 @@ impl Reporter {
         let symbol = names.symbol(key.location);
         let reason = names.reason(key.reason);
         let benign = (self.benign)(symbol.as_ref(), reason.as_ref());
-        let total = self.seen.drops.get(&key).copied().unwrap_or(count);
         Location {
             place: Place::new(symbol, reason),
             address: self.address(key.location),
@@ -263,7 +278,36 @@ impl Reporter {
             new: total == count,
             details: None,
             stacks: Vec::new(),
+            namespaces: Vec::new(),
         }
+    }
+
+    /// `row` with its `parts`, drops by the number of their namespace.
+    fn divided(
+        &self,
+        row: Location,
+        key: DropKey,
+        parts: &[(u32, u64)],
+        interval: Duration,
+        samples: &mut SamplesByKey<'_>,
+        names: &mut dyn Names,
+    ) -> Location {
+        let part = |&(inum, count): &(u32, u64)| {
+            let key = key.within(inum);
+            let netns = (inum != NO_NETNS).then(|| details::netns(inum, names));
+            let total = self.seen.drops.get(&key).copied().unwrap_or(count);
+            NamespaceDrops {
+                flows: samples.flows_within(key, names),
+                details: samples.details_within(key, names).map(Box::new),
+                ..NamespaceDrops::new(netns, count, total, row.count, interval)
+            }
+        };
+        let mut namespaces: Vec<NamespaceDrops> = parts.iter().map(part).collect();
+        namespaces::sort(&mut namespaces);
+        let most = namespaces.first();
+        let most = most.and_then(|it| Some(Fact { is: it.netns()?, share: it.share }));
+        let details = row.details.map(|details| Details { netns: most, ..details });
+        Location { details, namespaces, ..row }
     }
 
     fn groups(
@@ -301,6 +345,31 @@ impl Reporter {
     fn address(&self, raw: u64) -> Address {
         if self.options.addresses { Address::Public(raw) } else { Address::Withheld(raw) }
     }
+}
+
+/// Drops of each place and reason, by the number of their namespace.
+fn by_place(drops: &HashMap<DropKey, u64>) -> HashMap<DropKey, Vec<(u32, u64)>> {
+    let mut places: HashMap<DropKey, Vec<(u32, u64)>> = HashMap::new();
+    for (key, count) in drops {
+        places.entry(key.everywhere()).or_default().push((key.netns, *count));
+    }
+    places
+}
+
+/// Drops of each of the places so far, in all namespaces.
+fn totals(
+    seen: &HashMap<DropKey, u64>,
+    places: &HashMap<DropKey, Vec<(u32, u64)>>,
+) -> HashMap<DropKey, u64> {
+    let mut totals = HashMap::with_capacity(places.len());
+    for (key, count) in seen {
+        let place = key.everywhere();
+        if places.contains_key(&place) {
+            let sum: &mut u64 = totals.entry(place).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+    }
+    totals
 }
 
 /// The order of rows whose counts are equal.

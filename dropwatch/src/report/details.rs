@@ -20,6 +20,7 @@ use super::{
     },
     flow::Flow,
     names::Names,
+    namespaces::SampledFlow,
     number::share,
     path::{before_location, informative},
     pattern::pattern,
@@ -29,6 +30,9 @@ use super::{
 
 /// Most samples of one location and reason that a report looks at.
 pub const MAX_SAMPLES: usize = 256;
+
+/// Most flows that a report lists of one namespace's drops at a location.
+pub const FLOWS: usize = 3;
 
 /// Most call paths that a report lists under a location.
 pub const MAX_PATHS: usize = 32;
@@ -53,70 +57,53 @@ pub struct Device {
 
 /// The samples of an interval by location and reason, and the names that were asked for already.
 pub struct SamplesByKey<'a> {
+    /// Of all namespaces.
     by_key: HashMap<DropKey, Vec<&'a Sample>>,
+    /// Of each one; those of none that is proved, too.
+    by_netns: HashMap<DropKey, Vec<&'a Sample>>,
     symbols: HashMap<u64, Option<Symbol>>,
-    /// Those that details were asked for, and how many of their samples went to a group of the link.
-    to_link: HashMap<DropKey, u64>,
 }
 
 impl<'a> SamplesByKey<'a> {
     pub fn new(samples: &'a [Sample]) -> Self {
-        let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
-        for sample in samples {
-            by_key.entry(sample.key).or_default().push(sample);
-        }
-        for samples in by_key.values_mut() {
-            samples.sort_by_key(|sample| (Reverse(sample.weight), sample.time, sample.cpu));
-            samples.truncate(MAX_SAMPLES);
-        }
-        Self { by_key, symbols: HashMap::new(), to_link: HashMap::new() }
+        let by_key = heaviest(samples, |sample| sample.key.everywhere());
+        let by_netns = heaviest(samples, |sample| sample.key);
+        Self { by_key, by_netns, symbols: HashMap::new() }
     }
 
-    /// What the samples of `key` have in common; `None` if there are none.
+    /// What the samples of `key` have in common, in all namespaces; `None` if there are none.
     pub fn details(&mut self, key: DropKey, names: &mut dyn Names) -> Option<Details> {
         let samples = self.by_key.get(&key)?;
-        let (symbols, weight) = (&mut self.symbols, weigh(samples));
-        let mut callers = Weights::default();
-        let (mut namespaces, mut devices) = (Weights::default(), Weights::default());
-        let (mut sent, mut tracked, mut cpus) =
-            (Weights::default(), Weights::default(), Weights::default());
-        let (mut protocols, mut flows) = (Weights::default(), BTreeMap::new());
-        let mut to_link = 0;
-        for sample in samples {
-            namespaces.add(sample.netns, sample.weight);
-            cpus.add(Some(sample.cpu), sample.weight);
-            devices.add(sample.netns.zip(sample.ifindex), sample.weight);
-            sent.add(sample.outgoing, sample.weight);
-            tracked.add(sample.conntrack, sample.weight);
-            callers.add(short_path(sample, symbols, names), sample.weight);
-            let flow = Flow::of(sample);
-            protocols.add(flow.as_ref().and_then(|flow| flow.protocol.clone()), sample.weight);
-            if let Some(flow) = flow {
-                to_link += u64::from(flow.dst.is_some_and(is_of_link));
-                let sum: &mut u64 = flows.entry(flow).or_default();
-                *sum = sum.saturating_add(sample.weight);
-            }
+        Some(in_common(samples, &mut self.symbols, names))
+    }
+
+    /// What the samples of `key` have in common that are of its namespace.
+    pub fn details_within(&mut self, key: DropKey, names: &mut dyn Names) -> Option<Details> {
+        let samples = self.by_netns.get(&key)?;
+        Some(in_common(samples, &mut self.symbols, names))
+    }
+
+    /// What the sampled packets of `key` were that are of its namespace, at most [`FLOWS`].
+    pub fn flows_within(&mut self, key: DropKey, names: &mut dyn Names) -> Vec<SampledFlow> {
+        let Some(samples) = self.by_netns.get(&key) else { return Vec::new() };
+        let total = weigh(samples);
+        let mut rest = samples.clone();
+        let mut flows = Vec::new();
+        while flows.len() < FLOWS && !rest.is_empty() {
+            let flow;
+            (flow, rest) = heaviest_flow(rest, total, &mut self.symbols, names);
+            flows.push(flow);
         }
-        self.to_link.insert(key, to_link);
-        Some(Details {
-            samples: samples.len() as u64,
-            weight,
-            netns: namespaces.most(|inum| netns(inum, names)),
-            interface: devices.most(|(inum, index)| interface(inum, index, names)),
-            direction: sent.most(|outgoing| Direction { outgoing }),
-            protocol: protocols.most(|name| ProtocolName { name: name.into_owned() }),
-            flow: pattern(&flows, weight),
-            path: callers.most(|callers| Callers { callers }),
-            conntrack: tracked.most(|entry| FlowTracked { entry }),
-            owner: owners(samples, names).most(|owner| owner),
-            cpu: cpus.most(|cpu| Cpu { cpu }),
-        })
+        flows
     }
 
     /// How many samples of `key` went to a multicast group of the link, among those that its
-    /// [`Details`] are made of; none before these.
+    /// [`Details`] are made of.
     pub fn to_link(&self, key: DropKey) -> u64 {
-        self.to_link.get(&key).copied().unwrap_or(0)
+        let samples = self.by_key.get(&key).into_iter().flatten();
+        let went =
+            samples.filter(|it| Flow::of(it).and_then(|flow| flow.dst).is_some_and(is_of_link));
+        went.count() as u64
     }
 
     /// Every device that samples of `key` name.
@@ -170,6 +157,112 @@ fn is_of_link(address: IpAddr) -> bool {
         IpAddr::V4(address) => address.octets()[..3] == [224, 0, 0],
         IpAddr::V6(address) => address.segments()[0] == 0xff02,
     }
+}
+
+/// What samples have in common.
+fn in_common(
+    samples: &[&Sample],
+    symbols: &mut HashMap<u64, Option<Symbol>>,
+    names: &mut dyn Names,
+) -> Details {
+    let weight = weigh(samples);
+    let mut callers = Weights::default();
+    let (mut namespaces, mut devices) = (Weights::default(), Weights::default());
+    let (mut sent, mut tracked, mut cpus) =
+        (Weights::default(), Weights::default(), Weights::default());
+    let (mut protocols, mut flows) = (Weights::default(), BTreeMap::new());
+    for sample in samples {
+        namespaces.add(sample.netns, sample.weight);
+        cpus.add(Some(sample.cpu), sample.weight);
+        devices.add(sample.netns.zip(sample.ifindex), sample.weight);
+        sent.add(sample.outgoing, sample.weight);
+        tracked.add(sample.conntrack, sample.weight);
+        callers.add(short_path(sample, symbols, names), sample.weight);
+        let flow = Flow::of(sample);
+        protocols.add(flow.as_ref().and_then(|flow| flow.protocol.clone()), sample.weight);
+        if let Some(flow) = flow {
+            let sum: &mut u64 = flows.entry(flow).or_default();
+            *sum = sum.saturating_add(sample.weight);
+        }
+    }
+    Details {
+        samples: samples.len() as u64,
+        weight,
+        netns: namespaces.most(|inum| netns(inum, names)),
+        interface: devices.most(|(inum, index)| interface(inum, index, names)),
+        direction: sent.most(|outgoing| Direction { outgoing }),
+        protocol: protocols.most(|name| ProtocolName { name: name.into_owned() }),
+        flow: pattern(&flows, weight),
+        path: callers.most(|callers| Callers { callers }),
+        conntrack: tracked.most(|entry| FlowTracked { entry }),
+        owner: owners(samples, names).most(|owner| owner),
+        cpu: cpus.most(|cpu| Cpu { cpu }),
+    }
+}
+
+/// Those of the samples that came by the interface that most came by, and are of their pattern; and
+/// the others.
+fn heaviest_flow<'a>(
+    samples: Vec<&'a Sample>,
+    total: u64,
+    symbols: &mut HashMap<u64, Option<Symbol>>,
+    names: &mut dyn Names,
+) -> (SampledFlow, Vec<&'a Sample>) {
+    let device = |sample: &Sample| sample.netns.zip(sample.ifindex);
+    let mut devices: BTreeMap<Option<(u32, u32)>, u64> = BTreeMap::new();
+    for sample in &samples {
+        let sum = devices.entry(device(sample)).or_default();
+        *sum = sum.saturating_add(sample.weight);
+    }
+    let most = devices.iter().max_by_key(|(device, weight)| (**weight, Reverse(**device)));
+    let by = most.and_then(|(device, _)| *device);
+    let (mut of_it, mut rest): (Vec<_>, Vec<_>) =
+        samples.into_iter().partition(|sample| device(sample) == by);
+    let mut flows = BTreeMap::new();
+    for sample in &of_it {
+        if let Some(flow) = Flow::of(sample) {
+            let sum: &mut u64 = flows.entry(flow).or_default();
+            *sum = sum.saturating_add(sample.weight);
+        }
+    }
+    let mut pattern = pattern(&flows, weigh(&of_it));
+    if let Some(pattern) = &mut pattern {
+        let others;
+        (of_it, others) = of_it
+            .into_iter()
+            .partition(|sample| Flow::of(sample).is_some_and(|flow| pattern.covers(&flow)));
+        rest.extend(others);
+        // Of the packets that this is about.
+        pattern.share = 1.0;
+    }
+    let mut callers = Weights::default();
+    for sample in &of_it {
+        callers.add(short_path(sample, symbols, names), sample.weight);
+    }
+    let flow = SampledFlow {
+        interface: by.map(|(inum, index)| interface(inum, index, names)),
+        flow: pattern,
+        path: callers.most(|callers| Callers { callers }).map(|fact| fact.is),
+        share: share(weigh(&of_it), total),
+        samples: of_it.len() as u64,
+    };
+    (flow, rest)
+}
+
+/// The heaviest samples of each key, at most [`MAX_SAMPLES`].
+fn heaviest(
+    samples: &[Sample],
+    key: impl Fn(&Sample) -> DropKey,
+) -> HashMap<DropKey, Vec<&Sample>> {
+    let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
+    for sample in samples {
+        by_key.entry(key(sample)).or_default().push(sample);
+    }
+    for samples in by_key.values_mut() {
+        samples.sort_by_key(|sample| (Reverse(sample.weight), sample.time, sample.cpu));
+        samples.truncate(MAX_SAMPLES);
+    }
+    by_key
 }
 
 fn weigh(samples: &[&Sample]) -> u64 {

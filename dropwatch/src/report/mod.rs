@@ -22,6 +22,7 @@ mod hex;
 pub mod keys;
 pub mod model;
 mod names;
+pub mod namespaces;
 pub mod near;
 pub mod number;
 pub mod options;

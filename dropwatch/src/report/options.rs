@@ -11,6 +11,8 @@ pub struct Options {
     pub stacks: bool,
     /// Rows to report; the others are as if they had not been counted.
     pub keys: Keys,
+    /// The kernel side counts by network namespace.
+    pub namespaces: bool,
     /// The kernel side counts some packets only.
     pub packets_filtered: bool,
     /// What to count by, besides locations.

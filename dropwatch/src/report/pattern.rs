@@ -95,6 +95,15 @@ pub fn pattern(flows: &BTreeMap<Flow, u64>, total: u64) -> Option<Pattern> {
     plain.map(|(plain, _)| plain)
 }
 
+impl Pattern {
+    /// Whether a flow is one of those that it stands for.
+    pub fn covers(&self, flow: &Flow) -> bool {
+        let mut flow = flow.clone();
+        self.varies.iter().for_each(|field| field.clear(&mut flow));
+        flow == self.flow
+    }
+}
+
 impl Flow {
     /// Whether an address or a port is left.
     fn has_end(&self) -> bool {

@@ -104,7 +104,7 @@ impl Sample {
         let begins = usize::from(network);
         Some(Self {
             time,
-            key: DropKey::new(key.location, key.reason),
+            key,
             weight: weight.max(1),
             netns: (netns != 0).then_some(netns),
             ifindex: (has(flag::DEVICE) && ifindex != 0).then_some(ifindex),

@@ -7,6 +7,7 @@ use std::{cmp::Reverse, collections::HashMap};
 
 use super::{
     model::{Line, Location, Report},
+    namespaces,
     number::share,
     place::Place,
 };
@@ -108,6 +109,7 @@ fn merge(into: &mut Location, row: &Location, drops: u64) {
     // together.
     into.details = None;
     into.stacks.clear();
+    namespaces::merge(&mut into.namespaces, &row.namespaces, into.count);
 }
 
 /// Adds `rows` to `other`; returns how many they are, and the sum of their drops.

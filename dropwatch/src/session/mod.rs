@@ -120,7 +120,7 @@ impl Session {
         let set = move |index, inum| later.set(index, inum);
         let host = kernel::host(&root);
         let awaited = Awaited::new(root, &packets, &netns, set, selected.clone());
-        let names_places = by.iter().any(|by| by.names_places());
+        let names_places = probe.has_namespaces() || by.iter().any(|by| by.names_places());
         let capabilities = match reported.findings {
             true => privilege::FOR_FINDINGS,
             false if probe.has_samples() || names_places || !awaited.is_empty() => {
@@ -129,6 +129,7 @@ impl Session {
             false => &[],
         };
         let options = Options {
+            namespaces: probe.has_namespaces(),
             addresses: reported.addresses,
             stacks: reported.stacks,
             keys,
@@ -261,8 +262,9 @@ impl Session {
         counters.lost.pcap = not_captured;
         // Read right after the counters: a drop in between shows in one of them alone.
         if let Some(evidence) = &mut self.evidence {
-            let sampled = samples.iter().filter_map(|sample| sample.netns).collect();
-            evidence.read(self.names.namespaces(), &sampled);
+            let mut lossy: BTreeSet<u32> = samples.iter().filter_map(|it| it.netns).collect();
+            lossy.extend(self.reporter.namespaces_since(&counters));
+            evidence.read(self.names.namespaces(), &lossy);
         }
         let snapshot = Snapshot { since_attach, wall, counters };
         let intervals = self.pace.advance(since_attach);

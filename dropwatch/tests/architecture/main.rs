@@ -50,15 +50,16 @@ const DROPWATCH: Arrows = &[
     ("supervise", "exit notify privilege report settings verbose"),
 ];
 
-const COMMON: Arrows = &[];
+const COMMON: Arrows = &[("typed", "offsets")];
 
 const EBPF: Arrows = &[
-    ("count", "maps sample"),
+    ("count", "maps sample typed"),
     ("filter", "packet skb"),
     ("group", "count maps packet skb"),
     ("main", "count filter group"),
     ("packet", "skb"),
     ("sample", "count maps skb"),
+    ("typed", "skb"),
 ];
 
 const MANUAL: Arrows = &[("main", "completions name page")];

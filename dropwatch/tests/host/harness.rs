@@ -149,6 +149,10 @@ impl Recording {
             assert_eq!(report.seq, seq);
             let rows: u64 = report.locations.iter().map(|location| location.count).sum();
             assert_eq!(rows + report.other.count, report.drops, "rows of report {seq}");
+            for row in report.locations.iter().filter(|row| !row.namespaces.is_empty()) {
+                let parts: u64 = row.namespaces.iter().map(|netns| netns.count).sum();
+                assert_eq!(parts, row.count, "namespaces of {:?}", row.place);
+            }
             let (unknown, lost) = (report.other.unknown_location, report.lost.unknown_location());
             match report.filter_undecided {
                 None => assert_eq!(unknown, lost),

@@ -30,6 +30,7 @@ mod input;
 mod lifecycle;
 mod metrics;
 mod names;
+mod namespaces;
 mod nat;
 mod noise;
 mod output;

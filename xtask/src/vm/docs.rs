@@ -10,7 +10,7 @@ use crate::project::Project;
 const PAGE: &str = "docs/kernels.md";
 
 /// What the groups of tests prove, in the order of the page.
-const GROUPS: [(&str, &str); 30] = [
+const GROUPS: [(&str, &str); 31] = [
     ("counting", "floods, nested floods and closed ports, to the packet"),
     ("nat", "a full conntrack table, against conntrack's own counter"),
     (
@@ -26,6 +26,10 @@ const GROUPS: [(&str, &str); 30] = [
     ("selecting", "filters and groups, exact in a flood"),
     ("asked", "names in filters: refused where they are nothing's, counted once they are there"),
     ("conntrack", "`dropwatch conntrack` against `conntrack -L` and `conntrack -S`"),
+    (
+        "namespaces",
+        "every drop in the namespace that it was in, also where several drop at one place",
+    ),
     ("names", "names of namespaces, interfaces and processes"),
     ("candidates", "every way to attach counts the same"),
     ("reasons", "drop reasons named right, or null where there are none"),

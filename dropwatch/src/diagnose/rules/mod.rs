@@ -44,7 +44,7 @@ mod unhandled;
 use std::{cmp::Reverse, collections::BTreeSet, mem};
 
 use self::draft::{Draft, quote};
-use super::{facts::Facts, typed::keep_typed};
+use super::{apart::Apart, facts::Facts, typed::keep_typed};
 use crate::report::{
     evidence::{HostEvidence, WatchList},
     finding::{Finding, Severity},
@@ -250,7 +250,8 @@ pub fn findings(
     now: &HostEvidence,
     answer: Answerer<'_>,
 ) -> Vec<Finding> {
-    let mut findings = decide(RULES, &Facts::new(report, before, now), answer);
+    let apart = Apart::new(report, now.namespaces.keys().copied());
+    let mut findings = decide(RULES, &Facts::new(report, before, now), &apart, answer);
     findings.iter_mut().for_each(keep_typed);
     findings.sort_by_key(|finding| {
         (finding.severity, Reverse(finding.explains.map_or(0, |explains| explains.drops)))
@@ -260,19 +261,32 @@ pub fn findings(
 
 /// What `rules` find, in their order. Each that asks decides anew, with all that was answered; what is
 /// still open after the last round is not found.
-fn decide(rules: &[&'static Rule], facts: &Facts<'_>, answer: Answerer<'_>) -> Vec<Finding> {
+fn decide(
+    rules: &[&'static Rule],
+    facts: &Facts<'_>,
+    apart: &Apart,
+    answer: Answerer<'_>,
+) -> Vec<Finding> {
     let mut answers = Answers::default();
-    let mut found: Vec<Vec<Finding>> = rules.iter().map(|_| Vec::new()).collect();
-    let mut undecided: Vec<usize> = (0..rules.len()).collect();
+    // A rule that asks for losses of the whole host is about it.
+    let scopes = |rule: &&'static Rule| {
+        let rule = *rule;
+        apart.scopes(!rule.host_losses.is_empty()).map(move |(scope, rows)| (rule, scope, rows))
+    };
+    let looks: Vec<_> = rules.iter().flat_map(scopes).collect();
+    let mut found: Vec<Vec<Finding>> = looks.iter().map(|_| Vec::new()).collect();
+    let mut undecided: Vec<usize> = (0..looks.len()).collect();
     for round in 0..=ROUNDS {
         let mut asks = BTreeSet::new();
         let facts = facts.with(&answers);
         for index in mem::take(&mut undecided) {
-            let (Some(rule), Some(found)) = (rules.get(index), found.get_mut(index)) else {
+            let (Some(&(rule, scope, rows)), Some(found)) =
+                (looks.get(index), found.get_mut(index))
+            else {
                 continue;
             };
             let open;
-            (*found, open) = rule.decide(&facts.of(rule));
+            (*found, open) = rule.decide(&facts.of(rule).within(scope, rows));
             if !open.is_empty() {
                 undecided.push(index);
             }
@@ -291,7 +305,7 @@ fn decide(rules: &[&'static Rule], facts: &Facts<'_>, answer: Answerer<'_>) -> V
 /// Whether so many drops are more than what is usual on a healthy host.
 fn matters(drops: u64, facts: &Facts<'_>) -> bool {
     // What no drop event shows is part of no report's drops, and what is harmless hides nothing.
-    let all = facts.report.harmful().max(drops);
+    let all = facts.harmful().max(drops);
     drops >= LEAST_DROPS && share(drops, all) >= LEAST_SHARE
 }
 
@@ -305,6 +319,8 @@ fn by_rate(drops: u64, facts: &Facts<'_>) -> Severity {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
     use crate::{
         diagnose::knowledge,
@@ -369,7 +385,8 @@ mod tests {
         let report = testing::TestHost::new().report();
         let (before, now) = (HostEvidence::default(), HostEvidence::default());
         let facts = Facts::new(&report, &before, &now);
-        decide(rules, &facts, answer).into_iter().map(|finding| finding.title).collect()
+        let apart = Apart::new(facts.report, iter::empty());
+        decide(rules, &facts, &apart, answer).into_iter().map(|finding| finding.title).collect()
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 
 /// Rows of the report for the reasons of any queueing discipline.
 fn dropped<'a>(facts: &Facts<'a>) -> Rows<'a> {
-    let by_subsystem = facts.report.locations.iter().filter(|row| {
+    let by_subsystem = facts.locations().iter().filter(|row| {
         row.place.subsystem.as_deref() == Some("QDISC")
             && !row.place.reason.as_deref().is_some_and(|reason| REASONS.contains(&reason))
     });

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::super::facts::Facts;
+use super::super::{apart::Apart, facts::Facts};
 use crate::report::{
     conntrack::{ConntrackStats, ConntrackTable},
     evidence::{HostEvidence, Link, Listener, NetnsEvidence},
@@ -67,6 +67,7 @@ impl TestHost {
             new: false,
             details: Some(details),
             stacks: Vec::new(),
+            namespaces: Vec::new(),
         });
         self
     }
@@ -214,8 +215,9 @@ impl TestHost {
         let (before, now) = (self.before.clone(), self.now.clone());
         let answers = self.answers.clone();
         let report = self.report();
+        let apart = Apart::new(&report, now.namespaces.keys().copied());
         let facts = Facts::new(&report, &before, &now);
-        let findings = super::decide(&[rule], &facts, &mut |asks, known| {
+        let findings = super::decide(&[rule], &facts, &apart, &mut |asks, known| {
             for ask in asks {
                 let answer = answers.iter().find(|(question, _)| *question == ask.question);
                 let answer = answer.filter(|_| ask.netns == GW).map(|(_, answer)| *answer);

@@ -41,11 +41,10 @@ pub(super) fn lines(
     let rate =
         if row.rate == 0.0 { "none now".to_owned() } else { PerSecond(row.rate).to_string() };
     page.text(&format!("{rate}, {} since the view began", row.total));
-    if let Some(details) = &row.last.details {
-        page.head("Who (samples)");
-        for line in details::lines(details, room, row.last.stacks.is_empty().then_some(room)) {
-            page.line(line);
-        }
+    let who = details::lines(&row.last, room, room);
+    if !who.is_empty() {
+        page.head(if row.last.namespaces.is_empty() { "Who (samples)" } else { "Who" });
+        who.into_iter().for_each(|line| page.line(line));
     }
     page.paths(&row.last);
     for finding in about(&row.last, &state.findings) {

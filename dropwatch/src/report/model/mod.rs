@@ -21,6 +21,7 @@ use super::{
     finding::Finding,
     flow::Flow,
     hex,
+    namespaces::NamespaceDrops,
     number::is_zero,
     timestamp,
 };
@@ -159,7 +160,7 @@ impl Report {
 }
 
 /// Drops at one call site, for one reason.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Location {
     #[serde(flatten)]
     pub place: Place,
@@ -183,6 +184,10 @@ pub struct Location {
     /// Sampled call paths, the heaviest first; only where they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stacks: Vec<CallPath>,
+    /// The drops by network namespace, the largest first; empty where the kernel side cannot tell
+    /// them apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<NamespaceDrops>,
 }
 
 /// One sampled drop. What could not be proved of it is `None`.

@@ -1,0 +1,86 @@
+//! The drops of a row by network namespace: exact, with what samples show of each.
+
+use std::{cmp::Reverse, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    facts::{Callers, Details, Interface, Netns, Pattern},
+    number::{rate, share},
+};
+
+/// The drops of a row that one network namespace has.
+///
+/// Of all namespaces of a row: `sum(count) == count` of the row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NamespaceDrops {
+    /// As this host calls it; null where nobody there does.
+    pub name: Option<String>,
+    /// Inode number, as `/proc/PID/ns/net` shows it; null for the drops of which no namespace could be
+    /// proved.
+    pub inum: Option<u32>,
+    pub count: u64,
+    /// Drops per second.
+    pub rate: f64,
+    /// Part of the row's drops, as [`share`] rounds it.
+    pub share: f64,
+    /// Its drops at this place since the run began.
+    pub total: u64,
+    /// What its sampled packets were, the heaviest first; at most [`FLOWS`](super::details::FLOWS).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<SampledFlow>,
+    /// What its samples have in common, for rules.
+    #[serde(skip)]
+    pub details: Option<Box<Details>>,
+}
+
+/// Sampled packets of one namespace that came by one interface and are of one pattern.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SampledFlow {
+    pub interface: Option<Interface>,
+    /// Null where their flows are not known.
+    pub flow: Option<Pattern>,
+    /// The path of most of them.
+    pub path: Option<Callers>,
+    /// Part of the namespace's sampled weight, 0 to 1.
+    pub share: f64,
+    pub samples: u64,
+}
+
+impl NamespaceDrops {
+    /// Drops of a namespace, of the `all` that the row has in an interval.
+    pub fn new(netns: Option<Netns>, count: u64, total: u64, all: u64, interval: Duration) -> Self {
+        let (name, inum) = netns.map_or((None, None), |netns| (netns.name, Some(netns.inum)));
+        let (rate, share) = (rate(count, interval), share(count, all));
+        Self { name, inum, count, rate, share, total, flows: Vec::new(), details: None }
+    }
+
+    /// `None` for the drops of which no namespace could be proved.
+    pub fn netns(&self) -> Option<Netns> {
+        Some(Netns { name: self.name.clone(), inum: self.inum? })
+    }
+}
+
+/// The largest first; what is unknown after what is known, and equals by number.
+pub fn sort(namespaces: &mut [NamespaceDrops]) {
+    namespaces.sort_by_key(|it| (Reverse(it.count), it.inum.is_none(), it.inum));
+}
+
+/// Adds the namespaces of a row to those of another, of `all` drops together.
+pub fn merge(into: &mut Vec<NamespaceDrops>, more: &[NamespaceDrops], all: u64) {
+    for it in more {
+        match into.iter_mut().find(|known| known.inum == it.inum) {
+            Some(known) => {
+                known.count = known.count.saturating_add(it.count);
+                known.total = known.total.saturating_add(it.total);
+                known.rate += it.rate;
+                // What holds for the samples of each need not hold for those of both.
+                known.flows.clear();
+                known.details = None;
+            }
+            None => into.push(it.clone()),
+        }
+    }
+    into.iter_mut().for_each(|it| it.share = share(it.count, all));
+    sort(into);
+}
