@@ -109,7 +109,14 @@ fn missed(ctx: RawTracePointContext, front: *mut Front, mut netns: u32) {
         }
         schedule(counter, count)
     };
-    match count::miss(&Maps { ctx, front }, location, tag(reason, netns), weight) {
+    let maps = Maps { ctx, front };
+    let mut counted = count::miss(&maps, location, tag(reason, netns), weight);
+    if netns != NO_NETNS && matches!(counted, Err(Lost::MapFull)) {
+        // No room for another namespace: the place has its count all the same.
+        netns = NO_NETNS;
+        counted = count::miss(&maps, location, tag(reason, netns), weight);
+    }
+    match counted {
         Ok(0) => {}
         Ok(weight) => sample::take(ctx, &DropKey { location, reason, netns }, weight),
         Err(cause) => lost(cause),

@@ -9,11 +9,12 @@ use dropwatch_common::Counter;
 
 use super::programs::Tracepoint;
 
-/// Most entries that the counter map gets: more call sites than any kernel has.
-const MOST_KEYS: u32 = 16_384;
+/// Most entries that the counter map gets: more call sites than any kernel has, and some for each of
+/// many namespaces.
+const MOST_KEYS: u32 = 32_768;
 /// Fewest, so that a host with very many CPUs still sees every location of a busy day.
 const FEWEST_KEYS: u32 = 1_024;
-/// Memory for the per-CPU values of the counter map, bytes: what 64 CPUs need for [`MOST_KEYS`].
+/// Memory for the per-CPU values of the counter map, bytes: what 32 CPUs need for [`MOST_KEYS`].
 const VALUE_MEMORY: u64 = 32 << 20;
 
 /// Most groups counted: past them drops are still counted, as "other".
@@ -215,7 +216,8 @@ mod tests {
     fn the_map_shrinks_as_cpus_multiply() {
         assert_eq!(map_entries(0), MOST_KEYS);
         assert_eq!(map_entries(2), MOST_KEYS);
-        assert_eq!(map_entries(64), MOST_KEYS);
+        assert_eq!(map_entries(32), MOST_KEYS);
+        assert_eq!(map_entries(64), 16_384);
         assert_eq!(map_entries(256), 4_096);
         assert_eq!(map_entries(8_192), FEWEST_KEYS);
     }

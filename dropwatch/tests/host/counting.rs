@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, num::NonZero, process::Stdio, thread, time::Duration};
 
 use aya::{
-    maps::{Map, MapData, PerCpuHashMap, PerCpuValues},
+    maps::{Map, MapData, MapError, PerCpuHashMap, PerCpuValues},
     util::nr_cpus,
 };
 use dropwatch::report::model::Lost;
@@ -88,7 +88,19 @@ fn doctor_tells_what_counting_costs() {
 }
 
 /// The map behind the front caches, its keys and values as bytes.
-type CounterMap = PerCpuHashMap<MapData, [u8; size_of::<DropKey>()], [u8; size_of::<Counter>()]>;
+pub(crate) type CounterMap =
+    PerCpuHashMap<MapData, [u8; size_of::<DropKey>()], [u8; size_of::<Counter>()]>;
+
+/// Puts an entry into the map, unless it is there or there is no room.
+pub(crate) fn insert(
+    map: &mut CounterMap,
+    key: DropKey,
+    values: PerCpuValues<[u8; size_of::<Counter>()]>,
+) -> Result<(), MapError> {
+    // `BPF_NOEXIST` (include/uapi/linux/bpf.h).
+    let key: [u8; size_of::<DropKey>()] = zerocopy::transmute!(key);
+    map.insert(key, values, 1)
+}
 
 /// On a host with more places than the front cache has room for, the others count in the hash map.
 #[test]
@@ -111,7 +123,7 @@ fn a_full_front_cache_leaves_the_map() {
 }
 
 /// Claims every free slot for a key of its own, at which nothing drops.
-fn fill_front_cache(map: &MapData) {
+pub(crate) fn fill_front_cache(map: &MapData) {
     let length = map.info().unwrap().value_size() as usize;
     let (protection, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
     let size = NonZero::new(length).unwrap();
@@ -144,8 +156,7 @@ fn every_cpu_of_every_key_is_added_up() {
     let counters: Vec<_> = counters.map(|counter| zerocopy::transmute!(counter)).collect();
     for number in 0..KEYS {
         let values = PerCpuValues::try_from(counters.clone()).unwrap();
-        let key: [u8; size_of::<DropKey>()] = zerocopy::transmute!(DropKey::new(FIRST + number, 2));
-        drops.insert(key, values, 0).unwrap();
+        insert(&mut drops, DropKey::new(FIRST + number, 2), values).unwrap();
     }
     let recording = run.stop();
     let mut counted = BTreeMap::<u64, u64>::new();
