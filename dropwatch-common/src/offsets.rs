@@ -39,6 +39,7 @@ pub struct Offsets {
     /// `net.ns.ops`
     pub net_ops: i32,
     pub task_nsproxy: i32,
+    pub task_real_parent: i32,
     pub nsproxy_net: i32,
     /// `sock.__sk_common.skc_net`
     pub sock_net: i32,
@@ -81,6 +82,7 @@ impl Offsets {
         net_inum: NONE,
         net_ops: NONE,
         task_nsproxy: NONE,
+        task_real_parent: NONE,
         nsproxy_net: NONE,
         sock_net: NONE,
         sock_state: NONE,
@@ -92,4 +94,4 @@ impl Offsets {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 28 * 4 && align_of::<Offsets>() == 4);
+const _: () = assert!(size_of::<Offsets>() == 29 * 4 && align_of::<Offsets>() == 4);

@@ -92,19 +92,21 @@ fn sampled(ctx: RawTracePointContext, front: *mut Front, netns: u32) {
 }
 
 /// Counts a drop that the first look does not find, and takes a sample of it if one is due.
+///
+/// The settings are read anew for each question: verifiers of 5.10 forget that a word is a constant
+/// where it is kept on the stack across a call, and would look at code that is not to be run.
 #[inline(never)]
 fn missed(ctx: RawTracePointContext, front: *mut Front, mut netns: u32) {
     let ctx = &ctx;
-    let mode = mode();
-    if mode & mode::NETNS != 0 && netns == NO_NETNS && typed::learn() {
+    if mode() & mode::NETNS != 0 && netns == NO_NETNS && typed::learn() {
         netns = typed::netns(ctx);
     }
-    let (location, reason) = (location(ctx), reason(ctx, mode));
+    let (location, reason) = (location(ctx), reason(ctx, mode()));
     let weight = |counter, count| {
         if count == 1 {
             debug!(ctx, "first drop at {:x}, reason {}", location, reason);
         }
-        if mode & mode::SAMPLES == 0 || !is_due(counter, count) {
+        if mode() & mode::SAMPLES == 0 || !is_due(counter, count) {
             return 0;
         }
         schedule(counter, count)

@@ -160,15 +160,18 @@ fn vlan(skb: u64) -> Option<u16> {
     if present { Some(tag) } else { None }
 }
 
-/// The operations that every network namespace has, as the current task's namespace shows them.
+/// The operations that every network namespace has, as the current task's namespace shows them; or that
+/// of its parent, where it is about to end and has left its own (`exit_task_namespaces()`).
 #[inline(always)]
 pub fn own_ops() -> u64 {
     // SAFETY: takes no argument, touches no memory.
     let task = unsafe { bpf_get_current_task() };
-    field(task, offset!(task_nsproxy))
-        .and_then(|nsproxy| field(nsproxy, offset!(nsproxy_net)))
-        .and_then(|net| field(net, offset!(net_ops)))
-        .unwrap_or(0)
+    let mut nsproxy: u64 = field(task, offset!(task_nsproxy)).unwrap_or(0);
+    if nsproxy == 0 {
+        let parent = field(task, offset!(task_real_parent)).unwrap_or(0);
+        nsproxy = field(parent, offset!(task_nsproxy)).unwrap_or(0);
+    }
+    field(nsproxy, offset!(nsproxy_net)).and_then(|net| field(net, offset!(net_ops))).unwrap_or(0)
 }
 
 /// The inode number of a network namespace, if the pointer leads to one, else 0: `net->ns.ops` is

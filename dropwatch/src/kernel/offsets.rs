@@ -53,6 +53,7 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         net_inum: of(net, "ns.inum"),
         net_ops: of(net, "ns.ops"),
         task_nsproxy: of(task, "nsproxy"),
+        task_real_parent: of(task, "real_parent"),
         nsproxy_net: of(nsproxy, "net_ns"),
         sock_net: of(sock, "__sk_common.skc_net.net"),
         sock_state: of(sock, "__sk_common.skc_state"),

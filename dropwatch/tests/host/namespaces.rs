@@ -140,7 +140,7 @@ fn namespaces_of_a_row_are_listed_with_their_counts() {
     let output = replay.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     for (cause, count) in [(&few, 7), (&many, 12)] {
-        let beginning = format!("{count}  {} · ", cause.netns().name());
+        let beginning = format!("{count}  {} ", cause.netns().name());
         let found = text.lines().any(|line| line.trim_start().starts_with(&beginning));
         assert!(found, "no line of {beginning:?} in {text}");
     }
