@@ -11,7 +11,7 @@ use super::{HostRoot, clean, lines::for_each_line};
 use crate::report::cgroup::unit;
 
 /// Most processes looked at in one pass.
-const MAX_PROCESSES: usize = 64 << 10;
+pub(super) const MAX_PROCESSES: usize = 64 << 10;
 /// Most bytes read of `/proc/PID/cgroup`, and of a line there: a path ends at `PATH_MAX`, and
 /// version 1 has a dozen hierarchies.
 const MAX_CGROUP: u64 = 64 << 10;

@@ -71,7 +71,9 @@ impl Namespaces {
     /// anywhere, until it breaks. Some come several times. Returns whether all could be looked at.
     fn each_kept(&self, mut found: impl FnMut(u32) -> ControlFlow<()>) -> bool {
         let mut seen = HashSet::new();
-        for pid in processes::pids(&self.root) {
+        let pids = processes::pids(&self.root);
+        let all = pids.len() < processes::MAX_PROCESSES;
+        for pid in pids {
             let lives = match of_process(&self.root, &pid.to_string()) {
                 Ok(lives) => Some(lives),
                 // Some hardened kernels hide those of PID 1 even from root.
@@ -91,11 +93,16 @@ impl Namespaces {
             if seen.len() > MAX_MOUNT_NAMESPACES {
                 return false;
             }
-            if is_new && self.each_mounted(pid, &mut found).is_break() {
-                return true;
+            if !is_new {
+                continue;
+            }
+            match self.each_mounted(pid, &mut found) {
+                Ok(flow) if flow.is_break() => return true,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return false,
+                Ok(_) | Err(_) => {} // the process is gone
             }
         }
-        true
+        all
     }
 
     /// Whether the process `pid` is in dropwatch's own namespace, as far as everyone may know: each
@@ -114,10 +121,8 @@ impl Namespaces {
         &self,
         pid: u32,
         found: &mut impl FnMut(u32) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
-        let Ok(file) = self.root.open(format!("proc/{pid}/mountinfo")) else {
-            return ControlFlow::Continue(());
-        };
+    ) -> io::Result<ControlFlow<()>> {
+        let file = self.root.open(format!("proc/{pid}/mountinfo"))?;
         let mut flow = ControlFlow::Continue(());
         let each = |line: &[u8]| {
             let root = line.split(|byte| *byte == b' ').nth(3);
@@ -127,8 +132,8 @@ impl Namespaces {
                 flow = found(inum);
             }
         };
-        let _unreadable = for_each_line(file.take(MAX_MOUNTS), MAX_LINE, each);
-        flow
+        for_each_line(file.take(MAX_MOUNTS), MAX_LINE, each)?;
+        Ok(flow)
     }
 }
 
