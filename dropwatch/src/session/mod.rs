@@ -120,7 +120,7 @@ impl Session {
         let set = move |index, inum| later.set(index, inum);
         let host = kernel::host(&root);
         let awaited = Awaited::new(root, &packets, &netns, set, selected.clone());
-        let names_places = probe.has_namespaces() || by.iter().any(|by| by.names_places());
+        let names_places = by.iter().any(|by| by.names_places());
         let capabilities = match reported.findings {
             true => privilege::FOR_FINDINGS,
             false if probe.has_samples() || names_places || !awaited.is_empty() => {
