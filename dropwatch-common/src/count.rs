@@ -8,14 +8,14 @@
 //! **Interruptions.** A drop in process context can be interrupted by a softirq that drops on the
 //! same CPU, and before Linux 6.0 the program then runs within itself. The inner run ends before the
 //! outer one goes on. So plain words are enough to keep both apart: a slot whose counter is being
-//! changed has [`BUSY`] in its tag, and a slot that is being claimed says so in a word of its own.
-//! Whoever finds either set counts elsewhere, at last in the map, where the kernel and an atomic addition keep order. The steps are
-//! a trait, so that a test (`tests/nesting.rs`) runs this very code with an interruption between any
-//! two of them.
+//! changed has the [`busy`] tag, and a slot that is being claimed says so in a word of its own. Whoever
+//! finds either counts elsewhere, at last in the map, where the kernel and an atomic addition keep
+//! order. The steps are a trait, so that a test (`tests/nesting.rs`) runs this very code with an
+//! interruption between any two of them.
 //!
-//! **Readers.** The location and the reason of a slot are written once, and [`TAKEN`] makes the
-//! word of the reason never zero: a reader that sees both sees the key, in whatever order they come
-//! to it.
+//! **Readers.** The location of a slot is written once, and so is its tag, of reason and namespace, but
+//! for being busy and not: neither is ever zero then, so a reader that sees both sees the key, in
+//! whatever order they come to it.
 
 use crate::{Counter, DropKey, Lost};
 
@@ -118,7 +118,7 @@ pub trait Steps {
 pub enum Hit {
     /// Counted, and that was all.
     Counted,
-    /// Counted. The slot stays [`BUSY`] until [`release`].
+    /// Counted. The slot stays [`busy`] until [`release`].
     Held,
     /// Not counted yet: [`miss`] does.
     Missed,
