@@ -16,6 +16,7 @@ use super::{
         End, Host, Line, Location, Other, RanCommand, Report, SCHEMA_VERSION, Sampled, Start,
         groups::{GroupRow, Groups},
     },
+    namespaces::{NamespaceDrops, SampledFlow},
     snapshot::Lost,
 };
 
@@ -77,6 +78,8 @@ pub enum Contradiction {
     LocationSum { sum: u64, drops: u64 },
     #[error("the sum of locations and other overflows")]
     LocationSumOverflows,
+    #[error("namespaces of a location do not sum to its {count} drops")]
+    NamespaceSum { count: u64 },
     #[error("seq and intervals count from 1")]
     CountsFromZero,
     #[error("other counts {count} drops, {unknown} of unknown location, where lost has {lost}")]
@@ -324,7 +327,47 @@ fn check_location(row: &Location) -> Result<(), Contradiction> {
     }
     row.details.as_ref().map_or(Ok(()), check_details)?;
     check_length("call paths of a location", row.stacks.len())?;
-    row.stacks.iter().try_for_each(check_path)
+    row.stacks.iter().try_for_each(check_path)?;
+    check_namespaces(row)
+}
+
+/// Where there are none, the kernel did not tell them apart.
+fn check_namespaces(row: &Location) -> Result<(), Contradiction> {
+    let counts = row.namespaces.iter().map(|it| it.count);
+    let sum = counts.into_iter().try_fold(0_u64, |sum, count| sum.checked_add(count));
+    if !row.namespaces.is_empty() && sum != Some(row.count) {
+        return Err(Contradiction::NamespaceSum { count: row.count });
+    }
+    row.namespaces.iter().try_for_each(check_namespace)
+}
+
+/// Takes it apart field by field, so that a new field does not compile before it is bounded here.
+fn check_namespace(netns: &NamespaceDrops) -> Result<(), Contradiction> {
+    let NamespaceDrops { name, inum: _, count, rate, share, total, flows, details: _ } = netns;
+    name.as_deref().map_or(Ok(()), check_text)?;
+    check_number("rate", *rate, MAX_RATE)?;
+    check_number("share", *share, 1.0)?;
+    if *count == 0 || total < count {
+        return Err(Contradiction::LocationCount { count: *count, total: *total });
+    }
+    check_length("flows of a namespace", flows.len())?;
+    for SampledFlow { interface, flow, path, share, samples } in flows {
+        if *samples == 0 {
+            return Err(Contradiction::Weight { samples: 0, weight: 0 });
+        }
+        check_number("share", *share, 1.0)?;
+        let interface = interface.as_ref().and_then(|interface| interface.name.as_deref());
+        interface.map_or(Ok(()), check_text)?;
+        if let Some(path) = path {
+            check_length("callers of a namespace", path.callers.len())?;
+            path.callers.iter().flatten().try_for_each(|text| check_text(text))?;
+        }
+        if let Some(pattern) = flow {
+            check_number("share", pattern.share, 1.0)?;
+            check_flow(&pattern.flow)?;
+        }
+    }
+    Ok(())
 }
 
 fn check_details(details: &Details) -> Result<(), Contradiction> {

@@ -177,6 +177,39 @@ fn numbers_that_contradict_each_other_are_refused() {
     }
 }
 
+#[test]
+fn namespaces_are_the_drops_of_their_location() {
+    let mut lines: Vec<Value> =
+        recording().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |inum: Option<u32>, count: u64| json!({"name": null, "inum": inum, "count": count, "rate": 1.0, "share": 0.5, "total": count});
+    let mut replayed = |namespaces: Value| {
+        lines[1]["locations"][0]["namespaces"] = namespaces;
+        let recording: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let (shown, result) =
+            again(recording.as_bytes(), Format::Text, &Format::Text.view(None, false));
+        result.map(|()| shown).map_err(|error| error.to_string())
+    };
+    let shown = replayed(json!([of(Some(7), 6), of(None, 4)])).unwrap();
+    assert!(shown.contains("6  netns 7") && shown.contains("4  netns unknown"), "{shown}");
+    let sum = "line 2 contradicts itself: namespaces of a location do not sum to its 10 drops";
+    for namespaces in [
+        json!([of(Some(7), 6)]),
+        json!([of(Some(7), 6), of(Some(8), 5)]),
+        json!([of(Some(7), u64::MAX), of(Some(8), 11)]),
+    ] {
+        assert_eq!(replayed(namespaces).unwrap_err(), sum);
+    }
+    let mut named = of(Some(7), 10);
+    named["name"] = json!("n".repeat(5000));
+    let long = "line 2 contradicts itself: a text of 5000 bytes, where 4096 is the most";
+    assert_eq!(replayed(json!([named])).unwrap_err(), long);
+    let mut sampled = of(Some(7), 10);
+    let flow = json!({"interface": null, "flow": null, "path": null, "share": 2.0, "samples": 1});
+    sampled["flows"] = json!([flow]);
+    let share = "line 2 contradicts itself: share is 2";
+    assert_eq!(replayed(json!([sampled])).unwrap_err(), share);
+}
+
 /// Of a run that is complete; what came before its end line is rendered.
 #[test]
 fn an_end_line_has_the_sums_of_its_reports() {

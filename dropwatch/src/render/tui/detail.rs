@@ -127,13 +127,17 @@ impl DetailPage {
     }
 }
 
-/// Findings about a row: about drops at its location for its reason, and of its namespace or of none.
+/// Findings about a row: about drops at its location for its reason, and of one of its namespaces or of
+/// none.
 fn about<'a>(row: &Location, findings: &'a [Finding]) -> Vec<&'a Finding> {
-    let here = row.details.as_ref().and_then(|details| details.netns.as_ref());
-    let inum = here.map(|fact| fact.is.inum);
+    let sampled = row.details.as_ref().and_then(|details| details.netns.as_ref());
+    let sampled = sampled.map(|fact| fact.is.inum);
+    let is_here = |inum: u32| {
+        sampled == Some(inum) || row.namespaces.iter().any(|netns| netns.inum == Some(inum))
+    };
     let near = |finding: &&Finding| {
         finding.places.contains(&row.place)
-            && finding.netns.as_ref().is_none_or(|netns| Some(netns.inum) == inum)
+            && finding.netns.as_ref().is_none_or(|netns| is_here(netns.inum))
     };
     findings.iter().filter(near).collect()
 }

@@ -1,6 +1,6 @@
 //! Search over the rows of the live view: as it is typed, and from match to match.
 
-use super::state::{Identity, TopRow};
+use super::state::{Identity, TopRow, namespaces_of};
 use crate::{render::words::location, report::shell::is_hidden};
 
 /// Longest text that is searched for, characters.
@@ -42,10 +42,9 @@ impl Search {
         let selected = self.text.to_lowercase();
         let has = |name: &str| name.to_lowercase().contains(&selected);
         let details = row.last.details.as_ref();
-        let netns = details.and_then(|it| it.netns.as_ref()?.is.name.as_deref());
         let interface = details.and_then(|it| it.interface.as_ref()?.is.name.as_deref());
         !selected.is_empty()
-            && (has(&location(&row.last)) || [netns, interface].into_iter().flatten().any(has))
+            && (has(&location(&row.last)) || namespaces_of(row).chain(interface).any(has))
     }
 
     /// Index of the match nearest to `now` among `rows`, which begin anew at their end: at `now` or

@@ -273,7 +273,8 @@ impl TopState {
 
     fn selects(&self, row: &TopRow) -> bool {
         let netns = self.netns.as_deref();
-        (self.benign || !row.last.benign) && (netns.is_none() || netns_of(row) == netns)
+        (self.benign || !row.last.benign)
+            && (netns.is_none() || namespaces_of(row).any(|name| Some(name) == netns))
     }
 
     /// Acts on a key.
@@ -406,7 +407,7 @@ impl TopState {
 
     /// All, then each one that rows name, then all again.
     fn next_netns(&mut self) {
-        let names: BTreeSet<&str> = self.rows.iter().filter_map(netns_of).collect();
+        let names: BTreeSet<&str> = self.rows.iter().flat_map(namespaces_of).collect();
         let next = match self.netns.as_deref() {
             None => names.first(),
             Some(now) => names.iter().find(|name| **name > now),
@@ -415,7 +416,11 @@ impl TopState {
     }
 }
 
-/// The network namespace of most of a row's sampled drops.
-fn netns_of(row: &TopRow) -> Option<&str> {
-    row.last.details.as_ref()?.netns.as_ref()?.is.name.as_deref()
+/// The network namespaces that a row's drops are in: each of them, where they are counted, else that of
+/// most of the sampled ones.
+pub(super) fn namespaces_of(row: &TopRow) -> impl Iterator<Item = &str> {
+    let counted = row.last.namespaces.iter().filter_map(|netns| netns.name.as_deref());
+    let sampled = row.last.details.as_ref().filter(|_| row.last.namespaces.is_empty());
+    let sampled = sampled.and_then(|details| details.netns.as_ref()?.is.name.as_deref());
+    counted.chain(sampled)
 }
