@@ -21,6 +21,9 @@ const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
 
 /// A table is full from here on: entries come and go while the numbers are read.
 const FULL: f64 = 0.99;
+/// What is left at least, as part of the limit, of a table that was full within the interval: most
+/// entries live longer than that.
+const NEARLY: f64 = 0.8;
 /// Entries in one state that are worth a word about how long they are kept.
 const MUCH: f64 = 0.3;
 /// What is proposed for states that wait for nothing any more, seconds.
@@ -47,8 +50,18 @@ pub(super) fn refused(namespace: &NetnsFacts<'_>) -> u64 {
     let Some((before, now)) = namespace.conntrack() else { return 0 };
     let full = is_full(before)
         || is_full(now)
-        || namespace.conntrack_delta(ConntrackCounter::EarlyDrop) > 0;
+        || namespace.conntrack_delta(ConntrackCounter::EarlyDrop) > 0
+        || was_full(namespace, now);
     if full { namespace.conntrack_delta(ConntrackCounter::Drop) } else { 0 }
+}
+
+/// Whether the table was full within the interval, although it is at neither end: the load has ended,
+/// and entries have expired since. A packet whose entry collides is counted in `insert_failed`, too
+/// (`nf_ct_resolve_clash()`, net/netfilter/nf_conntrack_core.c), one that found the table full is not.
+fn was_full(namespace: &NetnsFacts<'_>, now: &ConntrackStats) -> bool {
+    let collided = [ConntrackCounter::InsertFailed, ConntrackCounter::ClashResolve];
+    now.limit.is_some_and(|limit| limit > 0 && now.entries as f64 >= limit as f64 * NEARLY)
+        && collided.iter().all(|counter| namespace.conntrack_delta(*counter) == 0)
 }
 
 /// Rows of the report at the place where netfilter's hooks say no.
@@ -191,6 +204,28 @@ mod tests {
             .row(drops, "nf_hook_slow", "NETFILTER_DROP")
             .conntrack(before, now)
             .run(&RULE)
+    }
+
+    #[test]
+    fn a_table_that_was_full_between_two_readings_refused_packets() {
+        let stats = |entries, drop, collided| {
+            let mut stats =
+                ConntrackStats { entries, limit: Some(1000), ..ConntrackStats::default() };
+            stats.counters.add(ConntrackCounter::Drop, drop);
+            stats.counters.add(ConntrackCounter::InsertFailed, collided);
+            stats
+        };
+        let found = |entries, collided| {
+            let host = TestHost::new()
+                .row(450, "nf_hook_slow", "NETFILTER_DROP")
+                .conntrack(stats(0, 0, 0), stats(entries, 450, collided));
+            let rules = [&RULE, &super::super::conntrack_insert::RULE];
+            let found = rules.into_iter().flat_map(|rule| host.clone().run(rule));
+            found.map(|finding| finding.rule).collect::<Vec<_>>()
+        };
+        assert_eq!(found(949, 0), ["conntrack_table_full"]);
+        assert_eq!(found(949, 450), ["conntrack_insert_failed"]);
+        assert_eq!(found(20, 0), ["conntrack_insert_failed"]);
     }
 
     #[test]
