@@ -3,8 +3,8 @@
 //! At the limit the kernel looks for an entry to give up (`early_drop`), and if it finds none it
 //! counts `drop` and refuses the packet (`__nf_conntrack_alloc`, net/netfilter/nf_conntrack_core.c).
 //! The hook that refuses is the same one that runs iptables rules, so no call path distinguishes them:
-//! the counter and the table do. `drop` counts collisions, too; so the table must be seen full, or
-//! entries must have been given up, which happens only when it is.
+//! the counter and the table do. `drop` counts collisions, too; so the table must be seen full, or nearly
+//! so where none has collided, or entries must have been given up, which happens only when it is full.
 
 use super::{Draft, Facts, Makes, Rule};
 use crate::{
