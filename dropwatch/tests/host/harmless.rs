@@ -11,7 +11,7 @@ use std::{
 use dropwatch::report::model::Location;
 use testbed::{link::veth, machine::longer, netns::Netns, unproved::unproved};
 
-use crate::harness::{Recording, Run, has_reasons};
+use crate::harness::{Recording, Run, function, has_reasons};
 
 /// Messages that nobody reads, in each socket: less than any receive buffer holds, and more than
 /// Unix sockets of the host's own programs leave behind.
@@ -24,10 +24,6 @@ const ENDS: [&str; 6] =
 
 fn rows(recording: &Recording) -> impl Iterator<Item = &Location> {
     recording.reports.iter().flat_map(|report| &report.locations)
-}
-
-fn function(row: &Location) -> &str {
-    row.place.symbol.as_deref().unwrap_or_default()
 }
 
 fn leave_unread(receiver: &UdpSocket) {
