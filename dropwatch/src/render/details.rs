@@ -67,11 +67,10 @@ fn of_one(details: &Details, netns: &NamespaceDrops) -> Details {
     let Some(SampledFlow { interface, flow, path, share, .. }) = netns.flows.first() else {
         return details.clone();
     };
-    let fact = |share| move |is| Fact { is, share };
     Details {
         interface: interface.clone().map(|is| Fact { is, share: *share }),
         flow: flow.clone().map(|flow| Pattern { share: *share, ..flow }),
-        path: path.clone().map(fact(1.0)),
+        path: path.clone().map(|is| Fact { is, share: 1.0 }),
         ..details.clone()
     }
 }
@@ -102,7 +101,7 @@ fn named(netns: &NamespaceDrops) -> String {
     }
 }
 
-/// ` · eth0 · udp 10.0.0.1:* → 10.0.0.2:53  (54% of 31 samples)`
+/// ` · eth0 · udp 10.0.0.1:* → 10.0.0.2:53  (31 samples, 54%)`
 fn flow_of(of: &SampledFlow) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
     if let Some(interface) = &of.interface {
