@@ -43,7 +43,8 @@ pub fn netns(ctx: &RawTracePointContext) -> u32 {
     let device = load!("64", skb, SKB_DEV);
     if device != 0 {
         let net = load!("64", device, DEV_NET);
-        if net != 0 && load!("64", net, NET_OPS) == ops {
+        // Before anything is learnt, nothing is proved: a stale pointer's load is zero, too.
+        if ops != 0 && net != 0 && load!("64", net, NET_OPS) == ops {
             return load!("32", net, NET_INUM) as u32;
         }
     }
@@ -61,7 +62,7 @@ fn of_socket(ctx: &RawTracePointContext, skb: u64, ops: u64) -> u32 {
         return NO_NETNS;
     }
     let net = load!("64", socket, SOCK_NET);
-    if net == 0 || load!("64", net, NET_OPS) != ops {
+    if ops == 0 || net == 0 || load!("64", net, NET_OPS) != ops {
         return NO_NETNS;
     }
     load!("32", net, NET_INUM) as u32
