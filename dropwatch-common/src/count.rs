@@ -13,11 +13,17 @@
 //! order. The steps are a trait, so that a test (`tests/nesting.rs`) runs this very code with an
 //! interruption between any two of them.
 //!
+//! **Namespaces.** A key has the number of a namespace, which the kernel gives again once the namespace
+//! is gone. So there are never more keys than namespaces that lived at once, and none has to be removed;
+//! but a counter can have drops of several. It says which is its last one (`Counter::cookie`). Before
+//! the first drop of another is counted, it is noted up to where the older one's go ([`Turn`]). A count
+//! never moves, and no reader sees one of which nobody knows whose it is.
+//!
 //! **Readers.** The location of a slot is written once, and so is its tag, of reason and namespace, but
 //! for being busy and not: neither is ever zero then, so a reader that sees both sees the key, in
 //! whatever order they come to it.
 
-use crate::{Counter, DropKey, Lost};
+use crate::{Counter, DropKey, Lost, Turn};
 
 /// Slots of one CPU.
 pub const SLOTS: usize = 256;
@@ -37,7 +43,6 @@ pub struct Slot {
     pub counter: Counter,
     /// Not zero while a key claims the slot.
     pub claiming: u64,
-    pub spare: u64,
 }
 
 /// The front cache of one CPU: pages of its own.
@@ -60,6 +65,16 @@ impl Slot {
         let tag = if self.tag >> (u64::BITS - 1) == 0 { self.tag } else { busy(self.tag) };
         Some(key(self.location, tag))
     }
+}
+
+/// What a drop is counted under, in words as the front cache has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Words {
+    pub location: u64,
+    /// [`tag`] of its reason and the number of its namespace.
+    pub tag: u64,
+    /// Which of the namespaces that had this number it is.
+    pub cookie: u64,
 }
 
 /// The key that has this tag.
@@ -92,6 +107,7 @@ pub enum Word {
     Location(usize),
     Tag(usize),
     Count(usize),
+    Cookie(usize),
 }
 
 /// What counting does to memory, each a step that is whole: an interruption comes between two.
@@ -111,6 +127,12 @@ pub trait Steps {
     fn add(&self, counter: Self::Place);
     /// What a counter of the hash map has.
     fn count(&self, counter: Self::Place) -> u64;
+    /// The namespace that a counter of the hash map counts for.
+    fn cookie(&self, counter: Self::Place) -> u64;
+    /// Has a counter of the hash map count for another namespace.
+    fn set_cookie(&self, counter: Self::Place, cookie: u64);
+    /// Notes that the namespace with a number has become another one; [`Turn::cpu`] is left to this.
+    fn note(&self, turn: Turn) -> Result<(), Lost>;
 }
 
 /// What came of [`hit`].
@@ -124,70 +146,66 @@ pub enum Hit {
     Missed,
 }
 
-/// Counts a drop in the first slot of its key, if that has the key already. The slot is held if
-/// `more`, which looks at the counter and the new count, says that there is more to do with it. This
-/// is all that a drop costs in a flood: whatever is rare is not done here, and needs no register
-/// that this code would have to save.
+/// Counts a drop in the first slot of its key, if that has the key and the namespace already. The slot
+/// is held if `more`, which looks at the counter and the new count, says that there is more to do with
+/// it. This is all that a drop costs in a flood: whatever is rare is not done here, and needs no
+/// register that this code would have to save.
 #[inline(always)]
-pub fn hit<S: Steps>(
-    steps: &S,
-    location: u64,
-    tag: u64,
-    more: impl Fn(S::Place, u64) -> bool,
-) -> Hit {
-    let slot = home(location, tag);
-    if !has_key(steps, slot, location, tag) {
+pub fn hit<S: Steps>(steps: &S, words: Words, more: impl Fn(S::Place, u64) -> bool) -> Hit {
+    let slot = home(words.location, words.tag);
+    if !has_key(steps, slot, words) || steps.load(Word::Cookie(slot)) != words.cookie {
         return Hit::Missed;
     }
-    let count = count_in(steps, slot, tag);
+    steps.store(Word::Tag(slot), busy(words.tag));
+    let count = count_in(steps, slot);
     if more(steps.slot(slot), count) {
         return Hit::Held;
     }
-    steps.store(Word::Tag(slot), tag);
+    steps.store(Word::Tag(slot), words.tag);
     Hit::Counted
 }
 
 /// Does `then` with a counter that [`hit`] has held, and lets it go.
 #[inline(always)]
-pub fn release<S: Steps, R>(
-    steps: &S,
-    location: u64,
-    tag: u64,
-    then: impl Fn(S::Place, u64) -> R,
-) -> R {
-    follow(steps, home(location, tag), tag, then)
+pub fn release<S: Steps, R>(steps: &S, words: Words, then: impl Fn(S::Place, u64) -> R) -> R {
+    follow(steps, home(words.location, words.tag), words.tag, then)
 }
 
-/// Counts a drop for which [`hit`] was of no use: in the other slot of its key, in one that it
-/// claims, or in the hash map.
+/// Counts a drop for which [`hit`] was of no use: in a slot of its key that counts for another namespace
+/// so far, in the other slot, in one that it claims, or in the hash map.
 ///
 /// # Errors
 ///
-/// Where the hash map has no room for another key: the drop is counted nowhere yet.
+/// Where the hash map has no room for another key, or it cannot be noted whose the older counts are:
+/// the drop is counted nowhere yet.
 #[inline(always)]
 pub fn miss<S: Steps, R>(
     steps: &S,
-    location: u64,
-    tag: u64,
+    words: Words,
     then: impl Fn(S::Place, u64) -> R,
 ) -> Result<R, Lost> {
-    let first = home(location, tag);
+    let first = home(words.location, words.tag);
     let second = first ^ 1;
-    let slot = if claim(steps, first, location, tag) {
+    let slot = if claim(steps, first, words) || has_key(steps, first, words) {
         Some(first)
-    } else if steps.load(Word::Tag(first)) == busy(tag) {
+    } else if steps.load(Word::Tag(first)) == busy(words.tag) {
         // It may be this key's: then the map has room for both.
         None
-    } else if has_key(steps, second, location, tag) || claim(steps, second, location, tag) {
+    } else if has_key(steps, second, words) || claim(steps, second, words) {
         Some(second)
     } else {
         None
     };
     if let Some(slot) = slot {
-        count_in(steps, slot, tag);
-        return Ok(follow(steps, slot, tag, then));
+        steps.store(Word::Tag(slot), busy(words.tag));
+        let counted = turn(steps, slot, words).map(|()| count_in(steps, slot));
+        if let Err(lost) = counted {
+            steps.store(Word::Tag(slot), words.tag);
+            return Err(lost);
+        }
+        return Ok(follow(steps, slot, words.tag, then));
     }
-    let place = count_in_map(steps, &key(location, tag))?;
+    let place = count_in_map(steps, words)?;
     Ok(then(place, steps.count(place)))
 }
 
@@ -201,14 +219,29 @@ pub fn home(location: u64, tag: u64) -> usize {
 
 /// Whether a slot has the key and is not busy.
 #[inline(always)]
-fn has_key<S: Steps>(steps: &S, slot: usize, location: u64, tag: u64) -> bool {
+fn has_key<S: Steps>(steps: &S, slot: usize, Words { location, tag, .. }: Words) -> bool {
     steps.load(Word::Tag(slot)) == tag && steps.load(Word::Location(slot)) == location
 }
 
-/// Counts in a slot that has the key and is not busy, and leaves it busy.
+/// Has a busy slot count for the namespace of `words` from now on.
 #[inline(always)]
-fn count_in<S: Steps>(steps: &S, slot: usize, tag: u64) -> u64 {
-    steps.store(Word::Tag(slot), busy(tag));
+fn turn<S: Steps>(steps: &S, slot: usize, words: Words) -> Result<(), Lost> {
+    let cookie = steps.load(Word::Cookie(slot));
+    if cookie == words.cookie {
+        return Ok(());
+    }
+    let until = steps.load(Word::Count(slot));
+    if until != 0 {
+        let key = key(words.location, words.tag);
+        steps.note(Turn { key, counter: slot as u32, cpu: 0, cookie, until })?;
+    }
+    steps.store(Word::Cookie(slot), words.cookie);
+    Ok(())
+}
+
+/// Counts in a busy slot.
+#[inline(always)]
+fn count_in<S: Steps>(steps: &S, slot: usize) -> u64 {
     let count = steps.load(Word::Count(slot)) + 1;
     steps.store(Word::Count(slot), count);
     count
@@ -224,7 +257,7 @@ fn follow<S: Steps, R>(steps: &S, slot: usize, tag: u64, then: impl Fn(S::Place,
 
 /// Makes a slot the key's, if it is nobody's.
 #[inline(always)]
-fn claim<S: Steps>(steps: &S, slot: usize, location: u64, tag: u64) -> bool {
+fn claim<S: Steps>(steps: &S, slot: usize, Words { location, tag, cookie }: Words) -> bool {
     if location == 0 || steps.load(Word::Tag(slot)) != 0 || steps.load(Word::Claiming(slot)) != 0 {
         return false;
     }
@@ -233,6 +266,7 @@ fn claim<S: Steps>(steps: &S, slot: usize, location: u64, tag: u64) -> bool {
     let free = steps.load(Word::Tag(slot)) == 0;
     if free {
         steps.store(Word::Location(slot), location);
+        steps.store(Word::Cookie(slot), cookie);
         steps.store(Word::Tag(slot), tag);
     }
     steps.store(Word::Claiming(slot), 0);
@@ -242,14 +276,25 @@ fn claim<S: Steps>(steps: &S, slot: usize, location: u64, tag: u64) -> bool {
 /// A zero is inserted first and added to afterwards: inserting a one could overwrite what an
 /// interrupting drop has counted meanwhile.
 #[inline(always)]
-fn count_in_map<S: Steps>(steps: &S, key: &DropKey) -> Result<S::Place, Lost> {
-    let mut counter = steps.find(key);
+fn count_in_map<S: Steps>(steps: &S, words: Words) -> Result<S::Place, Lost> {
+    let key = key(words.location, words.tag);
+    let mut counter = steps.find(&key);
     if counter.is_none() {
-        steps.insert(key)?;
-        counter = steps.find(key);
+        steps.insert(&key)?;
+        counter = steps.find(&key);
     }
     // Entries are never removed, so the second look finds it; if not, that is counted.
     let counter = counter.ok_or(Lost::MapBusy)?;
+    // The count first: what an interruption has counted by the time the cookie is read is not the older
+    // namespace's, but then the cookie is the younger one's already.
+    let until = steps.count(counter);
+    let cookie = steps.cookie(counter);
+    if cookie != words.cookie {
+        if until != 0 {
+            steps.note(Turn { key, counter: Turn::IN_MAP, cpu: 0, cookie, until })?;
+        }
+        steps.set_cookie(counter, words.cookie);
+    }
     steps.add(counter);
     Ok(counter)
 }

@@ -8,6 +8,8 @@
 
 #![no_std]
 
+use core::mem::offset_of;
+
 pub mod count;
 pub mod filter;
 pub mod offsets;
@@ -91,7 +93,8 @@ impl DropKey {
     }
 }
 
-/// Value of the exact counter: drops at one key on one CPU, and when to sample the next.
+/// Value of the exact counter: drops at one key on one CPU, whose they are, and when to sample the
+/// next.
 #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes))]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,9 +109,62 @@ pub struct Counter {
     pub epoch: u32,
     /// Samples in that interval.
     pub taken: u32,
+    /// [`Netns::cookie`] of the namespace that has the number of the key now: what was counted for
+    /// others is where their [`Turn`]s say. Behind `count`, since a reader has to see that first.
+    pub cookie: u64,
 }
 
-const _: () = assert!(size_of::<Counter>() == 32 && align_of::<Counter>() == 8);
+const _: () = assert!(size_of::<Counter>() == 40 && align_of::<Counter>() == 8);
+const _: () = assert!(offset_of!(Counter, count) < offset_of!(Counter, cookie));
+
+/// A network namespace: the inode number of its file, which is given again once it is gone, and what
+/// no other one has as long as the kernel runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Netns {
+    /// `net->ns.inum`, or [`NO_NETNS`].
+    pub inum: u32,
+    /// `net->net_cookie`, which each namespace has from its beginning on (`setup_net()`,
+    /// net/core/net_namespace.c, Linux 5.12); [`NO_COOKIE`] where it is not known.
+    pub cookie: u64,
+}
+
+/// In place of a namespace's cookie: not known. No namespace has it (`gen_cookie_next()`,
+/// include/linux/cookie.h).
+pub const NO_COOKIE: u64 = 0;
+
+impl Netns {
+    /// Not proved, or not asked for.
+    pub const NONE: Self = Self { inum: NO_NETNS, cookie: NO_COOKIE };
+}
+
+/// The number of a namespace was given to another one: what a counter has counted up to then was the
+/// older one's. A key of a map without values of meaning, so that the same turn noted twice is one.
+///
+/// It is noted before anything is counted for the younger namespace. So who reads a counter first and
+/// the turns afterwards knows whose each count is.
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::IntoBytes, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Turn {
+    pub key: DropKey,
+    /// Where the key is counted: the number of a slot of the front cache, or [`Turn::IN_MAP`].
+    pub counter: u32,
+    pub cpu: u32,
+    /// The older one's.
+    pub cookie: u64,
+    /// What the counter had counted by then.
+    pub until: u64,
+}
+
+const _: () = assert!(size_of::<Turn>() == 40 && align_of::<Turn>() == 8);
+
+impl Turn {
+    /// The counter is that of the hash map.
+    pub const IN_MAP: u32 = u32::MAX;
+}
 
 /// What the kernel side can fail to do with a drop. Each has a slot of its own in the `LOST`
 /// per-CPU array, so that the total stays exact whatever happens.

@@ -36,6 +36,8 @@ pub struct Offsets {
     pub dev_net: i32,
     /// `net.ns.inum`
     pub net_inum: i32,
+    /// `net.net_cookie`, where each namespace has one from its beginning on.
+    pub net_cookie: i32,
     /// `net.ns.ops`
     pub net_ops: i32,
     pub task_nsproxy: i32,
@@ -80,6 +82,7 @@ impl Offsets {
         dev_type: NONE,
         dev_net: NONE,
         net_inum: NONE,
+        net_cookie: NONE,
         net_ops: NONE,
         task_nsproxy: NONE,
         task_real_parent: NONE,
@@ -94,4 +97,4 @@ impl Offsets {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 29 * 4 && align_of::<Offsets>() == 4);
+const _: () = assert!(size_of::<Offsets>() == 30 * 4 && align_of::<Offsets>() == 4);

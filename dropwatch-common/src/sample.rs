@@ -41,6 +41,8 @@ pub struct Record {
     /// Monotonic time, nanoseconds (`bpf_ktime_get_ns`).
     pub time: u64,
     pub key: DropKey,
+    /// [`Netns::cookie`](crate::Netns::cookie) of the key's namespace.
+    pub cookie: u64,
     /// Drops at this key on this CPU since the previous sample there, this one included.
     pub weight: u64,
     /// Inode of the socket that the packet belongs to; 0 where there is none or it is not proved.
@@ -73,5 +75,5 @@ pub struct Record {
     pub packet: [u8; PACKET_BYTES],
 }
 
-const _: () = assert!(size_of::<Record>() == 80 + STACK_DEPTH * 8 + PACKET_BYTES);
+const _: () = assert!(size_of::<Record>() == 88 + STACK_DEPTH * 8 + PACKET_BYTES);
 const _: () = assert!(align_of::<Record>() == 8);

@@ -34,6 +34,7 @@ fields! {
     SOCK_NET = 3: sock_net;
     NET_OPS = 4: net_ops;
     NET_INUM = 5: net_inum;
+    NET_COOKIE = 6: net_cookie;
 }
 
 /// Whether this kernel tells enough for a namespace to be proved by such loads.

@@ -4,11 +4,14 @@
 //! code only, and real ones hit a window of nanoseconds rarely. So the same [`count`] runs on a model
 //! of one CPU's memory that may start another drop before any step, and all choices are tried.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+};
 
 use dropwatch_common::{
-    Counter, DropKey, Lost, NO_NETNS, NO_REASON,
-    count::{self, Hit, SLOTS, Slot, Steps, Word, busy, home, tag},
+    Counter, DropKey, Lost, NO_NETNS, NO_REASON, Turn,
+    count::{self, Hit, SLOTS, Slot, Steps, Word, Words, busy, home, tag},
 };
 
 /// A namespace that counts at the same place as another one, in the same slot by choice.
@@ -21,6 +24,10 @@ const KEYS: [DropKey; 3] = [
     DropKey::new(0x1052, 65).within(NETNS),
 ];
 
+/// Cookies of the namespace that has the number [`NETNS`] in the end, and of the one that had it before.
+const YOUNGER: u64 = 9;
+const OLDER: u64 = 7;
+
 fn tag_of(key: &DropKey) -> u64 {
     tag(key.reason, key.netns)
 }
@@ -31,9 +38,10 @@ fn the_keys_of_these_tests_share_their_slots() {
     assert_eq!((same, other), (first, first ^ 1));
 }
 
-/// Which drops have been counted before, and what room the map has.
+/// Which drops have been counted before, for an older namespace if `turning`, and what room the map has.
 struct Setting {
     before: &'static [usize],
+    turning: bool,
     room: usize,
 }
 
@@ -43,20 +51,37 @@ fn no_interruption_loses_or_moves_a_count() {
     for before in [&[][..], &[0], &[1], &[0, 1], &[0, 1, 2]] {
         for room in [0, 1, 3] {
             for outer in 0..KEYS.len() {
-                played += play(&Setting { before, room }, outer, 2, Blind::ToNothing).unwrap();
+                let setting = Setting { before, turning: false, room };
+                played += play(&setting, outer, 2, Blind::ToNothing).unwrap();
             }
         }
     }
-    played += play(&Setting { before: &[], room: 3 }, 0, 3, Blind::ToNothing).unwrap();
+    let setting = Setting { before: &[], turning: false, room: 3 };
+    played += play(&setting, 0, 3, Blind::ToNothing).unwrap();
     assert!(played > 80_000, "{played} ways");
+}
+
+#[test]
+fn no_interruption_gives_a_count_to_another_namespace() {
+    let mut played = 0;
+    // The last one has its second key in the map.
+    for before in [&[0][..], &[0, 0, 1], &[2, 1, 0, 0]] {
+        for outer in 0..KEYS.len() {
+            let setting = Setting { before, turning: true, room: 3 };
+            played += play(&setting, outer, 2, Blind::ToNothing).unwrap();
+        }
+    }
+    assert!(played > 10_000, "{played} ways");
 }
 
 /// These tests would notice: each guard is needed.
 #[test]
 fn blind_to_either_guard_it_goes_wrong() {
-    let setting = Setting { before: &[], room: 3 };
+    let setting = Setting { before: &[], turning: false, room: 3 };
     assert!(play(&setting, 0, 1, Blind::ToClaims).is_err());
     assert!(play(&setting, 0, 1, Blind::ToBusySlots).is_err());
+    let setting = Setting { before: &[0], turning: true, room: 3 };
+    assert!(play(&setting, 0, 1, Blind::ToTurns).is_err());
 }
 
 /// What an interruption does not see.
@@ -66,6 +91,7 @@ enum Blind {
     ToNothing,
     ToClaims,
     ToBusySlots,
+    ToTurns,
 }
 
 /// Plays one drop of `outer` with up to `most` others that interrupt it, in every way. Returns how
@@ -73,8 +99,8 @@ enum Blind {
 fn play(setting: &Setting, outer: usize, most: usize, blind: Blind) -> Result<usize, &'static str> {
     let mut choices: Vec<usize> = Vec::new();
     for played in 1.. {
-        let cpu = Cpu::new(choices, most, setting.room, blind);
-        cpu.busy_before(setting.before);
+        let cpu = Cpu::new(choices, most, setting, blind);
+        cpu.begin(setting);
         cpu.drop_of(outer);
         cpu.check()?;
         choices = cpu.choices.into_inner();
@@ -99,13 +125,21 @@ struct Cpu {
     left: Cell<usize>,
     blind: Blind,
     room: usize,
-    /// The two slots that all keys share: location, tag, count, claiming.
-    slots: [[Cell<u64>; 4]; 2],
+    /// The two slots that all keys share: location, tag, count, claiming, cookie.
+    slots: [[Cell<u64>; 5]; 2],
     /// What `then` keeps for each slot, in two steps.
     followed: [Cell<u64>; 2],
     map: [Cell<Option<u64>>; 3],
+    map_cookies: [Cell<u64>; 3],
+    /// The one that the namespaces of all keys have now.
+    cookie: Cell<u64>,
+    /// Whether they had another one before; if not, nothing can come between the steps that ask.
+    turning: bool,
+    turns: RefCell<BTreeSet<Turn>>,
     /// Drops that were begun, and those that had no room, by key.
     dropped: [Cell<u64>; 3],
+    /// Those of the older namespaces.
+    of_older: [Cell<u64>; 3],
     lost: [Cell<u64>; 3],
     /// What a reader saw last, by key.
     seen: [Cell<u64>; 3],
@@ -119,29 +153,41 @@ enum Place {
 }
 
 impl Cpu {
-    fn new(choices: Vec<usize>, most: usize, room: usize, blind: Blind) -> Self {
+    fn new(choices: Vec<usize>, most: usize, setting: &Setting, blind: Blind) -> Self {
         Self {
             choices: RefCell::new(choices),
             next: Cell::new(0),
             left: Cell::new(most),
             blind,
-            room,
+            room: setting.room,
             slots: Default::default(),
             followed: Default::default(),
             map: Default::default(),
+            map_cookies: Default::default(),
+            cookie: Cell::new(YOUNGER),
+            turning: setting.turning,
+            turns: RefCell::default(),
             dropped: Default::default(),
+            of_older: Default::default(),
             lost: Default::default(),
             seen: Default::default(),
             fault: Cell::default(),
         }
     }
 
-    /// Counts these without interruption.
-    fn busy_before(&self, keys: &[usize]) {
+    /// Counts what comes before without interruption.
+    fn begin(&self, setting: &Setting) {
         let left = self.left.replace(0);
-        for &key in keys {
-            self.drop_of(key);
+        if setting.turning {
+            self.cookie.set(OLDER);
         }
+        for &key in setting.before {
+            self.drop_of(key);
+            if setting.turning {
+                self.of_older[key].set(self.of_older[key].get() + 1);
+            }
+        }
+        self.cookie.set(YOUNGER);
         self.left.set(left);
     }
 
@@ -155,6 +201,7 @@ impl Cpu {
             }
         };
         let (location, tag) = (KEYS[key].location, tag_of(&KEYS[key]));
+        let words = Words { location, tag, cookie: self.cookie.get() };
         // Of every other drop there is no more to do than can be done at once.
         let more = |place, count| {
             let more = count % 2 == 0;
@@ -163,13 +210,13 @@ impl Cpu {
             }
             more
         };
-        let counted = match count::hit(self, location, tag, more) {
+        let counted = match count::hit(self, words, more) {
             Hit::Counted => Ok(()),
             Hit::Held => {
-                count::release(self, location, tag, then);
+                count::release(self, words, then);
                 Ok(())
             }
-            Hit::Missed => count::miss(self, location, tag, then),
+            Hit::Missed => count::miss(self, words, then),
         };
         if counted.is_err() {
             self.lost[key].set(self.lost[key].get() + 1);
@@ -196,7 +243,7 @@ impl Cpu {
     /// What is counted for each key, as a reader on another CPU adds it up.
     fn sums(&self) -> [u64; 3] {
         let mut sums = [0, 1, 2].map(|key| self.map[key].get().unwrap_or(0));
-        for [location, tag, count, _] in &self.slots {
+        for [location, tag, count, ..] in &self.slots {
             let counter = Counter { count: count.get(), ..Counter::default() };
             let slot =
                 Slot { location: location.get(), tag: tag.get(), counter, ..Slot::default() };
@@ -209,7 +256,40 @@ impl Cpu {
         sums
     }
 
+    /// What is counted for the older namespaces, as a reader on another CPU adds it up. Where all that a
+    /// counter has was counted before, there need not be a turn.
+    fn sums_of_older(&self) -> [u64; 3] {
+        let mut sums = [0; 3];
+        let of = |counter, key: &DropKey, count, cookie| {
+            let turns = self.turns.borrow();
+            let mut turns = turns.iter().filter(|it| (it.counter, it.key) == (counter, *key));
+            if cookie == OLDER { count } else { turns.next().map_or(0, |turn| turn.until) }
+        };
+        for (key, sum) in KEYS.iter().zip(&mut sums) {
+            let index = KEYS.iter().position(|known| known == key).expect("one of them");
+            let count = self.map[index].get().unwrap_or(0);
+            *sum += of(Turn::IN_MAP, key, count, self.map_cookies[index].get());
+            for (slot, [location, tag, count, _, cookie]) in self.slots.iter().enumerate() {
+                let here = Slot { location: location.get(), tag: tag.get(), ..Slot::default() };
+                if here.key() == Some(*key) {
+                    // Of the pair, whichever it is.
+                    let slot = home(KEYS[0].location, tag_of(&KEYS[0])) & !1 | slot;
+                    *sum += of(slot as u32, key, count.get(), cookie.get());
+                }
+            }
+        }
+        sums
+    }
+
     fn read(&self) {
+        // Nothing more is counted for namespaces that have ended.
+        if self.turning && self.cookie.get() == YOUNGER {
+            for (sum, older) in self.sums_of_older().into_iter().zip(&self.of_older) {
+                if sum != older.get() {
+                    self.fault.set(Some("a count of another namespace"));
+                }
+            }
+        }
         for (sum, seen) in self.sums().into_iter().zip(&self.seen) {
             if sum < seen.replace(sum) {
                 self.fault.set(Some("a count fell"));
@@ -225,7 +305,7 @@ impl Cpu {
                 return Err("a count is lost, or another key's");
             }
         }
-        for ([_, _, count, claiming], followed) in self.slots.iter().zip(&self.followed) {
+        for ([_, _, count, claiming, _], followed) in self.slots.iter().zip(&self.followed) {
             if count.get() != followed.get() {
                 return Err("what follows a count was interrupted on its slot");
             }
@@ -242,6 +322,7 @@ impl Cpu {
             Word::Location(slot) => &self.slots[slot % 2][0],
             Word::Tag(slot) => &self.slots[slot % 2][1],
             Word::Count(slot) => &self.slots[slot % 2][2],
+            Word::Cookie(slot) => &self.slots[slot % 2][4],
         }
     }
 }
@@ -250,7 +331,9 @@ impl Steps for Cpu {
     type Place = Place;
 
     fn load(&self, word: Word) -> u64 {
-        self.step();
+        if self.turning || !matches!(word, Word::Cookie(_)) {
+            self.step();
+        }
         match word {
             Word::Claiming(_) if self.blind == Blind::ToClaims => 0,
             Word::Tag(_) if self.blind == Blind::ToBusySlots => idle(self.word(word).get()),
@@ -280,6 +363,33 @@ impl Steps for Cpu {
             Place::Map(index) => self.map[index].get().unwrap_or(0),
             Place::Slot(_) => 0,
         }
+    }
+
+    fn cookie(&self, counter: Place) -> u64 {
+        if self.turning {
+            self.step();
+        }
+        match counter {
+            Place::Map(index) => self.map_cookies[index].get(),
+            Place::Slot(_) => 0,
+        }
+    }
+
+    fn set_cookie(&self, counter: Place, cookie: u64) {
+        self.step();
+        match counter {
+            Place::Map(index) => self.map_cookies[index].set(cookie),
+            Place::Slot(_) => self.fault.set(Some("a slot's counter was taken for the map's")),
+        }
+    }
+
+    fn note(&self, turn: Turn) -> Result<(), Lost> {
+        self.step();
+        if self.blind != Blind::ToTurns {
+            self.turns.borrow_mut().insert(turn);
+        }
+        self.step();
+        Ok(())
     }
 
     fn find(&self, key: &DropKey) -> Option<Place> {

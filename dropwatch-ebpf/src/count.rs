@@ -2,16 +2,19 @@
 
 use core::mem::transmute;
 
-use aya_ebpf::{EbpfContext, bindings::BPF_NOEXIST, programs::RawTracePointContext};
+use aya_ebpf::{
+    EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_get_smp_processor_id,
+    programs::RawTracePointContext,
+};
 use aya_log_ebpf::debug;
 use dropwatch_common::{
-    Counter, DropKey, Lost, NO_NETNS, NO_REASON,
-    count::{self, Front, Hit, Slot, Steps, Word, tag},
+    Counter, DropKey, Lost, NO_COOKIE, NO_NETNS, NO_REASON, Netns, Turn,
+    count::{self, Front, Hit, Slot, Steps, Word, Words, tag},
 };
 
 use crate::{
     cpus,
-    maps::{DROPS, FRONTS, LOST},
+    maps::{DROPS, FRONTS, LOST, TURNS},
     mode,
     sample::{self, is_due, schedule},
     typed,
@@ -22,7 +25,8 @@ const E2BIG: i32 = -7;
 /// `EEXIST`: another CPU, or a drop that interrupted this one, put the key in first.
 pub const EEXIST: i32 = -17;
 
-const ZERO: Counter = Counter { count: 0, next: 0, sampled: 0, epoch: 0, taken: 0 };
+const ZERO: Counter =
+    Counter { count: 0, next: 0, sampled: 0, epoch: 0, taken: 0, cookie: NO_COOKIE };
 
 /// Counts one drop, and takes a sample of it if one is due.
 ///
@@ -35,13 +39,13 @@ pub fn drop_at(ctx: &RawTracePointContext, mode: u32, front: Option<*mut Front>)
         return lost(Lost::MapBusy);
     };
     let more = |counter, count| mode & mode::SAMPLES != 0 && is_due(counter, count);
-    let netns = netns(ctx, mode);
-    let tag = tag(reason(ctx, mode), netns);
-    match count::hit(&Maps { ctx, front }, location(ctx), tag, more) {
+    let Netns { inum, cookie } = netns(ctx, mode);
+    let words = Words { location: location(ctx), tag: tag(reason(ctx, mode), inum), cookie };
+    match count::hit(&Maps { ctx, front }, words, more) {
         Hit::Counted => {}
         // The namespace is handed over: read again, it could be another.
-        Hit::Held => sampled(same(ctx), front, netns),
-        Hit::Missed => missed(same(ctx), front, netns),
+        Hit::Held => sampled(same(ctx), front, inum, cookie),
+        Hit::Missed => missed(same(ctx), front, inum, cookie),
     }
 }
 
@@ -72,8 +76,8 @@ fn reason(ctx: &RawTracePointContext, mode: u32) -> u32 {
 }
 
 #[inline(always)]
-fn netns(ctx: &RawTracePointContext, mode: u32) -> u32 {
-    if mode & mode::NETNS == 0 { NO_NETNS } else { typed::netns(ctx) }
+fn netns(ctx: &RawTracePointContext, mode: u32) -> Netns {
+    if mode & mode::NETNS == 0 { Netns::NONE } else { typed::netns(ctx) }
 }
 
 /// The context for a function of its own: by value, since a reference would be one to the stack.
@@ -84,11 +88,12 @@ pub fn same(ctx: &RawTracePointContext) -> RawTracePointContext {
 
 /// Takes the sample that is due of a drop that [`drop_at`] has counted.
 #[inline(never)]
-fn sampled(ctx: RawTracePointContext, front: *mut Front, netns: u32) {
+fn sampled(ctx: RawTracePointContext, front: *mut Front, netns: u32, cookie: u64) {
     let ctx = &ctx;
     let (location, reason) = (location(ctx), reason(ctx, mode()));
-    let weight = count::release(&Maps { ctx, front }, location, tag(reason, netns), schedule);
-    sample::take(ctx, &DropKey { location, reason, netns }, weight);
+    let words = Words { location, tag: tag(reason, netns), cookie };
+    let weight = count::release(&Maps { ctx, front }, words, schedule);
+    sample::take(ctx, &DropKey { location, reason, netns }, cookie, weight);
 }
 
 /// Counts a drop that the first look does not find, and takes a sample of it if one is due.
@@ -96,10 +101,10 @@ fn sampled(ctx: RawTracePointContext, front: *mut Front, netns: u32) {
 /// The settings are read anew for each question: verifiers of 5.10 forget that a word is a constant
 /// where it is kept on the stack across a call, and would look at code that is not to be run.
 #[inline(never)]
-fn missed(ctx: RawTracePointContext, front: *mut Front, mut netns: u32) {
+fn missed(ctx: RawTracePointContext, front: *mut Front, mut netns: u32, mut cookie: u64) {
     let ctx = &ctx;
     if mode() & mode::NETNS != 0 && netns == NO_NETNS && typed::learn() {
-        netns = typed::netns(ctx);
+        Netns { inum: netns, cookie } = typed::netns(ctx);
     }
     let (location, reason) = (location(ctx), reason(ctx, mode()));
     let weight = |counter, count| {
@@ -112,15 +117,17 @@ fn missed(ctx: RawTracePointContext, front: *mut Front, mut netns: u32) {
         schedule(counter, count)
     };
     let maps = Maps { ctx, front };
-    let mut counted = count::miss(&maps, location, tag(reason, netns), weight);
+    let words = Words { location, tag: tag(reason, netns), cookie };
+    let mut counted = count::miss(&maps, words, weight);
     if netns != NO_NETNS && matches!(counted, Err(Lost::MapFull)) {
         // No room for another namespace: the place has its count all the same.
-        netns = NO_NETNS;
-        counted = count::miss(&maps, location, tag(reason, netns), weight);
+        Netns { inum: netns, cookie } = Netns::NONE;
+        let words = Words { location, tag: tag(reason, netns), cookie };
+        counted = count::miss(&maps, words, weight);
     }
     match counted {
         Ok(0) => {}
-        Ok(weight) => sample::take(ctx, &DropKey { location, reason, netns }, weight),
+        Ok(weight) => sample::take(ctx, &DropKey { location, reason, netns }, cookie, weight),
         Err(cause) => lost(cause),
     }
 }
@@ -143,6 +150,7 @@ impl Maps<'_> {
                 Word::Location(slot) => &raw mut (*slot_of(front, slot)).location,
                 Word::Tag(slot) => &raw mut (*slot_of(front, slot)).tag,
                 Word::Count(slot) => &raw mut (*slot_of(front, slot)).counter.count,
+                Word::Cookie(slot) => &raw mut (*slot_of(front, slot)).counter.cookie,
             }
         }
     }
@@ -202,8 +210,41 @@ impl Steps for Maps<'_> {
 
     #[inline(always)]
     fn count(&self, counter: *mut Counter) -> u64 {
-        // SAFETY: a counter that `find` has found.
-        unsafe { (*counter).count }
+        // SAFETY: a counter that `find` has found. Volatile, so that it is read before the cookie.
+        unsafe { (&raw const (*counter).count).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn cookie(&self, counter: *mut Counter) -> u64 {
+        // SAFETY: as for the count.
+        unsafe { (&raw const (*counter).cookie).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set_cookie(&self, counter: *mut Counter, cookie: u64) {
+        in_order();
+        // SAFETY: as for the count.
+        unsafe { (&raw mut (*counter).cookie).write_volatile(cookie) };
+        in_order();
+    }
+
+    #[inline(always)]
+    fn note(&self, turn: Turn) -> Result<(), Lost> {
+        // SAFETY: takes no argument, touches no memory.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        match note(&Turn { cpu, ..turn }) {
+            0 => Ok(()),
+            _ => Err(Lost::MapFull),
+        }
+    }
+}
+
+/// Puts a turn into its map, and returns the error if that fails.
+#[inline(never)]
+fn note(turn: &Turn) -> i32 {
+    match TURNS.insert(turn, 0, BPF_NOEXIST.into()) {
+        Ok(()) | Err(EEXIST) => 0,
+        Err(errno) => errno,
     }
 }
 

@@ -3,9 +3,9 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
-use dropwatch_common::{Counter, DropKey, LOST_SLOTS, count::Front, filter::Group};
+use dropwatch_common::{Counter, DropKey, LOST_SLOTS, Turn, count::Front, filter::Group};
 
 /// Drops by location and reason since attach, at the places that came first: a front cache for each
 /// CPU. All of them are one value, whose address the program has in its code: so none takes a look-up.
@@ -18,6 +18,11 @@ pub static mut FRONTS: [Front; 1] = unsafe { core::mem::zeroed() };
 /// The others, one counter for each CPU; entries are never removed.
 #[map]
 pub static DROPS: PerCpuHashMap<DropKey, Counter> = PerCpuHashMap::with_max_entries(1024, 0);
+
+/// Where the counts of a namespace end whose number another one has got since user space last looked,
+/// which then removes them. The values mean nothing.
+#[map]
+pub static TURNS: HashMap<Turn, u64> = HashMap::with_max_entries(4096, 0);
 
 /// What could not be counted at its location, or not be sampled, by cause (`Lost`).
 #[map]

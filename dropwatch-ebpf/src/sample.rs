@@ -71,7 +71,7 @@ pub fn schedule(counter: *mut Counter, count: u64) -> u64 {
 
 /// Writes one record.
 #[inline(never)]
-pub fn take(ctx: &RawTracePointContext, key: &DropKey, weight: u64) {
+pub fn take(ctx: &RawTracePointContext, key: &DropKey, cookie: u64, weight: u64) {
     let Some(mut entry) = SAMPLES.reserve::<Record>(0) else {
         lost(Lost::Sample);
         return;
@@ -81,6 +81,7 @@ pub fn take(ctx: &RawTracePointContext, key: &DropKey, weight: u64) {
     unsafe {
         (*record).time = bpf_ktime_get_ns();
         (*record).key = *key;
+        (*record).cookie = cookie;
         (*record).weight = weight;
         (*record).cpu = bpf_get_smp_processor_id();
         (*record).socket = 0;

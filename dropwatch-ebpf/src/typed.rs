@@ -6,7 +6,7 @@
 //! namespace has there.
 
 use aya_ebpf::programs::RawTracePointContext;
-use dropwatch_common::{NO_NETNS, typed};
+use dropwatch_common::{Netns, typed};
 
 use crate::skb::{self, offset};
 
@@ -34,10 +34,10 @@ macro_rules! load {
     }};
 }
 
-/// Inode number of the packet's network namespace: its device's, else its socket's, else that of the
-/// socket that was to receive it; [`NO_NETNS`] where none is proved.
+/// The packet's network namespace: its device's, else its socket's, else that of the socket that was
+/// to receive it; [`Netns::NONE`] where none is proved.
 #[inline(always)]
-pub fn netns(ctx: &RawTracePointContext) -> u32 {
+pub fn netns(ctx: &RawTracePointContext) -> Netns {
     let ops = ops();
     let skb: u64 = ctx.arg(0);
     let device = load!("64", skb, SKB_DEV);
@@ -45,27 +45,29 @@ pub fn netns(ctx: &RawTracePointContext) -> u32 {
         let net = load!("64", device, DEV_NET);
         // Before anything is learnt, nothing is proved: a stale pointer's load is zero, too.
         if ops != 0 && net != 0 && load!("64", net, NET_OPS) == ops {
-            return load!("32", net, NET_INUM) as u32;
+            let inum = load!("32", net, NET_INUM) as u32;
+            return Netns { inum, cookie: load!("64", net, NET_COOKIE) };
         }
     }
     of_socket(ctx, skb, ops)
 }
 
 #[inline(always)]
-fn of_socket(ctx: &RawTracePointContext, skb: u64, ops: u64) -> u32 {
+fn of_socket(ctx: &RawTracePointContext, skb: u64, ops: u64) -> Netns {
     let mut socket = load!("64", skb, SKB_SK);
     // The verifier drops the branch where the tracepoint has no such argument.
     if socket == 0 && offset!(arg_rx_sk) == 3 {
         socket = ctx.arg(3);
     }
     if socket == 0 {
-        return NO_NETNS;
+        return Netns::NONE;
     }
     let net = load!("64", socket, SOCK_NET);
     if ops == 0 || net == 0 || load!("64", net, NET_OPS) != ops {
-        return NO_NETNS;
+        return Netns::NONE;
     }
-    load!("32", net, NET_INUM) as u32
+    let inum = load!("32", net, NET_INUM) as u32;
+    Netns { inum, cookie: load!("64", net, NET_COOKIE) }
 }
 
 #[inline(always)]

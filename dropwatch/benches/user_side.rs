@@ -21,7 +21,12 @@ use dropwatch::{
     kernel::{
         btf::Btf, modules::Modules, offsets::offsets, reasons::Reasons, symbols::SymbolTable,
     },
-    probe::{cpus::Cpus, plan::Grouping, sums::CounterSums},
+    probe::{
+        cpus::Cpus,
+        plan::Grouping,
+        sums::CounterSums,
+        turns::{CounterId, Turns},
+    },
     render::{Format, Medium, Style},
     report::{
         Names,
@@ -33,7 +38,7 @@ use dropwatch::{
     },
 };
 use dropwatch_common::{
-    Counter, DropKey, NO_NETNS,
+    Counter, DropKey, NO_NETNS, Turn,
     count::{Front, SLOTS, Slot, tag},
 };
 use jiff::{Timestamp, tz::TimeZone};
@@ -165,12 +170,20 @@ fn reading(criterion: &mut Criterion) {
         let numbers = Cpus::first(cpus as u32);
         group.bench_function(name, |bench| {
             bench.iter(|| {
-                let mut sums = CounterSums::new(Grouping::default(), &numbers);
+                let turns = Turns::default();
+                let mut sums = CounterSums::new(Grouping::default(), &numbers, &turns);
                 for (cpu, front) in (0..).zip(black_box(&fronts)) {
-                    front.slots.iter().for_each(|slot| sums.add_slot(cpu, slot));
+                    for (number, slot) in (0..).zip(&front.slots) {
+                        if let Some(key) = slot.key() {
+                            sums.add(&CounterId { key, counter: number, cpu }, &slot.counter);
+                        }
+                    }
                 }
                 for key in &keys {
-                    sums.add_drops(*key, black_box(&counters));
+                    for (cpu, counter) in (0..).zip(black_box(&counters)) {
+                        let id = CounterId { key: *key, counter: Turn::IN_MAP, cpu };
+                        sums.add(&id, counter);
+                    }
                 }
                 sums.into_parts()
             });

@@ -36,7 +36,7 @@ fn line(
     before: Option<ConntrackCounters>,
 ) -> ConntrackView {
     let host = Host { host: "gw".into(), boot_id: "b".into(), kernel: "6.18.44".into() };
-    let netns = Netns { name: name.map(str::to_owned), inum: 4_026_532_246 };
+    let netns = Netns::new(name.map(str::to_owned), 4_026_532_246);
     let interval = before.and_then(|before| {
         ConntrackInterval::between(&before, &stats.counters, Duration::from_millis(5001))
     });

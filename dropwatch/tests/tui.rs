@@ -46,7 +46,7 @@ fn location(symbol: &str, reason: &str, count: u64, netns: &str) -> Location {
         details: Some(Details {
             samples: 16,
             weight: count,
-            netns: Some(Fact { is: Netns { name: Some(netns.to_owned()), inum }, share: 1.0 }),
+            netns: Some(Fact { is: Netns::new(Some(netns.to_owned()), inum), share: 1.0 }),
             interface: Some(Fact {
                 is: Interface { name: Some("eth0".to_owned()), index: 2 },
                 share: 1.0,
@@ -69,7 +69,7 @@ fn report(seq: u64, rows: Vec<Location>) -> Report {
     let finding = Finding {
         rule: "conntrack_table_full".to_owned(),
         severity: Severity::Critical,
-        netns: Some(Netns { name: Some("gw".to_owned()), inum: 7 }),
+        netns: Some(Netns::new(Some("gw".to_owned()), 7)),
         subject: String::new(),
         title: "conntrack table full in gw: 1000 of 1000 entries, 900 packets refused".to_owned(),
         explains: Some(Explains::of(drops / 2, drops)),

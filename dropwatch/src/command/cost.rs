@@ -55,7 +55,7 @@ pub fn measure(duration: Duration, terminal: Terminal) -> Result<(), Failure> {
     let (start, before) = (Instant::now(), probe.run_time().context("cannot read run times")?);
     while let Some(left) = duration.checked_sub(start.elapsed()) {
         sleep(left.min(COLLECTING));
-        probe.samples().context("cannot collect samples")?;
+        probe.samples(|netns| netns.inum).context("cannot collect samples")?;
     }
     let cost = probe.run_time().context("cannot read run times")?.since(before);
     let elapsed = start.elapsed();

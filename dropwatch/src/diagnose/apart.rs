@@ -24,12 +24,12 @@ impl Apart {
         let mut scopes: BTreeMap<Scope, Vec<Location>> = BTreeMap::new();
         for row in &report.locations {
             for netns in &row.namespaces {
-                let scope = netns.inum.map_or(Scope::Unknown, Scope::Netns);
+                let scope = netns.number.or(netns.inum).map_or(Scope::Unknown, Scope::Netns);
                 scopes.entry(scope).or_default().push(part(row, netns));
             }
         }
         if !scopes.is_empty() {
-            others.for_each(|inum| _ = scopes.entry(Scope::Netns(inum)).or_default());
+            others.for_each(|number| _ = scopes.entry(Scope::Netns(number)).or_default());
         }
         let whole = match scopes.is_empty() {
             true => report.locations.clone(),

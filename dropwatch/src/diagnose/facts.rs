@@ -39,7 +39,7 @@ pub struct Facts<'a> {
 pub enum Scope {
     /// Those of the whole host.
     Host,
-    /// Those of the namespace with this inode number.
+    /// Those of the namespace with this number in the run.
     Netns(u32),
     /// Those for which no namespace could be proved.
     Unknown,
@@ -133,26 +133,26 @@ impl<'a> Facts<'a> {
         let facts = *self;
         let numbers = match self.scope {
             Scope::Host => 0..=u32::MAX,
-            Scope::Netns(inum) => inum..=inum,
+            Scope::Netns(number) => number..=number,
             // No namespace has the number.
             Scope::Unknown => NO_NETNS..=NO_NETNS,
         };
-        self.now.namespaces.range(numbers).map(move |(inum, now)| facts.changed(*inum, now))
+        self.now.namespaces.range(numbers).map(move |(number, now)| facts.changed(*number, now))
     }
 
     fn unread(&self) -> Vec<&'a Netns> {
         let mut unread = Rows(self.locations.iter().collect()).namespaces();
-        unread.retain(|netns| !self.now.namespaces.contains_key(&netns.inum));
+        unread.retain(|netns| !self.now.namespaces.contains_key(&netns.number()));
         unread
     }
 
-    /// The namespace with this inode number, be it of the scope or not.
-    pub fn namespace(&self, inum: u32) -> Option<NetnsFacts<'a>> {
-        Some(self.changed(inum, self.now.namespaces.get(&inum)?))
+    /// The namespace with this number in the run, be it of the scope or not.
+    pub fn namespace(&self, number: u32) -> Option<NetnsFacts<'a>> {
+        Some(self.changed(number, self.now.namespaces.get(&number)?))
     }
 
-    fn changed(&self, inum: u32, now: &'a NetnsEvidence) -> NetnsFacts<'a> {
-        let before = self.before.namespaces.get(&inum).filter(|it| !now.is_another_than(it));
+    fn changed(&self, number: u32, now: &'a NetnsEvidence) -> NetnsFacts<'a> {
+        let before = self.before.namespaces.get(&number).filter(|it| !now.is_another_than(it));
         NetnsFacts { facts: *self, netns: now.netns.as_ref(), now, before }
     }
 
@@ -171,17 +171,17 @@ impl<'a> Facts<'a> {
         let cannot = |why: &str| {
             Err(Unreachable { ended: false, why: format!("no command for {}: {why}", name(netns)) })
         };
-        let Some(Netns { inum, .. }) = netns else {
+        let Some(number) = netns.map(Netns::number) else {
             return cannot("samples do not tell where the packets were dropped");
         };
-        let Some(namespace) = now.namespaces.get(inum) else {
-            if now.ended.contains(inum) {
+        let Some(namespace) = now.namespaces.get(&number) else {
+            if now.ended.contains(&number) {
                 let why = format!("{} has ended: no command can be run there", name(netns));
                 return Err(Unreachable { ended: true, why });
             }
             return cannot("it has ended, or no way into it is known here");
         };
-        match before.namespaces.get(inum) {
+        match before.namespaces.get(&number) {
             Some(before) if namespace.is_another_than(before) => {
                 cannot("one of two that had the same number, of which the first has ended")
             }
@@ -349,7 +349,7 @@ impl<'a> NetnsFacts<'a> {
             };
             proof.counters.iter().map(counted).fold(sum, u64::saturating_add)
         });
-        let here = self.netns.map_or(0, |netns| rows.of_netns(netns.inum).count());
+        let here = self.netns.map_or(0, |netns| rows.of_netns(netns.number()).count());
         here.min(rows.count().saturating_sub(claimed))
     }
 

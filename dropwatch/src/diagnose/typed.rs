@@ -44,7 +44,7 @@ mod tests {
             subject: String::new(),
             rule: "mtu".to_owned(),
             severity: Severity::Notice,
-            netns: Some(Netns { name: Some("g\u{fffd}w".to_owned()), inum: 7 }),
+            netns: Some(Netns::new(Some("g\u{fffd}w".to_owned()), 7)),
             title: String::new(),
             explains: None,
             evidence: Vec::new(),

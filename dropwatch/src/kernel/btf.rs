@@ -259,6 +259,13 @@ impl<'a> Btf<'a> {
         Some(offset + self.offset_of(self.resolved(member)?, rest)?)
     }
 
+    /// Whether the member `name` of a structure is a number, no structure or pointer.
+    pub fn is_integer(&self, ty: BtfType<'a>, name: &str) -> bool {
+        let member = self.member(ty, name, MAX_CHAIN);
+        let member = member.and_then(|member| self.resolved(member.ty));
+        member.is_some_and(|member| member.kind == BtfKind::Int)
+    }
+
     /// Bits from the start of a structure to the bit field `name`, which is one bit wide. On a
     /// little-endian machine, bit 0 of a byte is its lowest.
     pub fn bit_of(&self, ty: BtfType<'a>, name: &str) -> Option<u32> {

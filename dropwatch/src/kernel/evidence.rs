@@ -65,6 +65,7 @@ const TOP: usize = 3;
 pub struct Collector {
     root: HostRoot,
     watch: WatchList,
+    /// By inode number. What was read is by number in the run.
     known: BTreeMap<u32, KnownNetns>,
     births: Births,
     /// When all processes are searched again.
@@ -84,6 +85,14 @@ pub struct Collector {
 struct KnownNetns {
     reachable: ReachableNetns,
     read: Option<Instant>,
+    /// What it was found to be then, in this run.
+    number: Option<u32>,
+}
+
+impl KnownNetns {
+    fn new(reachable: ReachableNetns) -> Self {
+        Self { reachable, read: None, number: None }
+    }
 }
 
 /// The listing of a full table, or the thread that is making it.
@@ -120,19 +129,22 @@ impl Collector {
     }
 
     /// Reads everything anew; what was read before becomes [`Collector::before`]. `sampled` are the
-    /// namespaces in which samples of the interval were dropped.
+    /// namespaces in which packets of the interval were dropped, by number in the run.
     pub fn read(&mut self, namespaces: &mut Namespaces, sampled: &BTreeSet<u32>) {
         self.find_namespaces(namespaces, sampled);
         let everywhere = std::mem::take(&mut self.everywhere);
         let (mut read, mut born) = (BTreeMap::new(), BTreeMap::new());
         let (mut ended, mut lost) = (BTreeSet::new(), Vec::new());
+        let inums: BTreeSet<u32> = sampled.iter().map(|number| namespaces.inum(*number)).collect();
         for (inum, known) in &mut self.known {
-            let (before, sampled) = (self.now.namespaces.get(inum), sampled.contains(inum));
+            let before = known.number.and_then(|number| self.now.namespaces.get(&number));
+            let sampled = inums.contains(inum);
             let quiet = known.read.filter(|read| read.elapsed() < QUIET);
-            if let (false, false, Some(before), Some(_)) = (everywhere, sampled, before, quiet)
+            if let (false, false, Some(before), Some(_), Some(number)) =
+                (everywhere, sampled, before, quiet, known.number)
                 && before.settings.is_empty()
             {
-                read.insert(*inum, before.clone());
+                read.insert(number, before.clone());
                 continue;
             }
             known.read = Some(Instant::now());
@@ -151,31 +163,41 @@ impl Collector {
                 read_at(&known.reachable)
             });
             match reading {
-                Ok((namespace, birth)) => {
+                Ok((mut namespace, birth)) => {
                     // The one that had its number before has ended.
                     let other = before.filter(|before| namespace.is_another_than(before));
                     ended.extend(other.and_then(|other| other.netns.clone()));
-                    born.extend(birth.map(|birth| (*inum, birth)));
+                    let number = match namespace.cookie {
+                        Some(cookie) => namespaces.met(&known.reachable, cookie),
+                        None => *inum,
+                    };
+                    let name = known.reachable.netns.name.clone();
+                    namespace.netns = Some(Netns::numbered(name, *inum, number, false));
+                    known.number = Some(number);
+                    born.extend(birth.map(|birth| (number, birth)));
                     self.births.saw(*inum, namespace.cookie);
-                    read.insert(*inum, namespace);
+                    read.insert(number, namespace);
                 }
                 // It has ended or may not be entered, so no thread is started for it until it is
                 // found again.
                 Err(error) => {
                     log::debug!("not looking into namespace {inum}: {error}");
-                    lost.push(known.reachable.netns.clone());
+                    lost.push(known.number.take().unwrap_or(*inum));
                 }
             }
         }
-        let missing = sampled.iter().filter(|inum| !self.known.contains_key(inum));
-        lost.extend(missing.map(|inum| Netns { name: namespaces.netns(*inum), inum: *inum }));
-        lost.truncate(MAX_MISSING);
-        lost.retain(|netns| namespaces.has_ended(netns.inum));
-        let sampled_lost = lost.iter().map(|netns| netns.inum).filter(|it| sampled.contains(it));
-        let sampled_lost = sampled_lost.collect();
-        ended.extend(lost);
+        lost.extend(sampled.iter().filter(|number| !read.contains_key(number)));
+        lost.sort_unstable();
+        lost.dedup();
+        let mut looked_for = 0;
+        lost.retain(|number| {
+            looked_for += usize::from(!namespaces.is_succeeded(*number));
+            looked_for <= MAX_MISSING && namespaces.has_ended(*number)
+        });
+        let sampled_lost = lost.iter().filter(|it| sampled.contains(it)).copied().collect();
+        ended.extend(lost.into_iter().map(|number| namespaces.numbered(number)));
         self.unread = Unread::of(ended, self.passing.names());
-        self.known.retain(|inum, _| read.contains_key(inum));
+        self.known.retain(|_, known| known.number.is_some());
         let host = counters::of_host(&self.root);
         let lossy = read.values().any(|namespace| !namespace.settings.is_empty())
             || self.watch.host_losses.iter().any(|loss| host.get(loss) != self.now.host.get(loss));
@@ -216,20 +238,26 @@ impl Collector {
     /// Returns what answers the questions of rules about the namespaces that were read last. Make
     /// one for each report: its bound of time holds for all of its calls together.
     pub fn answerer(&self) -> impl FnMut(&[Ask], &mut Answers) + '_ {
-        let mut inquiry = Inquiry::new(self.answering.clone(), |inum| {
-            let (known, namespace) = (self.known.get(&inum)?, self.now.namespaces.get(&inum)?);
+        let mut inquiry = Inquiry::new(self.answering.clone(), |number| {
+            let (known, namespace) = (self.way(number)?, self.now.namespaces.get(&number)?);
             Some(Asked { netns: known.reachable.clone(), cookie: namespace.cookie })
         });
         move |asks, answers| inquiry.answer(asks, answers)
     }
 
+    /// The way into a namespace that was read last.
+    fn way(&self, number: u32) -> Option<&KnownNetns> {
+        let netns = self.now.namespaces.get(&number)?.netns.as_ref()?;
+        self.known.get(&netns.inum)
+    }
+
     fn find_namespaces(&mut self, namespaces: &mut Namespaces, sampled: &BTreeSet<u32>) {
-        for inum in sampled {
+        for inum in sampled.iter().map(|number| namespaces.inum(*number)).collect::<Vec<_>>() {
             if self.known.len() < MAX_NAMESPACES
-                && !self.known.contains_key(inum)
-                && let Some(reachable) = namespaces.reach(*inum)
+                && !self.known.contains_key(&inum)
+                && let Some(reachable) = namespaces.reach(inum)
             {
-                self.known.insert(*inum, KnownNetns { reachable, read: None });
+                self.known.insert(inum, KnownNetns::new(reachable));
             }
         }
         let is_due = self.search_due.is_none_or(|due| Instant::now() >= due);
@@ -244,8 +272,8 @@ impl Collector {
         };
         for reachable in found {
             if self.known.len() < MAX_NAMESPACES {
-                let known = KnownNetns { reachable, read: None };
-                self.known.entry(known.reachable.netns.inum).or_insert(known);
+                let inum = reachable.netns.inum;
+                self.known.entry(inum).or_insert_with(|| KnownNetns::new(reachable));
             }
         }
     }
@@ -257,7 +285,7 @@ impl Collector {
             let drops = |stats: &ConntrackStats| stats.counters.get(ConntrackCounter::Drop);
             namespace.conntrack.zip(before).is_some_and(|(now, then)| drops(&now) != drops(&then))
         };
-        self.tables.retain(|inum, _| self.known.contains_key(inum));
+        self.tables.retain(|number, _| self.now.namespaces.contains_key(number));
         let full: Vec<u32> = self
             .now
             .namespaces
@@ -269,8 +297,9 @@ impl Collector {
         for inum in &full {
             let fresh =
                 self.tables.get(inum).is_some_and(|known| known.since.elapsed() < TABLE_AGE);
-            if let (false, Some(KnownNetns { reachable, .. })) = (fresh, self.known.get(inum)) {
-                self.tables.insert(*inum, TableReading::read(&self.root, reachable));
+            if let (false, Some(KnownNetns { reachable, .. })) = (fresh, self.way(*inum)) {
+                let reading = TableReading::read(&self.root, reachable);
+                self.tables.insert(*inum, reading);
             }
         }
         for (inum, table) in take(&mut self.tables, &full, Instant::now() + PATIENCE) {

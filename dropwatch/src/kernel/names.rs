@@ -31,7 +31,7 @@ use super::{
 };
 use crate::report::{
     Names,
-    facts::Owner,
+    facts::{Netns, Owner},
     model::{Reason, Symbol},
 };
 
@@ -159,8 +159,8 @@ impl Names for HostNames {
         loaded.reasons.name(reason)
     }
 
-    fn netns(&mut self, inum: u32) -> Option<String> {
-        self.namespaces.netns(inum)
+    fn netns(&mut self, number: u32) -> Netns {
+        self.namespaces.numbered(number)
     }
 
     fn interface(&mut self, netns: u32, index: u32) -> Option<String> {

@@ -15,30 +15,36 @@
 //! Being root stands in for none of these: the kernel compares capabilities where a process holds
 //! any (`__ptrace_may_access`, kernel/ptrace.c; `cap_ptrace_access_check`, security/commoncap.c).
 //!
-//! Nothing stays open between calls: a descriptor would keep a dying namespace alive. Numbers are
-//! given again once a namespace is gone, so no name outlives the report after the one that last
-//! proved it.
+//! Nothing stays open between calls: a descriptor would keep a dying namespace alive. Inode numbers are
+//! given again once a namespace is gone, so a name is that of a namespace only where its cookie was read
+//! there. Where the kernel has no cookies, no name outlives the report after the one that last proved
+//! it.
 
 mod ended;
 mod find;
+mod numbers;
 pub(super) mod passing;
 mod reachable;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
+use dropwatch_common::{self as common, NO_COOKIE};
+
+use self::numbers::Numbers;
 pub use self::{
     find::{Unfound, netns_named, short_name},
     reachable::{Interfaces, ReachableNetns},
 };
 use super::{
-    HostRoot, Surroundings, clean, interfaces,
+    HostRoot, Surroundings, clean, inside, interfaces,
     processes::{self, Process},
 };
+use crate::report::facts::Netns;
 
 /// Folders in which namespaces are mounted, and what is put before their names: those of
 /// `ip netns` and of container runtimes that follow it (containerd, CRI-O), and Docker's.
@@ -52,6 +58,8 @@ const FOLDERS: [(&str, &str); 4] = [
 const MAX_MOUNTED: usize = 16 << 10;
 /// Most names, of namespaces and of interfaces, looked up in one report.
 const MAX_NAMES: usize = 4096;
+/// Most names that are remembered of a run's namespaces, those that have ended among them.
+const MAX_PROVED: usize = 4096;
 /// Reports after which a namespace without any process is looked for again: a pass takes some ten
 /// microseconds a process.
 const VAIN_REPORTS: u8 = 12;
@@ -84,6 +92,9 @@ pub struct Namespaces {
     missed: bool,
     now: LookedUp,
     before: Proved,
+    numbers: Numbers,
+    /// Names of namespaces whose cookie was read where the name leads, by number in the run.
+    proved: HashMap<u32, String>,
 }
 
 /// What was looked up in this report.
@@ -92,12 +103,14 @@ struct LookedUp {
     mounted: Option<HashMap<u32, Mounted>>,
     /// Whether all processes were looked at.
     searched: bool,
+    /// Inode numbers whose namespace was looked into, or cannot be.
+    entered: HashSet<u32>,
     proved: Proved,
     /// Namespaces that were looked for in vain, or found in the report before.
     unproved: Proved,
 }
 
-/// Names by namespace, and by namespace and interface index.
+/// Names by number of the namespace in the run, and by that and interface index.
 #[derive(Default)]
 struct Proved {
     netns: HashMap<u32, Option<String>>,
@@ -134,6 +147,8 @@ impl Namespaces {
             missed: false,
             now: LookedUp::default(),
             before: Proved::default(),
+            numbers: Numbers::default(),
+            proved: HashMap::new(),
         };
         namespaces.now.mounted = Some(mounted(root));
         namespaces
@@ -145,7 +160,7 @@ impl Namespaces {
         let last = std::mem::take(&mut self.now);
         self.before = last.proved;
         for (inum, Mounted { name, .. }) in last.mounted.unwrap_or_default() {
-            self.before.netns.entry(inum).or_insert(Some(name));
+            self.before.netns.entry(self.numbers.bearer(inum)).or_insert(Some(name));
         }
         self.missed = false;
         self.vain.retain(|_, reports| {
@@ -154,8 +169,30 @@ impl Namespaces {
         });
     }
 
-    /// What the namespace `inum` is called, cleaned of control characters.
-    pub fn netns(&mut self, inum: u32) -> Option<String> {
+    /// What a namespace whose packet was dropped is called in this run.
+    pub fn number(&mut self, netns: common::Netns) -> u32 {
+        self.numbers.of(netns)
+    }
+
+    /// The inode number of the namespace with this number in the run.
+    pub fn inum(&self, number: u32) -> u32 {
+        self.numbers.netns(number).inum
+    }
+
+    /// The namespace with this number in the run.
+    pub fn numbered(&mut self, number: u32) -> Netns {
+        let name = self.netns(number);
+        Netns::numbered(name, self.inum(number), number, self.numbers.is_succeeded(number))
+    }
+
+    /// Whether another namespace has got the inode number of the one with this number since.
+    pub fn is_succeeded(&self, number: u32) -> bool {
+        self.numbers.is_succeeded(number)
+    }
+
+    /// What the namespace with this number in the run is called, cleaned of control characters.
+    pub fn netns(&mut self, number: u32) -> Option<String> {
+        let common::Netns { inum, cookie } = self.numbers.netns(number);
         if self.host == Some(inum) {
             return Some(HOST.to_owned());
         }
@@ -163,25 +200,72 @@ impl Namespaces {
             return Some(CONTAINER.to_owned());
         }
         let LookedUp { proved, unproved, .. } = &self.now;
-        if let Some(known) = proved.netns.get(&inum).or_else(|| unproved.netns.get(&inum)) {
+        if let Some(known) = proved.netns.get(&number).or_else(|| unproved.netns.get(&number)) {
             return known.clone();
         }
-        let mounted = self.mounted(inum).map(|mounted| mounted.name.clone());
-        let name = mounted.or_else(|| self.resident(inum).map(|process| process.to_string()));
+        if cookie != NO_COOKIE {
+            self.look_into(inum);
+        }
+        let name = if self.numbers.is_succeeded(number) { None } else { self.name_now(inum) };
         self.missed |= name.is_none() && self.hidden > 0;
         let (name, names) = match name {
             Some(name) => (Some(name), &mut self.now.proved.netns),
-            None => (self.before.netns.get(&inum).cloned().flatten(), &mut self.now.unproved.netns),
+            None => {
+                let before = self.before.netns.get(&number).cloned().flatten();
+                let known = self.proved.get(&number).cloned().or(before);
+                (known, &mut self.now.unproved.netns)
+            }
         };
         if names.len() < MAX_NAMES {
-            names.insert(inum, name.clone());
+            names.insert(number, name.clone());
         }
         name
     }
 
-    /// Name of the interface `ifindex` of the namespace `inum`, cleaned of control characters.
-    pub fn interface(&mut self, inum: u32, ifindex: u32) -> Option<String> {
-        let key = (inum, ifindex);
+    /// The namespace that has this inode number now, as far as was seen.
+    fn bearer(&mut self, inum: u32) -> Netns {
+        let name = match inum {
+            inum if self.host == Some(inum) => Some(HOST.to_owned()),
+            inum if self.container == Some(inum) => Some(CONTAINER.to_owned()),
+            inum => self.name_now(inum),
+        };
+        Netns::numbered(name, inum, self.numbers.bearer(inum), false)
+    }
+
+    /// What the namespace that has this inode number now is called where it is mounted, or after whom
+    /// lives there.
+    fn name_now(&mut self, inum: u32) -> Option<String> {
+        let mounted = self.mounted(inum).map(|mounted| mounted.name.clone());
+        mounted.or_else(|| self.resident(inum).map(|process| process.to_string()))
+    }
+
+    /// Finds out, once a report, which namespace has this inode number now.
+    fn look_into(&mut self, inum: u32) {
+        if self.now.entered.insert(inum)
+            && let Some(reachable) = self.reach(inum)
+            && let Ok(Some(cookie)) = reachable.enter(|| Ok(inside::cookie()))
+        {
+            self.met(&reachable, cookie);
+        }
+    }
+
+    /// Notes that a namespace which was entered has this cookie. Returns its number in the run.
+    pub(super) fn met(&mut self, reachable: &ReachableNetns, cookie: u64) -> u32 {
+        let Netns { name, inum, .. } = &reachable.netns;
+        let number = self.numbers.meet(common::Netns { inum: *inum, cookie });
+        self.now.entered.insert(*inum);
+        if let Some(name) = name
+            && (self.proved.len() < MAX_PROVED || self.proved.contains_key(&number))
+        {
+            self.proved.insert(number, name.clone());
+        }
+        number
+    }
+
+    /// Name of an interface of the namespace with this number in the run, by its index there, cleaned
+    /// of control characters.
+    pub fn interface(&mut self, number: u32, ifindex: u32) -> Option<String> {
+        let key = (number, ifindex);
         let LookedUp { proved, unproved, .. } = &self.now;
         if let Some(known) = proved.interfaces.get(&key).or_else(|| unproved.interfaces.get(&key)) {
             return known.clone();
@@ -189,7 +273,15 @@ impl Namespaces {
         if proved.interfaces.len() + unproved.interfaces.len() >= MAX_NAMES {
             return None; // each costs a thread
         }
-        let (name, names) = match self.look_up_interface(inum, ifindex) {
+        let common::Netns { inum, cookie } = self.numbers.netns(number);
+        if cookie != NO_COOKIE {
+            self.look_into(inum);
+        }
+        let found = match self.numbers.is_succeeded(number) {
+            true => None,
+            false => self.look_up_interface(inum, ifindex),
+        };
+        let (name, names) = match found {
             Some(name) => (Some(name), &mut self.now.proved.interfaces),
             None => {
                 let before = self.before.interfaces.get(&key).cloned().flatten();

@@ -51,6 +51,10 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         dev_type: of(dev, "type"),
         dev_net: of(dev, "nd_net.net"),
         net_inum: of(net, "ns.inum"),
+        // An `atomic64_t` before Linux 5.12, which a namespace had from the first question on.
+        net_cookie: net
+            .filter(|net| btf.is_integer(*net, "net_cookie"))
+            .map_or(NONE, |net| of(Some(net), "net_cookie")),
         net_ops: of(net, "ns.ops"),
         task_nsproxy: of(task, "nsproxy"),
         task_real_parent: of(task, "real_parent"),

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, io};
 
 use anyhow::{Context, Result};
-use dropwatch_common::{Counter, DropKey, Lost as Cause, filter::Group};
+use dropwatch_common::{Counter, DropKey, Lost as Cause, Netns, Turn, filter::Group};
 
 use super::{
     Probe,
@@ -11,7 +11,9 @@ use super::{
     fronts::Fronts,
     info,
     maps::{Map, PerCpuMap},
-    sums::CounterSums,
+    plan::Grouping,
+    sums::{CounterSums, DropSums, GroupSums},
+    turns::{CounterId, Turns},
 };
 use crate::report::snapshot::{DropCounters, Lost};
 
@@ -22,6 +24,8 @@ pub(super) const FRONTS: &str = ".bss.fronts";
 pub(super) struct Maps {
     fronts: Fronts,
     drops: PerCpuMap<DropKey, Counter>,
+    turns: PerCpuMap<Turn, u64>,
+    turned: Turns,
     groups: PerCpuMap<Group, u64>,
     lost: PerCpuMap<u32, u64>,
 }
@@ -38,6 +42,8 @@ impl Maps {
             Some(Self {
                 fronts,
                 drops: PerCpuMap::new(maps.remove("DROPS")?, cpus.count())?,
+                turns: PerCpuMap::new(maps.remove("TURNS")?, 1)?,
+                turned: Turns::default(),
                 groups: PerCpuMap::new(maps.remove("GROUPS")?, cpus.count())?,
                 lost: PerCpuMap::new(maps.remove("LOST")?, cpus.count())?,
             })
@@ -46,23 +52,78 @@ impl Maps {
     }
 }
 
+/// A counter of drops as it was read: the count first, then the cookie.
+type Reading = (CounterId, Counter);
+
+impl Maps {
+    /// Every counter of drops.
+    fn each(&self, cpus: &Cpus, mut each: impl FnMut(CounterId, &Counter)) -> io::Result<()> {
+        self.fronts.each(|cpu, counter, slot| {
+            if let Some(key) = slot.key() {
+                each(CounterId { key, counter, cpu }, &slot.counter);
+            }
+        });
+        self.drops.each(|key, counters| {
+            for (cpu, counter) in cpus.numbers().zip(counters) {
+                each(CounterId { key, counter: Turn::IN_MAP, cpu }, counter);
+            }
+        })
+    }
+
+    /// The turns that were noted since the last call.
+    fn take_turns(&self) -> Result<Vec<Turn>> {
+        let mut turns = Vec::new();
+        let taken = self.turns.take_each(|turn, _| turns.push(turn));
+        taken.context("cannot read which namespaces have ended")?;
+        Ok(turns)
+    }
+
+    /// What all counters have counted, by key and namespace, and by group.
+    fn sum(&mut self, grouping: Grouping, cpus: &Cpus) -> Result<(DropSums, GroupSums)> {
+        self.turned.note(self.take_turns()?);
+        let mut sums = CounterSums::new(grouping, cpus, &self.turned);
+        let read = self.each(cpus, |id, counter| sums.add(&id, counter));
+        read.context("cannot read the drop counters")?;
+        self.add_groups(&mut sums)?;
+        // A turn is noted before anything is counted behind it: where there is none by now, every
+        // counter counted for the namespace that it said.
+        let turns = self.take_turns()?;
+        if turns.is_empty() {
+            return Ok(sums.into_parts());
+        }
+        let mut readings: Vec<Reading> = Vec::new();
+        let read = self.each(cpus, |id, counter| readings.push((id, *counter)));
+        read.context("cannot read the drop counters")?;
+        self.turned.note(turns);
+        self.turned.note(self.take_turns()?);
+        let mut sums = CounterSums::new(grouping, cpus, &self.turned);
+        readings.iter().for_each(|(id, counter)| sums.add(id, counter));
+        self.add_groups(&mut sums)?;
+        Ok(sums.into_parts())
+    }
+
+    fn add_groups(&self, sums: &mut CounterSums<'_>) -> Result<()> {
+        let read = self.groups.each(|group, counts| sums.add_group(group, counts));
+        read.context("cannot read the counters by group")
+    }
+}
+
 impl Probe {
-    /// Every counter, summed over CPUs unless they are counted by CPU.
+    /// Every counter, summed over CPUs unless they are counted by CPU. `number` is what a namespace is
+    /// called in this run, where inode numbers alone do not tell one from another.
     ///
     /// Exact after [`Probe::detach`]. While attached, drops that happen during the read may or may
     /// not be in it; whatever is not will be in the next one, because counters only grow.
-    pub fn read(&self) -> Result<DropCounters> {
-        let maps = &self.maps;
-        let mut sums = CounterSums::new(self.grouping, &self.cpus);
-        maps.fronts.each(|cpu, slot| sums.add_slot(cpu, slot));
-        let read = maps.drops.each(|key, counters| sums.add_drops(key, counters));
-        read.context("cannot read the drop counters")?;
-        let read = maps.groups.each(|group, counts| sums.add_group(group, counts));
-        read.context("cannot read the counters by group")?;
-        let (drops, groups) = sums.into_parts();
+    pub fn read(&mut self, mut number: impl FnMut(Netns) -> u32) -> Result<DropCounters> {
+        let (sums, groups) = self.maps.sum(self.grouping, &self.cpus)?;
+        let mut drops = HashMap::new();
+        for ((key, cookie), count) in sums {
+            let number = number(Netns { inum: key.netns, cookie });
+            *drops.entry(key.within(number)).or_default() += count;
+        }
 
         let slot = |cause: Cause| {
-            let counts = maps.lost.entry(cause as u32);
+            let counts = self.maps.lost.entry(cause as u32);
             let counts = counts.context("cannot read the counters of lost drops")?;
             Ok::<_, anyhow::Error>(counts.iter().sum::<u64>())
         };

@@ -26,10 +26,10 @@ impl Fronts {
         Ok(Some(Self { memory }))
     }
 
-    /// Every slot that has a key, with the number of its CPU.
-    pub(super) fn each(&self, mut each: impl FnMut(u32, &Slot)) {
+    /// Every slot that has a key, with the number of its CPU and its own.
+    pub(super) fn each(&self, mut each: impl FnMut(u32, u32, &Slot)) {
         for (cpu, front) in (0..).zip(self.memory.each()) {
-            for index in 0..SLOTS {
+            for (number, index) in (0..).zip(0..SLOTS) {
                 // SAFETY: within the front cache. Volatile, word by word, because the kernel side
                 // writes meanwhile: each word is whole, and a key is never changed.
                 let slot = unsafe {
@@ -37,15 +37,17 @@ impl Fronts {
                     Slot {
                         tag: (&raw const (*slot).tag).read_volatile(),
                         location: (&raw const (*slot).location).read_volatile(),
+                        // In this order: the namespace of a count is noted before it is counted.
                         counter: Counter {
                             count: (&raw const (*slot).counter.count).read_volatile(),
+                            cookie: (&raw const (*slot).counter.cookie).read_volatile(),
                             ..Counter::default()
                         },
                         ..Slot::default()
                     }
                 };
                 if slot.tag != 0 {
-                    each(cpu, &slot);
+                    each(cpu, number, &slot);
                 }
             }
         }

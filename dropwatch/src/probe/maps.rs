@@ -9,7 +9,7 @@ use std::{
 use aya_obj::generated::bpf_map_type;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-use super::sys::{self, MapSpec};
+use super::sys::{self, BatchRead, MapSpec};
 
 /// Memory for the values of one batch, bytes.
 const BATCH_BYTES: usize = 1 << 20;
@@ -52,10 +52,10 @@ impl Map {
     }
 }
 
-/// A map with a value for each possible CPU.
+/// A map with a value for each possible CPU, or with one for all.
 pub(super) struct PerCpuMap<K, V> {
     map: OwnedFd,
-    /// Possible CPUs: the kernel writes that many values for a key.
+    /// Possible CPUs, or 1: the kernel writes that many values for a key.
     cpus: usize,
     types: PhantomData<(K, V)>,
 }
@@ -83,7 +83,17 @@ impl<K: FromBytes + IntoBytes + Immutable + Copy, V: FromBytes> PerCpuMap<K, V> 
     ///
     /// Entries must not be removed meanwhile. Buckets are read whole, one after the other, so an
     /// entry that was there at the start comes exactly once.
-    pub(super) fn each(&self, mut each: impl FnMut(K, &[V])) -> io::Result<()> {
+    pub(super) fn each(&self, each: impl FnMut(K, &[V])) -> io::Result<()> {
+        self.batches(BatchRead::Keep, each)
+    }
+
+    /// Calls `each` with every key of a hash map and its values, and removes it. No entry that was
+    /// there at the start is left out, whoever adds others meanwhile.
+    pub(super) fn take_each(&self, each: impl FnMut(K, &[V])) -> io::Result<()> {
+        self.batches(BatchRead::Remove, each)
+    }
+
+    fn batches(&self, read: BatchRead, mut each: impl FnMut(K, &[V])) -> io::Result<()> {
         let fitting = BATCH_BYTES / (size_of::<V>() * self.cpus);
         let mut room = fitting.clamp(BATCH_LEAST, BATCH_MOST);
         let (mut keys, mut values) = (zeroed::<K>(room)?, zeroed::<V>(room * self.cpus)?);
@@ -91,14 +101,15 @@ impl<K: FromBytes + IntoBytes + Immutable + Copy, V: FromBytes> PerCpuMap<K, V> 
         loop {
             // SAFETY: keys and values have these types, as `new` has seen, and there is room for the
             // values of every key.
-            let read = unsafe { sys::lookup_batch(self.map.as_fd(), from, &mut keys, &mut values) };
-            let batch = match read {
+            let batch =
+                unsafe { sys::read_batch(self.map.as_fd(), read, from, &mut keys, &mut values) };
+            let batch = match batch {
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && room < BATCH_MOST => {
                     room *= 2;
                     (keys, values) = (zeroed(room)?, zeroed(room * self.cpus)?);
                     continue;
                 }
-                read => read?,
+                batch => batch?,
             };
             for (key, values) in keys[..batch.count].iter().zip(values.chunks_exact(self.cpus)) {
                 each(*key, values);

@@ -18,6 +18,7 @@ pub mod programs;
 mod samples;
 pub mod sums;
 mod sys;
+pub mod turns;
 mod typed;
 mod verifier;
 

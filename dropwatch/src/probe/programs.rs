@@ -179,7 +179,7 @@ mod tests {
         let again = Program { name: COUNTS.name, ..ALSO };
         let mut prepared = Prepared::new().unwrap();
         prepared.programs = vec![COUNTS, again];
-        let probe = match prepared.attach(&Requested::default()) {
+        let mut probe = match prepared.attach(&Requested::default()) {
             Err(error) if error.is_permission() => {
                 return testbed::unproved::unproved("this user may not load programs");
             }
@@ -188,7 +188,7 @@ mod tests {
         let [Lack { program, refusal, .. }] = probe.lacks() else { panic!("{:?}", probe.lacks()) };
         assert_eq!(*program, again);
         assert_eq!(*refusal, AttachRefusal::NoTracepoint { tracepoint: again.tracepoint });
-        assert!(probe.read().is_ok(), "what is needed counts");
+        assert!(probe.read(|netns| netns.inum).is_ok(), "what is needed counts");
 
         let mut prepared = Prepared::new().unwrap();
         prepared.programs = vec![Program { need: Need::Needed, ..again }];

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, io};
 
 use aya::maps::{self, MapData, RingBuf};
+use dropwatch_common::Netns;
 use zerocopy::IntoBytes as _;
 
 use super::{Probe, maps::Map};
@@ -33,14 +34,14 @@ impl Samples {
 
 impl Probe {
     /// Samples taken since the last call, and a new budget for every location. Nothing where
-    /// samples are off.
-    pub fn samples(&mut self) -> io::Result<Vec<Sample>> {
+    /// samples are off. `number` is what a namespace is called in this run.
+    pub fn samples(&mut self, mut number: impl FnMut(Netns) -> u32) -> io::Result<Vec<Sample>> {
         let Some(samples) = &mut self.samples else { return Ok(Vec::new()) };
         samples.interval = samples.interval.wrapping_add(1);
         samples.epoch.set(samples.interval.as_bytes())?;
         let mut taken = Vec::new();
         while let Some(record) = samples.ring.next() {
-            taken.extend(Sample::decode(&record));
+            taken.extend(Sample::decode(&record, &mut number));
         }
         Ok(taken)
     }

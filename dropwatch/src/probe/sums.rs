@@ -2,11 +2,18 @@
 
 use std::collections::HashMap;
 
-use dropwatch_common::{Counter, DropKey, count::Slot, filter::Group};
+use dropwatch_common::{Counter, filter::Group};
 
-use super::{cpus::Cpus, plan::Grouping};
+use super::{
+    cpus::Cpus,
+    plan::Grouping,
+    turns::{CounterId, KeyAndCookie, Turns},
+};
 
-type GroupSums = HashMap<(Group, Option<u32>), u64>;
+/// Drops by key and namespace.
+pub type DropSums = HashMap<KeyAndCookie, u64>;
+/// Drops by group and, where asked for, CPU.
+pub type GroupSums = HashMap<(Group, Option<u32>), u64>;
 
 /// The one group that every drop is in where only CPUs are distinguished.
 const EVERY: Group = Group { known: 1, netns: 0, ifindex: 0, network: 0, transport: 0 };
@@ -16,30 +23,40 @@ const EVERY: Group = Group { known: 1, netns: 0, ifindex: 0, network: 0, transpo
 pub struct CounterSums<'a> {
     grouping: Grouping,
     cpus: &'a Cpus,
-    drops: HashMap<DropKey, u64>,
+    turns: &'a Turns,
+    drops: DropSums,
+    /// What was added last, and is not in `drops` yet: most counters of a key come one after the other.
+    last: (KeyAndCookie, u64),
     groups: GroupSums,
 }
 
 impl<'a> CounterSums<'a> {
-    pub fn new(grouping: Grouping, cpus: &'a Cpus) -> Self {
-        Self { grouping, cpus, drops: HashMap::new(), groups: GroupSums::new() }
+    /// `turns` are those that were noted before any counter is read.
+    pub fn new(grouping: Grouping, cpus: &'a Cpus, turns: &'a Turns) -> Self {
+        let (drops, last) = (turns.ended().clone(), KeyAndCookie::default());
+        Self { grouping, cpus, turns, drops, last: (last, 0), groups: GroupSums::new() }
     }
 
-    /// Adds what a slot of a CPU's front cache has. The map may have more of the same key.
-    pub fn add_slot(&mut self, cpu: u32, slot: &Slot) {
-        if let Some(key) = slot.key() {
-            self.add(key, cpu, slot.counter.count);
+    /// Adds one counter of drops.
+    pub fn add(&mut self, id: &CounterId, Counter { count, cookie, .. }: &Counter) {
+        if *count == 0 {
+            return;
+        }
+        let key = (id.key, *cookie);
+        if self.last.0 != key {
+            self.settle();
+            self.last.0 = key;
+        }
+        self.last.1 += self.turns.of_last(id, *count, *cookie);
+        if self.grouping.of_places() {
+            count_in(&mut self.groups, (EVERY, Some(id.cpu)), *count);
         }
     }
 
-    /// Adds one entry of the map of drops.
-    pub fn add_drops(&mut self, key: DropKey, counters: &[Counter]) {
-        if self.grouping.of_places() {
-            for (cpu, counter) in self.cpus.numbers().zip(counters) {
-                self.add(key, cpu, counter.count);
-            }
-        } else {
-            self.add(key, 0, counters.iter().map(|counter| counter.count).sum());
+    fn settle(&mut self) {
+        let (key, count) = std::mem::take(&mut self.last);
+        if count > 0 {
+            *self.drops.entry(key).or_default() += count;
         }
     }
 
@@ -51,19 +68,11 @@ impl<'a> CounterSums<'a> {
         }
     }
 
-    /// Drops by key, and by group. Nothing in them is zero.
-    pub fn into_parts(self) -> (HashMap<DropKey, u64>, GroupSums) {
+    /// Drops by key and namespace, and by group. Nothing in them is zero.
+    pub fn into_parts(mut self) -> (DropSums, GroupSums) {
+        self.settle();
+        self.drops.retain(|_, count| *count > 0);
         (self.drops, self.groups)
-    }
-
-    fn add(&mut self, key: DropKey, cpu: u32, count: u64) {
-        if count == 0 {
-            return;
-        }
-        *self.drops.entry(key).or_default() += count;
-        if self.grouping.of_places() {
-            count_in(&mut self.groups, (EVERY, Some(cpu)), count);
-        }
     }
 }
 
@@ -76,47 +85,47 @@ fn count_in(groups: &mut GroupSums, group: (Group, Option<u32>), count: u64) {
 
 #[cfg(test)]
 mod tests {
-    use dropwatch_common::count::{busy, tag};
+    use dropwatch_common::{DropKey, Turn};
 
     use super::*;
 
-    const KEY: DropKey = DropKey::new(0x1000, 2);
+    const KEY: DropKey = DropKey::new(0x1000, 2).within(7);
 
-    fn counter(count: u64) -> Counter {
-        Counter { count, ..Counter::default() }
-    }
-
-    /// Two CPUs that have counted 1 and 2 drops in a slot; the second is at it, and at claiming
-    /// another.
-    fn add_slots(sums: &mut CounterSums<'_>) {
-        let slot = |location, count, tag| Slot {
-            location,
-            tag,
-            counter: counter(count),
-            ..Slot::default()
+    /// Two CPUs that have counted 1 and 2 drops in a slot, and the first of them 10 in the map, for a
+    /// namespace; and a key that was claimed and has counted nothing yet.
+    fn add_drops(sums: &mut CounterSums<'_>) {
+        let mut add = |key, counter, cpu, count| {
+            let id = CounterId { key, counter, cpu };
+            sums.add(&id, &Counter { count, cookie: 5, ..Counter::default() });
         };
-        sums.add_slot(0, &slot(KEY.location, 1, tag(KEY.reason, KEY.netns)));
-        sums.add_slot(1, &slot(KEY.location, 2, busy(tag(KEY.reason, KEY.netns))));
-        sums.add_slot(1, &slot(0x3000, 0, 0));
+        add(KEY, 8, 0, 1);
+        add(KEY.within(9), 9, 0, 0);
+        add(KEY, 8, 1, 2);
+        add(KEY, Turn::IN_MAP, 0, 10);
     }
 
     #[test]
     fn the_caches_and_the_map_are_added_up() {
-        let cpus = Cpus::first(2);
-        let mut sums = CounterSums::new(Grouping::default(), &cpus);
-        add_slots(&mut sums);
-        sums.add_drops(KEY, &[counter(10), counter(0)]);
-        sums.add_drops(DropKey::new(0x2000, 2), &[counter(0), counter(0)]);
-        let (drops, groups) = sums.into_parts();
-        assert_eq!((drops, groups), (HashMap::from([(KEY, 13)]), GroupSums::new()));
+        let (cpus, turns) = (Cpus::first(2), Turns::default());
+        let mut sums = CounterSums::new(Grouping::default(), &cpus, &turns);
+        add_drops(&mut sums);
+        assert_eq!(sums.into_parts(), ([((KEY, 5), 13)].into(), GroupSums::new()));
+    }
+
+    #[test]
+    fn what_was_counted_for_an_older_namespace_is_its_own() {
+        let (cpus, mut turns) = (Cpus::first(2), Turns::default());
+        turns.note(vec![Turn { key: KEY, counter: Turn::IN_MAP, cpu: 0, cookie: 4, until: 7 }]);
+        let mut sums = CounterSums::new(Grouping::default(), &cpus, &turns);
+        add_drops(&mut sums);
+        assert_eq!(sums.into_parts().0, [((KEY, 4), 7), ((KEY, 5), 6)].into());
     }
 
     #[test]
     fn drops_by_cpu_are_in_the_groups_too() {
-        let cpus = Cpus::first(2);
-        let mut sums = CounterSums::new(Grouping { parts: 0, by_cpu: true }, &cpus);
-        add_slots(&mut sums);
-        sums.add_drops(KEY, &[counter(10), counter(0)]);
+        let (cpus, turns) = (Cpus::first(2), Turns::default());
+        let mut sums = CounterSums::new(Grouping { parts: 0, by_cpu: true }, &cpus, &turns);
+        add_drops(&mut sums);
         let (_, groups) = sums.into_parts();
         assert_eq!(groups, HashMap::from([((EVERY, Some(0)), 11), ((EVERY, Some(1)), 2)]));
     }
@@ -124,12 +133,12 @@ mod tests {
     #[test]
     fn groups_are_added_up_unless_they_are_by_cpu() {
         // Whose place among the values is not their number.
-        let cpus = Cpus::parse("0,2,4").unwrap();
+        let (cpus, turns) = (Cpus::parse("0,2,4").unwrap(), Turns::default());
         let group = Group { known: 1, netns: 7, ..EVERY };
         for (by_cpu, expected) in
             [(false, vec![(None, 5)]), (true, vec![(Some(0), 2), (Some(4), 3)])]
         {
-            let mut sums = CounterSums::new(Grouping { parts: 1, by_cpu }, &cpus);
+            let mut sums = CounterSums::new(Grouping { parts: 1, by_cpu }, &cpus, &turns);
             sums.add_group(group, &[2, 0, 3]);
             let expected = expected.into_iter().map(|(cpu, count)| ((group, cpu), count)).collect();
             assert_eq!(sums.into_parts(), (HashMap::new(), expected));

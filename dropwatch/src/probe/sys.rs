@@ -192,6 +192,13 @@ unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Shared<T> {}
 
+/// Whether entries that are read stay.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum BatchRead {
+    Keep,
+    Remove,
+}
+
 /// What a batch has read.
 pub(super) struct Batch {
     /// Entries, at most what there was room for.
@@ -210,8 +217,9 @@ pub(super) struct Batch {
 ///
 /// The map has keys of this type, and `values` has room for the value of every key that `keys` has
 /// room for.
-pub(super) unsafe fn lookup_batch<K: FromBytes, V: FromBytes>(
+pub(super) unsafe fn read_batch<K: FromBytes, V: FromBytes>(
     map: BorrowedFd<'_>,
+    read: BatchRead,
     from: Option<u64>,
     keys: &mut [K],
     values: &mut [V],
@@ -225,8 +233,12 @@ pub(super) unsafe fn lookup_batch<K: FromBytes, V: FromBytes>(
     attributes.batch.values = address(values.as_mut_ptr());
     attributes.batch.count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
     attributes.batch.map_fd = number(map);
+    let command = match read {
+        BatchRead::Keep => bpf_cmd::BPF_MAP_LOOKUP_BATCH,
+        BatchRead::Remove => bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_BATCH,
+    };
     // SAFETY: the caller's promise; the kernel also writes its place.
-    let result = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attributes) };
+    let result = unsafe { bpf(command, &mut attributes) };
     let last = match result {
         Ok(_) => false,
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,

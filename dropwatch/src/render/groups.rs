@@ -94,7 +94,7 @@ mod tests {
 
     fn groups(by: &[By]) -> Groups {
         let row = |name: Option<&str>, protocol: &'static str, count| GroupRow {
-            netns: Some(Netns { name: name.map(str::to_owned), inum: 4_026_532_246 }),
+            netns: Some(Netns::new(name.map(str::to_owned), 4_026_532_246)),
             interface: Some(Interface { name: Some("eth0".to_owned()), index: 3 }),
             protocol: Some(protocol.into()),
             cpu: Some(1),

@@ -189,7 +189,7 @@ mod tests {
         SummaryFinding {
             rule: rule.into(),
             severity: Severity::Critical,
-            netns: Some(Netns { name: Some("gw".into()), inum }),
+            netns: Some(Netns::new(Some("gw".into()), inum)),
             subject: String::new(),
             title: rule.into(),
             explains: 1,

@@ -343,7 +343,18 @@ fn check_namespaces(row: &Location) -> Result<(), Contradiction> {
 
 /// Takes it apart field by field, so that a new field does not compile before it is bounded here.
 fn check_namespace(netns: &NamespaceDrops) -> Result<(), Contradiction> {
-    let NamespaceDrops { name, inum: _, count, rate, share, total, flows, details: _ } = netns;
+    let NamespaceDrops {
+        name,
+        inum: _,
+        ended: _,
+        number: _,
+        count,
+        rate,
+        share,
+        total,
+        flows,
+        details: _,
+    } = netns;
     name.as_deref().map_or(Ok(()), check_text)?;
     check_number("rate", *rate, MAX_RATE)?;
     check_number("share", *share, 1.0)?;

@@ -188,7 +188,7 @@ fn in_common(
     Details {
         samples: samples.len() as u64,
         weight,
-        netns: namespaces.most(|inum| netns(inum, names)),
+        netns: namespaces.most(|number| netns(number, names)),
         interface: devices.most(|(inum, index)| interface(inum, index, names)),
         direction: sent.most(|outgoing| Direction { outgoing }),
         protocol: protocols.most(|name| ProtocolName { name: name.into_owned() }),
@@ -300,9 +300,11 @@ impl<T: Ord> Weights<T> {
     }
 }
 
-/// Name of a namespace, with its number.
-pub(super) fn netns(inum: u32, names: &mut dyn Names) -> Netns {
-    Netns { name: bounded(names.netns(inum)), inum }
+/// A namespace by its number in the run.
+pub(super) fn netns(number: u32, names: &mut dyn Names) -> Netns {
+    let mut netns = names.netns(number);
+    netns.name = bounded(netns.name);
+    netns
 }
 
 /// Name of a device, with its index.

@@ -72,9 +72,9 @@ pub struct HostEvidence {
     pub host: Counters,
     /// Settings of the host as a whole.
     pub settings: SettingValues,
-    /// Namespaces by inode number.
+    /// Namespaces by number in the run ([`Netns::number`]).
     pub namespaces: BTreeMap<u32, NetnsEvidence>,
-    /// Namespaces, by inode number, in which packets were dropped and which are proved to have ended
+    /// Namespaces, by number in the run, in which packets were dropped and which are proved to have ended
     /// since.
     pub ended: BTreeSet<u32>,
     /// What a command starts with that is to run in the host's own namespace; `None` where nothing

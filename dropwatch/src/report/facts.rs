@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{address::Address, flow::Flow};
+use super::{address::Address, flow::Flow, number::is_false};
 
 /// What most of the sampled drops at a location have in common.
 ///
@@ -44,15 +44,39 @@ pub struct Netns {
     pub name: Option<String>,
     /// Inode number, as `/proc/PID/ns/net` shows it.
     pub inum: u32,
+    /// Another namespace has this inode number by now, so this one is gone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ended: bool,
+    /// Which of those of the run that had the inode number; see [`Netns::number`].
+    #[serde(skip)]
+    which: Option<u32>,
 }
 
-/// Its name, else its number.
+impl Netns {
+    /// The only namespace of the run that has this inode number, as far as is known.
+    pub fn new(name: Option<String>, inum: u32) -> Self {
+        Self { name, inum, ended: false, which: None }
+    }
+
+    /// A namespace by its `number` in this run.
+    pub fn numbered(name: Option<String>, inum: u32, number: u32, ended: bool) -> Self {
+        Self { name, inum, ended, which: (number != inum).then_some(number) }
+    }
+
+    /// What no other namespace of this run has: the inode number for the first that had it.
+    pub fn number(&self) -> u32 {
+        self.which.unwrap_or(self.inum)
+    }
+}
+
+/// Its name, else its inode number; and that it has ended.
 impl fmt::Display for Netns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
             Some(name) => f.write_str(name),
             None => write!(f, "netns {}", self.inum),
-        }
+        }?;
+        f.write_str(if self.ended { " (ended)" } else { "" })
     }
 }
 

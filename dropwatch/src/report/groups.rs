@@ -66,7 +66,10 @@ pub(super) fn between(
 #[cfg(test)]
 mod tests {
     use super::{
-        super::place::{Reason, Symbol},
+        super::{
+            facts::Netns,
+            place::{Reason, Symbol},
+        },
         *,
     };
 
@@ -81,8 +84,8 @@ mod tests {
             None
         }
 
-        fn netns(&mut self, inum: u32) -> Option<String> {
-            (inum == 7).then(|| "gw".to_owned())
+        fn netns(&mut self, inum: u32) -> Netns {
+            Netns::new((inum == 7).then(|| "gw".to_owned()), inum)
         }
     }
 

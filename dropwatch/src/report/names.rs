@@ -1,7 +1,7 @@
 //! What reports ask of the host to name a drop.
 
 use super::{
-    facts::Owner,
+    facts::{Netns, Owner},
     place::{Reason, Symbol},
 };
 
@@ -17,10 +17,10 @@ pub trait Names {
     /// `None` only for [`dropwatch_common::NO_REASON`].
     fn reason(&mut self, reason: u32) -> Option<Reason>;
 
-    /// Name of the network namespace with this inode number: `gw`, or `nginx (pid 812)` where only
-    /// a process that lives there is known.
-    fn netns(&mut self, _inum: u32) -> Option<String> {
-        None
+    /// The network namespace with this number in the run. It is called `gw`, or `nginx (pid 812)` where
+    /// only a process that lives there is known.
+    fn netns(&mut self, number: u32) -> Netns {
+        Netns::new(None, number)
     }
 
     /// Name of a device, by its index in the network namespace `netns`.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     facts::{Callers, Details, Interface, Netns, Pattern},
-    number::{rate, share},
+    number::{is_false, rate, share},
 };
 
 /// The drops of a row that one network namespace has.
@@ -19,6 +19,12 @@ pub struct NamespaceDrops {
     /// Inode number, as `/proc/PID/ns/net` shows it; null for the drops of which no namespace could be
     /// proved.
     pub inum: Option<u32>,
+    /// Another namespace has this inode number by now, so this one is gone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ended: bool,
+    /// Which of those of the run that had the inode number, as [`Netns::number`] has it.
+    #[serde(skip)]
+    pub number: Option<u32>,
     pub count: u64,
     /// Drops per second.
     pub rate: f64,
@@ -50,26 +56,35 @@ pub struct SampledFlow {
 impl NamespaceDrops {
     /// Drops of a namespace, of the `all` that the row has in an interval.
     pub fn new(netns: Option<Netns>, count: u64, total: u64, all: u64, interval: Duration) -> Self {
-        let (name, inum) = netns.map_or((None, None), |netns| (netns.name, Some(netns.inum)));
         let (rate, share) = (rate(count, interval), share(count, all));
-        Self { name, inum, count, rate, share, total, flows: Vec::new(), details: None }
+        let drops = Self { count, rate, share, total, ..Self::default() };
+        let Some(netns) = netns else { return drops };
+        let number = Some(netns.number());
+        Self { name: netns.name, inum: Some(netns.inum), ended: netns.ended, number, ..drops }
     }
 
     /// `None` for the drops of which no namespace could be proved.
     pub fn netns(&self) -> Option<Netns> {
-        Some(Netns { name: self.name.clone(), inum: self.inum? })
+        let inum = self.inum?;
+        Some(Netns::numbered(self.name.clone(), inum, self.number.unwrap_or(inum), self.ended))
+    }
+
+    /// What tells the namespaces of a row apart. A recording has no numbers of the run, so of those that
+    /// had one inode number it tells the one that lived from those that had ended.
+    fn identity(&self) -> (Option<u32>, bool, Option<u32>) {
+        (self.inum, self.ended, self.number)
     }
 }
 
 /// The largest first; what is unknown after what is known, and equals by number.
 pub fn sort(namespaces: &mut [NamespaceDrops]) {
-    namespaces.sort_by_key(|it| (Reverse(it.count), it.inum.is_none(), it.inum));
+    namespaces.sort_by_key(|it| (Reverse(it.count), it.inum.is_none(), it.identity()));
 }
 
 /// Adds the namespaces of a row to those of another, of `all` drops together.
 pub fn merge(into: &mut Vec<NamespaceDrops>, more: &[NamespaceDrops], all: u64) {
     for it in more {
-        match into.iter_mut().find(|known| known.inum == it.inum) {
+        match into.iter_mut().find(|known| known.identity() == it.identity()) {
             Some(known) => {
                 known.count = known.count.saturating_add(it.count);
                 known.total = known.total.saturating_add(it.total);

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use dropwatch_common::{
-    DropKey,
+    DropKey, NO_COOKIE, Netns,
     sample::{ABSENT, Record, STACK_DEPTH, flag},
 };
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ pub struct Sample {
     pub key: DropKey,
     /// Drops that this sample stands for, itself included; at least 1.
     pub weight: u64,
-    /// Inode number of the network namespace.
+    /// Number of the network namespace in this run.
     pub netns: Option<u32>,
     /// Index of the device, in that namespace.
     pub ifindex: Option<u32>,
@@ -74,13 +74,15 @@ impl Clock {
 }
 
 impl Sample {
-    /// Decodes a record of the ring buffer. `None` where the length or a field cannot be: the
+    /// Decodes a record of the ring buffer. `number` is what a namespace is called in this run. `None`
+    /// where the length or a field cannot be: the
     /// bytes are the kernel's, yet nothing here trusts them.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8], mut number: impl FnMut(Netns) -> u32) -> Option<Self> {
         // Every field by its name: one that the record gains cannot be passed over in silence.
         let Record {
             time,
             key,
+            cookie,
             weight,
             socket,
             netns,
@@ -102,11 +104,16 @@ impl Sample {
         let stack = &stack[..usize::from(stack_len).min(STACK_DEPTH)];
         let has = |bit| flags & bit != 0;
         let begins = usize::from(network);
+        // The cookie is that of the namespace in the key.
+        let mut number = |inum| {
+            let cookie = if inum == key.netns { cookie } else { NO_COOKIE };
+            number(Netns { inum, cookie })
+        };
         Some(Self {
             time,
-            key,
+            key: key.within(number(key.netns)),
             weight: weight.max(1),
-            netns: (netns != 0).then_some(netns),
+            netns: (netns != 0).then(|| number(netns)),
             ifindex: (has(flag::DEVICE) && ifindex != 0).then_some(ifindex),
             outgoing: has(flag::IIF).then_some(iif == 0),
             cpu,
@@ -138,11 +145,16 @@ mod tests {
 
     use super::*;
 
+    fn number(netns: Netns) -> u32 {
+        netns.cookie as u32
+    }
+
     /// Every field with a value of its own.
     fn record(flags: u16, stack: &[u64], packet: &[u8]) -> Vec<u8> {
         let mut record = Record {
             time: 7,
-            key: DropKey::new(0xffff_ffff_8100_0010, 2),
+            key: DropKey::new(0xffff_ffff_8100_0010, 2).within(4026531840),
+            cookie: 5,
             weight: 40,
             socket: 99,
             netns: 4026531840,
@@ -170,12 +182,12 @@ mod tests {
         let flags =
             flag::DEVICE | flag::CONNTRACK_KNOWN | flag::LINK_HEADER | flag::IIF | flag::VLAN;
         let stack = [0xffff_ffff_8200_0001, 0xffff_ffff_8100_0010, 0xffff_ffff_8100_0400];
-        let sample = Sample::decode(&record(flags, &stack, &[0x55; 60])).unwrap();
+        let sample = Sample::decode(&record(flags, &stack, &[0x55; 60]), number).unwrap();
         let expected = Sample {
             time: 7,
-            key: DropKey::new(0xffff_ffff_8100_0010, 2),
+            key: DropKey::new(0xffff_ffff_8100_0010, 2).within(5),
             weight: 40,
-            netns: Some(4026531840),
+            netns: Some(5),
             ifindex: Some(3),
             outgoing: Some(false),
             cpu: 1,
@@ -195,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_is_not_proved_is_absent() {
-        let sample = Sample::decode(&record(0, &[], &[])).unwrap();
+        let sample = Sample::decode(&record(0, &[], &[]), number).unwrap();
         assert_eq!((sample.ifindex, sample.conntrack), (None, None));
         assert_eq!((sample.network, sample.packet.len()), (None, 0));
     }
@@ -216,7 +228,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..700)) {
-            let _ = Sample::decode(&bytes);
+            let _ = Sample::decode(&bytes, number);
         }
     }
 }

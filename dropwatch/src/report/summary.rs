@@ -30,8 +30,9 @@ struct Counts {
     before: u64,
 }
 
-/// What identifies a cause: the rule that found it, the namespace, and what it is about.
-type CauseKey = (String, Option<u32>, String);
+/// What identifies a cause: the rule that found it, the namespace, and what it is about. Of a namespace
+/// both the inode number and the name, since another one may have got either meanwhile.
+type CauseKey = (String, Option<(u32, Option<String>)>, String);
 
 /// The sums of one cause.
 #[derive(Clone, Debug)]
@@ -168,8 +169,8 @@ impl Summing {
     }
 
     fn finding(&mut self, finding: &Finding, report: &Report) {
-        let inum = finding.netns.as_ref().map(|netns| netns.inum);
-        let key = (finding.rule.clone(), inum, finding.subject.clone());
+        let netns = finding.netns.as_ref().map(|netns| (netns.inum, netns.name.clone()));
+        let key = (finding.rule.clone(), netns, finding.subject.clone());
         let name = finding.netns.as_ref().and_then(|netns| netns.name.as_ref());
         let texts = [finding.rule.len(), finding.title.len(), 2 * finding.subject.len()];
         let text = texts.iter().sum::<usize>() + name.map_or(0, String::len);

@@ -176,9 +176,9 @@ impl Totals {
         for Tracked { netns, entries, limit, counters } in tracked {
             // The first reading of a namespace adds nothing, since what it had counted before is
             // not of this run.
-            let since = before.get(&netns.inum).and_then(|then| counters.since(then));
+            let since = before.get(&netns.number()).and_then(|then| counters.since(then));
             let refused = since.and_then(|since| since.get(ConntrackCounter::Drop)).unwrap_or(0);
-            self.counted.insert(netns.inum, counters);
+            self.counted.insert(netns.number(), counters);
             // Summed, since two namespaces may have one name.
             let name = name(&netns);
             let sum = self.refused.entry(name.clone()).or_default();

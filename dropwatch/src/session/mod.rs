@@ -229,7 +229,9 @@ impl Session {
     /// # Errors
     /// When the samples cannot be read.
     pub fn samples(&mut self, lines: bool) -> Result<Taken, Failure> {
-        let mut samples = self.probe.samples().context("cannot read the samples")?;
+        let names = &mut self.names;
+        let samples = self.probe.samples(|netns| names.namespaces().number(netns));
+        let mut samples = samples.context("cannot read the samples")?;
         self.names.begin_report();
         samples.retain(|sample| self.reporter.selects(sample.key, &mut self.names));
         self.names.find_owners(samples.iter().filter_map(|sample| sample.socket));
@@ -253,7 +255,8 @@ impl Session {
         let since_attach = self.now();
         let wall = Timestamp::now();
         let selected = self.selected.end_interval();
-        let mut counters = self.probe.read()?;
+        let names = &mut self.names;
+        let mut counters = self.probe.read(|netns| names.namespaces().number(netns))?;
         self.names.counted();
         debug!("read {} counters in {:?}", counters.drops.len(), self.now() - since_attach);
         if let Some(meter) = &mut self.meter {

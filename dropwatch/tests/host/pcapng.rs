@@ -68,7 +68,7 @@ fn samples() -> Vec<Sampled> {
             reason: Some("NETFILTER_DROP".into()),
             ..Place::default()
         },
-        netns: Some(Netns { name: Some("gw".into()), inum: 7 }),
+        netns: Some(Netns::new(Some("gw".into()), 7)),
         interface: Some(Interface { name: Some("eth0".into()), index: 2 }),
         weight: 1,
         outgoing: Some(false),

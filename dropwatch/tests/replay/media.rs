@@ -57,7 +57,7 @@ fn finding() -> Finding {
 fn groups() -> Groups {
     let name = "a-namespace-with-a-name-of-forty-letters".to_owned();
     let row = GroupRow {
-        netns: Some(Netns { name: Some(name.clone()), inum: 7 }),
+        netns: Some(Netns::new(Some(name.clone()), 7)),
         interface: Some(Interface { name: Some("東京".to_owned()), index: 3 }),
         protocol: Some("tcp".into()),
         count: 4_500,

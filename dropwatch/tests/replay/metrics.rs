@@ -44,7 +44,7 @@ fn totals() -> Totals {
 fn tracked(name: &str, inum: u32, entries: u64, drops: u32) -> Tracked {
     let mut counters = ConntrackCounters::default();
     counters.add(ConntrackCounter::Drop, drops);
-    let netns = Netns { name: Some(name.to_owned()), inum };
+    let netns = Netns::new(Some(name.to_owned()), inum);
     Tracked { netns, entries, limit: Some(1000), counters }
 }
 
@@ -52,7 +52,7 @@ fn finding(rule: &str, netns: &str) -> Finding {
     Finding {
         rule: rule.to_owned(),
         severity: Severity::Critical,
-        netns: Some(Netns { name: Some(netns.to_owned()), inum: 1 }),
+        netns: Some(Netns::new(Some(netns.to_owned()), 1)),
         subject: String::new(),
         title: String::new(),
         explains: None,

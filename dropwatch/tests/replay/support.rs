@@ -9,7 +9,7 @@ use dropwatch::{
     report::{
         Names,
         build::Reporter,
-        facts::Owner,
+        facts::{Netns, Owner},
         model::{Host, Line, Lost, Reason, Symbol},
         options::Options,
         sample::{Clock, Sample},
@@ -112,8 +112,8 @@ impl Names for TestNames {
         Some(named.unwrap_or_else(|| Reason { name: format!("9:{reason:#06x}"), subsystem: None }))
     }
 
-    fn netns(&mut self, inum: u32) -> Option<String> {
-        place(inum)
+    fn netns(&mut self, inum: u32) -> Netns {
+        Netns::new(place(inum), inum)
     }
 
     fn interface(&mut self, _netns: u32, index: u32) -> Option<String> {

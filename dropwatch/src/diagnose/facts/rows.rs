@@ -24,16 +24,16 @@ impl<'a> Rows<'a> {
         self.0.is_empty()
     }
 
-    /// Returns the rows of which most sampled packets were dropped in the namespace `inum`.
-    pub fn of_netns(&self, inum: u32) -> Self {
-        let inside = |row: &&&Location| netns(row).is_some_and(|netns| netns.inum == inum);
+    /// Returns the rows of which most sampled packets were dropped in the namespace with this number in the run.
+    pub fn of_netns(&self, number: u32) -> Self {
+        let inside = |row: &&&Location| netns(row).is_some_and(|netns| netns.number() == number);
         Self(self.0.iter().filter(inside).copied().collect())
     }
 
     /// Rows by the namespace that samples name for most of their drops; last, those for which they
     /// name none.
     pub fn by_netns(&self) -> Vec<(Option<&'a Netns>, Self)> {
-        let known = self.namespaces().into_iter().map(|is| (Some(is), self.of_netns(is.inum)));
+        let known = self.namespaces().into_iter().map(|is| (Some(is), self.of_netns(is.number())));
         let unknown = Self(self.0.iter().filter(|row| netns(row).is_none()).copied().collect());
         known.chain(Some((None, unknown)).filter(|(_, rows)| !rows.is_empty())).collect()
     }
@@ -62,14 +62,14 @@ impl<'a> Rows<'a> {
     /// The namespaces that samples name for most of the drops of a row, each once.
     pub fn namespaces(&self) -> Vec<&'a Netns> {
         let mut found: Vec<&Netns> = self.0.iter().filter_map(|row| netns(row)).collect();
-        found.sort_by_key(|netns| netns.inum);
-        found.dedup_by_key(|netns| netns.inum);
+        found.sort_by_key(|netns| netns.number());
+        found.dedup_by_key(|netns| netns.number());
         found
     }
 
     /// Returns the rows of which most sampled packets were dropped in `namespace`.
     pub fn within(&self, namespace: NetnsFacts<'_>) -> Self {
-        namespace.netns().map_or_else(|| Self(Vec::new()), |netns| self.of_netns(netns.inum))
+        namespace.netns().map_or_else(|| Self(Vec::new()), |netns| self.of_netns(netns.number()))
     }
 
     /// The port that more than half of their packets were for, as far as samples show.

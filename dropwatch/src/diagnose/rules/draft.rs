@@ -87,7 +87,7 @@ impl<'a> Draft<'a> {
     pub(super) fn somewhere(mut self, netns: Option<&Netns>) -> Self {
         self.finding.netns = netns.cloned();
         self.prefix = self.facts.prefix(netns);
-        self.namespace = netns.and_then(|netns| self.facts.namespace(netns.inum));
+        self.namespace = netns.and_then(|netns| self.facts.namespace(netns.number()));
         self
     }
 

@@ -46,7 +46,7 @@ fn silent(
         return Ok(None);
     }
     let is_back = match (netns, rows.packet(false)) {
-        (Some(netns), Some(packet)) => answers_now(facts, netns.inum, packet)?,
+        (Some(netns), Some(packet)) => answers_now(facts, netns.number(), packet)?,
         _ => false,
     };
     let name = netns.and_then(|netns| netns.name.as_deref());

@@ -144,7 +144,7 @@ enum Claim {
 /// counter, too.
 fn claim(facts: &Facts<'_>, namespace: NetnsFacts<'_>, packet: Packet) -> Result<Claim, Ask> {
     let Some(netns) = namespace.netns() else { return Ok(Claim::Unnamed) };
-    match facts.route(netns.inum, Packet::to(packet.to))? {
+    match facts.route(netns.number(), Packet::to(packet.to))? {
         Err(_) => return Ok(Claim::Unnamed),
         Ok(Route::Refused(_)) => return Ok(Claim::Missing(packet.to)),
         Ok(Route::Leads(_)) => {}
@@ -153,7 +153,7 @@ fn claim(facts: &Facts<'_>, namespace: NetnsFacts<'_>, packet: Packet) -> Result
     if packet.from.is_none() {
         return Ok(Claim::Refuted);
     }
-    match facts.route(netns.inum, packet)? {
+    match facts.route(netns.number(), packet)? {
         Ok(Route::Leads(_)) => Ok(Claim::Back(packet.to)),
         Ok(Route::Refused(_)) | Err(_) => Ok(Claim::Refuted),
     }

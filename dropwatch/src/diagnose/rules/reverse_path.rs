@@ -58,7 +58,7 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
     let is_loose =
         settings.into_iter().flatten().any(|name| namespace.setting(name) == Some(LOOSE));
     if let (Some(netns), Some(packet)) = (namespace.netns(), here.packet(true))
-        && would_pass(facts, netns.inum, packet, is_loose)?
+        && would_pass(facts, netns.number(), packet, is_loose)?
     {
         return Ok(None);
     }

@@ -208,7 +208,7 @@ impl TestHost {
 
     /// The namespace `gw`.
     pub(in crate::diagnose) fn netns() -> Netns {
-        Netns { name: Some("gw".into()), inum: GW }
+        Netns::new(Some("gw".into()), GW)
     }
 
     pub(super) fn run(self, rule: &'static super::Rule) -> Vec<Finding> {

@@ -145,7 +145,7 @@ mod tests {
     fn drops_of_an_ended_namespace_are_those_that_no_counter_of_another_claims() {
         let host = TestHost::new()
             .row(100, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF")
-            .details(|it| it.netns.as_mut().unwrap().is = Netns { name: None, inum: 9 })
+            .details(|it| it.netns.as_mut().unwrap().is = Netns::new(None, 9))
             .counted("Udp.RcvbufErrors", 30);
         let found = host.run(&RULE);
         let titles: Vec<&str> = found.iter().map(|finding| finding.title.as_str()).collect();
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(found[1].explains.unwrap().drops, 70);
         let all = TestHost::new()
             .row(100, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF")
-            .details(|it| it.netns.as_mut().unwrap().is = Netns { name: None, inum: 9 })
+            .details(|it| it.netns.as_mut().unwrap().is = Netns::new(None, 9))
             .counted("Udp.RcvbufErrors", 100);
         assert_eq!(all.run(&RULE).len(), 1, "all are another's");
     }

@@ -26,15 +26,20 @@ const MAX_MOUNTS: u64 = 16 << 20;
 const MAX_LINE: usize = 3 * 4096;
 
 impl Namespaces {
-    /// Whether it is proved that the namespace `inum` has ended. Nothing is proved where part of
-    /// the machine is hidden: in a container, or without `CAP_SYS_PTRACE`.
+    /// Whether it is proved that the namespace with this number in the run has ended: another one has
+    /// its inode number, or nothing leads there any more. The latter proves nothing where part of the
+    /// machine is hidden: in a container, or without `CAP_SYS_PTRACE`.
     ///
     /// Looks at every process, which takes some ten microseconds each. So ask it only about a
     /// namespace in which packets were dropped and which cannot be found.
-    pub fn has_ended(&mut self, inum: u32) -> bool {
+    pub fn has_ended(&mut self, number: u32) -> bool {
+        if self.numbers.is_succeeded(number) {
+            return true;
+        }
         if !self.all_processes {
             return false;
         }
+        let inum = self.inum(number);
         let mounted = self.mounted(inum).map(|mounted| mounted.path.clone());
         let is_there =
             |path: PathBuf| path.metadata().is_ok_and(|file| file.ino() == u64::from(inum));

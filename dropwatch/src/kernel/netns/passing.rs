@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_namespace_of_which_samples_know_the_number_and_a_folder_the_name_is_one() {
-        let netns = |name: Option<&str>, inum| Netns { name: name.map(str::to_owned), inum };
+        let netns = |name: Option<&str>, inum| Netns::new(name.map(str::to_owned), inum);
         let known = || [netns(None, 7), netns(None, 8), netns(Some("gw"), 9)].into();
         let passed = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let count = |unread: &Unread| (unread.known.len(), unread.passed.len());

@@ -161,7 +161,7 @@ impl Namespaces {
         if !name.contains('/') {
             return Err(Unfound::NoWayIn { name: name.to_owned() });
         }
-        let netns = Netns { name: self.netns(inum), inum };
+        let netns = self.bearer(inum);
         let path = PathBuf::from(name);
         Ok(ReachableNetns { netns, prefix: Some(prefix(&path)), path: Some(path) })
     }
@@ -194,7 +194,7 @@ impl Namespaces {
             way.as_deref().map(prefix)
         };
         let path = if is_own { None } else { Some(way?) };
-        Some(ReachableNetns { netns: Netns { name: self.netns(inum), inum }, prefix, path })
+        Some(ReachableNetns { netns: self.bearer(inum), prefix, path })
     }
 
     /// Whether a shell of this host, or of this container, is in dropwatch's own namespace `own`

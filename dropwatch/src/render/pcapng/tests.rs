@@ -98,7 +98,7 @@ fn sample(packet: Vec<u8>) -> Sampled {
 }
 
 fn netns(name: Option<&str>, inum: u32) -> Option<Netns> {
-    Some(Netns { name: name.map(str::to_owned), inum })
+    Some(Netns::new(name.map(str::to_owned), inum))
 }
 
 fn interface(name: Option<&str>, index: u32) -> Option<Interface> {

@@ -25,8 +25,8 @@ impl Names for CountingNames {
         None
     }
 
-    fn netns(&mut self, inum: u32) -> Option<String> {
-        Some(if inum == 1 { "n".repeat(5000) } else { String::new() })
+    fn netns(&mut self, inum: u32) -> Netns {
+        Netns::new(Some(if inum == 1 { "n".repeat(5000) } else { String::new() }), inum)
     }
 
     fn interface(&mut self, netns: u32, index: u32) -> Option<String> {
@@ -69,7 +69,7 @@ fn what_is_mostly_unknown_is_unknown() {
     assert_eq!((found.conntrack, found.path, found.flow, found.protocol), (None, None, None, None));
     let found = details(&[known, sample(20)]);
     let share = 0.667;
-    assert_eq!(found.netns, Some(Fact { is: Netns { name: None, inum: 2 }, share }));
+    assert_eq!(found.netns, Some(Fact { is: Netns::new(None, 2), share }));
     let interface = Interface { name: Some("eth2.3".to_owned()), index: 3 };
     assert_eq!(found.interface, Some(Fact { is: interface, share }));
     let owner = Owner { comm: "curl".to_owned(), pid: 7, cgroup: None };

@@ -105,7 +105,7 @@ fn details<'a>(
 fn expect_details(details: &Details, netns: &netns::Netns, expected: &Expected<'_>) {
     let share = 1.0;
     let inum = Path::new("/run/netns").join(netns.name()).metadata().unwrap().ino();
-    let is = Netns { name: Some(netns.name().to_owned()), inum: inum.try_into().unwrap() };
+    let is = Netns::new(Some(netns.name().to_owned()), inum.try_into().unwrap());
     assert_eq!(details.netns, Some(Fact { is, share }));
     let index = index(netns, expected.interface);
     let is = Interface { name: Some(expected.interface.to_owned()), index };

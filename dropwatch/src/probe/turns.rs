@@ -1,0 +1,123 @@
+//! Whose the counts of one counter are, where the number of a namespace was given to another one.
+//!
+//! A counter of the kernel side belongs to the number of a namespace. It says which namespace that is
+//! now, and its turns say up to which count it was an older one.
+
+use std::collections::HashMap;
+
+use dropwatch_common::{DropKey, Turn};
+
+/// A key, and which of the namespaces that had its number it is.
+pub type KeyAndCookie = (DropKey, u64);
+
+/// A counter of the kernel side: of a slot of the front cache of a CPU, or of the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CounterId {
+    pub key: DropKey,
+    /// As in [`Turn::counter`].
+    pub counter: u32,
+    pub cpu: u32,
+}
+
+/// What is known of the turns so far.
+#[derive(Debug, Default)]
+pub struct Turns {
+    last: HashMap<CounterId, LastTurn>,
+    /// What counters have counted for namespaces up to their turns.
+    ended: HashMap<KeyAndCookie, u64>,
+}
+
+/// The last turn of a counter.
+#[derive(Clone, Copy, Debug, Default)]
+struct LastTurn {
+    until: u64,
+    /// Of the namespace that it had until then.
+    cookie: u64,
+}
+
+impl Turns {
+    /// Takes note of turns, in any order.
+    pub fn note(&mut self, mut turns: Vec<Turn>) {
+        turns.sort_unstable_by_key(|turn| turn.until);
+        for Turn { key, counter, cpu, cookie, until } in turns {
+            let last = self.last.entry(CounterId { key, counter, cpu }).or_default();
+            // What interrupts a drop of a younger namespace may note the turn once more.
+            let count = until.saturating_sub(last.until);
+            *last = LastTurn { until: until.max(last.until), cookie };
+            let sum = self.ended.entry((key, cookie)).or_default();
+            *sum = sum.saturating_add(count);
+        }
+    }
+
+    /// What counters have counted up to their turns, by key and namespace.
+    pub fn ended(&self) -> &HashMap<KeyAndCookie, u64> {
+        &self.ended
+    }
+
+    /// What a counter that has counted `count` has for the namespace with the cookie that it says,
+    /// behind its last turn. It was read first, then the cookie, then the turns.
+    pub fn of_last(&self, id: &CounterId, count: u64, cookie: u64) -> u64 {
+        match self.last.get(id) {
+            None => count,
+            // Read while it turned: whose these are shows at the next reading.
+            Some(last) if last.cookie == cookie => 0,
+            Some(last) => count.saturating_sub(last.until),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const KEY: DropKey = DropKey::new(0x1000, 2).within(7);
+
+    fn turn(cpu: u32, cookie: u64, until: u64) -> Turn {
+        Turn { key: KEY, counter: 3, cpu, cookie, until }
+    }
+
+    /// What one counter of each CPU has, given its count and its cookie, by cookie.
+    fn sums(turns: &Turns, counters: &[(u64, u64)]) -> BTreeMap<u64, u64> {
+        let mut sums = BTreeMap::new();
+        for (&(_, cookie), count) in turns.ended() {
+            *sums.entry(cookie).or_default() += count;
+        }
+        for (cpu, (count, cookie)) in (0..).zip(counters) {
+            let id = CounterId { key: KEY, counter: 3, cpu };
+            *sums.entry(*cookie).or_default() += turns.of_last(&id, *count, *cookie);
+        }
+        sums
+    }
+
+    #[test]
+    fn each_namespace_has_what_was_counted_until_its_turn() {
+        let mut turns = Turns::default();
+        assert_eq!(sums(&turns, &[(10, 1), (5, 1)]), [(1, 15)].into());
+        // Another one has the number now, and one CPU has met it.
+        turns.note(vec![turn(0, 1, 11)]);
+        assert_eq!(sums(&turns, &[(12, 2), (6, 1)]), [(1, 17), (2, 1)].into());
+        // Two more between two readings, and the other CPU has missed one of them.
+        turns.note(vec![turn(1, 1, 6), turn(0, 3, 18), turn(0, 2, 15)]);
+        let expected = [(1, 17), (2, 4), (3, 3), (4, 5)].into();
+        assert_eq!(sums(&turns, &[(20, 4), (9, 4)]), expected);
+    }
+
+    #[test]
+    fn a_turn_noted_twice_is_one() {
+        let mut turns = Turns::default();
+        turns.note(vec![turn(0, 1, 11)]);
+        turns.note(vec![turn(0, 1, 11)]);
+        assert_eq!(sums(&turns, &[(14, 2)]), [(1, 11), (2, 3)].into());
+    }
+
+    #[test]
+    fn a_counter_that_turns_while_it_is_read_counts_nothing_twice() {
+        let mut turns = Turns::default();
+        turns.note(vec![turn(0, 1, 12)]);
+        assert_eq!(sums(&turns, &[(10, 1)]), [(1, 12)].into(), "read before it turned");
+        assert_eq!(sums(&turns, &[(14, 1)]), [(1, 12)].into(), "the cookie came after the count");
+        assert_eq!(sums(&turns, &[(15, 2)]), [(1, 12), (2, 3)].into());
+    }
+}
