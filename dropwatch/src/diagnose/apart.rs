@@ -1,6 +1,6 @@
 //! Rows by namespace: a rule is about what one namespace has dropped.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use super::facts::Scope;
 use crate::report::{
@@ -10,41 +10,46 @@ use crate::report::{
 };
 
 /// Rows of a report by the namespace whose drops they are.
-pub struct Apart {
-    /// Empty where the kernel side cannot tell namespaces apart.
-    scopes: BTreeMap<Scope, Vec<Location>>,
-    /// All of these rows, for what is about the whole host.
-    whole: Vec<Location>,
+pub struct Apart<'a> {
+    /// Those of one namespace stand side by side; all together are what is about the whole host.
+    rows: Cow<'a, [Location]>,
+    /// Where the rows of each namespace are. Empty where the kernel side cannot tell namespaces apart.
+    scopes: BTreeMap<Scope, Range<usize>>,
 }
 
-impl Apart {
+impl<'a> Apart<'a> {
     /// A row for each namespace of a row of `report`, with that namespace's count and what its samples
     /// have in common; and an empty scope for each of the `others` that has none.
-    pub fn new(report: &Report, others: impl Iterator<Item = u32>) -> Self {
-        let mut scopes: BTreeMap<Scope, Vec<Location>> = BTreeMap::new();
+    pub fn new(report: &'a Report, others: impl Iterator<Item = u32>) -> Self {
+        let mut parts: BTreeMap<Scope, Vec<Location>> = BTreeMap::new();
         for row in &report.locations {
             for netns in &row.namespaces {
                 let scope = netns.number.or(netns.inum).map_or(Scope::Unknown, Scope::Netns);
-                scopes.entry(scope).or_default().push(part(row, netns));
+                parts.entry(scope).or_default().push(part(row, netns));
             }
         }
-        if !scopes.is_empty() {
-            others.for_each(|number| _ = scopes.entry(Scope::Netns(number)).or_default());
+        if parts.is_empty() {
+            return Self { rows: Cow::Borrowed(&report.locations), scopes: BTreeMap::new() };
         }
-        let whole = match scopes.is_empty() {
-            true => report.locations.clone(),
-            false => scopes.values().flatten().cloned().collect(),
-        };
-        Self { scopes, whole }
+        others.for_each(|number| _ = parts.entry(Scope::Netns(number)).or_default());
+        let mut rows = Vec::new();
+        let mut scopes = BTreeMap::new();
+        for (scope, part) in parts {
+            let begin = rows.len();
+            rows.extend(part);
+            scopes.insert(scope, begin..rows.len());
+        }
+        Self { rows: Cow::Owned(rows), scopes }
     }
 
     /// The scopes in which a rule is to decide: each namespace by itself, unless it is about the
     /// `host`, or namespaces cannot be told apart.
     pub fn scopes(&self, host: bool) -> impl Iterator<Item = (Scope, &[Location])> {
         let host = host || self.scopes.is_empty();
-        let whole = host.then_some((Scope::Host, self.whole.as_slice()));
+        let whole = host.then_some((Scope::Host, &*self.rows));
         let each = self.scopes.iter().filter(move |_| !host);
-        whole.into_iter().chain(each.map(|(scope, rows)| (*scope, rows.as_slice())))
+        let rows = |range: &Range<usize>| self.rows.get(range.clone()).unwrap_or_default();
+        whole.into_iter().chain(each.map(move |(scope, range)| (*scope, rows(range))))
     }
 }
 
@@ -79,8 +84,8 @@ mod tests {
         let namespaces =
             vec![of(Some(7), 60, samples(3)), of(Some(8), 39, None), of(None, 1, None)];
         let row = Location { count: 100, namespaces, ..Location::default() };
-        let apart =
-            Apart::new(&Report { locations: vec![row], ..Report::default() }, [8, 9].into_iter());
+        let report = Report { locations: vec![row], ..Report::default() };
+        let apart = Apart::new(&report, [8, 9].into_iter());
         let shown = |row: &Location| {
             let details = row.details.clone().unwrap_or_default();
             (row.count, details.netns.map(|fact| fact.is.inum), details.samples)

@@ -229,7 +229,7 @@ pub fn kinds() -> impl Iterator<Item = &'static Makes> {
 
 /// Drops below this part of all are not worth a finding that rests on drops alone.
 const LEAST_SHARE: f64 = 0.01;
-/// Nor are fewer than so many in an interval.
+/// Fewer drops than this in an interval are not worth a finding that rests on drops alone.
 const LEAST_DROPS: u64 = 3;
 /// More a second of what is usual in small numbers (announcements of switches, traceroute, senders
 /// that find out an MTU) mean something.
@@ -264,7 +264,7 @@ pub fn findings(
 fn decide(
     rules: &[&'static Rule],
     facts: &Facts<'_>,
-    apart: &Apart,
+    apart: &Apart<'_>,
     answer: Answerer<'_>,
 ) -> Vec<Finding> {
     let mut answers = Answers::default();
