@@ -108,15 +108,14 @@ impl<'a> SamplesByKey<'a> {
 
     /// Every device that samples of `key` name.
     pub fn devices(&self, key: DropKey) -> Vec<Device> {
-        let mut devices: BTreeMap<(u32, u32), u64> = BTreeMap::new();
+        let mut devices = BTreeMap::new();
         for sample in self.by_key.get(&key).into_iter().flatten() {
-            if let Some(device) = sample.netns.zip(sample.ifindex) {
-                let sum = devices.entry(device).or_default();
-                *sum = sum.saturating_add(sample.weight);
+            if let Some(device) = device(sample) {
+                add(&mut devices, device, sample.weight);
             }
         }
-        let device = |((netns, index), weight)| Device { netns, index, weight };
-        devices.into_iter().map(device).collect()
+        let of = |((netns, index), weight)| Device { netns, index, weight };
+        devices.into_iter().map(of).collect()
     }
 
     /// The whole call paths of the samples of `key`, the heaviest first, at most [`MAX_PATHS`].
@@ -174,15 +173,14 @@ fn in_common(
     for sample in samples {
         namespaces.add(sample.netns, sample.weight);
         cpus.add(Some(sample.cpu), sample.weight);
-        devices.add(sample.netns.zip(sample.ifindex), sample.weight);
+        devices.add(device(sample), sample.weight);
         sent.add(sample.outgoing, sample.weight);
         tracked.add(sample.conntrack, sample.weight);
         callers.add(short_path(sample, symbols, names), sample.weight);
         let flow = Flow::of(sample);
         protocols.add(flow.as_ref().and_then(|flow| flow.protocol.clone()), sample.weight);
         if let Some(flow) = flow {
-            let sum: &mut u64 = flows.entry(flow).or_default();
-            *sum = sum.saturating_add(sample.weight);
+            add(&mut flows, flow, sample.weight);
         }
     }
     Details {
@@ -208,21 +206,17 @@ fn heaviest_flow<'a>(
     symbols: &mut HashMap<u64, Option<Symbol>>,
     names: &mut dyn Names,
 ) -> (SampledFlow, Vec<&'a Sample>) {
-    let device = |sample: &Sample| sample.netns.zip(sample.ifindex);
-    let mut devices: BTreeMap<Option<(u32, u32)>, u64> = BTreeMap::new();
+    let mut devices = Weights::default();
     for sample in &samples {
-        let sum = devices.entry(device(sample)).or_default();
-        *sum = sum.saturating_add(sample.weight);
+        devices.add(device(sample), sample.weight);
     }
-    let most = devices.iter().max_by_key(|(device, weight)| (**weight, Reverse(**device)));
-    let by = most.and_then(|(device, _)| *device);
+    let by = devices.most(|device| device).map(|fact| fact.is);
     let (mut of_it, mut rest): (Vec<_>, Vec<_>) =
         samples.into_iter().partition(|sample| device(sample) == by);
     let mut flows = BTreeMap::new();
     for sample in &of_it {
         if let Some(flow) = Flow::of(sample) {
-            let sum: &mut u64 = flows.entry(flow).or_default();
-            *sum = sum.saturating_add(sample.weight);
+            add(&mut flows, flow, sample.weight);
         }
     }
     let mut pattern = pattern(&flows, weigh(&of_it));
@@ -269,6 +263,17 @@ fn weigh(samples: &[&Sample]) -> u64 {
     samples.iter().fold(0, |sum: u64, sample| sum.saturating_add(sample.weight))
 }
 
+/// Adds `weight` to what stands for `value`.
+fn add<T: Ord>(sums: &mut BTreeMap<T, u64>, value: T, weight: u64) {
+    let sum = sums.entry(value).or_default();
+    *sum = sum.saturating_add(weight);
+}
+
+/// The inode number of the namespace, and the index, of the device that a sample names.
+fn device(sample: &Sample) -> Option<(u32, u32)> {
+    sample.netns.zip(sample.ifindex)
+}
+
 /// Weights of the values of one field; `None` is the unknown value.
 struct Weights<T>(BTreeMap<Option<T>, u64>);
 
@@ -280,8 +285,7 @@ impl<T> Default for Weights<T> {
 
 impl<T: Ord> Weights<T> {
     fn add(&mut self, value: Option<T>, weight: u64) {
-        let sum = self.0.entry(value).or_default();
-        *sum = sum.saturating_add(weight);
+        add(&mut self.0, value, weight);
     }
 
     /// The heaviest value, with its share; `None` if that is the unknown one.
@@ -330,14 +334,11 @@ fn bounded(name: Option<String>) -> Option<String> {
 
 /// Processes by the weight of the samples of their sockets.
 fn owners(samples: &[&Sample], names: &mut dyn Names) -> Weights<Owner> {
-    let mut sockets: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut sockets = BTreeMap::new();
     let mut owners = Weights::default();
     for sample in samples {
         match sample.socket {
-            Some(socket) => {
-                let sum = sockets.entry(socket).or_default();
-                *sum = sum.saturating_add(sample.weight);
-            }
+            Some(socket) => add(&mut sockets, socket, sample.weight),
             None => owners.add(None, sample.weight),
         }
     }
