@@ -6,39 +6,30 @@
 use std::{
     fs::{self, OpenOptions},
     os::unix::fs::symlink,
-    path::PathBuf,
     process::{Command, Output},
 };
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/replay/v1.ndjson");
 
-struct Folder(PathBuf);
+/// A folder with a recording `run` in it, and a link `link` to that.
+struct Folder(testbed::folder::Folder);
 
 impl Folder {
-    /// With a recording `run` in it, and a link `link` to that.
     fn new(name: &str) -> Self {
-        let name = format!("dropwatch-named-{name}-{}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(&folder).unwrap();
-        fs::copy(RECORDING, folder.join("run")).unwrap();
-        symlink("run", folder.join("link")).unwrap();
+        let folder = testbed::folder::Folder::new(&format!("named-{name}")).unwrap();
+        fs::copy(RECORDING, folder.file("run")).unwrap();
+        symlink("run", folder.file("link")).unwrap();
         Self(folder)
     }
 
     fn dropwatch(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dropwatch"));
-        command.args(arguments).current_dir(&self.0);
+        command.args(arguments).current_dir(self.0.path());
         command
     }
 
     fn append(&self, name: &str) -> fs::File {
-        OpenOptions::new().append(true).create(true).open(self.0.join(name)).unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.0);
+        OpenOptions::new().append(true).create(true).open(self.0.file(name)).unwrap()
     }
 }
 
@@ -71,9 +62,9 @@ fn a_recording_is_never_written_over_while_it_is_read() {
         refused(&command.stdout(folder.append("run")).output().unwrap());
     }
     let mut piped = folder.dropwatch(&["replay", "-", "--pcap", "run"]);
-    piped.stdin(fs::File::open(folder.0.join("link")).unwrap());
+    piped.stdin(fs::File::open(folder.0.file("link")).unwrap());
     refused(&piped.output().unwrap());
-    assert_eq!(fs::read(folder.0.join("run")).unwrap(), before);
+    assert_eq!(fs::read(folder.0.file("run")).unwrap(), before);
 }
 
 #[test]
@@ -97,8 +88,8 @@ fn two_outputs_are_never_one_file() {
     let mut command = folder.dropwatch(&["run", "-o", "out", "--", "true"]);
     let output = command.stderr(folder.append("out")).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(!folder.0.join("new").exists());
-    assert_eq!(fs::read(folder.0.join("run")).unwrap(), fs::read(RECORDING).unwrap());
+    assert!(!folder.0.file("new").exists());
+    assert_eq!(fs::read(folder.0.file("run")).unwrap(), fs::read(RECORDING).unwrap());
 }
 
 #[test]

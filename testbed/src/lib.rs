@@ -22,6 +22,7 @@ pub mod conntrack;
 pub mod counters;
 pub mod drops;
 pub mod flood;
+pub mod folder;
 pub mod host_value;
 pub mod link;
 pub mod load;

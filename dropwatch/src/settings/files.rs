@@ -152,28 +152,9 @@ fn of_file(file: &Metadata) -> Option<Identity> {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use testbed::folder::Folder;
+
     use super::*;
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let name = format!("dropwatch-same-{name}-{}", std::process::id());
-            let folder = std::env::temp_dir().join(name);
-            fs::create_dir_all(folder.join("sub")).unwrap();
-            Self(folder)
-        }
-
-        fn file(&self, name: &str) -> PathBuf {
-            self.0.join(name)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _gone = fs::remove_dir_all(&self.0);
-        }
-    }
 
     fn outputs(a: &Path, b: &Path) -> Result<(), String> {
         let files = Files::default().writes("--output", Some(a)).writes("--pcap", Some(b));
@@ -185,9 +166,10 @@ mod tests {
 
     #[test]
     fn one_file_by_any_two_of_its_names_is_refused() {
-        let folder = Folder::new("names");
+        let folder = Folder::new("same-names").unwrap();
         let [there, link, hard, new, dangling] =
             ["there", "link", "hard", "new", "dangling"].map(|name| folder.file(name));
+        fs::create_dir(folder.file("sub")).unwrap();
         fs::write(&there, "x").unwrap();
         symlink("there", &link).unwrap();
         fs::hard_link(&there, &hard).unwrap();
@@ -201,11 +183,11 @@ mod tests {
             (&new, &folder.file("sub/../new")),
             (&new, &dangling),
         ] {
-            let told = outputs(a, b).expect_err("one file");
+            let message = outputs(a, b).expect_err("one file");
             let (a, b) = (a.display(), b.display());
             let expected =
                 format!("--pcap {b} and --output {a} are the same file: name another one");
-            assert_eq!(told, expected);
+            assert_eq!(message, expected);
             let read = Files::default().reads(Path::new(&a.to_string()));
             let read = read.writes("--pcap", Some(Path::new(&b.to_string())));
             assert!(read.check().is_err(), "{a} {b}");
@@ -217,7 +199,7 @@ mod tests {
 
     #[test]
     fn devices_and_pipes_may_be_given_twice() {
-        let folder = Folder::new("pipes");
+        let folder = Folder::new("same-pipes").unwrap();
         let fifo = folder.file("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         for path in [Path::new("/dev/null"), Path::new("/dev/full"), &fifo] {
@@ -227,7 +209,7 @@ mod tests {
 
     #[test]
     fn recordings_may_be_compared_with_themselves() {
-        let folder = Folder::new("inputs");
+        let folder = Folder::new("same-inputs").unwrap();
         let file = folder.file("a");
         fs::write(&file, "x").unwrap();
         Files::default().reads(&file).reads(&file).check().unwrap();

@@ -3,39 +3,18 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt, chown, symlink},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
-use testbed::{machine::longer, watch::Watch};
+use testbed::{folder::Folder, machine::longer, watch::Watch};
 
 use crate::harness::{dropwatch, text, wait_until};
 
 /// Nobody of this host.
 const CALLER: (u32, u32) = (54_321, 54_322);
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("dropwatch-files-{name}-{}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Owner, group and permissions.
 fn owner(path: &Path) -> (u32, u32) {
@@ -57,7 +36,7 @@ fn sudo(args: &[&str]) -> Command {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn new_files_belong_to_whoever_called_sudo() {
-    let folder = Folder::new("new");
+    let folder = Folder::new("files-new").unwrap();
     let [lines, packets, replayed, old] =
         ["lines", "packets", "replayed", "old"].map(|name| folder.file(name));
     fs::write(&old, "").unwrap();
@@ -89,9 +68,9 @@ fn so_does_the_file_after_log_rotation() {
         ("callers", CALLER, &[][..]),
         ("bare", CALLER, &["--no-samples", "--no-findings"]),
     ] {
-        let folder = Folder::new(name);
-        chown(&folder.0, Some(of.0), Some(of.1)).unwrap();
-        fs::set_permissions(&folder.0, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        let folder = Folder::new(&format!("files-{name}")).unwrap();
+        chown(folder.path(), Some(of.0), Some(of.1)).unwrap();
+        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .unwrap();
         let file = folder.file("lines");
         let mut command = sudo(&["-i", "100ms", "--json", "-o"]);
@@ -109,7 +88,7 @@ fn so_does_the_file_after_log_rotation() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_caller_that_cannot_be_told_gets_no_file_of_roots() {
-    let folder = Folder::new("wrong");
+    let folder = Folder::new("files-wrong").unwrap();
     let file = folder.file("lines");
     for (uid, gid) in [("x", "0"), ("", "0"), ("-1", "0"), ("4294967295", "0"), ("1000", "x")] {
         for option in ["-o", "--pcap"] {
@@ -131,7 +110,7 @@ fn a_caller_that_cannot_be_told_gets_no_file_of_roots() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn no_link_leads_to_another_owner() {
-    let folder = Folder::new("link");
+    let folder = Folder::new("files-link").unwrap();
     let (link, end) = (folder.file("link"), folder.file("end"));
     symlink(&end, &link).unwrap();
     for option in ["-o", "--pcap"] {

@@ -21,6 +21,7 @@ use dropwatch::{
 };
 use flate2::{Compression, write::GzEncoder};
 use proptest::{collection::vec, prelude::*};
+use testbed::folder::Folder;
 
 use crate::support::again;
 
@@ -273,29 +274,11 @@ fn names_without_end_are_summed() {
     assert_eq!((summary.drops, listed + summary.other), (40_000, 40_000));
 }
 
-/// A folder of its own.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("dropwatch-compressed-{name}-{}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    /// A file whose name says nothing of what it holds.
-    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _left = std::fs::remove_dir_all(&self.0);
-    }
+/// A file of `folder` whose name says nothing of what it holds.
+fn file(folder: &Folder, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.file(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
 }
 
 fn dropwatch() -> Command {
@@ -319,11 +302,11 @@ fn shown(arguments: &[&Path]) -> String {
 
 #[test]
 fn the_program_reads_them_by_their_content() {
-    let folder = Folder::new("content");
+    let folder = Folder::new("compressed-content").unwrap();
     let expected = again(PLAIN, Format::Text, &Format::Text.view(Some(10), false)).0;
     // Names that lie.
     for (name, bytes) in [("a.zst", GZIP), ("b.ndjson", ZSTD), ("c.gz", PLAIN)] {
-        let path = folder.file(name, bytes);
+        let path = file(&folder, name, bytes);
         assert_eq!(shown(&[&path]), expected, "{name}");
         let file = std::fs::File::open(&path).unwrap();
         let output = dropwatch().args(["replay", "-"]).stdin(file).output().unwrap();
@@ -350,8 +333,8 @@ fn the_program_reads_them_by_their_content() {
 
 #[test]
 fn comparisons_and_metrics_read_them_too() {
-    let folder = Folder::new("others");
-    let (gzip, zstd) = (folder.file("before", GZIP), folder.file("after", ZSTD_FRAMES));
+    let folder = Folder::new("compressed-others").unwrap();
+    let (gzip, zstd) = (file(&folder, "before", GZIP), file(&folder, "after", ZSTD_FRAMES));
     let compared = shown(&[Path::new("--diff"), &gzip, &zstd]);
     let sides: Vec<&str> = compared.lines().take(2).collect();
     assert!(sides[0].contains("10713 drops") && sides[1].contains("10713 drops"), "{compared}");

@@ -77,25 +77,21 @@ pub(super) fn run_to_end(command: &mut Command) {
     assert!(status.success(), "{status}: {}", testbed::command::quote(command));
 }
 
-/// A folder that is removed with its test.
-pub(super) struct Folder(PathBuf);
+/// A folder for all that a collector and what it reads write.
+pub(super) struct Folder(testbed::folder::Folder);
 
 impl Folder {
     pub(super) fn new(name: &str) -> Self {
-        let name = format!("dropwatch-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _absent = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        Self(path)
+        Self(testbed::folder::Folder::new(name).unwrap())
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.file(name)
     }
 
     /// A recipe with this folder's paths.
     pub(super) fn place(&self, recipe: &str) -> String {
-        let folder = format!("{}/", self.0.display());
+        let folder = format!("{}/", self.0.path().display());
         // The service's own folder, then the collectors'.
         recipe.replace("/var/log/dropwatch/", &folder).replace("/var/log/", &folder)
     }
@@ -111,12 +107,6 @@ impl Folder {
         let text = fs::read_to_string(self.path(name)).unwrap_or_default();
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         text[..whole].lines().map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _absent = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -156,7 +146,7 @@ impl Kind {
             // A module comes first, as in Debian's file; this one without the host's socket.
             Self::Rsyslog => format!(
                 "module(load=\"imuxsock\" SysSock.Use=\"off\")\n$WorkDirectory {}\n",
-                folder.0.display()
+                folder.0.path().display()
             ),
             Self::SyslogNg => "@version: current\n".to_owned(),
         }
