@@ -26,7 +26,7 @@ use std::{
 pub use super::netns::passing::Unread;
 use super::{
     HostRoot, Namespaces, ReachableNetns,
-    answers::{Asked, Busy, Inquiry},
+    answers::{Busy, Inquiry, NetnsToAsk},
     births::Births,
     conntrack, counters,
     inside::cookie,
@@ -240,7 +240,7 @@ impl Collector {
     pub fn answerer(&self) -> impl FnMut(&[Ask], &mut Answers) + '_ {
         let mut inquiry = Inquiry::new(self.answering.clone(), |number| {
             let (known, namespace) = (self.way(number)?, self.now.namespaces.get(&number)?);
-            Some(Asked { netns: known.reachable.clone(), cookie: namespace.cookie })
+            Some(NetnsToAsk { netns: known.reachable.clone(), cookie: namespace.cookie })
         });
         move |asks, answers| inquiry.answer(asks, answers)
     }

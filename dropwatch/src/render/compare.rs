@@ -22,7 +22,9 @@ use super::{
     words::{self, PerSecond, count, drops_in},
     wrap::wrap,
 };
-use crate::report::compare::{Amount, Change, ChangedFinding, Comparison, FindingChange, Side};
+use crate::report::compare::{
+    Amount, ChangedFinding, ChangedLocation, Comparison, FindingChange, Side,
+};
 
 /// Columns of a rate.
 const RATE: usize = 9;
@@ -73,7 +75,7 @@ fn amount(amount: Amount) -> String {
     }
 }
 
-fn row(change: &Change, medium: Medium) -> Vec<String> {
+fn row(change: &ChangedLocation, medium: Medium) -> Vec<String> {
     let place = words::place(&change.place, None);
     let mut line =
         format!("{:>RATE$} {:>RATE$}  {place}", amount(change.before), amount(change.after));

@@ -26,7 +26,7 @@ pub struct Comparison {
     pub before: Side,
     pub after: Side,
     /// The largest change of rate first; behind them what is known to be harmless.
-    pub locations: Vec<Change>,
+    pub locations: Vec<ChangedLocation>,
     /// Findings of the second run, then those of the first run that it no longer has.
     pub findings: Vec<ChangedFinding>,
 }
@@ -47,7 +47,7 @@ pub struct Side {
 
 /// Drops of one function, for one reason, in both runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Change {
+pub struct ChangedLocation {
     /// Without offset and subsystem, which builds of a kernel differ in.
     #[serde(flatten, serialize_with = "of_any_build")]
     pub place: Place,
@@ -109,12 +109,12 @@ fn side(name: &str, summary: &Summary) -> Side {
     Side { name: name.to_owned(), drops, benign, duration_s, rate }
 }
 
-fn locations(before: &Summary, after: &Summary) -> Vec<Change> {
-    let mut places: BTreeMap<Place, Change> = BTreeMap::new();
+fn locations(before: &Summary, after: &Summary) -> Vec<ChangedLocation> {
+    let mut places: BTreeMap<Place, ChangedLocation> = BTreeMap::new();
     let rows = before.locations.iter().map(|row| (row, false));
     for (row, is_after) in rows.chain(after.locations.iter().map(|row| (row, true))) {
         let place = Place { offset: None, subsystem: None, ..row.place.clone() };
-        let change = places.entry(place.clone()).or_insert_with(|| Change {
+        let change = places.entry(place.clone()).or_insert_with(|| ChangedLocation {
             place,
             benign: row.benign,
             before: Amount::default(),
@@ -126,14 +126,14 @@ fn locations(before: &Summary, after: &Summary) -> Vec<Change> {
         let amount = if is_after { &mut change.after } else { &mut change.before };
         amount.count = amount.count.saturating_add(row.count);
     }
-    let mut changes: Vec<Change> = places.into_values().collect();
+    let mut changes: Vec<ChangedLocation> = places.into_values().collect();
     for change in &mut changes {
         change.before.rate = per_second(change.before.count, before.duration_s);
         change.after.rate = per_second(change.after.count, after.duration_s);
     }
     // The map is ordered by name and this sort is stable, so equal changes stay in the order of
     // names.
-    let size = |change: &Change| number::change(change.before.rate, change.after.rate);
+    let size = |change: &ChangedLocation| number::change(change.before.rate, change.after.rate);
     changes.sort_by(|a, b| a.benign.cmp(&b.benign).then(size(b).total_cmp(&size(a))));
     changes
 }

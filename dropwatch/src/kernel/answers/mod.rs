@@ -40,8 +40,8 @@ const MOST: usize = 32;
 /// How long a report waits for all of its answers.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A namespace to ask, and the cookie that it had when its counters were read.
-pub(super) struct Asked {
+/// A namespace to ask. Its cookie when its counters were read proves that it is still the one asked.
+pub(super) struct NetnsToAsk {
     pub(super) netns: ReachableNetns,
     pub(super) cookie: Option<u64>,
 }
@@ -59,14 +59,14 @@ pub struct Inquiry<F> {
     patience: Duration,
 }
 
-impl<F: Fn(u32) -> Option<Asked>> Inquiry<F> {
+impl<F: Fn(u32) -> Option<NetnsToAsk>> Inquiry<F> {
     pub(super) fn new(busy: Busy, find: F) -> Self {
         Self { find, busy, left: MOST, patience: PATIENCE }
     }
 
     /// Answers each of `asks`, or says why there is no answer.
     pub fn answer(&mut self, asks: &[Ask], answers: &mut Answers) {
-        let mut work: BTreeMap<u32, (Asked, Vec<Question>)> = BTreeMap::new();
+        let mut work: BTreeMap<u32, (NetnsToAsk, Vec<Question>)> = BTreeMap::new();
         for ask in asks {
             answers.insert(*ask, Err(Unanswered::TooLate));
             if self.left == 0 {
@@ -74,8 +74,8 @@ impl<F: Fn(u32) -> Option<Asked>> Inquiry<F> {
             } else if let Some((_, questions)) = work.get_mut(&ask.netns) {
                 questions.push(ask.question);
                 self.left -= 1;
-            } else if let Some(asked) = (self.find)(ask.netns) {
-                work.insert(ask.netns, (asked, vec![ask.question]));
+            } else if let Some(to_ask) = (self.find)(ask.netns) {
+                work.insert(ask.netns, (to_ask, vec![ask.question]));
                 self.left -= 1;
             } else {
                 answers.insert(*ask, Err(Unanswered::Gone));
@@ -85,7 +85,11 @@ impl<F: Fn(u32) -> Option<Asked>> Inquiry<F> {
     }
 
     /// Has `work` done, and takes the answers that come in time.
-    fn wait_for(&mut self, work: BTreeMap<u32, (Asked, Vec<Question>)>, answers: &mut Answers) {
+    fn wait_for(
+        &mut self,
+        work: BTreeMap<u32, (NetnsToAsk, Vec<Question>)>,
+        answers: &mut Answers,
+    ) {
         if work.is_empty() || self.busy.0.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -93,8 +97,8 @@ impl<F: Fn(u32) -> Option<Asked>> Inquiry<F> {
         let (sender, receiver) = mpsc::channel();
         let busy = self.busy.clone();
         let asking = thread::Builder::new().name("answers".into()).spawn(move || {
-            for (netns, (asked, questions)) in &work {
-                ask_there(*netns, asked, questions, &sender);
+            for (netns, (to_ask, questions)) in &work {
+                ask_there(*netns, to_ask, questions, &sender);
             }
             busy.0.store(false, Ordering::Release);
         });
@@ -111,16 +115,17 @@ impl<F: Fn(u32) -> Option<Asked>> Inquiry<F> {
     }
 }
 
-type Answered = (Ask, Result<Answer, Unanswered>);
+/// A question to a namespace, and what came of it.
+type Reply = (Ask, Result<Answer, Unanswered>);
 
 /// Asks all of `questions` in one namespace.
-fn ask_there(netns: u32, asked: &Asked, questions: &[Question], to: &Sender<Answered>) {
+fn ask_there(netns: u32, to_ask: &NetnsToAsk, questions: &[Question], to: &Sender<Reply>) {
     let send = |question: &Question, answer| {
         // Nobody waits any more for what comes too late.
         let _ = to.send((Ask { netns, question: *question }, answer));
     };
-    let entered = asked.netns.enter(|| {
-        if let (Some(then), Some(now)) = (asked.cookie, cookie())
+    let entered = to_ask.netns.enter(|| {
+        if let (Some(then), Some(now)) = (to_ask.cookie, cookie())
             && then != now
         {
             return Err(io::ErrorKind::NotFound.into());

@@ -72,13 +72,13 @@ pub(super) const ROUTES: &[(&[u8], Route)] = &[
     ),
 ];
 
-fn own() -> Asked {
+fn own() -> NetnsToAsk {
     let root = HostRoot::default();
     let path = root.path("proc/self/ns/net").read_link().expect("our own");
     let text = path.to_string_lossy().into_owned();
     let inum = text.trim_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number");
     let netns = Namespaces::new(&root).reach(inum).expect("our own");
-    Asked { netns, cookie: cookie() }
+    NetnsToAsk { netns, cookie: cookie() }
 }
 
 fn route(to: [u8; 4]) -> Question {
@@ -113,7 +113,7 @@ fn another_namespace_of_the_same_number_is_not_asked() {
     if cookie().is_none() {
         return testbed::unproved::unproved("this kernel has no cookies of network namespaces");
     }
-    let stranger = |_| Some(Asked { cookie: cookie().map(|own| own ^ 1), ..own() });
+    let stranger = |_| Some(NetnsToAsk { cookie: cookie().map(|own| own ^ 1), ..own() });
     let (mut answers, asks) = (Answers::default(), [ask(route([127, 0, 0, 1]))]);
     Inquiry::new(Busy::default(), stranger).answer(&asks, &mut answers);
     assert_eq!(answers.get(&asks[0]), Some(Err(Unanswered::Gone)));
@@ -156,7 +156,7 @@ fn while_a_thread_is_late_nothing_is_asked() {
 
 #[test]
 fn a_namespace_that_cannot_be_entered_says_why_for_each_question() {
-    let asked = Asked { cookie: Some(0), ..own() };
+    let asked = NetnsToAsk { cookie: Some(0), ..own() };
     let (sender, receiver) = mpsc::channel();
     let questions = [route([127, 0, 0, 1]), route([127, 0, 0, 2])];
     if cookie().is_some() {
