@@ -21,7 +21,7 @@ static LINE: OnceLock<fn(&str) -> String> = OnceLock::new();
 /// Has `line` make a line of each message: it marks it as this program's, and leaves in it what the
 /// reader can show. To be called first of all.
 pub fn start(line: fn(&str) -> String) {
-    // The first stays: whoever has written a line by it may write the next.
+    // The first call counts: all lines of a process then look alike.
     let _started = LINE.set(line);
 }
 

@@ -11,7 +11,7 @@ use crate::{
     render::{Format, pcapng::SNAPLEN},
     report::model::groups::By,
     settings::{
-        self, Attached, Command, Limits, Replay, Reported, Samples, Sinks, Target, Terminal,
+        self, Attached, Limits, Replay, Reported, Samples, Sinks, Target, Terminal, WatchedCommand,
         files::Files,
     },
 };
@@ -32,12 +32,15 @@ impl RunArgs {
     ///
     /// # Errors
     /// Usage: options that do not go together.
-    pub fn settings(&self, terminal: Terminal) -> Result<(settings::Watch, Command), Failure> {
+    pub fn settings(
+        &self,
+        terminal: Terminal,
+    ) -> Result<(settings::Watch, WatchedCommand), Failure> {
         let watch = self.what.settings(self.pace.interval, true, terminal)?;
         let Some((program, arguments)) = self.command.split_first() else {
             return Err(Failure::Usage("there is no command to run".to_owned()));
         };
-        let command = Command {
+        let command = WatchedCommand {
             program: program.clone(),
             arguments: arguments.to_vec(),
             user: self.user.clone(),

@@ -1,4 +1,5 @@
-//! A live run: attach, report on every tick, end on a signal, when told to, or with a command.
+//! A live run: attach, report on every tick; end on a signal, after the requested time or number of
+//! reports, or with a command.
 
 mod incidents;
 mod sums;
@@ -18,7 +19,7 @@ use crate::{
     probe::KernelLog,
     report::model::{End, Line, Report},
     session::{Session, Taken, awaited::Awaited, reading::Reading},
-    settings::{Command, Reported, Sinks, Watch},
+    settings::{Reported, Sinks, Watch, WatchedCommand},
     sink::{outputs::Outputs, serve::Exporter},
     supervise::{
         Supervised,
@@ -48,7 +49,7 @@ pub fn watch(settings: Watch) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Why dropwatch failed; a command that was started has ended by then. Or a limit that was exceeded.
-pub fn run(settings: Watch, command: &Command) -> Result<u8, Failure> {
+pub fn run(settings: Watch, command: &WatchedCommand) -> Result<u8, Failure> {
     let Watch { attached, reported, sinks } = settings;
     let attached = Session::attach(attached, &reported)?;
     // It keeps the privileges of this moment, to become another user with.
@@ -61,7 +62,7 @@ fn live(
     reported: &Reported,
     sinks: &Sinks,
     (mut session, awaited): (Session, Awaited),
-    command: Option<(&Command, Launcher)>,
+    command: Option<(&WatchedCommand, Launcher)>,
 ) -> Result<Option<u8>, Failure> {
     // While the capabilities are there: files may lie in someone else's folder, ports may be low.
     let outputs = Outputs::open(sinks)?;
@@ -255,7 +256,7 @@ impl Run<'_> {
 
     /// The lines of the time since the last report, which is the baseline or not.
     async fn report(&mut self, baseline: bool) -> Result<Vec<Line>, Failure> {
-        let lines = self.outputs.want_samples();
+        let lines = self.outputs.list_samples();
         let taken = self.read(move |session| session.samples(lines)).await?;
         self.outputs.capture(&taken.lines).await;
         let not_captured = self.outputs.not_captured();
@@ -293,7 +294,7 @@ impl Run<'_> {
         notify::stopping();
         self.session.held().detach(log);
         self.incidents.awaited.give_up();
-        let lines = self.outputs.want_samples();
+        let lines = self.outputs.list_samples();
         let taken = self.read(move |session| session.samples(lines)).await?;
         // Before the report, which says what is missing.
         self.outputs.capture_last(&taken.lines, stop.requested()).await;

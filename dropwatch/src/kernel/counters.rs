@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_wants_is_left_out() {
+    fn what_is_not_requested_is_left_out() {
         let mut reader = CounterReader::of(&|group, name| (group, name) == ("Udp", "NoPorts"));
         reader.add_pairs("Udp: InErrors NoPorts\nUdp: 1 2\n".as_bytes()).expect("reads");
         assert_eq!(reader.counters, [("Udp.NoPorts", 2)].into_iter().collect());

@@ -18,7 +18,8 @@ pub struct KallsymsLine<'a> {
 }
 
 impl<'a> KallsymsLine<'a> {
-    /// Parses a line without its newline; `None` where it is not of the form above.
+    /// Parses a line without its newline; `None` where it is not
+    /// `address type name[\t[module]]`.
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         let (address, rest) = hex(line)?;
         let (&[b' ', kind, b' '], rest) = rest.split_first_chunk()? else {

@@ -151,7 +151,7 @@ impl ReasonSource {
     }
 }
 
-/// `path: error`, as the sentences above quote a failure.
+/// `path: error`, as notices quote a failure.
 pub(crate) fn failure(path: &Path, error: impl std::fmt::Display) -> String {
     format!("{}: {error}", path.display())
 }

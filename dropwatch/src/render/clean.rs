@@ -7,7 +7,7 @@ use crate::report::shell::is_hidden;
 /// `text` with every character that could move a cursor, start an escape sequence or reorder the
 /// line replaced by U+FFFD.
 ///
-/// Also line ends: what goes through here is part of one line.
+/// Line ends are replaced, too: a name is always part of one line.
 pub fn clean(text: &str) -> Cow<'_, str> {
     if text.contains(is_hidden) {
         Cow::Owned(text.replace(is_hidden, "\u{fffd}"))

@@ -1,8 +1,8 @@
 //! Whether the names in a run's filters are anything's on this host, and whether anything can pass.
 //!
 //! A filter for what is not there counts nothing, and would make a gate out of a typing mistake. So
-//! such a name is refused, unless it is said to come later. What the host does not tell is used as
-//! it is, and said.
+//! such a name is refused, unless `--later` says that it is still to come. One that the host gives no
+//! way to check is used as it is, with a notice.
 
 use std::collections::BTreeSet;
 
@@ -27,9 +27,9 @@ use crate::{
 /// Most interfaces that are listed where none is like the one that was typed.
 const MOST_LISTED: usize = 8;
 
-/// What became of the names.
+/// What the names of filters turned out to be on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct ResolvedNames {
     /// For the first lines of the run.
     pub notices: Vec<String>,
     /// Inode numbers of the network namespaces, in the order of the options; those that are still
@@ -42,26 +42,26 @@ pub struct Asked {
 /// # Errors
 /// Usage: the first name that is nothing's, with those that look like it; filters that contradict
 /// each other.
-pub fn check(attached: &Attached, names: &mut HostNames) -> Result<Asked, Failure> {
-    let mut asked = Asked::default();
+pub fn check(attached: &Attached, names: &mut HostNames) -> Result<ResolvedNames, Failure> {
+    let mut resolved = ResolvedNames::default();
     for Choice { exclude, value: reason } in &attached.keys.reasons {
         let typed = typed(*exclude, reason.text());
-        asked.settle("--reason", &typed, names.has_reason(reason), attached.later)?;
+        resolved.settle("--reason", &typed, names.has_reason(reason), attached.later)?;
     }
     for Choice { exclude, value: function } in &attached.keys.symbols {
         let typed = typed(*exclude, &function.to_string());
-        asked.settle("--symbol", &typed, names.has_function(function), attached.later)?;
+        resolved.settle("--symbol", &typed, names.has_function(function), attached.later)?;
     }
     for Choice { exclude, value: name } in &attached.packets.netns {
         let (known, inum) = netns(name, names);
-        asked.settle("--netns", &typed(*exclude, name), known, attached.later)?;
-        asked.netns.push(inum);
+        resolved.settle("--netns", &typed(*exclude, name), known, attached.later)?;
+        resolved.netns.push(inum);
     }
     let selected: Vec<Option<u32>> = attached
         .packets
         .netns
         .iter()
-        .zip(&asked.netns)
+        .zip(&resolved.netns)
         .filter(|(choice, _)| !choice.exclude)
         .map(|(_, inum)| *inum)
         .collect();
@@ -71,26 +71,26 @@ pub fn check(attached: &Attached, names: &mut HostNames) -> Result<Asked, Failur
             choices.iter().map(|choice| interface_name(&choice.value)).collect();
         let known = interfaces(&called, &selected, names);
         for ((choice, name), known) in choices.iter().zip(&called).zip(known) {
-            asked.settle("--iface", &typed(choice.exclude, name), known, attached.later)?;
+            resolved.settle("--iface", &typed(choice.exclude, name), known, attached.later)?;
         }
     }
     let (keys, packets) = (&attached.keys, &attached.packets);
-    let places = packets.netns.iter().zip(&asked.netns).map(|(choice, inum)| match inum {
+    let places = packets.netns.iter().zip(&resolved.netns).map(|(choice, inum)| match inum {
         Some(_) => (*inum, String::new()),
         None => (None, short_name(&choice.value)),
     });
     let places: Vec<_> = places.collect();
     let vain = contradiction::check(keys, packets, &places, &attached.filters);
-    asked.notices.extend(vain.map_err(|error| Failure::Usage(error.to_string()))?);
+    resolved.notices.extend(vain.map_err(|error| Failure::Usage(error.to_string()))?);
     if !attached.later && !keys.is_empty() && !names.leaves_any(keys) {
         let typed = attached.filters.iter().take(keys.reasons.len() + keys.symbols.len());
         let nothing = NothingPasses::Together(typed.cloned().collect());
         return Err(Failure::Usage(nothing.to_string()));
     }
-    Ok(asked)
+    Ok(resolved)
 }
 
-impl Asked {
+impl ResolvedNames {
     fn settle(
         &mut self,
         option: &str,
@@ -116,7 +116,7 @@ impl Asked {
                     "{option} {typed}: {why}{star} (--later takes what is still to come)"
                 )));
             }
-            Known::Untold(why) => {
+            Known::Unchecked(why) => {
                 self.notices.push(format!("{option} {typed} cannot be checked: {why}"));
             }
         }
@@ -142,7 +142,7 @@ fn netns(name: &str, names: &mut HostNames) -> (Known, Option<u32>) {
         return (Known::Yes, Some(inum));
     }
     match hidden(names) {
-        Some(why) => (Known::Untold(why), Some(inum)),
+        Some(why) => (Known::Unchecked(why), Some(inum)),
         None => (Known::No("no network namespace has that number".to_owned()), Some(inum)),
     }
 }
@@ -172,7 +172,7 @@ fn interfaces(called: &[String], selected: &[Option<u32>], names: &mut HostNames
             return Known::Yes;
         }
         if let Some(why) = &hidden {
-            return Known::Untold(why.clone());
+            return Known::Unchecked(why.clone());
         }
         let near = match found.aliases.get(name) {
             Some(real) if can_be_typed(real) => vec![real.as_str()],

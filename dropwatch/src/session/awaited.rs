@@ -1,8 +1,9 @@
 //! Network namespaces to filter by that were not there when the run began.
 //!
-//! The kernel tells nobody that one was given a name, so the name is looked up again and again: a
-//! few system calls each time. A name that another namespace has got meanwhile means that one. This
-//! goes on while a report is read, or what such a namespace drops meanwhile would not be counted.
+//! The kernel sends no message when a namespace is given a name, so the name is looked up again and
+//! again: a few system calls each time. A name that another namespace has got meanwhile means that
+//! one. This goes on while a report is read, or what such a namespace drops meanwhile would not be
+//! counted.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +29,7 @@ const EVERY: Duration = Duration::from_millis(25);
 /// Has the rule of `--netns` with an index mean the namespace with an inode number.
 type Set = Box<dyn FnMut(usize, u32) -> io::Result<()>>;
 
-/// Those to come, and those that have come since.
+/// The namespaces that `--netns` names and that are still to come, and those that have come since.
 pub struct Awaited {
     root: HostRoot,
     names: Vec<Name>,
@@ -105,7 +106,7 @@ impl Awaited {
     }
 }
 
-/// Which network namespaces `--netns` asks for, shared between whoever looks for them and whoever
+/// Which network namespaces `--netns` selects, shared between whoever looks for them and whoever
 /// reads reports.
 #[derive(Clone)]
 pub struct Selected(Arc<Mutex<Rules>>);
@@ -113,11 +114,11 @@ pub struct Selected(Arc<Mutex<Rules>>);
 struct Rules {
     /// As the kernel side compares now.
     now: [NetnsRule; MOST],
-    /// Those asked for earlier in this interval.
+    /// Namespaces that were selected earlier in this interval.
     before: BTreeSet<u32>,
 }
 
-/// The namespaces that were asked for at any moment of an interval.
+/// The namespaces that were selected at any moment of an interval.
 pub(super) struct Interval(Rules);
 
 impl Selected {
@@ -142,7 +143,7 @@ impl Selected {
     }
 
     /// Ends an interval. To be called before its counters are read: what changes later belongs to
-    /// the next one, in which a namespace that was asked for until then still has drops.
+    /// the next one, in which a namespace that was selected until then still has drops.
     pub(super) fn end_interval(&self) -> Interval {
         let mut rules = self.rules();
         let before = std::mem::take(&mut rules.before);
@@ -151,7 +152,7 @@ impl Selected {
 }
 
 impl Interval {
-    /// Whether the namespace `inum` was asked for.
+    /// Whether the namespace `inum` was selected.
     pub(super) fn has(&self, inum: u32) -> bool {
         lets_through(&self.0.now, inum) || self.0.before.contains(&inum)
     }

@@ -1,4 +1,4 @@
-//! What counting costs while it goes on: told with `-v`, in each interval.
+//! What counting costs while it goes on: logged with `-v`, for each interval.
 
 use std::{os::fd::OwnedFd, time::Duration};
 
@@ -6,7 +6,7 @@ use log::debug;
 
 use crate::probe::{Probe, RunTime, measure_run_time};
 
-/// As a percentage, with as many digits as tell something.
+/// As a percentage with two decimals; a share that these would show as zero is a bound instead.
 pub fn share_of_a_core(cost: RunTime, elapsed: Duration) -> String {
     let percent = cost.time.as_secs_f64() / elapsed.as_secs_f64().max(f64::MIN_POSITIVE) * 100.0;
     match percent {
@@ -15,7 +15,7 @@ pub fn share_of_a_core(cost: RunTime, elapsed: Duration) -> String {
     }
 }
 
-/// Tells what counting cost in each interval of a run with `-v`.
+/// Logs what counting cost in each interval of a run with `-v`.
 pub struct Meter {
     _measuring: OwnedFd,
     seen: RunTime,
@@ -37,8 +37,8 @@ impl Meter {
         }
     }
 
-    /// What was run since the last time, up to `at` after attaching.
-    pub fn tell(&mut self, probe: &Probe, at: Duration) {
+    /// Logs what counting has cost since the last call, up to `at` after attaching.
+    pub fn log(&mut self, probe: &Probe, at: Duration) {
         let Ok(now) = probe.run_time() else { return };
         let cost = now.since(self.seen);
         if let Some(each) = cost.each() {

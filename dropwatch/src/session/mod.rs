@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use log::{debug, info};
 
 use self::{
-    asked::Asked,
+    asked::ResolvedNames,
     awaited::{Awaited, Interval, Selected},
     meter::Meter,
     pace::Pace,
@@ -56,17 +56,17 @@ const MAX_UNREAD: usize = 1024;
 pub struct Session {
     probe: Probe,
     names: HostNames,
-    /// Which notices of [`HostNames::notices`] were given, or would help nobody.
-    told: [bool; 2],
+    /// Which notices of [`HostNames::notices`] were shown, or would help nobody.
+    shown: [bool; 2],
     /// With `-v`, where it is permitted.
     meter: Option<Meter>,
     /// Whether to look for the causes of drops.
     findings: bool,
-    /// Absent where nobody asks for findings, and until privileges were given up.
+    /// Absent where findings are not requested, and until privileges were given up.
     evidence: Option<Collector>,
     /// What the reports to come need.
     capabilities: &'static [Capability],
-    /// Which network namespaces `--netns` asks for.
+    /// Which network namespaces `--netns` selects.
     selected: Selected,
     /// Namespaces that ended before their counters could be read.
     unread: BTreeSet<String>,
@@ -77,7 +77,7 @@ pub struct Session {
     pace: Pace,
 }
 
-/// Samples of one interval, and their lines where anyone wants them.
+/// Samples of one interval, and a line for each where an output has such lines.
 pub struct Taken {
     pub samples: Vec<Sample>,
     pub lines: Vec<Line>,
@@ -101,7 +101,7 @@ impl Session {
         let mut names = HostNames::open(&root);
         // Meanwhile the kernel's types are read.
         let prepared = Prepared::new()?;
-        let Asked { notices, netns } = asked::check(&attached, &mut names)?;
+        let ResolvedNames { notices, netns } = asked::check(&attached, &mut names)?;
         let requested = requested(&attached, &netns, &mut names)?;
         let probe = attach(prepared, &requested)?;
         let Attached { packets, keys, filters, by, samples, verbose, .. } = attached;
@@ -139,7 +139,7 @@ impl Session {
         let session = Self {
             probe,
             names,
-            told: [false; 2],
+            shown: [false; 2],
             meter: if verbose { Meter::start() } else { None },
             findings: reported.findings,
             evidence: None,
@@ -163,7 +163,7 @@ impl Session {
     pub fn give_up_privileges(&mut self, others: &[Capability]) -> Result<(), Failure> {
         privilege::keep_only(&[self.capabilities, others].concat(), || self.probe.is_readable())?;
         // Who is permitted all needs no advice to be: what stays hidden then, no user can see.
-        self.told = [&[Capability::CAP_SYS_PTRACE][..], privilege::FOR_NAMESPACES]
+        self.shown = [&[Capability::CAP_SYS_PTRACE][..], privilege::FOR_NAMESPACES]
             .map(|needed| needed.iter().all(|capability| privilege::may_use(*capability)));
         if self.findings {
             let root = HostRoot::default();
@@ -240,9 +240,9 @@ impl Session {
             since_attach: self.now(),
             wall: Timestamp::now(),
         };
-        let told = if lines { samples.as_slice() } else { &[] };
+        let listed = if lines { samples.as_slice() } else { &[] };
         let sampled = |sample| self.reporter.sampled(sample, &clock, &mut self.names);
-        let lines = told.iter().map(sampled).map(Box::new).map(Line::Sample).collect();
+        let lines = listed.iter().map(sampled).map(Box::new).map(Line::Sample).collect();
         Ok(Taken { samples, lines })
     }
 
@@ -260,7 +260,7 @@ impl Session {
         self.names.counted();
         debug!("read {} counters in {:?}", counters.drops.len(), self.now() - since_attach);
         if let Some(meter) = &mut self.meter {
-            meter.tell(&self.probe, since_attach);
+            meter.log(&self.probe, since_attach);
         }
         counters.lost.pcap = not_captured;
         // Read right after the counters: a drop in between shows in one of them alone.
@@ -277,11 +277,11 @@ impl Session {
         if self.reporter.fallen() > fallen {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
         }
-        for (notice, told) in self.names.notices().into_iter().zip(&mut self.told) {
+        for (notice, shown) in self.names.notices().into_iter().zip(&mut self.shown) {
             // Once: it holds for the whole run.
-            if let (Some(notice), false) = (notice, *told) {
+            if let (Some(notice), false) = (notice, *shown) {
                 verbose::to_stderr(&notice);
-                *told = true;
+                *shown = true;
             }
         }
         Ok(report)
@@ -310,9 +310,10 @@ impl Session {
 
     /// Connection tracking at the end of the last report; nothing without findings.
     pub fn tracked(&self) -> Vec<Tracked> {
-        let spaces = self.evidence.iter().flat_map(|evidence| evidence.now().namespaces.values());
-        let tracked = spaces.filter_map(|space| {
-            let (netns, stats) = (space.netns.clone()?, space.conntrack.as_ref()?);
+        let namespaces =
+            self.evidence.iter().flat_map(|evidence| evidence.now().namespaces.values());
+        let tracked = namespaces.filter_map(|namespace| {
+            let (netns, stats) = (namespace.netns.clone()?, namespace.conntrack.as_ref()?);
             let ConntrackStats { entries, limit, counters, .. } = *stats;
             Some(Tracked { netns, entries, limit, counters })
         });

@@ -18,7 +18,7 @@ impl<R: Send + 'static> Reading<R> {
         Self(Arc::new(Mutex::new(reader)))
     }
 
-    /// For what takes no time. Waits while a reading is under way.
+    /// The reader, for calls that take no time. Waits while a reading is under way.
     pub fn held(&self) -> MutexGuard<'_, R> {
         held(&self.0)
     }

@@ -17,8 +17,8 @@ use crate::{
 /// options; those that are still to come have none.
 ///
 /// # Errors
-/// Usage, where an option has too many values; kernel, where a filter or a group cannot be told on this
-/// kernel, with the reason.
+/// Usage, where an option has too many values; kernel, where this kernel's types do not show what a
+/// filter or a group is about, with the reason.
 pub fn requested(
     attached: &Attached,
     netns: &[Option<u32>],
@@ -51,7 +51,7 @@ fn grouping(by: &[By]) -> Grouping {
     Grouping { parts, by_cpu: by.contains(&By::Cpu) }
 }
 
-/// Whether this kernel tells what `what` needs.
+/// Whether this kernel's types show all that `what` needs.
 fn check(what: &str, parts: u32, offsets: &Result<Offsets, NoTypes>) -> Result<(), Failure> {
     let why = match offsets {
         _ if parts == 0 => return Ok(()),
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_told_is_refused_with_the_reason() {
+    fn what_the_kernels_types_do_not_show_is_refused_with_the_reason() {
         let nothing = Err(NoTypes::Absent("not there".to_owned()));
         assert!(check("--by", 0, &nothing).is_ok());
         for (offsets, why) in [(nothing, "(no BTF: not there)"), (Ok(Offsets::NONE), "sk_buff.dev")]

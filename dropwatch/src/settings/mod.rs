@@ -15,7 +15,7 @@ use std::{
 use jiff::tz::TimeZone;
 
 pub use self::{
-    run::{Command, Limits},
+    run::{Limits, WatchedCommand},
     terminal::{Color, Stream, Terminal, message},
 };
 use crate::{

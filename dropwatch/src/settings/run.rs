@@ -13,7 +13,7 @@ const MOST_LETTERS: usize = 512;
 
 /// A command to run, and to watch meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Command {
+pub struct WatchedCommand {
     pub program: OsString,
     pub arguments: Vec<OsString>,
     /// Whose it is to be; `None` for whoever called.
@@ -22,7 +22,7 @@ pub struct Command {
     pub baseline: Option<Duration>,
 }
 
-impl Command {
+impl WatchedCommand {
     /// As typed; of long ones, the beginning.
     pub fn words(&self) -> Vec<String> {
         let words = std::iter::once(&self.program).chain(&self.arguments);
@@ -141,7 +141,7 @@ mod tests {
         run
     }
 
-    fn told(run: &Summing, least: Severity) -> Option<String> {
+    fn exceeded(run: &Summing, least: Severity) -> Option<String> {
         let limits = Limits { finding: Some(least), ..Limits::default() };
         limits.check(run, 0.0).err().map(|failure| {
             assert_eq!(failure.code(), crate::exit::THRESHOLD);
@@ -154,19 +154,19 @@ mod tests {
         use Severity::{Critical, Notice, Warning};
         let full = run(&[(false, &[]), (false, &[("full", Critical), ("refused", Warning)])]);
         let critical = "critical: full in gw, which --fail-on critical forbids";
-        assert_eq!(told(&full, Critical).as_deref(), Some(critical));
+        assert_eq!(exceeded(&full, Critical).as_deref(), Some(critical));
         let both = "critical: full in gw and 1 other finding, which --fail-on notice forbids";
-        assert_eq!(told(&full, Notice).as_deref(), Some(both));
+        assert_eq!(exceeded(&full, Notice).as_deref(), Some(both));
         let refused = run(&[(false, &[("refused", Warning)])]);
-        assert_eq!(told(&refused, Critical), None);
-        assert!(told(&refused, Warning).is_some());
+        assert_eq!(exceeded(&refused, Critical), None);
+        assert!(exceeded(&refused, Warning).is_some());
     }
 
     #[test]
     fn what_was_found_before_the_command_alone_is_not_its_fault() {
         let before = [("full", Severity::Critical)];
-        assert_eq!(told(&run(&[(true, &before), (false, &[])]), Severity::Notice), None);
-        assert!(told(&run(&[(true, &before), (false, &before)]), Severity::Notice).is_some());
+        assert_eq!(exceeded(&run(&[(true, &before), (false, &[])]), Severity::Notice), None);
+        assert!(exceeded(&run(&[(true, &before), (false, &before)]), Severity::Notice).is_some());
     }
 
     #[test]
@@ -189,14 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn all_that_was_exceeded_is_told() {
+    fn all_that_was_exceeded_is_named() {
         let mut run = run(&[(false, &[("full", Severity::Critical)])]);
         run.add(&Report { drops: 7, interval_s: 1.0, ..Report::default() });
         let finding = Some(Severity::Critical);
         let limits = Limits { drops: Some(6), rate: Some(6.5), finding };
-        let told = limits.check(&run, 7.0).unwrap_err().to_string();
+        let message = limits.check(&run, 7.0).unwrap_err().to_string();
         for part in ["7 packets dropped", "7.0 packets a second", "full in gw"] {
-            assert!(told.contains(part), "{told}");
+            assert!(message.contains(part), "{message}");
         }
         let limits = Limits { drops: Some(7), rate: Some(7.0), finding: None };
         limits.check(&run, 7.0).unwrap();

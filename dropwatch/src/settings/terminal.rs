@@ -57,7 +57,8 @@ impl Terminal {
         }
     }
 
-    /// The same where text goes to standard error, as standard output is somebody else's.
+    /// The terminal to write text for: with `aside`, that of standard error, where standard output is not
+    /// for text.
     #[must_use]
     pub fn aside(self, aside: bool) -> Self {
         if aside { Self { stdout: self.stderr, ..self } } else { self }
@@ -97,7 +98,7 @@ impl Stream {
 /// it is a width at all (POSIX.1-2024, XBD 8.3).
 fn columns(wish: Option<&str>, screen: Option<usize>) -> Option<usize> {
     let wish = wish.and_then(|wish| wish.parse().ok()).filter(|columns| *columns >= NARROWEST);
-    // A serial line that nobody told its size has none.
+    // A serial line has the size 0 until somebody sets one.
     let screen = screen.filter(|columns| *columns > 0);
     wish.or(screen).map(|columns| columns.clamp(NARROWEST, WIDEST))
 }

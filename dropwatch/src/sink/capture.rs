@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_with_what_is_missing() {
+    fn a_full_disk_is_reported_with_what_is_missing() {
         block_on(async {
             let mut capture = capture("/dev/full");
             capture.write(&[Line::Start(Start::default())]).await;

@@ -55,7 +55,7 @@ impl<'a> Outputs<'a> {
     }
 
     /// Whether any output has each sample as a line of its own.
-    pub fn want_samples(&self) -> bool {
+    pub fn list_samples(&self) -> bool {
         self.sinks.sample_lines || self.capture.is_some()
     }
 

@@ -1,4 +1,5 @@
-//! The command of `dropwatch run`: started when dropwatch has attached, as the user who asked.
+//! The command of `dropwatch run`: started when dropwatch has attached, as the user who requested
+//! it.
 //!
 //! Starting it as another user takes capabilities that the rest of the program has given up by
 //! then. They are per thread, so the command is started by one that was there before, and that
@@ -51,7 +52,7 @@ impl Launcher {
     ///
     /// # Errors
     /// When the user is not known.
-    pub fn new(command: &settings::Command) -> Result<Self, Failure> {
+    pub fn new(command: &settings::WatchedCommand) -> Result<Self, Failure> {
         let user = match &command.user {
             Some(name) => Some(named(name)?),
             None => invoking_user()?,
@@ -65,24 +66,24 @@ impl Launcher {
             become_user(&mut child, &user);
         }
         let (go, wait) = mpsc::channel();
-        let (tell_started, started) = oneshot::channel();
-        let (tell_ended, ended) = oneshot::channel();
+        let (send_started, started) = oneshot::channel();
+        let (send_ended, ended) = oneshot::channel();
         let work = move || {
-            // Nobody says so: the run has ended before.
+            // The sender is gone: the run has ended before the command was to start.
             if wait.recv().is_err() {
                 return;
             }
             let spawned = child.spawn().and_then(|child| Ok((pidfd(child.id())?, child)));
-            // They have served their purpose. What cannot be given up stays with a thread that
-            // only waits.
+            // The command is started, so privileges are of no more use here. What cannot be given
+            // up stays with a thread that only waits.
             let _kept = privilege::keep_only(&[], || true);
             match spawned {
                 Ok((pidfd, mut child)) => {
-                    let _gone = tell_started.send(Ok(pidfd));
-                    let _gone = tell_ended.send(child.wait());
+                    let _gone = send_started.send(Ok(pidfd));
+                    let _gone = send_ended.send(child.wait());
                 }
                 Err(error) => {
-                    let _gone = tell_started.send(Err(error));
+                    let _gone = send_started.send(Err(error));
                 }
             }
         };
@@ -97,7 +98,7 @@ impl Launcher {
     /// The kernel's, when it cannot be executed.
     pub async fn start(self) -> io::Result<Running> {
         let Self { go, started, ended } = self;
-        // The thread waits for this, or has panicked, which the next line tells.
+        // The thread waits for this, or has panicked, which is an error of the next line.
         let _waiting = go.send(());
         let pidfd = started.await.map_err(io::Error::other)??;
         Ok(Running { pidfd, started: Instant::now(), ended })
@@ -105,7 +106,7 @@ impl Launcher {
 }
 
 impl Running {
-    /// Waits for its end. May be dropped and called again, until it has told.
+    /// Waits for the command's end. May be dropped and called again, until it has returned the status.
     ///
     /// # Errors
     /// The kernel's.
@@ -197,8 +198,8 @@ fn become_user(child: &mut process::Command, user: &User) {
 mod tests {
     use super::*;
 
-    fn command(line: &[&str]) -> settings::Command {
-        settings::Command {
+    fn command(line: &[&str]) -> settings::WatchedCommand {
+        settings::WatchedCommand {
             program: line[0].into(),
             arguments: line[1..].iter().map(Into::into).collect(),
             user: None,
@@ -233,8 +234,9 @@ mod tests {
     }
 
     #[test]
-    fn a_user_that_is_not_there_is_told() {
-        let unknown = settings::Command { user: Some("no-such-user".into()), ..command(&["true"]) };
+    fn a_user_that_does_not_exist_is_named_in_the_error() {
+        let unknown =
+            settings::WatchedCommand { user: Some("no-such-user".into()), ..command(&["true"]) };
         let Err(failure) = Launcher::new(&unknown) else { panic!("there is no such user") };
         assert_eq!(failure.to_string(), "--user no-such-user: there is no such user");
     }

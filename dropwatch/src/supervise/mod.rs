@@ -17,13 +17,13 @@ use crate::{
         model::{RanCommand, summary::Summary},
         number::seconds,
     },
-    settings::Command,
+    settings::WatchedCommand,
     verbose,
 };
 
 /// A command, its state, and the signals that are meant for it.
 pub struct Supervised<'a> {
-    command: &'a Command,
+    command: &'a WatchedCommand,
     state: State,
     signals: ForCommand,
     /// The terminal gives its own signals to the command, too.
@@ -49,7 +49,7 @@ enum State {
 }
 
 impl<'a> Supervised<'a> {
-    pub fn new(command: &'a Command, launcher: Launcher) -> io::Result<Self> {
+    pub fn new(command: &'a WatchedCommand, launcher: Launcher) -> io::Result<Self> {
         Ok(Self {
             command,
             state: State::Waiting(launcher),
@@ -68,7 +68,7 @@ impl<'a> Supervised<'a> {
         matches!(self.state, State::Waiting(_)).then_some(self.command.baseline).flatten()
     }
 
-    /// Whether nothing more is to come of it.
+    /// Whether the command has ended, or will not be started any more.
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over { .. })
     }
@@ -79,7 +79,7 @@ impl<'a> Supervised<'a> {
             return;
         }
         let over = |code| State::Over { code, status: None, ran: Duration::ZERO };
-        // While it is being started there is nobody to ask for its status.
+        // The state while it is being started; nothing reads it before the next one is set.
         let State::Waiting(launcher) = std::mem::replace(&mut self.state, over(0)) else { return };
         self.state = match launcher.start().await {
             Ok(running) => State::Running(running),
@@ -162,7 +162,7 @@ impl<'a> Supervised<'a> {
         }
     }
 
-    /// What is to be told of it at the end.
+    /// What the run's last line says of the command.
     pub fn ran(&self, summary: Summary) -> RanCommand {
         let (status, ran) = match &self.state {
             State::Over { status, ran, .. } => (*status, *ran),
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_signal_before_the_start_ends_the_run_without_its_command() {
-        let command = Command {
+        let command = WatchedCommand {
             program: "false".into(),
             arguments: Vec::new(),
             user: None,

@@ -1,4 +1,4 @@
-//! Signals: those that end a run as asked, and those that a command is to have.
+//! Signals: those that end a run, and those that are handed on to a command.
 
 use std::io;
 

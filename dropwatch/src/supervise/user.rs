@@ -19,8 +19,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// As sudo tells in the environment; `None` where nobody but root has called, and where this is
-    /// not root's process.
+    /// As the variables say that sudo sets (`SUDO_UID`, `SUDO_GID`); `None` where nobody but root has
+    /// called, and where this is not root's process.
     ///
     /// # Errors
     /// When what stands there is no number: whoever is meant, it may not be root.
@@ -28,8 +28,8 @@ impl Caller {
         if !Uid::effective().is_root() {
             return Ok(None);
         }
-        let told = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        Self::among(told("SUDO_UID").as_deref(), told("SUDO_GID").as_deref())
+        let variable = |name| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        Self::among(variable("SUDO_UID").as_deref(), variable("SUDO_GID").as_deref())
     }
 
     fn among(uid: Option<&str>, gid: Option<&str>) -> Result<Option<Self>, Failure> {
@@ -79,11 +79,11 @@ impl User {
         Self::find(&uid.to_string(), |user| user.uid == uid)
     }
 
-    fn find(key: &str, is_wanted: impl Fn(&Self) -> bool) -> io::Result<Option<Self>> {
+    fn find(key: &str, is_meant: impl Fn(&Self) -> bool) -> io::Result<Option<Self>> {
         let local = fs::read_to_string("/etc/passwd")?;
-        Ok(among(&local, &is_wanted).or_else(|| {
-            let elsewhere = told("getent", &["passwd", "--", key])?;
-            among(&elsewhere, &is_wanted)
+        Ok(among(&local, &is_meant).or_else(|| {
+            let elsewhere = output_of("getent", &["passwd", "--", key])?;
+            among(&elsewhere, &is_meant)
         }))
     }
 
@@ -99,7 +99,7 @@ impl User {
 
     /// The groups that the user is in.
     pub fn groups(&self) -> Vec<u32> {
-        let numbers = told("id", &["-G", "--", &self.name]);
+        let numbers = output_of("id", &["-G", "--", &self.name]);
         let numbers = numbers.and_then(|line| {
             line.split_whitespace().map(|number| number.parse().ok()).collect::<Option<Vec<u32>>>()
         });
@@ -122,13 +122,14 @@ impl User {
     }
 }
 
-/// The user among lines as passwd(5) has them. A name may look like a number.
-fn among(lines: &str, is_wanted: impl Fn(&User) -> bool) -> Option<User> {
-    lines.lines().filter_map(User::parse).find(is_wanted)
+/// The first user that `is_meant` accepts among lines as passwd(5) has them. By name or by number, but
+/// never by either, since a name may look like a number.
+fn among(lines: &str, is_meant: impl Fn(&User) -> bool) -> Option<User> {
+    lines.lines().filter_map(User::parse).find(is_meant)
 }
 
-/// What a program of the host says, if it is there and succeeds.
-fn told(program: &str, arguments: &[&str]) -> Option<String> {
+/// What a program of the host writes to its standard output; `None` where it is missing or fails.
+fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
     let mut command = process::Command::new(program);
     let output = command.args(arguments).stdin(process::Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -142,7 +143,7 @@ mod tests {
         1000:x:7:7::/home/number:/bin/sh\nalice:x:1000:1001:Alice,,,:/home/alice:/bin/zsh\n";
 
     #[test]
-    fn who_called_sudo_is_told_or_refused() {
+    fn who_called_sudo_is_read_from_its_variables_or_refused() {
         let caller = |uid, gid| Caller::among(uid, gid).map_err(|failure| failure.to_string());
         let alice = Caller { uid: 1000, gid: Some(1001) };
         assert_eq!(caller(Some("1000"), Some("1001")), Ok(Some(alice)));

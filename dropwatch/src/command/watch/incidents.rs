@@ -9,7 +9,7 @@ use crate::{
     supervise::{Event, Supervised, signals::Hangup},
 };
 
-/// Those that it may come from.
+/// Where incidents come from: a command, log rotation, namespaces that are still to come.
 pub(super) struct Incidents<'a> {
     pub(super) command: Option<Supervised<'a>>,
     /// Log rotation, where there is a recording that goes on in a new file.
@@ -17,7 +17,7 @@ pub(super) struct Incidents<'a> {
     pub(super) awaited: Awaited,
 }
 
-/// What has come.
+/// What a run has to act on.
 pub(super) enum Incident {
     Command(Event),
     Rotated,
@@ -103,7 +103,7 @@ mod tests {
         render::{Format, Medium},
         report::{keys::Choice, model::Line},
         session::awaited::Selected,
-        settings::{Command, Show, Sinks},
+        settings::{Show, Sinks, WatchedCommand},
         sink::serve::Exporter,
         supervise::launch::Launcher,
     };
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_signal_reaches_the_command_while_a_reader_blocks() {
         let _signals = SIGNALS.lock().unwrap_or_else(PoisonError::into_inner);
-        let command = Command {
+        let command = WatchedCommand {
             program: "sleep".into(),
             arguments: vec!["60".into()],
             user: None,

@@ -118,8 +118,8 @@ mod tests {
         assert_eq!(found.len(), 1, "once, not twice: {found:?}");
         let few = TestHost::new().row(2, "__udp_enqueue_schedule_skb", "PROTO_MEM");
         assert_eq!(few.run(&RULE), []);
-        let untold = TestHost::new().row(20, "__udp_enqueue_schedule_skb", "");
-        assert_eq!(untold.run(&RULE), []);
+        let without_reason = TestHost::new().row(20, "__udp_enqueue_schedule_skb", "");
+        assert_eq!(without_reason.run(&RULE), []);
         let others = TestHost::new().row(20, "tcp_data_queue", "PROTO_MEM");
         assert_eq!(others.run(&RULE), []);
     }

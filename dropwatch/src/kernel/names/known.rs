@@ -14,8 +14,8 @@ pub enum Known {
     No(String),
     /// Nothing is called so, or ever will be, and why.
     Never(String),
-    /// This host does not say, and why.
-    Untold(String),
+    /// Whether anything is called so cannot be checked on this host, and why.
+    Unchecked(String),
 }
 
 /// Names of the drop reasons that the kernel itself has; none where its BTF does not list them.
@@ -34,7 +34,7 @@ impl HostNames {
         let loaded = self.loaded();
         match &loaded.source {
             status::ReasonSource::Unnamed { btf, tracefs } => {
-                return Known::Untold(format!("reasons are shown as numbers: {btf}; {tracefs}"));
+                return Known::Unchecked(format!("reasons are shown as numbers: {btf}; {tracefs}"));
             }
             // Where drops carry none, that is what there is to say, and not which.
             status::ReasonSource::Absent => return Known::Yes,
@@ -59,9 +59,9 @@ impl HostNames {
     pub fn has_function(&mut self, function: &Function) -> Known {
         let loaded = self.loaded();
         let names = match &loaded.symbols {
-            Err(error) => return Known::Untold(format!("no symbols: {error}")),
+            Err(error) => return Known::Unchecked(format!("no symbols: {error}")),
             Ok(symbols) if symbols.table().is_restricted() => {
-                return Known::Untold(
+                return Known::Unchecked(
                     "the kernel hides its symbols, so that no location has a name: run with \
                      CAP_SYSLOG, or set kernel.kptr_restrict=0"
                         .to_owned(),
