@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_alternatives_of_each_option_and_told_as_typed() {
+    fn filters_are_alternatives_of_each_option_and_shown_as_typed() {
         let args = ["--port", "80", "--proto", "tcp", "--port", "!8000-8099"];
         let watch = watch(&args, PIPE).unwrap().attached;
         assert_eq!(watch.filters, ["--proto tcp", "--port 80", "--port !8000-8099"]);
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_told_once_and_not_where_they_cannot_be() {
+    fn groups_are_listed_once_and_refused_where_they_cannot_be() {
         let twice = watch(&["--by", "cpu,netns,cpu"], PIPE).unwrap();
         assert_eq!(twice.attached.by, [By::Cpu, By::Netns]);
         assert!(matches!(watch(&["--by", "cpu", "--classic"], PIPE), Err(Failure::Usage(_))));

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_told_once_with_all_that_it_concerns() {
+    fn a_cause_is_reported_once_with_all_that_it_concerns() {
         let failures = [(netns(), ConntrackError::Enter), (netns(), ConntrackError::Enter)];
         let notices = notices_of(&failures);
         assert_eq!(notices.len(), 1, "{notices:?}");

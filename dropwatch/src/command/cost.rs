@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_told_in_nanoseconds_and_shares() {
+    fn a_flood_is_shown_in_nanoseconds_and_shares() {
         let page = page(RunTime { runs: 4_000_000, time: Duration::from_millis(160) });
         assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
         for line in ["4000000 in 5.0 s (800000/s)", "40 ns", "3.20 % of a core", "1.5 MiB"] {

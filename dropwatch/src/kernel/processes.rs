@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_told_with_its_container() {
+    fn a_process_is_named_with_its_container() {
         let host = FakeHost::new();
         let id = "8f3ab1c2d4e5f60718293a4b5c6d7e8f8f3ab1c2d4e5f60718293a4b5c6d7e8f";
         host.process(20, "web", 1);

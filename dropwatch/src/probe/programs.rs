@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn an_optional_program_that_is_refused_is_told_and_left_out() {
+    fn an_optional_program_that_is_refused_is_reported_and_left_out() {
         assert_eq!(refuse("none"), Ok((vec![COUNTS.name, ALSO.name], vec![])));
         let (went, lacks) = refuse(ALSO.name).unwrap();
         assert_eq!((went, lacks.len()), (vec![COUNTS.name], 1));
