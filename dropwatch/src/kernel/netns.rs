@@ -22,6 +22,7 @@
 
 mod ended;
 mod find;
+mod newcomers;
 mod numbers;
 pub(super) mod passing;
 mod reachable;
@@ -35,11 +36,11 @@ use std::{
 
 use dropwatch_common::{self as common, NO_COOKIE};
 
-use self::numbers::Numbers;
 pub use self::{
     find::{Unfound, netns_named, short_name},
     reachable::{Interfaces, ReachableNetns},
 };
+use self::{newcomers::Newcomers, numbers::Numbers};
 use super::{
     HostRoot, Surroundings, clean, inside, interfaces,
     processes::{self, Process},
@@ -95,6 +96,8 @@ pub struct Namespaces {
     numbers: Numbers,
     /// Names of namespaces whose cookie was read where the name leads, by number in the run.
     proved: HashMap<u32, String>,
+    /// `None` as long as nobody watches.
+    newcomers: Option<Newcomers>,
 }
 
 /// What was looked up in this report.
@@ -149,9 +152,30 @@ impl Namespaces {
             before: Proved::default(),
             numbers: Numbers::default(),
             proved: HashMap::new(),
+            newcomers: None,
         };
         namespaces.now.mounted = Some(mounted(root));
         namespaces
+    }
+
+    /// Has the names of short-lived namespaces known, too, from now on. To be called with the
+    /// capabilities that entering one takes.
+    pub fn watch_newcomers(&mut self) {
+        self.newcomers = Newcomers::watch(&self.root);
+    }
+
+    fn meet_newcomers(&mut self) {
+        let named = self.newcomers.as_ref().map(Newcomers::take).unwrap_or_default();
+        for (netns, name) in named {
+            let number = self.numbers.of(netns);
+            self.prove(number, &name);
+        }
+    }
+
+    fn prove(&mut self, number: u32, name: &str) {
+        if self.proved.len() < MAX_PROVED || self.proved.contains_key(&number) {
+            self.proved.insert(number, name.to_owned());
+        }
     }
 
     /// Begins a report: what was found before is proved anew. Folders and processes are looked at
@@ -211,6 +235,7 @@ impl Namespaces {
         let (name, names) = match name {
             Some(name) => (Some(name), &mut self.now.proved.netns),
             None => {
+                self.meet_newcomers();
                 let before = self.before.netns.get(&number).cloned().flatten();
                 let known = self.proved.get(&number).cloned().or(before);
                 (known, &mut self.now.unproved.netns)
@@ -254,10 +279,8 @@ impl Namespaces {
         let Netns { name, inum, .. } = &reachable.netns;
         let number = self.numbers.meet(common::Netns { inum: *inum, cookie });
         self.now.entered.insert(*inum);
-        if let Some(name) = name
-            && (self.proved.len() < MAX_PROVED || self.proved.contains_key(&number))
-        {
-            self.proved.insert(number, name.clone());
+        if let Some(name) = name {
+            self.prove(number, name);
         }
         number
     }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::report::{
     cgroup::unit,
-    facts::{Details, Fact, Field, Owner, Pattern},
+    facts::{Details, Fact, Field, Netns, Owner, Pattern},
     flow::Flow,
     model::Location,
     namespaces::{NamespaceDrops, SampledFlow},
@@ -94,11 +94,13 @@ fn namespaces(all: &[NamespaceDrops], width: usize) -> Vec<String> {
 }
 
 fn named(netns: &NamespaceDrops) -> String {
-    match (&netns.name, netns.inum) {
-        (Some(name), _) => label(name),
-        (None, Some(inum)) => format!("netns {inum}"),
-        (None, None) => "netns unknown".to_owned(),
-    }
+    netns.netns().map_or_else(|| "netns unknown".to_owned(), |netns| called(&netns))
+}
+
+/// What a namespace is called, cleaned.
+fn called(Netns { name, inum, ended, .. }: &Netns) -> String {
+    let name = name.as_deref().map_or_else(|| format!("netns {inum}"), label);
+    if *ended { format!("{name} (ended)") } else { name }
 }
 
 /// ` · eth0 · udp 10.0.0.1:* → 10.0.0.2:53  (31 samples, 54%)`
@@ -136,8 +138,7 @@ fn facts(details: &Details) -> Vec<Piece> {
         (None, None) => add("netns and interface unknown".to_owned()),
         (netns, interface) => {
             add(netns.as_ref().map_or("netns unknown".to_owned(), |fact| {
-                let number = format!("netns {}", fact.is.inum);
-                with_share(fact.is.name.as_deref().map_or(number, label), fact.share)
+                with_share(called(&fact.is), fact.share)
             }));
             add(interface.as_ref().map_or("interface unknown".to_owned(), |fact| {
                 let number = format!("ifindex {}", fact.is.index);

@@ -165,6 +165,9 @@ impl Session {
         // Who is permitted all needs no advice to be: what stays hidden then, no user can see.
         self.shown = [&[Capability::CAP_SYS_PTRACE][..], privilege::FOR_NAMESPACES]
             .map(|needed| needed.iter().all(|capability| privilege::may_use(*capability)));
+        if self.probe.has_namespaces() {
+            self.names.namespaces().watch_newcomers();
+        }
         if self.findings {
             let root = HostRoot::default();
             self.evidence =

@@ -43,3 +43,4 @@ mod selecting;
 mod service;
 mod several;
 mod top;
+mod turns;

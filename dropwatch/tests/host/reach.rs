@@ -158,7 +158,7 @@ fn a_number_and_a_name_given_again_are_another_namespace() {
         }
         let finding = found(&run.stop(), number);
         assert_eq!(finding.actions, []);
-        assert!(!finding.unreachable.unwrap().ended, "there is one of that number");
+        assert!(finding.unreachable.unwrap().ended, "another one has its number");
         return;
     }
     panic!("no namespace has got the number of another one");

@@ -125,6 +125,12 @@ pub fn netns_named(root: &HostRoot, name: &str) -> Option<u32> {
     })
 }
 
+/// The inode number of the network namespace whose file is at `path` at this moment.
+pub(super) fn network_at(root: &HostRoot, path: &Path) -> Option<u32> {
+    path.metadata().ok().filter(|file| Some(file.dev()) == nsfs(root))?;
+    network(path).ok()
+}
+
 /// Number of the file system that namespaces are files of.
 fn nsfs(root: &HostRoot) -> Option<u64> {
     Some(root.path(link("self")).metadata().ok()?.dev())

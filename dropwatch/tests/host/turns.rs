@@ -1,0 +1,118 @@
+//! Namespaces whose inode numbers are given again: each has its own drops, and its own name.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::UdpSocket,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use testbed::{
+    machine::{self, fewer, longer},
+    netns::Netns,
+    unproved::unproved,
+};
+
+use crate::{
+    harness::{Recording, Run, UDP4, is_at},
+    reach::inum_of,
+};
+
+const NO_COOKIES: &str = "this kernel has no cookies of network namespaces (SO_NETNS_COOKIE)";
+
+/// Sends packets to a closed port of the namespace, and returns how many it says to have refused.
+fn drop_in(netns: &Netns, packets: u64) -> u64 {
+    let send = || {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        // Not connected: an answer to one packet would be the error of the next.
+        (0..packets).try_for_each(|_| socket.send_to(&[0; 8], "127.0.0.1:9").map(drop))?;
+        Ok(())
+    };
+    netns.enter(send).unwrap();
+    let snmp = netns.proc_net("snmp").unwrap();
+    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut counters = names.split(' ').zip(values.split(' '));
+    counters.find(|(name, _)| *name == "NoPorts").unwrap().1.parse().unwrap()
+}
+
+/// Drops at a closed port by the name of their namespace, and whether that is said to have ended.
+fn by_name(recording: &Recording) -> BTreeMap<(String, bool), u64> {
+    let mut sums = BTreeMap::new();
+    let rows = recording.locations().filter(|row| is_at(row, UDP4));
+    for netns in rows.flat_map(|row| &row.namespaces) {
+        let name = netns.name.clone().unwrap_or_default();
+        *sums.entry((name, netns.ended)).or_default() += netns.count;
+    }
+    sums
+}
+
+/// A namespace that gets the inode number of one that is gone: the kernel gives the lowest free one.
+fn successor(of: u32) -> Option<Netns> {
+    let until = Instant::now() + longer(Duration::from_secs(10));
+    let mut others = Vec::new();
+    while Instant::now() < until {
+        let netns = Netns::new("next").unwrap();
+        if inum_of(&netns) == of {
+            return Some(netns);
+        }
+        others.push(netns);
+        // The kernel frees a namespace later, on a thread of its own.
+        sleep(Duration::from_millis(20));
+    }
+    None
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn two_that_had_one_number_within_a_report_have_their_own_drops() {
+    if !machine::tells_namespaces_apart() {
+        return unproved(NO_COOKIES);
+    }
+    let run = Run::start(&["-i", "60s"]);
+    let first = Netns::new("first").unwrap();
+    let (name, inum) = (first.name().to_owned(), inum_of(&first));
+    assert_eq!(drop_in(&first, 20), 20);
+    drop(first);
+    let second = successor(inum).expect("a namespace with a number that is free again");
+    assert_eq!(drop_in(&second, 30), 30);
+    let recording = run.stop();
+    let sums = by_name(&recording);
+    let of = |name: &str, ended| sums.get(&(name.to_owned(), ended)).copied();
+    assert_eq!((of(&name, true), of(second.name(), false)), (Some(20), Some(30)), "{sums:?}");
+    let findings = recording.reports.iter().flat_map(|report| &report.findings);
+    let mut found: Vec<_> = findings
+        .filter(|it| it.rule == "closed_port")
+        .filter_map(|it| Some((it.netns.as_ref()?.name.clone()?, it.explains?.drops)))
+        .filter(|(of, _)| *of == name || of == second.name())
+        .collect();
+    found.sort_unstable();
+    let mut expected = vec![(name, 20), (second.name().to_owned(), 30)];
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+/// Namespaces that come and go faster than reports are made.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn each_of_many_short_lived_ones_has_its_drops_by_name() {
+    if !machine::tells_namespaces_apart() {
+        return unproved(NO_COOKIES);
+    }
+    let run = Run::start(&["-i", "500ms"]);
+    let mut expected = BTreeMap::new();
+    let mut numbers = BTreeSet::new();
+    for packets in (1..=fewer(120)).map(|number| number % 17 + 1) {
+        let netns = Netns::new("brief").unwrap();
+        assert_eq!(drop_in(&netns, packets), packets);
+        numbers.insert(inum_of(&netns));
+        expected.insert(netns.name().to_owned(), packets);
+    }
+    assert!(numbers.len() < expected.len(), "no number was given again");
+    let mut found = BTreeMap::new();
+    for ((name, _), count) in by_name(&run.stop()) {
+        *found.entry(name).or_insert(0) += count;
+    }
+    found.retain(|name, _| expected.contains_key(name));
+    assert_eq!(found, expected);
+}
