@@ -58,7 +58,7 @@ fn location(symbol: &str, reason: &str, count: u64, netns: &str) -> Location {
             ..Details::default()
         }),
         stacks: Vec::new(),
-        namespaces: Vec::new(),
+        ..Location::default()
     }
 }
 

@@ -19,11 +19,8 @@ use crate::report::{
     facts::{Details, Fact, Field, Netns, Owner, Pattern},
     flow::Flow,
     model::Location,
-    namespaces::{NamespaceDrops, SampledFlow},
+    namespaces::{MoreNamespaces, NamespaceDrops, SampledFlow},
 };
-
-/// Most namespaces that are shown of a row; the others are summed.
-const NAMESPACES: usize = 5;
 
 /// Longest name shown of a namespace, an interface or a process, characters.
 const NAME: usize = 40;
@@ -39,10 +36,11 @@ pub(super) fn lines(row: &Location, room: usize, width: usize) -> Vec<String> {
     match (row.namespaces.as_slice(), &row.details) {
         ([], None) => Vec::new(),
         ([], Some(details)) => of_samples(details, room, path),
-        ([_], None) => namespaces(&row.namespaces, room),
-        ([netns], Some(details)) => of_samples(&of_one(details, netns), room, path),
-        (all, details) => {
-            let mut lines = namespaces(all, room);
+        ([netns], Some(details)) if row.more == MoreNamespaces::default() => {
+            of_samples(&of_one(details, netns), room, path)
+        }
+        (_, details) => {
+            let mut lines = namespaces(row, room);
             let callers = details.as_ref().and_then(|details| details.path.as_ref());
             if let (Some(callers), Some(width)) = (callers, path) {
                 lines.extend(wrap(&callers_line(callers, width), room));
@@ -75,20 +73,21 @@ fn of_one(details: &Details, netns: &NamespaceDrops) -> Details {
     }
 }
 
-/// The lines that give each of the largest namespaces of a row its count, without indentation.
-fn namespaces(all: &[NamespaceDrops], width: usize) -> Vec<String> {
-    let (shown, rest) = all.split_at(all.len().min(NAMESPACES));
-    let digits = all.first().map_or(0, |it| it.count.to_string().len());
+/// The lines that give each of the listed namespaces of a row its count, and all others theirs, without
+/// indentation.
+fn namespaces(row: &Location, width: usize) -> Vec<String> {
+    let MoreNamespaces { namespaces: more, count } = row.more;
+    let counts = row.namespaces.iter().map(|it| it.count).chain([count]);
+    let digits = counts.max().unwrap_or(0).to_string().len();
     let line = |it: &NamespaceDrops| {
         let mut pieces = vec![("", format!("{:>digits$}  {}", it.count, named(it)))];
         pieces.extend(it.flows.first().map(flow_of).unwrap_or_default());
         wrap_pieces(pieces, width)
     };
-    let mut lines: Vec<String> = shown.iter().flat_map(line).collect();
-    if !rest.is_empty() {
-        let sum = rest.iter().fold(0, |sum: u64, it| sum.saturating_add(it.count));
-        let more = words::count(rest.len() as u64, "more namespace");
-        lines.push(format!("{sum:>digits$}  in {more}"));
+    let mut lines: Vec<String> = row.namespaces.iter().flat_map(line).collect();
+    if more > 0 {
+        let more = words::count(more, "more namespace");
+        lines.push(format!("{count:>digits$}  in {more}"));
     }
     lines
 }

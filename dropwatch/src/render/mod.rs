@@ -48,6 +48,8 @@ const STOP: &str = "Stopping dropped packet monitor";
 
 /// Rows that the text format shows by default.
 pub const TEXT_TOP: usize = 10;
+/// Network namespaces that it shows under a row by default.
+pub const TEXT_NAMESPACES: usize = 5;
 
 /// Turns lines into one output format.
 pub trait Renderer {
@@ -112,11 +114,18 @@ impl Format {
         }
     }
 
-    /// What the format shows of a report. `top` is `--top` (0 for all rows), `all` is `--all`.
+    /// What the format shows of a report. `top` is `--top` (0 for all rows, and all namespaces of each),
+    /// `all` is `--all`.
     pub fn view(self, top: Option<usize>, all: bool) -> View {
-        let top = |default: usize| Some(top.unwrap_or(default)).filter(|rows| *rows > 0);
+        let top = |default: usize| Some(top.unwrap_or(default)).filter(|most| *most > 0);
         match self {
-            Self::Text => View { top: top(TEXT_TOP), fold_benign: !all, merge_reasons: false },
+            Self::Text => View {
+                top: top(TEXT_TOP),
+                namespaces: top(TEXT_NAMESPACES),
+                fold_benign: !all,
+                merge_reasons: false,
+            },
+            // The namespaces of a row sum up to it, so a row has all of them or is not there.
             Self::Json => View { top: top(0), ..View::default() },
             Self::Classic => View { merge_reasons: true, ..View::default() },
         }

@@ -14,7 +14,7 @@ use super::{
     groups,
     model::{End, Host, Location, Other, Report, Sampled, Start, groups::Groups},
     names::Names,
-    namespaces::{self, NamespaceDrops},
+    namespaces::{self, MoreNamespaces, NamespaceDrops},
     number::{rate, seconds, share, to_microsecond},
     options::Options,
     place::{Place, Reason, Symbol},
@@ -279,6 +279,7 @@ impl Reporter {
             details: None,
             stacks: Vec::new(),
             namespaces: Vec::new(),
+            more: MoreNamespaces::default(),
         }
     }
 

@@ -53,6 +53,13 @@ pub struct SampledFlow {
     pub samples: u64,
 }
 
+/// The namespaces of a row that are not listed, summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MoreNamespaces {
+    pub namespaces: u64,
+    pub count: u64,
+}
+
 impl NamespaceDrops {
     /// Drops of a namespace, of the `all` that the row has in an interval.
     pub fn new(netns: Option<Netns>, count: u64, total: u64, all: u64, interval: Duration) -> Self {
@@ -79,6 +86,14 @@ impl NamespaceDrops {
 /// The largest first; what is unknown after what is known, and equals by number.
 pub fn sort(namespaces: &mut [NamespaceDrops]) {
     namespaces.sort_by_key(|it| (Reverse(it.count), it.inum.is_none(), it.identity()));
+}
+
+/// Keeps the first `most`; those that it takes away are added to `more`.
+pub fn truncate(namespaces: &mut Vec<NamespaceDrops>, most: usize, more: &mut MoreNamespaces) {
+    for it in namespaces.drain(most.min(namespaces.len())..) {
+        more.namespaces += 1;
+        more.count = more.count.saturating_add(it.count);
+    }
 }
 
 /// Adds the namespaces of a row to those of another, of `all` drops together.

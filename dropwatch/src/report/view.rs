@@ -17,6 +17,8 @@ use super::{
 pub struct View {
     /// Most rows to show; `None` for all.
     pub top: Option<usize>,
+    /// Most network namespaces to show of a row; `None` for all.
+    pub namespaces: Option<usize>,
     /// Sum benign rows instead of showing them.
     pub fold_benign: bool,
     /// One row per call site, whatever the reasons.
@@ -42,6 +44,11 @@ impl View {
         }
         if let Some(rows) = self.top {
             truncate(&mut report, rows);
+        }
+        if let Some(most) = self.namespaces {
+            for row in &mut report.locations {
+                namespaces::truncate(&mut row.namespaces, most, &mut row.more);
+            }
         }
         report
     }

@@ -103,8 +103,10 @@ fn lines(options: Options) -> impl Strategy<Value = Vec<Line>> {
 
 fn view() -> impl Strategy<Value = View> {
     let top = prop::option::of(0..6_usize);
-    (top, any::<bool>(), any::<bool>()).prop_map(|(top, fold_benign, merge_reasons)| View {
+    let view = (top.clone(), top, any::<bool>(), any::<bool>());
+    view.prop_map(|(top, namespaces, fold_benign, merge_reasons)| View {
         top,
+        namespaces,
         fold_benign,
         merge_reasons,
     })

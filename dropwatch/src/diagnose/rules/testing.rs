@@ -67,7 +67,7 @@ impl TestHost {
             new: false,
             details: Some(details),
             stacks: Vec::new(),
-            namespaces: Vec::new(),
+            ..Location::default()
         });
         self
     }

@@ -21,7 +21,7 @@ use super::{
     finding::Finding,
     flow::Flow,
     hex,
-    namespaces::NamespaceDrops,
+    namespaces::{MoreNamespaces, NamespaceDrops},
     number::is_zero,
     timestamp,
 };
@@ -188,6 +188,9 @@ pub struct Location {
     /// them apart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<NamespaceDrops>,
+    /// Those that a view left out. JSON has all of them.
+    #[serde(skip)]
+    pub more: MoreNamespaces,
 }
 
 /// One sampled drop. What could not be proved of it is `None`.
