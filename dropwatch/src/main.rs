@@ -43,7 +43,9 @@ fn run() -> Result<u8, Failure> {
         Some(Command::Replay { file, diff: Some(before), show, .. }) => {
             replay::compare(before, file, &show.comparison([before, file], terminal)?)
         }
-        Some(Command::Replay { file, metrics: Some(address), .. }) => replay::serve(file, *address),
+        Some(Command::Replay { file, metrics: Some(address), series, .. }) => {
+            replay::serve(file, series.at(*address))
+        }
         Some(Command::Replay { file, pcap, show, .. }) => {
             replay::file(file, &show.replay(file, pcap, terminal)?)
         }

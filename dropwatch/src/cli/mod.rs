@@ -5,6 +5,7 @@ mod choices;
 mod conntrack;
 mod filters;
 mod run;
+mod series;
 mod top;
 mod validate;
 mod values;
@@ -29,6 +30,7 @@ pub use self::{
     conntrack::ConntrackArgs,
     filters::{Filtered, Filters},
     run::RunArgs,
+    series::SeriesArgs,
     top::TopArgs,
 };
 use crate::{
@@ -144,6 +146,8 @@ Examples:
         #[arg(long, value_name = "ADDR", value_parser = address, conflicts_with_all = ["diff", "pcap"])]
         metrics: Option<SocketAddr>,
         #[command(flatten)]
+        series: SeriesArgs,
+        #[command(flatten)]
         pcap: PcapArgs,
         #[command(flatten)]
         show: ShowArgs,
@@ -222,6 +226,8 @@ pub struct CountingArgs {
     /// Serve metrics for Prometheus at http://ADDR/metrics; a bare port is one of this host alone
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    pub series: SeriesArgs,
     /// Exit with status 5 if more than N packets were dropped; harmless ones do not count
     #[arg(long, value_name = "N", value_parser = whole)]
     pub fail_over: Option<u64>,

@@ -110,7 +110,7 @@ impl CountingArgs {
             sample_lines: self.samples,
             record: self.output.clone(),
             pcap,
-            metrics: self.metrics,
+            metrics: self.metrics.map(|address| self.series.at(address)),
         };
         Ok(settings::Watch { attached, reported, sinks })
     }

@@ -8,7 +8,6 @@ use std::{
     fs::File,
     future::pending,
     io::{self, BufRead, BufWriter, Read as _, Write},
-    net::SocketAddr,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -32,7 +31,7 @@ use crate::{
         summary::Summing,
         view::View,
     },
-    settings::{Pcap, Replay, Show, Target},
+    settings::{Metrics, Pcap, Replay, Show, Target},
     sink::{
         capture,
         output::{append, ended_by_reader},
@@ -135,7 +134,7 @@ pub fn compare(before: &Path, after: &Path, show: &Show) -> Result<(), Failure> 
 /// # Errors
 /// When the address is taken, or the recording is not one; where it holds something else further
 /// on, once what comes before that was served in its time.
-pub fn serve(path: &Path, address: SocketAddr) -> Result<(), Failure> {
+pub fn serve(path: &Path, metrics: Metrics) -> Result<(), Failure> {
     let mut reader = RecordingReader::start(path);
     let (mut host, mut version, mut interval_s) = (None, String::new(), None);
     // The next run of a file that a log rotation began has no start line.
@@ -155,7 +154,7 @@ pub fn serve(path: &Path, address: SocketAddr) -> Result<(), Failure> {
     }
     let nominal = first.as_ref().map(|report| each_of(report.interval_s, report.intervals));
     let interval = interval_s.or(nominal).unwrap_or_default();
-    let exporter = Exporter::bind(address, Duration::from_secs_f64(interval))?;
+    let exporter = Exporter::bind(metrics, Duration::from_secs_f64(interval))?;
     exporter.update(|totals| {
         totals.host = host.unwrap_or_default();
         totals.version = version;

@@ -66,7 +66,7 @@ fn live(
 ) -> Result<Option<u8>, Failure> {
     // While the capabilities are there: files may lie in someone else's folder, ports may be low.
     let outputs = Outputs::open(sinks)?;
-    let bind = |address| Exporter::bind(address, reported.interval);
+    let bind = |metrics| Exporter::bind(metrics, reported.interval);
     let exporter = sinks.metrics.map(bind).transpose()?;
     // Log rotation has the recording go on in a new file; a command's run has none.
     let reopens = sinks.record.is_some() && command.is_none();

@@ -10,7 +10,7 @@ use super::clean::clean;
 use crate::report::{
     number::unix_seconds,
     place::Place,
-    totals::{FindingKey, Totals},
+    totals::{FindingKey, GroupKey, NamespaceKey, Totals},
 };
 
 /// What a scraper takes.
@@ -51,6 +51,7 @@ enum MetricKind {
 pub fn page(totals: &Totals, exposition: Exposition) -> String {
     let mut page = MetricsPage { text: String::new(), exposition };
     page.drops(totals);
+    page.namespaces(totals);
     page.rest(totals);
     page.findings(totals);
     page.conntrack(totals);
@@ -75,6 +76,26 @@ impl MetricsPage {
         });
         let help = "Packets that the kernel dropped, and whether that is known to be harmless.";
         self.counter("dropwatch_drops", help, places.chain(others));
+    }
+
+    /// The same drops once more, each sum bounded by itself.
+    fn namespaces(&mut self, totals: &Totals) {
+        let help = "The same drops by network namespace and reason.";
+        let namespaces = totals.namespaces.iter().map(|(key, sum)| {
+            let NamespaceKey { netns, reason, benign } = key;
+            let benign = boolean(*benign);
+            (labels(&[("netns", netns), ("reason", reason), ("benign", benign)]), sum)
+        });
+        self.counter("dropwatch_namespace_drops", help, namespaces);
+        let mut groups = totals.groups.iter().peekable();
+        if groups.peek().is_some() {
+            let help = "The same drops by what --by asks for.";
+            let group = |key: &GroupKey| {
+                let values: Vec<_> = key.iter().map(|(label, it)| (*label, it.as_str())).collect();
+                labels(&values)
+            };
+            self.counter("dropwatch_group_drops", help, groups.map(|(key, sum)| (group(key), sum)));
+        }
     }
 
     fn rest(&mut self, totals: &Totals) {
@@ -209,14 +230,17 @@ fn place(symbol: &str, place: &Place, benign: bool) -> String {
     let Place { symbol: _, offset: _, module, reason, subsystem } = place;
     let [module, reason, subsystem] =
         [module, reason, subsystem].map(|text| text.as_deref().unwrap_or_default());
-    let benign = if benign { "true" } else { "false" };
     labels(&[
         ("symbol", symbol),
         ("module", module),
         ("reason", reason),
         ("subsystem", subsystem),
-        ("benign", benign),
+        ("benign", boolean(benign)),
     ])
+}
+
+fn boolean(value: bool) -> &'static str {
+    if value { "true" } else { "false" }
 }
 
 fn found((rule, severity, netns): &FindingKey) -> String {

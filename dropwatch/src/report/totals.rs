@@ -1,14 +1,24 @@
 //! Sums since the run began, as metrics have them: exact, and with a bound on how many there are.
 
+mod bound;
+mod groups;
+mod namespaces;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use self::bound::Rowless;
+pub use self::{
+    bound::{OTHER, UNKNOWN},
+    groups::{GroupKey, GroupSums, MOST_GROUPS},
+    namespaces::{MOST_NAMESPACES, MOST_REASONS, NAMESPACES, NamespaceKey, NamespaceSums},
+};
 use super::{
     conntrack::{ConntrackCounter, ConntrackCounters},
     facts::Netns,
     finding::{Finding, Severity},
-    model::{Host, Other, Report},
+    model::{Host, Report},
     place::Place,
     snapshot::Lost,
 };
@@ -23,8 +33,6 @@ pub const MOST_FINDINGS: usize = 1_000;
 pub const MOST_RULES: usize = 100;
 /// Most ended namespaces whose refused packets have a sum of their own.
 pub const MOST_ENDED: usize = 1_000;
-/// What labels call all that has no sum of its own.
-pub const OTHER: &str = "other";
 
 /// A rule that found something, how bad, and where.
 pub type FindingKey = (String, Severity, String);
@@ -72,6 +80,10 @@ pub struct Totals {
     pub other: u64,
     /// Harmless drops at places beyond the bound.
     pub other_benign: u64,
+    /// The same drops by network namespace.
+    pub namespaces: NamespaceSums,
+    /// The same drops by group, where reports have groups.
+    pub groups: GroupSums,
     pub lost: Lost,
     pub undecided: Option<u64>,
     /// How many findings of a kind the last report has.
@@ -89,11 +101,13 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Makes totals with nothing counted yet, by this version of dropwatch.
-    pub fn new(version: String, interval_s: f64) -> Self {
+    /// Makes totals with nothing counted yet, by this version of dropwatch, of which `namespaces` have
+    /// sums of their own.
+    pub fn new(version: String, interval_s: f64, namespaces: usize) -> Self {
         // Added even if it is zero, so that a metric exists before the first drop.
         let places = [((Place::default(), false), 0)].into();
-        Self { version, interval_s, places, ..Self::default() }
+        let namespaces = NamespaceSums::new(namespaces);
+        Self { version, interval_s, places, namespaces, ..Self::default() }
     }
 
     /// Adds a report, with what connection tracking was like at its end.
@@ -105,12 +119,12 @@ impl Totals {
             self.count((Place { offset: None, ..row.place.clone() }, row.benign), row.count);
         }
         // Rows that a recording left out are not at an unknown place.
-        let Other { count, unknown_location: unknown, known_benign, .. } = report.other;
+        let Rowless { unknown, benign, harmful } = Rowless::of(&report.other);
         self.count((Place::default(), false), unknown);
-        let benign = known_benign.min(count.saturating_sub(unknown));
         self.other_benign = self.other_benign.saturating_add(benign);
-        self.other =
-            self.other.saturating_add(count.saturating_sub(unknown).saturating_sub(benign));
+        self.other = self.other.saturating_add(harmful);
+        self.namespaces.add(report);
+        report.groups.iter().for_each(|groups| self.groups.add(groups));
         self.lost = self.lost.zip(&report.lost, u64::saturating_add);
         if let Some(undecided) = report.filter_undecided {
             let sum = self.undecided.get_or_insert(0);
@@ -140,7 +154,7 @@ impl Totals {
         self.findings.clear();
         let mut made = BTreeSet::new();
         for finding in findings {
-            let netns = finding.netns.as_ref().map(name).unwrap_or_default();
+            let netns = finding.netns.as_ref().map(ToString::to_string).unwrap_or_default();
             let found = (finding.rule.clone(), finding.severity, netns);
             *self.findings.entry(found.clone()).or_default() += 1;
             let found = self.room(found);
@@ -180,7 +194,7 @@ impl Totals {
             let refused = since.and_then(|since| since.get(ConntrackCounter::Drop)).unwrap_or(0);
             self.counted.insert(netns.number(), counters);
             // Summed, since two namespaces may have one name.
-            let name = name(&netns);
+            let name = netns.to_string();
             let sum = self.refused.entry(name.clone()).or_default();
             *sum = sum.saturating_add(refused);
             let all = self.conntrack.entry(name).or_default();
@@ -208,9 +222,4 @@ impl Totals {
             *other = other.saturating_add(sum);
         }
     }
-}
-
-/// What a label calls a namespace.
-fn name(netns: &Netns) -> String {
-    netns.name.clone().unwrap_or_else(|| format!("netns {}", netns.inum))
 }

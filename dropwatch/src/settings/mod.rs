@@ -101,8 +101,16 @@ pub struct Sinks {
     pub record: Option<PathBuf>,
     /// Write the packets of samples to a capture.
     pub pcap: Option<Pcap>,
-    /// Serve metrics here.
-    pub metrics: Option<SocketAddr>,
+    pub metrics: Option<Metrics>,
+}
+
+/// Metrics that are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where.
+    pub address: SocketAddr,
+    /// Network namespaces with series of their own.
+    pub namespaces: usize,
 }
 
 /// A recording that is rendered again.

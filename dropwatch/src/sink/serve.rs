@@ -5,7 +5,7 @@
 
 use std::{
     convert::Infallible,
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -26,6 +26,7 @@ use crate::{
     exit::Failure,
     render::metrics::{self, Exposition},
     report::totals::Totals,
+    settings::Metrics,
     verbose,
 };
 
@@ -61,11 +62,13 @@ impl Exporter {
     ///
     /// # Errors
     /// When somebody else has it.
-    pub fn bind(address: SocketAddr, interval: Duration) -> Result<Self, Failure> {
+    pub fn bind(metrics: Metrics, interval: Duration) -> Result<Self, Failure> {
+        let Metrics { address, namespaces } = metrics;
         let listener = TcpListener::bind(address)
             .with_context(|| format!("cannot serve metrics at {address}"))?;
         listener.set_nonblocking(true).context("cannot serve metrics")?;
-        let totals = Totals::new(env!("CARGO_PKG_VERSION").to_owned(), interval.as_secs_f64());
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let totals = Totals::new(version, interval.as_secs_f64(), namespaces);
         let state = ExporterState { totals, interval, last: Instant::now() };
         Ok(Self { listener: Arc::new(listener), state: Arc::new(Mutex::new(state)) })
     }

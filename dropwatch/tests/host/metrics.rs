@@ -12,6 +12,7 @@ use testbed::{
     drops::{
         Cause,
         closed::{Closed, Transport},
+        filter::Filtered,
         unread::Unread,
     },
     machine::longer,
@@ -167,6 +168,83 @@ fn an_address_that_is_taken_is_told() {
     assert_eq!(ended.status.code(), Some(1));
     let reported = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(reported.contains(&format!("cannot serve metrics at {address}: ")), "{reported}");
+}
+
+/// The sum of all series of a metric that have these labels.
+fn series(page: &str, metric: &str, labels: &[(&str, &str)]) -> u64 {
+    page.lines()
+        .filter(|line| line.starts_with(&format!("{metric}{{")))
+        .filter(|line| labels.iter().all(|(name, it)| line.contains(&format!("{name}=\"{it}\""))))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
+}
+
+/// Two rules of iptables, each of which counts by itself what it drops in its own namespace.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn each_namespace_has_the_drops_that_its_rule_has_counted() {
+    const NAMESPACES: &str = "dropwatch_namespace_drops_total";
+    let filters = [
+        (Filtered::input_by_iptables().unwrap(), 70),
+        (Filtered::input_by_iptables().unwrap(), 30),
+    ];
+    let address = free_address();
+    let options = ["-i", "200ms", "--by", "netns,protocol", "--metrics", &address.to_string()];
+    let run = Run::within(&[filters[0].0.netns(), filters[1].0.netns()], &options);
+    let of = |page: &str, filter: &Filtered| {
+        series(page, NAMESPACES, &[("netns", filter.netns().name())])
+    };
+    let mut page = String::new();
+    // Twice, since counters go on from report to report.
+    for round in 1..=2 {
+        for (filter, packets) in &filters {
+            assert_eq!(filter.send(*packets).unwrap(), *packets);
+        }
+        wait_until(patience(), "no metrics of it", || {
+            page = get(address, "/metrics").1;
+            filters.iter().all(|(filter, _)| of(&page, filter) >= filter.dropped().unwrap())
+        });
+        for (filter, packets) in &filters {
+            let counted = filter.dropped().unwrap();
+            assert_eq!((of(&page, filter), counted), (counted, round * packets), "{page}");
+        }
+    }
+    for (filter, _) in &filters {
+        let labels = [("netns", filter.netns().name()), ("protocol", "udp")];
+        let group = series(&page, "dropwatch_group_drops_total", &labels);
+        assert_eq!(group, filter.dropped().unwrap(), "{page}");
+    }
+    for benign in ["true", "false"] {
+        let labels = [("benign", benign)];
+        let places = series(&page, "dropwatch_drops_total", &labels);
+        assert_eq!(series(&page, NAMESPACES, &labels), places, "{page}");
+    }
+    run.stop();
+}
+
+/// The first namespace has the only series that is allowed; the second is in the rest from then on,
+/// also once it drops more.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_namespace_without_a_series_is_in_the_rest() {
+    const NAMESPACES: &str = "dropwatch_namespace_drops_total";
+    let (first, second) =
+        (Filtered::input_by_iptables().unwrap(), Filtered::input_by_iptables().unwrap());
+    let address = free_address();
+    let served = address.to_string();
+    let options = ["-i", "200ms", "--metrics", &served, "--metrics-namespaces", "1"];
+    let run = Run::within(&[first.netns(), second.netns()], &options);
+    let of = |netns: &str| series(&get(address, "/metrics").1, NAMESPACES, &[("netns", netns)]);
+    for round in 1..=2 {
+        first.send(10).unwrap();
+        wait_until(patience(), "none of the first", || of(first.netns().name()) >= 10 * round);
+        second.send(500).unwrap();
+        wait_until(patience(), "none of the second", || of("other") >= 500 * round);
+        let counted = (first.dropped().unwrap(), second.dropped().unwrap());
+        assert_eq!((of(first.netns().name()), of("other")), counted);
+        assert_eq!(of(second.netns().name()), 0);
+    }
+    run.stop();
 }
 
 /// A recording is served as it was made, without root; not here, where all tests of runs are.

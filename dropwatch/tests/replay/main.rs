@@ -9,6 +9,7 @@ mod errors;
 mod golden;
 mod media;
 mod metrics;
+mod namespaces;
 mod properties;
 mod schema;
 mod summary;

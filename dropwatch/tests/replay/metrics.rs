@@ -6,12 +6,16 @@ use dropwatch::{
     render::metrics::{Exposition, page},
     report::{
         conntrack::{ConntrackCounter, ConntrackCounters},
-        facts::Netns,
+        facts::{Interface, Netns},
         finding::{Explains, Finding, Severity},
-        model::{Line, Lost, Report},
+        model::{
+            Line, Lost, Report,
+            groups::{By, GroupRow, Groups},
+        },
+        namespaces::NamespaceDrops,
         options::Options,
         summary::Summing,
-        totals::{MOST_ENDED, MOST_FINDINGS, MOST_PLACES, MOST_RULES, Totals, Tracked},
+        totals::{MOST_ENDED, MOST_FINDINGS, MOST_PLACES, MOST_RULES, NAMESPACES, Totals, Tracked},
         view::truncate,
     },
 };
@@ -38,7 +42,7 @@ fn reports(snapshots: &[Reading<'_>]) -> Vec<Report> {
 }
 
 fn totals() -> Totals {
-    Totals::new("1.2.3".to_owned(), 5.0)
+    Totals::new("1.2.3".to_owned(), 5.0, NAMESPACES)
 }
 
 fn tracked(name: &str, inum: u32, entries: u64, drops: u32) -> Tracked {
@@ -71,7 +75,7 @@ fn checked(totals: &Totals) -> String {
 
 /// What OpenMetrics 1.0 asks of a page: families each in one piece, with their metadata first and
 /// once, samples named after them, no labels twice, the unit in the name, an end.
-fn conforms(page: &str) {
+pub(crate) fn conforms(page: &str) {
     let body = page.strip_suffix("# EOF\n").expect("no end");
     let mut families = BTreeMap::new();
     let mut family = (String::new(), String::new());
@@ -138,6 +142,27 @@ fn a_page_in_both_formats() {
     let evil = "a\"b\\c\nd\u{1b}[2J";
     reports[1].findings = vec![finding("program", evil), finding("program", evil)];
     let mut totals = totals();
+    let of = |name: &str, inum, count| NamespaceDrops {
+        name: Some(name.to_owned()),
+        inum: Some(inum),
+        count,
+        ..NamespaceDrops::default()
+    };
+    // The rest of the row's drops is unknown.
+    reports[1].locations[0].namespaces = vec![of("gw", 7, 4), of(evil, 8, 2)];
+    let group = |name: &str, inum, index, count| GroupRow {
+        netns: Some(Netns { name: Some(name.to_owned()), inum }),
+        interface: Some(Interface { name: (index == 2).then(|| "eth0".to_owned()), index }),
+        count,
+        ..GroupRow::default()
+    };
+    reports[1].groups = Some(Groups {
+        by: vec![By::Iface],
+        drops: 15,
+        rows: vec![group("gw", 7, 2, 9), group(evil, 8, 3, 5)],
+        unknown: 1,
+        other: 0,
+    });
     totals.add(&reports[0], vec![tracked("gw", 7, 180, 5)]);
     totals.add(&reports[1], vec![tracked("gw", 7, 190, 12)]);
     assert_eq!(totals.drops(), 9 + 31 + 1 + 7 + 2);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{
     Cause, PORT,
@@ -44,6 +44,19 @@ impl Filtered {
         let rule = format!("-w -A {chain} -p udp --dport {PORT} -j DROP");
         output(network.between().command("iptables-legacy").args(rule.split(' ')))?;
         Ok(Self(network))
+    }
+
+    /// Packets that the rule of iptables has dropped, by its own counter.
+    ///
+    /// # Errors
+    /// Where the filter is not of iptables.
+    pub fn dropped(&self) -> Result<u64> {
+        let list = ["-w", "-n", "-v", "-x", "-L"];
+        let listed = output(self.0.between().command("iptables-legacy").args(list))?;
+        let port = format!("dpt:{PORT}");
+        let rule = listed.lines().find(|line| line.split_whitespace().any(|word| word == port));
+        let packets = rule.and_then(|rule| rule.split_whitespace().next());
+        packets.and_then(|packets| packets.parse().ok()).context("no rule of iptables")
     }
 
     /// A rule of nft drops what comes in to the server.

@@ -103,7 +103,7 @@ mod tests {
         render::{Format, Medium},
         report::{keys::Choice, model::Line},
         session::awaited::Selected,
-        settings::{Show, Sinks, WatchedCommand},
+        settings::{Metrics, Show, Sinks, WatchedCommand},
         sink::serve::Exporter,
         supervise::launch::Launcher,
     };
@@ -263,7 +263,7 @@ mod tests {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
-        let exporter = Exporter::bind(address, BOUND).unwrap();
+        let exporter = Exporter::bind(Metrics { address, namespaces: 1 }, BOUND).unwrap();
         event_loop().block_on(async {
             exporter.serve().unwrap();
             let sinks = sinks(None);
