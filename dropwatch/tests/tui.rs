@@ -3,12 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "tui/namespaces.rs"]
+mod namespaces;
+
 use dropwatch::{
     diagnose::knowledge,
     render::{
         Medium,
         tui::{
-            state::{HISTORY, Key, Screen, Sort, TopState},
+            rows::{HISTORY, TopRow, Whose},
+            state::{Key, List, Screen, Sort, TopState},
             view::{Look, draw},
         },
     },
@@ -16,6 +20,7 @@ use dropwatch::{
         facts::{Callers, Details, Fact, Interface, Netns},
         finding::{Action, Evidence, Explains, Finding, Severity},
         model::{Address, Host, Location, Lost, Other, Report},
+        namespaces::{NamespaceDrops, SampledFlow},
         place::Place,
     },
 };
@@ -27,7 +32,17 @@ fn look() -> Look {
 }
 
 fn location(symbol: &str, reason: &str, count: u64, netns: &str) -> Location {
-    let inum = 7;
+    let inum = inum(netns);
+    let interface = Interface { name: Some("eth0".to_owned()), index: 2 };
+    let path = Callers { callers: vec![Some("ip_rcv".to_owned())] };
+    let flow = SampledFlow {
+        interface: Some(interface.clone()),
+        path: Some(path.clone()),
+        share: 1.0,
+        samples: 16,
+        ..SampledFlow::default()
+    };
+    let whole = NamespaceDrops { flows: vec![flow], ..part(Some(netns), count) };
     Location {
         place: Place {
             symbol: Some(symbol.to_owned()),
@@ -47,19 +62,31 @@ fn location(symbol: &str, reason: &str, count: u64, netns: &str) -> Location {
             samples: 16,
             weight: count,
             netns: Some(Fact { is: Netns::new(Some(netns.to_owned()), inum), share: 1.0 }),
-            interface: Some(Fact {
-                is: Interface { name: Some("eth0".to_owned()), index: 2 },
-                share: 1.0,
-            }),
-            path: Some(Fact {
-                is: Callers { callers: vec![Some("ip_rcv".to_owned())] },
-                share: 1.0,
-            }),
+            interface: Some(Fact { is: interface, share: 1.0 }),
+            path: Some(Fact { is: path, share: 1.0 }),
             ..Details::default()
         }),
         stacks: Vec::new(),
+        namespaces: vec![whole],
         ..Location::default()
     }
+}
+
+/// What a namespace has of a row; `None` is what could not be proved.
+fn part(netns: Option<&str>, count: u64) -> NamespaceDrops {
+    NamespaceDrops {
+        name: netns.map(str::to_owned),
+        inum: netns.map(inum),
+        count,
+        rate: count as f64,
+        share: 1.0,
+        total: count,
+        ..NamespaceDrops::default()
+    }
+}
+
+fn inum(netns: &str) -> u32 {
+    if netns == "gw" { 7 } else { 8 }
 }
 
 fn report(seq: u64, rows: Vec<Location>) -> Report {
@@ -144,9 +171,13 @@ fn screen_on(medium: Medium, state: &TopState, width: u16, height: u16) -> Strin
     lines.lines().map(|line| line.trim_matches('"').trim_end().to_owned() + "\n").collect()
 }
 
+fn symbol(row: &TopRow) -> Option<&str> {
+    row.location()?.place.symbol.as_deref()
+}
+
 /// Symbols of the rows in their order.
 fn order(state: &TopState) -> Vec<String> {
-    state.rows().iter().map(|row| row.last.place.symbol.clone().unwrap()).collect()
+    state.rows().iter().map(|row| symbol(row).unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -272,7 +303,7 @@ fn a_selection_stays_with_its_row() {
     let mut state = story(14);
     state.key(Key::Down);
     let rows = state.rows();
-    assert_eq!(rows[state.selected(&rows)].last.place.symbol.as_deref(), Some("nft_do_chain"));
+    assert_eq!(symbol(rows[state.selected(&rows)]), Some("nft_do_chain"));
     state.report(report(15, vec![location("nft_do_chain", "NETFILTER_DROP", 9_999, "web")]));
     let rows = state.rows();
     assert_eq!(state.selected(&rows), 0, "the row has moved to the top");
@@ -304,7 +335,7 @@ fn a_frozen_picture_stays_while_counting_goes_on() {
 fn one_namespace_after_the_other() {
     let mut state = story(14);
     state.key(Key::Netns);
-    assert_eq!(state.netns.as_deref(), Some("gw"));
+    assert_eq!(only(&state).as_deref(), Some("gw"));
     assert_eq!(order(&state), ["nf_hook_slow"]);
     state.key(Key::Benign);
     assert_eq!(order(&state), ["nf_hook_slow", "inet_sock_destruct"]);
@@ -315,6 +346,10 @@ fn one_namespace_after_the_other() {
     assert_eq!(state.netns, None);
 }
 
+fn only(state: &TopState) -> Option<String> {
+    state.netns.as_ref().map(Whose::to_string)
+}
+
 #[test]
 fn a_row_that_is_no_more_keeps_its_total_and_history_has_a_bound() {
     let mut state = story(2);
@@ -322,8 +357,7 @@ fn a_row_that_is_no_more_keeps_its_total_and_history_has_a_bound() {
         state.report(report(second, Vec::new()));
     }
     let rows = state.rows();
-    let row =
-        rows.iter().find(|row| row.last.place.symbol.as_deref() == Some("nft_do_chain")).unwrap();
+    let row = rows.iter().find(|row| symbol(row) == Some("nft_do_chain")).unwrap();
     assert_eq!((row.total, row.rate, row.history.len()), (5_000, 0.0, HISTORY));
 }
 
@@ -333,7 +367,7 @@ fn type_text(state: &mut TopState, text: &str) {
 
 fn selected(state: &TopState) -> String {
     let rows = state.rows();
-    rows[state.selected(&rows)].last.place.symbol.clone().unwrap()
+    symbol(rows[state.selected(&rows)]).unwrap().to_owned()
 }
 
 #[test]
@@ -377,7 +411,7 @@ fn n_goes_from_match_to_match_and_back_to_its_own_meaning() {
     assert!(state.search.is_some(), "back to the table first");
     state.key(Key::Escape);
     state.key(Key::Letter('n'));
-    assert_eq!(state.netns.as_deref(), Some("gw"));
+    assert_eq!(only(&state).as_deref(), Some("gw"));
 }
 
 #[test]

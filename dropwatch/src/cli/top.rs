@@ -9,7 +9,8 @@ use super::{Color, Filters, values::duration};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Keys: q quit, up and down select, enter shows all about a row, / searches, space freezes, s sorts, \
-n shows one namespace, b shows harmless drops, ? tells them all.
+tab lists namespaces in place of locations, n shows one namespace alone, b shows harmless drops, ? tells \
+them all.
 
 Examples:
   sudo dropwatch top                   every second, until q

@@ -213,6 +213,7 @@ fn meaning(event: &Event) -> Option<Option<Key>> {
         KeyCode::Backspace => Key::Backspace,
         KeyCode::Esc => Key::Escape,
         KeyCode::Enter | KeyCode::Right => Key::Enter,
+        KeyCode::Tab | KeyCode::BackTab => Key::List,
         KeyCode::Up => Key::Up,
         KeyCode::Down => Key::Down,
         KeyCode::PageUp => Key::PageUp,

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use crate::{explained, words::replayed};
 
 /// Golden texts that stand in files of their own, and what live runs have printed into a pipe.
-const TEXTS: [&str; 11] = [
+const TEXTS: [&str; 13] = [
     "tests/fixtures/printed/by.txt",
     "tests/fixtures/printed/conntrack.txt",
     "tests/fixtures/printed/run.txt",
@@ -18,6 +18,8 @@ const TEXTS: [&str; 11] = [
     "tests/snapshots/tui__search_large.snap",
     "tests/snapshots/tui__search_small.snap",
     "tests/snapshots/tui__small.snap",
+    "tests/tui/snapshots/tui__namespaces__listed.snap",
+    "tests/tui/snapshots/tui__namespaces__page.snap",
 ];
 
 fn read(path: &str) -> String {

@@ -9,6 +9,7 @@ use testbed::{
     drops::{
         Cause,
         closed::{Closed, Transport},
+        filter::Filtered,
     },
     machine::longer,
     udp::Family,
@@ -96,6 +97,39 @@ fn real_drops_on_two_sizes_of_terminal() {
         let after = terminal.wait_for("ended 0");
         assert!(!after.contains("TREND"), "the screen is as it was before:\n{after}");
     }
+}
+
+/// Two rules of iptables in two namespaces, at one place of the kernel: each namespace has what its own
+/// rule has counted.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn namespaces_are_listed_with_the_counts_of_their_rules() {
+    let (many, few) =
+        (Filtered::input_by_iptables().unwrap(), Filtered::input_by_iptables().unwrap());
+    let options = within(&[many.netns(), few.netns()]).join(" ");
+    let terminal = Terminal::start(100, 24, "TERM=screen-256color", &options);
+    terminal.wait_for("none lost");
+    many.send(321).unwrap();
+    few.send(123).unwrap();
+    terminal.wait_for("444 drops in all");
+    terminal.press("Tab");
+    terminal.wait_for("NAMESPACE");
+    let screen = terminal.wait_for(few.netns().name());
+    let total = |screen: &str, name: &str| {
+        let row = screen.lines().find(|line| line.trim_end().ends_with(name));
+        let row = row.unwrap_or_else(|| panic!("no row of {name}:\n{screen}"));
+        row.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    for (filter, sent) in [(&many, 321), (&few, 123)] {
+        let counted = filter.dropped().unwrap();
+        assert_eq!((total(&screen, filter.netns().name()), counted), (sent, sent), "{screen}");
+    }
+    // The first one alone: more than a rule of the other has anything to do with.
+    terminal.press("n");
+    let screen = terminal.wait_for(&format!("only {}", many.netns().name()));
+    assert!(screen.contains("321 drops in all"), "{screen}");
+    terminal.press("q");
+    terminal.wait_for("ended 0");
 }
 
 #[test]

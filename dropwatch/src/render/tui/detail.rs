@@ -1,10 +1,12 @@
-//! All that is known about one row: who and on which path, what was found, what it means.
+//! All that is known about one row: who and on which path, what was found, what it means; of a network
+//! namespace, where it drops, and what was found there.
 
 use ratatui::text::{Line, Span};
 
 use super::{
-    state::{TopRow, TopState},
-    view::{BOLD, DIM},
+    rows::{Subject, TopRow, Whose},
+    state::TopState,
+    view::{BOLD, DIM, RATE, TOTAL, rate},
 };
 use crate::{
     diagnose::knowledge::{
@@ -14,16 +16,20 @@ use crate::{
         Medium,
         clean::clean,
         details,
-        words::{PerSecond, location},
+        words::count,
         wrap::{wrap, wrap_command, wrap_hanging},
     },
-    report::{finding::Finding, model::Location},
+    report::{finding::Finding, model::Location, namespaces::truncate},
 };
 
 /// Columns that text is set in from.
 const INDENT: usize = 2;
 /// Call paths shown.
 const MOST_PATHS: usize = 3;
+/// Locations shown of a namespace.
+const MOST_PLACES: usize = 10;
+/// Namespaces shown of a location.
+const MOST_NAMESPACES: usize = 10;
 
 /// The lines about `row`, at most `width` columns wide where words allow it.
 pub(super) fn lines(
@@ -35,25 +41,17 @@ pub(super) fn lines(
 ) -> Vec<Line<'static>> {
     let room = usize::from(width).saturating_sub(INDENT);
     let mut page = DetailPage { lines: vec![Line::default()], medium, room };
-    for line in wrap_hanging(&location(&row.last), INDENT, usize::from(width)) {
+    for line in wrap_hanging(&row.title(), INDENT, usize::from(width)) {
         page.lines.push(Line::styled(line, BOLD));
     }
-    let rate =
-        if row.rate == 0.0 { "none now".to_owned() } else { PerSecond(row.rate).to_string() };
-    page.text(&format!("{rate}, {} since the view began", row.total));
-    let who = details::lines(&row.last, room, room);
-    if !who.is_empty() {
-        page.head(if row.last.namespaces.is_empty() { "Who (samples)" } else { "Who" });
-        who.into_iter().for_each(|line| page.line(line));
-    }
-    page.paths(&row.last);
-    for finding in about(&row.last, &state.findings) {
-        page.head("Found");
-        page.finding(finding);
-    }
-    if let Some(entry) = table.and_then(|table| known(table, &row.last)) {
-        page.head("What it means");
-        page.entry(entry);
+    let now = match row.rate {
+        0.0 => "none now".to_owned(),
+        _ => rate(row),
+    };
+    page.text(&format!("{now}, {} since the view began", row.total));
+    match &row.subject {
+        Subject::Location(location) => page.location(location, state, table),
+        Subject::Netns(whose) => page.netns(whose, row.total, state),
     }
     page.lines
 }
@@ -85,6 +83,55 @@ impl DetailPage {
         let lines = wrap_command(&self.medium.command(command), 4, self.room.saturating_sub(2));
         for (index, line) in lines.into_iter().enumerate() {
             self.line(format!("{}{line}", if index == 0 { "$ " } else { "  " }));
+        }
+    }
+
+    fn location(&mut self, row: &Location, state: &TopState, table: Option<&KnowledgeTable>) {
+        let mut listed = row.clone();
+        truncate(&mut listed.namespaces, MOST_NAMESPACES, &mut listed.more);
+        let who = details::lines(&listed, self.room, self.room);
+        if !who.is_empty() {
+            self.head(if row.namespaces.is_empty() { "Who (samples)" } else { "Who" });
+            who.into_iter().for_each(|line| self.line(line));
+        }
+        self.paths(row);
+        for finding in about(row, &state.findings) {
+            self.head("Found");
+            self.finding(finding);
+        }
+        if let Some(entry) = table.and_then(|table| known(table, row)) {
+            self.head("What it means");
+            self.entry(entry);
+        }
+    }
+
+    /// Where a namespace has its `total` drops, which the lines sum up to.
+    fn netns(&mut self, whose: &Whose, total: u64, state: &TopState) {
+        self.head("Where");
+        let places = state.places_of(whose);
+        let shown = &places[..places.len().min(MOST_PLACES)];
+        let mut left = total;
+        for place in shown {
+            left = left.saturating_sub(place.total);
+            let line = format!("{:>RATE$} {:>TOTAL$}  {}", rate(place), place.total, place.title());
+            for line in wrap_hanging(&line, RATE + TOTAL + 5, self.room) {
+                self.line(line);
+            }
+        }
+        if left > 0 {
+            let more = count((places.len() - shown.len()) as u64, "more location");
+            let rest = if places.len() > shown.len() {
+                format!("at {more}")
+            } else {
+                "elsewhere".to_owned()
+            };
+            self.line(format!("{:>RATE$} {left:>TOTAL$}  {rest}", ""));
+        }
+        let here = whose.0.as_ref().map(|netns| netns.inum);
+        let there = |it: &&Finding| it.netns.as_ref().is_some_and(|at| Some(at.inum) == here);
+        for finding in state.findings.iter().filter(there) {
+            self.head("Found");
+            self.finding(finding);
         }
     }
 

@@ -1,7 +1,8 @@
-//! The full-screen live view: what it knows ([`state`]), and how that looks ([`view`]).
+//! The full-screen live view: what it knows ([`state`], and its [`rows`]), and how that looks ([`view`]).
 //!
 //! Pure: reports, keys and the size of the screen come in as values.
 
+pub mod rows;
 pub mod search;
 pub mod state;
 pub mod view;

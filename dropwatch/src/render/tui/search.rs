@@ -1,7 +1,7 @@
 //! Search over the rows of the live view: as it is typed, and from match to match.
 
-use super::state::{Identity, TopRow, namespaces_of};
-use crate::{render::words::location, report::shell::is_hidden};
+use super::rows::{Identity, TopRow};
+use crate::report::{model::Location, shell::is_hidden};
 
 /// Longest text that is searched for, characters.
 const LONGEST: usize = 64;
@@ -36,15 +36,13 @@ impl Search {
         self.text.pop().is_some()
     }
 
-    /// Whether the text is in the row's location and reason as they are shown, or in the names of its
-    /// network namespace or interface; capitals or not. An empty text is in none.
+    /// Whether the text is in what the row is called as it is shown, or in the names of its network
+    /// namespaces or interface; capitals or not. An empty text is in none.
     pub fn matches(&self, row: &TopRow) -> bool {
         let selected = self.text.to_lowercase();
         let has = |name: &str| name.to_lowercase().contains(&selected);
-        let details = row.last.details.as_ref();
-        let interface = details.and_then(|it| it.interface.as_ref()?.is.name.as_deref());
-        !selected.is_empty()
-            && (has(&location(&row.last)) || namespaces_of(row).chain(interface).any(has))
+        let named = |row: &Location| names(row).any(has);
+        !selected.is_empty() && (has(&row.title()) || row.location().is_some_and(named))
     }
 
     /// Index of the match nearest to `now` among `rows`, which begin anew at their end: at `now` or
@@ -59,4 +57,15 @@ impl Search {
             })
             .find(|index| self.matches(rows[*index]))
     }
+}
+
+/// The names of a row's network namespaces, and of its interface: each namespace, where they are counted,
+/// else that of most of the sampled packets.
+fn names(row: &Location) -> impl Iterator<Item = &str> {
+    let details = row.details.as_ref();
+    let counted = row.namespaces.iter().filter_map(|netns| netns.name.as_deref());
+    let sampled = details.filter(|_| row.namespaces.is_empty());
+    let sampled = sampled.and_then(|details| details.netns.as_ref()?.is.name.as_deref());
+    let interface = details.and_then(|it| it.interface.as_ref()?.is.name.as_deref());
+    counted.chain(sampled).chain(interface)
 }

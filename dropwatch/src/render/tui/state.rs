@@ -1,43 +1,17 @@
 //! What the live view knows: the rows since it began, and what the user has selected of them.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, VecDeque},
-};
+use std::cmp::Ordering;
 
-use super::search::Search;
+use super::{
+    rows::{Identity, Tables, TopRow, Whose},
+    search::Search,
+};
 use crate::report::{
     finding::Finding,
-    model::{Host, Location, Lost, Report},
+    model::{Host, Lost, Report},
     number::per_second,
     place::Place,
 };
-
-/// Intervals that a row's history holds: the most that a wide screen shows.
-pub const HISTORY: usize = 60;
-/// Rows that are remembered; beyond them, those at rest the longest are forgotten.
-const MOST_ROWS: usize = 1_000;
-
-/// What identifies a row: two functions of one name lie at two addresses.
-pub(super) type Identity = (Place, Option<u64>);
-
-fn identity(row: &Location) -> Identity {
-    (row.place.clone(), row.address.known())
-}
-
-/// One place, now and before.
-#[derive(Clone, Debug)]
-pub struct TopRow {
-    identity: Identity,
-    /// The row of the last report that has drops here; its rate and count are of that report.
-    pub last: Location,
-    /// Drops a second now.
-    pub rate: f64,
-    /// Drops since the view began.
-    pub total: u64,
-    /// Drops a second in the last intervals, the newest at the end.
-    pub history: VecDeque<f64>,
-}
 
 /// What rows are sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +55,10 @@ pub enum Key {
     Quit,
     Sort,
     Freeze,
-    /// The next network namespace; while there is a search, the next match.
+    /// Namespaces in place of locations, and back.
+    List,
+    /// One network namespace alone: the next one, or the selected one where namespaces are listed; while
+    /// there is a search, the next match.
     Netns,
     /// Harmless drops, too.
     Benign,
@@ -119,6 +96,14 @@ impl Key {
     }
 }
 
+/// What rows are about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum List {
+    #[default]
+    Locations,
+    Namespaces,
+}
+
 /// What is on the screen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Screen {
@@ -138,17 +123,18 @@ pub struct TopState {
     pub host: Host,
     /// The last report, without its rows.
     pub header: Option<Header>,
-    rows: Vec<TopRow>,
+    tables: Tables,
     pub findings: Vec<Finding>,
     /// Drops since the view began.
     pub total: u64,
     pub lost: Lost,
     pub sort: Sort,
+    pub list: List,
     pub screen: Screen,
     /// Show benign rows.
     pub benign: bool,
-    /// Show rows of this network namespace alone.
-    pub netns: Option<String>,
+    /// Show what locations have in this network namespace alone.
+    pub netns: Option<Whose>,
     pub search: Option<Search>,
     selected: Option<Identity>,
     /// The frozen state, which is shown while this one goes on.
@@ -169,9 +155,14 @@ pub struct Header {
 }
 
 /// The order of rows that are equal otherwise.
-fn name(row: &TopRow) -> impl Ord + '_ {
-    let Place { symbol, offset, module: _, reason, subsystem: _ } = &row.last.place;
-    (symbol, offset, reason)
+fn by_name(a: &TopRow, b: &TopRow) -> Ordering {
+    let whose = |row: &TopRow| row.whose().map(ToString::to_string);
+    place(a).cmp(&place(b)).then_with(|| whose(a).cmp(&whose(b)))
+}
+
+fn place(row: &TopRow) -> Option<impl Ord + '_> {
+    let Place { symbol, offset, module: _, reason, subsystem: _ } = &row.location()?.place;
+    Some((symbol, offset, reason))
 }
 
 impl TopState {
@@ -191,43 +182,8 @@ impl TopState {
         });
         self.total = self.total.saturating_add(report.drops);
         self.lost = self.lost.zip(&report.lost, u64::saturating_add);
+        self.tables.report(&report);
         self.findings = report.findings;
-        for row in &mut self.rows {
-            row.rate = 0.0;
-        }
-        for location in report.locations {
-            let identity = identity(&location);
-            let known = self.rows.iter_mut().find(|row| row.identity == identity);
-            match known {
-                Some(row) => {
-                    row.rate = location.rate;
-                    row.total = row.total.saturating_add(location.count);
-                    // Keeps the details of earlier intervals where this one has no samples.
-                    let details = row.last.details.take();
-                    row.last = location;
-                    row.last.details = row.last.details.take().or(details);
-                }
-                None => self.rows.push(TopRow {
-                    identity,
-                    rate: location.rate,
-                    total: location.count,
-                    history: VecDeque::new(),
-                    last: location,
-                }),
-            }
-        }
-        for row in &mut self.rows {
-            row.history.push_back(row.rate);
-            if row.history.len() > HISTORY {
-                row.history.pop_front();
-            }
-        }
-        if self.rows.len() > MOST_ROWS {
-            let quiet =
-                |row: &TopRow| row.history.iter().rev().take_while(|rate| **rate == 0.0).count();
-            self.rows.sort_by_key(|row| (quiet(row), Reverse(row.total)));
-            self.rows.truncate(MOST_ROWS);
-        }
     }
 
     pub fn is_frozen(&self) -> bool {
@@ -241,7 +197,25 @@ impl TopState {
 
     /// Rows to be listed, in their order.
     pub fn rows(&self) -> Vec<&TopRow> {
-        let mut rows: Vec<&TopRow> = self.rows.iter().filter(|row| self.selects(row)).collect();
+        let shown = |row: &&TopRow| self.benign || !row.is_benign();
+        let mut rows: Vec<&TopRow> = match (self.list, &self.netns) {
+            (List::Namespaces, _) => self.tables.namespaces(self.benign).collect(),
+            (List::Locations, None) => self.tables.places().filter(shown).collect(),
+            (List::Locations, Some(whose)) => self.tables.parts(whose).filter(shown).collect(),
+        };
+        self.sort(&mut rows);
+        rows
+    }
+
+    /// What the places of a namespace have in it, in the order of all rows.
+    pub(super) fn places_of<'a>(&'a self, whose: &'a Whose) -> Vec<&'a TopRow> {
+        let shown = |row: &&TopRow| self.benign || !row.is_benign();
+        let mut rows: Vec<&TopRow> = self.tables.parts(whose).filter(shown).collect();
+        self.sort(&mut rows);
+        rows
+    }
+
+    fn sort(&self, rows: &mut [&TopRow]) {
         match self.sort {
             // Rows of equal rate, such as all that drop nothing now, are in the order of their
             // totals.
@@ -249,14 +223,21 @@ impl TopState {
                 b.rate
                     .total_cmp(&a.rate)
                     .then_with(|| b.total.cmp(&a.total))
-                    .then_with(|| name(a).cmp(&name(b)))
+                    .then_with(|| by_name(a, b))
             }),
             Sort::Total => {
-                rows.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| name(a).cmp(&name(b))));
+                rows.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| by_name(a, b)));
             }
-            Sort::Name => rows.sort_by(|a, b| name(a).cmp(&name(b))),
+            Sort::Name => rows.sort_by(|a, b| by_name(a, b)),
         }
-        rows
+    }
+
+    /// What a namespace drops: a second now, harmless ones among these, and since the view began.
+    pub(super) fn sums_of(&self, whose: &Whose) -> (f64, f64, u64) {
+        let whole = self.tables.namespace(whose, true);
+        let harmful = self.tables.namespace(whose, false);
+        let (rate, total) = whole.map_or((0.0, 0), |row| (row.rate, row.total));
+        (rate, (rate - harmful.map_or(0.0, |row| row.rate)).max(0.0), total)
     }
 
     /// The selected one among `rows`, or the first.
@@ -267,14 +248,16 @@ impl TopState {
 
     /// How many benign drops are not shown.
     pub fn folded(&self) -> u64 {
-        let benign = self.rows.iter().filter(|row| row.last.benign && !self.benign);
-        benign.fold(0, |sum, row| sum.saturating_add(row.total))
-    }
-
-    fn selects(&self, row: &TopRow) -> bool {
-        let netns = self.netns.as_deref();
-        (self.benign || !row.last.benign)
-            && (netns.is_none() || namespaces_of(row).any(|name| Some(name) == netns))
+        let sum = |rows: &mut dyn Iterator<Item = &TopRow>| {
+            let benign = rows.filter(|row| row.is_benign());
+            benign.fold(0, |sum: u64, row| sum.saturating_add(row.total))
+        };
+        match (self.benign, self.list, &self.netns) {
+            (true, ..) => 0,
+            (false, List::Namespaces, _) => self.tables.benign(),
+            (false, List::Locations, None) => sum(&mut self.tables.places()),
+            (false, List::Locations, Some(whose)) => sum(&mut self.tables.parts(whose)),
+        }
     }
 
     /// Acts on a key.
@@ -298,8 +281,9 @@ impl TopState {
             frozen.act(key);
             self.over = frozen.over;
             // Selections that were made while the view was frozen are kept.
-            let Self { sort, screen, benign, netns, search, selected, .. } = (**frozen).clone();
-            (self.sort, self.screen, self.benign) = (sort, screen, benign);
+            let Self { sort, list, screen, benign, netns, search, selected, .. } =
+                (**frozen).clone();
+            (self.sort, self.list, self.screen, self.benign) = (sort, list, screen, benign);
             (self.netns, self.search, self.selected) = (netns, search, selected);
             return;
         }
@@ -328,6 +312,7 @@ impl TopState {
                 }
             }
             (_, Key::Sort) => self.sort = self.sort.next(),
+            (_, Key::List) => self.next_list(),
             (_, Key::Netns) => self.next_netns(),
             (_, Key::Benign) => self.benign = !self.benign,
             (_, Key::Up) => self.step(1, false),
@@ -405,22 +390,30 @@ impl TopState {
         self.selected = Some(rows[next].identity.clone());
     }
 
-    /// All, then each one that rows name, then all again.
-    fn next_netns(&mut self) {
-        let names: BTreeSet<&str> = self.rows.iter().flat_map(namespaces_of).collect();
-        let next = match self.netns.as_deref() {
-            None => names.first(),
-            Some(now) => names.iter().find(|name| **name > now),
+    /// From locations to namespaces and back. The namespace that was shown alone is the selected one.
+    fn next_list(&mut self) {
+        self.screen = Screen::Table;
+        self.list = match self.list {
+            List::Locations => List::Namespaces,
+            List::Namespaces => List::Locations,
         };
-        self.netns = next.map(|name| (*name).to_owned());
+        self.selected = self.netns.take().map(Identity::of_netns);
     }
-}
 
-/// The network namespaces that a row's drops are in: each of them, where they are counted, else that of
-/// most of the sampled ones.
-pub(super) fn namespaces_of(row: &TopRow) -> impl Iterator<Item = &str> {
-    let counted = row.last.namespaces.iter().filter_map(|netns| netns.name.as_deref());
-    let sampled = row.last.details.as_ref().filter(|_| row.last.namespaces.is_empty());
-    let sampled = sampled.and_then(|details| details.netns.as_ref()?.is.name.as_deref());
-    counted.chain(sampled)
+    /// The selected namespace alone, where they are listed; else all, then each by its name, then all
+    /// again.
+    fn next_netns(&mut self) {
+        let rows = self.rows();
+        if self.list == List::Namespaces {
+            let Some(row) = rows.get(self.selected(&rows)) else { return };
+            self.netns = row.whose().cloned();
+            (self.list, self.screen) = (List::Locations, Screen::Table);
+            return;
+        }
+        let mut all: Vec<&TopRow> = self.tables.namespaces(self.benign).collect();
+        all.sort_by(|a, b| by_name(a, b));
+        let now = all.iter().position(|row| row.whose() == self.netns.as_ref());
+        let next = all.get(now.map_or(0, |now| now + 1));
+        self.netns = next.and_then(|row| row.whose().cloned());
+    }
 }

@@ -15,8 +15,9 @@ use ratatui::{
 
 use super::{
     detail,
+    rows::{HISTORY, TopRow},
     search::Search,
-    state::{HISTORY, Screen, TopRow, TopState},
+    state::{List, Screen, TopState},
 };
 use crate::{
     diagnose::knowledge::KnowledgeTable,
@@ -26,7 +27,7 @@ use crate::{
         clean::clean,
         findings,
         palette::{ALARM, CAUTION},
-        words::{PerSecond, count, location, losses},
+        words::{PerSecond, count, losses},
         wrap::{columns, wrap},
     },
     report::{
@@ -36,8 +37,8 @@ use crate::{
 };
 
 /// Columns of a rate, of a total, and of the history on a narrow screen.
-const RATE: usize = 9;
-const TOTAL: usize = 11;
+pub(super) const RATE: usize = 9;
+pub(super) const TOTAL: usize = 11;
 const NARROW_HISTORY: usize = 12;
 /// A screen from this on has room for a long history.
 const WIDE: u16 = 120;
@@ -175,15 +176,19 @@ fn header(state: &TopState, frozen: bool, look: &Look, width: u16) -> Vec<Line<'
     let style = if frozen { look.paint(CAUTION).patch(BOLD) } else { Style::new() };
     first.push(Span::styled(right, style));
 
-    let rate =
-        if header.rate == 0.0 { "0/s".to_owned() } else { PerSecond(header.rate).to_string() };
+    // Of one namespace, where it is shown alone.
+    let (rate, benign, total) = match &state.netns {
+        Some(whose) => state.sums_of(whose),
+        None => (header.rate, header.benign_rate, state.total),
+    };
+    let now = if rate == 0.0 { "0/s".to_owned() } else { PerSecond(rate).to_string() };
     let mut second = vec![
-        Span::styled(format!("{rate} now"), BOLD),
-        match header.benign_rate {
+        Span::styled(format!("{now} now"), BOLD),
+        match benign {
             0.0 => Span::default(),
             rate => Span::styled(format!(", {} of them benign", PerSecond(rate)), DIM),
         },
-        format!(" · {} in all · ", count(state.total, "drop")).into(),
+        format!(" · {} in all · ", count(total, "drop")).into(),
         match losses(&state.lost) {
             Some(losses) => Span::styled(losses, look.paint(ALARM)),
             None => "none lost".into(),
@@ -193,7 +198,7 @@ fn header(state: &TopState, frozen: bool, look: &Look, width: u16) -> Vec<Line<'
         second.push(Span::styled(format!(" · {} intervals at once", header.intervals), DIM));
     }
     if let Some(netns) = &state.netns {
-        let only = format!(" · only {}", clean(netns));
+        let only = format!(" · only {}", clean(&netns.to_string()));
         second.push(Span::styled(only, look.paint(CAUTION)));
     }
     vec![Line::from(first), Line::from(second)]
@@ -206,10 +211,14 @@ fn rows(state: &TopState, frame: &mut Frame<'_>, area: Rect) {
     let selected = state.selected(&rows);
     let mark = |name: &str| if state.sort.name() == name { "▼" } else { "" };
     let head = format!(
-        "{:>RATE$} {:>TOTAL$}  {:history$}  LOCATION (REASON){}",
+        "{:>RATE$} {:>TOTAL$}  {:history$}  {}{}",
         format!("RATE{}", mark("rate")),
         format!("TOTAL{}", mark("total")),
         "TREND",
+        match state.list {
+            List::Locations => "LOCATION (REASON)",
+            List::Namespaces => "NAMESPACE",
+        },
         mark("name"),
     );
     let mut lines = vec![Line::default(), Line::styled(head, DIM)];
@@ -239,18 +248,22 @@ fn rows(state: &TopState, frame: &mut Frame<'_>, area: Rect) {
 }
 
 fn line(row: &TopRow, history: usize, selected: bool, is_match: bool, width: u16) -> Line<'static> {
-    let rate = if row.rate == 0.0 { "–".to_owned() } else { PerSecond(row.rate).to_string() };
-    let style = match (selected, row.rate == 0.0 || row.last.benign) {
+    let style = match (selected, row.rate == 0.0 || row.is_benign()) {
         (true, _) => Style::new().add_modifier(Modifier::REVERSED),
         (false, true) => DIM,
         (false, false) => Style::new(),
     };
     let trend = sparkline(row, history);
-    let head = format!("{rate:>RATE$} {:>TOTAL$}  {trend}  ", row.total);
+    let head = format!("{:>RATE$} {:>TOTAL$}  {trend}  ", rate(row), row.total);
     let room = usize::from(width).saturating_sub(columns(&head));
-    let place = fitted(location(&row.last), room);
+    let place = fitted(row.title(), room);
     let place = Span::styled(place, if is_match { MATCH } else { Style::new() });
     Line::from(vec![head.into(), place]).style(style)
+}
+
+/// Drops a second now; a dash for none.
+pub(super) fn rate(row: &TopRow) -> String {
+    if row.rate == 0.0 { "–".to_owned() } else { PerSecond(row.rate).to_string() }
 }
 
 /// `text` in no more than `width` columns; what is cut off shows as `…`. Some characters take two
@@ -300,15 +313,20 @@ fn footer(state: &TopState) -> Line<'static> {
     if let Some(search) = state.search.as_ref().filter(|_| state.screen == Screen::Table) {
         return searching(state, search);
     }
+    let tab = match state.list {
+        List::Locations => "namespaces",
+        List::Namespaces => "locations",
+    };
     let keys: &[(&str, &str)] = match state.screen {
+        // As many as a screen of 80 columns has room for.
         Screen::Table => &[
             ("q", "quit"),
-            ("↑↓", "select"),
             ("⏎", "details"),
             ("/", "search"),
             ("space", "freeze"),
             ("s", "sort"),
-            ("n", "netns"),
+            ("tab", tab),
+            ("n", "one"),
             ("?", "help"),
         ],
         Screen::Detail => {
@@ -349,7 +367,7 @@ fn searching(state: &TopState, search: &Search) -> Line<'static> {
 }
 
 fn help() -> Vec<Line<'static>> {
-    const KEYS: [(&str, &str); 11] = [
+    const KEYS: [(&str, &str); 12] = [
         ("q, Ctrl-C", "quit; esc does, too, from the table"),
         ("up, down, k, j", "select a row; page up, page down, home, end"),
         ("enter", "all that is known about it: who, path, cause, what to do"),
@@ -358,7 +376,8 @@ fn help() -> Vec<Line<'static>> {
         ("n, N", "with a search, its next and its previous row; esc ends it"),
         ("space", "freeze the picture; counting goes on"),
         ("s", "sort by rate, total, name"),
-        ("n", "only the next network namespace of the samples; then all again"),
+        ("tab", "network namespaces in place of locations; back"),
+        ("n", "only the next namespace, or the one selected; then all"),
         ("b", "show harmless drops, too"),
         ("?", "this page"),
     ];
@@ -369,7 +388,7 @@ fn help() -> Vec<Line<'static>> {
     let notes = [
         "RATE: drops a second in the last interval. TOTAL: since the view began.",
         "TREND: the last intervals, compared with the row's own highest.",
-        "Namespaces, flows and paths come from samples.",
+        "Both are exact, of a namespace, too. Interfaces, flows, paths are sampled.",
     ];
     lines.push(Line::default());
     lines.extend(notes.map(|note| Line::styled(format!("  {note}"), DIM)));
