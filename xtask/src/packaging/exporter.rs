@@ -50,6 +50,13 @@ dropwatch_drops_total{{symbol="inet_sock_destruct",module="",reason="QUEUE_PURGE
 dropwatch_drops_total{{symbol="other",module="",reason="",subsystem="",benign="false"}} {few}
 dropwatch_drops_total{{symbol="other",module="",reason="",subsystem="",benign="true"}} {few}
 dropwatch_drops_total{{symbol="unknown",module="",reason="",subsystem="",benign="false"}} {lost}
+# TYPE dropwatch_namespace_drops counter
+dropwatch_namespace_drops_total{{netns="nat",reason="NETFILTER_DROP",benign="false"}} {dropped}
+dropwatch_namespace_drops_total{{netns="host",reason="",benign="false"}} {few}
+dropwatch_namespace_drops_total{{netns="host",reason="QUEUE_PURGE",benign="true"}} {dropped}
+dropwatch_namespace_drops_total{{netns="other",reason="",benign="false"}} {few}
+dropwatch_namespace_drops_total{{netns="other",reason="",benign="true"}} {few}
+dropwatch_namespace_drops_total{{netns="unknown",reason="",benign="false"}} {lost}
 # TYPE dropwatch_lost counter
 dropwatch_lost_total{{cause="map_full"}} {lost}
 dropwatch_lost_total{{cause="map_busy"}} 0

@@ -33,12 +33,13 @@ const COMMANDS: &str = "commands: what one is asked to run is understood";
 const HOSTS: u64 = 20;
 
 /// Metrics that an exporter has whatever happens on its host.
-const ALWAYS: [&str; 6] = [
+const ALWAYS: [&str; 7] = [
     "dropwatch_build_info",
     "dropwatch_drops_total",
     "dropwatch_interval_seconds",
     "dropwatch_last_report_timestamp_seconds",
     "dropwatch_lost_total",
+    "dropwatch_namespace_drops_total",
     "dropwatch_reports_total",
 ];
 
@@ -189,7 +190,7 @@ impl Drop for Fleet {
 
 type Question = (&'static str, fn(&Prometheus, &[Host]) -> Result<()>);
 
-const QUESTIONS: [Question; 11] = [
+const QUESTIONS: [Question; 12] = [
     ("does every host answer", |server, hosts| {
         let all = sums(hosts.iter().map(|host| (host.name.clone(), 1)));
         expect(server, "up == 1", "instance", &all)
@@ -219,6 +220,17 @@ const QUESTIONS: [Question; 11] = [
     ("which hosts drop most", |server, hosts| {
         let most = sums(hosts.iter().rev().take(3).map(|host| (host.name.clone(), host.drops())));
         expect(server, "topk(3, instance:dropwatch_drops:sum)", "instance", &most)
+    }),
+    ("whose, and is that all", |server, hosts| {
+        let drops = sums(hosts.iter().map(|host| (host.name.clone(), host.drops())));
+        let all = r#"sum by (instance) (dropwatch_namespace_drops_total{benign!="true"})"#;
+        expect(server, all, "instance", &drops)?;
+        let harmless = r#"sum by (instance) (dropwatch_namespace_drops_total{benign="true"}) > 0"#;
+        let benign = hosts.iter().filter(|host| host.benign_drops() > 0);
+        let benign = sums(benign.map(|host| (host.name.clone(), host.benign_drops())));
+        expect(server, harmless, "instance", &benign)?;
+        let nat = sums(hosts.iter().map(|host| (host.name.clone(), REPORTS * host.in_nat())));
+        expect(server, r#"dropwatch_namespace_drops_total{netns="nat"}"#, "instance", &nat)
     }),
     ("for which reason", |server, hosts| {
         let reasons = sums(hosts.iter().map(|host| (host.reason.to_owned(), REPORTS * host.count)));

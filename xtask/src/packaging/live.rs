@@ -91,11 +91,24 @@ fn watch(packaging: &Packaging<'_>, binary: &Path, prometheus: &Path) -> Result<
     let (served, reports) = served(&page)?;
     let reported = reported(&ended.lines, reports)?;
     ensure!(served == reported, "metrics have {served:?}, JSON has {reported:?}");
+    let [places, namespaces] =
+        ["dropwatch_drops_total{", "dropwatch_namespace_drops_total{"].map(|it| sum(&page, it));
+    ensure!(places? == namespaces?, "namespaces are not all drops: {page}");
     Ok(page)
 }
 
 /// Drops by function, module, reason, subsystem and harmlessness.
 type Drops = BTreeMap<[String; 5], u64>;
+
+/// The sum of all series that begin so.
+fn sum(page: &str, series: &str) -> Result<u64> {
+    let mut sum = 0;
+    for line in page.lines().filter(|line| line.starts_with(series)) {
+        let value = line.rsplit(' ').next().context("no value")?;
+        sum += value.parse::<u64>().context("no count")?;
+    }
+    Ok(sum)
+}
 
 /// The drops of a page, and how many reports they are of.
 fn served(page: &str) -> Result<(Drops, usize)> {

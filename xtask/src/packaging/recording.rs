@@ -46,6 +46,11 @@ impl Host {
         }
     }
 
+    /// Drops of each report in a network namespace of their own; the rest is in the host's.
+    pub(super) fn in_nat(&self) -> u64 {
+        self.count / 4
+    }
+
     /// All drops of the recording that are not harmless.
     pub(super) fn drops(&self) -> u64 {
         REPORTS * (self.count + self.unknown)
@@ -94,7 +99,19 @@ impl Host {
                 "total": seq * count, "benign": benign, "new": seq == 1,
             })
         };
-        let mut rows = vec![row(self.symbol, self.reason, self.count, false)];
+        let netns = |name: &str, inum: u32, count: u64| {
+            json!({
+                "name": name, "inum": inum, "count": count, "rate": rate(count),
+                "share": (count as f64 / self.count as f64 * 1000.0).round() / 1000.0,
+                "total": seq * count,
+            })
+        };
+        let mut harmful = row(self.symbol, self.reason, self.count, false);
+        harmful["namespaces"] = json!([
+            netns("host", 4_026_531_840, self.count - self.in_nat()),
+            netns("nat", 4_026_532_246, self.in_nat()),
+        ]);
+        let mut rows = vec![harmful];
         if self.benign > 0 {
             rows.push(row("inet_sock_destruct", "QUEUE_PURGE", self.benign, true));
         }
