@@ -96,10 +96,10 @@ fn named(netns: &NamespaceDrops) -> String {
     netns.netns().map_or_else(|| "netns unknown".to_owned(), |netns| called(&netns))
 }
 
-/// What a namespace is called, cleaned.
-fn called(Netns { name, inum, ended, .. }: &Netns) -> String {
-    let name = name.as_deref().map_or_else(|| format!("netns {inum}"), label);
-    if *ended { format!("{name} (ended)") } else { name }
+/// What a namespace is called, cleaned, and that it has ended.
+fn called(netns: &Netns) -> String {
+    let name = label(&netns.to_string());
+    if netns.ended { format!("{name} (ended)") } else { name }
 }
 
 /// ` · eth0 · udp 10.0.0.1:* → 10.0.0.2:53  (31 samples, 54%)`

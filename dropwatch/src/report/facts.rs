@@ -69,14 +69,13 @@ impl Netns {
     }
 }
 
-/// Its name, else its inode number; and that it has ended.
+/// Its name, else its inode number.
 impl fmt::Display for Netns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
             Some(name) => f.write_str(name),
             None => write!(f, "netns {}", self.inum),
-        }?;
-        f.write_str(if self.ended { " (ended)" } else { "" })
+        }
     }
 }
 

@@ -151,7 +151,7 @@ fn a_page_in_both_formats() {
     // The rest of the row's drops is unknown.
     reports[1].locations[0].namespaces = vec![of("gw", 7, 4), of(evil, 8, 2)];
     let group = |name: &str, inum, index, count| GroupRow {
-        netns: Some(Netns { name: Some(name.to_owned()), inum }),
+        netns: Some(Netns::new(Some(name.to_owned()), inum)),
         interface: Some(Interface { name: (index == 2).then(|| "eth0".to_owned()), index }),
         count,
         ..GroupRow::default()

@@ -234,16 +234,14 @@ proptest! {
 /// What labels call the namespace of a number; see `support::PLACES`.
 fn name_of(inum: u32) -> String {
     match crate::support::PLACES.get(inum as usize) {
-        Some(name) if !name.is_empty() => {
-            Netns { name: Some((*name).to_owned()), inum }.to_string()
-        }
-        _ => Netns { name: None, inum }.to_string(),
+        Some(name) if !name.is_empty() => Netns::new(Some((*name).to_owned()), inum).to_string(),
+        _ => Netns::new(None, inum).to_string(),
     }
 }
 
 fn groups() -> impl Strategy<Value = Groups> {
     let row = (0..700_u32, 0..4_u32, 1..1_u64 << 40).prop_map(|(inum, cpu, count)| GroupRow {
-        netns: Some(Netns { name: None, inum }),
+        netns: Some(Netns::new(None, inum)),
         cpu: Some(cpu),
         count,
         ..GroupRow::default()
