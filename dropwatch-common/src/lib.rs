@@ -38,6 +38,8 @@ pub mod mode {
     pub const SAMPLES: u32 = 1 << 1;
     /// Tell network namespaces apart, by typed loads ([`typed`](crate::typed)).
     pub const NETNS: u32 = 1 << 2;
+    /// With [`SAMPLES`]: keep every drop in detail, up to a rate.
+    pub const EVERY: u32 = 1 << 3;
     /// From this bit on: what of a packet filters decide by ([`part`](crate::filter::part)).
     pub const FILTER_SHIFT: u32 = 8;
     /// From this bit on: what of a packet drops are counted by, once more.
@@ -184,7 +186,10 @@ pub enum Lost {
     Undecided = 4,
     /// No room for another group. The drop is counted at its location.
     Group = 5,
+    /// Every drop is to be sampled, and this one came when the second's samples were used up. The drop
+    /// itself is counted.
+    Unsampled = 6,
 }
 
 /// Slots in the `LOST` array.
-pub const LOST_SLOTS: u32 = 6;
+pub const LOST_SLOTS: u32 = 7;

@@ -22,6 +22,10 @@ pub struct Offsets {
     pub skb_mac_header: i32,
     pub skb_network_header: i32,
     pub skb_nfct: i32,
+    /// From a `struct nf_conn` to the tuple of its first packet, and to that of the answers
+    /// (`tuplehash[].tuple`).
+    pub ct_original: i32,
+    pub ct_reply: i32,
     /// `vlan_proto`, with `vlan_tci` behind it (`vlan_all`).
     pub skb_vlan: i32,
     /// The byte that holds the bit `vlan_present`, and that bit in it; [`NONE`] from Linux 6.2 on,
@@ -74,6 +78,8 @@ impl Offsets {
         skb_mac_header: NONE,
         skb_network_header: NONE,
         skb_nfct: NONE,
+        ct_original: NONE,
+        ct_reply: NONE,
         skb_vlan: NONE,
         skb_vlan_present: NONE,
         skb_vlan_present_mask: NONE,
@@ -97,4 +103,4 @@ impl Offsets {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 30 * 4 && align_of::<Offsets>() == 4);
+const _: () = assert!(size_of::<Offsets>() == 32 * 4 && align_of::<Offsets>() == 4);

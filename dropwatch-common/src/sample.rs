@@ -6,6 +6,10 @@ use crate::DropKey;
 pub const STACK_DEPTH: usize = 32;
 /// Most bytes of a packet kept.
 pub const PACKET_BYTES: usize = 256;
+/// Bytes of a `struct nf_conntrack_tuple` (include/net/netfilter/nf_conntrack_tuple.h, 2.6.16 to 7.2).
+pub const TUPLE: usize = 40;
+/// Bytes of a task's name, its final zero included (`TASK_COMM_LEN`, include/linux/sched.h).
+pub const COMM: usize = 16;
 
 /// Absent from a record: an offset that does not apply, a header that is not there.
 pub const ABSENT: u16 = u16::MAX;
@@ -28,6 +32,8 @@ pub mod flag {
     pub const IIF: u16 = 1 << 6;
     /// `vlan` is the tag that the kernel took off the packet.
     pub const VLAN: u16 = 1 << 7;
+    /// `tuples` are those of the packet's connection.
+    pub const TUPLES: u16 = 1 << 8;
 }
 
 /// One sampled drop.
@@ -69,11 +75,20 @@ pub struct Record {
     /// Tag control information, host byte order; see [`flag::VLAN`].
     pub vlan: u16,
     pub spare: [u16; 4],
+    /// Process of the task that ran on the CPU (`tgid`), as the initial PID namespace numbers it; 0 is
+    /// the idle task.
+    pub pid: u32,
+    pub spare_too: u32,
+    /// The task's own name, zeros behind it; all zeros where it could not be read.
+    pub comm: [u8; COMM],
+    /// How connection tracking knows the packet's connection, by its first packet and by the answers;
+    /// see [`flag::TUPLES`].
+    pub tuples: [[u8; TUPLE]; 2],
     /// Return addresses, innermost first; begins with frames of the tracing itself.
     pub stack: [u64; STACK_DEPTH],
     /// The packet's first bytes.
     pub packet: [u8; PACKET_BYTES],
 }
 
-const _: () = assert!(size_of::<Record>() == 88 + STACK_DEPTH * 8 + PACKET_BYTES);
+const _: () = assert!(size_of::<Record>() == 192 + STACK_DEPTH * 8 + PACKET_BYTES);
 const _: () = assert!(align_of::<Record>() == 8);

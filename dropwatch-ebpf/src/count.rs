@@ -16,7 +16,7 @@ use crate::{
     cpus,
     maps::{DROPS, FRONTS, LOST, TURNS},
     mode,
-    sample::{self, is_due, schedule},
+    sample::{self, allow, is_due, schedule},
     typed,
 };
 
@@ -92,8 +92,16 @@ fn sampled(ctx: RawTracePointContext, front: *mut Front, netns: u32, cookie: u64
     let ctx = &ctx;
     let (location, reason) = (location(ctx), reason(ctx, mode()));
     let words = Words { location, tag: tag(reason, netns), cookie };
-    let weight = count::release(&Maps { ctx, front }, words, schedule);
-    sample::take(ctx, &DropKey { location, reason, netns }, cookie, weight);
+    let weight = count::release(&Maps { ctx, front }, words, weigh);
+    if weight != 0 {
+        sample::take(ctx, &DropKey { location, reason, netns }, cookie, weight);
+    }
+}
+
+/// How many drops the sample that is due stands for; 0 where it is not to be taken.
+#[inline(always)]
+fn weigh(counter: *mut Counter, count: u64) -> u64 {
+    if mode() & mode::EVERY == 0 { schedule(counter, count) } else { allow(counter, count) }
 }
 
 /// Counts a drop that the first look does not find, and takes a sample of it if one is due.
@@ -114,7 +122,7 @@ fn missed(ctx: RawTracePointContext, front: *mut Front, mut netns: u32, mut cook
         if mode() & mode::SAMPLES == 0 || !is_due(counter, count) {
             return 0;
         }
-        schedule(counter, count)
+        weigh(counter, count)
     };
     let maps = Maps { ctx, front };
     let words = Words { location, tag: tag(reason, netns), cookie };

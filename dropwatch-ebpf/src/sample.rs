@@ -1,20 +1,43 @@
 //! Which drops are kept in detail: the first ones of each location in an interval whole, then ever
-//! fewer. Rare drops are seen completely, and a flood costs next to nothing.
+//! fewer. Rare drops are seen completely, and a flood costs next to nothing. Or, where that is asked
+//! for, all of them: in each second as many as user space allows.
 
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_RB_NO_WAKEUP,
     helpers::{
-        bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_get_stack,
+        bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_ns,
+        generated::{bpf_get_current_comm, bpf_get_stack},
     },
     programs::RawTracePointContext,
 };
 use dropwatch_common::{
     Counter, DropKey, Lost,
-    sample::{ABSENT, Record, STACK_DEPTH},
+    sample::{ABSENT, COMM, Record, STACK_DEPTH, TUPLE},
 };
 
-use crate::{count::lost, maps::SAMPLES, skb};
+use crate::{
+    count::{add, lost},
+    maps::SAMPLES,
+    skb,
+};
+
+/// Most samples of all CPUs in one second, where every drop is to be sampled. Set by the loader.
+#[unsafe(no_mangle)]
+static RATE: u64 = 0;
+
+/// Samples of one second of the kernel's clock, in all CPUs.
+#[repr(C)]
+struct Allowance {
+    second: u64,
+    taken: u64,
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.allowance")]
+static mut ALLOWANCE: Allowance = Allowance { second: 0, taken: 0 };
+
+const NANOSECONDS: u64 = 1_000_000_000;
 
 /// Number of the interval, which user space counts up at each tick: every location then has its
 /// whole budget again. Written while the program runs, so not read-only.
@@ -26,7 +49,8 @@ const WHOLE: u32 = 16;
 /// Widest mean gap between later ones, as a power of two.
 const WIDEST: u32 = 24;
 
-/// Whether the drop that was just counted, as the `count`th, is to be sampled.
+/// Whether the drop that was just counted, as the `count`th, is to be sampled. Each one is where all
+/// are: nothing is scheduled then, and a counter's `next` stays zero.
 #[inline(always)]
 pub fn is_due(counter: *mut Counter, count: u64) -> bool {
     // SAFETY: a checked pointer to a counter of this CPU.
@@ -69,6 +93,42 @@ pub fn schedule(counter: *mut Counter, count: u64) -> u64 {
     weight
 }
 
+/// Uses up a part of the second's samples, and returns how many drops the sample of this key stands
+/// for; 0 where there is none left, which is counted.
+#[inline(always)]
+pub fn allow(counter: *mut Counter, count: u64) -> u64 {
+    if !is_allowed() {
+        lost(Lost::Unsampled);
+        return 0;
+    }
+    // SAFETY: a checked pointer to a counter of this CPU.
+    let counter = unsafe { &mut *counter };
+    let weight = count.wrapping_sub(counter.sampled);
+    counter.sampled = count;
+    weight
+}
+
+/// CPUs that begin a second at the same time may each allow a few more. None is lost: what is not
+/// allowed is counted, however many are.
+#[inline(always)]
+fn is_allowed() -> bool {
+    let allowance = &raw mut ALLOWANCE;
+    // SAFETY: aligned words; volatile, because other CPUs write them, and the loader the rate.
+    unsafe {
+        let second = bpf_ktime_get_ns() / NANOSECONDS;
+        if (&raw const (*allowance).second).read_volatile() != second {
+            // In this order: a drop that comes between begins the second once more.
+            (&raw mut (*allowance).taken).write_volatile(0);
+            (&raw mut (*allowance).second).write_volatile(second);
+        }
+        if (&raw const (*allowance).taken).read_volatile() >= (&raw const RATE).read_volatile() {
+            return false;
+        }
+        add(&raw mut (*allowance).taken, 1);
+    }
+    true
+}
+
 /// Writes one record.
 #[inline(never)]
 pub fn take(ctx: &RawTracePointContext, key: &DropKey, cookie: u64, weight: u64) {
@@ -95,6 +155,11 @@ pub fn take(ctx: &RawTracePointContext, key: &DropKey, cookie: u64, weight: u64)
         (*record).network = ABSENT;
         (*record).vlan = 0;
         (*record).spare = [0; 4];
+        (*record).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        (*record).spare_too = 0;
+        (*record).tuples = [[0; TUPLE]; 2];
+        // Where it fails, it fills in zeros.
+        bpf_get_current_comm((&raw mut (*record).comm).cast(), COMM as u32);
         let stack = (&raw mut (*record).stack).cast();
         let bytes = bpf_get_stack(ctx.as_ptr(), stack, (STACK_DEPTH * 8) as u32, 0);
         if bytes < 0 {

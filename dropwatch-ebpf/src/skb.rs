@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use dropwatch_common::{
     offsets::Offsets,
-    sample::{ABSENT, PACKET_BYTES, Record, flag},
+    sample::{ABSENT, PACKET_BYTES, Record, TUPLE, flag},
 };
 
 /// Set by the loader from the running kernel's BTF.
@@ -98,6 +98,9 @@ pub unsafe fn describe(ctx: &RawTracePointContext, record: *mut Record) {
             // The lowest bits are the packet's state, not part of the pointer (NFCT_PTRMASK).
             if nfct & !7 != 0 {
                 flags |= flag::CONNTRACK;
+                if tuples(nfct & !7, record) {
+                    flags |= flag::TUPLES;
+                }
             }
         }
         if copy(skb, link_header, record).is_none() {
@@ -145,6 +148,27 @@ impl Place {
     #[inline(always)]
     pub fn netns(&self) -> u32 {
         if self.device_netns == 0 { self.socket_netns } else { self.device_netns }
+    }
+}
+
+/// Copies both tuples of a connection, which is there for as long as the packet is.
+///
+/// # Safety
+/// `record` is a record of the ring buffer.
+#[inline(always)]
+unsafe fn tuples(connection: u64, record: *mut Record) -> bool {
+    let (original, reply) = (offset!(ct_original), offset!(ct_reply));
+    if original < 0 || reply < 0 {
+        return false;
+    }
+    // SAFETY: the caller's promise; the helper checks the source, and each has room for a tuple.
+    unsafe {
+        let to = (&raw mut (*record).tuples).cast::<[u8; TUPLE]>();
+        let copy = |to: *mut [u8; TUPLE], offset: i32| {
+            let source = ptr::without_provenance((connection + offset as u64) as usize);
+            generated::bpf_probe_read_kernel(to.cast(), TUPLE as u32, source) == 0
+        };
+        copy(to, original) && copy(to.add(1), reply)
     }
 }
 

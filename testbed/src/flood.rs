@@ -100,6 +100,11 @@ impl Wire {
     /// The link where the frames arrive.
     pub const RECEIVER_LINK: &str = IN;
 
+    /// The namespace that the frames come from.
+    pub fn sender(&self) -> &Netns {
+        &self.sender
+    }
+
     /// The namespace where the frames arrive.
     pub fn receiver(&self) -> &Netns {
         &self.receiver

@@ -25,7 +25,9 @@ use clap::{
 
 use dropwatch_common::sample::PACKET_BYTES;
 
-use self::values::{address, at_least_one, duration, rate, snaplen, whole, whole_number};
+use self::values::{
+    address, at_least_one, duration, rate, samples_a_second, snaplen, whole, whole_number,
+};
 pub use self::{
     conntrack::ConntrackArgs,
     filters::{Filtered, Filters},
@@ -68,6 +70,7 @@ Examples:
   sudo dropwatch --proto tcp --port 80  only packets of web traffic
   sudo dropwatch --by netns,cpu         also by namespace and CPU
   sudo dropwatch --pcap drops.pcapng    sampled packets, for Wireshark
+  sudo dropwatch --each --port 80       a line for each drop, as it happens
   sudo dropwatch --classic              as SystemTap's dropwatch.stp
   dropwatch explain NO_SOCKET           what a drop reason means, what to do
   sudo dropwatch conntrack              what fills the tables of connections
@@ -182,7 +185,7 @@ pub enum CompletedKind {
 pub struct WatchArgs {
     #[command(flatten)]
     pub pace: PaceArgs,
-    /// Stop after N reports
+    /// Stop after N reports; with --each, after N drops
     #[arg(short, long, value_name = "N", value_parser = at_least_one)]
     pub count: Option<u64>,
     /// Stop after this time; the last report covers what is left of it
@@ -209,6 +212,12 @@ pub struct CountingArgs {
     /// Write every sample as a line of its own (JSON only)
     #[arg(long, conflicts_with = "no_samples")]
     pub samples: bool,
+    /// Sample every drop instead of some, at most RATE a second: 10000 unless told otherwise
+    ///
+    /// For --pcap, --samples, --each and the details of reports. In each second the first RATE drops
+    /// are sampled; what comes beyond is counted as ever, and reports say how many were not sampled.
+    #[arg(long, value_name = "RATE", num_args = 0..=1, require_equals = true, value_parser = samples_a_second, conflicts_with = "no_samples")]
+    pub every: Option<Option<u32>>,
     /// Count only: no details of who and on which path
     #[arg(long, conflicts_with = "pcap")]
     pub no_samples: bool,
@@ -285,6 +294,12 @@ pub struct ShowArgs {
     /// Same as --format json: one JSON object a line
     #[arg(long, conflicts_with_all = ["format", "classic"])]
     pub json: bool,
+    /// Show drops instead of reports, a line for each as it happens; with --json, an object for each
+    ///
+    /// Every drop is sampled, as with --every. Messages, the sum, and what is missing go to standard
+    /// error.
+    #[arg(long, conflicts_with = "classic")]
+    pub each: bool,
     /// Same as --format classic: the output of SystemTap's dropwatch.stp
     #[arg(long, conflicts_with = "format")]
     pub classic: bool,

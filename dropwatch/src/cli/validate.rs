@@ -16,12 +16,22 @@ use crate::{
     },
 };
 
+/// Samples a second at most where every drop is sampled and no rate is given.
+const EVERY_DROP: u32 = 10_000;
+/// How long the names of namespaces and interfaces hold between two reports, of drops that somebody
+/// watches come, and of others.
+const NAMES_OF_DROPS: Duration = Duration::from_secs(1);
+const NAMES_OF_SAMPLES: Duration = Duration::from_secs(5);
+
 impl WatchArgs {
     /// # Errors
     /// Usage: options that do not go together.
     pub fn settings(&self, terminal: Terminal) -> Result<settings::Watch, Failure> {
         let mut watch = self.what.settings(self.pace.interval, false, terminal)?;
-        watch.reported.count = self.count;
+        match watch.sinks.show.each {
+            true => watch.reported.shown = self.count,
+            false => watch.reported.count = self.count,
+        }
         watch.reported.duration = self.duration;
         Ok(watch)
     }
@@ -74,6 +84,13 @@ impl CountingArgs {
             .reports_aside(aside)
             .check()?;
         let show = self.show.settings(terminal.aside(aside))?;
+        if show.each && self.no_samples {
+            return Err(Failure::Usage(
+                "--each does not go with --no-samples: a line is a sample".to_owned(),
+            ));
+        }
+        let every = self.every.or(show.each.then_some(None));
+        let every = every.map(|rate| rate.unwrap_or(EVERY_DROP));
         let lines = show.format.is_lines() || self.output.is_some();
         if self.samples && !lines {
             return Err(Failure::Usage(
@@ -90,24 +107,35 @@ impl CountingArgs {
             samples: match &pcap {
                 Some(_) => Samples::Packets,
                 None if details && !self.no_samples => Samples::Details,
+                None if every.is_some() => {
+                    return Err(Failure::Usage(format!(
+                        "--every does not go with the {} format, which shows no samples: add \
+                         --pcap FILE or --output FILE",
+                        show.format.name()
+                    )));
+                }
                 None => Samples::None,
             },
+            every,
             reasons: self.candidate.map(|candidate| candidate == CandidateArg::WithReasons),
             verbose: self.verbose,
         };
         let reported = Reported {
             interval,
             count: None,
+            shown: None,
             duration: None,
+            names_kept: if show.each { NAMES_OF_DROPS } else { NAMES_OF_SAMPLES },
             stacks: self.stacks,
             addresses: self.show.addresses,
-            findings: !self.no_findings && (details || self.fail_on.is_some()),
+            findings: !self.no_findings
+                && (details && !show.each || self.output.is_some() || self.fail_on.is_some()),
             limits: Limits { drops: self.fail_over, rate: self.fail_rate, finding: self.fail_on },
         };
         let sinks = Sinks {
             show,
             aside,
-            sample_lines: self.samples,
+            sample_lines: self.samples || show.each,
             record: self.output.clone(),
             pcap,
             metrics: self.metrics.map(|address| self.series.at(address)),
@@ -156,13 +184,16 @@ impl TopArgs {
             later: self.filters.later,
             by: Vec::new(),
             samples: Samples::Details,
+            every: None,
             reasons: None,
             verbose: self.verbose,
         };
         let reported = Reported {
             interval: self.interval,
             count: None,
+            shown: None,
             duration: None,
+            names_kept: NAMES_OF_SAMPLES,
             stacks: self.stacks,
             addresses: false,
             findings: !self.no_findings,
@@ -170,7 +201,8 @@ impl TopArgs {
         };
         let format = Format::Text;
         let view = format.view(Some(0), self.all);
-        let show = settings::Show { format, view, medium: terminal.medium(self.color) };
+        let medium = terminal.medium(self.color);
+        let show = settings::Show { format, each: false, view, medium };
         Ok(settings::Top { attached, reported, show })
     }
 }
@@ -204,6 +236,9 @@ impl ShowArgs {
             let name = format.name();
             Err(Failure::Usage(format!("{option} does not go with the {name} format: {why}")))
         };
+        if self.each && !format.shows_details() {
+            return refuse("--each", "it has no line for a drop");
+        }
         if !format.shows_details() {
             if self.top.is_some_and(|top| top > 0) {
                 return refuse("--top", "it shows every location, as the script does");
@@ -213,7 +248,8 @@ impl ShowArgs {
             }
         }
         let view = format.view(self.top, self.all);
-        Ok(settings::Show { format, view, medium: terminal.medium(self.color) })
+        let medium = terminal.medium(self.color);
+        Ok(settings::Show { format, each: self.each, view, medium })
     }
 
     /// How a comparison of two recordings looks.
@@ -228,6 +264,9 @@ impl ShowArgs {
         let files = recordings.into_iter().fold(Files::default(), Files::reads);
         files.stdout("standard output").check()?;
         match self.settings(terminal)? {
+            show if show.each => {
+                Err(Failure::Usage("--diff does not go with --each: it compares sums".to_owned()))
+            }
             show if show.format.shows_details() => Ok(show),
             show => Err(Failure::Usage(format!(
                 "--diff does not go with the {} format: SystemTap's script compares nothing",
@@ -279,7 +318,10 @@ mod tests {
     use crate::{
         cli::{Cli, Command},
         render::Medium,
-        report::finding::Severity,
+        report::{
+            finding::Severity,
+            model::{Line, Start},
+        },
         settings::Stream,
     };
 
@@ -389,6 +431,40 @@ mod tests {
         assert_eq!(samples(&["--classic"]), Samples::None);
         assert_eq!(samples(&["--classic", "-o", "f"]), Samples::Details);
         assert_eq!(samples(&["--classic", "--pcap", "f"]), Samples::Packets);
+    }
+
+    #[test]
+    fn every_drop_is_sampled_where_it_is_shown_or_asked_for() {
+        let every = |args: &[&str]| watch(args, PIPE).map(|watch| watch.attached.every).ok();
+        assert_eq!(every(&[]), Some(None));
+        assert_eq!(every(&["--every"]), Some(Some(10_000)));
+        assert_eq!(every(&["--every=7", "--pcap", "f"]), Some(Some(7)));
+        assert_eq!(every(&["--each"]), Some(Some(10_000)));
+        assert_eq!(every(&["--each", "--every=500"]), Some(Some(500)));
+        for args in
+            [&["--classic", "--every"][..], &["--classic", "--each"], &["--each", "--no-samples"]]
+        {
+            let parsed = Cli::try_parse_from(["dropwatch"].iter().chain(args));
+            assert!(parsed.is_err() || every(args).is_none(), "{args:?}");
+        }
+        for rate in ["0", "100001", "x", "-1", ""] {
+            let every = format!("--every={rate}");
+            assert!(Cli::try_parse_from(["dropwatch", &every]).is_err(), "{rate}");
+        }
+    }
+
+    #[test]
+    fn drops_are_shown_instead_of_reports_and_counted_by_their_number() {
+        let each = watch(&["--each", "-c", "5"], PIPE).unwrap();
+        assert_eq!((each.reported.count, each.reported.shown), (None, Some(5)));
+        assert!(each.sinks.sample_lines && !each.reported.findings);
+        let reports = watch(&["-c", "5"], PIPE).unwrap();
+        assert_eq!((reports.reported.count, reports.reported.shown), (Some(5), None));
+        // A recording has the reports, too.
+        assert!(watch(&["--each", "-o", "f"], PIPE).unwrap().reported.findings);
+        let show = each.sinks.show;
+        let lines = [Line::Start(Start::default()), Line::Sample(Box::default())];
+        assert_eq!(lines.map(|line| show.shows(&line)), [false, true]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use dropwatch_common::sample::PACKET_BYTES;
 
 /// Shortest interval: reading the counters has a cost, and a report takes a moment to read.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// Most samples a second: 128 MiB of the kernel's memory hold so many.
+const MOST_SAMPLES: u32 = 100_000;
 /// Longest interval or run: a year.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
@@ -42,6 +44,15 @@ pub(super) fn at_least_one(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".to_owned()),
         Ok(number) => Ok(number),
+        Err(_) => Err("not a whole number".to_owned()),
+    }
+}
+
+/// Samples a second.
+pub(super) fn samples_a_second(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(samples @ 1..=MOST_SAMPLES) => Ok(samples),
+        Ok(_) => Err(format!("must be from 1 to {MOST_SAMPLES} a second")),
         Err(_) => Err("not a whole number".to_owned()),
     }
 }

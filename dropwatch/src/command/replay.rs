@@ -83,6 +83,9 @@ pub fn file(path: &Path, settings: &Replay) -> Result<(), Failure> {
         if let Some(packets) = &mut packets {
             packets.line(&line).map_err(ReplayError::Packets)?;
         }
+        if !show.shows(&line) {
+            return Ok(());
+        }
         renderer.line(&show.view.line(line), &mut out).map_err(ReplayError::Write)
     });
     let replayed = replayed.and_then(|()| out.flush().map_err(ReplayError::Write));

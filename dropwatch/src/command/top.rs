@@ -97,8 +97,8 @@ async fn follow(
             incident = user.next() => user.act(incident)?,
             () = sleep_until(due) => {
                 let read = |session: &mut Session| {
-                    let taken = session.samples(false)?;
-                    session.report(&taken.samples, 0)
+                    session.samples(false)?;
+                    session.report(0)
                 };
                 let report = user.read(&session, read, &mut draw).await??;
                 user.state.report(report);

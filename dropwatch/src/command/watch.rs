@@ -4,7 +4,10 @@
 mod incidents;
 mod sums;
 
-use std::{future::pending, time::Duration};
+use std::{
+    future::pending,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, anyhow};
 use tokio::{runtime, time::sleep_until};
@@ -18,7 +21,7 @@ use crate::{
     notify, privilege,
     probe::KernelLog,
     report::model::{End, Line, Report},
-    session::{Session, Taken, awaited::Awaited, reading::Reading},
+    session::{Session, awaited::Awaited, reading::Reading},
     settings::{Reported, Sinks, Watch, WatchedCommand},
     sink::{outputs::Outputs, serve::Exporter},
     supervise::{
@@ -34,6 +37,10 @@ use crate::{
 const FOREVER: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 /// How often to look whether a recording that holds reports back can be written at all.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How often samples are collected where every drop is one: soon enough for whoever watches them
+/// come, and for the ring buffer, which has room for those of a second.
+const COLLECT: Duration = Duration::from_millis(50);
 
 /// Watches drops until a signal, the count or the duration ends the run.
 ///
@@ -90,8 +97,11 @@ fn live(
         if let Some(exporter) = &exporter {
             exporter.serve()?;
         }
+        let collect = session.samples_all().then(Instant::now);
         let session = Reading::new(session);
-        let run = Run { reported, sinks, session, outputs, exporter, incidents, sums };
+        let shown = 0;
+        let run =
+            Run { reported, sinks, session, outputs, exporter, incidents, sums, collect, shown };
         run.watch().await
     });
     // A write that a stalled reader holds up must not hold up the end.
@@ -108,6 +118,10 @@ struct Run<'a> {
     exporter: Option<Exporter>,
     incidents: Incidents<'a>,
     sums: Sums,
+    /// When to collect samples, where every drop is one.
+    collect: Option<Instant>,
+    /// Samples that were handed on, each by itself.
+    shown: u64,
 }
 
 /// What the loop woke up for.
@@ -116,6 +130,8 @@ enum Wake {
     Stop,
     Written(Result<(), Failure>),
     Incident(Incident),
+    /// Every drop is sampled, and it is time to see which there were.
+    Collect,
 }
 
 impl Run<'_> {
@@ -168,6 +184,9 @@ impl Run<'_> {
                 None if self.outputs.are_over() => break,
                 _ => {}
             }
+            if self.has_shown_enough() {
+                break;
+            }
             // A reader that has not taken the last report gets no new one before it has.
             let busy = self.outputs.are_busy();
             let starts_at = self.incidents.command.as_ref().and_then(Supervised::starts_at);
@@ -182,18 +201,22 @@ impl Run<'_> {
             let due = due.min(ends_at);
             let until = self.session.held().moment(due);
             let alone = self.incidents.command.is_none();
+            // While a reader is slow, the ring buffer keeps what it has room for.
+            let collect = self.collect.filter(|_| !busy);
             let wake = tokio::select! {
                 biased;
                 // Before the end: after log rotation the last lines belong into the new file.
                 incident = self.incidents.next() => Wake::Incident(incident),
                 () = stop.requested(), if alone => Wake::Stop,
                 written = self.outputs.flushed(), if busy => Wake::Written(written),
+                () = reached(collect) => Wake::Collect,
                 () = sleep_until(until) => Wake::Tick,
                 () = next_log(log) => continue,
             };
             match wake {
                 Wake::Written(written) => written?,
                 Wake::Incident(incident) => self.incidents.act(&incident, &self.outputs)?,
+                Wake::Collect => self.collect().await?,
                 Wake::Tick if busy && due < ends_at => {
                     if self.is_past_writing(starts_at, reports)? {
                         break;
@@ -254,14 +277,44 @@ impl Run<'_> {
         self.incidents.read(&self.session, &self.outputs, read).await?
     }
 
+    /// Whether as many drops were shown as were asked for.
+    fn has_shown_enough(&self) -> bool {
+        self.reported.shown.is_some_and(|most| self.shown >= most)
+    }
+
+    /// Leaves of samples as many as are to be shown.
+    fn limit(&mut self, samples: &mut Vec<Line>) {
+        if let Some(most) = self.reported.shown {
+            let left = most.saturating_sub(self.shown);
+            samples.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        }
+        self.shown += samples.len() as u64;
+    }
+
+    /// Hands on what was sampled since the last time, between two reports.
+    async fn collect(&mut self) -> Result<(), Failure> {
+        let listed = self.outputs.list_samples();
+        let mut samples = self.read(move |session| Ok(session.samples_so_far(listed))).await?;
+        self.collect = Some(Instant::now() + COLLECT);
+        self.limit(&mut samples);
+        if samples.is_empty() {
+            return Ok(());
+        }
+        self.outputs.capture(&samples).await;
+        if self.sinks.sample_lines {
+            self.outputs.write(samples).await?;
+        }
+        Ok(())
+    }
+
     /// The lines of the time since the last report, which is the baseline or not.
     async fn report(&mut self, baseline: bool) -> Result<Vec<Line>, Failure> {
-        let lines = self.outputs.list_samples();
-        let taken = self.read(move |session| session.samples(lines)).await?;
-        self.outputs.capture(&taken.lines).await;
+        let listed = self.outputs.list_samples();
+        let mut lines = self.read(move |session| session.samples(listed)).await?;
+        self.limit(&mut lines);
+        self.outputs.capture(&lines).await;
         let not_captured = self.outputs.not_captured();
-        let Taken { samples, lines } = taken;
-        let report = self.read(move |session| session.report(&samples, not_captured));
+        let report = self.read(move |session| session.report(not_captured));
         let mut report = report.await?;
         self.count(&mut report, baseline);
         Ok(self.lines(lines, report))
@@ -294,13 +347,13 @@ impl Run<'_> {
         notify::stopping();
         self.session.held().detach(log);
         self.incidents.awaited.give_up();
-        let lines = self.outputs.list_samples();
-        let taken = self.read(move |session| session.samples(lines)).await?;
+        let listed = self.outputs.list_samples();
+        let mut lines = self.read(move |session| session.samples(listed)).await?;
+        self.limit(&mut lines);
         // Before the report, which says what is missing.
-        self.outputs.capture_last(&taken.lines, stop.requested()).await;
+        self.outputs.capture_last(&lines, stop.requested()).await;
         let not_captured = self.outputs.not_captured();
-        let Taken { samples, lines } = taken;
-        let report = self.read(move |session| session.report(&samples, not_captured));
+        let report = self.read(move |session| session.report(not_captured));
         let mut report = report.await?;
         let baseline = self.incidents.command.as_ref().is_some_and(|it| it.starts_at().is_some());
         self.count(&mut report, baseline);
@@ -312,6 +365,14 @@ impl Run<'_> {
         lines.push(Line::End(end));
         self.outputs.write_last(lines, &unread, stop.requested()).await?;
         self.outputs.end()
+    }
+}
+
+/// Waits for a moment; for ever where there is none.
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment.into()).await,
+        None => pending().await,
     }
 }
 

@@ -14,7 +14,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use dropwatch_common::{NO_REASON, offsets::Offsets};
+use dropwatch_common::{
+    NO_REASON,
+    offsets::{NONE, Offsets},
+};
 
 pub use self::known::{Known, reasons};
 use super::{
@@ -91,6 +94,11 @@ impl HostNames {
     /// Begins a report: call it before the first name of the report is asked for.
     pub fn begin_report(&mut self) {
         self.namespaces.begin_report();
+        self.owners.begin_report();
+    }
+
+    /// Allows one new search for the processes that hold sockets, between two reports.
+    pub fn forget_owners(&mut self) {
         self.owners.begin_report();
     }
 
@@ -276,8 +284,22 @@ impl Vmlinux {
         Ok(Self {
             reasons: Reasons::from_btf(&vmlinux),
             args: vmlinux.tracepoint_args("kfree_skb"),
-            offsets: offsets::offsets(&vmlinux),
+            offsets: with_conntrack(root, &vmlinux),
         })
+    }
+}
+
+/// Where fields are, also those of connection tracking, which may be a module's.
+fn with_conntrack(root: &HostRoot, vmlinux: &Btf<'_>) -> Offsets {
+    let offsets = offsets::with_conntrack(offsets::offsets(vmlinux), vmlinux);
+    if offsets.ct_original != NONE {
+        return offsets;
+    }
+    // Where it is not loaded, nothing is tracked yet.
+    let Ok(data) = root.module_btf("nf_conntrack") else { return offsets };
+    match Btf::parse_split(&data, vmlinux) {
+        Ok(module) => offsets::with_conntrack(offsets, &module),
+        Err(_) => offsets,
     }
 }
 

@@ -3,6 +3,7 @@
 use dropwatch_common::{
     filter::part,
     offsets::{NONE, Offsets},
+    sample::TUPLE,
 };
 
 use super::btf::{Btf, BtfType};
@@ -43,6 +44,8 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         skb_mac_header: of(skb, "mac_header"),
         skb_network_header: of(skb, "network_header"),
         skb_nfct: of(skb, "_nfct"),
+        ct_original: NONE,
+        ct_reply: NONE,
         skb_vlan: of(skb, "vlan_proto"),
         skb_vlan_present,
         skb_vlan_present_mask,
@@ -73,6 +76,23 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
             .tracepoint_type("kfree_skb")
             .and_then(|id| i32::try_from(id).ok())
             .unwrap_or(NONE),
+    }
+}
+
+/// The same with the fields of connection tracking, from the kernel's own BTF or its module's.
+pub fn with_conntrack(offsets: Offsets, btf: &Btf<'_>) -> Offsets {
+    let [connection, hash] = btf.find_structs(["nf_conn", "nf_conntrack_tuple_hash"]);
+    let found = || {
+        // Both tuples' entries lie before `status` (include/net/netfilter/nf_conntrack.h, 5.8 to 7.2).
+        let first = btf.offset_of(connection?, "tuplehash")?;
+        let each = btf.offset_of(connection?, "status")?.checked_sub(first)? / 2;
+        let original = first + btf.offset_of(hash?, "tuple")?;
+        let both = (i32::try_from(original).ok()?, i32::try_from(original + each).ok()?);
+        (each as usize >= TUPLE).then_some(both)
+    };
+    match found() {
+        Some((ct_original, ct_reply)) => Offsets { ct_original, ct_reply, ..offsets },
+        None => offsets,
     }
 }
 

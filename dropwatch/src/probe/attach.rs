@@ -43,8 +43,6 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_OB
 
 /// Ring buffer of the program's own diagnostics.
 const LOG_BYTES: u32 = 128 << 10;
-/// Ring buffer of the samples: 1,700 records, between two ticks.
-const SAMPLES_BYTES: u32 = 1 << 20;
 /// Levels of aya-log: 0 is off, 4 is debug.
 const LOG_OFF: u8 = 0;
 const LOG_DEBUG: u8 = 4;
@@ -58,6 +56,8 @@ pub struct Requested {
     pub netns: bool,
     /// Sample drops in detail.
     pub samples: bool,
+    /// Sample all drops, so many a second at most.
+    pub every: Option<u32>,
     /// Only with reasons, or only without; `None` is what the kernel takes.
     pub reasons: Option<bool>,
     /// Keep the kernel side's diagnostics, readable through [`Probe::take_log`].
@@ -84,6 +84,7 @@ impl Default for Requested {
             offsets: Offsets::NONE,
             netns: false,
             samples: false,
+            every: None,
             reasons: None,
             log: false,
             filter: (Filter::NONE, 0),
@@ -282,7 +283,12 @@ impl Prepared {
         }
         if candidate.samples {
             mode |= mode::SAMPLES;
+            if requested.every.is_some() {
+                mode |= mode::EVERY;
+            }
         }
+        let rate = u64::from(requested.every.unwrap_or(0));
+        let ring = requested.every.map_or(plan::SAMPLES_BYTES, plan::ring_bytes);
         if candidate.netns {
             mode |= mode::NETNS;
         }
@@ -296,11 +302,12 @@ impl Prepared {
                 ("SETTINGS", settings.as_bytes()),
                 ("OFFSETS", requested.offsets.as_bytes()),
                 ("FILTER", filter.as_bytes()),
+                ("RATE", rate.as_bytes()),
                 (aya_log::LEVEL, level.as_bytes()),
             ]),
             entries: HashMap::from([
                 ("GROUPS", requested.grouping.map_entries(self.cpus.count())),
-                ("SAMPLES", if candidate.samples { SAMPLES_BYTES } else { least }),
+                ("SAMPLES", if candidate.samples { ring } else { least }),
                 ("AYA_LOGS", if candidate.log { LOG_BYTES } else { least }),
             ]),
         })

@@ -134,6 +134,7 @@ impl Probe {
             samples: slot(Cause::Sample)?,
             stacks: slot(Cause::Stack)?,
             pcap: 0, // not the kernel's to know
+            unsampled: slot(Cause::Unsampled)?,
         };
         let undecided = slot(Cause::Undecided)?;
         let ungrouped = slot(Cause::Group)?;

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use dropwatch_common::Counter;
+use dropwatch_common::{Counter, sample::Record};
 
 use super::programs::Tracepoint;
 
@@ -17,6 +17,11 @@ const MOST_KEYS: u32 = 24_576;
 const FEWEST_KEYS: u32 = 1_024;
 /// Memory for the per-CPU values of the counter map, bytes: somewhat more than 32 CPUs need for [`MOST_KEYS`].
 const VALUE_MEMORY: u64 = 32 << 20;
+
+/// Ring buffer of the samples of some drops: 1,480 records, between two ticks.
+pub const SAMPLES_BYTES: u32 = 1 << 20;
+/// Bytes before each record of a ring buffer (`BPF_RINGBUF_HDR_SZ`, include/uapi/linux/bpf.h).
+const RING_HEADER: usize = 8;
 
 /// Most groups counted: past them drops are still counted, as "other".
 const MOST_GROUPS: u32 = 8_192;
@@ -72,6 +77,13 @@ pub fn map_entries(cpus: usize) -> u32 {
     let per_entry = (size_of::<Counter>() * cpus.max(1)) as u64;
     let fitting = u32::try_from(VALUE_MEMORY / per_entry).unwrap_or(MOST_KEYS);
     fitting.clamp(FEWEST_KEYS, MOST_KEYS)
+}
+
+/// Bytes of the ring buffer that samples come by where all drops are sampled, up to `rate` a second:
+/// it has room for all of a second, since a second's may come in one moment.
+pub fn ring_bytes(rate: u32) -> u32 {
+    let records = u64::from(rate) * (size_of::<Record>() + RING_HEADER) as u64;
+    u32::try_from(records.next_power_of_two()).unwrap_or(1 << 31).max(SAMPLES_BYTES)
 }
 
 /// What to count by, besides locations.
@@ -221,6 +233,18 @@ mod tests {
         assert_eq!(map_entries(64), 13_107);
         assert_eq!(map_entries(256), 3_276);
         assert_eq!(map_entries(8_192), FEWEST_KEYS);
+    }
+
+    #[test]
+    fn the_ring_has_room_for_a_second() {
+        assert_eq!(ring_bytes(1), SAMPLES_BYTES);
+        assert_eq!(ring_bytes(10_000), 8 << 20);
+        assert_eq!(ring_bytes(100_000), 128 << 20);
+        for rate in [1, 1_700, 10_000, 33_000, 100_000] {
+            let records = ring_bytes(rate) as usize / (size_of::<Record>() + RING_HEADER);
+            assert!(records >= rate as usize, "{rate}");
+        }
+        let _never_panics = ring_bytes(u32::MAX);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::report::sample::Sample;
 /// The section of the kernel side's one mutable global, its interval number.
 const EPOCH: &str = ".bss";
 
+/// Most samples that are collected at once.
+const MOST: usize = 1 << 17;
+
 /// Samples of the attached program.
 pub(super) struct Samples {
     ring: RingBuf<MapData>,
@@ -35,14 +38,25 @@ impl Samples {
 impl Probe {
     /// Samples taken since the last call, and a new budget for every location. Nothing where
     /// samples are off. `number` is what a namespace is called in this run.
-    pub fn samples(&mut self, mut number: impl FnMut(Netns) -> u32) -> io::Result<Vec<Sample>> {
-        let Some(samples) = &mut self.samples else { return Ok(Vec::new()) };
-        samples.interval = samples.interval.wrapping_add(1);
-        samples.epoch.set(samples.interval.as_bytes())?;
+    pub fn samples(&mut self, number: impl FnMut(Netns) -> u32) -> io::Result<Vec<Sample>> {
+        if let Some(samples) = &mut self.samples {
+            samples.interval = samples.interval.wrapping_add(1);
+            samples.epoch.set(samples.interval.as_bytes())?;
+        }
+        Ok(self.samples_so_far(number))
+    }
+
+    /// Samples taken since the last call, within an interval.
+    pub fn samples_so_far(&mut self, mut number: impl FnMut(Netns) -> u32) -> Vec<Sample> {
+        let Some(samples) = &mut self.samples else { return Vec::new() };
         let mut taken = Vec::new();
         while let Some(record) = samples.ring.next() {
             taken.extend(Sample::decode(&record, &mut number));
+            // While others go on dropping, the ring may never be empty.
+            if taken.len() == MOST {
+                break;
+            }
         }
-        Ok(taken)
+        taken
     }
 }

@@ -20,6 +20,7 @@ use crate::report::{
     flow::Flow,
     model::Location,
     namespaces::{MoreNamespaces, NamespaceDrops, SampledFlow},
+    nat::Ends,
 };
 
 /// Longest name shown of a namespace, an interface or a process, characters.
@@ -209,6 +210,21 @@ fn flow(pattern: &Pattern) -> (String, Option<String>) {
             (format!("{protocol} {}", known(from)), Some(format!("→ {}{last}", known(to))))
         }
     }
+}
+
+/// The flow of a packet: `tcp 192.168.0.2:51234 → 192.168.0.30:8080 SYN`.
+pub(super) fn one_flow(of: &Flow) -> String {
+    let pattern = Pattern { flow: of.clone(), varies: Vec::new(), share: 1.0 };
+    match flow(&pattern) {
+        (from, Some(to)) => format!("{from} {to}"),
+        (protocol, None) => protocol,
+    }
+}
+
+/// Both ends of a connection: `192.168.0.2:40000 → 198.18.1.1:8080`.
+pub(super) fn between(ends: &Ends) -> String {
+    let end = |ip, port| end(Some(ip), port, false, false).unwrap_or_default();
+    format!("{} → {}", end(ends.src, ends.src_port), end(ends.dst, ends.dst_port))
 }
 
 /// One end of a flow: `192.168.0.2:*`, `[fd00::2]:80`, `*`; `None` if it has none.

@@ -107,6 +107,7 @@ impl MetricsPage {
             ("samples", lost.samples),
             ("stacks", lost.stacks),
             ("pcap", lost.pcap),
+            ("unsampled", lost.unsampled),
         ];
         let help = "What could not be counted at its place, or shown in detail, by cause.";
         let causes = causes.into_iter().map(|(cause, count)| (labels(&[("cause", cause)]), count));

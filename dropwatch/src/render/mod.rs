@@ -11,6 +11,7 @@ pub mod compare;
 mod conntrack;
 mod details;
 pub mod doctor;
+mod each;
 pub mod explain;
 mod findings;
 mod groups;
@@ -34,6 +35,7 @@ pub use self::{
     classic::Classic,
     clean::clean,
     conntrack::ConntrackText,
+    each::EachDrop,
     json::{Json, json_line},
     medium::Medium,
     text::Text,
@@ -128,6 +130,14 @@ impl Format {
             // The namespaces of a row sum up to it, so a row has all of them or is not there.
             Self::Json => View { top: top(0), ..View::default() },
             Self::Classic => View { merge_reasons: true, ..View::default() },
+        }
+    }
+
+    /// Shows drops instead of reports, each by itself; nothing in a format that has no place for them.
+    pub fn drops(self, style: Style) -> Box<dyn Renderer> {
+        match self {
+            Self::Text => Box::new(EachDrop::new(style)),
+            Self::Json | Self::Classic => self.renderer(style),
         }
     }
 

@@ -2,8 +2,11 @@
 
 use std::fmt::{self, Display};
 
-use super::clean;
-use crate::report::model::{Address, Location, Lost, Place};
+use super::{clean, details::label};
+use crate::report::{
+    facts::{Context, Task},
+    model::{Address, Location, Lost, Place},
+};
 
 /// What was lost, by cause, in the words of the reports: `12 not located: 12 nested`.
 ///
@@ -22,6 +25,7 @@ pub fn losses(lost: &Lost) -> Option<String> {
         (lost.samples, "samples lost"),
         (lost.stacks, "stacks lost"),
         (lost.pcap, "packets not captured"),
+        (lost.unsampled, "not sampled"),
     ]);
     match (drops.is_empty(), details.is_empty()) {
         (true, true) => None,
@@ -59,7 +63,7 @@ pub fn count(n: u64, noun: &str) -> impl Display {
 }
 
 /// `no drops in 5.0s`, `1 drop in 100ms`.
-pub(super) fn drops_in(drops: u64, seconds: f64) -> String {
+pub fn drops_in(drops: u64, seconds: f64) -> String {
     let drops = if drops == 0 { "no drops".to_owned() } else { count(drops, "drop").to_string() };
     format!("{drops} in {}", Span(seconds))
 }
@@ -145,6 +149,20 @@ pub(super) fn function(name: Option<&str>) -> String {
     }
 }
 
+/// `by nginx/812` where the task itself was at it. Else `on CPU: nginx/812`: it only happened to run
+/// there.
+pub(super) fn on_cpu(task: &Task) -> String {
+    let Task { comm, pid, context } = task;
+    let name = match pid {
+        0 => "idle".to_owned(),
+        pid => format!("{}/{pid}", label(comm)),
+    };
+    match context {
+        Some(Context::Task) => format!("by {name}"),
+        Some(Context::Softirq | Context::Interrupt) | None => format!("on CPU: {name}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,14 +173,32 @@ mod tests {
         assert_eq!(losses(&none), None);
         let nested = Lost { recursion: 12, ..none };
         assert_eq!(losses(&nested).unwrap(), "12 not located: 12 nested");
-        let all = Lost { recursion: 1, map_full: 2, map_busy: 3, samples: 4, stacks: 5, pcap: 6 };
+        let all = Lost {
+            recursion: 1,
+            map_full: 2,
+            map_busy: 3,
+            samples: 4,
+            stacks: 5,
+            pcap: 6,
+            unsampled: 7,
+        };
         assert_eq!(
             losses(&all).unwrap(),
             "6 not located: 1 nested, 2 map full, 3 map busy; 4 samples lost, 5 stacks lost, \
-             6 packets not captured"
+             6 packets not captured, 7 not sampled"
         );
         let details = Lost { samples: 4, ..none };
         assert_eq!(losses(&details).unwrap(), "4 samples lost");
+    }
+
+    #[test]
+    fn a_task_is_charged_only_with_what_is_its_own() {
+        let task = |pid, context| on_cpu(&Task { comm: "a b".to_owned(), pid, context });
+        assert_eq!(task(812, Some(Context::Task)), "by a b/812");
+        assert_eq!(task(812, Some(Context::Softirq)), "on CPU: a b/812");
+        assert_eq!(task(812, Some(Context::Interrupt)), "on CPU: a b/812");
+        assert_eq!(task(812, None), "on CPU: a b/812");
+        assert_eq!(task(0, Some(Context::Softirq)), "on CPU: idle");
     }
 
     #[test]

@@ -9,18 +9,21 @@ use super::{
     address::Address,
     delta::Delta,
     details::{self, Device, SamplesByKey},
-    facts::{Details, Fact},
+    facts::{Details, Fact, Task},
     flow::Flow,
     groups,
     model::{End, Host, Location, Other, Report, Sampled, Start, groups::Groups},
     names::Names,
     namespaces::{self, MoreNamespaces, NamespaceDrops},
+    nat::Nat,
     number::{rate, seconds, share, to_microsecond},
     options::Options,
+    path,
     place::{Place, Reason, Symbol},
     sample::{Clock, Sample},
     snapshot::{DropCounters, Lost, Snapshot},
     timestamp::to_millisecond,
+    tunnel::Inner,
 };
 
 /// Decides whether drops at a place, for a reason, are harmless housekeeping.
@@ -169,6 +172,13 @@ impl Reporter {
     pub fn sampled(&self, sample: &Sample, clock: &Clock, names: &mut dyn Names) -> Sampled {
         let place = Place::new(names.symbol(sample.key.location), names.reason(sample.key.reason));
         let device = sample.netns.zip(sample.ifindex);
+        let stack = details::frames(sample, self.options.addresses, names);
+        let context = || path::context(stack.iter().skip(1).map(|frame| frame.symbol.as_deref()));
+        let task = sample.task.as_ref().map(|task| Task {
+            comm: task.comm.clone(),
+            pid: task.pid,
+            context: context(),
+        });
         Sampled {
             host: self.host.clone(),
             time: clock.wall(sample.time),
@@ -184,7 +194,10 @@ impl Reporter {
             conntrack: sample.conntrack,
             owner: sample.socket.and_then(|socket| details::owner(socket, names)),
             flow: Flow::of(sample),
-            stack: details::frames(sample, self.options.addresses, names),
+            inner: Inner::of(sample),
+            nat: Nat::of(sample),
+            task,
+            stack,
             ethertype: sample.protocol,
             link_header: sample.link_header,
             packet: sample.packet.clone(),

@@ -18,6 +18,7 @@ use super::{
     },
     namespaces::{NamespaceDrops, SampledFlow},
     snapshot::Lost,
+    tunnel::Inner,
 };
 
 /// Longest text in a field, bytes. Kernel symbols end at `KSYM_NAME_LEN`
@@ -435,11 +436,20 @@ fn check_sample(sample: &Sampled) -> Result<(), Contradiction> {
     let netns = sample.netns.iter().filter_map(|netns| netns.name.as_ref());
     let interface = sample.interface.iter().filter_map(|interface| interface.name.as_ref());
     let owner = sample.owner.iter().flat_map(|owner| [Some(&owner.comm), owner.cgroup.as_ref()]);
-    netns.chain(interface).chain(owner.flatten()).try_for_each(|text| check_text(text))?;
+    let task = sample.task.iter().map(|task| &task.comm);
+    netns
+        .chain(interface)
+        .chain(owner.flatten())
+        .chain(task)
+        .try_for_each(|text| check_text(text))?;
     if sample.weight == 0 {
         return Err(Contradiction::NoWeight);
     }
     sample.flow.as_ref().map_or(Ok(()), check_flow)?;
+    if let Some(Inner { tunnel, tunnel_id: _, flow }) = &sample.inner {
+        check_text(tunnel)?;
+        check_flow(flow)?;
+    }
     check_frames(&sample.stack)
 }
 

@@ -259,6 +259,25 @@ fn heaviest(
     by_key
 }
 
+/// Forgets what a report would not look at: of each key, in each namespace, all but the heaviest
+/// [`MAX_SAMPLES`]; fewer, where those are more than `most` in all.
+pub fn keep_heaviest(samples: &mut Vec<Sample>, most: usize) {
+    samples.sort_by_key(|it| (it.key, Reverse(it.weight), it.time, it.cpu));
+    let mut each = MAX_SAMPLES;
+    loop {
+        let (mut key, mut number) = (DropKey::default(), 0);
+        samples.retain(|sample| {
+            number = if key == sample.key { number + 1 } else { 1 };
+            key = sample.key;
+            number <= each
+        });
+        if samples.len() <= most || each == 1 {
+            return;
+        }
+        each /= 2;
+    }
+}
+
 fn weigh(samples: &[&Sample]) -> u64 {
     samples.iter().fold(0, |sum: u64, sample| sum.saturating_add(sample.weight))
 }

@@ -122,6 +122,30 @@ pub struct Owner {
     pub cgroup: Option<String>,
 }
 
+/// The task that ran on the CPU when a packet was dropped there. Whether it had to do with the packet
+/// is what `context` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its own name, which may be that of a thread.
+    pub comm: String,
+    /// Its process, as the initial PID namespace numbers it; 0 is the idle task.
+    pub pid: u32,
+    pub context: Option<Context>,
+}
+
+/// What the CPU did when a packet was dropped, by the call path; where that does not tell, it is
+/// not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Context {
+    /// The task's own work: a system call, or what a thread of the kernel is there for.
+    Task,
+    /// A softirq, which runs on top of whatever task there is: the packet may be anybody's.
+    Softirq,
+    /// An interrupt.
+    Interrupt,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Cpu {
     pub cpu: u32,

@@ -1,6 +1,6 @@
 //! Who talked to whom, read from the first bytes of a dropped packet.
 //!
-//! The outermost network header counts: what a tunnel carries inside is not looked at. Packets are
+//! The outermost network header counts: what a tunnel carries inside is read in `tunnel.rs`. Packets are
 //! foreign input and mostly cut off, so every field stands for itself: what is not in the bytes, or
 //! contradicts them, is absent.
 
@@ -62,6 +62,20 @@ impl Flow {
         let kept = || parsed.as_ref().and_then(vlan).or_else(|| vlan(&linked()?));
         flow.vlan = sample.vlan.or_else(kept);
         Some(flow)
+    }
+
+    /// The flow of a packet whose network header, of that ethertype, `bytes` begin with; `None` where
+    /// that is none.
+    pub fn of_bytes(ether_type: u16, bytes: &[u8]) -> Option<Self> {
+        let packet = LaxSlicedPacket::from_ether_type(EtherType(ether_type), bytes);
+        packet.net.as_ref().map(Self::of_network)
+    }
+
+    /// The flow of an Ethernet frame; `None` where no network header is seen in it.
+    pub fn of_frame(frame: &[u8]) -> Option<Self> {
+        let packet = LaxSlicedPacket::from_ethernet(frame).ok()?;
+        let flow = Self::of_network(packet.net.as_ref()?);
+        Some(Self { vlan: vlan(&packet), ..flow })
     }
 
     fn of_network(net: &LaxNetSlice<'_>) -> Self {

@@ -23,6 +23,7 @@ pub mod keys;
 pub mod model;
 mod names;
 pub mod namespaces;
+pub mod nat;
 pub mod near;
 pub mod number;
 pub mod options;
@@ -38,6 +39,7 @@ pub mod snapshot;
 pub mod summary;
 mod timestamp;
 pub mod totals;
+pub mod tunnel;
 pub mod view;
 
 pub use names::Names;

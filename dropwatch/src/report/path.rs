@@ -1,5 +1,7 @@
 //! Call paths: where they begin, and which callers are worth showing.
 
+use super::facts::Context;
+
 /// Most callers that a path is shortened to.
 pub const CALLERS: usize = 3;
 
@@ -112,9 +114,81 @@ pub fn informative(callers: &[Option<String>]) -> Vec<Option<String>> {
     shown
 }
 
+/// Functions that a softirq begins with. Polling a device is not among them: a thread or a system call
+/// may do that, too.
+const SOFTIRQ: &[&str] = &[
+    "__do_softirq",
+    "__irq_exit_rcu",
+    "do_softirq",
+    "do_softirq_own_stack",
+    "handle_softirqs",
+    "irq_exit_rcu",
+    "net_rx_action",
+    "net_tx_action",
+    "run_ksoftirqd",
+    "run_timer_softirq",
+];
+
+/// Functions that a task's own work begins with, or its end.
+const OWN: &[&str] = &[
+    "do_exit",
+    "do_fast_syscall_32",
+    "do_syscall_64",
+    "el0_svc",
+    "exit_to_user_mode_loop",
+    "invoke_syscall",
+    "kthread",
+    "ret_from_fork",
+    "ret_from_fork_asm",
+    "task_work_run",
+    "worker_thread",
+    "x64_sys_call",
+];
+
+/// Beginnings of names with the same meaning as [`OWN`].
+const OWN_PREFIXES: &[&str] =
+    &["__arm64_sys_", "__do_sys_", "__ia32_sys_", "__se_sys_", "__x64_sys_", "entry_SYSCALL"];
+
+/// What the CPU did, by the callers of a drop location, nearest first: the first that tells decides.
+/// `None` where none does, since the path is unnamed, cut off or could not be read.
+pub fn context<'a>(callers: impl IntoIterator<Item = Option<&'a str>>) -> Option<Context> {
+    callers.into_iter().flatten().find_map(|name| {
+        let name = plain(name);
+        let begins = |prefixes: &[&str]| prefixes.iter().any(|start| name.starts_with(start));
+        if SOFTIRQ.contains(&name) {
+            Some(Context::Softirq)
+        } else if OWN.contains(&name) || begins(OWN_PREFIXES) {
+            Some(Context::Task)
+        } else if name.ends_with("common_interrupt") || begins(&["sysvec_", "asm_sysvec_"]) {
+            Some(Context::Interrupt)
+        } else {
+            None
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_caller_that_tells_decides_what_the_cpu_did() {
+        let of = |callers: &[&str]| {
+            context(callers.iter().map(|name| Some(*name).filter(|name| !name.is_empty())))
+        };
+        let sent = ["udp_sendmsg", "__sys_sendto", "__x64_sys_sendto", "do_syscall_64"];
+        assert_eq!(of(&sent), Some(Context::Task));
+        // What a sender's own CPU receives, it receives in a softirq.
+        let received = ["ip_rcv", "process_backlog", "__napi_poll", "net_rx_action.isra.0"];
+        assert_eq!(of(&[&received[..], &sent].concat()), Some(Context::Softirq));
+        assert_eq!(of(&received[..3]), None);
+        assert_eq!(of(&["__napi_poll", "napi_threaded_poll", "kthread"]), Some(Context::Task));
+        assert_eq!(of(&["a", "handle_irq", "__common_interrupt"]), Some(Context::Interrupt));
+        assert_eq!(of(&["a", "sysvec_x", "do_syscall_64"]), Some(Context::Interrupt));
+        assert_eq!(of(&["sock_release", "task_work_run", "a"]), Some(Context::Task));
+        assert_eq!(of(&["", "ip_rcv"]), None);
+        assert_eq!(of(&[]), None);
+    }
 
     fn short(callers: &[&str]) -> Vec<String> {
         let name = |name: &&str| (!name.is_empty()).then(|| (*name).to_owned());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dropwatch_common::{
     DropKey, NO_COOKIE, Netns,
-    sample::{ABSENT, Record, STACK_DEPTH, flag},
+    sample::{ABSENT, COMM, Record, STACK_DEPTH, TUPLE, flag},
 };
 use jiff::Timestamp;
 use zerocopy::FromBytes;
@@ -33,10 +33,15 @@ pub struct Sample {
     pub protocol: u16,
     /// Whether connection tracking has an entry for it; `None` where the kernel does not say.
     pub conntrack: Option<bool>,
+    /// How connection tracking knows its connection, by its first packet and by the answers, as the
+    /// kernel has it (`struct nf_conntrack_tuple`).
+    pub tuples: Option<[[u8; TUPLE]; 2]>,
     /// Inode of its socket.
     pub socket: Option<u64>,
     /// VLAN that the kernel took off the packet and keeps beside it (12 bits).
     pub vlan: Option<u16>,
+    /// The task that ran on the CPU; `None` where it could not be read.
+    pub task: Option<RunningTask>,
     /// Return addresses, innermost first, beginning at the drop location; empty if unreadable.
     pub stack: Vec<u64>,
     /// First bytes of the packet.
@@ -45,6 +50,23 @@ pub struct Sample {
     pub link_header: bool,
     /// Where the network header begins in `packet`.
     pub network: Option<usize>,
+}
+
+/// The task that ran on a CPU when a packet was dropped there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunningTask {
+    /// Its own name (`task_struct.comm`), which may be that of a thread.
+    pub comm: String,
+    /// Its process, as the initial PID namespace numbers it; 0 is the idle task.
+    pub pid: u32,
+}
+
+impl RunningTask {
+    fn decode(comm: [u8; COMM], pid: u32) -> Option<Self> {
+        let end = comm.iter().position(|byte| *byte == 0).unwrap_or(COMM);
+        let comm = String::from_utf8_lossy(comm.get(..end)?).into_owned();
+        (!comm.is_empty()).then_some(Self { comm, pid })
+    }
 }
 
 /// Two clocks read at one moment, which give the wall-clock time of what happened in the kernel.
@@ -97,6 +119,10 @@ impl Sample {
             stack_len,
             vlan,
             spare: _,
+            pid,
+            spare_too: _,
+            comm,
+            tuples,
             stack,
             packet,
         } = Record::read_from_bytes(bytes).ok()?;
@@ -119,9 +145,11 @@ impl Sample {
             cpu,
             length,
             protocol,
+            tuples: has(flag::TUPLES).then_some(tuples),
             conntrack: has(flag::CONNTRACK_KNOWN).then(|| has(flag::CONNTRACK)),
             vlan: has(flag::VLAN).then_some(vlan & 0x0fff),
             socket: (socket != 0).then_some(socket),
+            task: RunningTask::decode(comm, pid),
             stack: from_location(stack, key.location).to_vec(),
             link_header: has(flag::LINK_HEADER),
             network: (network != ABSENT && begins < packet.len()).then_some(begins),
@@ -169,6 +197,10 @@ mod tests {
             stack_len: stack.len() as u16,
             vlan: 0xf123,
             spare: [0; 4],
+            pid: 812,
+            spare_too: 0,
+            comm: *b"nginx\0rubbish\0\0\0",
+            tuples: [[1; TUPLE], [2; TUPLE]],
             stack: [0; STACK_DEPTH],
             packet: [0; PACKET_BYTES],
         };
@@ -179,8 +211,12 @@ mod tests {
 
     #[test]
     fn a_record_is_decoded_field_by_field() {
-        let flags =
-            flag::DEVICE | flag::CONNTRACK_KNOWN | flag::LINK_HEADER | flag::IIF | flag::VLAN;
+        let flags = flag::DEVICE
+            | flag::CONNTRACK_KNOWN
+            | flag::LINK_HEADER
+            | flag::IIF
+            | flag::VLAN
+            | flag::TUPLES;
         let stack = [0xffff_ffff_8200_0001, 0xffff_ffff_8100_0010, 0xffff_ffff_8100_0400];
         let sample = Sample::decode(&record(flags, &stack, &[0x55; 60]), number).unwrap();
         let expected = Sample {
@@ -194,8 +230,10 @@ mod tests {
             length: 1500,
             protocol: 0x800,
             conntrack: Some(false),
+            tuples: Some([[1; TUPLE], [2; TUPLE]]),
             socket: Some(99),
             vlan: Some(0x123),
+            task: Some(RunningTask { comm: "nginx".to_owned(), pid: 812 }),
             // Frames of the tracing are gone.
             stack: stack[1..].to_vec(),
             packet: vec![0x55; 60],

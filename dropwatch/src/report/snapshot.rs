@@ -24,8 +24,8 @@ pub struct DropCounters {
 
 /// Everything that was not counted at its location, by cause.
 ///
-/// `map_full`, `map_busy` and `recursion` are drops whose location is unknown; `samples`, `stacks`
-/// and `pcap` are details that are missing, while the drops themselves are counted.
+/// `map_full`, `map_busy` and `recursion` are drops whose location is unknown; `samples`, `stacks`,
+/// `pcap` and `unsampled` are details that are missing, while the drops themselves are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// The counter map had no room for another location.
@@ -43,6 +43,10 @@ pub struct Lost {
     /// there are none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub pcap: u64,
+    /// Drops that were to be sampled, as all are with `--every`, and came when the second's samples
+    /// were used up; absent from a recording where there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unsampled: u64,
 }
 
 impl Lost {
@@ -60,6 +64,7 @@ impl Lost {
             samples: with(self.samples, other.samples),
             stacks: with(self.stacks, other.stacks),
             pcap: with(self.pcap, other.pcap),
+            unsampled: with(self.unsampled, other.unsampled),
         }
     }
 }

@@ -9,7 +9,10 @@ pub mod pace;
 pub mod reading;
 mod requested;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, anyhow};
 use caps::Capability;
@@ -37,6 +40,7 @@ use crate::{
     report::{
         build::Reporter,
         conntrack::ConntrackStats,
+        details::keep_heaviest,
         facts::Netns,
         finding::Finding,
         model::{End, Line, Report, Start},
@@ -51,6 +55,11 @@ use crate::{
 
 /// Most namespaces of a run that are remembered as having ended unread.
 const MAX_UNREAD: usize = 1024;
+
+/// Samples for a report, from which number on those are forgotten that it would not look at.
+const MOST_KEPT: usize = 16 << 10;
+/// How long processes that were found for sockets are not looked for again, between two reports.
+const OWNERS_KEPT: Duration = Duration::from_secs(1);
 
 /// A program in the kernel that counts, and the names and the evidence of this host.
 pub struct Session {
@@ -70,17 +79,20 @@ pub struct Session {
     selected: Selected,
     /// Namespaces that ended before their counters could be read.
     unread: BTreeSet<String>,
+    /// Every drop is sampled.
+    all: bool,
+    /// Samples since the last report, as many as that needs.
+    kept: Vec<Sample>,
+    /// When owners of sockets were looked for, and names of namespaces, with how long these hold
+    /// between two reports.
+    owners_at: Instant,
+    names_at: Instant,
+    names_kept: Duration,
     /// For the first lines, which also give the filters as typed.
     notices: Vec<String>,
     filters: Vec<String>,
     reporter: Reporter,
     pace: Pace,
-}
-
-/// Samples of one interval, and a line for each where an output has such lines.
-pub struct Taken {
-    pub samples: Vec<Sample>,
-    pub lines: Vec<Line>,
 }
 
 impl Session {
@@ -101,16 +113,29 @@ impl Session {
         let mut names = HostNames::open(&root);
         // Meanwhile the kernel's types are read.
         let prepared = Prepared::new()?;
-        let ResolvedNames { notices, netns } = asked::check(&attached, &mut names)?;
+        let ResolvedNames { mut notices, netns } = asked::check(&attached, &mut names)?;
         let requested = requested(&attached, &netns, &mut names)?;
         let probe = attach(prepared, &requested)?;
-        let Attached { packets, keys, filters, by, samples, verbose, .. } = attached;
+        let Attached { packets, keys, filters, by, samples, verbose, every, .. } = attached;
+        notices.extend(every.map(|rate| {
+            format!(
+                "every drop is sampled, at most {rate} a second: what comes beyond is counted, and \
+                 said to be not sampled"
+            )
+        }));
         if keys.need_reasons() && !probe.has_reason() {
             return Err(Failure::Kernel(format!("--reason cannot work: {}", NO_REASONS)));
         }
         if samples == Samples::Packets && !probe.has_samples() {
             return Err(Failure::Kernel(
                 "--pcap cannot work: this kernel refuses the program that takes samples \
+                 (`dropwatch doctor` shows why)"
+                    .to_owned(),
+            ));
+        }
+        if every.is_some() && !probe.has_samples() {
+            return Err(Failure::Kernel(
+                "--every cannot work: this kernel refuses the program that takes samples \
                  (`dropwatch doctor` shows why)"
                     .to_owned(),
             ));
@@ -146,6 +171,11 @@ impl Session {
             capabilities,
             selected,
             unread: BTreeSet::new(),
+            all: every.is_some(),
+            kept: Vec::new(),
+            owners_at: Instant::now(),
+            names_at: Instant::now(),
+            names_kept: reported.names_kept,
             notices,
             filters,
             reporter: Reporter::new(host, options, knowledge::is_benign),
@@ -182,6 +212,11 @@ impl Session {
     /// When they cannot be read.
     pub fn take_log(&mut self) -> Result<Option<KernelLog>, Failure> {
         Ok(self.probe.take_log().transpose().context("cannot read diagnostics")?)
+    }
+
+    /// Whether every drop is sampled.
+    pub fn samples_all(&self) -> bool {
+        self.all
     }
 
     /// Monotonic time since attach.
@@ -227,15 +262,38 @@ impl Session {
         start
     }
 
-    /// What was sampled since the last report; with `lines`, each as a line of its own, too.
+    /// What was sampled since the last call, for the report that comes next; with `lines`, each as a
+    /// line of its own, too.
     ///
     /// # Errors
     /// When the samples cannot be read.
-    pub fn samples(&mut self, lines: bool) -> Result<Taken, Failure> {
+    pub fn samples(&mut self, lines: bool) -> Result<Vec<Line>, Failure> {
         let names = &mut self.names;
         let samples = self.probe.samples(|netns| names.namespaces().number(netns));
-        let mut samples = samples.context("cannot read the samples")?;
+        let samples = samples.context("cannot read the samples")?;
         self.names.begin_report();
+        (self.owners_at, self.names_at) = (Instant::now(), Instant::now());
+        Ok(self.take(samples, lines))
+    }
+
+    /// What was sampled since the last call, between two reports, for a run that samples every drop.
+    pub fn samples_so_far(&mut self, lines: bool) -> Vec<Line> {
+        let names = &mut self.names;
+        let samples = self.probe.samples_so_far(|netns| names.namespaces().number(netns));
+        if samples.is_empty() {
+            return Vec::new();
+        }
+        if self.names_at.elapsed() >= self.names_kept {
+            self.names.begin_report();
+            (self.owners_at, self.names_at) = (Instant::now(), Instant::now());
+        } else if self.owners_at.elapsed() >= OWNERS_KEPT {
+            self.names.forget_owners();
+            self.owners_at = Instant::now();
+        }
+        self.take(samples, lines)
+    }
+
+    fn take(&mut self, mut samples: Vec<Sample>, lines: bool) -> Vec<Line> {
         samples.retain(|sample| self.reporter.selects(sample.key, &mut self.names));
         self.names.find_owners(samples.iter().filter_map(|sample| sample.socket));
         let clock = Clock {
@@ -246,15 +304,20 @@ impl Session {
         let listed = if lines { samples.as_slice() } else { &[] };
         let sampled = |sample| self.reporter.sampled(sample, &clock, &mut self.names);
         let lines = listed.iter().map(sampled).map(Box::new).map(Line::Sample).collect();
-        Ok(Taken { samples, lines })
+        self.kept.append(&mut samples);
+        if self.kept.len() >= MOST_KEPT {
+            keep_heaviest(&mut self.kept, MOST_KEPT / 2);
+        }
+        lines
     }
 
-    /// Reads the counters and reports the time since the last report. `samples` are counted
-    /// already; `not_captured` is how many of their packets a capture lacks, since the run began.
+    /// Reads the counters and reports the time since the last report, with the samples that were
+    /// read since; `not_captured` is how many of their packets a capture lacks, since the run began.
     ///
     /// # Errors
     /// When the counters cannot be read, or make no sense.
-    pub fn report(&mut self, samples: &[Sample], not_captured: u64) -> Result<Report, Failure> {
+    pub fn report(&mut self, not_captured: u64) -> Result<Report, Failure> {
+        let samples = std::mem::take(&mut self.kept);
         let since_attach = self.now();
         let wall = Timestamp::now();
         let selected = self.selected.end_interval();
@@ -275,7 +338,7 @@ impl Session {
         let snapshot = Snapshot { since_attach, wall, counters };
         let intervals = self.pace.advance(since_attach);
         let fallen = self.reporter.fallen();
-        let mut report = self.reporter.report(&snapshot, intervals, samples, &mut self.names);
+        let mut report = self.reporter.report(&snapshot, intervals, &samples, &mut self.names);
         self.diagnose(&mut report, &selected);
         if self.reporter.fallen() > fallen {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());

@@ -39,6 +39,7 @@ pub fn requested(
         offsets: offsets.unwrap_or(Offsets::NONE),
         netns: true,
         samples: attached.samples != Samples::None,
+        every: attached.every,
         reasons: attached.reasons,
         log: attached.verbose,
         filter: (filter, parts),

@@ -21,7 +21,11 @@ pub use self::{
 use crate::{
     filter::Packets,
     render::{Format, Medium, Renderer, Style},
-    report::{keys::Keys, model::groups::By, view::View},
+    report::{
+        keys::Keys,
+        model::{End, Line, groups::By},
+        view::View,
+    },
 };
 
 /// A live run.
@@ -54,6 +58,8 @@ pub struct Attached {
     /// Count by these, too.
     pub by: Vec<By>,
     pub samples: Samples,
+    /// Sample all drops, so many a second at most.
+    pub every: Option<u32>,
     /// Attach with reasons, or without, and no other way; `None` is what the kernel takes.
     pub reasons: Option<bool>,
     /// Say on standard error what happens while loading, and in the kernel.
@@ -78,8 +84,13 @@ pub struct Reported {
     pub interval: Duration,
     /// Stop after this many.
     pub count: Option<u64>,
+    /// Stop after this many drops were shown, each by itself.
+    pub shown: Option<u64>,
     /// Stop after this time.
     pub duration: Option<Duration>,
+    /// How long names of namespaces and interfaces hold between two reports, for drops that are shown
+    /// before the next one.
+    pub names_kept: Duration,
     /// List the call paths of samples.
     pub stacks: bool,
     /// Show raw kernel addresses.
@@ -160,15 +171,30 @@ impl Display for Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Show {
     pub format: Format,
+    /// Show drops instead of reports, each by itself.
+    pub each: bool,
     /// Which rows of a report to show. A recording has all of them.
     pub view: View,
     pub medium: Medium,
 }
 
 impl Show {
+    /// Whether a line of a run is shown at all.
+    pub fn shows(&self, line: &Line) -> bool {
+        match line {
+            Line::Sample(_) => true,
+            Line::End(End { run: Some(_), .. }) => !self.each || !self.format.is_lines(),
+            Line::Start(_) | Line::Report(_) | Line::End(_) => !self.each,
+        }
+    }
+
     /// What renders the lines, with clock times of this machine's zone.
     pub fn renderer(&self) -> Box<dyn Renderer> {
-        self.format.renderer(Style { medium: self.medium, time_zone: TimeZone::system() })
+        let style = Style { medium: self.medium, time_zone: TimeZone::system() };
+        match self.each {
+            true => self.format.drops(style),
+            false => self.format.renderer(style),
+        }
     }
 }
 

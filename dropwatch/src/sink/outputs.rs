@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use crate::{
     exit::Failure,
-    render::{Renderer, losses},
-    report::model::Line,
+    render::{Renderer, losses, words::drops_in},
+    report::model::{End, Line},
     settings::Sinks,
     sink::{
         capture::Capture,
@@ -29,6 +29,8 @@ pub struct Outputs<'a> {
     reports: Output,
     /// Whoever read the reports has gone.
     unread: bool,
+    /// Drops that were shown to them, each by itself.
+    shown: u64,
     record: Option<RecordingFile>,
     capture: Option<Capture>,
 }
@@ -49,6 +51,7 @@ impl<'a> Outputs<'a> {
             renderer: sinks.show.renderer(),
             reports: reports.context("cannot use the output")?,
             unread: false,
+            shown: 0,
             record,
             capture: sinks.pcap.as_ref().map(Capture::open).transpose()?,
         })
@@ -201,12 +204,19 @@ impl<'a> Outputs<'a> {
     }
 
     /// Lines as whoever looks at the reports sees them.
-    fn page(&self, lines: Vec<Line>) -> Result<Vec<u8>, Failure> {
+    fn page(&mut self, lines: Vec<Line>) -> Result<Vec<u8>, Failure> {
         let mut page = Vec::new();
         for line in lines {
-            if !self.sinks.show.format.shows_details() {
+            let show = &self.sinks.show;
+            if show.each {
+                beside_drops(&line, self.shown);
+            } else if !show.format.shows_details() {
                 aside(&line);
             }
+            if !show.shows(&line) {
+                continue;
+            }
+            self.shown += u64::from(matches!(line, Line::Sample(_)));
             let shown = self.sinks.show.view.line(line);
             self.renderer.render(&shown, &mut page).context("cannot render a report")?;
         }
@@ -217,6 +227,21 @@ impl<'a> Outputs<'a> {
     fn heed(&mut self, result: io::Result<()>) -> Result<(), Failure> {
         self.unread |= ended_by_reader(result)?;
         Ok(())
+    }
+}
+
+/// Writes to standard error what is not a drop, where drops are shown, each by itself: `shown` so far.
+fn beside_drops(line: &Line, shown: u64) {
+    match line {
+        Line::Sample(_) => {}
+        Line::End(End { drops, duration_s, lost, filter_undecided, .. }) => {
+            let drops = drops_in(*drops, *duration_s);
+            let lost = losses(lost).unwrap_or_else(|| "none lost".to_owned());
+            let undecided = filter_undecided.filter(|undecided| *undecided > 0);
+            let undecided = undecided.map_or(String::new(), |it| format!(", {it} undecided"));
+            verbose::to_stderr(&format!("{drops}: {shown} shown, {lost}{undecided}"));
+        }
+        Line::Start(_) | Line::Report(_) => aside(line),
     }
 }
 

@@ -326,6 +326,7 @@ const FORMATS: &[&str] = &[
     "compare",
     "conntrack",
     "doctor",
+    "each",
     "explain",
     "json",
     "metrics",

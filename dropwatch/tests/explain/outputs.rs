@@ -49,7 +49,7 @@ fn lines() -> BTreeSet<String> {
         // A head of insta's.
         add(text.split_once("\n---\n").map_or(text.as_str(), |(_, text)| text));
     }
-    for path in ["golden", "details", "summary"] {
+    for path in ["golden", "details", "each", "summary"] {
         let source = read(&format!("tests/replay/{path}.rs"));
         let texts = inline(&source);
         assert!(!texts.is_empty(), "{path}");

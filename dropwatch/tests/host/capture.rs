@@ -35,10 +35,10 @@ const TCP4: &str = "tcp_v4_rcv";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A file of the test's own, removed with it.
-struct Scratch(PathBuf, #[expect(dead_code, reason = "removes it")] Undo);
+pub(crate) struct Scratch(PathBuf, #[expect(dead_code, reason = "removes it")] Undo);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = PathBuf::from(format!("/tmp/dropwatch-{}-{name}", std::process::id()));
         let gone = path.clone();
         let undo = Undo::new(move || match fs::remove_file(gone) {
@@ -48,11 +48,11 @@ impl Scratch {
         Self(path, undo.unwrap())
     }
 
-    fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.0.to_str().unwrap()
     }
 
-    fn read(&self) -> Vec<u8> {
+    pub(crate) fn read(&self) -> Vec<u8> {
         fs::read(&self.0).unwrap()
     }
 }
@@ -64,7 +64,8 @@ fn is_told(packet: &Captured, functions: &[&str], reason: &str, netns: &Netns) -
     let reason = if has_reasons() { format!(" ({reason})") } else { String::new() };
     functions.contains(&function)
         && place.contains("+0x")
-        && place.ends_with(&format!("{reason}, netns {}", netns.name()))
+        && place.contains(&format!("{reason}, netns {}, ", netns.name()))
+        && (place.contains(", on CPU: ") || place.contains(", by "))
         && packet.interface == format!("{}/lo", netns.name())
 }
 

@@ -211,6 +211,7 @@ impl Recording {
             samples: sum.samples + lost.samples,
             stacks: sum.stacks + lost.stacks,
             pcap: sum.pcap + lost.pcap,
+            unsampled: sum.unsampled + lost.unsampled,
         })
     }
 }

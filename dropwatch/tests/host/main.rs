@@ -20,6 +20,7 @@ mod conntrack;
 mod counting;
 mod details;
 mod environment;
+mod every;
 mod files;
 mod findings;
 mod gate;

@@ -14,7 +14,8 @@ use jiff::tz::{Offset, TimeZone};
 
 use crate::support::{UNNAMED, again, render, run, show, snapshot};
 
-const NONE: Lost = Lost { map_full: 0, map_busy: 0, recursion: 0, samples: 0, stacks: 0, pcap: 0 };
+const NONE: Lost =
+    Lost { map_full: 0, map_busy: 0, recursion: 0, samples: 0, stacks: 0, pcap: 0, unsampled: 0 };
 
 /// The load test through a full connection-tracking table.
 pub(crate) fn story(options: Options) -> Vec<Line> {

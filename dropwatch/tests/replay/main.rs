@@ -5,6 +5,7 @@
 
 mod compressed;
 mod details;
+mod each;
 mod errors;
 mod golden;
 mod media;

@@ -10,7 +10,7 @@ use crate::project::Project;
 const PAGE: &str = "docs/kernels.md";
 
 /// What the groups of tests prove, in the order of the page.
-const GROUPS: [(&str, &str); 32] = [
+const GROUPS: [(&str, &str); 33] = [
     ("counting", "floods, nested floods and closed ports, to the packet"),
     ("nat", "a full conntrack table, against conntrack's own counter"),
     (
@@ -43,6 +43,10 @@ const GROUPS: [(&str, &str); 32] = [
     ("several", "many runs at once, killed runs"),
     ("lifecycle", "pace, signals, stalled readers"),
     ("output", "text, classic, JSON, replay"),
+    (
+        "every",
+        "every drop sampled and shown by itself, in order; what a flood leaves out is counted",
+    ),
     ("capture", "pcapng while it happens: killed, full disk, reader gone"),
     ("run", "a command under watch, its user, signals and status"),
     ("metrics", "metrics are the sums of the reports"),

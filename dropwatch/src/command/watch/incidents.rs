@@ -130,7 +130,12 @@ mod tests {
     fn sinks(record: Option<&Path>) -> Sinks {
         let format = Format::Text;
         Sinks {
-            show: Show { format, view: format.view(None, false), medium: Medium::default() },
+            show: Show {
+                format,
+                each: false,
+                view: format.view(None, false),
+                medium: Medium::default(),
+            },
             aside: false,
             sample_lines: false,
             record: record.map(Path::to_owned),

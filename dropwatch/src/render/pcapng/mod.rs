@@ -13,7 +13,7 @@ mod blocks;
 use std::{borrow::Cow, collections::HashMap};
 
 use self::blocks::{block, option, pad, write_block, write_option, write_text};
-use super::clean;
+use super::{clean, words::on_cpu};
 use crate::report::model::{Address, Host, Line, Place, Sampled};
 
 /// Bytes of each packet that a file has by default: all headers, little of the payload.
@@ -240,13 +240,16 @@ fn netns(sample: &Sampled) -> Cow<'_, str> {
     }
 }
 
-/// `dropped at nf_hook_slow+0x7d (NETFILTER_DROP), netns gw, stands for 40 drops`
+/// `dropped at nf_hook_slow+0x7d (NETFILTER_DROP), netns gw, on CPU: nginx/812, stands for 40 drops`
 fn comment(sample: &Sampled) -> String {
     let mut comment = format!("dropped at {}", location(sample));
     if let Some(reason) = &sample.place.reason {
         comment += &format!(" ({})", clean(reason));
     }
     comment += &format!(", netns {}", netns(sample));
+    if let Some(task) = &sample.task {
+        comment += &format!(", {}", on_cpu(task));
+    }
     if sample.weight > 1 {
         comment += &format!(", stands for {} drops", sample.weight);
     }

@@ -5,7 +5,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::report::{
-    facts::{Interface, Netns},
+    facts::{Interface, Netns, Task},
     model::Start,
 };
 
@@ -210,6 +210,7 @@ fn a_length_field_that_cannot_be_true_is_not_believed() {
 fn names_are_cleaned_and_cut() {
     let blocks = written(&[Sampled {
         weight: 40,
+        task: Some(Task { comm: "b\n".into(), pid: 812, context: None }),
         netns: netns(Some("a\x1b\n"), 1),
         interface: interface(Some(&"é".repeat(2000)), 2),
         ..sample(ipv4(20))
@@ -217,7 +218,8 @@ fn names_are_cleaned_and_cut() {
     let name = blocks[1].text(8, 2);
     assert!(name.starts_with("a\u{fffd}\u{fffd}/é") && name.len() <= 1024, "{name}");
     let comment = blocks[2].comment();
-    assert!(comment.ends_with("netns a\u{fffd}\u{fffd}, stands for 40 drops"), "{comment}");
+    let end = "netns a\u{fffd}\u{fffd}, on CPU: b\u{fffd}/812, stands for 40 drops";
+    assert!(comment.ends_with(end), "{comment}");
 }
 
 #[test]

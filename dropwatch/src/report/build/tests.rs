@@ -73,7 +73,15 @@ fn an_interval_is_the_difference_of_two_readings() {
 
 #[test]
 fn unlocated_drops_are_drops() {
-    let lost = Lost { map_full: 3, map_busy: 2, recursion: 1, samples: 50, stacks: 60, pcap: 70 };
+    let lost = Lost {
+        map_full: 3,
+        map_busy: 2,
+        recursion: 1,
+        samples: 50,
+        stacks: 60,
+        pcap: 70,
+        unsampled: 80,
+    };
     let mut reporter = reporter();
     let report = reporter.report(&snapshot(1000, &[((HOOK, 8), 4)], lost), 1, &[], &mut TestNames);
     assert_eq!(report.drops, 10);
@@ -219,14 +227,15 @@ fn a_counter_that_falls_is_reported_and_not_counted_again() {
 
 fn lost() -> impl Strategy<Value = Lost> {
     let n = || 0..1000_u64;
-    (n(), n(), n(), n(), n(), n()).prop_map(
-        |(map_full, map_busy, recursion, samples, stacks, pcap)| Lost {
+    (n(), n(), n(), n(), n(), n(), n()).prop_map(
+        |(map_full, map_busy, recursion, samples, stacks, pcap, unsampled)| Lost {
             map_full,
             map_busy,
             recursion,
             samples,
             stacks,
             pcap,
+            unsampled,
         },
     )
 }

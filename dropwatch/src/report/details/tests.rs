@@ -128,3 +128,32 @@ fn a_path_begins_at_the_location_and_has_a_weight() {
         paths.iter().map(|path| (path.samples, path.weight, path.frames.len())).collect();
     assert_eq!(shown, [(2, 9, 2), (1, 1, 1)]);
 }
+
+/// What a report forgets on the way, it would not have looked at.
+#[test]
+fn forgotten_samples_change_nothing_of_a_report() {
+    let of = |n: u64| Sample {
+        key: DropKey { netns: (n % 3) as u32, ..KEY },
+        weight: 1 + n % 7,
+        time: n,
+        cpu: (n % 5) as u32,
+        ..Sample::default()
+    };
+    let all: Vec<Sample> = (0..3000).map(of).collect();
+    let mut kept = all.clone();
+    keep_heaviest(&mut kept, 1000);
+    assert_eq!(kept.len(), 3 * MAX_SAMPLES);
+    assert_eq!(details(&kept), details(&all));
+    for netns in 0..3 {
+        let within = |samples: &[Sample]| {
+            SamplesByKey::new(samples)
+                .details_within(KEY.within(netns), &mut CountingNames::default())
+        };
+        assert_eq!(within(&kept), within(&all));
+    }
+    // Each row keeps some, however many rows there are.
+    keep_heaviest(&mut kept, 100);
+    assert_eq!(kept.len(), 3 * MAX_SAMPLES / 8);
+    keep_heaviest(&mut kept, 1);
+    assert_eq!(kept.len(), 3);
+}

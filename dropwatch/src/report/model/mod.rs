@@ -17,13 +17,15 @@ pub use super::{
     snapshot::Lost,
 };
 use super::{
-    facts::{CallPath, Details, Frame, Interface, Netns, Owner},
+    facts::{CallPath, Details, Frame, Interface, Netns, Owner, Task},
     finding::Finding,
     flow::Flow,
     hex,
     namespaces::{MoreNamespaces, NamespaceDrops},
+    nat::Nat,
     number::is_zero,
     timestamp,
+    tunnel::Inner,
 };
 
 /// Version of the line format, in every line as `v`.
@@ -220,7 +222,16 @@ pub struct Sampled {
     /// Whether connection tracking has an entry for it.
     pub conntrack: Option<bool>,
     pub owner: Option<Owner>,
+    /// The task that ran on the CPU; older recordings have none.
+    #[serde(default)]
+    pub task: Option<Task>,
     pub flow: Option<Flow>,
+    /// The packet that it carries; absent where it is not seen to be a tunnel's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner: Option<Inner>,
+    /// Its connection, where addresses are translated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<Nat>,
     /// Call path, innermost first; empty if it could not be read.
     pub stack: Vec<Frame>,
     /// What the network header is, as the kernel has it (`skb->protocol`).
