@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{address::Address, flow::Flow, number::is_false};
+use super::{address::Address, flow::Flow};
 
 /// What most of the sampled drops at a location have in common.
 ///
@@ -77,6 +77,12 @@ impl fmt::Display for Netns {
             None => write!(f, "netns {}", self.inum),
         }
     }
+}
+
+/// For a flag that JSON leaves out where it is not set.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
+pub(super) fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// A device, as its namespace knows it.

@@ -5,8 +5,8 @@ use std::{cmp::Reverse, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    facts::{Callers, Details, Interface, Netns, Pattern},
-    number::{is_false, rate, share},
+    facts::{Callers, Details, Interface, Netns, Pattern, is_false},
+    number::{rate, share},
 };
 
 /// The drops of a row that one network namespace has.

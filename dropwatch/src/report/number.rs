@@ -77,12 +77,6 @@ pub(super) fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// For a flag that JSON leaves out where it is not set.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
-pub(super) fn is_false(flag: &bool) -> bool {
-    !flag
-}
-
 /// Rounds to `decimals` places. Integers beyond 2^53 are left as they are.
 fn round(value: f64, decimals: i32) -> f64 {
     let scale = 10_f64.powi(decimals);

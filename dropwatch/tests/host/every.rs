@@ -57,6 +57,8 @@ impl Shown {
     fn start(netns: &[&Netns], args: &[&str]) -> Self {
         let mut command = dropwatch(&["--each"]);
         command.args(within(netns)).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Else lines are of ASCII.
+        command.env("LC_ALL", "C.UTF-8");
         die_with_parent(&mut command);
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
