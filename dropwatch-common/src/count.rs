@@ -205,7 +205,7 @@ pub fn miss<S: Steps, R>(
         }
         return Ok(follow(steps, slot, words.tag, then));
     }
-    let place = count_in_map(steps, words)?;
+    let place = in_map(steps, words)?;
     Ok(then(place, steps.count(place)))
 }
 
@@ -273,10 +273,12 @@ fn claim<S: Steps>(steps: &S, slot: usize, Words { location, tag, cookie }: Word
     free
 }
 
+/// Counts a drop in the hash map alone.
+///
 /// A zero is inserted first and added to afterwards: inserting a one could overwrite what an
 /// interrupting drop has counted meanwhile.
 #[inline(always)]
-fn count_in_map<S: Steps>(steps: &S, words: Words) -> Result<S::Place, Lost> {
+pub fn in_map<S: Steps>(steps: &S, words: Words) -> Result<S::Place, Lost> {
     let key = key(words.location, words.tag);
     let mut counter = steps.find(&key);
     if counter.is_none() {

@@ -1,5 +1,7 @@
 //! Which packets to count: the packet filter that user space hands over, as one read-only global.
 
+use crate::DropKey;
+
 /// Most values that one option takes.
 pub const MOST: usize = 8;
 /// Longest name of an interface, its final zero included (`IFNAMSIZ`, include/uapi/linux/if.h).
@@ -110,7 +112,8 @@ pub struct Ports {
     pub last: u16,
 }
 
-/// A packet is counted when every option lets it through.
+/// A packet is counted when every option lets it through. The rules of an option stand one after the
+/// other from the first place on: the first unused one is their end.
 #[cfg_attr(feature = "user", derive(zerocopy::Immutable, zerocopy::IntoBytes))]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +171,30 @@ pub struct Group {
     pub network: u16,
     /// Number in the IPv4 header, or next header of IPv6; [`ANY`] where the packet is not IP.
     pub transport: u16,
+}
+
+impl Group {
+    /// Its sixteen bytes as those of a drop's key, which are counted by one code.
+    #[inline(always)]
+    pub const fn to_key(self) -> DropKey {
+        DropKey {
+            location: (self.netns as u64) << 32 | self.known as u64,
+            reason: self.ifindex,
+            netns: (self.transport as u32) << 16 | self.network as u32,
+        }
+    }
+
+    /// The group that such a key is of.
+    #[inline(always)]
+    pub const fn from_key(key: &DropKey) -> Self {
+        Self {
+            known: key.location as u32,
+            netns: (key.location >> 32) as u32,
+            ifindex: key.reason,
+            network: key.netns as u16,
+            transport: (key.netns >> 16) as u16,
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Group>() == 16 && align_of::<Group>() == 4);

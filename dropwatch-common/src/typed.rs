@@ -2,27 +2,32 @@
 //! each, where a helper that reads memory is a call.
 //!
 //! Rust cannot emit relocations against the kernel's types for the eBPF target. So the kernel side
-//! has a number in the place of each offset, and the loader writes this kernel's offset there.
+//! has a number in the place of each offset, and the loader writes this kernel's offset there. A field
+//! has [`BYTES`] numbers, one for each of its first bytes: a longer one takes several loads.
 
 use crate::offsets::{NONE, Offsets};
 
 /// The numbers from this one on stand for offsets. Nothing that the program has itself is that large.
 pub const FIRST: u16 = 0x7000;
+/// Numbers of one field.
+pub const BYTES: u16 = 16;
 
 macro_rules! fields {
     ($($name:ident = $number:literal: $offset:ident;)*) => {
-        $(pub const $name: u16 = FIRST + $number;)*
+        $(pub const $name: u16 = FIRST + $number * BYTES;)*
 
-        /// All of them.
+        /// The first number of each field.
         pub const NUMBERS: &[u16] = &[$($name),*];
 
         /// The offset that such a number stands for, [`NONE`] where this kernel has no such field;
         /// `None` for another number.
         pub const fn offset(number: u16, offsets: &Offsets) -> Option<i32> {
-            match number {
-                $($name => Some(offsets.$offset),)*
-                _ => None,
-            }
+            let byte = number % BYTES;
+            let begins = match number - byte {
+                $($name => offsets.$offset,)*
+                _ => return None,
+            };
+            Some(if begins == NONE { NONE } else { begins + byte as i32 })
         }
     };
 }
@@ -34,7 +39,13 @@ fields! {
     SOCK_NET = 3: sock_net;
     NET_OPS = 4: net_ops;
     NET_INUM = 5: net_inum;
-    NET_COOKIE = 6: net_cookie;
+    SKB_PROTOCOL = 6: skb_protocol;
+    SKB_HEAD = 7: skb_head;
+    SKB_TAIL = 8: skb_tail;
+    SKB_NETWORK_HEADER = 9: skb_network_header;
+    DEV_IFINDEX = 10: dev_ifindex;
+    DEV_NAME = 11: dev_name;
+    NET_COOKIE = 17: net_cookie;
 }
 
 /// Whether this kernel tells enough for a namespace to be proved by such loads.

@@ -14,10 +14,10 @@ use dropwatch_common::{
 
 use crate::{
     cpus,
+    fields::Typed,
     maps::{DROPS, FRONTS, LOST, TURNS},
-    mode,
+    mode, netns,
     sample::{self, allow, is_due, schedule},
-    typed,
 };
 
 /// `E2BIG` (include/uapi/asm-generic/errno-base.h): what a full map answers.
@@ -28,18 +28,18 @@ pub const EEXIST: i32 = -17;
 const ZERO: Counter =
     Counter { count: 0, next: 0, sampled: 0, epoch: 0, taken: 0, cookie: NO_COOKIE };
 
-/// Counts one drop, and takes a sample of it if one is due.
+/// Counts one drop of a namespace, or of [`Netns::NONE`], and takes a sample of it if one is due.
 ///
 /// What is rare has functions of its own that end the program, so that nothing has to be kept across
 /// their calls: this one then saves no registers but the context's.
 #[inline(always)]
-pub fn drop_at(ctx: &RawTracePointContext, mode: u32, front: Option<*mut Front>) {
+pub fn drop_at(ctx: &RawTracePointContext, mode: u32, front: Option<*mut Front>, netns: Netns) {
     let Some(front) = front else {
         // There is one for every possible CPU. If there were not, that would be counted.
         return lost(Lost::MapBusy);
     };
     let more = |counter, count| mode & mode::SAMPLES != 0 && is_due(counter, count);
-    let Netns { inum, cookie } = netns(ctx, mode);
+    let Netns { inum, cookie } = netns;
     let words = Words { location: location(ctx), tag: tag(reason(ctx, mode), inum), cookie };
     match count::hit(&Maps { ctx, front }, words, more) {
         Hit::Counted => {}
@@ -52,6 +52,12 @@ pub fn drop_at(ctx: &RawTracePointContext, mode: u32, front: Option<*mut Front>)
 /// This CPU's front cache.
 #[inline(always)]
 pub fn front() -> Option<*mut Front> {
+    front_of((&raw mut FRONTS).cast())
+}
+
+/// This CPU's of some front caches.
+#[inline(always)]
+pub fn front_of(fronts: *mut Front) -> Option<*mut Front> {
     // `bpf_get_smp_processor_id` (include/uapi/linux/bpf.h). The crate's own binding answers with 32
     // bits, which takes two instructions to make sure of; the kernel's function returns 64.
     // SAFETY: the helper of that number takes no argument.
@@ -62,7 +68,7 @@ pub fn front() -> Option<*mut Front> {
         return None;
     }
     // Wrapping, because the compiler knows of one only.
-    Some((&raw mut FRONTS).cast::<Front>().wrapping_add(cpu as usize))
+    Some(fronts.wrapping_add(cpu as usize))
 }
 
 #[inline(always)]
@@ -75,9 +81,10 @@ fn reason(ctx: &RawTracePointContext, mode: u32) -> u32 {
     if mode & mode::REASON == 0 { NO_REASON } else { ctx.arg(2) }
 }
 
+/// The namespace to count a drop in, where they are told apart.
 #[inline(always)]
-fn netns(ctx: &RawTracePointContext, mode: u32) -> Netns {
-    if mode & mode::NETNS == 0 { Netns::NONE } else { typed::netns(ctx) }
+pub fn netns(ctx: &RawTracePointContext, mode: u32) -> Netns {
+    if mode & mode::NETNS == 0 { Netns::NONE } else { netns::netns::<Typed>(ctx) }
 }
 
 /// The context for a function of its own: by value, since a reference would be one to the stack.
@@ -111,8 +118,8 @@ fn weigh(counter: *mut Counter, count: u64) -> u64 {
 #[inline(never)]
 fn missed(ctx: RawTracePointContext, front: *mut Front, mut netns: u32, mut cookie: u64) {
     let ctx = &ctx;
-    if mode() & mode::NETNS != 0 && netns == NO_NETNS && typed::learn() {
-        Netns { inum: netns, cookie } = typed::netns(ctx);
+    if mode() & mode::NETNS != 0 && netns == NO_NETNS && netns::learn() {
+        Netns { inum: netns, cookie } = netns::netns::<Typed>(ctx);
     }
     let (location, reason) = (location(ctx), reason(ctx, mode()));
     let weight = |counter, count| {
@@ -146,20 +153,42 @@ struct Maps<'a> {
     front: *mut Front,
 }
 
-impl Maps<'_> {
-    #[inline(always)]
-    fn word(&self, word: Word) -> *mut u64 {
-        let front = self.front;
-        // SAFETY: `front` is within the map's value, which the verifier has checked, and `count` names
-        // slots below SLOTS, which the verifier checks, too.
-        unsafe {
-            match word {
-                Word::Claiming(slot) => &raw mut (*slot_of(front, slot)).claiming,
-                Word::Location(slot) => &raw mut (*slot_of(front, slot)).location,
-                Word::Tag(slot) => &raw mut (*slot_of(front, slot)).tag,
-                Word::Count(slot) => &raw mut (*slot_of(front, slot)).counter.count,
-                Word::Cookie(slot) => &raw mut (*slot_of(front, slot)).counter.cookie,
-            }
+/// Loads a word of a front cache.
+///
+/// # Safety
+///
+/// `front` is within the map's value, which the verifier has checked, and `word` is one of a slot below
+/// [`SLOTS`](dropwatch_common::count::SLOTS), which it checks, too.
+#[inline(always)]
+pub unsafe fn load(front: *mut Front, word: Word) -> u64 {
+    // SAFETY: the caller's promise. Volatile, and fenced in `store`: an interruption on this CPU must
+    // find the words in the order of the code.
+    unsafe { address(front, word).read_volatile() }
+}
+
+/// Stores a word of a front cache.
+///
+/// # Safety
+///
+/// As for [`load`].
+#[inline(always)]
+pub unsafe fn store(front: *mut Front, word: Word, value: u64) {
+    in_order();
+    // SAFETY: as above.
+    unsafe { address(front, word).write_volatile(value) };
+    in_order();
+}
+
+#[inline(always)]
+unsafe fn address(front: *mut Front, word: Word) -> *mut u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match word {
+            Word::Claiming(slot) => &raw mut (*slot_of(front, slot)).claiming,
+            Word::Location(slot) => &raw mut (*slot_of(front, slot)).location,
+            Word::Tag(slot) => &raw mut (*slot_of(front, slot)).tag,
+            Word::Count(slot) => &raw mut (*slot_of(front, slot)).counter.count,
+            Word::Cookie(slot) => &raw mut (*slot_of(front, slot)).counter.cookie,
         }
     }
 }
@@ -168,7 +197,7 @@ impl Maps<'_> {
 ///
 /// `slot` is below [`SLOTS`](dropwatch_common::count::SLOTS).
 #[inline(always)]
-unsafe fn slot_of(front: *mut Front, slot: usize) -> *mut Slot {
+pub unsafe fn slot_of(front: *mut Front, slot: usize) -> *mut Slot {
     // SAFETY: the caller's promise.
     unsafe { (&raw mut (*front).slots).cast::<Slot>().add(slot) }
 }
@@ -178,17 +207,14 @@ impl Steps for Maps<'_> {
 
     #[inline(always)]
     fn load(&self, word: Word) -> u64 {
-        // SAFETY: see `word`. Volatile, and fenced below: an interruption on this CPU must find
-        // the words in the order of the code.
-        unsafe { self.word(word).read_volatile() }
+        // SAFETY: the front cache of this CPU; `count` names slots that there are.
+        unsafe { load(self.front, word) }
     }
 
     #[inline(always)]
     fn store(&self, word: Word, value: u64) {
-        in_order();
         // SAFETY: as above.
-        unsafe { self.word(word).write_volatile(value) };
-        in_order();
+        unsafe { store(self.front, word, value) };
     }
 
     #[inline(always)]

@@ -3,22 +3,25 @@
 //! A drop is counted when every option lets it through. What cannot be read of a packet decides
 //! nothing: where no other option has refused it already, it is counted as undecided.
 //!
-//! All of it is inlined, and so is what it reads ([`Packet`], [`Place`]). In a function that gets a
-//! pointer to its caller's stack, verifiers before Linux 6.8 forget that a branch was decided by a
-//! constant read through that pointer ("bpf: support non-r10 register spill/fill to/from stack in
-//! precision tracking"). They then take another path for the same as that one, and remove code
-//! that does run: on 5.10 and 6.1, one filter left every packet undecided.
+//! What is read of a packet and what rules say of it is [`opaque`] to the verifier. Before Linux 6.8 it
+//! forgets now and then that a branch was decided by a constant ("bpf: support non-r10 register
+//! spill/fill to/from stack in precision tracking"), takes another way through the code for the same as
+//! that one, and removes code that does run: on 5.10 and 6.1, one filter left every packet undecided.
+//! For the same reason nothing here gets a pointer to its caller's stack, and there is no loop.
 
 use core::cmp::{max, min};
 
 use aya_ebpf::programs::RawTracePointContext;
-use dropwatch_common::filter::{
-    ANY, Filter, LATER as NOT_YET, MOST, Masked, Ports, Protocol, Rule, kind, part,
+use dropwatch_common::{
+    NO_NETNS,
+    filter::{ANY, Filter, LATER as NOT_YET, MOST, Masked, Ports, Protocol, Rule, kind, part},
 };
 
 use crate::{
+    fields::{Fields, opaque},
+    filtering,
+    netns::Place,
     packet::{IPV4, IPV6, NO_PORTS, Packet, UNKNOWN},
-    skb::{Place, field, offset},
 };
 
 /// Set by the loader.
@@ -33,65 +36,65 @@ static mut LATER: [u32; MOST] = [0; MOST];
 
 /// What rules say of a packet. Plain numbers in an order: the least of several is what they say
 /// together.
-type Verdict = u32;
-const NO: Verdict = 0;
-const UNDECIDED: Verdict = 1;
-const YES: Verdict = 2;
+pub type Verdict = u32;
+pub const NO: Verdict = 0;
+pub const UNDECIDED: Verdict = 1;
+pub const YES: Verdict = 2;
 
-/// Whether to count a drop, by the options in use (bits of [`part`]); `None` where that cannot be
-/// decided.
-#[inline(always)]
-pub fn wants(ctx: &RawTracePointContext, filtering: u32) -> Option<bool> {
-    if filtering == 0 {
-        return Some(true);
-    }
+/// What the filters in use say of where a packet is.
+#[inline(never)]
+pub fn by_place<F: Fields>(ctx: RawTracePointContext) -> Verdict {
+    let place = Place::of::<F>(&ctx);
     let mut verdict = YES;
-    if filtering & (part::NETNS | part::IFACE) != 0 {
-        let place = Place::of(ctx);
-        if filtering & part::NETNS != 0 {
-            verdict = namespaces(&place);
-        }
-        if filtering & part::IFACE != 0 {
-            verdict = min(verdict, interfaces(&place));
-        }
+    if filtering() & part::NETNS != 0 {
+        verdict = namespaces(place.inum::<F>(&ctx));
     }
-    if filtering & part::HEADERS != 0 && verdict != NO {
-        let packet = Packet::read(ctx.arg(0));
-        verdict = min(verdict, protocols(&packet));
-        verdict = min(verdict, hosts(&packet));
-        verdict = min(verdict, ports(&packet));
+    if filtering() & part::IFACE != 0 {
+        verdict = min(verdict, interfaces::<F>(&place));
     }
-    match verdict {
-        NO => Some(false),
-        YES => Some(true),
-        _ => None,
-    }
+    verdict
+}
+
+/// What they say of its headers.
+#[inline(never)]
+pub fn by_headers<F: Fields>(ctx: RawTracePointContext) -> Verdict {
+    let packet = Packet::read::<F>(ctx.arg(0));
+    min(protocols(&packet), min(hosts(&packet), ports(&packet)))
 }
 
 /// What one option says: no value that it excludes may match, and one that it includes must, if
-/// there are any.
+/// there are any. The first rule that is not in use is the end of them: those behind it are not even
+/// loaded, since the verifier drops what is not reached.
 #[inline(always)]
 fn judge<R: Rule>(
     rules: *const [R; MOST],
     matches: impl Fn(usize, R::Value) -> Verdict,
 ) -> Verdict {
-    let (mut any, mut included, mut excluded) = (false, NO, NO);
+    // Opaque, or the verifier would decide by a verdict that only some packets get.
+    let (mut any, mut included, mut excluded) = (false, opaque(NO), opaque(NO));
     let rules = rules.cast::<R>();
-    for index in 0..MOST {
-        // SAFETY: within the array. Volatile, because the loader replaces the value after
-        // compilation; the verifier knows it as a constant.
-        let rule = unsafe { rules.add(index).read_volatile() };
-        match rule.kind() {
-            kind::INCLUDE => {
-                any = true;
-                included = max(included, matches(index, rule.value()));
+    // Written out, since the compiler would leave a loop with an early end one.
+    macro_rules! each {
+        ($($index:literal)*) => { 'all: { $(
+            // SAFETY: within the array. Volatile, because the loader replaces the value after
+            // compilation; the verifier knows it as a constant.
+            let rule = unsafe { rules.add($index).read_volatile() };
+            match rule.kind() {
+                kind::INCLUDE => {
+                    any = true;
+                    included = max(included, opaque(matches($index, rule.value())));
+                }
+                kind::EXCLUDE => {
+                    excluded = max(excluded, opaque(matches($index, rule.value())));
+                }
+                _ => break 'all,
             }
-            kind::EXCLUDE => excluded = max(excluded, matches(index, rule.value())),
-            _ => {}
-        }
+        )* } };
     }
+    const { assert!(MOST == 8) };
+    each!(0 1 2 3 4 5 6 7);
     let allowed = YES - excluded;
-    if any { min(included, allowed) } else { allowed }
+    opaque(if any { min(included, allowed) } else { allowed })
 }
 
 #[inline(always)]
@@ -101,9 +104,9 @@ fn yes_if(condition: bool) -> Verdict {
 
 /// What `--netns` says.
 #[inline(always)]
-fn namespaces(place: &Place) -> Verdict {
-    judge(&raw const FILTER.netns, |index, wanted| match place.netns() {
-        0 => UNDECIDED,
+fn namespaces(netns: u32) -> Verdict {
+    judge(&raw const FILTER.netns, |index, wanted| match netns {
+        NO_NETNS => UNDECIDED,
         inum if wanted == NOT_YET => yes_if(inum == later(index)),
         inum => yes_if(inum == wanted),
     })
@@ -115,9 +118,15 @@ fn later(index: usize) -> u32 {
     unsafe { (&raw const LATER).cast::<u32>().add(index).read_volatile() }
 }
 
+/// What `--iface` says: the name of the packet's device matches.
 #[inline(always)]
-fn interfaces(place: &Place) -> Verdict {
-    judge(&raw const FILTER.iface, |_, wanted| name(place, wanted))
+fn interfaces<F: Fields>(place: &Place) -> Verdict {
+    let known = place.device_netns != NO_NETNS;
+    let name = if known { F::dev_name(place.device) } else { [0; 4] };
+    judge(
+        &raw const FILTER.iface,
+        |_, wanted| if known { masked(&name, wanted) } else { UNDECIDED },
+    )
 }
 
 #[inline(always)]
@@ -133,18 +142,6 @@ fn hosts(packet: &Packet) -> Verdict {
 #[inline(always)]
 fn ports(packet: &Packet) -> Verdict {
     judge(&raw const FILTER.port, |_, wanted| port(packet, wanted))
-}
-
-/// The name of the packet's device matches.
-#[inline(always)]
-fn name(place: &Place, wanted: Masked) -> Verdict {
-    if place.device_netns == 0 {
-        return UNDECIDED;
-    }
-    match field(place.device, offset!(dev_name)) {
-        Some(bytes) => masked(&bytes, wanted),
-        None => UNDECIDED,
-    }
 }
 
 #[inline(always)]

@@ -15,16 +15,21 @@
 )]
 
 mod count;
+mod fields;
 mod filter;
 mod group;
 mod maps;
+mod netns;
 mod packet;
 mod sample;
 mod skb;
-mod typed;
+
+use core::cmp::min;
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use dropwatch_common::{Lost, Settings, mode};
+use dropwatch_common::{Lost, Settings, filter::part, mode};
+
+use crate::fields::{Fields, Probed, Typed};
 
 /// Set by the loader. Whether the tracepoint carries a drop reason as its third argument (Linux 5.17,
 /// and stable kernels that took it back), the loader finds out by trying: the kernel refuses to
@@ -51,25 +56,54 @@ fn dropwatch_kfree_skb(ctx: RawTracePointContext) -> i32 {
     let front = count::front();
     let mode = mode();
     if mode >> mode::FILTER_SHIFT == 0 {
-        count::drop_at(&ctx, mode, front);
+        count::drop_at(&ctx, mode, front, count::netns(&ctx, mode));
+    } else if mode & mode::NETNS != 0 {
+        by_packet::<Typed>(ctx);
     } else {
-        by_packet(ctx);
+        by_packet::<Probed>(ctx);
     }
     0
 }
 
+/// What of packets filters decide by (bits of [`part`]). Read anew for each question, as in
+/// [`count`].
+#[inline(always)]
+fn filtering() -> u32 {
+    mode() >> mode::FILTER_SHIFT & mode::PARTS
+}
+
+/// What of packets drops are counted by, once more.
+#[inline(always)]
+fn grouping() -> u32 {
+    mode() >> mode::GROUP_SHIFT & mode::PARTS
+}
+
 /// Counts a drop where a filter or a group needs to know more of the packet.
+///
+/// Each part of it is a function of its own that gets no more than the context: what one needs in
+/// registers and on the stack is then nothing to the others, nor to whoever asks for none of it.
 #[inline(never)]
-fn by_packet(ctx: RawTracePointContext) {
+fn by_packet<F: Fields>(ctx: RawTracePointContext) {
     let ctx = &ctx;
-    let mode = mode();
-    match filter::wants(ctx, mode >> mode::FILTER_SHIFT & mode::PARTS) {
-        Some(true) => {
-            count::drop_at(ctx, mode, count::front());
-            group::count(ctx, mode >> mode::GROUP_SHIFT & mode::PARTS);
+    if (filtering() | grouping()) & (part::NETNS | part::IFACE) != 0 {
+        netns::learn();
+    }
+    let mut verdict = filter::YES;
+    if filtering() & (part::NETNS | part::IFACE) != 0 {
+        verdict = filter::by_place::<F>(count::same(ctx));
+    }
+    if filtering() & part::HEADERS != 0 && verdict != filter::NO {
+        verdict = min(verdict, filter::by_headers::<F>(count::same(ctx)));
+    }
+    match verdict {
+        filter::NO => {}
+        filter::YES => {
+            count::drop_at(ctx, mode(), count::front(), count::netns(ctx, mode()));
+            if grouping() != 0 {
+                group::count::<F>(count::same(ctx));
+            }
         }
-        Some(false) => {}
-        None => count::lost(Lost::Undecided),
+        _ => count::lost(Lost::Undecided),
     }
 }
 

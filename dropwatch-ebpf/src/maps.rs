@@ -15,6 +15,12 @@ use dropwatch_common::{Counter, DropKey, LOST_SLOTS, Turn, count::Front, filter:
 // SAFETY: integers only.
 pub static mut FRONTS: [Front; 1] = unsafe { core::mem::zeroed() };
 
+/// The same for drops by group; as long as that only where there are any.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.groups")]
+// SAFETY: integers only.
+pub static mut GROUP_FRONTS: [Front; 1] = unsafe { core::mem::zeroed() };
+
 /// The others, one counter for each CPU; entries are never removed.
 #[map]
 pub static DROPS: PerCpuHashMap<DropKey, Counter> = PerCpuHashMap::with_max_entries(1024, 0);
@@ -28,7 +34,7 @@ pub static TURNS: HashMap<Turn, u64> = HashMap::with_max_entries(4096, 0);
 #[map]
 pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST_SLOTS, 0);
 
-/// Drops by group since attach, one counter for each CPU; empty unless asked for.
+/// Those by group of which the front caches have none; empty unless asked for.
 #[map]
 pub static GROUPS: PerCpuHashMap<Group, u64> = PerCpuHashMap::with_max_entries(1, 0);
 

@@ -3,12 +3,14 @@
 //! Nothing is taken on trust: a header must lie in the packet's linear part, and its version must
 //! be what the kernel takes the packet for.
 //!
+//! Whatever is a constant on one way through the code is [`opaque`] to the verifier.
+//!
 //! Plain numbers instead of `Option`s and enums, every one always set: the verifier refuses a copy
 //! of a payload that nobody wrote, and the compiler makes such copies.
 
 use dropwatch_common::filter::ANY;
 
-use crate::skb::{self, field, offset};
+use crate::fields::{Fields, UNSET, field, opaque};
 
 /// Ethertypes (include/uapi/linux/if_ether.h).
 pub const IPV4: u32 = 0x0800;
@@ -42,51 +44,65 @@ struct Linear {
 }
 
 impl Linear {
-    /// Reads `T` at an offset from the head, if all of it is in the linear part.
+    /// Whether so many bytes at an offset from the head are in the linear part.
     #[inline(always)]
-    fn read<T>(&self, at: u32) -> Option<T> {
-        if at + size_of::<T>() as u32 > self.tail {
+    fn has(&self, at: u32, bytes: usize) -> bool {
+        at + bytes as u32 <= self.tail
+    }
+
+    /// Reads a header at an offset from the head, with the ports behind it, if all of the header is in
+    /// the linear part: one read, which is the dearest part of all this. Whether the ports are in it,
+    /// too, is another question. The kernel keeps more behind the linear part than is read here
+    /// (`struct skb_shared_info`), so the read does not fail for them.
+    #[inline(always)]
+    fn read<T>(&self, at: u32) -> Option<WithPorts<T>> {
+        if !self.has(at, size_of::<T>()) {
             return None;
         }
         field(self.head, at as i32)
+    }
+
+    /// Reads ports that stand elsewhere.
+    #[inline(always)]
+    fn ports(&self, at: u32) -> Option<[u16; 2]> {
+        if self.has(at, size_of::<[u16; 2]>()) { field(self.head, at as i32) } else { None }
     }
 }
 
 impl Packet {
     /// Reads the outermost headers of a packet.
     #[inline(always)]
-    pub fn read(skb: u64) -> Self {
+    pub fn read<F: Fields>(skb: u64) -> Self {
+        let (unknown, zero) = (opaque(UNKNOWN), opaque(0));
         let mut packet = Self {
-            network: UNKNOWN,
-            transport: UNKNOWN,
-            source: UNKNOWN,
-            destination: UNKNOWN,
-            hosts: [[0; 4]; 2],
+            network: unknown,
+            transport: unknown,
+            source: unknown,
+            destination: unknown,
+            hosts: [[zero; 4]; 2],
         };
-        packet.fill(skb);
+        packet.fill::<F>(skb);
         packet
     }
 
     #[inline(always)]
-    fn fill(&mut self, skb: u64) {
-        let protocol = u16::from_be(field(skb, offset!(skb_protocol)).unwrap_or(0));
-        let protocol = u32::from(protocol);
+    fn fill<F: Fields>(&mut self, skb: u64) {
+        let protocol = u32::from(u16::from_be(F::skb_protocol(skb)));
         if protocol == 0 {
             return;
         }
         if protocol != IPV4 && protocol != IPV6 {
             self.network = protocol;
-            self.transport = u32::from(ANY);
-            self.set_ports(NO_PORTS, NO_PORTS);
+            self.transport = opaque(u32::from(ANY));
+            self.no_ports();
             return;
         }
-        let Some(head) = field(skb, offset!(skb_head)) else { return };
-        let Some(tail) = field(skb, offset!(skb_tail)) else { return };
-        let Some(network) = field::<u16>(skb, offset!(skb_network_header)) else { return };
-        if network == 0 || network == skb::UNSET {
+        let linear = Linear { head: F::skb_head(skb), tail: F::skb_tail(skb) };
+        let network = F::skb_network_header(skb);
+        if network == 0 || network == UNSET {
             return;
         }
-        let (linear, at) = (Linear { head, tail }, u32::from(network));
+        let at = u32::from(network);
         if protocol == IPV4 {
             self.ipv4(&linear, at);
         } else {
@@ -96,43 +112,58 @@ impl Packet {
 
     #[inline(always)]
     fn ipv4(&mut self, linear: &Linear, at: u32) {
-        let Some(header) = linear.read::<Ipv4>(at) else { return };
+        let Some(WithPorts { header, ports }) = linear.read::<Ipv4>(at) else { return };
         let words = header.version_and_length & 0xf;
         if header.version_and_length >> 4 != 4 || words < 5 {
             return;
         }
-        let mapped = |host| [0, 0, u32::to_be(0xffff), host];
-        self.network = IPV4;
+        let (zero, ones) = (opaque(0), opaque(u32::to_be(0xffff)));
+        let mapped = |host| [zero, zero, ones, host];
+        self.network = opaque(IPV4);
         self.transport = u32::from(header.protocol);
         self.hosts = [mapped(header.hosts[0]), mapped(header.hosts[1])];
-        let first = u16::from_be(header.fragment) & 0x1fff == 0;
-        self.ports(linear, header.protocol, first, at + u32::from(words) * 4);
+        if !begins_with_ports(header.protocol) {
+            self.no_ports();
+        } else if u16::from_be(header.fragment) & 0x1fff != 0 {
+            // A later fragment: its ports are in the first.
+        } else if words == 5 {
+            if linear.has(at, size_of::<WithPorts<Ipv4>>()) {
+                self.ports(ports);
+            }
+        } else if let Some(ports) = linear.ports(at + u32::from(words) * 4) {
+            self.ports(ports);
+        }
     }
 
     #[inline(always)]
     fn ipv6(&mut self, linear: &Linear, at: u32) {
-        let Some(header) = linear.read::<Ipv6>(at) else { return };
+        let Some(WithPorts { header, ports }) = linear.read::<Ipv6>(at) else { return };
         if header.version >> 4 != 6 {
             return;
         }
-        self.network = IPV6;
+        self.network = opaque(IPV6);
         self.hosts = header.hosts;
         if is_extension(header.next) {
             return;
         }
         self.transport = u32::from(header.next);
-        self.ports(linear, header.next, true, at + size_of::<Ipv6>() as u32);
+        if !begins_with_ports(header.next) {
+            self.no_ports();
+        } else if linear.has(at, size_of::<WithPorts<Ipv6>>()) {
+            self.ports(ports);
+        }
     }
 
-    /// Ports of protocols that begin with them: TCP, UDP, DCCP, SCTP, UDP-Lite.
     #[inline(always)]
-    fn ports(&mut self, linear: &Linear, protocol: u8, first: bool, at: u32) {
-        if !matches!(protocol, 6 | 17 | 33 | 132 | 136) {
-            self.set_ports(NO_PORTS, NO_PORTS);
-        } else if first && let Some(ports) = linear.read::<[u16; 2]>(at) {
-            let port = |at: usize| u32::from(u16::from_be(ports[at]));
-            self.set_ports(port(0), port(1));
-        }
+    fn no_ports(&mut self) {
+        let none = opaque(NO_PORTS);
+        self.set_ports(none, none);
+    }
+
+    /// In network byte order.
+    #[inline(always)]
+    fn ports(&mut self, [source, destination]: [u16; 2]) {
+        self.set_ports(u32::from(u16::from_be(source)), u32::from(u16::from_be(destination)));
     }
 
     #[inline(always)]
@@ -164,6 +195,19 @@ struct Ipv6 {
     next: u8,
     hops: u8,
     hosts: [[u32; 4]; 2],
+}
+
+/// A header, and what protocols above it begin with.
+#[repr(C)]
+struct WithPorts<T> {
+    header: T,
+    ports: [u16; 2],
+}
+
+/// TCP, UDP, DCCP, SCTP, UDP-Lite.
+#[inline(always)]
+fn begins_with_ports(protocol: u8) -> bool {
+    matches!(protocol, 6 | 17 | 33 | 132 | 136)
 }
 
 /// Hop-by-hop, routing, fragment, authentication, destination, mobility, HIP, shim6: headers

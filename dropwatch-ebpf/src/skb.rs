@@ -1,4 +1,4 @@
-//! Every raw read of a packet.
+//! What samples tell of a packet.
 //!
 //! At the moment of the tracepoint the packet is about to be freed, and fields that share storage
 //! may hold something else (`skb->dev` with `dev_scratch` and `rbnode`, for one). So a pointer
@@ -6,33 +6,13 @@
 
 use core::ptr;
 
-use aya_ebpf::{
-    helpers::{bpf_get_current_task, bpf_probe_read_kernel, generated},
-    programs::RawTracePointContext,
+use aya_ebpf::{helpers::generated, programs::RawTracePointContext};
+use dropwatch_common::sample::{ABSENT, PACKET_BYTES, Record, TUPLE, flag};
+
+use crate::{
+    fields::{Probed, UNSET, field, offset},
+    netns::{self, Place},
 };
-use dropwatch_common::{
-    offsets::Offsets,
-    sample::{ABSENT, PACKET_BYTES, Record, TUPLE, flag},
-};
-
-/// Set by the loader from the running kernel's BTF.
-#[unsafe(no_mangle)]
-pub static OFFSETS: Offsets = Offsets::NONE;
-
-/// Offset of one field. Volatile, because the loader replaces the value after compilation; the
-/// verifier then knows it as a constant.
-macro_rules! offset {
-    ($field:ident) => {
-        crate::skb::fixed(&raw const crate::skb::OFFSETS.$field)
-    };
-}
-pub(crate) use offset;
-
-#[inline(always)]
-pub fn fixed(offset: *const i32) -> i32 {
-    // SAFETY: only ever given a field of the static above.
-    unsafe { offset.read_volatile() }
-}
 
 /// Ethernet and loopback: the link-layer header is an Ethernet header
 /// (`ARPHRD_ETHER`, `ARPHRD_LOOPBACK`, include/uapi/linux/if_arp.h).
@@ -40,22 +20,9 @@ const ETHER: u16 = 1;
 const LOOPBACK: u16 = 772;
 /// Length of an Ethernet header.
 const ETH_HLEN: u16 = 14;
-/// A header that was never set (`skb_mac_header_was_set`, include/linux/skbuff.h).
-pub const UNSET: u16 = u16::MAX;
 /// `TCP_TIME_WAIT` and `TCP_NEW_SYN_RECV` (include/net/tcp_states.h): small sockets without a file.
 const TIME_WAIT: u8 = 6;
 const NEW_SYN_RECV: u8 = 12;
-
-/// Reads a field at an offset from a kernel pointer; `None` where there is no such field, no
-/// pointer, or nothing readable.
-#[inline(always)]
-pub fn field<T>(base: u64, offset: i32) -> Option<T> {
-    if offset < 0 || base == 0 {
-        return None;
-    }
-    // SAFETY: the helper checks the address itself and fails where it cannot be read.
-    unsafe { bpf_probe_read_kernel((base + offset as u64) as *const T).ok() }
-}
 
 /// Fills in what can be told of the packet.
 ///
@@ -64,7 +31,11 @@ pub fn field<T>(base: u64, offset: i32) -> Option<T> {
 #[inline(always)]
 pub unsafe fn describe(ctx: &RawTracePointContext, record: *mut Record) {
     let skb = ctx.arg(0);
-    let place = Place::of(ctx);
+    // Rare, so read in the way that every kernel takes: one code to verify.
+    netns::learn();
+    let place = Place::of::<Probed>(ctx);
+    let socket = netns::socket::<Probed>(ctx);
+    let socket_netns = netns::inum_of_socket::<Probed>(socket);
     let mut flags = 0;
     let mut link_header = false;
     // SAFETY: the caller's promise; every read of the kernel goes through `field`.
@@ -86,12 +57,12 @@ pub unsafe fn describe(ctx: &RawTracePointContext, record: *mut Record) {
             let kind = field::<u16>(place.device, offset!(dev_type)).unwrap_or(0);
             link_header = kind == ETHER || kind == LOOPBACK;
         }
-        if place.socket_netns != 0 {
+        if socket_netns != 0 {
             if flags & flag::DEVICE == 0 {
                 flags |= flag::SOCKET_NETNS;
-                (*record).netns = place.socket_netns;
+                (*record).netns = socket_netns;
             }
-            (*record).socket = inode(place.socket).unwrap_or(0);
+            (*record).socket = inode(socket).unwrap_or(0);
         }
         if let Some(nfct) = field::<u64>(skb, offset!(skb_nfct)) {
             flags |= flag::CONNTRACK_KNOWN;
@@ -109,45 +80,6 @@ pub unsafe fn describe(ctx: &RawTracePointContext, record: *mut Record) {
             flags |= flag::LINK_HEADER;
         }
         (*record).flags = flags;
-    }
-}
-
-/// Where a packet is. A pointer means something only where its namespace is proved: 0 is none, and
-/// no namespace has that number. Plain numbers, as in [`Packet`](crate::packet::Packet).
-pub struct Place {
-    pub device: u64,
-    pub device_netns: u32,
-    pub socket: u64,
-    pub socket_netns: u32,
-}
-
-impl Place {
-    /// Finds the packet's device and its socket, or the one that was to receive it, and proves them by their namespaces.
-    #[inline(always)]
-    pub fn of(ctx: &RawTracePointContext) -> Self {
-        let mut place = Self { device: 0, device_netns: 0, socket: 0, socket_netns: 0 };
-        // The verifier drops the branch where the tracepoint has no such argument.
-        let receiver = if offset!(arg_rx_sk) == 3 { ctx.arg(3) } else { 0 };
-        place.find(ctx.arg(0), receiver);
-        place
-    }
-
-    #[inline(always)]
-    fn find(&mut self, skb: u64, receiver: u64) {
-        let ops = own_ops();
-        self.device = field(skb, offset!(skb_dev)).unwrap_or(0);
-        self.socket = field(skb, offset!(skb_sk)).unwrap_or(0);
-        if self.socket == 0 {
-            self.socket = receiver;
-        }
-        self.device_netns = proved(field(self.device, offset!(dev_net)).unwrap_or(0), ops);
-        self.socket_netns = proved(field(self.socket, offset!(sock_net)).unwrap_or(0), ops);
-    }
-
-    /// The namespace: its device's, or its socket's where there is none; 0 where neither is proved.
-    #[inline(always)]
-    pub fn netns(&self) -> u32 {
-        if self.device_netns == 0 { self.socket_netns } else { self.device_netns }
     }
 }
 
@@ -182,30 +114,6 @@ fn vlan(skb: u64) -> Option<u16> {
         None => protocol | tag != 0,
     };
     if present { Some(tag) } else { None }
-}
-
-/// The operations that every network namespace has, as the current task's namespace shows them; or that
-/// of its parent, where it is about to end and has left its own (`exit_task_namespaces()`).
-#[inline(always)]
-pub fn own_ops() -> u64 {
-    // SAFETY: takes no argument, touches no memory.
-    let task = unsafe { bpf_get_current_task() };
-    let mut nsproxy: u64 = field(task, offset!(task_nsproxy)).unwrap_or(0);
-    if nsproxy == 0 {
-        let parent = field(task, offset!(task_real_parent)).unwrap_or(0);
-        nsproxy = field(parent, offset!(task_nsproxy)).unwrap_or(0);
-    }
-    field(nsproxy, offset!(nsproxy_net)).and_then(|net| field(net, offset!(net_ops))).unwrap_or(0)
-}
-
-/// The inode number of a network namespace, if the pointer leads to one, else 0: `net->ns.ops` is
-/// the same for all of them, and for nothing else.
-#[inline(always)]
-fn proved(net: u64, ops: u64) -> u32 {
-    if ops == 0 || field(net, offset!(net_ops)) != Some(ops) {
-        return 0;
-    }
-    field(net, offset!(net_inum)).unwrap_or(0)
 }
 
 /// The inode number of a full socket's file.

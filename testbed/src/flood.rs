@@ -81,11 +81,21 @@ impl Wire {
     /// # Errors
     /// When the socket fails, or the frames are not out after a minute.
     pub fn flood(&self, frames: u64, cpu: Option<usize>) -> Result<Sent> {
+        self.flood_of(&mut frame(SOURCE, ETHERTYPE), frames, cpu)
+    }
+
+    /// As [`Wire::flood`], of another frame.
+    pub(crate) fn flood_of(
+        &self,
+        frame: &mut [u8],
+        frames: u64,
+        cpu: Option<usize>,
+    ) -> Result<Sent> {
         self.sender.enter(|| {
             if let Some(cpu) = cpu {
                 pin(cpu)?;
             }
-            PacketSocket::open(OUT)?.send(&mut frame(SOURCE, ETHERTYPE), frames)
+            PacketSocket::open(OUT)?.send(frame, frames)
         })
     }
 
@@ -223,7 +233,7 @@ impl PacketSocket {
 }
 
 /// A locally administered address.
-const SOURCE: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
+pub(crate) const SOURCE: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
 
 /// Broadcast, from `source`, then the ethertype and zeros.
 pub(crate) fn frame(source: [u8; 6], ethertype: u16) -> [u8; FRAME_LEN] {

@@ -25,7 +25,7 @@ use zerocopy::IntoBytes as _;
 
 use super::{
     KernelLog,
-    counters::{FRONTS, Maps},
+    counters::{FRONTS, GROUP_FRONTS, Maps},
     cpus::Cpus,
     info,
     later::{LATER, Later},
@@ -183,7 +183,7 @@ impl Prepared {
             OBJECT,
             &[
                 ("DROPS", Size::Entries(plan::map_entries(cpus.count()))),
-                (FRONTS, Size::Shared(cpus.end() * size_of::<Front>() as u32)),
+                (FRONTS, Size::Shared(fronts(cpus.end()))),
             ],
         );
         Ok(Self { loader, cpus, programs: PROGRAMS.to_vec() })
@@ -235,7 +235,7 @@ impl Prepared {
             false => None,
         };
         let later = maps.remove(LATER).filter(Later::fits).ok_or_else(unexpected)?;
-        let maps = Maps::take_from(maps, &self.cpus)
+        let maps = Maps::take_from(maps, &self.cpus, requested.grouping)
             .map_err(|error| refused(Step::Maps, &error))?
             .ok_or_else(unexpected)?;
         let log = programs.first().filter(|_| candidate.log);
@@ -305,10 +305,11 @@ impl Prepared {
                 ("RATE", rate.as_bytes()),
                 (aya_log::LEVEL, level.as_bytes()),
             ]),
-            entries: HashMap::from([
-                ("GROUPS", requested.grouping.map_entries(self.cpus.count())),
-                ("SAMPLES", if candidate.samples { ring } else { least }),
-                ("AYA_LOGS", if candidate.log { LOG_BYTES } else { least }),
+            sizes: HashMap::from([
+                (GROUP_FRONTS, Size::Shared(fronts(requested.grouping.fronts(&self.cpus)))),
+                ("GROUPS", Size::Entries(requested.grouping.map_entries(self.cpus.count()))),
+                ("SAMPLES", Size::Entries(if candidate.samples { ring } else { least })),
+                ("AYA_LOGS", Size::Entries(if candidate.log { LOG_BYTES } else { least })),
             ]),
         })
     }
@@ -397,6 +398,11 @@ fn monotonic() -> u64 {
     // The kernel refuses no clock that it has, and it has this one (clock_gettime(2)).
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(TimeSpec::new(0, 0));
     now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs()
+}
+
+/// Bytes of so many front caches.
+fn fronts(cpus: u32) -> u32 {
+    cpus * size_of::<Front>() as u32
 }
 
 /// Bytes of a page: the least that a ring buffer can have.

@@ -20,9 +20,13 @@ use crate::report::snapshot::{DropCounters, Lost};
 /// The section of the kernel side's front caches, which is the name of their map.
 pub(super) const FRONTS: &str = ".bss.fronts";
 
+/// That of its front caches of groups.
+pub(super) const GROUP_FRONTS: &str = ".bss.groups";
+
 /// The maps that have counts.
 pub(super) struct Maps {
     fronts: Fronts,
+    group_fronts: Fronts,
     drops: PerCpuMap<DropKey, Counter>,
     turns: PerCpuMap<Turn, u64>,
     turned: Turns,
@@ -35,12 +39,19 @@ impl Maps {
     pub(super) fn take_from(
         maps: &mut HashMap<String, Map>,
         cpus: &Cpus,
+        grouping: Grouping,
     ) -> io::Result<Option<Self>> {
-        let Some(fronts) = maps.remove(FRONTS) else { return Ok(None) };
-        let Some(fronts) = Fronts::new(&fronts, cpus.end() as usize)? else { return Ok(None) };
+        let mut fronts = |name, cpus: u32| {
+            maps.remove(name).map_or(Ok(None), |map| Fronts::new(&map, cpus as usize))
+        };
+        let Some(group_fronts) = fronts(GROUP_FRONTS, grouping.fronts(cpus))? else {
+            return Ok(None);
+        };
+        let Some(fronts) = fronts(FRONTS, cpus.end())? else { return Ok(None) };
         let rest = || {
             Some(Self {
                 fronts,
+                group_fronts,
                 drops: PerCpuMap::new(maps.remove("DROPS")?, cpus.count())?,
                 turns: PerCpuMap::new(maps.remove("TURNS")?, 1)?,
                 turned: Turns::default(),
@@ -103,6 +114,7 @@ impl Maps {
     }
 
     fn add_groups(&self, sums: &mut CounterSums<'_>) -> Result<()> {
+        self.group_fronts.each(|cpu, _, slot| sums.add_group_slot(cpu, slot));
         let read = self.groups.each(|group, counts| sums.add_group(group, counts));
         read.context("cannot read the counters by group")
     }

@@ -28,8 +28,8 @@ pub(super) struct LoadSettings<'a> {
     pub(super) offsets: &'a Offsets,
     /// Values of global variables, by name.
     pub(super) globals: HashMap<&'a str, &'a [u8]>,
-    /// Entries of maps, by name, instead of what the object says; of a ring buffer, bytes.
-    pub(super) entries: HashMap<&'a str, u32>,
+    /// Sizes of maps, by name, instead of what the object says.
+    pub(super) sizes: HashMap<&'a str, Size>,
 }
 
 /// The object as one way of attaching has it: with its maps, which its programs share.
@@ -58,7 +58,7 @@ impl LoadError {
 
 /// The size of a map on this host, which the object does not know.
 pub(super) enum Size {
-    /// Entries.
+    /// Entries; of a ring buffer, bytes.
     Entries(u32),
     /// Bytes of the only value, whose memory is shared with user space.
     Shared(u32),
@@ -78,14 +78,7 @@ impl Loader {
         for (name, size) in early {
             let definition = object.maps.get(*name);
             let definition = definition.ok_or_else(|| LoadError::object("it lacks a map"))?;
-            let mut spec = spec(name, definition);
-            match *size {
-                Size::Entries(entries) => spec.max_entries = entries,
-                Size::Shared(bytes) => {
-                    spec.value_size = bytes;
-                    spec.flags |= sys::F_MMAPABLE;
-                }
-            }
+            let spec = spec(name, definition, Some(size));
             maps.insert((*name).to_owned(), Map::create(&spec).map_err(LoadError::map)?);
         }
         Ok(Self { object, early: maps })
@@ -106,7 +99,7 @@ impl Loader {
         for (name, definition) in &definitions {
             let map = match self.early.get(name) {
                 Some(map) => map.try_clone(),
-                None => create(name, definition, settings.entries.get(name.as_str())),
+                None => create(name, definition, settings.sizes.get(name.as_str())),
             };
             maps.insert(name.clone(), map.map_err(LoadError::map)?);
         }
@@ -153,23 +146,30 @@ impl Linked {
     }
 }
 
-/// A map as the object has it.
-fn spec<'a>(name: &'a str, definition: &aya_obj::Map) -> MapSpec<'a> {
-    MapSpec {
+/// A map as the object has it, but for its size.
+fn spec<'a>(name: &'a str, definition: &aya_obj::Map, size: Option<&Size>) -> MapSpec<'a> {
+    let mut spec = MapSpec {
         name,
         kind: definition.map_type(),
         key_size: definition.key_size(),
         value_size: definition.value_size(),
         max_entries: definition.max_entries(),
         flags: definition.map_flags(),
+    };
+    match size {
+        None => {}
+        Some(Size::Entries(entries)) => spec.max_entries = *entries,
+        Some(Size::Shared(bytes)) => {
+            spec.value_size = *bytes;
+            spec.flags |= sys::F_MMAPABLE;
+        }
     }
+    spec
 }
 
-fn create(name: &str, definition: &aya_obj::Map, entries: Option<&u32>) -> io::Result<Map> {
-    let mut spec = spec(name, definition);
-    spec.max_entries = entries.copied().unwrap_or(spec.max_entries);
-    let map = Map::create(&spec)?;
-    // Sections of global variables.
+fn create(name: &str, definition: &aya_obj::Map, size: Option<&Size>) -> io::Result<Map> {
+    let map = Map::create(&spec(name, definition, size))?;
+    // Sections of global variables. What has another size is the kernel side's to fill.
     let data = definition.data();
     if !data.is_empty() && data.len() == map.value_size {
         map.set(data)?;

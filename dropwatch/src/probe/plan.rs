@@ -7,7 +7,7 @@ use std::fmt;
 
 use dropwatch_common::{Counter, sample::Record};
 
-use super::programs::Tracepoint;
+use super::{cpus::Cpus, programs::Tracepoint};
 
 /// Most entries that the counter map gets: more call sites than any kernel has, and some for each of
 /// many namespaces. The kernel takes about a microsecond for each when the map is created, and more than
@@ -99,6 +99,12 @@ impl Grouping {
     /// Whether the counters of the locations suffice for it, since each CPU has its own.
     pub fn of_places(&self) -> bool {
         self.by_cpu && self.parts == 0
+    }
+
+    /// Front caches of groups: one for each CPU, by its number. Where there are no groups, one that
+    /// nobody uses, since a map cannot be empty.
+    pub(super) fn fronts(&self, cpus: &Cpus) -> u32 {
+        if self.parts == 0 { 1 } else { cpus.end() }
     }
 
     /// Entries of the map of groups on a host with that many possible CPUs.
@@ -251,6 +257,8 @@ mod tests {
     fn groups_take_no_memory_unless_asked_for() {
         let grouping = |parts| Grouping { parts, by_cpu: true };
         assert_eq!(grouping(0).map_entries(64), 1);
+        let cpus = Cpus::parse("0,2,4").unwrap();
+        assert_eq!((grouping(0).fronts(&cpus), grouping(1).fronts(&cpus)), (1, 5));
         assert!(grouping(0).of_places() && !grouping(1).of_places());
         assert_eq!(grouping(1).map_entries(2), MOST_GROUPS);
         assert_eq!(grouping(1).map_entries(256), 4_096);

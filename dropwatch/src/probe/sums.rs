@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use dropwatch_common::{Counter, filter::Group};
+use dropwatch_common::{Counter, count::Slot, filter::Group};
 
 use super::{
     cpus::Cpus,
@@ -60,6 +60,14 @@ impl<'a> CounterSums<'a> {
         }
     }
 
+    /// Adds what a slot of a CPU's front cache of groups has. The map may have more of the same group.
+    pub fn add_group_slot(&mut self, cpu: u32, slot: &Slot) {
+        if let Some(key) = slot.key() {
+            let cpu = self.grouping.by_cpu.then_some(cpu);
+            count_in(&mut self.groups, (Group::from_key(&key), cpu), slot.counter.count);
+        }
+    }
+
     /// Adds one entry of the map of groups.
     pub fn add_group(&mut self, group: Group, counts: &[u64]) {
         for (cpu, count) in self.cpus.numbers().zip(counts) {
@@ -85,7 +93,10 @@ fn count_in(groups: &mut GroupSums, group: (Group, Option<u32>), count: u64) {
 
 #[cfg(test)]
 mod tests {
-    use dropwatch_common::{DropKey, Turn};
+    use dropwatch_common::{
+        DropKey, Turn,
+        count::{busy, tag},
+    };
 
     use super::*;
 
@@ -134,12 +145,20 @@ mod tests {
     fn groups_are_added_up_unless_they_are_by_cpu() {
         // Whose place among the values is not their number.
         let (cpus, turns) = (Cpus::parse("0,2,4").unwrap(), Turns::default());
-        let group = Group { known: 1, netns: 7, ..EVERY };
+        let group = Group { netns: 7, ifindex: 3, network: 0x88b5, transport: u16::MAX, ..EVERY };
+        let DropKey { location, reason, netns } = group.to_key();
+        let tag = tag(reason, netns);
+        let slot = |count, tag| {
+            let counter = Counter { count, ..Counter::default() };
+            Slot { location, tag, counter, ..Slot::default() }
+        };
         for (by_cpu, expected) in
-            [(false, vec![(None, 5)]), (true, vec![(Some(0), 2), (Some(4), 3)])]
+            [(false, vec![(None, 35)]), (true, vec![(Some(0), 12), (Some(4), 23)])]
         {
             let mut sums = CounterSums::new(Grouping { parts: 1, by_cpu }, &cpus, &turns);
             sums.add_group(group, &[2, 0, 3]);
+            sums.add_group_slot(0, &slot(10, tag));
+            sums.add_group_slot(4, &slot(20, busy(tag)));
             let expected = expected.into_iter().map(|(cpu, count)| ((group, cpu), count)).collect();
             assert_eq!(sums.into_parts(), (HashMap::new(), expected));
         }

@@ -53,13 +53,14 @@ const DROPWATCH: Arrows = &[
 const COMMON: Arrows = &[("typed", "offsets")];
 
 const EBPF: Arrows = &[
-    ("count", "maps sample typed"),
-    ("filter", "packet skb"),
-    ("group", "count maps packet skb"),
-    ("main", "count filter group"),
-    ("packet", "skb"),
+    ("count", "fields maps netns sample"),
+    ("filter", "fields netns packet"),
+    ("group", "count fields maps netns packet"),
+    ("main", "count fields filter group netns"),
+    ("netns", "fields"),
+    ("packet", "fields"),
     ("sample", "count maps skb"),
-    ("typed", "skb"),
+    ("skb", "fields netns"),
 ];
 
 const MANUAL: Arrows = &[("main", "completions name page")];

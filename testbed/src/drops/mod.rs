@@ -23,6 +23,7 @@
 //! | [`receive_memory`] | TCP data that a buffer was promised for and has no room |
 //! | [`cpu_backlog`] | a burst that is longer than the input queue of a CPU |
 //! | [`neighbour`] | a next hop that does not answer; a table that is full |
+//! | [`other_station`] | a flood for somebody else, with headers to read |
 //! | [`unread`] | a socket that is closed with a full queue, which is harmless |
 
 pub mod backlog;
@@ -36,6 +37,7 @@ pub mod link_layer;
 pub mod listen;
 pub mod neighbour;
 pub mod network;
+pub mod other_station;
 pub mod queue;
 pub mod receive_buffer;
 pub mod receive_memory;

@@ -3,7 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
-use aya_obj::generated::bpf_insn;
+use aya_obj::{
+    btf::{Btf, BtfKind},
+    generated::bpf_insn,
+};
 
 use super::sys;
 
@@ -17,7 +20,9 @@ pub(super) struct Empty {
 }
 
 impl Empty {
-    pub(super) fn attach() -> Result<Self> {
+    /// With typed arguments, or raw ones.
+    pub(super) fn attach(typed: bool) -> Result<Self> {
+        let arguments = if typed { sys::Arguments::Typed(typedef()?) } else { sys::Arguments::Raw };
         let code = CODE.map(|code| bpf_insn {
             code,
             _bitfield_align_1: [],
@@ -25,15 +30,20 @@ impl Empty {
             off: 0,
             imm: 0,
         });
-        let program = sys::Code {
-            name: "empty",
-            arguments: sys::Arguments::Raw,
-            instructions: &code,
-            license: c"Dual MIT/GPL",
-        };
+        let program =
+            sys::Code { name: "empty", arguments, instructions: &code, license: c"Dual MIT/GPL" };
         let program = sys::load(&program, &mut []).context("cannot load an empty program")?;
-        let link = sys::attach_tracepoint(Some(c"kfree_skb"), program.as_fd())
+        let name = (!typed).then_some(c"kfree_skb");
+        let link = sys::attach_tracepoint(name, program.as_fd())
             .context("cannot attach an empty program")?;
         Ok(Self { _program: program, _link: link })
     }
+}
+
+/// The number of the type that the tracepoint's arguments have.
+fn typedef() -> Result<u32> {
+    let types = Btf::from_sys_fs().context("cannot read the kernel's types")?;
+    types
+        .id_by_type_name_kind("btf_trace_kfree_skb", BtfKind::Typedef)
+        .context("the kernel's types lack the tracepoint")
 }

@@ -11,6 +11,7 @@ mod growth;
 #[expect(dead_code, reason = "an empty program takes less than all of it")]
 mod sys;
 mod table;
+mod tools;
 
 use std::{
     collections::BTreeSet,
@@ -32,11 +33,15 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use testbed::{command::die_with_parent, flood::Wire, tracepoint::provide_tracefs, watch::Watch};
+use testbed::{
+    command::die_with_parent, drops::other_station, flood::Wire, tracepoint::provide_tracefs,
+    watch::Watch,
+};
 
 use self::{
     empty::Empty,
-    table::{BPFTRACE, DROPWATCH, DROPWATCH_STACKS, EMPTY, NOBODY, PERF, PERF_STACKS, Row, Table},
+    table::{Row, Table},
+    tools::{Frames, Kind, RECEIVER, TOOLS, Tool},
 };
 use crate::{
     project::{Project, find_command},
@@ -103,82 +108,17 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// Somebody who watches drops.
-struct Tool {
-    name: &'static str,
-    kind: Kind,
-}
-
-enum Kind {
-    Nobody,
-    /// Two instructions.
-    Empty,
-    /// dropwatch with these options.
-    Dropwatch(&'static [&'static str]),
-    /// A command that prints a line once it has attached.
-    Speaking(&'static [&'static str]),
-    /// One that says nothing.
-    Silent(&'static [&'static str]),
-}
-
-const TOOLS: [Tool; 10] = [
-    Tool { name: NOBODY, kind: Kind::Nobody },
-    Tool { name: EMPTY, kind: Kind::Empty },
-    Tool {
-        name: "dropwatch --no-samples",
-        kind: Kind::Dropwatch(&["--no-samples", "--no-findings"]),
-    },
-    Tool { name: DROPWATCH, kind: Kind::Dropwatch(&[]) },
-    Tool { name: DROPWATCH_STACKS, kind: Kind::Dropwatch(&["-g"]) },
-    Tool { name: "dropwatch --proto (filter)", kind: Kind::Dropwatch(&["--proto", "0x88b5"]) },
-    Tool { name: "dropwatch --by netns", kind: Kind::Dropwatch(&["--by", "netns"]) },
-    Tool {
-        name: BPFTRACE,
-        kind: Kind::Speaking(&[
-            "bpftrace",
-            "-e",
-            "tracepoint:skb:kfree_skb { @[args->location] = count(); }",
-        ]),
-    },
-    Tool {
-        name: PERF,
-        kind: Kind::Silent(&[
-            "perf",
-            "record",
-            "-q",
-            "-a",
-            "-e",
-            "skb:kfree_skb",
-            "-o",
-            "/dev/null",
-        ]),
-    },
-    Tool {
-        name: PERF_STACKS,
-        kind: Kind::Silent(&[
-            "perf",
-            "record",
-            "-q",
-            "-a",
-            "-g",
-            "-e",
-            "skb:kfree_skb",
-            "-o",
-            "/dev/null",
-        ]),
-    },
-];
-
 fn measure(binary: &Path, args: &Args) -> Result<Table> {
     let mut tools: Vec<(&Tool, Row)> = Vec::new();
     for tool in &TOOLS {
-        let (Kind::Speaking(command) | Kind::Silent(command)) = &tool.kind else {
-            tools.push((tool, Row::new(tool.name)));
-            continue;
-        };
-        match find_command(command[0]) {
-            Some(_) => tools.push((tool, Row::new(tool.name))),
-            None => eprintln!("left out: {} (not installed)", tool.name),
+        let typed = matches!(tool.kind, Kind::Dropwatch(_) | Kind::Empty { typed: true });
+        match &tool.kind {
+            Kind::Speaking(command) | Kind::Silent(command)
+                if find_command(command[0]).is_none() =>
+            {
+                eprintln!("left out: {} (not installed)", tool.name);
+            }
+            _ => tools.push((tool, Row::new(tool.name, typed))),
         }
     }
     let wire = Wire::new()?;
@@ -206,12 +146,16 @@ fn measure(binary: &Path, args: &Args) -> Result<Table> {
 /// Floods by the clock and by the kernel's statistics, while `tool` watches.
 fn once(tool: &Tool, row: &mut Row, binary: &Path, wire: &Wire, frames: u64) -> Result<()> {
     let others = program_ids();
-    let watcher = Watcher::start(&tool.kind, binary)?;
+    let watcher = Watcher::start(&tool.kind, binary, wire)?;
     thread::sleep(SETTLING);
     let programs = programs_beside(&others);
+    let flood = || match tool.frames {
+        Frames::Unhandled => wire.flood(frames, Some(0)),
+        Frames::Datagrams => other_station::flood(wire, frames, Some(0)),
+    };
 
     for _ in 0..FLOODS {
-        let sent = wire.flood(frames, Some(0))?;
+        let sent = flood()?;
         row.wall_ns.push(sent.elapsed.as_nanos() as f64 / frames as f64);
     }
     let mut sent = FLOODS as u64 * frames;
@@ -219,7 +163,7 @@ fn once(tool: &Tool, row: &mut Row, binary: &Path, wire: &Wire, frames: u64) -> 
         let _enabled = enable_stats(Stats::RunTime).context("cannot enable statistics")?;
         for _ in 0..FLOODS {
             let before = run_times(&programs)?;
-            wire.flood(frames, Some(0))?;
+            flood()?;
             let after = run_times(&programs)?;
             let (time, runs) = (after.0 - before.0, after.1 - before.1);
             ensure!(runs >= frames, "its program ran {runs} times in {frames} drops");
@@ -227,7 +171,7 @@ fn once(tool: &Tool, row: &mut Row, binary: &Path, wire: &Wire, frames: u64) -> 
         }
         sent *= 2;
     }
-    if let Some(counted) = watcher.end()? {
+    if let Some(counted) = watcher.end(tool.frames)? {
         ensure!(counted == sent, "{counted} counted of {sent}");
         row.exact = Some(true);
     }
@@ -243,13 +187,17 @@ enum Watcher {
 }
 
 impl Watcher {
-    fn start(kind: &Kind, binary: &Path) -> Result<Self> {
+    fn start(kind: &Kind, binary: &Path, wire: &Wire) -> Result<Self> {
         Ok(match kind {
             Kind::Nobody => Self::Nobody,
-            Kind::Empty => Self::Empty(Empty::attach()?),
+            Kind::Empty { typed } => Self::Empty(Empty::attach(*typed)?),
             Kind::Dropwatch(options) => {
+                let options = options.iter().map(|option| match *option {
+                    RECEIVER => wire.receiver().name(),
+                    option => option,
+                });
                 let mut command = Command::new(binary);
-                Self::Dropwatch(Watch::start(command.arg("--json").args(*options))?)
+                Self::Dropwatch(Watch::start(command.arg("--json").args(options))?)
             }
             Kind::Speaking(words) => {
                 let mut child = quiet(words, Stdio::piped())?;
@@ -270,13 +218,13 @@ impl Watcher {
     }
 
     /// Ends it; the drops of frames that it has counted, where it is one of ours.
-    fn end(self) -> Result<Option<u64>> {
+    fn end(self, frames: Frames) -> Result<Option<u64>> {
         match self {
             Self::Nobody | Self::Empty(_) => Ok(None),
             Self::Dropwatch(watch) => {
                 let ended = watch.stop()?;
                 ensure!(ended.status.success(), "it failed: {}", ended.stderr.trim());
-                frames_counted(&ended.lines).map(Some)
+                frames_counted(&ended.lines, frames).map(Some)
             }
             Self::Command(mut child) => {
                 kill(Pid::from_raw(child.id().try_into()?), Signal::SIGINT)?;
@@ -303,14 +251,21 @@ fn quiet(words: &[&str], stdout: Stdio) -> Result<Child> {
     die_with_parent(&mut command).spawn().with_context(|| format!("cannot run {}", words[0]))
 }
 
-/// Drops where frames that nobody handles die, in dropwatch's lines.
-fn frames_counted(lines: &[String]) -> Result<u64> {
+/// Drops where the frames die, in dropwatch's lines.
+fn frames_counted(lines: &[String], frames: Frames) -> Result<u64> {
     let mut sum = 0;
     for line in lines {
         let line: serde_json::Value = serde_json::from_str(line)?;
         for row in line["locations"].as_array().into_iter().flatten() {
             let symbol = row["symbol"].as_str().unwrap_or_default();
-            if symbol.starts_with("__netif_receive_skb_core") && row["reason"] != "NETFILTER_DROP" {
+            let counts = match frames {
+                Frames::Unhandled => {
+                    symbol.starts_with("__netif_receive_skb_core")
+                        && row["reason"] != "NETFILTER_DROP"
+                }
+                Frames::Datagrams => row["reason"] == "OTHERHOST",
+            };
+            if counts {
                 sum += row["count"].as_u64().unwrap_or(0);
             }
         }
