@@ -154,6 +154,8 @@ pub mod part {
     pub const IFACE: u32 = 1 << 1;
     /// Protocol, addresses, ports.
     pub const HEADERS: u32 = 1 << 2;
+    /// Whatever an expression asks for ([`expression`](crate::expression)).
+    pub const EXPRESSION: u32 = 1 << 3;
 }
 
 /// Key of the counter by groups. What is not counted by is zero.

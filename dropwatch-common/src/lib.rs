@@ -11,6 +11,7 @@
 use core::mem::offset_of;
 
 pub mod count;
+pub mod expression;
 pub mod filter;
 pub mod offsets;
 pub mod sample;

@@ -16,6 +16,7 @@ pub struct Offsets {
     pub skb_sk: i32,
     pub skb_iif: i32,
     pub skb_len: i32,
+    pub skb_data_len: i32,
     pub skb_head: i32,
     pub skb_tail: i32,
     pub skb_protocol: i32,
@@ -72,6 +73,7 @@ impl Offsets {
         skb_sk: NONE,
         skb_iif: NONE,
         skb_len: NONE,
+        skb_data_len: NONE,
         skb_head: NONE,
         skb_tail: NONE,
         skb_protocol: NONE,
@@ -103,4 +105,4 @@ impl Offsets {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 32 * 4 && align_of::<Offsets>() == 4);
+const _: () = assert!(size_of::<Offsets>() == 33 * 4 && align_of::<Offsets>() == 4);

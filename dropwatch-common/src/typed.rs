@@ -45,6 +45,11 @@ fields! {
     SKB_NETWORK_HEADER = 9: skb_network_header;
     DEV_IFINDEX = 10: dev_ifindex;
     DEV_NAME = 11: dev_name;
+    SKB_DATA_LEN = 12: skb_data_len;
+    SKB_MAC_HEADER = 13: skb_mac_header;
+    SKB_VLAN = 14: skb_vlan;
+    SKB_VLAN_PRESENT = 15: skb_vlan_present;
+    DEV_TYPE = 16: dev_type;
     NET_COOKIE = 17: net_cookie;
 }
 

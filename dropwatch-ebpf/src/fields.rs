@@ -75,7 +75,7 @@ macro_rules! load {
 }
 
 macro_rules! fields {
-    ($($(#[$about:meta])* $name:ident: $bits:literal $kind:ty, $number:ident;)*) => {
+    ($($(#[$about:meta])* $name:ident: $bits:literal $kind:ty, $number:ident, $offset:ident $(+ $more:literal)?;)*) => {
         /// How fields are read. Each function takes a pointer to the structure in its name, which is
         /// not zero.
         pub trait Fields {
@@ -89,7 +89,7 @@ macro_rules! fields {
             $(
                 #[inline(always)]
                 fn $name(base: u64) -> $kind {
-                    load!($bits, base, typed::$number) as $kind
+                    load!($bits, base, typed::$number $(+ $more)?) as $kind
                 }
             )*
 
@@ -108,7 +108,7 @@ macro_rules! fields {
             $(
                 #[inline(always)]
                 fn $name(base: u64) -> $kind {
-                    field(base, offset!($name)).unwrap_or(0)
+                    field(base, offset!($offset) $(+ $more)?).unwrap_or(0)
                 }
             )*
 
@@ -127,18 +127,27 @@ pub struct Typed;
 pub struct Probed;
 
 fields! {
-    skb_dev: "64" u64, SKB_DEV;
-    skb_sk: "64" u64, SKB_SK;
-    skb_head: "64" u64, SKB_HEAD;
+    skb_dev: "64" u64, SKB_DEV, skb_dev;
+    skb_sk: "64" u64, SKB_SK, skb_sk;
+    skb_head: "64" u64, SKB_HEAD, skb_head;
     /// From `skb->head`, as `sk_buff_data_t` is on 64 bits.
-    skb_tail: "32" u32, SKB_TAIL;
+    skb_tail: "32" u32, SKB_TAIL, skb_tail;
     /// In network byte order.
-    skb_protocol: "16" u16, SKB_PROTOCOL;
-    skb_network_header: "16" u16, SKB_NETWORK_HEADER;
-    dev_net: "64" u64, DEV_NET;
-    dev_ifindex: "32" u32, DEV_IFINDEX;
-    sock_net: "64" u64, SOCK_NET;
-    net_ops: "64" u64, NET_OPS;
-    net_inum: "32" u32, NET_INUM;
-    net_cookie: "64" u64, NET_COOKIE;
+    skb_protocol: "16" u16, SKB_PROTOCOL, skb_protocol;
+    skb_network_header: "16" u16, SKB_NETWORK_HEADER, skb_network_header;
+    dev_net: "64" u64, DEV_NET, dev_net;
+    dev_ifindex: "32" u32, DEV_IFINDEX, dev_ifindex;
+    sock_net: "64" u64, SOCK_NET, sock_net;
+    net_ops: "64" u64, NET_OPS, net_ops;
+    net_inum: "32" u32, NET_INUM, net_inum;
+    net_cookie: "64" u64, NET_COOKIE, net_cookie;
+    skb_data_len: "32" u32, SKB_DATA_LEN, skb_data_len;
+    skb_mac_header: "16" u16, SKB_MAC_HEADER, skb_mac_header;
+    /// Both fields of the VLAN tag as one.
+    vlan_all: "32" u32, SKB_VLAN, skb_vlan;
+    /// Its ethertype, in network byte order.
+    vlan_kind: "16" u16, SKB_VLAN, skb_vlan;
+    vlan_tag: "16" u16, SKB_VLAN, skb_vlan + 2;
+    skb_vlan_present: "8" u8, SKB_VLAN_PRESENT, skb_vlan_present;
+    dev_type: "16" u16, DEV_TYPE, dev_type;
 }

@@ -14,6 +14,7 @@ use core::cmp::{max, min};
 use aya_ebpf::programs::RawTracePointContext;
 use dropwatch_common::{
     NO_NETNS,
+    expression::verdict,
     filter::{ANY, Filter, LATER as NOT_YET, MOST, Masked, Ports, Protocol, Rule, kind, part},
 };
 
@@ -37,9 +38,9 @@ static mut LATER: [u32; MOST] = [0; MOST];
 /// What rules say of a packet. Plain numbers in an order: the least of several is what they say
 /// together.
 pub type Verdict = u32;
-pub const NO: Verdict = 0;
-pub const UNDECIDED: Verdict = 1;
-pub const YES: Verdict = 2;
+pub const NO: Verdict = verdict::NO;
+pub const UNDECIDED: Verdict = verdict::UNDECIDED;
+pub const YES: Verdict = verdict::YES;
 
 /// What the filters in use say of where a packet is.
 #[inline(never)]

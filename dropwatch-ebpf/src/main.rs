@@ -15,6 +15,7 @@
 )]
 
 mod count;
+mod expression;
 mod fields;
 mod filter;
 mod group;
@@ -85,7 +86,8 @@ fn grouping() -> u32 {
 #[inline(never)]
 fn by_packet<F: Fields>(ctx: RawTracePointContext) {
     let ctx = &ctx;
-    if (filtering() | grouping()) & (part::NETNS | part::IFACE) != 0 {
+    let of_place = part::NETNS | part::IFACE;
+    if filtering() & (of_place | part::EXPRESSION) != 0 || grouping() & of_place != 0 {
         netns::learn();
     }
     let mut verdict = filter::YES;
@@ -94,6 +96,9 @@ fn by_packet<F: Fields>(ctx: RawTracePointContext) {
     }
     if filtering() & part::HEADERS != 0 && verdict != filter::NO {
         verdict = min(verdict, filter::by_headers::<F>(count::same(ctx)));
+    }
+    if filtering() & part::EXPRESSION != 0 && verdict != filter::NO {
+        verdict = min(verdict, expression::judge::<F>(count::same(ctx)));
     }
     match verdict {
         filter::NO => {}

@@ -16,10 +16,10 @@ use crate::{
 
 /// Ethernet and loopback: the link-layer header is an Ethernet header
 /// (`ARPHRD_ETHER`, `ARPHRD_LOOPBACK`, include/uapi/linux/if_arp.h).
-const ETHER: u16 = 1;
-const LOOPBACK: u16 = 772;
+pub const ETHER: u16 = 1;
+pub const LOOPBACK: u16 = 772;
 /// Length of an Ethernet header.
-const ETH_HLEN: u16 = 14;
+pub const ETH_HLEN: u16 = 14;
 /// `TCP_TIME_WAIT` and `TCP_NEW_SYN_RECV` (include/net/tcp_states.h): small sockets without a file.
 const TIME_WAIT: u8 = 6;
 const NEW_SYN_RECV: u8 = 12;

@@ -221,6 +221,8 @@ fn fish(script: &str, command: &Command, name: &str) -> String {
         let condition = format!("__fish_{function}_using_subcommand {}", sub.get_name());
         match sub.get_positionals().next() {
             None => none(&condition, ""),
+            // Not the name of a file.
+            Some(argument) if argument.get_value_hint() == ValueHint::Other => none(&condition, ""),
             Some(argument) => {
                 if let Some(kind) = asked(sub, argument) {
                     none(&condition, &format!(" -a \"{}\"", call(kind)));

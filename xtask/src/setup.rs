@@ -34,7 +34,7 @@ const COMPILER_PACKAGES: [&str; 4] =
 
 /// Programs that the host tests run, and the packages that bring them. Log collectors are in
 /// [`unpacked`].
-const TEST_PROGRAMS: [(&str, &str); 18] = [
+const TEST_PROGRAMS: [(&str, &str); 19] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("iptables", "iptables"),
@@ -49,6 +49,7 @@ const TEST_PROGRAMS: [(&str, &str); 18] = [
     ("ethtool", "ethtool"),
     ("sysctl", "procps"),
     ("tshark", "tshark"),
+    ("tcpdump", "tcpdump"),
     ("tmux", "tmux"),
     ("zsh", "zsh"),
     ("fish", "fish"),

@@ -1,15 +1,20 @@
 //! The options that leave drops out.
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use dropwatch_common::filter::{Masked, Ports, Protocol};
 
 use crate::{
+    exit::Failure,
     filter::{self, Packets},
     report::{
         keys::{Choice, Function, Glob, KeyError, Keys},
         protocol,
+        shell::{is_hidden, quote},
     },
 };
+
+/// Letters of an expression that are shown.
+const MOST_SHOWN: usize = 500;
 
 /// Which drops to count. Values of one option are alternatives; every option must let a drop
 /// through.
@@ -37,6 +42,9 @@ pub struct Filters {
     /// Only packets from or to this port, or range (8000-8099)
     #[arg(long, value_name = "PORT", value_parser = filtered(|text| Choice::parse(text, filter::ports)))]
     pub port: Vec<Filtered<Ports>>,
+    /// Only packets that match this one expression, as tcpdump takes it (pcap-filter(7))
+    #[arg(long, value_name = "EXPR", value_hint = ValueHint::Other)]
+    pub filter: Option<String>,
     /// Take names that are not there yet: interfaces, namespaces, what modules bring
     #[arg(long)]
     pub later: bool,
@@ -65,14 +73,30 @@ pub(super) fn name(text: &str) -> Result<String, KeyError> {
 }
 
 impl Filters {
+    /// The expression that packets are to match: of the option, or the words that stand free.
+    ///
+    /// # Errors
+    /// Usage, where there are both.
+    pub fn expression(&self, free: &[String]) -> Result<Option<String>, Failure> {
+        match (&self.filter, free) {
+            (Some(_), [_, ..]) => Err(Failure::Usage(format!(
+                "--filter is given, and {} would be another expression: join them by `and` or `or`",
+                quote(&free.join(" "))
+            ))),
+            (given, []) => Ok(given.clone()),
+            (None, words) => Ok(Some(words.join(" "))),
+        }
+    }
+
     /// The filters that the kernel side decides, on packets.
-    pub fn packets(&self) -> Packets {
+    pub fn packets(&self, expression: Option<String>) -> Packets {
         Packets {
             netns: choices(&self.netns),
             iface: choices(&self.iface),
             protocol: choices(&self.proto),
             host: choices(&self.host),
             port: choices(&self.port),
+            expression,
         }
     }
 
@@ -82,7 +106,7 @@ impl Filters {
     }
 
     /// All filters as they were typed, in the order of the help.
-    pub fn typed(&self) -> Vec<String> {
+    pub fn typed(&self, expression: Option<&str>) -> Vec<String> {
         fn of<T>(option: &str, given: &[Filtered<T>]) -> Vec<String> {
             given.iter().map(|filtered| format!("{option} {}", filtered.typed)).collect()
         }
@@ -94,11 +118,58 @@ impl Filters {
             of("--proto", &self.proto),
             of("--host", &self.host),
             of("--port", &self.port),
+            expression.map(|text| format!("--filter {}", shown(text))).into_iter().collect(),
         ]
         .concat()
     }
 }
 
+/// An expression as it stands in the first lines of a run: on one line, as a shell takes it.
+fn shown(expression: &str) -> String {
+    let words: Vec<&str> = expression.split_whitespace().collect();
+    let line = words.join(" ").replace(is_hidden, "\u{fffd}");
+    match line.char_indices().nth(MOST_SHOWN) {
+        Some((end, _)) => format!("{}…", quote(&line[..end])),
+        None => quote(&line).into_owned(),
+    }
+}
+
 fn choices<T: Clone>(given: &[Filtered<T>]) -> Vec<Choice<T>> {
     given.iter().map(|filtered| filtered.choice.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_is_shown_as_one_word_of_a_shell() {
+        assert_eq!(shown("udp  dst\tport 53\n"), "'udp dst port 53'");
+        assert_eq!(shown("tcp"), "tcp");
+        assert_eq!(shown("host \u{1b}[2J"), "'host \u{fffd}[2J'");
+        let long = shown(&"or tcp ".repeat(1_000));
+        assert!(long.len() < 600 && long.ends_with("…"), "{long}");
+    }
+
+    #[test]
+    fn there_is_one_expression_whichever_way_it_is_given() {
+        let filters = |filter: Option<&str>| Filters {
+            reason: Vec::new(),
+            symbol: Vec::new(),
+            netns: Vec::new(),
+            iface: Vec::new(),
+            proto: Vec::new(),
+            host: Vec::new(),
+            port: Vec::new(),
+            filter: filter.map(str::to_owned),
+            later: false,
+        };
+        let words = ["tcp", "port", "443"].map(str::to_owned);
+        let expression = |filter, free| filters(filter).expression(free).ok();
+        assert_eq!(expression(None, &[]), Some(None));
+        assert_eq!(expression(Some("udp"), &[]), Some(Some("udp".to_owned())));
+        assert_eq!(expression(None, &words), Some(Some("tcp port 443".to_owned())));
+        assert_eq!(expression(Some("udp"), &words), None);
+        assert_eq!(filters(None).typed(Some("a b")), ["--filter 'a b'"]);
+    }
 }

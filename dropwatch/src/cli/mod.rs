@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::anyhow;
 use clap::{
-    ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, ValueHint,
     error::ErrorKind,
 };
 
@@ -68,6 +68,7 @@ Examples:
   sudo dropwatch --json >drops.ndjson   record what happens
   dropwatch replay drops.ndjson         show it again
   sudo dropwatch --proto tcp --port 80  only packets of web traffic
+  sudo dropwatch 'icmp or udp port 53'  an expression, as for tcpdump
   sudo dropwatch --by netns,cpu         also by namespace and CPU
   sudo dropwatch --pcap drops.pcapng    sampled packets, for Wireshark
   sudo dropwatch --each --port 80       a line for each drop, as it happens
@@ -183,6 +184,9 @@ pub enum CompletedKind {
 /// How often a run reports, and when it ends.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
+    /// Only packets that match, as tcpdump takes them: 'tcp dst port 443 and net 10.0.0.0/8'
+    #[arg(value_name = "EXPR", value_hint = ValueHint::Other)]
+    pub expression: Vec<String>,
     #[command(flatten)]
     pub pace: PaceArgs,
     /// Stop after N reports; with --each, after N drops

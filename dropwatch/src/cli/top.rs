@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::{Color, Filters, values::duration};
 
@@ -17,6 +17,9 @@ Examples:
   sudo dropwatch top -i 250ms          faster
   sudo dropwatch top --netns gw        one network namespace alone")]
 pub struct TopArgs {
+    /// Only packets that match, as tcpdump takes them: 'tcp dst port 443 and net 10.0.0.0/8'
+    #[arg(value_name = "EXPR", value_hint = ValueHint::Other)]
+    pub expression: Vec<String>,
     /// Time between pictures: 1s, 250ms; a bare number is seconds
     #[arg(short, long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub interval: Duration,

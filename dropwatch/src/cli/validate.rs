@@ -27,7 +27,8 @@ impl WatchArgs {
     /// # Errors
     /// Usage: options that do not go together.
     pub fn settings(&self, terminal: Terminal) -> Result<settings::Watch, Failure> {
-        let mut watch = self.what.settings(self.pace.interval, false, terminal)?;
+        let mut watch =
+            self.what.settings(self.pace.interval, &self.expression, false, terminal)?;
         match watch.sinks.show.each {
             true => watch.reported.shown = self.count,
             false => watch.reported.count = self.count,
@@ -46,7 +47,7 @@ impl RunArgs {
         &self,
         terminal: Terminal,
     ) -> Result<(settings::Watch, WatchedCommand), Failure> {
-        let watch = self.what.settings(self.pace.interval, true, terminal)?;
+        let watch = self.what.settings(self.pace.interval, &[], true, terminal)?;
         let Some((program, arguments)) = self.command.split_first() else {
             return Err(Failure::Usage("there is no command to run".to_owned()));
         };
@@ -61,10 +62,11 @@ impl RunArgs {
 }
 
 impl CountingArgs {
-    /// What runs of all kinds have in common; `aside` where standard output is a command's.
+    /// What runs of all kinds have in common. `expression` are the words that stand free, `aside` where standard output is a command's.
     fn settings(
         &self,
         interval: Duration,
+        expression: &[String],
         aside: bool,
         terminal: Terminal,
     ) -> Result<settings::Watch, Failure> {
@@ -98,10 +100,11 @@ impl CountingArgs {
             ));
         }
         let details = show.format.shows_details() || self.output.is_some();
+        let expression = self.filters.expression(expression)?;
         let attached = Attached {
-            packets: self.filters.packets(),
+            filters: self.filters.typed(expression.as_deref()),
+            packets: self.filters.packets(expression),
             keys: self.filters.keys(),
-            filters: self.filters.typed(),
             later: self.filters.later,
             by: self.by(show.format)?,
             samples: match &pcap {
@@ -177,10 +180,11 @@ impl TopArgs {
                     .to_owned(),
             ));
         }
+        let expression = self.filters.expression(&self.expression)?;
         let attached = Attached {
-            packets: self.filters.packets(),
+            filters: self.filters.typed(expression.as_deref()),
+            packets: self.filters.packets(expression),
             keys: self.filters.keys(),
-            filters: self.filters.typed(),
             later: self.filters.later,
             by: Vec::new(),
             samples: Samples::Details,

@@ -281,13 +281,13 @@ mod tests {
     fn checked(line: &str) -> Result<Vec<String>, NothingPasses> {
         let FilterArgs { filters } =
             FilterArgs::parse_from([""].into_iter().chain(line.split_whitespace()));
-        let packets = filters.packets();
+        let packets = filters.packets(None);
         let place = |it: &Choice<String>| match it.value.as_str() {
             "?" => (None, "?".to_owned()),
             name => (Some(name.len() as u32), String::new()),
         };
         let netns: Vec<_> = packets.netns.iter().map(place).collect();
-        check(&filters.keys(), &packets, &netns, &filters.typed())
+        check(&filters.keys(), &packets, &netns, &filters.typed(None))
     }
 
     #[test]

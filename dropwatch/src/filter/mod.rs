@@ -4,6 +4,7 @@
 //! option must let a packet through.
 
 pub mod contradiction;
+pub mod expression;
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -47,6 +48,8 @@ pub struct Packets {
     pub protocol: Vec<Choice<Protocol>>,
     pub host: Vec<Choice<Masked>>,
     pub port: Vec<Choice<Ports>>,
+    /// An expression as tcpdump takes it.
+    pub expression: Option<String>,
 }
 
 impl Packets {
@@ -59,6 +62,7 @@ impl Packets {
                 self.protocol.is_empty() && self.host.is_empty() && self.port.is_empty(),
                 part::HEADERS,
             )
+            | needs(self.expression.is_none(), part::EXPRESSION)
     }
 
     /// Returns the filter as the kernel side takes it. `netns` are the inode numbers of the

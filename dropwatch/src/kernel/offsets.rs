@@ -38,6 +38,7 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         skb_sk: of(skb, "sk"),
         skb_iif: of(skb, "skb_iif"),
         skb_len: of(skb, "len"),
+        skb_data_len: of(skb, "data_len"),
         skb_head: of(skb, "head"),
         skb_tail: of(skb, "tail"),
         skb_protocol: of(skb, "protocol"),
@@ -115,10 +116,16 @@ pub fn missing(offsets: &Offsets, parts: u32) -> Option<&'static str> {
         (offsets.skb_tail, "sk_buff.tail"),
         (offsets.skb_network_header, "sk_buff.network_header"),
     ];
+    let frame = [
+        (offsets.skb_data_len, "sk_buff.data_len"),
+        (offsets.skb_mac_header, "sk_buff.mac_header"),
+        (offsets.skb_vlan, "sk_buff.vlan_proto"),
+    ];
     let needed = [
         (part::NETNS | part::IFACE, namespace.as_slice()),
         (part::IFACE, &interface),
-        (part::HEADERS, &headers),
+        (part::HEADERS | part::EXPRESSION, &headers),
+        (part::EXPRESSION, &frame),
     ];
     let fields = needed.iter().filter(|(of, _)| parts & of != 0).flat_map(|(_, fields)| *fields);
     fields.filter(|(offset, _)| *offset == NONE).map(|(_, name)| *name).next()

@@ -36,7 +36,7 @@ use super::{
     samples::Samples,
     sys::{self, Arguments},
 };
-use crate::exit::Failure;
+use crate::{exit::Failure, filter::expression::ExpressionCode};
 
 /// The eBPF program that ships (`cargo xtask build-ebpf`).
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DROPWATCH_OBJECT"));
@@ -65,6 +65,8 @@ pub struct Requested {
     /// Which packets to count, and what of them decides about it (bits of
     /// [`part`](dropwatch_common::filter::part)); 0 counts all.
     pub filter: (Filter, u32),
+    /// The code of a filter expression, if that is among what decides.
+    pub expression: Option<ExpressionCode>,
     pub grouping: Grouping,
 }
 
@@ -88,6 +90,7 @@ impl Default for Requested {
             reasons: None,
             log: false,
             filter: (Filter::NONE, 0),
+            expression: None,
             grouping: Grouping::default(),
         }
     }
@@ -298,6 +301,7 @@ impl Prepared {
         let least = page_size();
         loader.link(LoadSettings {
             offsets: &requested.offsets,
+            expression: requested.expression.as_ref(),
             globals: HashMap::from([
                 ("SETTINGS", settings.as_bytes()),
                 ("OFFSETS", requested.offsets.as_bytes()),

@@ -15,17 +15,20 @@ use dropwatch_common::offsets::Offsets;
 use log::{Level, debug, log_enabled};
 
 use super::{
-    info,
+    expression, info,
     maps::Map,
     plan::Step,
     sys::{self, Arguments, Code, MapSpec},
     typed, verifier,
 };
+use crate::filter::expression::ExpressionCode;
 
 /// What may differ from loading to loading of one object.
 pub(super) struct LoadSettings<'a> {
     /// Where this kernel has the fields that the programs load through typed pointers.
     pub(super) offsets: &'a Offsets,
+    /// The code of a filter expression.
+    pub(super) expression: Option<&'a ExpressionCode>,
     /// Values of global variables, by name.
     pub(super) globals: HashMap<&'a str, &'a [u8]>,
     /// Sizes of maps, by name, instead of what the object says.
@@ -109,6 +112,12 @@ impl Loader {
             .iter()
             .map(|(name, definition)| (name.as_str(), maps[name].fd.as_raw_fd(), definition));
         object.relocate_maps(places, &sections).map_err(LoadError::object)?;
+        if let Some(program) = settings.expression {
+            let code = expression::translate(program).map_err(LoadError::object)?;
+            if !expression::insert(&mut object, &code) {
+                return Err(LoadError::object("it lacks the function for an expression"));
+            }
+        }
         object.relocate_calls(&sections).map_err(LoadError::object)?;
         for function in object.functions.values_mut() {
             function.instructions.iter_mut().for_each(|code| typed::patch(code, settings.offsets));

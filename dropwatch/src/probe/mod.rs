@@ -7,6 +7,7 @@ mod attach;
 mod cost;
 mod counters;
 pub mod cpus;
+mod expression;
 mod fronts;
 mod info;
 mod later;

@@ -70,10 +70,12 @@ mod tests {
 
     #[test]
     fn a_field_that_the_kernel_lacks_is_zero() {
-        let offsets = Offsets { skb_dev: 16, skb_sk: 1 << 20, dev_name: 32, ..Offsets::NONE };
+        let offsets =
+            Offsets { skb_dev: 16, skb_sk: 1 << 20, dev_name: 32, skb_vlan: 32, ..Offsets::NONE };
         let load = (BPF_LDX | BPF_MEM) as u8;
         assert_eq!(patched(typed::SKB_DEV, &offsets), (load, 3, 4, 16, 0));
         assert_eq!(patched(typed::DEV_NAME + 12, &offsets), (load, 3, 4, 44, 0));
+        assert_eq!(patched(typed::SKB_VLAN + 2, &offsets), (load, 3, 4, 34, 0));
         // `r3 = 0`; as for an offset that no load can have.
         assert_eq!(patched(typed::NET_OPS, &offsets), (0xb7, 3, 0, 0, 0));
         assert_eq!(patched(typed::NET_OPS + 4, &offsets), (0xb7, 3, 0, 0, 0));

@@ -8,6 +8,7 @@ pub mod meter;
 pub mod pace;
 pub mod reading;
 mod requested;
+mod tcpdump;
 
 use std::{
     collections::BTreeSet,

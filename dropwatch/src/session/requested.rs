@@ -5,6 +5,7 @@ use dropwatch_common::{
     offsets::Offsets,
 };
 
+use super::tcpdump;
 use crate::{
     exit::Failure,
     kernel::{HostNames, NoTypes, offsets},
@@ -17,8 +18,8 @@ use crate::{
 /// options; those that are still to come have none.
 ///
 /// # Errors
-/// Usage, where an option has too many values; kernel, where this kernel's types do not show what a
-/// filter or a group is about, with the reason.
+/// Usage, where an option has too many values, or the expression is none; kernel, where this kernel's
+/// types do not show what a filter or a group is about, with the reason.
 pub fn requested(
     attached: &Attached,
     netns: &[Option<u32>],
@@ -32,6 +33,7 @@ pub fn requested(
     if attached.samples == Samples::Packets {
         check("--pcap", part::HEADERS, &offsets)?;
     }
+    let expression = attached.packets.expression.as_deref().map(tcpdump::compile).transpose()?;
     let netns = netns.iter().map(|inum| inum.unwrap_or(LATER));
     let filter = attached.packets.compile(netns);
     let filter = filter.map_err(|error| Failure::Usage(error.to_string()))?;
@@ -43,6 +45,7 @@ pub fn requested(
         reasons: attached.reasons,
         log: attached.verbose,
         filter: (filter, parts),
+        expression,
         grouping,
     })
 }
@@ -69,7 +72,12 @@ fn check(what: &str, parts: u32, offsets: &Result<Offsets, NoTypes>) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use std::{net::UdpSocket, process::Command};
+
+    use testbed::unproved::unproved;
+
     use super::*;
+    use crate::{filter::Packets, kernel::HostRoot, probe::Prepared, report::keys::Keys};
 
     #[test]
     fn what_the_kernels_types_do_not_show_is_refused_with_the_reason() {
@@ -81,6 +89,48 @@ mod tests {
                 Err(Failure::Kernel(text)) => assert!(text.contains(why), "{text}"),
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    /// With arguments that have types, and without: what one kernel never does, another may have to.
+    #[test]
+    fn both_ways_to_read_a_packet_say_the_same() {
+        const SENT: u64 = 10;
+        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = sender.local_addr().unwrap().port();
+        let matching = format!(
+            "ether src 0:0:0:0:0:0 and ip and udp src port {port} and udp dst port {}",
+            closed.port()
+        );
+        if Command::new("tcpdump").arg("--version").output().is_err() {
+            return unproved("tcpdump is not installed");
+        }
+        for netns in [true, false] {
+            let mut names = HostNames::open(&HostRoot::default());
+            let packets = Packets { expression: Some(matching.clone()), ..Packets::default() };
+            let attached = Attached {
+                packets,
+                keys: Keys::default(),
+                filters: Vec::new(),
+                later: false,
+                by: Vec::new(),
+                samples: Samples::None,
+                reasons: None,
+                verbose: false,
+            };
+            let requested = Requested { netns, ..requested(&attached, &[], &mut names).unwrap() };
+            let mut probe = match Prepared::new().unwrap().attach(&requested) {
+                Err(error) if error.is_permission() => {
+                    return unproved("this user may not load programs");
+                }
+                probe => probe.unwrap(),
+            };
+            for _ in 0..SENT {
+                sender.send_to(b"", closed).unwrap();
+            }
+            let counters = probe.read(|netns| netns.inum).unwrap();
+            assert_eq!(counters.drops.values().sum::<u64>(), SENT, "{netns}: {counters:?}");
         }
     }
 

@@ -41,7 +41,7 @@ const DROPWATCH: Arrows = &[
     ("main", "cli command exit settings verbose"),
     ("notify", "verbose"),
     ("privilege", "exit"),
-    ("probe", "exit report"),
+    ("probe", "exit filter report"),
     ("recording", "exit"),
     ("render", "diagnose report"),
     ("session", "diagnose exit filter kernel privilege probe render report settings verbose"),
@@ -54,9 +54,10 @@ const COMMON: Arrows = &[("typed", "offsets")];
 
 const EBPF: Arrows = &[
     ("count", "fields maps netns sample"),
+    ("expression", "fields netns skb"),
     ("filter", "fields netns packet"),
     ("group", "count fields maps netns packet"),
-    ("main", "count fields filter group netns"),
+    ("main", "count expression fields filter group netns"),
     ("netns", "fields"),
     ("packet", "fields"),
     ("sample", "count maps skb"),

@@ -21,6 +21,7 @@ mod counting;
 mod details;
 mod environment;
 mod every;
+mod expression;
 mod files;
 mod findings;
 mod gate;

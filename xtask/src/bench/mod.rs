@@ -40,7 +40,7 @@ use testbed::{
 
 use self::{
     empty::Empty,
-    table::{Row, Table},
+    table::{EXPRESSION, Row, Table},
     tools::{Frames, Kind, RECEIVER, TOOLS, Tool},
 };
 use crate::{
@@ -112,13 +112,15 @@ fn measure(binary: &Path, args: &Args) -> Result<Table> {
     let mut tools: Vec<(&Tool, Row)> = Vec::new();
     for tool in &TOOLS {
         let typed = matches!(tool.kind, Kind::Dropwatch(_) | Kind::Empty { typed: true });
-        match &tool.kind {
-            Kind::Speaking(command) | Kind::Silent(command)
-                if find_command(command[0]).is_none() =>
-            {
-                eprintln!("left out: {} (not installed)", tool.name);
-            }
-            _ => tools.push((tool, Row::new(tool.name, typed))),
+        let needed = match &tool.kind {
+            Kind::Speaking(command) | Kind::Silent(command) => Some(command[0]),
+            // Compiles the expression.
+            Kind::Dropwatch(_) if tool.name == EXPRESSION => Some("tcpdump"),
+            _ => None,
+        };
+        match needed.filter(|program| find_command(program).is_none()) {
+            None => tools.push((tool, Row::new(tool.name, typed))),
+            Some(program) => eprintln!("left out: {} ({program} is not installed)", tool.name),
         }
     }
     let wire = Wire::new()?;

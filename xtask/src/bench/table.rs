@@ -11,6 +11,7 @@ pub(super) const EMPTY_TYPED: &str = "an empty one, typed";
 pub(super) const DROPWATCH: &str = "dropwatch";
 pub(super) const DROPWATCH_STACKS: &str = "dropwatch -g";
 pub(super) const BY_IFACE: &str = "dropwatch --by netns,iface";
+pub(super) const EXPRESSION: &str = "dropwatch EXPR (filter)";
 pub(super) const BPFTRACE: &str = "bpftrace";
 pub(super) const PERF: &str = "perf record";
 pub(super) const PERF_STACKS: &str = "perf record -g";
@@ -107,7 +108,7 @@ impl Table {
         // which the measuring is the greater part.
         let ours = |row: &Row| added(row).max(least(&row.run_ns));
         let mut goals = Vec::new();
-        for (what, limit) in [(DROPWATCH, 1.25), (BY_IFACE, 2.0)] {
+        for (what, limit) in [(DROPWATCH, 1.25), (BY_IFACE, 2.0), (EXPRESSION, 3.0)] {
             let Some(row) = row(what) else { continue };
             let Some(empty) = self.empty_beside(row) else { continue };
             let value = least(&row.run_ns) / least(&empty.run_ns);
@@ -229,5 +230,14 @@ mod tests {
         // What the clock does not see is at least its run time.
         assert_eq!(goals(790.0), [(1.25, true), (10.0, true), (16.0, true)]);
         assert_eq!(goals(1_000.0), [(1.25, true), (1.5, false), (2.4, false)]);
+    }
+
+    #[test]
+    fn an_expression_has_a_goal_of_its_own() {
+        let row = |name, run: &[f64]| Row { run_ns: run.to_vec(), ..Row::new(name) };
+        let rows = vec![row(NOBODY, &[]), row(EMPTY, &[20.0]), row(EXPRESSION, &[62.0, 70.0])];
+        let goals = Table { frames: 10, rounds: 1, floods: 1, rows }.goals();
+        let goals: Vec<_> = goals.iter().map(|goal| (goal.value, goal.is_reached())).collect();
+        assert_eq!(goals, [(3.1, false)]);
     }
 }

@@ -3,7 +3,8 @@
 use testbed::flood::Wire;
 
 use super::table::{
-    BPFTRACE, BY_IFACE, DROPWATCH, DROPWATCH_STACKS, EMPTY, EMPTY_TYPED, NOBODY, PERF, PERF_STACKS,
+    BPFTRACE, BY_IFACE, DROPWATCH, DROPWATCH_STACKS, EMPTY, EMPTY_TYPED, EXPRESSION, NOBODY, PERF,
+    PERF_STACKS,
 };
 
 /// Somebody who watches drops.
@@ -48,7 +49,7 @@ const fn of_datagrams(name: &'static str, kind: Kind) -> Tool {
     Tool { name, kind, frames: Frames::Datagrams }
 }
 
-pub(super) const TOOLS: [Tool; 20] = [
+pub(super) const TOOLS: [Tool; 21] = [
     tool(NOBODY, Kind::Nobody),
     tool(EMPTY, Kind::Empty { typed: false }),
     tool(EMPTY_TYPED, Kind::Empty { typed: true }),
@@ -58,6 +59,8 @@ pub(super) const TOOLS: [Tool; 20] = [
     tool("dropwatch --netns", Kind::Dropwatch(&["--netns", RECEIVER])),
     tool("dropwatch --iface", Kind::Dropwatch(&["--iface", Wire::RECEIVER_LINK])),
     tool("dropwatch --proto", Kind::Dropwatch(&["--proto", "0x88b5"])),
+    // Asks for the same.
+    tool(EXPRESSION, Kind::Dropwatch(&["ether proto 0x88b5"])),
     of_datagrams("dropwatch --proto udp", Kind::Dropwatch(&["--proto", "udp"])),
     of_datagrams("dropwatch --host", Kind::Dropwatch(&["--host", "198.18.0.0/15"])),
     of_datagrams("dropwatch --port", Kind::Dropwatch(&["--port", "9"])),

@@ -59,7 +59,7 @@ Version: {version}
 Architecture: {architecture}
 Maintainer: {MAINTAINER}
 Installed-Size: {size}
-Recommends: iproute2
+Recommends: iproute2, tcpdump
 Suggests: conntrack, tshark
 {built_using}\
 Section: net

@@ -10,7 +10,7 @@ use crate::project::Project;
 const PAGE: &str = "docs/kernels.md";
 
 /// What the groups of tests prove, in the order of the page.
-const GROUPS: [(&str, &str); 33] = [
+const GROUPS: [(&str, &str); 34] = [
     ("counting", "floods, nested floods and closed ports, to the packet"),
     ("nat", "a full conntrack table, against conntrack's own counter"),
     (
@@ -24,6 +24,7 @@ const GROUPS: [(&str, &str); 33] = [
     ("harmless", "sockets closed with unread data are harmless"),
     ("transmitted", "what a card has sent is harmless, and fails no run"),
     ("selecting", "filters and groups, exact in a flood"),
+    ("expression", "filter expressions, with and without link headers, on packets of all kinds"),
     ("asked", "names in filters: refused where they are nothing's, counted once they are there"),
     ("conntrack", "`dropwatch conntrack` against `conntrack -L` and `conntrack -S`"),
     (

@@ -42,7 +42,7 @@ const MODULES: [&str; 14] = [
 ];
 
 /// Programs copied from this machine, with their libraries. busybox serves for the rest.
-const PROGRAMS: [&str; 10] = [
+const PROGRAMS: [&str; 11] = [
     "bash",
     "ip",
     "tc",
@@ -50,6 +50,7 @@ const PROGRAMS: [&str; 10] = [
     "iptables-legacy",
     "ip6tables-legacy",
     "conntrack",
+    "tcpdump",
     "setpriv",
     "unshare",
     "mount",

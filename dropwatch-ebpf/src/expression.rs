@@ -1,0 +1,147 @@
+//! Filter expressions: lays a packet out as a frame, and has the expression's own code judge it.
+//!
+//! That code is not here: the loader puts it where [`dropwatch_expression`] is. It sees nothing but
+//! the frame, and no constant that was written here: verifiers before Linux 6.8 could mistake what
+//! such a constant decides (see [`filter`](crate::filter)), so a packet is laid out in a map.
+
+use core::ptr;
+
+use aya_ebpf::{
+    helpers::generated::bpf_probe_read_kernel, macros::map, maps::PerCpuArray,
+    programs::RawTracePointContext,
+};
+use dropwatch_common::{
+    NO_NETNS,
+    expression::{ADDRESSES, LINK, NESTED, READ, TAG, View, Views, verdict},
+};
+
+use crate::{
+    fields::{Fields, UNSET, offset, opaque},
+    netns::Place,
+    skb::{ETH_HLEN, ETHER, LOOPBACK},
+};
+
+/// What this CPU looks at.
+#[map]
+static VIEWS: PerCpuArray<Views> = PerCpuArray::with_max_entries(1, 0);
+
+/// What the expression says of the packet: one of [`verdict`].
+#[inline(never)]
+pub fn judge<F: Fields>(ctx: RawTracePointContext) -> u32 {
+    let Some(views) = VIEWS.get_ptr_mut(0) else { return verdict::UNDECIDED };
+    // SAFETY: a checked pointer to the value of this CPU. An interruption that comes between the load
+    // and the store leaves the number as it was.
+    let used = unsafe { (&raw const (*views).used).read_volatile() };
+    if used >= NESTED as u64 {
+        return verdict::UNDECIDED;
+    }
+    // SAFETY: as above; `used` is below the number of views.
+    let view = unsafe {
+        (&raw mut (*views).used).write_volatile(used + 1);
+        (&raw mut (*views).views).cast::<View>().add(used as usize)
+    };
+    // SAFETY: the view is nobody else's now.
+    let said = match unsafe { lay_out::<F>(&ctx, view) } {
+        Some(()) => dropwatch_expression(view),
+        None => verdict::UNDECIDED,
+    };
+    // SAFETY: as above. Whoever interrupted has given back what it took.
+    unsafe { (&raw mut (*views).used).write_volatile(used) };
+    opaque(said)
+}
+
+/// Where the loader puts the code of the expression.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dropwatch_expression(view: *const View) -> u32 {
+    let said: u64;
+    // SAFETY: one move between registers. It has the compiler know nothing of either.
+    unsafe { core::arch::asm!("{said} = {view}", said = out(reg) said, view = in(reg) view) };
+    said as u32
+}
+
+/// Lays the packet out, where enough of it can be read.
+///
+/// # Safety
+/// `view` is one of the map's, and nobody else's.
+#[inline(always)]
+unsafe fn lay_out<F: Fields>(ctx: &RawTracePointContext, view: *mut View) -> Option<()> {
+    let skb = ctx.arg(0);
+    let (network, mac) = (F::skb_network_header(skb), F::skb_mac_header(skb));
+    if network == 0 || network == UNSET {
+        return None;
+    }
+    let has_link = mac != UNSET && mac.wrapping_add(ETH_HLEN) <= network && is_ethernet::<F>(ctx);
+    let start = u32::from(if has_link { mac } else { network });
+    let (head, linear) = (F::skb_head(skb), F::skb_tail(skb).wrapping_sub(start));
+    // A tail before the start is a length beyond any packet's linear part.
+    if head == 0 || linear == 0 || linear > u32::from(u16::MAX) {
+        return None;
+    }
+    let tag = tag::<F>(skb);
+    // Where the first byte that is read comes to stand.
+    let mut at = if has_link { 0 } else { LINK };
+    if tag.is_some() {
+        at += TAG;
+    }
+    // SAFETY: the caller's promise, and there is room for READ bytes behind each of these places; the
+    // helper checks what it reads.
+    unsafe {
+        let bytes = (&raw mut (*view).bytes).cast::<u8>();
+        let source = ptr::without_provenance((head + u64::from(start)) as usize);
+        if bpf_probe_read_kernel(bytes.add(at).cast(), READ as u32, source) != 0 {
+            return None;
+        }
+        let halves = bytes.cast::<u16>();
+        if has_link {
+            if let Some([kind, tag]) = tag {
+                let words = bytes.cast::<u32>();
+                for word in 0..ADDRESSES / 4 {
+                    *words.add(word) = *words.add(word + 1);
+                }
+                *halves.add(6) = kind;
+                *halves.add(7) = tag.to_be();
+            }
+        } else {
+            let protocol = F::skb_protocol(skb);
+            if protocol == 0 {
+                return None;
+            }
+            if let Some([kind, tag]) = tag {
+                *halves.add(6) = kind;
+                *halves.add(7) = tag.to_be();
+                *halves.add(8) = protocol;
+            } else {
+                *halves.add(6) = protocol;
+            }
+        }
+        let read = if linear > READ as u32 { READ as u32 } else { linear };
+        (*view).readable = at as u32 + read;
+        (*view).length = at as u32 + linear.wrapping_add(F::skb_data_len(skb));
+        (*view).first = if has_link { 0 } else { ADDRESSES as u32 };
+    }
+    Some(())
+}
+
+/// Whether the packet's device is proved, and its link-layer header is Ethernet's.
+#[inline(always)]
+fn is_ethernet<F: Fields>(ctx: &RawTracePointContext) -> bool {
+    let place = Place::of::<F>(ctx);
+    if place.device_netns == NO_NETNS {
+        return false;
+    }
+    let kind = F::dev_type(place.device);
+    kind == ETHER || kind == LOOPBACK
+}
+
+/// The VLAN tag that the kernel took off the packet and keeps beside it: its ethertype in network byte
+/// order, and what it says, in the host's.
+#[inline(always)]
+fn tag<F: Fields>(skb: u64) -> Option<[u16; 2]> {
+    let present = match offset!(skb_vlan_present) {
+        // Since Linux 6.2 one that is not zero is there, and both fields are one, too (`vlan_all`).
+        ..0 => F::vlan_all(skb) != 0,
+        _ => i32::from(F::skb_vlan_present(skb)) & offset!(skb_vlan_present_mask) != 0,
+    };
+    if present { Some([F::vlan_kind(skb), F::vlan_tag(skb)]) } else { None }
+}
