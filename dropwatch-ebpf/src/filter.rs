@@ -43,7 +43,7 @@ pub const UNDECIDED: Verdict = verdict::UNDECIDED;
 pub const YES: Verdict = verdict::YES;
 
 /// What the filters in use say of where a packet is.
-#[inline(never)]
+#[inline(always)]
 pub fn by_place<F: Fields>(ctx: RawTracePointContext) -> Verdict {
     let place = Place::of::<F>(&ctx);
     let mut verdict = YES;

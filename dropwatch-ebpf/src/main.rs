@@ -81,8 +81,8 @@ fn grouping() -> u32 {
 
 /// Counts a drop where a filter or a group needs to know more of the packet.
 ///
-/// Each part of it is a function of its own that gets no more than the context: what one needs in
-/// registers and on the stack is then nothing to the others, nor to whoever asks for none of it.
+/// What reads headers, or counts groups, is a function of its own that gets no more than the context:
+/// what one needs in registers and on the stack is then nothing to whoever asks for none of it.
 #[inline(never)]
 fn by_packet<F: Fields>(ctx: RawTracePointContext) {
     let ctx = &ctx;

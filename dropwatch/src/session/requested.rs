@@ -116,6 +116,7 @@ mod tests {
                 later: false,
                 by: Vec::new(),
                 samples: Samples::None,
+                every: None,
                 reasons: None,
                 verbose: false,
             };

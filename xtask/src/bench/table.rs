@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn an_expression_has_a_goal_of_its_own() {
-        let row = |name, run: &[f64]| Row { run_ns: run.to_vec(), ..Row::new(name) };
+        let row = |name, run: &[f64]| Row { run_ns: run.to_vec(), ..Row::new(name, true) };
         let rows = vec![row(NOBODY, &[]), row(EMPTY, &[20.0]), row(EXPRESSION, &[62.0, 70.0])];
         let goals = Table { frames: 10, rounds: 1, floods: 1, rows }.goals();
         let goals: Vec<_> = goals.iter().map(|goal| (goal.value, goal.is_reached())).collect();
