@@ -248,6 +248,7 @@ pub struct CountingArgs {
     #[arg(long, value_name = "R", value_parser = rate)]
     pub fail_rate: Option<f64>,
     /// Exit with status 5 if a finding is as severe as LEVEL or more, also of losses without drops
+    /// (with filters but for --netns: of drops that they let through, alone)
     #[arg(long, value_name = "LEVEL", value_enum, conflicts_with = "no_findings")]
     pub fail_on: Option<Severity>,
     /// Count once more by KEY, several with commas between; what cannot be proved is `unknown`

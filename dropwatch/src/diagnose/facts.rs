@@ -13,7 +13,7 @@ use super::{
 };
 use crate::report::{
     conntrack::{self, ConntrackStats},
-    evidence::{Counters, HostEvidence, Link, NetnsEvidence},
+    evidence::{Counters, HostEvidence, Link, NetnsEvidence, RulePrograms},
     facts::Netns,
     finding::Unreachable,
     model::{Location, Report},
@@ -111,6 +111,11 @@ impl<'a> Facts<'a> {
         self.now.host.get(name)
     }
 
+    /// The programs of this host that show rules of the packet filter.
+    pub fn rule_programs(&self) -> &'a RulePrograms {
+        &self.now.rule_programs
+    }
+
     /// A setting of the whole host.
     pub fn setting(&self, name: &str) -> Option<&'a str> {
         debug_assert!(self.rule.quotes(name), "the rule does not list {name}");
@@ -175,7 +180,7 @@ impl<'a> Facts<'a> {
             return cannot("samples do not tell where the packets were dropped");
         };
         let Some(namespace) = now.namespaces.get(&number) else {
-            if now.ended.contains(&number) {
+            if now.ended.contains(&number) || netns.is_some_and(|netns| netns.ended) {
                 let why = format!("{} has ended: no command can be run there", name(netns));
                 return Err(Unreachable { ended: true, why });
             }

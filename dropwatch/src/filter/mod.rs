@@ -65,6 +65,11 @@ impl Packets {
             | needs(self.expression.is_none(), part::EXPRESSION)
     }
 
+    /// Whether they may leave out packets of a namespace that they select.
+    pub fn are_within_netns(&self) -> bool {
+        self.parts() & !part::NETNS != 0
+    }
+
     /// Returns the filter as the kernel side takes it. `netns` are the inode numbers of the
     /// namespaces.
     ///

@@ -32,6 +32,7 @@ use super::{
     inside::cookie,
     links, listeners,
     netns::passing::Passing,
+    packet_filter,
 };
 use crate::report::{
     conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable},
@@ -201,14 +202,20 @@ impl Collector {
         let host = counters::of_host(&self.root);
         let lossy = read.values().any(|namespace| !namespace.settings.is_empty())
             || self.watch.host_losses.iter().any(|loss| host.get(loss) != self.now.host.get(loss));
-        let settings = if lossy {
-            settings(&self.root, &self.watch.host_settings)
+        let (settings, rule_programs) = if lossy {
+            (settings(&self.root, &self.watch.host_settings), packet_filter::programs())
         } else {
-            SettingValues::new()
+            Default::default()
         };
         let host_prefix = namespaces.host_prefix();
-        let now =
-            HostEvidence { host, settings, namespaces: read, ended: sampled_lost, host_prefix };
+        let now = HostEvidence {
+            host,
+            settings,
+            namespaces: read,
+            ended: sampled_lost,
+            host_prefix,
+            rule_programs,
+        };
         self.before = std::mem::replace(&mut self.now, now);
         self.before.namespaces.extend(born);
         self.read_tables();
@@ -376,9 +383,10 @@ fn read_namespace(
         if before.is_some_and(|before| overflows(before) != overflows(&namespace)) {
             namespace.fullest_listener = listeners::fullest(root);
         }
-        if sampled || before.is_some_and(|before| is_lossy(before, &namespace)) {
+        if sampled || before.is_some_and(|before| namespace.is_lossy_since(before)) {
             namespace.gauges = counters::gauges_of_namespace(root);
             namespace.settings = settings(root, &watch.settings);
+            namespace.legacy_tables = packet_filter::legacy_tables(root);
             for link in namespace.links.values().take(MAX_DEVICES) {
                 let names =
                     watch.device_settings.iter().map(|name| name.replace("DEV", &link.name));
@@ -387,25 +395,6 @@ fn read_namespace(
         }
         Ok((namespace, birth))
     })
-}
-
-/// Whether anything that a rule looks at has counted between the two.
-fn is_lossy(before: &NetnsEvidence, now: &NetnsEvidence) -> bool {
-    let links = |namespace: &NetnsEvidence| -> Vec<_> {
-        namespace.links.values().map(|link| link.counters.clone()).collect()
-    };
-    let conntrack = |namespace: &NetnsEvidence| {
-        let counters = namespace.conntrack.map(|stats| stats.counters);
-        let lost = [
-            ConntrackCounter::Drop,
-            ConntrackCounter::InsertFailed,
-            ConntrackCounter::ChainTooLong,
-        ];
-        counters.map(|counters| lost.map(|counter| counters.get(counter)))
-    };
-    before.counters != now.counters
-        || conntrack(before) != conntrack(now)
-        || links(before) != links(now)
 }
 
 fn settings(root: &HostRoot, names: &[&str]) -> SettingValues {

@@ -28,6 +28,7 @@ mod netlink;
 pub mod netns;
 pub mod offsets;
 pub mod owner;
+mod packet_filter;
 pub mod processes;
 pub mod reasons;
 pub mod root;

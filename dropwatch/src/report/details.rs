@@ -16,7 +16,7 @@ use super::{
     address::Address,
     facts::{
         CallPath, Callers, Cpu, Details, Direction, Fact, FlowTracked, Frame, Interface, Netns,
-        Owner, ProtocolName,
+        Owner, ProtocolName, Values,
     },
     flow::Flow,
     names::Names,
@@ -170,14 +170,17 @@ fn in_common(
     let (mut sent, mut tracked, mut cpus) =
         (Weights::default(), Weights::default(), Weights::default());
     let (mut protocols, mut flows) = (Weights::default(), BTreeMap::new());
+    let mut values = Values::default();
     for sample in samples {
         namespaces.add(sample.netns, sample.weight);
         cpus.add(Some(sample.cpu), sample.weight);
         devices.add(device(sample), sample.weight);
         sent.add(sample.outgoing, sample.weight);
         tracked.add(sample.conntrack, sample.weight);
-        callers.add(short_path(sample, symbols, names), sample.weight);
+        let path = short_path(sample, symbols, names);
         let flow = Flow::of(sample);
+        values.add(path.clone(), flow.as_ref(), sample.weight);
+        callers.add(path, sample.weight);
         protocols.add(flow.as_ref().and_then(|flow| flow.protocol.clone()), sample.weight);
         if let Some(flow) = flow {
             add(&mut flows, flow, sample.weight);
@@ -195,6 +198,33 @@ fn in_common(
         conntrack: tracked.most(|entry| FlowTracked { entry }),
         owner: owners(samples, names).most(|owner| owner),
         cpu: cpus.most(|cpu| Cpu { cpu }),
+        values,
+    }
+}
+
+impl Values {
+    /// Adds a sample that stands for so many drops.
+    pub(crate) fn add(
+        &mut self,
+        path: Option<Vec<Option<String>>>,
+        flow: Option<&Flow>,
+        weight: u64,
+    ) {
+        if let Some(callers) = path {
+            add(&mut self.paths, Callers { callers }, weight);
+        }
+        let Some(flow) = flow else { return };
+        if let Some(protocol) = &flow.protocol {
+            add(&mut self.protocols, protocol.clone(), weight);
+        }
+        for (address, sums) in [(flow.src, &mut self.sources), (flow.dst, &mut self.destinations)] {
+            if let Some(address) = address {
+                add(sums, address, weight);
+            }
+        }
+        if let Some(port) = flow.dst_port {
+            add(&mut self.destination_ports, port, weight);
+        }
     }
 }
 

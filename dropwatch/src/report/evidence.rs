@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
-    conntrack::{ConntrackStats, ConntrackTable},
+    conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable},
     facts::Netns,
 };
 
@@ -80,6 +80,29 @@ pub struct HostEvidence {
     /// What a command starts with that is to run in the host's own namespace; `None` where nothing
     /// leads there, as in a container.
     pub host_prefix: Option<String>,
+    /// Looked for only where drops or losses are.
+    pub rule_programs: RulePrograms,
+}
+
+/// A family of tables of the packet filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TableFamily {
+    Ipv4,
+    Ipv6,
+    Arp,
+    Bridge,
+}
+
+/// The programs of this host that show the packet filter's rules. Legacy tables and rules of nftables
+/// are shown by different ones, which distributions give different names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RulePrograms {
+    /// Commands that show legacy tables with their counters: `iptables-legacy-save -c`.
+    pub legacy: BTreeMap<TableFamily, String>,
+    /// Commands that show what a program of iptables has put into nftables.
+    pub nft: BTreeMap<TableFamily, String>,
+    /// Whether there is `nft`.
+    pub native: bool,
 }
 
 /// Settings by their name, `net.ipv4.ip_forward`; those that are not there are missing.
@@ -107,6 +130,8 @@ pub struct NetnsEvidence {
     pub links: BTreeMap<u32, Link>,
     /// Read only where drops or losses are.
     pub settings: SettingValues,
+    /// Families that have legacy tables of the packet filter; `None` where that was not read.
+    pub legacy_tables: Option<BTreeSet<TableFamily>>,
     /// The entries of a table that is full, if it has been looked at.
     pub table: Option<ConntrackTable>,
     /// Where the most connections wait to be accepted; read only where such a queue overflowed.
@@ -140,6 +165,25 @@ impl NetnsEvidence {
             links: links.collect(),
             ..Self::default()
         }
+    }
+
+    /// Whether anything that a rule looks at has counted since `before`.
+    pub fn is_lossy_since(&self, before: &Self) -> bool {
+        let links = |namespace: &Self| -> Vec<_> {
+            namespace.links.values().map(|link| link.counters.clone()).collect()
+        };
+        let conntrack = |namespace: &Self| {
+            let counters = namespace.conntrack.map(|stats| stats.counters);
+            let lost = [
+                ConntrackCounter::Drop,
+                ConntrackCounter::InsertFailed,
+                ConntrackCounter::ChainTooLong,
+            ];
+            counters.map(|counters| lost.map(|counter| counters.get(counter)))
+        };
+        before.counters != self.counters
+            || conntrack(before) != conntrack(self)
+            || links(before) != links(self)
     }
 
     /// Whether this is another namespace than the one that had its number `before`, since the kernel

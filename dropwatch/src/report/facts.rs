@@ -2,11 +2,11 @@
 //!
 //! Counts never rest on any of this. Everything here is of samples, and says of how many.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{address::Address, flow::Flow};
+use super::{address::Address, flow::Flow, protocol::Term};
 
 /// What most of the sampled drops at a location have in common.
 ///
@@ -26,6 +26,22 @@ pub struct Details {
     pub conntrack: Option<Fact<FlowTracked>>,
     pub owner: Option<Fact<Owner>>,
     pub cpu: Option<Fact<Cpu>>,
+    /// Where the facts above would have to choose. No output has it.
+    #[serde(skip)]
+    pub values: Values,
+}
+
+/// Every value that the sampled drops at a location have of some fields, each with the weight of the
+/// samples that have it. Samples of which a field is not known are in none.
+///
+/// A rule may say of all drops only what holds for all, and a [`Pattern`] is of a part of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values {
+    pub protocols: BTreeMap<Term, u64>,
+    pub sources: BTreeMap<IpAddr, u64>,
+    pub destinations: BTreeMap<IpAddr, u64>,
+    pub destination_ports: BTreeMap<u16, u64>,
+    pub paths: BTreeMap<Callers, u64>,
 }
 
 /// Something that holds for a `share` of the sampled drops.

@@ -224,6 +224,11 @@ impl Keys {
         self.reasons.is_empty() && self.symbols.is_empty()
     }
 
+    /// Whether they may leave out a row.
+    pub fn are_set(&self) -> bool {
+        !self.reasons.is_empty() || !self.symbols.is_empty()
+    }
+
     /// Whether they say nothing on a kernel without drop reasons.
     pub fn need_reasons(&self) -> bool {
         !self.reasons.is_empty()

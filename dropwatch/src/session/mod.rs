@@ -76,6 +76,8 @@ pub struct Session {
     evidence: Option<Collector>,
     /// What the reports to come need.
     capabilities: &'static [Capability],
+    /// Whether filters leave out packets for anything but their namespace, or rows.
+    narrowed: bool,
     /// Which network namespaces `--netns` selects.
     selected: Selected,
     /// Namespaces that ended before their counters could be read.
@@ -146,6 +148,7 @@ impl Session {
         let set = move |index, inum| later.set(index, inum);
         let host = kernel::host(&root);
         let awaited = Awaited::new(root, &packets, &netns, set, selected.clone());
+        let narrowed = keys.are_set() || packets.are_within_netns();
         let names_places = by.iter().any(|by| by.names_places());
         let capabilities = match reported.findings {
             true => privilege::FOR_FINDINGS,
@@ -170,6 +173,7 @@ impl Session {
             findings: reported.findings,
             evidence: None,
             capabilities,
+            narrowed,
             selected,
             unread: BTreeSet::new(),
             all: every.is_some(),
@@ -366,13 +370,18 @@ impl Session {
         report.findings = findings(report, evidence);
         // The counters of a namespace whose drops are left out would be held against those of
         // others.
+        report.findings.retain(|it| it.netns.as_ref().is_none_or(|netns| selected.has(netns.inum)));
+        if self.narrowed {
+            // What rests on none of the selected drops is about other packets, or cannot be told.
+            report.findings.retain(|it| it.explains.is_some_and(|explains| explains.drops > 0));
+            return;
+        }
         let Unread { known, passed } = evidence.unread();
         let known = known.iter().filter(|netns| selected.has(netns.inum)).map(Netns::to_string);
         // What has no number any more passes where no namespace is named.
         let passed = passed.iter().filter(|_| selected.has(0)).cloned();
         let room = MAX_UNREAD.saturating_sub(self.unread.len());
         self.unread.extend(known.chain(passed).take(room));
-        report.findings.retain(|it| it.netns.as_ref().is_none_or(|netns| selected.has(netns.inum)));
     }
 
     /// Connection tracking at the end of the last report; nothing without findings.

@@ -103,6 +103,24 @@ fn sockets_closed_with_unread_data_and_calls_that_fail_are_harmless() {
     assert!(harm.is_empty(), "counted as harm: {harm:#?}");
 }
 
+/// Refused look-ups of routes, as dropwatch itself makes them to find a cause.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn requests_over_netlink_that_fail_are_harmless() {
+    const ASKED: usize = 20;
+    let nowhere = Netns::new("nowhere").unwrap();
+    nowhere.ip("link set lo up").unwrap();
+    let run = Run::start(&["-i", "200ms", "--symbol", "inet_rtm_getroute"]);
+    for _ in 0..ASKED {
+        assert!(nowhere.ip("route get 203.0.113.9").is_err(), "there is no route");
+    }
+    let recording = run.stop();
+    let freed: Vec<_> =
+        rows(&recording).filter(|row| function(row) == "inet_rtm_getroute").collect();
+    assert!(freed.iter().map(|row| row.count).sum::<u64>() >= ASKED as u64, "{recording:#?}");
+    assert!(freed.iter().all(|row| row.benign), "counted as harm: {freed:#?}");
+}
+
 /// Two stations of one link, in namespaces of their own, with IPv6.
 struct Link([Netns; 2]);
 

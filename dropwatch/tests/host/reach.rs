@@ -34,6 +34,8 @@ fn watch() -> Run {
 }
 
 /// A rule that drops what comes in for UDP port 9, counted by itself.
+/// What shows that rule.
+const SHOW: &str = "iptables-legacy-save -c";
 const RULE: &str = "-w -A INPUT -p udp --dport 9 -j DROP";
 
 /// A namespace whose packet filter drops what is sent to [`drop_there`].
@@ -93,8 +95,13 @@ fn a_command_runs_in_the_namespace_that_has_a_name() {
     let finding = found(&run.stop(), inum_of(&netns));
     assert_eq!(finding.unreachable, None);
     let command = &finding.actions[0].command;
-    assert_eq!(command, &format!("ip netns exec {} iptables-save -c", netns.name()));
-    assert_eq!(runs_in(command, "iptables-save -c"), inum_of(&netns));
+    assert_eq!(command, &format!("ip netns exec {} {SHOW}", netns.name()));
+    assert_eq!(runs_in(command, SHOW), inum_of(&netns));
+    let shown = command::output(Command::new("sh").args(["-c", command])).unwrap();
+    let rule = |line: &&str| {
+        line.starts_with(&format!("[{PACKETS}:")) && line.ends_with("--dport 9 -j DROP")
+    };
+    assert_eq!(shown.lines().filter(rule).count(), 1, "the rule with its counter: {shown}");
 }
 
 /// Whoever makes a namespace chooses its name; the first one in the alphabet counts.
@@ -227,8 +234,8 @@ fn a_command_finds_the_namespace_of_a_process() {
     wait_until(Duration::from_secs(20), "the packets are dropped", counted);
     let finding = found(&run.stop(), number);
     let command = &finding.actions[0].command;
-    assert_eq!(runs_in(command, "iptables-save -c"), number);
-    assert_eq!(command, &format!("nsenter -t {pid} -n iptables-save -c"));
+    assert_eq!(runs_in(command, SHOW), number);
+    assert_eq!(command, &format!("nsenter -t {pid} -n {SHOW}"));
 }
 
 /// dropwatch as the first process of a container: own PID namespace and `/proc`, own or shared

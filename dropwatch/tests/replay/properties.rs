@@ -5,6 +5,7 @@ use dropwatch::{
     render::Format,
     report::{
         decode::decode,
+        facts::Values,
         model::{Address, Line, Lost, Report},
         options::Options,
         view::View,
@@ -122,6 +123,15 @@ fn reports(lines: &[Line]) -> impl Iterator<Item = &Report> {
 /// Drops in the rows and in `other`.
 fn sum(report: &Report) -> u64 {
     report.locations.iter().map(|row| row.count).sum::<u64>() + report.other.count
+}
+
+/// A line without what no recording has.
+fn recorded(mut line: Line) -> Line {
+    if let Line::Report(report) = &mut line {
+        let details = report.locations.iter_mut().filter_map(|row| row.details.as_mut());
+        details.for_each(|details| details.values = Values::default());
+    }
+    line
 }
 
 /// Addresses as a recording without `--addresses` has them.
@@ -248,7 +258,7 @@ proptest! {
         for (text, line) in recording.lines().zip(&lines) {
             let read = decode(text).unwrap();
             let line = if public { line.clone() } else { without_addresses(line.clone()) };
-            prop_assert_eq!(read, line);
+            prop_assert_eq!(read, recorded(line));
         }
     }
 

@@ -1,14 +1,18 @@
 //! Rows of a report that a rule picked, and what they have in common.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::NetnsFacts;
 use crate::report::{
-    facts::{Details, Field, Netns, Owner},
-    flow::Flow,
+    facts::{Callers, Details, Netns, Owner, Values},
     model::Location,
+    protocol::Term,
     question::Packet,
 };
+
+/// Part of the drops of which something has to hold before a sentence says it of all of them. What a
+/// sentence leaves out is a stray packet or two.
+const NEARLY_ALL: f64 = 0.95;
 
 /// Rows of a report.
 #[derive(Clone, Debug)]
@@ -38,13 +42,6 @@ impl<'a> Rows<'a> {
         known.chain(Some((None, unknown)).filter(|(_, rows)| !rows.is_empty())).collect()
     }
 
-    /// What the sampled packets of the largest row have in common, among the rows with known flows.
-    pub fn flow(&self) -> Option<&'a Flow> {
-        let shown =
-            |row: &&'a Location| Some((row.count, &row.details.as_ref()?.flow.as_ref()?.flow));
-        self.0.iter().filter_map(shown).max_by_key(|(count, _)| *count).map(|(_, flow)| flow)
-    }
-
     /// The sampled packet of the largest row that shows where one was going: what varies among the
     /// packets of that row is left out. With `came_in`, by the device that samples name.
     pub fn packet(&self, came_in: bool) -> Option<Packet> {
@@ -72,29 +69,68 @@ impl<'a> Rows<'a> {
         namespace.netns().map_or_else(|| Self(Vec::new()), |netns| self.of_netns(netns.number()))
     }
 
-    /// The port that more than half of their packets were for, as far as samples show.
+    /// The port that nearly all of their packets were for, as far as samples show.
     pub fn port(&self) -> Option<u16> {
-        self.most(|details| {
-            let pattern = details.flow.as_ref().filter(|flow| !flow.varies(Field::DstPort))?;
-            Some((pattern.flow.dst_port?, pattern.share))
+        self.of_all(|values| &values.destination_ports)
+    }
+
+    /// The port that more than half of their packets were for.
+    pub fn main_port(&self) -> Option<u16> {
+        let (port, drops) = self.sums(|values| &values.destination_ports).into_iter().next()?;
+        (drops > self.count() as f64 / 2.0).then_some(port)
+    }
+
+    /// The address that nearly all of their packets came from.
+    pub fn source(&self) -> Option<IpAddr> {
+        self.of_all(|values| &values.sources)
+    }
+
+    /// The address that nearly all of their packets were going to.
+    pub fn destination(&self) -> Option<IpAddr> {
+        self.of_all(|values| &values.destinations)
+    }
+
+    /// The protocols of nearly all of their packets, the commonest first; none where samples do not
+    /// show so many.
+    pub fn protocols(&self) -> Vec<Term> {
+        let sums = self.sums(|values| &values.protocols);
+        match self.is_nearly_all(sums.iter().map(|(_, drops)| drops).sum()) {
+            true => self.leading(sums),
+            false => Vec::new(),
+        }
+    }
+
+    /// What `of` makes of nearly all of their call paths, the commonest first; none where it makes
+    /// nothing of some.
+    pub fn on_paths<T: Ord + Clone>(&self, of: impl Fn(&Callers) -> Option<T>) -> Vec<T> {
+        let mut sums: BTreeMap<T, f64> = BTreeMap::new();
+        for (callers, drops) in self.sums(|values| &values.paths) {
+            if let Some(is) = of(&callers) {
+                *sums.entry(is).or_default() += drops;
+            }
+        }
+        let sums = sorted(sums);
+        match self.is_nearly_all(sums.iter().map(|(_, drops)| drops).sum()) {
+            true => self.leading(sums),
+            false => Vec::new(),
+        }
+    }
+
+    /// The device that nearly all of their packets came in by, or were sent by.
+    pub fn device(&self) -> Option<&'a str> {
+        self.fact_of_all(|details| {
+            let fact = details.interface.as_ref()?;
+            Some((fact.is.name.as_deref()?, fact.share))
         })
     }
 
-    /// The address that more than half of their packets came from.
-    pub fn sender(&self) -> Option<IpAddr> {
-        self.most(|details| {
-            let pattern = details.flow.as_ref().filter(|flow| !flow.varies(Field::Src))?;
-            Some((pattern.flow.src?, pattern.share))
-        })
-    }
-
-    /// The process that holds the socket of more than half of their packets.
+    /// The process that holds the socket of nearly all of their packets.
     pub fn owner(&self) -> Option<&'a Owner> {
-        self.most(|details| details.owner.as_ref().map(|fact| (&fact.is, fact.share)))
+        self.fact_of_all(|details| details.owner.as_ref().map(|fact| (&fact.is, fact.share)))
     }
 
-    /// The value that `of` gives for more than half of the drops, as samples share them out.
-    fn most<T: PartialEq>(&self, of: impl Fn(&'a Details) -> Option<(T, f64)>) -> Option<T> {
+    /// The value that `of` gives for nearly all of the drops, as samples share them out.
+    fn fact_of_all<T: PartialEq>(&self, of: impl Fn(&'a Details) -> Option<(T, f64)>) -> Option<T> {
         let mut sums: Vec<(T, f64)> = Vec::new();
         for row in &self.0 {
             let Some((what, share)) = row.details.as_ref().and_then(&of) else { continue };
@@ -104,8 +140,48 @@ impl<'a> Rows<'a> {
                 None => sums.push((what, drops)),
             }
         }
-        let half = self.count() as f64 / 2.0;
-        sums.into_iter().find(|(_, drops)| *drops > half).map(|(what, _)| what)
+        sums.into_iter().find(|(_, drops)| self.is_nearly_all(*drops)).map(|(what, _)| what)
+    }
+
+    fn of_all<T: Ord + Clone + 'a>(
+        &self,
+        of: impl Fn(&'a Values) -> &'a BTreeMap<T, u64>,
+    ) -> Option<T> {
+        let (value, drops) = self.sums(of).into_iter().next()?;
+        self.is_nearly_all(drops).then_some(value)
+    }
+
+    /// Values with the drops that samples give to each, the most first.
+    fn sums<T: Ord + Clone + 'a>(
+        &self,
+        of: impl Fn(&'a Values) -> &'a BTreeMap<T, u64>,
+    ) -> Vec<(T, f64)> {
+        let mut sums: BTreeMap<T, f64> = BTreeMap::new();
+        for row in &self.0 {
+            let Some(details) = row.details.as_ref().filter(|details| details.weight > 0) else {
+                continue;
+            };
+            let scale = row.count as f64 / details.weight as f64;
+            for (value, weight) in of(&details.values) {
+                *sums.entry(value.clone()).or_default() += *weight as f64 * scale;
+            }
+        }
+        sorted(sums)
+    }
+
+    /// The first of `sums` that are nearly all of the drops together.
+    fn leading<T>(&self, sums: Vec<(T, f64)>) -> Vec<T> {
+        let mut drops = 0.0;
+        let needed = |(_, more): &(T, f64)| {
+            let enough = self.is_nearly_all(drops);
+            drops += more;
+            !enough
+        };
+        sums.into_iter().take_while(needed).map(|(value, _)| value).collect()
+    }
+
+    fn is_nearly_all(&self, drops: f64) -> bool {
+        drops > 0.0 && drops >= self.count() as f64 * NEARLY_ALL
     }
 
     /// Interfaces that the samples name, with the drops of their rows, the most first.
@@ -123,6 +199,13 @@ impl<'a> Rows<'a> {
         found.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
         found
     }
+}
+
+/// The most first.
+fn sorted<T: Ord>(sums: BTreeMap<T, f64>) -> Vec<(T, f64)> {
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    sums
 }
 
 /// The namespace of most of a row's sampled drops.

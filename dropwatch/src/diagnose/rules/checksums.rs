@@ -109,8 +109,8 @@ fn damaged(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
         return None;
     }
     let rows = rows.within(namespace);
-    let device = rows.interfaces().first().map(|(name, _)| *name);
-    let source = rows.flow().and_then(|flow| flow.src).map(|source| source.to_string());
+    let device = rows.device();
+    let source = rows.source().map(|source| source.to_string());
     let from = source.map(|source| format!(" from {source}")).unwrap_or_default();
     let by = device.map(|device| format!(" by {device}")).unwrap_or_default();
     let title = format!(

@@ -105,10 +105,15 @@ fn draft<'a>(
             format!("{refused} packets for closed {protocol} ports refused in {name}"),
         ),
     };
-    let missed = port.is_some_and(|port| !CLIENTS.contains(&port));
+    let main = rows.main_port();
+    let missed = main.is_some_and(|port| !CLIENTS.contains(&port));
     let severity = if missed { Severity::Warning } else { Severity::Notice };
     let draft = Draft::new(facts, "closed_port", severity, subject, title).at(namespace);
-    match rows.sender() {
+    let draft = match main.filter(|_| port.is_none()) {
+        Some(main) => draft.state("most for port", u64::from(main), "samples"),
+        None => draft,
+    };
+    match rows.source() {
         Some(sender) => draft.state("sender", sender.to_string(), "samples"),
         None => draft,
     }
@@ -150,6 +155,16 @@ mod tests {
         let found = udp(50, None).counted("Udp.NoPorts", 50).run(&RULE);
         assert_eq!(found[0].title, "50 packets for closed UDP ports refused in gw");
         assert_eq!(found[0].severity, Severity::Notice);
+    }
+
+    #[test]
+    fn a_port_is_named_if_nearly_all_were_for_it() {
+        let to = |port| flow(None, Some(port));
+        let udp = || TestHost::new().row(90, "__udp4_lib_rcv", "NO_SOCKET");
+        let two = udp().flows(&[to(53), to(53), to(99)]).counted("Udp.NoPorts", 90).run(&RULE);
+        assert_eq!(two[0].title, "90 packets for closed UDP ports refused in gw");
+        assert_eq!(two[0].severity, Severity::Warning);
+        assert!(two[0].evidence.iter().any(|it| it.name == "most for port"), "{two:?}");
     }
 
     #[test]

@@ -4,10 +4,19 @@
 //! it, and where NAT keeps the kernel from merging them the later one is dropped; or a chain of the
 //! hash table is too long. Counted as `insert_failed`, and as `drop` where the collision was looked
 //! into (`nf_ct_resolve_clash`, `__nf_conntrack_confirm`, net/netfilter/nf_conntrack_core.c).
+//!
+//! Where NAT finds no free port (`get_unique_tuple`, net/netfilter/nf_nat_core.c) it leaves one that is
+//! taken, and the entry collides just so. Segments of TCP do not race for an entry, so if they are what
+//! is lost after POSTROUTING, NAT is the cause; datagrams of UDP may be lost in either way.
 
-use super::{Draft, Facts, Makes, Rule, conntrack_full};
+use std::net::SocketAddr;
+
+use super::{
+    Draft, Facts, Makes, Rule, conntrack_full,
+    netfilter::{self, show_rules},
+};
 use crate::{
-    diagnose::facts::NetnsFacts,
+    diagnose::facts::{NetnsFacts, Rows},
     report::{
         conntrack::ConntrackCounter,
         finding::{Finding, Severity},
@@ -17,14 +26,63 @@ use crate::{
 pub(super) const RULE: Rule = Rule {
     findings: &[Makes {
         name: "conntrack_insert_failed",
-        severity: "warning, critical for chains that are too long",
-        says: "entries collide",
+        severity: "warning, critical where NAT has no free port and for chains that are too long",
+        says: "entries collide, or NAT has no free port",
         rests_on: "`insert_failed`, `drop`, `chaintoolong`",
     }],
     host_settings: &["net.netfilter.nf_conntrack_buckets"],
     check,
     ..Rule::NONE
 };
+
+/// What is to be changed in the rules that are shown.
+const RANGE: &str = "rules of all tables with their packet counters; the rule of the table nat \
+                     (MASQUERADE, SNAT) needs a larger range of ports (--to-ports) or more addresses \
+                     (--to-source); shorter timeouts of conntrack free ports sooner";
+
+/// Why an entry could not be added.
+enum Cause {
+    LongChain,
+    /// For connections to this address and port, if they are to one.
+    NoFreePort(Option<String>),
+    DnsCollision,
+    /// Of datagrams.
+    Collision,
+    /// Samples do not tell.
+    Unknown,
+}
+
+impl Cause {
+    /// As samples of these rows show it.
+    fn of(rows: &Rows<'_>) -> Self {
+        let protocols = rows.protocols();
+        match (&protocols[..], &rows.on_paths(netfilter::hook)[..]) {
+            ([only], ["POSTROUTING"]) if only == "tcp" => {
+                let to = rows.destination().zip(rows.port());
+                Self::NoFreePort(to.map(|(to, port)| SocketAddr::new(to, port).to_string()))
+            }
+            ([only], _) if only == "udp" && rows.port() == Some(53) => Self::DnsCollision,
+            ([only], _) if only == "udp" => Self::Collision,
+            _ => Self::Unknown,
+        }
+    }
+
+    fn text(&self) -> &'static str {
+        match self {
+            Self::LongChain => "a chain of its hash table is too long",
+            Self::NoFreePort(_) => "NAT found no free port",
+            Self::DnsCollision | Self::Collision => "its entry collided with another's",
+            Self::Unknown => "its entry collided with another's, or NAT found no free port",
+        }
+    }
+
+    fn severity(&self) -> Severity {
+        match self {
+            Self::LongChain | Self::NoFreePort(_) => Severity::Critical,
+            Self::DnsCollision | Self::Collision | Self::Unknown => Severity::Warning,
+        }
+    }
+}
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
     facts.namespaces().filter_map(|namespace| failed(facts, namespace)).collect()
@@ -43,12 +101,20 @@ fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     let lost = lost(&namespace);
     let (_, now) = namespace.conntrack().filter(|_| lost > 0)?;
     let long = namespace.conntrack_delta(ConntrackCounter::ChainTooLong);
-    let (cause, severity) = match long {
-        0 => ("its entry collided with another's", Severity::Warning),
-        _ => ("a chain of its hash table is too long", Severity::Critical),
+    let rows = conntrack_full::hook_rows(facts).within(namespace);
+    let cause = match long {
+        0 => Cause::of(&rows),
+        _ => Cause::LongChain,
     };
-    let title = format!("conntrack in {} lost {lost} packets: {cause}", namespace.name());
-    let mut draft = Draft::new(facts, "conntrack_insert_failed", severity, cause, title)
+    let (name, why, severity) = (namespace.name(), cause.text(), cause.severity());
+    let title = match &cause {
+        Cause::NoFreePort(to) => format!(
+            "NAT in {name} found no free port for {lost} packets of new connections{}",
+            to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default()
+        ),
+        _ => format!("conntrack in {name} lost {lost} packets: {why}"),
+    };
+    let mut draft = Draft::new(facts, "conntrack_insert_failed", severity, why, title)
         .at(namespace)
         .explains(lost.min(conntrack_full::hook_drops(facts)), &conntrack_full::hook_rows(facts))
         .counted(
@@ -66,19 +132,26 @@ fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     if let Some(limit) = now.limit {
         draft = draft.state("nf_conntrack_max", limit, "ctnetlink");
     }
-    if long > 0 {
-        let buckets = now.buckets.unwrap_or(now.entries).max(now.entries);
-        draft = draft.counted("chaintoolong", long, "ctnetlink").set(
-            "net.netfilter.nf_conntrack_buckets",
-            buckets.saturating_mul(2).min(1 << 30).next_power_of_two(),
-            "",
-        );
-    } else {
-        draft = draft.run(
-            "iptables -t raw -A PREROUTING -p udp --dport 53 -j NOTRACK",
-            "for DNS that needs no NAT: untracked packets cannot collide; with NAT, have the \
+    match cause {
+        Cause::LongChain => {
+            let buckets = now.buckets.unwrap_or(now.entries).max(now.entries);
+            draft = draft.counted("chaintoolong", long, "ctnetlink").set(
+                "net.netfilter.nf_conntrack_buckets",
+                buckets.saturating_mul(2).min(1 << 30).next_power_of_two(),
+                "",
+            );
+        }
+        Cause::NoFreePort(_) => {
+            draft = show_rules(draft, facts, namespace.netns(), &netfilter::families(&rows), RANGE);
+        }
+        Cause::DnsCollision => {
+            draft = draft.run(
+                "iptables -t raw -A PREROUTING -p udp --dport 53 -j NOTRACK",
+                "for DNS that needs no NAT: untracked packets cannot collide; with NAT, have the \
              resolver ask one question at a time (options single-request in resolv.conf)",
-        );
+            );
+        }
+        Cause::Collision | Cause::Unknown => {}
     }
     Some(draft.done())
 }
@@ -86,7 +159,7 @@ fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use crate::report::conntrack::ConntrackStats;
+    use crate::report::{conntrack::ConntrackStats, flow::Flow};
 
     fn table(entries: u64, counted: &[(ConntrackCounter, u32)]) -> ConntrackStats {
         let mut stats = ConntrackStats { entries, limit: Some(1000), ..ConntrackStats::default() };
@@ -126,6 +199,48 @@ mod tests {
             found[0].actions[0].command,
             "sysctl -w net.netfilter.nf_conntrack_buckets=2048"
         );
+    }
+
+    /// Packets of a protocol to one port, each lost after POSTROUTING.
+    fn lost_of(protocol: &'static str, port: u16) -> Finding {
+        let flow = Flow {
+            protocol: Some(protocol.into()),
+            dst: Some([203, 0, 113, 9].into()),
+            dst_port: Some(port),
+            ..Flow::default()
+        };
+        let counted = [(ConntrackCounter::InsertFailed, 60), (ConntrackCounter::Drop, 60)];
+        let found = TestHost::new()
+            .row(60, "nf_hook_slow", "NETFILTER_DROP")
+            .callers(&["ip_output", "ip_forward"])
+            .flow(flow)
+            .conntrack(table(10, &[]), table(70, &counted))
+            .run(&RULE);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        finding.clone()
+    }
+
+    #[test]
+    fn segments_that_collide_after_nat_found_no_free_port() {
+        let finding = lost_of("tcp", 80);
+        assert_eq!(
+            finding.title,
+            "NAT in gw found no free port for 60 packets of new connections to 203.0.113.9:80"
+        );
+        assert_eq!(finding.severity, Severity::Critical);
+        assert_eq!(finding.actions[0].command, "ip netns exec gw iptables-save -c");
+        assert!(finding.actions[0].note.contains("--to-ports"), "{finding:?}");
+    }
+
+    #[test]
+    fn a_command_names_only_what_samples_show() {
+        let dns = lost_of("udp", 53);
+        assert!(dns.title.ends_with("its entry collided with another's"), "{}", dns.title);
+        assert!(dns.actions[0].command.ends_with("-p udp --dport 53 -j NOTRACK"));
+        assert_eq!(lost_of("udp", 443).actions, []);
+        let unsampled = found(10, &[(ConntrackCounter::InsertFailed, 5)]);
+        assert!(unsampled[0].title.ends_with("or NAT found no free port"), "{unsampled:?}");
+        assert_eq!(unsampled[0].actions, []);
     }
 
     #[test]

@@ -53,8 +53,8 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     if by_flow {
         draft = draft.set(FLOW_LIMIT, 0, "0: on no CPU");
     }
-    let note = match rows.interfaces().first() {
-        Some((device, _)) => Cow::Owned(format!(
+    let note = match rows.device() {
+        Some(device) => Cow::Owned(format!(
             "where one CPU alone is at its limit, receive packet steering spreads the flows of \
              {device} over more (rps_cpus)"
         )),

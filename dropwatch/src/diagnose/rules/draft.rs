@@ -192,6 +192,10 @@ impl<'a> Draft<'a> {
         if self.finding.netns.is_some()
             && let Err(unreachable) = self.prefix
         {
+            // Its program went with it: no setting helps that, be it of the machine or not.
+            if unreachable.ended {
+                self.finding.actions.clear();
+            }
             self.finding.unreachable = Some(unreachable);
         }
         self.finding

@@ -50,7 +50,7 @@ fn used_up(
     if !matters(drops, facts) {
         return None;
     }
-    let to = rows.within(namespace).flow().and_then(|flow| flow.dst).map(|dst| dst.to_string());
+    let to = rows.within(namespace).destination().map(|dst| dst.to_string());
     let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
     let title = format!(
         "{drops} packets{what} had no hops left in {}: a routing loop, or traceroute",

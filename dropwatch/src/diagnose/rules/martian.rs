@@ -72,8 +72,8 @@ fn impossible(
     if !matters(drops, facts) {
         return None;
     }
-    let device = rows.interfaces().first().map(|(name, _)| *name);
-    let source = rows.flow().and_then(|flow| flow.src).map(|source| source.to_string());
+    let device = rows.device();
+    let source = rows.source().map(|source| source.to_string());
     let name = netns.and_then(|netns| netns.name.as_deref());
     let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let by = device.map(|device| format!(" by {device}")).unwrap_or_default();

@@ -64,7 +64,7 @@ fn too_big(facts: &Facts<'_>, namespace: NetnsFacts<'_>, family: &MtuFamily) -> 
         return None;
     }
     let here = rows.within(namespace);
-    let to = here.flow().and_then(|flow| flow.dst).map(|dst| dst.to_string());
+    let to = here.destination().map(|dst| dst.to_string());
     let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
     let title = format!(
         "{} cannot forward {drops} packets{what}: larger than the next link's MTU",
@@ -75,7 +75,7 @@ fn too_big(facts: &Facts<'_>, namespace: NetnsFacts<'_>, family: &MtuFamily) -> 
         .explains(drops, &rows)
         .counted(family.counter, counted, family.source)
         .counted("PKT_TOO_BIG", rows.count(), "kfree_skb");
-    let came_by = here.interfaces().first().map(|(name, _)| *name);
+    let came_by = here.device();
     let (from, narrow) = links(namespace, came_by);
     for link in from.into_iter().chain(narrow) {
         draft = draft.state(&format!("MTU of {}", link.name), u64::from(link.mtu), "rtnetlink");

@@ -45,13 +45,13 @@ fn silent(
     if !matters(drops, facts) {
         return Ok(None);
     }
-    let is_back = match (netns, rows.packet(false)) {
+    let is_back = match (netns, rows.packet(false).filter(|it| Some(it.to) == rows.destination())) {
         (Some(netns), Some(packet)) => answers_now(facts, netns.number(), packet)?,
         _ => false,
     };
     let name = netns.and_then(|netns| netns.name.as_deref());
-    let device = rows.interfaces().first().map(|(name, _)| *name);
-    let to = rows.flow().and_then(|flow| flow.dst).map(|dst| dst.to_string());
+    let device = rows.device();
+    let to = rows.destination().map(|dst| dst.to_string());
     let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let on = device.map(|device| format!(" on {device}")).unwrap_or_default();
     let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();

@@ -56,7 +56,7 @@ fn full(
     if !matters(drops, facts) {
         return None;
     }
-    let device = rows.interfaces().first().map(|(name, _)| *name);
+    let device = rows.device();
     let name = netns.and_then(|netns| netns.name.as_deref());
     let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let on = device.map(|device| format!(" on {device}")).unwrap_or_default();

@@ -3,6 +3,9 @@
 //! Newer kernels name `nft_do_chain` for nftables. Elsewhere iptables, nftables and connection
 //! tracking all show `nf_hook_slow`: what connection tracking has not counted as its own is a
 //! rule's. The hook is read off the call path: whoever called it.
+//!
+//! What shows the rules depends on which program has made them ([`RulePrograms`]): the command is
+//! printed that shows those which there are.
 
 use super::{
     Draft, Facts, Makes, Rule,
@@ -13,7 +16,8 @@ use super::{
 use crate::{
     diagnose::{facts::Rows, knowledge::function_name},
     report::{
-        facts::Netns,
+        evidence::{RulePrograms, TableFamily},
+        facts::{Callers, Netns},
         finding::{Finding, Severity},
         model::Location,
     },
@@ -21,7 +25,7 @@ use crate::{
 
 /// The hook that each function calls, as iptables names its chains; [`netfilter hooks`] of both
 /// families. (`NF_HOOK` and `nf_hook` in net/ipv4, net/ipv6 and net/bridge.)
-const HOOKS: [(&str, &str); 19] = [
+const HOOKS: [(&str, &str); 21] = [
     ("ip_rcv", "PREROUTING"),
     ("ip_list_rcv", "PREROUTING"),
     ("ip_sublist_rcv", "PREROUTING"),
@@ -36,12 +40,18 @@ const HOOKS: [(&str, &str); 19] = [
     ("ip_output", "POSTROUTING"),
     ("ip_mc_output", "POSTROUTING"),
     ("ip6_output", "POSTROUTING"),
+    ("arp_rcv", "ARP input"),
+    ("arp_xmit", "ARP output"),
     ("br_handle_frame", "bridge prerouting"),
     ("br_pass_frame_up", "bridge input"),
     ("__br_forward", "bridge forward"),
     ("br_forward_finish", "bridge postrouting"),
     ("__netif_receive_skb_core", "netdev ingress"),
 ];
+
+/// Where newer kernels free what a rule of nftables refuses.
+const NFT: &str = "nft_do_chain";
+const NFT_RULES: &str = "nft -a list ruleset";
 
 pub(super) const RULE: Rule = Rule {
     findings: &[Makes {
@@ -67,7 +77,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
         claimed -= taken;
         left.push((row, row.count - taken));
     }
-    let nft = facts.rows_or_unspecified(&["NETFILTER_DROP"], &["nft_do_chain"]);
+    let nft = facts.rows_or_unspecified(&["NETFILTER_DROP"], &[NFT]);
     let elsewhere = facts.rows(&["NETFILTER_DROP"], &[]);
     let elsewhere = elsewhere.0.into_iter().filter(|row| {
         let function = row.place.symbol.as_deref().map(function_name);
@@ -86,8 +96,14 @@ fn dropped(facts: &Facts<'_>, row: &Location, drops: u64) -> Finding {
     let rows = Rows(vec![row]);
     let netns: Option<&Netns> = rows.namespaces().first().copied();
     let function = row.place.symbol.as_deref().map_or("unknown", function_name);
-    let is_nft = function == "nft_do_chain";
-    let hook = hook(row);
+    let is_nft = function == NFT;
+    let hooks = rows.on_paths(hook);
+    let hook = match &hooks[..] {
+        [only] => Some((*only).to_owned()),
+        [] => None,
+        several => Some(several.join(" and ")),
+    };
+    let hook = hook.as_deref();
     let whose =
         if is_nft { "an nftables rule or policy" } else { "a packet filter rule or policy" };
     let name = netns.and_then(|netns| netns.name.as_deref());
@@ -107,25 +123,100 @@ fn dropped(facts: &Facts<'_>, row: &Location, drops: u64) -> Finding {
     }
     if is_nft {
         return draft
-            .run("nft -a list ruleset", "the rules with their handles; look at those of this hook")
+            .run(NFT_RULES, "the rules with their handles; look at those of this hook")
             .done();
     }
-    match hook {
-        Some(hook) if !hook.contains(' ') => draft.run(
-            "iptables-save -c",
-            &format!("rules of all tables with their packet counters; look at {hook}"),
-        ),
-        _ => draft.run("nft -a list ruleset", "rules of bridges and of nftables"),
-    }
-    .done()
+    let at = hook.map(|hook| format!("; look at {hook}")).unwrap_or_default();
+    let note = format!("rules of all tables with their packet counters{at}");
+    show_rules(draft, facts, netns, &families(&rows), &note).done()
 }
 
-/// The hook at which most of a row's sampled drops were refused.
-fn hook(row: &Location) -> Option<&'static str> {
-    let path = row.details.as_ref()?.path.as_ref()?;
-    path.is.callers.iter().find_map(|caller| {
+/// Adds the commands, each with this note, that show the rules of these families in a namespace, as far as there are tables
+/// and programs.
+pub(super) fn show_rules<'a>(
+    mut draft: Draft<'a>,
+    facts: &Facts<'_>,
+    netns: Option<&Netns>,
+    families: &[TableFamily],
+    note: &str,
+) -> Draft<'a> {
+    let tables = netns
+        .and_then(|netns| facts.namespace(netns.number()))
+        .and_then(|namespace| namespace.now.legacy_tables.as_ref());
+    let programs = facts.rule_programs();
+    let legacy: Vec<&TableFamily> = families
+        .iter()
+        .filter(|family| tables.is_some_and(|tables| tables.contains(family)))
+        .collect();
+    for command in legacy.iter().filter_map(|family| programs.legacy.get(family)) {
+        draft = draft.run(command, note);
+    }
+    // Where this kernel frees in nft_do_chain what a rule of nftables refuses, that rule is no cause here.
+    let has_own_place = facts
+        .report
+        .locations
+        .iter()
+        .any(|row| row.place.symbol.as_deref().map(function_name) == Some(NFT));
+    if !legacy.is_empty() && has_own_place {
+        return draft;
+    }
+    if *programs == RulePrograms::default() {
+        // None is known here, so the command has the name that most hosts have.
+        return match (legacy.first(), families) {
+            (Some(TableFamily::Ipv4), _) => draft.run("iptables-legacy-save -c", note),
+            (Some(TableFamily::Ipv6), _) => draft.run("ip6tables-legacy-save -c", note),
+            (None, [TableFamily::Ipv4, ..]) => draft.run("iptables-save -c", note),
+            (None, [TableFamily::Ipv6, ..]) => draft.run("ip6tables-save -c", note),
+            _ => draft.run(NFT_RULES, note),
+        };
+    }
+    // Where there are legacy tables, that one would say so, and rules of nftables are in the other.
+    let nft = families.iter().filter(|_| legacy.is_empty());
+    for command in nft.filter_map(|family| programs.nft.get(family)) {
+        draft = draft.run(command, note);
+    }
+    match programs.native {
+        true => draft.run(NFT_RULES, note),
+        false => draft,
+    }
+}
+
+/// The families of tables that may have refused the packets of these rows. For bridged packets, tables
+/// of IP may be asked, too (br_netfilter).
+pub(super) fn families(rows: &Rows<'_>) -> Vec<TableFamily> {
+    use TableFamily::{Arp, Bridge, Ipv4, Ipv6};
+    let mut found: Vec<TableFamily> = rows
+        .on_paths(caller)
+        .into_iter()
+        .flat_map(|caller| {
+            let families: &[TableFamily] = match caller {
+                (_, hook) if hook.starts_with("bridge") => &[Bridge, Ipv4, Ipv6],
+                ("arp_rcv" | "arp_xmit", _) => &[Arp],
+                ("__netif_receive_skb_core", _) => &[],
+                (function, _) if function.contains("ip6") || function.contains("ipv6") => &[Ipv6],
+                _ => &[Ipv4],
+            };
+            families.iter().copied()
+        })
+        .collect();
+    if found.is_empty() && rows.on_paths(caller).is_empty() {
+        found = vec![Ipv4, Ipv6];
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// The hook at which a packet was refused that came this way.
+pub(super) fn hook(path: &Callers) -> Option<&'static str> {
+    caller(path).map(|(_, hook)| hook)
+}
+
+/// The function that called the hook, and the hook.
+fn caller(path: &Callers) -> Option<(&'static str, &'static str)> {
+    path.callers.iter().find_map(|caller| {
         let function = function_name(caller.as_deref()?);
-        HOOKS.iter().find(|(name, _)| *name == function).map(|(_, hook)| *hook)
+        HOOKS.iter().find(|(name, _)| *name == function).copied()
     })
 }
 
@@ -174,6 +265,57 @@ mod tests {
             .run(&RULE);
         assert_eq!(found[0].explains.map(|e| e.drops), Some(100));
         assert_eq!(found[0].actions[0].command, "ip netns exec gw iptables-save -c");
+    }
+
+    fn with_programs(mut host: TestHost, tables: &[TableFamily]) -> Vec<String> {
+        host.now.namespaces.get_mut(&GW).unwrap().legacy_tables =
+            Some(tables.iter().copied().collect());
+        let save = |legacy: &str| {
+            let name = |v6: &str| format!("ip{v6}tables{legacy}-save -c");
+            [(TableFamily::Ipv4, name("")), (TableFamily::Ipv6, name("6"))].into()
+        };
+        host.now.rule_programs =
+            RulePrograms { legacy: save("-legacy"), nft: save(""), native: true };
+        let found = host.run(&RULE);
+        let commands = found[0].actions.iter().map(|action| &action.command);
+        commands.map(|it| it.strip_prefix("ip netns exec gw ").unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_command_shows_the_tables_that_are_there() {
+        let at =
+            |caller| TestHost::new().row(100, "nf_hook_slow", "NETFILTER_DROP").callers(&[caller]);
+        let (v4, v6) = (TableFamily::Ipv4, TableFamily::Ipv6);
+        assert_eq!(with_programs(at("ip_local_deliver"), &[v4, v6])[0], "iptables-legacy-save -c");
+        assert_eq!(with_programs(at("ip6_input"), &[v4, v6])[0], "ip6tables-legacy-save -c");
+        assert_eq!(
+            with_programs(at("ip_local_deliver"), &[v6]),
+            ["iptables-save -c", "nft -a list ruleset"]
+        );
+        let named = at("ip_local_deliver").row(9, "nft_do_chain", "NETFILTER_DROP");
+        assert_eq!(with_programs(named, &[v4]), ["iptables-legacy-save -c"]);
+        assert_eq!(
+            with_programs(at("__br_forward"), &[v4]),
+            ["iptables-legacy-save -c", "nft -a list ruleset"]
+        );
+    }
+
+    #[test]
+    fn two_hooks_of_one_row_are_both_named() {
+        let path = |caller: &str| Callers { callers: vec![Some(caller.to_owned())] };
+        let found = TestHost::new()
+            .row(100, "nf_hook_slow", "NETFILTER_DROP")
+            .paths(&[path("ip_local_deliver"), path("ip_forward")])
+            .run(&RULE);
+        assert_eq!(
+            found[0].title,
+            "a packet filter rule or policy drops packets at FORWARD and INPUT in gw"
+        );
+        let unknown = TestHost::new()
+            .row(100, "nf_hook_slow", "NETFILTER_DROP")
+            .paths(&[path("ip_local_deliver"), path("elsewhere")])
+            .run(&RULE);
+        assert_eq!(unknown[0].title, "a packet filter rule or policy drops packets in gw");
     }
 
     #[test]

@@ -103,15 +103,20 @@ fn missing(
     if !matters(drops, facts) {
         return Ok(None);
     }
-    let packet = rows.within(namespace).packet(way.came_in);
+    let here = rows.within(namespace);
+    let packet = here.packet(way.came_in);
     let claim = packet.map_or(Ok(Claim::Unnamed), |packet| claim(facts, namespace, packet))?;
+    let of_all = |to: &IpAddr| Some(*to) == here.destination();
     let (subject, has) = match claim {
-        Claim::Unnamed => (way.verb.to_owned(), "has no route".to_owned()),
-        Claim::Missing(to) => (format!("{} {to}", way.verb), format!("has no route to {to}")),
-        Claim::Back(to) => {
+        Claim::Missing(to) if of_all(&to) => {
+            (format!("{} {to}", way.verb), format!("has no route to {to}"))
+        }
+        Claim::Unnamed | Claim::Missing(_) => (way.verb.to_owned(), "has no route".to_owned()),
+        Claim::Back(to) if of_all(&to) => {
             (format!("{} {to}", way.verb), format!("had no route to {to}, and has one again,"))
         }
-        Claim::Refuted => return Ok(None),
+        // Some other of the packets may have none.
+        Claim::Back(_) | Claim::Refuted => return Ok(None),
     };
     let title =
         format!("{} {has} for {drops} packets that it should {}", namespace.name(), way.verb);

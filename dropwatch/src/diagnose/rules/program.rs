@@ -97,7 +97,7 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
 fn dropped(facts: &Facts<'_>, kind: &ProgramKind, row: &Location) -> Finding {
     let rows = Rows(vec![row]);
     let netns = rows.namespaces().first().copied();
-    let device = rows.interfaces().first().map(|(name, _)| *name);
+    let device = rows.device();
     let mut title = format!("{} dropped {} packets", kind.what, row.count);
     if let Some(device) = device {
         title += &format!(" on {device}");

@@ -292,6 +292,7 @@ fn each_command_can_be_run_as_printed_or_is_not_there() {
                     let said = finding.unreachable.as_ref().map(|it| it.ended);
                     assert!(!is_about_it || said.is_some(), "nothing said: {context}");
                     assert!(said != Some(true) || reach == Reach::Ended, "{context}");
+                    assert!(said != Some(true) || commands.is_empty(), "{context}");
                     assert!(said != Some(false) || reach != Reach::Ended, "{context}");
                 }
             }

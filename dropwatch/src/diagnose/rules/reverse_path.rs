@@ -51,9 +51,9 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
         return Ok(None);
     }
     let here = rows.within(namespace);
-    let device = here.interfaces().first().map(|(name, _)| *name);
+    let device = here.device();
     let own = device.map(|device| format!("net/ipv4/conf/{device}/rp_filter"));
-    let source = here.flow().and_then(|flow| flow.src).map(|source| source.to_string());
+    let source = here.source().map(|source| source.to_string());
     let settings = [Some(ALL), own.as_deref()];
     let is_loose =
         settings.into_iter().flatten().any(|name| namespace.setting(name) == Some(LOOSE));

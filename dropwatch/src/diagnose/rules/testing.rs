@@ -6,7 +6,7 @@ use super::super::{apart::Apart, facts::Facts};
 use crate::report::{
     conntrack::{ConntrackStats, ConntrackTable},
     evidence::{HostEvidence, Link, Listener, NetnsEvidence},
-    facts::{Callers, Details, Fact, Interface, Netns, Owner, Pattern},
+    facts::{Callers, Details, Fact, Interface, Netns, Owner, Pattern, Values},
     finding::Finding,
     flow::Flow,
     model::{self, Location, Lost, Other, Report},
@@ -86,7 +86,17 @@ impl TestHost {
 
     pub(in crate::diagnose) fn callers(self, callers: &[&str]) -> Self {
         let callers = callers.iter().map(|caller| Some((*caller).to_owned())).collect();
-        self.details(|details| details.path = Some(Fact { is: Callers { callers }, share: 1.0 }))
+        self.paths(&[Callers { callers }])
+    }
+
+    /// Call paths of the last row, each with as many drops.
+    pub(in crate::diagnose) fn paths(self, paths: &[Callers]) -> Self {
+        self.details(|details| {
+            let each = details.weight / paths.len() as u64;
+            let share = 1.0 / paths.len() as f64;
+            details.path = Some(Fact { is: paths[0].clone(), share });
+            details.values.paths = paths.iter().map(|path| (path.clone(), each)).collect();
+        })
     }
 
     pub(in crate::diagnose) fn interface(self, name: &str) -> Self {
@@ -95,7 +105,19 @@ impl TestHost {
     }
 
     pub(in crate::diagnose) fn flow(self, flow: Flow) -> Self {
-        self.details(|d| d.flow = Some(Pattern { flow, varies: Vec::new(), share: 1.0 }))
+        self.flows(&[flow])
+    }
+
+    /// Flows of the last row, each with as many drops. The first stands for them, as a pattern may.
+    pub(in crate::diagnose) fn flows(self, flows: &[Flow]) -> Self {
+        self.details(|details| {
+            let share = 1.0 / flows.len() as f64;
+            let (flow, varies) = (flows[0].clone(), Vec::new());
+            details.flow = Some(Pattern { flow, varies, share });
+            let each = details.weight / flows.len() as u64;
+            details.values = Values { paths: details.values.paths.clone(), ..Values::default() };
+            flows.iter().for_each(|flow| details.values.add(None, Some(flow), each));
+        })
     }
 
     pub(in crate::diagnose) fn owner(self, owner: Owner) -> Self {

@@ -12,6 +12,8 @@ use crate::{
 };
 
 const FUNCTION: &str = "__netif_receive_skb_core";
+/// Most protocols that a title names.
+const MOST_NAMED: usize = 4;
 const COUNTERS: [&str; 2] = ["rx_dropped", "rx_nohandler"];
 
 pub(super) const RULE: Rule = Rule {
@@ -36,10 +38,18 @@ fn unhandled(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Optio
     if !matters(drops, facts) {
         return None;
     }
-    let protocol = rows.flow().and_then(|flow| flow.protocol.as_deref());
+    // What is counted is one device's.
+    let protocols = rows.device().map(|_| rows.protocols()).unwrap_or_default();
     let name = netns.and_then(|netns| netns.name.as_deref());
     let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
-    let of = protocol.map(|protocol| format!(" of protocol {protocol}")).unwrap_or_default();
+    let of = match &protocols[..] {
+        [] => String::new(),
+        [only] => format!(" of protocol {only}"),
+        [several @ ..] if several.len() <= MOST_NAMED => {
+            format!(" of {} protocols ({})", several.len(), several.join(", "))
+        }
+        many => format!(" of {} protocols", many.len()),
+    };
     let title = format!("{drops} frames{of} came in by {device}{at}, where nothing handles them");
     let finding = Draft::new(
         facts,
@@ -98,6 +108,17 @@ mod tests {
         );
         assert_eq!(finding.severity, Severity::Warning);
         assert!(finding.actions[0].command.starts_with("ip netns exec gw tcpdump -e -n -c 10"));
+    }
+
+    #[test]
+    fn several_protocols_are_all_named() {
+        let of =
+            |protocol: &str| Flow { protocol: Some(protocol.to_owned().into()), ..Flow::default() };
+        let found = host(196, 196).interface("in0").flows(&[of("0x88b6"), of("0x88b7")]).run(&RULE);
+        assert_eq!(
+            found[0].title,
+            "196 frames of 2 protocols (0x88b6, 0x88b7) came in by in0 in gw, where nothing handles them"
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! `inet6_rtm_getroute`, net/ipv6/route.c).
 //!
 //! The kernel looks it up as for a real packet and sends none. What it refuses, it answers with the
-//! error of the look-up; from IPv6 it may also be a route whose type refuses.
+//! error of the look-up; from IPv6 it may also be a route whose type refuses. The reply that IPv4 has
+//! made ready by then it frees as if it were dropped (`kfree_skb`): no packet, and known as harmless.
 
 use libc::{RTA_DST, RTA_GATEWAY, RTA_IIF, RTA_MARK, RTA_OIF, RTA_SRC, RTA_TABLE, RTM_GETROUTE};
 use netlink_packet_core::Emitable as _;
