@@ -22,6 +22,7 @@ fn main() -> ExitCode {
 }
 
 fn run_command(args: &cli::RunArgs, terminal: Terminal) -> Result<u8, Failure> {
+    args.passed_on(std::env::args_os().skip(1)).iter().for_each(|note| verbose::to_stderr(note));
     let (settings, command) = args.settings(terminal)?;
     watch::run(settings, &command)
 }

@@ -28,6 +28,8 @@ use crate::exit::Failure;
 
 /// First bytes of a recording or of a part of it, which say how it is compressed.
 const MAGIC: usize = 4;
+/// What editors of some systems write before UTF-8; it is no text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// A last block without content, and a checksum: the end of a frame that has lost its own.
 const END_OF_FRAME: [u8; 7] = [1, 0, 0, 0, 0, 0, 0];
 /// How other compressed files begin, and the program that reads them.
@@ -66,6 +68,9 @@ enum Recording {
 impl Recording {
     /// Finds out what comes next.
     fn begin(mut source: Source) -> io::Result<Self> {
+        if source.peek()?.starts_with(BYTE_ORDER_MARK) {
+            source.read_exact(&mut [0; BYTE_ORDER_MARK.len()])?;
+        }
         let magic = source.peek()?;
         if let Some((_, program)) = FOREIGN.iter().find(|(begin, _)| magic.starts_with(begin)) {
             return Err(io::Error::other(format!(

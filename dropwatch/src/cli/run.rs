@@ -46,3 +46,60 @@ pub struct RunArgs {
     )]
     pub command: Vec<OsString>,
 }
+
+impl RunArgs {
+    /// That an option behind the command is the command's, where it is called as one of dropwatch's own and
+    /// nothing parts them. `typed` is the whole command line.
+    pub fn passed_on(&self, mut typed: impl Iterator<Item = OsString>) -> Option<String> {
+        // Whoever writes `--` knows whose is what.
+        let (program, arguments) = self.command.split_first()?;
+        if typed.by_ref().take_while(|word| word != program).any(|word| word == "--") {
+            return None;
+        }
+        let own = Self::augment_args(clap::Command::new("run"));
+        let is_own = |name: &str| own.get_arguments().any(|own| own.get_long() == Some(name));
+        let option = arguments.iter().filter_map(|word| {
+            let name = word.to_str()?.strip_prefix("--")?;
+            let name = name.split('=').next().unwrap_or(name);
+            is_own(name).then(|| format!("--{name}"))
+        });
+        let (option, program) = (option.into_iter().next()?, program.to_string_lossy());
+        Some(format!(
+            "{option} behind {program} is passed on to it; dropwatch's own options stand before the \
+             command, and -- between them says that this is meant"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn passed_on(line: &str) -> Option<String> {
+        let words = || line.split(' ').map(OsString::from);
+        Line::parse_from(words()).run.passed_on(words().skip(1))
+    }
+
+    #[test]
+    fn an_own_option_behind_the_command_is_said_to_be_its() {
+        let said = passed_on("run true --fail-over 0").unwrap();
+        assert!(said.starts_with("--fail-over behind true is passed on to it"), "{said}");
+        assert!(passed_on("run true --fail-over=0").is_some());
+        for line in [
+            "run --fail-over 0 true",
+            "run -- true --fail-over 0",
+            "run ls --all-of-it",
+            "run ls -a",
+        ] {
+            assert_eq!(passed_on(line), None, "{line}");
+        }
+    }
+}

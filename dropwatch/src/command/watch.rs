@@ -157,8 +157,18 @@ impl Run<'_> {
         if let Some(unproved) = unproved {
             verbose::to_stderr(&unproved);
         }
-        self.sums.check(self.reported.limits)?;
-        Ok(status)
+        let never = never_came(self.incidents.awaited.never());
+        let sums = self.sums.check(self.reported.limits);
+        match never {
+            // A gate on what was never there has let nothing pass, and refused nothing.
+            Some(never) if sums.is_ok() && self.reported.limits.are_set() => {
+                Err(anyhow!("{never}: the limits cannot be decided").into())
+            }
+            never => {
+                never.iter().for_each(|never| verbose::to_stderr(never));
+                sums.map(|()| status)
+            }
+        }
     }
 
     /// Reports on every tick until the end.
@@ -374,6 +384,16 @@ async fn reached(moment: Option<Instant>) {
         Some(moment) => sleep_until(moment.into()).await,
         None => pending().await,
     }
+}
+
+/// That these network namespaces, which were to be counted, never came.
+fn never_came(names: &[String]) -> Option<String> {
+    let them = match names {
+        [] => return None,
+        [name] => format!("the network namespace {name}"),
+        names => format!("the network namespaces {}", names.join(", ")),
+    };
+    Some(format!("{them} never came, so nothing was counted there"))
 }
 
 async fn next_log(log: &mut Option<KernelLog>) {

@@ -25,7 +25,7 @@ use std::{
 
 pub use super::netns::passing::Unread;
 use super::{
-    HostRoot, Namespaces, ReachableNetns,
+    HostRoot, Namespaces, ReachableNetns, addresses,
     answers::{Busy, Inquiry, NetnsToAsk},
     births::Births,
     conntrack, counters,
@@ -385,6 +385,7 @@ fn read_namespace(
         }
         if sampled || before.is_some_and(|before| namespace.is_lossy_since(before)) {
             namespace.gauges = counters::gauges_of_namespace(root);
+            namespace.addresses = addresses::read(root).ok();
             namespace.settings = settings(root, &watch.settings);
             namespace.legacy_tables = packet_filter::legacy_tables(root);
             for link in namespace.links.values().take(MAX_DEVICES) {

@@ -9,6 +9,7 @@
 //! Kernel text is untrusted: sizes are bounded, malformed parts are skipped and counted, and names
 //! are cleaned of control characters before anything else sees them.
 
+mod addresses;
 mod answers;
 mod births;
 pub mod btf;

@@ -188,6 +188,7 @@ struct Opened {
     /// `None` in kernels without module support.
     modules: Result<Option<File>, String>,
     kptr_restrict: Option<u32>,
+    perf_event_paranoid: Option<i32>,
     bpf_jit_kallsyms: Option<u32>,
     tracefs: Tracefs,
     /// Description of `skb:kfree_skb`, or why it cannot be had.
@@ -214,6 +215,11 @@ impl Opened {
                 Err(error) => Err(failure(&root.path(root::MODULES), error)),
             },
             kptr_restrict: root.read_number(root::KPTR_RESTRICT),
+            // -1 opens perf events to all, so it is no plain number.
+            perf_event_paranoid: root
+                .read_word(root::PERF_EVENT_PARANOID)
+                .ok()
+                .and_then(|level| level.parse().ok()),
             bpf_jit_kallsyms: root.read_number(root::BPF_JIT_KALLSYMS),
             tracefs,
             format,
@@ -259,6 +265,7 @@ impl Opened {
             symbols,
             modules_error,
             kptr_restrict: self.kptr_restrict,
+            perf_event_paranoid: self.perf_event_paranoid,
             bpf_jit_kallsyms: self.bpf_jit_kallsyms,
             tracefs: self.tracefs,
             reasons,
@@ -332,6 +339,7 @@ struct Loaded {
     symbols: Result<LiveSymbols<File>, String>,
     modules_error: Option<String>,
     kptr_restrict: Option<u32>,
+    perf_event_paranoid: Option<i32>,
     bpf_jit_kallsyms: Option<u32>,
     tracefs: Tracefs,
     reasons: Reasons,
@@ -363,7 +371,8 @@ impl Loaded {
         let symbols = match &self.symbols {
             Err(error) => status::Symbols::Unreadable { error: error.clone() },
             Ok(live) if live.table().is_restricted() => {
-                status::Symbols::Restricted { kptr_restrict: self.kptr_restrict }
+                let Self { kptr_restrict, perf_event_paranoid, .. } = *self;
+                status::Symbols::Restricted { kptr_restrict, perf_event_paranoid }
             }
             Ok(live) => status::Symbols::Known {
                 functions: live.table().len(),

@@ -422,6 +422,9 @@ fn mounted(root: &HostRoot) -> HashMap<u32, Mounted> {
                 continue;
             };
             let name = format!("{prefix}{}", clean(&name.to_string_lossy()));
+            // Two would be called so: whoever made this one is asked for it by its path.
+            let is_taken = [HOST, CONTAINER].contains(&name.as_str());
+            let name = if is_taken { format!("/{folder}/{name}") } else { name };
             found.entry(inum).or_insert(Mounted { name, path });
         }
     }

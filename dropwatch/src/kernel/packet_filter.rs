@@ -48,8 +48,8 @@ pub(super) fn legacy_tables(root: &HostRoot) -> Option<BTreeSet<TableFamily>> {
             Err(_) => return None,
         }
     }
-    let is_loaded = |module: &&str| root.path(&format!("sys/module/{module}")).exists();
-    if BRIDGE_MODULES.iter().any(|module| is_loaded(&module)) {
+    let is_loaded = |module: &&str| root.path(format!("sys/module/{module}")).exists();
+    if BRIDGE_MODULES.iter().any(|module| is_loaded(module)) {
         families.insert(TableFamily::Bridge);
     }
     Some(families)

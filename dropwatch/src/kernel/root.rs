@@ -13,6 +13,7 @@ pub(crate) const MODULES: &str = "proc/modules";
 pub(crate) const OSRELEASE: &str = "proc/sys/kernel/osrelease";
 pub(crate) const HOSTNAME: &str = "proc/sys/kernel/hostname";
 pub(crate) const KPTR_RESTRICT: &str = "proc/sys/kernel/kptr_restrict";
+pub(crate) const PERF_EVENT_PARANOID: &str = "proc/sys/kernel/perf_event_paranoid";
 pub(crate) const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 pub(crate) const BPF_JIT_KALLSYMS: &str = "proc/sys/net/core/bpf_jit_kallsyms";
 

@@ -52,6 +52,8 @@ pub enum Symbols {
     Restricted {
         /// `kernel.kptr_restrict`; `None` where it cannot be read.
         kptr_restrict: Option<u32>,
+        /// `kernel.perf_event_paranoid`; `None` where it cannot be read.
+        perf_event_paranoid: Option<i32>,
     },
     Unreadable {
         error: String,
@@ -97,22 +99,8 @@ impl Symbols {
                 "kernel modules cannot be followed ({error}), so functions of those that dropwatch \
                  has not read are shown as addresses: start it again, as root"
             )),
-            Self::Restricted { kptr_restrict } => {
-                let (cause, way_out) = match kptr_restrict {
-                    // 1 shows them to CAP_SYSLOG; 0 as well, where perf events are closed to
-                    // others (kallsyms_show_value in kernel/ksyms_common.c).
-                    Some(level @ 0..=1) => (
-                        format!("kptr_restrict is {level} and CAP_SYSLOG is missing"),
-                        "run as root, or with CAP_SYSLOG",
-                    ),
-                    Some(level) => {
-                        (format!("kptr_restrict is {level}"), "sysctl kernel.kptr_restrict=1")
-                    }
-                    None => (
-                        "every address reads as zero".to_owned(),
-                        "run as root, with kernel.kptr_restrict at 1 or lower",
-                    ),
-                };
+            Self::Restricted { .. } => {
+                let (cause, way_out) = self.hidden()?;
                 Some(format!(
                     "kernel symbols are hidden ({cause}), so locations are shown as addresses: \
                      {way_out}"
@@ -123,6 +111,37 @@ impl Symbols {
                  mount /proc, on a kernel with CONFIG_KALLSYMS"
             )),
         }
+    }
+}
+
+impl Symbols {
+    /// Why the kernel prints zeros for addresses, and the way out; `None` where it does not.
+    ///
+    /// `kallsyms_show_value` (kernel/ksyms_common.c, kernel/kallsyms.c before Linux 6.5) shows them to
+    /// anybody where `kptr_restrict` is 0 and `perf_event_paranoid` 1 or lower, and to `CAP_SYSLOG` where
+    /// `kptr_restrict` is 0 or 1.
+    pub fn hidden(&self) -> Option<(String, &'static str)> {
+        let Self::Restricted { kptr_restrict, perf_event_paranoid } = self else { return None };
+        Some(match (kptr_restrict, perf_event_paranoid) {
+            (Some(0), Some(paranoid @ 2..)) => (
+                format!(
+                    "perf_event_paranoid is {paranoid}, though kptr_restrict is 0, and CAP_SYSLOG is \
+                     missing"
+                ),
+                "run as root, with CAP_SYSLOG, or set kernel.perf_event_paranoid=1",
+            ),
+            (Some(level @ 0..=1), _) => (
+                format!("kptr_restrict is {level} and CAP_SYSLOG is missing"),
+                "run as root, or with CAP_SYSLOG",
+            ),
+            (Some(level), _) => {
+                (format!("kptr_restrict is {level}"), "sysctl kernel.kptr_restrict=1")
+            }
+            (None, _) => (
+                "every address reads as zero".to_owned(),
+                "run as root, with kernel.kptr_restrict at 1 or lower",
+            ),
+        })
     }
 }
 
@@ -178,10 +197,21 @@ mod tests {
 
     #[test]
     fn hidden_symbols_name_the_setting_and_the_way_out() {
-        let notice = |kptr_restrict| {
-            let symbols = Symbols::Restricted { kptr_restrict };
+        let closed = |kptr_restrict, perf_event_paranoid| {
+            let symbols = Symbols::Restricted { kptr_restrict, perf_event_paranoid };
             Status { symbols, bpf_jit_kallsyms: Some(0), ..complete() }.notices(true)
         };
+        let notice = |kptr_restrict| closed(kptr_restrict, None);
+        assert_eq!(
+            closed(Some(0), Some(2)),
+            [
+                "kernel symbols are hidden (perf_event_paranoid is 2, though kptr_restrict is 0, and \
+              CAP_SYSLOG is missing), so locations are shown as addresses: run as root, with \
+              CAP_SYSLOG, or set kernel.perf_event_paranoid=1"
+            ]
+        );
+        assert_eq!(closed(Some(2), Some(2)), notice(Some(2)));
+        assert_eq!(closed(Some(1), Some(4)), notice(Some(1)));
         assert_eq!(
             notice(Some(2)),
             ["kernel symbols are hidden (kptr_restrict is 2), so locations are shown as \

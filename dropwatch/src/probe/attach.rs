@@ -110,7 +110,7 @@ pub enum AttachError {
     TooOld,
     #[error("the kernel refused the program: {}", refusals(.0))]
     Refused(Vec<Attempt>),
-    #[error("cannot count the CPUs ({0})")]
+    #[error("cannot count the CPUs ({0}): /sys must be there (`mount -t sysfs sysfs /sys`)")]
     Cpus(io::Error),
 }
 

@@ -141,6 +141,10 @@ impl Text {
         if let (Some(_), Some(raw)) = (&row.place.symbol, row.address.public()) {
             line += &format!(" {}", Address::hex(raw));
         }
+        // Where there are no colours, too.
+        if row.benign {
+            line += " benign";
+        }
         let mut lines = self.row(line, width + REST);
         if row.benign {
             lines.iter_mut().for_each(|line| *line = paint(WEAK, &line));

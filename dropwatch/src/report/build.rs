@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     address::Address,
     delta::Delta,
-    details::{self, Device, SamplesByKey},
+    details::{self, Device, Ends, SamplesByKey},
     facts::{Details, Fact, Task},
     flow::Flow,
     groups,
@@ -17,6 +17,7 @@ use super::{
     namespaces::{self, MoreNamespaces, NamespaceDrops},
     nat::Nat,
     number::{rate, seconds, share, to_microsecond},
+    offsets,
     options::Options,
     path,
     place::{Place, Reason, Symbol},
@@ -46,8 +47,8 @@ pub struct Reporter {
     fallen: u64,
     /// Devices that samples named in the last report, by row.
     devices: Vec<(Place, Vec<Device>)>,
-    /// How many samples of the last report went to a multicast group of the link, by row.
-    to_link: Vec<(Place, u64)>,
+    /// From where to where the samples of the last report went, by row.
+    ends: Vec<(Place, Vec<Ends>)>,
 }
 
 impl Reporter {
@@ -65,7 +66,7 @@ impl Reporter {
             undecided: 0,
             fallen: 0,
             devices: Vec::new(),
-            to_link: Vec::new(),
+            ends: Vec::new(),
         }
     }
 
@@ -119,7 +120,7 @@ impl Reporter {
         self.fallen = self.fallen.saturating_add(delta.fallen);
 
         let mut samples = SamplesByKey::new(samples);
-        let (mut devices, mut to_link) = (Vec::new(), Vec::new());
+        let (mut devices, mut ends) = (Vec::new(), Vec::new());
         let mut locations: Vec<Location> = selected
             .into_iter()
             .map(|(key, parts)| {
@@ -128,7 +129,7 @@ impl Reporter {
                 let row = self.location(key, (count, total), drops, interval, names);
                 devices.push((row.place.clone(), samples.devices(key)));
                 let row = self.detailed(row, key, &mut samples, names);
-                to_link.push((row.place.clone(), samples.to_link(key)));
+                ends.push((row.place.clone(), samples.ends(key)));
                 match self.options.namespaces {
                     true => self.divided(row, key, &parts, interval, &mut samples, names),
                     false => row,
@@ -138,7 +139,7 @@ impl Reporter {
         let benign = locations.iter().filter(|row| row.benign);
         self.benign_drops =
             benign.fold(self.benign_drops, |sum, row| sum.saturating_add(row.count));
-        (self.devices, self.to_link) = (devices, to_link);
+        (self.devices, self.ends) = (devices, ends);
         // Unnamed rows come after named ones, ordered by address, since their order would depend on
         // hashing otherwise.
         locations.sort_by(|a, b| {
@@ -232,6 +233,11 @@ impl Reporter {
             || keys.selects(names.symbol(key.location).as_ref(), names.reason(key.reason).as_ref())
     }
 
+    /// What was typed of functions' offsets at which nothing was dropped; see [`offsets`].
+    pub fn without_drops(&self, names: &mut dyn Names) -> Vec<(usize, String)> {
+        offsets::without_drops(&self.options.keys, &self.seen.drops, names)
+    }
+
     /// Numbers of the namespaces that have dropped something since the last report.
     pub fn namespaces_since<'a>(
         &'a self,
@@ -253,9 +259,9 @@ impl Reporter {
         &self.devices
     }
 
-    /// How many samples of the last report went to a multicast group of the link, by row.
-    pub fn to_link(&self) -> &[(Place, u64)] {
-        &self.to_link
+    /// From where to where the samples of the last report went, by row: more than its details show.
+    pub fn ends(&self) -> &[(Place, Vec<Ends>)] {
+        &self.ends
     }
 
     /// What was lost so far.

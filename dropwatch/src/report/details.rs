@@ -55,6 +55,16 @@ pub struct Device {
     pub weight: u64,
 }
 
+/// Addresses that samples of a row have in common; `None` is one that they do not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// Number of their namespace in the run.
+    pub netns: Option<u32>,
+    pub src: Option<IpAddr>,
+    pub dst: Option<IpAddr>,
+    pub samples: u64,
+}
+
 /// The samples of an interval by location and reason, and the names that were asked for already.
 pub struct SamplesByKey<'a> {
     /// Of all namespaces.
@@ -97,13 +107,15 @@ impl<'a> SamplesByKey<'a> {
         flows
     }
 
-    /// How many samples of `key` went to a multicast group of the link, among those that its
-    /// [`Details`] are made of.
-    pub fn to_link(&self, key: DropKey) -> u64 {
-        let samples = self.by_key.get(&key).into_iter().flatten();
-        let went =
-            samples.filter(|it| Flow::of(it).and_then(|flow| flow.dst).is_some_and(is_of_link));
-        went.count() as u64
+    /// From where to where the samples of `key` went that its [`Details`] are made of.
+    pub fn ends(&self, key: DropKey) -> Vec<Ends> {
+        let mut samples = BTreeMap::new();
+        for sample in self.by_key.get(&key).into_iter().flatten() {
+            let flow = Flow::of(sample).unwrap_or_default();
+            add(&mut samples, (sample.netns, flow.src, flow.dst), 1);
+        }
+        let of = |((netns, src, dst), samples)| Ends { netns, src, dst, samples };
+        samples.into_iter().map(of).collect()
     }
 
     /// Every device that samples of `key` name.
@@ -146,15 +158,6 @@ impl<'a> SamplesByKey<'a> {
                 frames: stack.iter().map(&mut frame).collect(),
             })
             .collect()
-    }
-}
-
-/// Whether it is a multicast group that no router forwards: 224.0.0.0/24 (RFC 5771) or ff02::/16 (RFC
-/// 4291).
-fn is_of_link(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.octets()[..3] == [224, 0, 0],
-        IpAddr::V6(address) => address.segments()[0] == 0xff02,
     }
 }
 

@@ -3,7 +3,10 @@
 //! Values alone: `kernel::evidence` reads them, as far as a [`WatchList`] asks for them, and
 //! `diagnose::facts` subtracts two of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{
     conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable},
@@ -136,6 +139,34 @@ pub struct NetnsEvidence {
     pub table: Option<ConntrackTable>,
     /// Where the most connections wait to be accepted; read only where such a queue overflowed.
     pub fullest_listener: Option<Listener>,
+    /// Read only where drops or losses are; `None` where they cannot be.
+    pub addresses: Option<Addresses>,
+}
+
+/// What a namespace is called on its links.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Its own.
+    pub own: BTreeSet<IpAddr>,
+    /// Those that mean all of a network that it is in; 255.255.255.255 is not among them.
+    pub broadcast: BTreeSet<IpAddr>,
+    /// IPv4 multicast groups that an interface has joined; `None` where it forwards multicast, so that
+    /// packets of other groups concern it, too.
+    pub groups: Option<BTreeSet<IpAddr>>,
+}
+
+impl Addresses {
+    /// Whether `to` means more than one host.
+    pub fn is_to_many(&self, to: IpAddr) -> bool {
+        to.is_multicast() || to == Ipv4Addr::BROADCAST || self.broadcast.contains(&to)
+    }
+
+    /// Whether `to` is an IPv4 multicast group that no interface has joined.
+    pub fn is_not_joined(&self, to: IpAddr) -> bool {
+        let joined = |groups: &BTreeSet<IpAddr>| groups.contains(&to);
+        let is_group = to.is_ipv4() && to.is_multicast();
+        is_group && self.groups.as_ref().is_some_and(|groups| !joined(groups))
+    }
 }
 
 impl NetnsEvidence {

@@ -96,8 +96,7 @@ impl fmt::Display for Netns {
 }
 
 /// For a flag that JSON leaves out where it is not set.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
-pub(super) fn is_false(flag: &bool) -> bool {
+pub fn is_false(flag: &bool) -> bool {
     !flag
 }
 

@@ -161,8 +161,12 @@ impl Function {
     }
 
     fn matches(&self, symbol: &Symbol) -> bool {
+        self.is_in(symbol) && self.offset.is_none_or(|offset| offset == symbol.offset)
+    }
+
+    /// Whether `symbol` is in the function, at any offset.
+    pub fn is_in(&self, symbol: &Symbol) -> bool {
         self.is_called(&symbol.name)
-            && self.offset.is_none_or(|offset| offset == symbol.offset)
             && self.module.as_ref().is_none_or(|module| symbol.module.as_ref() == Some(module))
     }
 }

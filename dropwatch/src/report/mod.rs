@@ -26,6 +26,7 @@ pub mod namespaces;
 pub mod nat;
 pub mod near;
 pub mod number;
+pub mod offsets;
 pub mod options;
 pub mod path;
 pub mod pattern;

@@ -17,7 +17,7 @@ use crate::{
     kernel::{HostNames, Known, Unfound, short_name},
     privilege,
     report::{
-        keys::Choice,
+        keys::{Choice, Glob},
         near::{did_you_mean, near},
         shell::can_be_typed,
     },
@@ -46,15 +46,18 @@ pub fn check(attached: &Attached, names: &mut HostNames) -> Result<ResolvedNames
     let mut resolved = ResolvedNames::default();
     for Choice { exclude, value: reason } in &attached.keys.reasons {
         let typed = typed(*exclude, reason.text());
-        resolved.settle("--reason", &typed, names.has_reason(reason), attached.later)?;
+        let later = Later::of(attached.later, || is_of_a_module(reason), OF_MODULES_REASON);
+        resolved.settle("--reason", &typed, names.has_reason(reason), later)?;
     }
     for Choice { exclude, value: function } in &attached.keys.symbols {
         let typed = typed(*exclude, &function.to_string());
-        resolved.settle("--symbol", &typed, names.has_function(function), attached.later)?;
+        let known = names.has_function(function);
+        let later = Later::of(attached.later, || names.may_come(function), OF_MODULES_FUNCTION);
+        resolved.settle("--symbol", &typed, known, later)?;
     }
     for Choice { exclude, value: name } in &attached.packets.netns {
         let (known, inum) = netns(name, names);
-        resolved.settle("--netns", &typed(*exclude, name), known, attached.later)?;
+        resolved.settle("--netns", &typed(*exclude, name), known, anything(attached.later))?;
         resolved.netns.push(inum);
     }
     let selected: Vec<Option<u32>> = attached
@@ -71,7 +74,8 @@ pub fn check(attached: &Attached, names: &mut HostNames) -> Result<ResolvedNames
             choices.iter().map(|choice| interface_name(&choice.value)).collect();
         let known = interfaces(&called, &selected, names);
         for ((choice, name), known) in choices.iter().zip(&called).zip(known) {
-            resolved.settle("--iface", &typed(choice.exclude, name), known, attached.later)?;
+            let typed = typed(choice.exclude, name);
+            resolved.settle("--iface", &typed, known, anything(attached.later))?;
         }
     }
     let (keys, packets) = (&attached.keys, &attached.packets);
@@ -96,7 +100,7 @@ impl ResolvedNames {
         option: &str,
         typed: &str,
         known: Known,
-        later: bool,
+        later: Later,
     ) -> Result<(), Failure> {
         // Only names of the kernel's own can be patterns.
         let star = match option {
@@ -105,15 +109,19 @@ impl ResolvedNames {
         };
         match known {
             Known::Yes => {}
-            Known::No(_) if later => {
+            Known::No(_) if later == Later::Taken => {
                 let then = if typed.starts_with('!') { "left out" } else { "counted" };
                 let then = format!("{then} once it is{star}");
                 self.notices.push(format!("{option} {typed}: not there yet; {then}"));
             }
             Known::Never(why) => return Err(Failure::Usage(format!("{option} {typed}: {why}"))),
             Known::No(why) => {
+                let takes = match later {
+                    Later::Refused(takes) => takes,
+                    Later::Taken | Later::NotRequested => "what is still to come",
+                };
                 return Err(Failure::Usage(format!(
-                    "{option} {typed}: {why}{star} (--later takes what is still to come)"
+                    "{option} {typed}: {why}{star} (--later takes {takes})"
                 )));
             }
             Known::Unchecked(why) => {
@@ -123,6 +131,42 @@ impl ResolvedNames {
         Ok(())
     }
 }
+
+/// What `--later` does with a name that nothing has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Later {
+    NotRequested,
+    Taken,
+    /// Nothing can bring it: `--later` takes other names, these.
+    Refused(&'static str),
+}
+
+impl Later {
+    fn of(requested: bool, may_come: impl FnOnce() -> bool, takes: &'static str) -> Self {
+        match requested {
+            false => Self::NotRequested,
+            true if may_come() => Self::Taken,
+            true => Self::Refused(takes),
+        }
+    }
+}
+
+/// Whoever makes a namespace or an interface may call it anything.
+fn anything(requested: bool) -> Later {
+    Later::of(requested, || true, "")
+}
+
+/// Whether it is a drop reason of a subsystem that modules bring, as their headers begin them
+/// (net/openvswitch/drop.h, net/mac80211/drop.h). All others are the kernel's own.
+fn is_of_a_module(reason: &Glob) -> bool {
+    let name = reason.text().to_ascii_uppercase();
+    MODULES_REASONS.iter().any(|begin| name.starts_with(begin))
+}
+
+const MODULES_REASONS: [&str; 2] = ["OVS_DROP_", "RX_DROP_"];
+const OF_MODULES_REASON: &str = "drop reasons that a module brings: OVS_DROP_…, RX_DROP_…";
+const OF_MODULES_FUNCTION: &str =
+    "functions of a module that is not loaded yet: --symbol 'FUNCTION [MODULE]'";
 
 /// A name as it stood on the command line.
 fn typed(exclude: bool, name: &str) -> String {

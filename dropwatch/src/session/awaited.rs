@@ -33,6 +33,8 @@ type Set = Box<dyn FnMut(usize, u32) -> io::Result<()>>;
 pub struct Awaited {
     root: HostRoot,
     names: Vec<Name>,
+    /// Of those that are looked for no more and that the filter includes, the ones that never came.
+    never: Vec<String>,
     next: Instant,
     set: Set,
     selected: Selected,
@@ -44,6 +46,9 @@ struct Name {
     name: String,
     /// `None` while there is none.
     inum: Option<u32>,
+    /// Whether it counts once it is there.
+    included: bool,
+    came: bool,
 }
 
 impl Awaited {
@@ -59,9 +64,15 @@ impl Awaited {
         let names = packets.netns.iter().zip(inums).enumerate();
         let names = names
             .filter(|(_, (_, inum))| inum.is_none())
-            .map(|(index, (choice, _))| Name { index, name: choice.value.clone(), inum: None })
+            .map(|(index, (choice, _))| Name {
+                index,
+                name: choice.value.clone(),
+                inum: None,
+                included: !choice.exclude,
+                came: false,
+            })
             .collect();
-        Self { root, names, next: Instant::now(), set: Box::new(set), selected }
+        Self { root, names, never: Vec::new(), next: Instant::now(), set: Box::new(set), selected }
     }
 
     /// Whether there are none.
@@ -79,7 +90,13 @@ impl Awaited {
 
     /// Looks for none any more.
     pub fn give_up(&mut self) {
-        self.names.clear();
+        let names = self.names.drain(..);
+        self.never.extend(names.filter(|it| it.included && !it.came).map(|it| it.name));
+    }
+
+    /// Names of the namespaces that never came until the end, of those that were to be counted.
+    pub fn never(&self) -> &[String] {
+        &self.never
     }
 
     /// Looks every name up, and has the kernel side filter by those that stand for another
@@ -89,7 +106,7 @@ impl Awaited {
     /// When the kernel side cannot be changed.
     pub fn look(&mut self) -> Result<(), Failure> {
         self.next = Instant::now() + EVERY;
-        for Name { index, name, inum } in &mut self.names {
+        for Name { index, name, inum, came, .. } in &mut self.names {
             let found = netns_named(&self.root, name);
             if *inum == found {
                 continue;
@@ -99,6 +116,7 @@ impl Awaited {
             set.with_context(|| format!("cannot filter by the network namespace {name}"))?;
             self.selected.change(*index, value);
             *inum = found;
+            *came |= found.is_some();
             let news = if found.is_some() { "is there now" } else { "is not there any more" };
             verbose::to_stderr(&format!("the network namespace {name} {news}"));
         }
@@ -204,6 +222,23 @@ mod tests {
         assert_eq!(*changes.borrow(), [(0, inum), (0, LATER)]);
         assert!(selected.end_interval().has(inum), "it was asked for in a part of the interval");
         assert!(!selected.end_interval().has(inum));
+        awaited.give_up();
+        assert_eq!(awaited.never(), [""; 0], "it was there for a while");
+    }
+
+    #[test]
+    fn one_that_never_comes_is_remembered_where_it_was_to_be_counted() {
+        let (_, mut packets) = late("never");
+        let left_out = Choice { exclude: true, value: "other".to_owned() };
+        packets.netns.push(left_out);
+        let selected = Selected::new(rule(kind::INCLUDE, LATER));
+        let inums = [None, None];
+        let mut awaited =
+            Awaited::new(HostRoot::default(), &packets, &inums, |_, _| Ok(()), selected);
+        awaited.look().unwrap();
+        assert_eq!(awaited.never(), [""; 0], "it may still come");
+        awaited.give_up();
+        assert_eq!(awaited.never(), [packets.netns[0].value.clone()]);
     }
 
     #[test]

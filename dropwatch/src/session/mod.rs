@@ -68,6 +68,8 @@ pub struct Session {
     names: HostNames,
     /// Which notices of [`HostNames::notices`] were shown, or would help nobody.
     shown: [bool; 2],
+    /// Of `--symbol`, the values about whose offsets something was shown.
+    mistyped: BTreeSet<usize>,
     /// With `-v`, where it is permitted.
     meter: Option<Meter>,
     /// Whether to look for the causes of drops.
@@ -169,6 +171,7 @@ impl Session {
             probe,
             names,
             shown: [false; 2],
+            mistyped: BTreeSet::new(),
             meter: if verbose { Meter::start() } else { None },
             findings: reported.findings,
             evidence: None,
@@ -348,6 +351,11 @@ impl Session {
         if self.reporter.fallen() > fallen {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
         }
+        for (index, notice) in self.reporter.without_drops(&mut self.names) {
+            if self.mistyped.insert(index) {
+                verbose::to_stderr(&notice);
+            }
+        }
         for (notice, shown) in self.names.notices().into_iter().zip(&mut self.shown) {
             // Once: it holds for the whole run.
             if let (Some(notice), false) = (notice, *shown) {
@@ -361,7 +369,8 @@ impl Session {
     /// Marks what samples and evidence show to be harmless, and has the rules make findings of the
     /// evidence that was read with the report's counters.
     fn diagnose(&mut self, report: &mut Report, selected: &Interval) {
-        let unclaimed = diagnose::settle_multicast(report, self.reporter.to_link());
+        let now = self.evidence.as_ref().map(Collector::now);
+        let unclaimed = diagnose::settle_multicast(report, self.reporter.ends(), now);
         self.reporter.add_benign(unclaimed);
         let Some(evidence) = &self.evidence else { return };
         let devices = self.reporter.devices();

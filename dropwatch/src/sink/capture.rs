@@ -20,6 +20,7 @@ use crate::{
     sink::{
         create::Creator,
         output::{Output, append},
+        outputs::Unwaited,
     },
     verbose,
 };
@@ -114,9 +115,9 @@ impl Capture {
     }
 
     /// Waits no longer for a reader that does not read.
-    pub fn give_up(&mut self) {
+    pub fn give_up(&mut self, unwaited: Unwaited) {
         if let CaptureState::Open = self.state {
-            self.state = CaptureState::Failed("its reader has stalled".to_owned());
+            self.state = CaptureState::Failed(unwaited.of("its reader"));
         }
     }
 
@@ -210,7 +211,7 @@ mod tests {
             capture.flushed().await;
             assert_eq!((capture.lost(), capture.written), (0, 7));
             capture.end().unwrap();
-            capture.give_up();
+            capture.give_up(Unwaited::Stalled);
             capture.write(&packets(2)).await;
             assert_eq!(capture.lost(), 2);
         });

@@ -5,7 +5,7 @@
 use std::{io, time::Duration};
 
 use anyhow::{Context, anyhow};
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::{
     exit::Failure,
@@ -22,6 +22,42 @@ use crate::{
 
 /// How long the end of a run waits for a reader that does not read.
 const LAST_WRITE: Duration = Duration::from_secs(2);
+/// How long it still does after another signal, which is long enough for one that does read: a signal
+/// that comes right behind the first one must not cost the last report.
+const HURRIED: Duration = Duration::from_millis(200);
+
+/// Why the end of a run waits for a reader no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwaited {
+    /// It has not read for so long.
+    Stalled,
+    /// A signal asked to end at once, and it had not read all by then.
+    Hurried,
+}
+
+impl Unwaited {
+    /// What came of it, `of` whom.
+    pub fn of(self, whose: &str) -> String {
+        match self {
+            Self::Stalled => format!("{whose} has stalled"),
+            Self::Hurried => format!("another signal ended the run before {whose} had read all"),
+        }
+    }
+}
+
+/// Waits for `last`, for as long as the end of a run does; `hurry` ends with a signal to end at once.
+async fn wait(last: impl Future<Output = ()>, hurry: impl Future<Output = ()>) -> Option<Unwaited> {
+    let hurried = async {
+        hurry.await;
+        sleep(HURRIED).await;
+    };
+    tokio::select! {
+        biased;
+        () = last => None,
+        () = sleep(LAST_WRITE) => Some(Unwaited::Stalled),
+        () = hurried => Some(Unwaited::Hurried),
+    }
+}
 
 pub struct Outputs<'a> {
     sinks: &'a Sinks,
@@ -116,12 +152,8 @@ impl<'a> Outputs<'a> {
             capture.write(lines).await;
             capture.flushed().await;
         };
-        let written = tokio::select! {
-            written = timeout(LAST_WRITE, last) => written.is_ok(),
-            () = hurry => false,
-        };
-        if !written {
-            capture.give_up();
+        if let Some(unwaited) = wait(last, hurry).await {
+            capture.give_up(unwaited);
         }
     }
 
@@ -169,17 +201,19 @@ impl<'a> Outputs<'a> {
             };
             tokio::join!(show, record);
         };
-        tokio::select! {
-            // What is not done by then is seen by what is missing.
-            _late = timeout(LAST_WRITE, last) => {}
-            () = hurry => {}
-        }
+        let last = async {
+            last.await;
+        };
+        // What is not done by then is seen by what is missing.
+        let unwaited = wait(last, hurry).await.unwrap_or(Unwaited::Stalled);
         let not_shown = match shown {
             Some(shown) => self.heed(shown).err().map(|failure| failure.to_string()),
-            None => Some(format!("the reader of the output has stalled: {unread} not shown")),
+            None => {
+                Some(format!("{}: {unread} not shown", unwaited.of("the reader of the output")))
+            }
         };
         let not_recorded = match (recorded, &self.record) {
-            (None, Some(record)) => Some(record.lacks()),
+            (None, Some(record)) => Some(record.lacks(unwaited)),
             (Some(Err(error)), _) => Some(format!("cannot write the recording: {error}")),
             _ => None,
         };
@@ -254,5 +288,34 @@ fn aside(line: &Line) {
     };
     for aside in asides {
         verbose::to_stderr(&aside);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    fn waited(last: impl Future<Output = ()>, hurry: impl Future<Output = ()>) -> Option<Unwaited> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(wait(last, hurry))
+    }
+
+    #[test]
+    fn a_second_signal_does_not_cost_what_a_reader_takes() {
+        // A write that is done by another thread, a moment later.
+        let written = || async { sleep(Duration::from_millis(5)).await };
+        assert_eq!(waited(written(), ready(())), None);
+        assert_eq!(waited(written(), pending()), None);
+    }
+
+    #[test]
+    fn why_a_reader_was_not_waited_for_is_what_happened() {
+        assert_eq!(waited(pending(), ready(())), Some(Unwaited::Hurried));
+        assert_eq!(waited(pending(), pending()), Some(Unwaited::Stalled));
+        let hurried = Unwaited::Hurried.of("its reader");
+        assert_eq!(hurried, "another signal ended the run before its reader had read all");
+        assert_eq!(Unwaited::Stalled.of("its reader"), "its reader has stalled");
     }
 }

@@ -9,7 +9,7 @@ mod fifo;
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -29,6 +29,7 @@ use crate::{
     sink::{
         create::Creator,
         output::{Output, append},
+        outputs::Unwaited,
     },
     verbose,
 };
@@ -84,6 +85,8 @@ impl RecordingFile {
         let name = path.display().to_string();
         let mode = if with_packets { PRIVATE } else { USUAL };
         let creator = Creator::new(mode)?;
+        // Kept until the file is open: a reader takes it for the end where the last writer goes.
+        let _reader = await_reader(path, &name);
         let file =
             OpenFile::open(path, creator).with_context(|| format!("cannot write to {name}"))?;
         let (reopen, failure) = (Arc::new(AtomicBool::new(false)), Arc::default());
@@ -148,14 +151,30 @@ impl RecordingFile {
     }
 
     /// What the recording lacks, and why, where nobody waits for it any longer.
-    pub fn lacks(&self) -> String {
+    pub fn lacks(&self, unwaited: Unwaited) -> String {
         let Reports { number, drops } = self.under_way.and(self.waiting);
         let lacks = format!("lacks {}, {drops} drops", count(number, "report"));
         match self.failing() {
             Some(cause) => format!("cannot write to {cause}; it {lacks}"),
-            None => format!("the reader of {} has stalled; it {lacks}", self.name),
+            None => {
+                format!("{}; it {lacks}", unwaited.of(&format!("the reader of {}", self.name)))
+            }
         }
     }
+}
+
+/// Says so where opening will wait, since a FIFO has no reader yet; returns it where it has one.
+fn await_reader(path: &Path, name: &str) -> Option<File> {
+    if !path.metadata().is_ok_and(|file| file.file_type().is_fifo()) {
+        return None;
+    }
+    let flags = libc::O_NONBLOCK;
+    let opened = OpenOptions::new().write(true).custom_flags(flags).open(path);
+    // fifo(7): ENXIO is said of a FIFO that nobody reads.
+    if opened.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENXIO)) {
+        verbose::to_stderr(&format!("waiting for a reader of {name}"));
+    }
+    opened.ok()
 }
 
 /// What is open for writing.
@@ -304,7 +323,7 @@ mod tests {
             failing = record.failing();
             let last = [Line::Report(Report { drops: 7, ..Report::default() })];
             stalled &= tokio::time::timeout(RETRY, record.write(&last)).await.is_err();
-            lacks = record.lacks();
+            lacks = record.lacks(Unwaited::Stalled);
         });
         assert!(stalled);
         let full = "/dev/full: No space left on device (os error 28)";

@@ -13,6 +13,26 @@ fn counters(text: &str) -> Vec<String> {
     page(text).counters.into_iter().flat_map(|counter| counter.names).collect()
 }
 
+/// As reports print what nothing on the host gives a name.
+#[test]
+fn a_reason_without_a_name_is_understood_by_itself_and_in_a_row() {
+    let words = |text: &str| -> Vec<String> {
+        page(text).words.iter().flat_map(|word| word.names.clone()).collect()
+    };
+    for text in [
+        "CORE:0x0099",
+        "MAC80211_UNUSABLE:0x0005",
+        "(OPENVSWITCH:0x0003)",
+        " 9 packets dropped at ovs_vport_receive+0x1f [openvswitch] (OPENVSWITCH:0x0003) 9.1%",
+    ] {
+        assert_eq!(words(text), ["reason without a name"], "{text}");
+    }
+    let known = page("9 packets dropped at ip6_mc_input+0x7d (CORE:0x0099) 9.1%");
+    assert_eq!(titles(&known), ["IPv6 multicast that nobody here joined"]);
+    assert_eq!(known.words.len(), 1);
+    assert!(explained("CORE:0x").is_err() && explained("CORE:0xzz").is_err());
+}
+
 fn titles(page: &ExplainPage<'static>) -> Vec<&'static str> {
     page.explained.iter().map(|entry| entry.title.as_str()).collect()
 }

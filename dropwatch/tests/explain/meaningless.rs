@@ -105,7 +105,7 @@ fn every_topic_has_something_to_say_and_says_that_it_is_one() {
 #[test]
 fn what_its_words_stand_under_is_offered_and_not_shown() {
     let failure = explained("ethernet").expect_err("no name").to_string();
-    assert!(failure.contains("its words stand under veth_xmit"), "{failure}");
+    assert!(failure.contains("it is spoken of under veth_xmit"), "{failure}");
     let failure = explained("TCP_CSM").expect_err("no name").to_string();
     assert!(failure.contains("did you mean TCP_CSUM"), "{failure}");
 }

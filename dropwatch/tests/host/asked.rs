@@ -21,7 +21,9 @@ use testbed::{
 };
 
 use crate::{
-    harness::{Run, UDP4, UDP6, binary, decoded, has_reasons, output, refused, text, wait_until},
+    harness::{
+        Run, UDP4, UDP6, binary, decoded, dropwatch, has_reasons, output, refused, text, wait_until,
+    },
     reach::{LONG, drop_there, filtered, found, inum_of},
 };
 
@@ -194,6 +196,18 @@ fn what_is_there_is_taken_as_reports_print_it() {
     closed.send(20).unwrap();
     let counted = runs.map(|run| run.stop().count(UDP4));
     assert_eq!(counted, [20, 0, 0, 20], "{here}");
+
+    // That it is no place where a call returns is shown by what was dropped beside it.
+    let mut beside_it = dropwatch(&["-c", "2", "-i", "1s", "--netns", network.name()]);
+    let beside_it = beside_it.args(["--symbol", &beside]).stderr(Stdio::piped()).spawn().unwrap();
+    sleep(longer(Duration::from_millis(700)));
+    closed.send(30).unwrap();
+    let printed = text(&beside_it.wait_with_output().unwrap().stderr);
+    let says = format!("--symbol {beside}: nothing was dropped at that offset so far");
+    assert!(
+        printed.contains(&says) && printed.contains(&format!("30 at +{offset:#x}")),
+        "{printed}"
+    );
 }
 
 /// Where the kernel hides its symbols no name can be checked: that is said, and nothing refused.
@@ -289,6 +303,49 @@ fn a_namespace_that_the_command_makes_is_counted() {
         _ => None,
     });
     assert_eq!(refused(ended.unwrap()), 10, "{printed}");
+}
+
+/// A gate on what never was there is no proof of anything.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_gate_on_a_namespace_that_never_comes_is_not_passed() {
+    let late = format!("dw-never-{}", std::process::id());
+    let run = |gate: &[&str]| {
+        let mut run = Command::new(binary());
+        run.args(["run", "--user", "root", "--no-baseline", "--netns", &late, "--later"]);
+        run.args(gate).args(["--", "true"]).stdin(Stdio::null()).output().unwrap()
+    };
+    let never = format!("the network namespace {late} never came, so nothing was counted there");
+    let gated = run(&["--fail-over", "0"]);
+    let printed = text(&gated.stderr);
+    assert_eq!(gated.status.code(), Some(125), "{printed}");
+    assert!(printed.contains(&format!("{never}: the limits cannot be decided")), "{printed}");
+    let free = run(&[]);
+    let printed = text(&free.stderr);
+    assert_eq!(free.status.code(), Some(0), "{printed}");
+    assert!(printed.contains(&never), "{printed}");
+}
+
+/// `--later` takes what something may bring, and no typing mistake beside it.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_nothing_can_bring_is_refused_also_where_other_names_come_later() {
+    for (option, typed, hint) in [
+        ("--reason", "NO_SOKET", "did you mean NO_SOCKET"),
+        ("--symbol", "tcp_v4_rvc", "did you mean tcp_v4_rcv"),
+        ("--symbol", "dw_in_no_kernel", "--symbol 'FUNCTION [MODULE]'"),
+    ] {
+        if option == "--reason" && !has_reasons() {
+            continue;
+        }
+        let refused = output(&["-d", "100ms", "--netns", "dw-never", "--later", option, typed]);
+        let printed = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{typed}: {printed}");
+        assert!(printed.contains(hint), "{printed}");
+    }
+    let module = "dw_in_no_kernel [dw_no_module]";
+    let taken = output(&["-d", "100ms", "--later", "--symbol", module]);
+    assert_eq!(taken.status.code(), Some(0), "{}", text(&taken.stderr));
 }
 
 #[test]

@@ -84,6 +84,12 @@ fn what_the_programs_compress_is_read() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_a_recording() {
+    let marked = [&b"\xef\xbb\xbf"[..], PLAIN].concat();
+    assert_eq!(replayed(marked), (plain(), None));
+}
+
+#[test]
 fn wherever_an_archive_is_cut_what_came_before_is_read() {
     let plain = plain();
     for (format, archive) in [("gzip", GZIP), ("zstd", ZSTD), ("zstd", ZSTD_FRAMES)] {

@@ -102,12 +102,12 @@ fn text_with_everything() {
     07:35:25  9235 drops in 15.0s (616/s) at 8 locations, 12 not located: 12 nested
               covers 3 intervals: it was held back
     9000 packets dropped at ovs_dp_process_packet+0x1c4 [openvswitch] (OVS_DROP_LAST_ACTION) 97.5% 0xffffffff810301c4
-     118 packets dropped at inet_sock_destruct+0x1a3 (NOT_SPECIFIED) 1.3% 0xffffffff810201a3
+     118 packets dropped at inet_sock_destruct+0x1a3 (NOT_SPECIFIED) 1.3% 0xffffffff810201a3 benign
       90 packets dropped at ip_rcv_finish_core.constprop.0+0xbf (IP_RPFILTER) 1.0% 0xffffffff810400bf
        5 packets dropped at tcp_v4_rcv+0x91 (NO_SOCKET) 0.1% 0xffffffff81010091
        4 packets dropped at 0xffffffff81080000 (NETFILTER_DROP) <0.1%
        3 packets dropped at 0xffffffff81080000 <0.1%
-       2 packets dropped at unix_dgram_disconnected+0x40 (QUEUE_PURGE) <0.1% 0xffffffff81070040
+       2 packets dropped at unix_dgram_disconnected+0x40 (QUEUE_PURGE) <0.1% 0xffffffff81070040 benign
        1 packets dropped at ovs_dp_process_packet+0x1c4 [openvswitch] (IP_RPFILTER) <0.1% 0xffffffff810301c4
 
     Total: 19942 drops in 25.0s, 120 of them benign, 12 not located: 12 nested

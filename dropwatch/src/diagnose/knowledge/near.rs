@@ -95,11 +95,13 @@ impl KnowledgeTable {
     }
 }
 
-/// `; its words stand under a and b`; nothing where there is nothing to say.
+/// `; it is spoken of under a and b`, which can be asked for; nothing where there is nothing to say.
 fn spoken(hints: &[String]) -> String {
     match hints {
         [] => String::new(),
-        [one] => format!("; its words stand under {one}"),
-        [most @ .., last] => format!("; its words stand under {} and {last}", most.join(", ")),
+        [one] => format!("; it is spoken of under {one}: ask for that"),
+        [most @ .., last] => {
+            format!("; it is spoken of under {} and {last}: ask for one of these", most.join(", "))
+        }
     }
 }

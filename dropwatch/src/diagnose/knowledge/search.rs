@@ -194,6 +194,7 @@ impl KnowledgeTable {
             self.find_counter(name),
             self.find_evidence(name),
             self.find_word(name),
+            self.find_unnamed(name),
         ];
         found.into_iter().flatten().reduce(Explanation::and)
     }
@@ -244,6 +245,9 @@ impl KnowledgeTable {
             false => typed,
         };
         let Some(reason) = row.reason else { return self.find_function(function) };
+        if let Some(unnamed) = self.find_unnamed(reason.text) {
+            return Some(self.find_function(function).unwrap_or_default().and(unnamed));
+        }
         let typed = bare_reason(reason.text).unwrap_or_default();
         let whole = if reason.is_cut { self.completed(function, &typed) } else { Some(typed) };
         let unclear = |name: &str| {
@@ -335,6 +339,17 @@ impl KnowledgeTable {
     fn find_word(&self, typed: &str) -> Option<Explanation<'_>> {
         let words: Vec<&WordEntry> = self.words.iter().filter(|word| word.is(typed)).collect();
         (!words.is_empty()).then(|| Explanation { words, ..Explanation::default() })
+    }
+
+    /// What reports print where nothing gives a reason a name: `MAC80211_UNUSABLE:0x0005`.
+    fn find_unnamed(&self, typed: &str) -> Option<Explanation<'_>> {
+        let (subsystem, number) = typed.trim_matches(['(', ')']).rsplit_once(":0x")?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let is_unnamed = !subsystem.is_empty()
+            && subsystem.chars().all(is_name)
+            && (1..=8).contains(&number.len())
+            && number.chars().all(|c| c.is_ascii_hexdigit());
+        if is_unnamed { self.find_word("reason without a name") } else { None }
     }
 
     /// Subsystem of a reason that an entry has; names are unique among them.

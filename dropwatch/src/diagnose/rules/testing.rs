@@ -21,7 +21,7 @@ pub(in crate::diagnose) const GW: u32 = 7;
 pub(in crate::diagnose) struct TestHost {
     rows: Vec<Location>,
     pub(super) before: HostEvidence,
-    pub(super) now: HostEvidence,
+    pub(in crate::diagnose) now: HostEvidence,
     answers: Vec<(Question, Answer)>,
 }
 

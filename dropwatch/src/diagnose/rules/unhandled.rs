@@ -45,7 +45,7 @@ fn unhandled(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Optio
     let of = match &protocols[..] {
         [] => String::new(),
         [only] => format!(" of protocol {only}"),
-        [several @ ..] if several.len() <= MOST_NAMED => {
+        several if several.len() <= MOST_NAMED => {
             format!(" of {} protocols ({})", several.len(), several.join(", "))
         }
         many => format!(" of {} protocols", many.len()),

@@ -61,11 +61,11 @@ impl HostNames {
         let names = match &loaded.symbols {
             Err(error) => return Known::Unchecked(format!("no symbols: {error}")),
             Ok(symbols) if symbols.table().is_restricted() => {
-                return Known::Unchecked(
-                    "the kernel hides its symbols, so that no location has a name: run with \
-                     CAP_SYSLOG, or set kernel.kptr_restrict=0"
-                        .to_owned(),
-                );
+                let (cause, way_out) = loaded.status().symbols.hidden().unwrap_or_default();
+                return Known::Unchecked(format!(
+                    "the kernel hides its symbols ({cause}), so that no location has a name: \
+                     {way_out}"
+                ));
             }
             Ok(symbols) => symbols.table().names(),
         };
@@ -95,6 +95,15 @@ impl HostNames {
         let names = loaded.symbols.iter().map(LiveSymbols::table).flat_map(|table| table.names());
         let near = near(bare, names.map(|(name, _)| name));
         Known::No(format!("no function of this kernel or its modules{}", did_you_mean(&near)))
+    }
+
+    /// Whether a module that is not loaded may bring the function: one that is typed with its module.
+    pub fn may_come(&mut self, function: &Function) -> bool {
+        let Some(typed) = function.module.as_deref() else { return false };
+        let loaded = self.loaded();
+        let tables = loaded.symbols.iter().map(LiveSymbols::table);
+        let mut modules = tables.flat_map(|table| table.names()).filter_map(|(_, module)| module);
+        !modules.any(|module| module == typed)
     }
 
     /// Whether the kernel has a function, and a reason, that filters on both let through; true where it

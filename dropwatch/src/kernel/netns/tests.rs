@@ -56,6 +56,15 @@ fn a_mounted_name_comes_before_a_process() {
 }
 
 #[test]
+fn another_namespace_that_is_called_host_is_told_apart_by_its_path() {
+    let (host, inum) = (host(), own_inum());
+    host.link("run/netns/host", SELF);
+    let mut namespaces = Namespaces::new(&host.root());
+    assert_eq!(namespaces.netns(inum).as_deref(), Some("/run/netns/host"));
+    assert_eq!((namespaces.netns(1).as_deref(), namespaces.find("host")), (Some("host"), Ok(1)));
+}
+
+#[test]
 fn a_namespace_is_found_by_any_of_its_names() {
     let (host, inum) = (host(), own_inum());
     host.link("run/netns/gw", SELF);
