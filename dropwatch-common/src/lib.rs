@@ -1,5 +1,6 @@
 //! What both sides of the kernel boundary must agree on: layouts, indices, names; and how a drop is
-//! counted ([`count`]), which is here so that it can be tested outside the kernel.
+//! counted ([`count`]) and when it is sampled ([`schedule`]), which are here so that they can be tested
+//! outside the kernel.
 //!
 //! Every type is `repr(C)` with explicit padding, so that no byte of it is undefined when the
 //! kernel compares keys byte by byte; sizes are asserted at compile time. User space moves them as
@@ -15,6 +16,7 @@ pub mod expression;
 pub mod filter;
 pub mod offsets;
 pub mod sample;
+pub mod schedule;
 pub mod typed;
 
 /// What the loader sets for the program.
@@ -110,8 +112,8 @@ pub struct Counter {
     pub sampled: u64,
     /// Interval of the last sample, as user space numbers them.
     pub epoch: u32,
-    /// Samples in that interval.
-    pub taken: u32,
+    /// Drops in that interval up to the last sample; no more than fit.
+    pub counted: u32,
     /// [`Netns::cookie`] of the namespace that has the number of the key now: what was counted for
     /// others is where their [`Turn`]s say. Behind `count`, since a reader has to see that first.
     pub cookie: u64,

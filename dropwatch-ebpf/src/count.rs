@@ -26,7 +26,7 @@ const E2BIG: i32 = -7;
 pub const EEXIST: i32 = -17;
 
 const ZERO: Counter =
-    Counter { count: 0, next: 0, sampled: 0, epoch: 0, taken: 0, cookie: NO_COOKIE };
+    Counter { count: 0, next: 0, sampled: 0, epoch: 0, counted: 0, cookie: NO_COOKIE };
 
 /// Counts one drop of a namespace, or of [`Netns::NONE`], and takes a sample of it if one is due.
 ///

@@ -4,7 +4,7 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::BPF_RB_NO_WAKEUP,
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::{
         bpf_get_current_pid_tgid, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_ns,
         generated::{bpf_get_current_comm, bpf_get_stack},
@@ -14,6 +14,7 @@ use aya_ebpf::{
 use dropwatch_common::{
     Counter, DropKey, Lost,
     sample::{ABSENT, COMM, Record, STACK_DEPTH, TUPLE},
+    schedule,
 };
 
 use crate::{
@@ -44,17 +45,12 @@ const NANOSECONDS: u64 = 1_000_000_000;
 #[unsafe(no_mangle)]
 static mut EPOCH: u32 = 0;
 
-/// Samples of a key on one CPU in an interval that are taken one after the other.
-const WHOLE: u32 = 16;
-/// Widest mean gap between later ones, as a power of two.
-const WIDEST: u32 = 24;
-
 /// Whether the drop that was just counted, as the `count`th, is to be sampled. Each one is where all
 /// are: nothing is scheduled then, and a counter's `next` stays zero.
 #[inline(always)]
 pub fn is_due(counter: *mut Counter, count: u64) -> bool {
     // SAFETY: a checked pointer to a counter of this CPU.
-    unsafe { count >= (*counter).next || (*counter).epoch != epoch() }
+    unsafe { schedule::is_due((*counter).next, (*counter).epoch, count, epoch()) }
 }
 
 #[inline(always)]
@@ -69,28 +65,13 @@ fn epoch() -> u32 {
 /// a weight can then be a little off, a count never.
 #[inline(always)]
 pub fn schedule(counter: *mut Counter, count: u64) -> u64 {
+    let used = SAMPLES.query(BPF_RB_AVAIL_DATA.into());
+    let fineness = schedule::fineness(used, SAMPLES.query(BPF_RB_RING_SIZE.into()));
+    // SAFETY: takes no argument, touches no memory.
+    let random = unsafe { bpf_get_prandom_u32() };
     // SAFETY: a checked pointer to a counter of this CPU.
     let counter = unsafe { &mut *counter };
-    let epoch = epoch();
-    if counter.epoch != epoch {
-        counter.epoch = epoch;
-        counter.taken = 0;
-    }
-    let weight = count.wrapping_sub(counter.sampled);
-    counter.sampled = count;
-    counter.taken += 1;
-    let gap = if counter.taken < WHOLE {
-        1
-    } else {
-        let doublings = counter.taken - WHOLE + 1;
-        let mean = 1_u64 << if doublings < WIDEST { doublings } else { WIDEST };
-        // Between half and one and a half: a fixed gap would fall in step with periodic traffic.
-        // SAFETY: takes no argument, touches no memory.
-        let random = u64::from(unsafe { bpf_get_prandom_u32() });
-        mean / 2 + 1 + (random & (mean - 1))
-    };
-    counter.next = count + gap;
-    weight
+    schedule::schedule(counter, count, epoch(), fineness, random)
 }
 
 /// Uses up a part of the second's samples, and returns how many drops the sample of this key stands

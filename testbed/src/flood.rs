@@ -99,6 +99,16 @@ impl Wire {
         })
     }
 
+    /// As [`Wire::flood`], frames of these ethertypes in turn.
+    ///
+    /// # Errors
+    /// As [`Wire::flood`].
+    pub fn flood_in_turn(&self, ethertypes: &[u16], frames: u64) -> Result<Sent> {
+        let mut each: Vec<_> = ethertypes.iter().map(|of| frame(SOURCE, *of)).collect();
+        let mut each: Vec<&mut [u8]> = each.iter_mut().map(|frame| frame.as_mut_slice()).collect();
+        self.sender.enter(|| PacketSocket::open(OUT)?.send_in_turn(&mut each, frames))
+    }
+
     /// As [`Wire::flood`], from another source address.
     ///
     /// # Errors
@@ -198,22 +208,37 @@ impl PacketSocket {
 
     /// Sends one frame many times.
     pub(crate) fn send(&self, frame: &mut [u8], frames: u64) -> Result<Sent> {
+        self.send_in_turn(&mut [frame], frames)
+    }
+
+    /// Sends as many frames, `each` of these in turn. A refused one is skipped.
+    fn send_in_turn(&self, each: &mut [&mut [u8]], frames: u64) -> Result<Sent> {
+        ensure!((1..=BATCH).contains(&each.len()), "{} kinds of frames", each.len());
         let start = Instant::now();
-        let mut part = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
+        let part = |frame: &mut &mut [u8]| libc::iovec {
+            iov_base: frame.as_mut_ptr().cast(),
+            iov_len: frame.len(),
+        };
+        let mut parts: Vec<libc::iovec> = each.iter_mut().map(part).collect();
         // SAFETY: mmsghdr is integers and pointers, for which zero (null) is a value.
         let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
-        message.msg_hdr.msg_iov = &raw mut part;
         message.msg_hdr.msg_iovlen = 1;
         let mut batch = [message; BATCH];
+        for (message, kind) in batch.iter_mut().zip((0..parts.len()).cycle()) {
+            message.msg_hdr.msg_iov = &raw mut parts[kind];
+        }
+        // Whole turns, so that each batch begins with the first kind.
+        let whole = BATCH - BATCH % parts.len();
 
         let mut sent = Sent::default();
         while sent.accepted + sent.refused < frames {
             let left = frames - sent.accepted - sent.refused;
-            let count = left.min(BATCH as u64) as libc::c_uint;
-            // SAFETY: `batch` holds at least `count` headers; all point at `part`, it at `frame`,
-            // and both outlive the call. The kernel writes msg_len alone.
-            let result =
-                unsafe { libc::sendmmsg(self.0.as_raw_fd(), batch.as_mut_ptr(), count, 0) };
+            let begin = ((sent.accepted + sent.refused) % parts.len() as u64) as usize;
+            let count = left.min((whole - begin) as u64) as libc::c_uint;
+            let first = batch[begin..].as_mut_ptr();
+            // SAFETY: `batch` holds at least `count` headers from there; each points at one of `parts`,
+            // that at one of `each`, and all outlive the call. The kernel writes msg_len alone.
+            let result = unsafe { libc::sendmmsg(self.0.as_raw_fd(), first, count, 0) };
             match u64::try_from(result) {
                 Ok(accepted) => sent.accepted += accepted,
                 // The call reports an error only for the first frame of a batch.

@@ -49,7 +49,7 @@ pub(super) fn legacy_tables(root: &HostRoot) -> Option<BTreeSet<TableFamily>> {
         }
     }
     let is_loaded = |module: &&str| root.path(format!("sys/module/{module}")).exists();
-    if BRIDGE_MODULES.iter().any(|module| is_loaded(module)) {
+    if BRIDGE_MODULES.iter().any(is_loaded) {
         families.insert(TableFamily::Bridge);
     }
     Some(families)

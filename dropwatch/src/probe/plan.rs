@@ -18,8 +18,8 @@ const FEWEST_KEYS: u32 = 1_024;
 /// Memory for the per-CPU values of the counter map, bytes: somewhat more than 32 CPUs need for [`MOST_KEYS`].
 const VALUE_MEMORY: u64 = 32 << 20;
 
-/// Ring buffer of the samples of some drops: 1,480 records, between two ticks.
-pub const SAMPLES_BYTES: u32 = 1 << 20;
+/// Ring buffer of the samples of some drops: 2,900 records, between two ticks.
+pub const SAMPLES_BYTES: u32 = 2 << 20;
 /// Bytes before each record of a ring buffer (`BPF_RINGBUF_HDR_SZ`, include/uapi/linux/bpf.h).
 const RING_HEADER: usize = 8;
 

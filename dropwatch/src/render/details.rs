@@ -16,11 +16,12 @@ use super::{
 };
 use crate::report::{
     cgroup::unit,
-    facts::{Details, Fact, Field, Netns, Owner, Pattern},
+    facts::{Callers, Details, Fact, Field, Netns, Owner, Pattern},
     flow::Flow,
     model::Location,
     namespaces::{MoreNamespaces, NamespaceDrops, SampledFlow},
     nat::Ends,
+    precision::{Precision, rounded},
 };
 
 /// Longest name shown of a namespace, an interface or a process, characters.
@@ -37,14 +38,16 @@ pub(super) fn lines(row: &Location, room: usize, width: usize) -> Vec<String> {
     match (row.namespaces.as_slice(), &row.details) {
         ([], None) => Vec::new(),
         ([], Some(details)) => of_samples(details, room, path),
+        ([_], None) if row.more == MoreNamespaces::default() => namespaces(row, room),
         ([netns], Some(details)) if row.more == MoreNamespaces::default() => {
             of_samples(&of_one(details, netns), room, path)
         }
         (_, details) => {
             let mut lines = namespaces(row, room);
-            let callers = details.as_ref().and_then(|details| details.path.as_ref());
-            if let (Some(callers), Some(width)) = (callers, path) {
-                lines.extend(wrap(&callers_line(callers, width), room));
+            if let (Some(details), Some(width)) = (details, path)
+                && let Some(callers) = &details.path
+            {
+                lines.extend(wrap(&callers_line(callers, details.precision(), width), room));
             }
             lines
         }
@@ -55,7 +58,7 @@ pub(super) fn lines(row: &Location, room: usize, width: usize) -> Vec<String> {
 fn of_samples(details: &Details, room: usize, path: Option<usize>) -> Vec<String> {
     let mut lines = wrap_pieces(facts(details), room);
     if let (Some(callers), Some(width)) = (&details.path, path) {
-        lines.extend(wrap(&callers_line(callers, width), room));
+        lines.extend(wrap(&callers_line(callers, details.precision(), width), room));
     }
     lines
 }
@@ -82,7 +85,8 @@ fn namespaces(row: &Location, width: usize) -> Vec<String> {
     let digits = counts.max().unwrap_or(0).to_string().len();
     let line = |it: &NamespaceDrops| {
         let mut pieces = vec![("", format!("{:>digits$}  {}", it.count, named(it)))];
-        pieces.extend(it.flows.first().map(flow_of).unwrap_or_default());
+        let flow = it.flows.first().map(|flow| flow_of(flow, it.precision()));
+        pieces.extend(flow.unwrap_or_default());
         wrap_pieces(pieces, width)
     };
     let mut lines: Vec<String> = row.namespaces.iter().flat_map(line).collect();
@@ -104,7 +108,7 @@ fn called(netns: &Netns) -> String {
 }
 
 /// ` · eth0 · udp 10.0.0.1:* → 10.0.0.2:53  (31 samples, 54%)`
-fn flow_of(of: &SampledFlow) -> Vec<Piece> {
+fn flow_of(of: &SampledFlow, precision: Precision) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
     if let Some(interface) = &of.interface {
         let number = format!("ifindex {}", interface.index);
@@ -115,15 +119,15 @@ fn flow_of(of: &SampledFlow) -> Vec<Piece> {
         pieces.push((" · ", from));
         pieces.extend(to.map(|to| (" ", to)));
     }
-    pieces.push(("  ", samples(of.samples, Some(of.share).filter(|share| *share < NEARLY_ALL))));
+    pieces.push(("  ", samples(of.samples, part(of.share, precision))));
     pieces
 }
 
 /// `(64 samples)`, and of which part of them something is said.
-fn samples(samples: u64, share: Option<f64>) -> String {
+fn samples(samples: u64, share: Option<String>) -> String {
     let samples = words::count(samples, "sample");
     match share {
-        Some(share) => format!("({samples}, {})", percent(share)),
+        Some(share) => format!("({samples}, {share})"),
         None => format!("({samples})"),
     }
 }
@@ -132,6 +136,11 @@ fn samples(samples: u64, share: Option<f64>) -> String {
 type Piece = (&'static str, String);
 
 fn facts(details: &Details) -> Vec<Piece> {
+    let precision = details.precision();
+    let with_share = |text: String, share| match part(share, precision) {
+        Some(part) => format!("{text} {part}"),
+        None => text,
+    };
     let mut pieces = Vec::new();
     let mut add = |piece| pieces.push((" · ", piece));
     match (&details.netns, &details.interface) {
@@ -158,7 +167,7 @@ fn facts(details: &Details) -> Vec<Piece> {
             let (from, to) = flow(pattern);
             add(from);
             pieces.extend(to.map(|to| (" ", to)));
-            share = Some(pattern.share).filter(|share| *share < NEARLY_ALL);
+            share = part(pattern.share, precision);
         }
         flow => add(match &details.protocol {
             Some(fact) => with_share(label(&fact.is.name), fact.share),
@@ -174,7 +183,7 @@ fn facts(details: &Details) -> Vec<Piece> {
         samples => format!("{samples} samples"),
     };
     pieces.push(match share {
-        Some(share) => ("  ", format!("({} of {samples})", percent(share))),
+        Some(share) => ("  ", format!("({share} of {samples})")),
         None => ("  ", format!("({samples})")),
     });
     pieces
@@ -240,12 +249,8 @@ fn end(ip: Option<IpAddr>, port: Option<u16>, any_ip: bool, any_port: bool) -> O
 }
 
 /// `ip_rcv ← __netif_receive_skb_one_core`, of as many callers as fit.
-fn callers_line(fact: &Fact<crate::report::facts::Callers>, width: usize) -> String {
-    let share = if fact.share < NEARLY_ALL {
-        format!("  ({})", percent(fact.share))
-    } else {
-        String::new()
-    };
+fn callers_line(fact: &Fact<Callers>, precision: Precision, width: usize) -> String {
+    let share = part(fact.share, precision).map_or(String::new(), |part| format!("  ({part})"));
     let names: Vec<_> = fact.is.callers.iter().map(|name| function(name.as_deref())).collect();
     (1..=names.len())
         .rev()
@@ -277,11 +282,55 @@ pub(super) fn label(name: &str) -> String {
     }
 }
 
-fn with_share(text: String, share: f64) -> String {
-    if share < NEARLY_ALL { format!("{text} {}", percent(share)) } else { text }
+/// A share that is not surely nearly all.
+fn part(share: f64, precision: Precision) -> Option<String> {
+    (precision.at_least(share) < NEARLY_ALL).then(|| percent(share, precision))
 }
 
-/// Shown without decimals, since a share of samples is not that exact.
-fn percent(share: f64) -> String {
-    if share > 0.0 && share < 0.005 { "<1%".to_owned() } else { format!("{:.0}%", share * 100.0) }
+/// `83%`; `about 80%`, `<5%` or `>90%` of an estimate, as exactly as it is known.
+fn percent(share: f64, precision: Precision) -> String {
+    percent_with("about ", share, precision)
+}
+
+/// As [`percent`], with these words for an estimate.
+pub(super) fn percent_with(about: &str, share: f64, precision: Precision) -> String {
+    let step = precision.step(share);
+    match (step, rounded(share, step.unwrap_or(1))) {
+        (_, 100) if share >= 1.0 => "100%".to_owned(),
+        (None, 0) if share > 0.0 => "<1%".to_owned(),
+        (Some(step), 0) => format!("<{step}%"),
+        (Some(step), 100) => format!(">{}%", 100 - step),
+        (Some(_), percent) => format!("{about}{percent}%"),
+        (None, percent) => format!("{percent}%"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_printed_as_exactly_as_it_is_known() {
+        let of = |share, samples| percent(share, Precision::Estimated(samples));
+        assert_eq!(of(0.549, 30.0), "about 50%");
+        assert_eq!(of(0.83, 40.0), "about 80%");
+        assert_eq!(of(0.83, 300.0), "about 85%");
+        assert_eq!(of(0.834, 1e5), "about 83%");
+        assert_eq!((of(0.01, 40.0), of(0.99, 40.0)), ("<5%".to_owned(), ">95%".to_owned()));
+        for known in [Precision::Exact, Precision::Unknown] {
+            assert_eq!(
+                (percent(0.834, known), percent(0.001, known)),
+                ("83%".into(), "<1%".into())
+            );
+        }
+        assert_eq!(of(1.0, 2.0), "100%");
+    }
+
+    #[test]
+    fn what_is_not_surely_nearly_all_has_its_share() {
+        assert_eq!(part(0.97, Precision::Estimated(40.0)), Some("about 95%".into()));
+        assert_eq!(part(0.97, Precision::Estimated(1e4)), None);
+        assert_eq!(part(0.97, Precision::Exact), None);
+        assert_eq!(part(1.0, Precision::Estimated(3.0)), None, "no sample says otherwise");
+    }
 }

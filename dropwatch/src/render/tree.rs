@@ -14,14 +14,36 @@
 
 use std::cmp::Reverse;
 
-use super::{details::function, words::Percent, wrap::wrap};
+use super::{
+    details::{function, percent_with},
+    words::Percent,
+    wrap::wrap,
+};
 use crate::report::{
     facts::{CallPath, Details, Frame},
     number::share,
+    precision::Precision,
 };
 
 /// Columns that a name has at least: branches that leave less go on at the same place.
 const NAME: usize = 20;
+
+/// What shares are of, and how exact they are.
+#[derive(Clone, Copy)]
+struct Whole {
+    total: u64,
+    precision: Precision,
+}
+
+impl Whole {
+    fn part(self, weight: u64) -> String {
+        let share = share(weight, self.total);
+        match self.precision {
+            Precision::Estimated(_) => percent_with("~", share, self.precision),
+            Precision::Exact | Precision::Unknown => Percent(share).to_string(),
+        }
+    }
+}
 
 /// A function, reached on paths of `weight`, with those that called it.
 #[derive(Default)]
@@ -80,6 +102,7 @@ pub(super) fn lines(paths: &[CallPath], details: Option<&Details>, width: usize)
         return lines;
     }
     let total = details.map_or(root.weight, |details| details.weight).max(root.weight);
+    let whole = Whole { total, precision: details.map_or(Precision::Unknown, Details::precision) };
     let deepest = width.saturating_sub(NAME);
     lines.push("|".to_owned());
     let chain = match root.callers.as_slice() {
@@ -89,9 +112,9 @@ pub(super) fn lines(paths: &[CallPath], details: Option<&Details>, width: usize)
     match chain {
         Some(only) => {
             lines.push(format!("---{}", only.name));
-            below(only, "   ", total, deepest, &mut lines);
+            below(only, "   ", whole, deepest, &mut lines);
         }
-        None => branches(&root.callers, "", total, deepest, &mut lines),
+        None => branches(&root.callers, "", whole, deepest, &mut lines),
     }
     let drawn = paths.iter().fold(0, |sum: u64, path| sum.saturating_add(path.samples));
     if let Some(all) = details.map(|details| details.samples)
@@ -106,7 +129,7 @@ pub(super) fn lines(paths: &[CallPath], details: Option<&Details>, width: usize)
 
 /// What called `node`: a chain goes straight on, and parts where there is more than one caller or
 /// where some paths end.
-fn below(mut node: &Node, indent: &str, total: u64, deepest: usize, lines: &mut Vec<String>) {
+fn below(mut node: &Node, indent: &str, whole: Whole, deepest: usize, lines: &mut Vec<String>) {
     while let [only] = node.callers.as_slice() {
         if only.weight != node.weight {
             break;
@@ -116,19 +139,19 @@ fn below(mut node: &Node, indent: &str, total: u64, deepest: usize, lines: &mut 
     }
     if !node.callers.is_empty() {
         lines.push(format!("{indent}|"));
-        branches(&node.callers, indent, total, deepest, lines);
+        branches(&node.callers, indent, whole, deepest, lines);
     }
 }
 
-fn branches(callers: &[Node], indent: &str, total: u64, deepest: usize, lines: &mut Vec<String>) {
+fn branches(callers: &[Node], indent: &str, whole: Whole, deepest: usize, lines: &mut Vec<String>) {
     for (index, caller) in callers.iter().enumerate() {
         let last = index + 1 == callers.len();
         let (fork, rail) = if last { (" --", "   ") } else { ("|--", "|  ") };
-        let percent = Percent(share(caller.weight, total)).to_string();
+        let percent = whole.part(caller.weight);
         lines.push(format!("{indent}{fork}{percent}--{}", caller.name));
         let deeper = format!("{indent}{rail}{:width$}", "", width = percent.len() + 2);
         let deeper = if deeper.len() > deepest { indent } else { &deeper };
-        below(caller, deeper, total, deepest, lines);
+        below(caller, deeper, whole, deepest, lines);
         if !last {
             lines.push(format!("{indent}|"));
         }

@@ -316,9 +316,11 @@ impl Reporter {
             let key = key.within(inum);
             let netns = (inum != NO_NETNS).then(|| details::netns(inum, names));
             let total = self.seen.drops.get(&key).copied().unwrap_or(count);
+            let details = samples.details_within(key, names).map(Box::new);
             NamespaceDrops {
                 flows: samples.flows_within(key, names),
-                details: samples.details_within(key, names).map(Box::new),
+                effective_samples: details.as_ref().and_then(|details| details.effective_samples),
+                details,
                 ..NamespaceDrops::new(netns, count, total, row.count, interval)
             }
         };

@@ -354,6 +354,7 @@ fn check_namespace(netns: &NamespaceDrops) -> Result<(), Contradiction> {
         share,
         total,
         flows,
+        effective_samples,
         details: _,
     } = netns;
     name.as_deref().map_or(Ok(()), check_text)?;
@@ -363,6 +364,7 @@ fn check_namespace(netns: &NamespaceDrops) -> Result<(), Contradiction> {
         return Err(Contradiction::LocationCount { count: *count, total: *total });
     }
     check_length("flows of a namespace", flows.len())?;
+    check_effective(*effective_samples)?;
     for SampledFlow { interface, flow, path, share, samples } in flows {
         if *samples == 0 {
             return Err(Contradiction::Weight { samples: 0, weight: 0 });
@@ -386,10 +388,11 @@ fn check_details(details: &Details) -> Result<(), Contradiction> {
     fn shared<T>(fact: &Option<Fact<T>>) -> Option<(&T, f64)> {
         fact.as_ref().map(|fact| (&fact.is, fact.share))
     }
-    let Details { samples, weight, .. } = *details;
+    let Details { samples, effective_samples, weight, .. } = *details;
     if samples == 0 || weight < samples {
         return Err(Contradiction::Weight { samples, weight });
     }
+    check_effective(effective_samples)?;
     let netns = shared(&details.netns).map(|(is, share)| (is.name.as_ref(), share));
     let interface = shared(&details.interface).map(|(is, share)| (is.name.as_ref(), share));
     let protocol = shared(&details.protocol).map(|(is, share)| (Some(&is.name), share));
@@ -412,6 +415,10 @@ fn check_details(details: &Details) -> Result<(), Contradiction> {
         path.callers.iter().flatten().try_for_each(|text| check_text(text))?;
     }
     details.flow.as_ref().map_or(Ok(()), |pattern| check_flow(&pattern.flow))
+}
+
+fn check_effective(effective: Option<f64>) -> Result<(), Contradiction> {
+    effective.map_or(Ok(()), |value| check_number("effective_samples", value, MAX_RATE))
 }
 
 fn check_path(path: &CallPath) -> Result<(), Contradiction> {

@@ -1,8 +1,8 @@
 //! The samples of an interval, summed up for each drop location and reason.
 //!
-//! Memory and time are bounded whatever the kernel sends: of each location the heaviest
-//! [`MAX_SAMPLES`] samples are looked at, since they stand for most of its drops. The result does
-//! not depend on the order in which samples arrive.
+//! Memory and time are bounded whatever the kernel sends: of each location at most `MAX_SAMPLES`
+//! samples are looked at (`report/weighed.rs`). The result does not depend on the order in which samples
+//! arrive.
 
 use std::{
     cmp::Reverse,
@@ -25,11 +25,10 @@ use super::{
     path::{before_location, informative},
     pattern::pattern,
     place::Symbol,
+    precision::Precision,
     sample::Sample,
+    weighed::{MAX_SAMPLES, Weighed, weigh, weighed, worth},
 };
-
-/// Most samples of one location and reason that a report looks at.
-pub const MAX_SAMPLES: usize = 256;
 
 /// Most flows that a report lists of one namespace's drops at a location.
 pub const FLOWS: usize = 3;
@@ -68,16 +67,16 @@ pub struct Ends {
 /// The samples of an interval by location and reason, and the names that were asked for already.
 pub struct SamplesByKey<'a> {
     /// Of all namespaces.
-    by_key: HashMap<DropKey, Vec<&'a Sample>>,
+    by_key: HashMap<DropKey, Vec<Weighed<'a>>>,
     /// Of each one; those of none that is proved, too.
-    by_netns: HashMap<DropKey, Vec<&'a Sample>>,
+    by_netns: HashMap<DropKey, Vec<Weighed<'a>>>,
     symbols: HashMap<u64, Option<Symbol>>,
 }
 
 impl<'a> SamplesByKey<'a> {
     pub fn new(samples: &'a [Sample]) -> Self {
-        let by_key = heaviest(samples, |sample| sample.key.everywhere());
-        let by_netns = heaviest(samples, |sample| sample.key);
+        let by_key = weighed(samples, |sample| sample.key.everywhere());
+        let by_netns = weighed(samples, |sample| sample.key);
         Self { by_key, by_netns, symbols: HashMap::new() }
     }
 
@@ -163,11 +162,12 @@ impl<'a> SamplesByKey<'a> {
 
 /// What samples have in common.
 fn in_common(
-    samples: &[&Sample],
+    samples: &[Weighed<'_>],
     symbols: &mut HashMap<u64, Option<Symbol>>,
     names: &mut dyn Names,
 ) -> Details {
     let weight = weigh(samples);
+    let effective = worth(samples);
     let mut callers = Weights::default();
     let (mut namespaces, mut devices) = (Weights::default(), Weights::default());
     let (mut sent, mut tracked, mut cpus) =
@@ -191,12 +191,13 @@ fn in_common(
     }
     Details {
         samples: samples.len() as u64,
+        effective_samples: Some(effective),
         weight,
         netns: namespaces.most(|number| netns(number, names)),
         interface: devices.most(|(inum, index)| interface(inum, index, names)),
         direction: sent.most(|outgoing| Direction { outgoing }),
         protocol: protocols.most(|name| ProtocolName { name: name.into_owned() }),
-        flow: pattern(&flows, weight),
+        flow: pattern(&flows, weight, Precision::new(Some(effective), weight)),
         path: callers.most(|callers| Callers { callers }),
         conntrack: tracked.most(|entry| FlowTracked { entry }),
         owner: owners(samples, names).most(|owner| owner),
@@ -234,11 +235,11 @@ impl Values {
 /// Those of the samples that came by the interface that most came by, and are of their pattern; and
 /// the others.
 fn heaviest_flow<'a>(
-    samples: Vec<&'a Sample>,
+    samples: Vec<Weighed<'a>>,
     total: u64,
     symbols: &mut HashMap<u64, Option<Symbol>>,
     names: &mut dyn Names,
-) -> (SampledFlow, Vec<&'a Sample>) {
+) -> (SampledFlow, Vec<Weighed<'a>>) {
     let mut devices = Weights::default();
     for sample in &samples {
         devices.add(device(sample), sample.weight);
@@ -252,7 +253,8 @@ fn heaviest_flow<'a>(
             add(&mut flows, flow, sample.weight);
         }
     }
-    let mut pattern = pattern(&flows, weigh(&of_it));
+    let weight = weigh(&of_it);
+    let mut pattern = pattern(&flows, weight, Precision::new(Some(worth(&of_it)), weight));
     if let Some(pattern) = &mut pattern {
         let others;
         (of_it, others) = of_it
@@ -276,22 +278,6 @@ fn heaviest_flow<'a>(
     (flow, rest)
 }
 
-/// The heaviest samples of each key, at most [`MAX_SAMPLES`].
-fn heaviest(
-    samples: &[Sample],
-    key: impl Fn(&Sample) -> DropKey,
-) -> HashMap<DropKey, Vec<&Sample>> {
-    let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
-    for sample in samples {
-        by_key.entry(key(sample)).or_default().push(sample);
-    }
-    for samples in by_key.values_mut() {
-        samples.sort_by_key(|sample| (Reverse(sample.weight), sample.time, sample.cpu));
-        samples.truncate(MAX_SAMPLES);
-    }
-    by_key
-}
-
 /// Forgets what a report would not look at: of each key, in each namespace, all but the heaviest
 /// [`MAX_SAMPLES`]; fewer, where those are more than `most` in all.
 pub fn keep_heaviest(samples: &mut Vec<Sample>, most: usize) {
@@ -309,10 +295,6 @@ pub fn keep_heaviest(samples: &mut Vec<Sample>, most: usize) {
         }
         each /= 2;
     }
-}
-
-fn weigh(samples: &[&Sample]) -> u64 {
-    samples.iter().fold(0, |sum: u64, sample| sum.saturating_add(sample.weight))
 }
 
 /// Adds `weight` to what stands for `value`.
@@ -385,7 +367,7 @@ fn bounded(name: Option<String>) -> Option<String> {
 }
 
 /// Processes by the weight of the samples of their sockets.
-fn owners(samples: &[&Sample], names: &mut dyn Names) -> Weights<Owner> {
+fn owners(samples: &[Weighed<'_>], names: &mut dyn Names) -> Weights<Owner> {
     let mut sockets = BTreeMap::new();
     let mut owners = Weights::default();
     for sample in samples {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{address::Address, flow::Flow, protocol::Term};
+use super::{address::Address, flow::Flow, precision::Precision, protocol::Term};
 
 /// What most of the sampled drops at a location have in common.
 ///
@@ -15,6 +15,10 @@ use super::{address::Address, flow::Flow, protocol::Term};
 pub struct Details {
     /// Samples that this rests on.
     pub samples: u64,
+    /// Number of equal samples that say as much ([`effective`](super::precision::effective)); `None`
+    /// in a recording of a version that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_samples: Option<f64>,
     /// Drops that they stand for. Shares are of this.
     pub weight: u64,
     pub netns: Option<Fact<Netns>>,
@@ -42,6 +46,13 @@ pub struct Values {
     pub destinations: BTreeMap<IpAddr, u64>,
     pub destination_ports: BTreeMap<u16, u64>,
     pub paths: BTreeMap<Callers, u64>,
+}
+
+impl Details {
+    /// How exact the shares are.
+    pub fn precision(&self) -> Precision {
+        Precision::new(self.effective_samples, self.weight)
+    }
 }
 
 /// Something that holds for a `share` of the sampled drops.

@@ -31,6 +31,7 @@ pub mod options;
 pub mod path;
 pub mod pattern;
 pub mod place;
+pub mod precision;
 pub mod protocol;
 pub mod question;
 pub mod runs;
@@ -42,5 +43,6 @@ mod timestamp;
 pub mod totals;
 pub mod tunnel;
 pub mod view;
+mod weighed;
 
 pub use names::Names;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     facts::{Callers, Details, Interface, Netns, Pattern, is_false},
     number::{rate, share},
+    precision::Precision,
 };
 
 /// The drops of a row that one network namespace has.
@@ -35,6 +36,10 @@ pub struct NamespaceDrops {
     /// What its sampled packets were, the heaviest first; at most [`FLOWS`](super::details::FLOWS).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flows: Vec<SampledFlow>,
+    /// Number of equal samples that say as much as those that `flows` rest on, as
+    /// [`Details::effective_samples`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_samples: Option<f64>,
     /// What its samples have in common, for rules.
     #[serde(skip)]
     pub details: Option<Box<Details>>,
@@ -76,6 +81,11 @@ impl NamespaceDrops {
         Some(Netns::numbered(self.name.clone(), inum, self.number.unwrap_or(inum), self.ended))
     }
 
+    /// How exact the shares of `flows` are.
+    pub fn precision(&self) -> Precision {
+        Precision::new(self.effective_samples, self.count)
+    }
+
     /// What tells the namespaces of a row apart. A recording has no numbers of the run, so of those that
     /// had one inode number it tells the one that lived from those that had ended.
     fn identity(&self) -> (Option<u32>, bool, Option<u32>) {
@@ -106,6 +116,7 @@ pub fn merge(into: &mut Vec<NamespaceDrops>, more: &[NamespaceDrops], all: u64) 
                 known.rate += it.rate;
                 // What holds for the samples of each need not hold for those of both.
                 known.flows.clear();
+                known.effective_samples = None;
                 known.details = None;
             }
             None => into.push(it.clone()),

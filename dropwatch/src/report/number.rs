@@ -40,6 +40,11 @@ pub fn change(before: f64, after: f64) -> f64 {
     (after - before).abs()
 }
 
+/// A number to one decimal.
+pub fn one_decimal(value: f64) -> f64 {
+    round(value, 1)
+}
+
 /// Seconds, to the millisecond.
 pub fn seconds(time: Duration) -> f64 {
     to_millisecond(time.as_secs_f64())

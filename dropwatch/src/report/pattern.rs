@@ -11,14 +11,15 @@ use super::{
     facts::{Field, Pattern},
     flow::Flow,
     number::share,
+    precision::Precision,
 };
 
 /// Part of the weight that a pattern covers at least, percent.
-const CLEAR: u128 = 80;
+const CLEAR: u64 = 80;
 
 /// Part of the weight that a pattern covers at least where it would say next to nothing otherwise,
 /// percent.
-const PLAIN: u128 = 50;
+const PLAIN: u64 = 50;
 
 const FIELDS: [Field; 6] =
     [Field::SrcPort, Field::DstPort, Field::Kind, Field::Src, Field::Dst, Field::Protocol];
@@ -55,13 +56,15 @@ impl Field {
     }
 }
 
-/// The pattern of flows with their weights, of `total` weight together with those of no known flow.
+/// The pattern of flows with their weights, of `total` weight together with those of no known flow, as
+/// far as `precision` allows: a part that samples may have made larger than it is does not count as
+/// covered.
 ///
 /// `None` where less than the majority has a known flow. The result does not depend on the order of
 /// the flows.
-pub fn pattern(flows: &BTreeMap<Flow, u64>, total: u64) -> Option<Pattern> {
+pub fn pattern(flows: &BTreeMap<Flow, u64>, total: u64, precision: Precision) -> Option<Pattern> {
     let known = flows.values().fold(0, |sum: u64, weight| sum.saturating_add(*weight));
-    let covers = |weight: u64, part| u128::from(weight) * 100 >= u128::from(total) * part;
+    let covers = |weight: u64, percent| precision.covers(weight, total, percent);
     if known == 0 || !covers(known, CLEAR) {
         return None;
     }
@@ -172,7 +175,7 @@ mod tests {
 
     fn of(flows: impl IntoIterator<Item = (Flow, u64)>) -> Pattern {
         let flows: BTreeMap<_, _> = flows.into_iter().collect();
-        pattern(&flows, flows.values().sum()).unwrap()
+        pattern(&flows, flows.values().sum(), Precision::Exact).unwrap()
     }
 
     #[test]
@@ -229,8 +232,19 @@ mod tests {
     #[test]
     fn flows_that_are_mostly_unknown_have_no_pattern() {
         let flows = BTreeMap::from([(flow("10.0.0.1", 5, "10.0.0.2", 80, "SYN"), 79)]);
-        assert_eq!(pattern(&flows, 100), None);
-        assert_eq!(pattern(&BTreeMap::new(), 0), None);
-        assert!(pattern(&flows, 98).is_some());
+        let exact = Precision::Exact;
+        assert_eq!(pattern(&flows, 100, exact), None);
+        assert_eq!(pattern(&BTreeMap::new(), 0, exact), None);
+        assert!(pattern(&flows, 98, exact).is_some());
+    }
+
+    #[test]
+    fn what_chance_may_have_made_the_majority_is_no_pattern() {
+        let syn = |port| flow("10.0.0.1", 5, "10.0.0.2", port, "SYN");
+        let flows = BTreeMap::from([(syn(80), 83), (syn(81), 17)]);
+        let of = |samples| pattern(&flows, 100, Precision::Estimated(samples)).expect("a pattern");
+        assert!(of(24.0).varies(Field::DstPort), "83 % of 24 samples may be 70 %");
+        assert!(!of(2000.0).varies(Field::DstPort));
+        assert_eq!(of(24.0).share, 1.0);
     }
 }

@@ -3,7 +3,7 @@
 //! Counts never come from samples: a sample says who and on which path, for the `weight` drops
 //! that it stands for.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use dropwatch_common::{
     DropKey, NO_COOKIE, Netns,
@@ -20,6 +20,8 @@ pub struct Sample {
     pub key: DropKey,
     /// Drops that this sample stands for, itself included; at least 1.
     pub weight: u64,
+    /// Of these, those of the interval before, after the last sample there.
+    pub carried: u64,
     /// Number of the network namespace in this run.
     pub netns: Option<u32>,
     /// Index of the device, in that namespace.
@@ -96,6 +98,20 @@ impl Clock {
 }
 
 impl Sample {
+    /// Marks what the first samples of an interval stand for beyond themselves: the first drop of a key on
+    /// a CPU in an interval is always sampled, so that is what was left of the interval before.
+    pub fn settle_carried(samples: &mut [Self]) {
+        let mut seen = HashSet::new();
+        for sample in samples.iter_mut().filter(|sample| seen.insert((sample.key, sample.cpu))) {
+            sample.carried = sample.weight.saturating_sub(1);
+        }
+    }
+
+    /// Drops of its interval that it stands for.
+    pub fn within_interval(&self) -> u64 {
+        self.weight.saturating_sub(self.carried)
+    }
+
     /// Decodes a record of the ring buffer. `number` is what a namespace is called in this run. `None`
     /// where the length or a field cannot be: the
     /// bytes are the kernel's, yet nothing here trusts them.
@@ -139,6 +155,7 @@ impl Sample {
             time,
             key: key.within(number(key.netns)),
             weight: weight.max(1),
+            carried: 0,
             netns: (netns != 0).then(|| number(netns)),
             ifindex: (has(flag::DEVICE) && ifindex != 0).then_some(ifindex),
             outgoing: has(flag::IIF).then_some(iif == 0),
@@ -223,6 +240,7 @@ mod tests {
             time: 7,
             key: DropKey::new(0xffff_ffff_8100_0010, 2).within(5),
             weight: 40,
+            carried: 0,
             netns: Some(5),
             ifindex: Some(3),
             outgoing: Some(false),

@@ -278,7 +278,10 @@ impl Session {
     pub fn samples(&mut self, lines: bool) -> Result<Vec<Line>, Failure> {
         let names = &mut self.names;
         let samples = self.probe.samples(|netns| names.namespaces().number(netns));
-        let samples = samples.context("cannot read the samples")?;
+        let mut samples = samples.context("cannot read the samples")?;
+        if !self.all {
+            Sample::settle_carried(&mut samples);
+        }
         self.names.begin_report();
         (self.owners_at, self.names_at) = (Instant::now(), Instant::now());
         Ok(self.take(samples, lines))

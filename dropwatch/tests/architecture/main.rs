@@ -189,9 +189,15 @@ fn dividing(files: &[File]) -> Vec<String> {
 const SHOWING: &[&str] =
     &["command", "notify", "render", "report", "session", "settings", "sink", "supervise"];
 
-/// What may divide: besides the file for it, colours, the widths of words, and the units of memory.
-const NUMBERS: &[&str] =
-    &["report/number.rs", "render/palette.rs", "render/wrap.rs", "render/words.rs"];
+/// What may divide: besides the file for it, how exact shares are, colours, the widths of words, and the
+/// units of memory.
+const NUMBERS: &[&str] = &[
+    "report/number.rs",
+    "report/precision.rs",
+    "render/palette.rs",
+    "render/wrap.rs",
+    "render/words.rs",
+];
 
 #[test]
 fn only_the_probe_knows_aya() {

@@ -12,7 +12,7 @@ use aya::maps::MapData;
 use dropwatch::report::{
     decode::decode,
     model::groups::{GroupRow, Groups},
-    model::{End, Line, Location, Lost, RanCommand, Report, Start},
+    model::{End, Line, Location, Lost, RanCommand, Report, Sampled, Start},
 };
 use testbed::{
     machine::longer,
@@ -114,6 +114,8 @@ pub(crate) fn decoded<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Line> {
 pub(crate) struct Recording {
     pub(crate) start: Start,
     pub(crate) reports: Vec<Report>,
+    /// With `--samples`.
+    pub(crate) samples: Vec<Sampled>,
     pub(crate) end: End,
 }
 
@@ -133,10 +135,11 @@ impl Recording {
         }
         let mut lines = ended.lines.iter().map(|line| decode(line).unwrap());
         let Some(Line::Start(start)) = lines.next() else { panic!("no start line") };
-        let mut reports = Vec::new();
+        let (mut reports, mut samples) = (Vec::new(), Vec::new());
         let end = loop {
             match lines.next() {
                 Some(Line::Report(report)) => reports.push(report),
+                Some(Line::Sample(sample)) => samples.push(*sample),
                 Some(Line::End(end)) => break end,
                 other => panic!("neither a report nor the end: {other:?}"),
             }
@@ -162,7 +165,7 @@ impl Recording {
         }
         assert_eq!(end.reports, reports.len() as u64);
         assert_eq!(end.drops, reports.iter().map(|report| report.drops).sum::<u64>());
-        let recording = Self { start, reports, end };
+        let recording = Self { start, reports, samples, end };
         assert_eq!(recording.end.lost, recording.lost());
         recording
     }

@@ -44,5 +44,6 @@ mod run;
 mod selecting;
 mod service;
 mod several;
+mod shares;
 mod top;
 mod turns;

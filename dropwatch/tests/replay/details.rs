@@ -88,8 +88,8 @@ fn text_names_place_flow_and_path() {
            gw · eth0 · tcp 192.168.0.2:* → 192.168.0.30:8080 SYN  (64 samples)
            ip_rcv ← __netif_receive_skb_one_core
      100 packets dropped at tcp_v4_rcv+0x91 (NO_SOCKET) 2.2%
-           gw 80% · eth0 80% · tcp 192.168.0.2:* → 192.168.0.30:81 SYN  (70% of 4 samples)
-           ip_rcv ← __netif_receive_skb_one_core  (70%)
+           gw about 75% · eth0 about 75% · tcp *:* → *:*  (4 samples)
+           ip_rcv ← __netif_receive_skb_one_core  (about 75%)
        3 packets dropped at ip_rcv_finish_core.constprop.0+0xbf (NOT_SPECIFIED) 0.1%
            netns 7 · ifindex 9 · nginx (pid 812) (pid 2) in nginx.service · tcp [fd00::2]:65000 → [fd00:1111:2222:3333:4444:5555:6666:7777]:65001 PSH ACK  (1 sample)
            __napi_poll
@@ -117,21 +117,21 @@ fn text_draws_call_paths_as_a_tree() {
               net_rx_action
               handle_softirqs
      100 packets dropped at tcp_v4_rcv+0x91 (NO_SOCKET) 2.2%
-           gw 80% · eth0 80% · tcp 192.168.0.2:* → 192.168.0.30:81 SYN  (70% of 4 samples)
+           gw about 75% · eth0 about 75% · tcp *:* → *:*  (4 samples)
            |
            ---tcp_v4_rcv
               |
-              |--70.0%--ip_rcv
-              |         __netif_receive_skb_one_core
-              |         process_backlog
-              |         __napi_poll
-              |         net_rx_action
-              |         handle_softirqs
+              |--~75%--ip_rcv
+              |        __netif_receive_skb_one_core
+              |        process_backlog
+              |        __napi_poll
+              |        net_rx_action
+              |        handle_softirqs
               |
-               --30.0%--ip_local_out
-                        udp_sendmsg
-                        __sys_sendto
-                        do_syscall_64
+               --~25%--ip_local_out
+                       udp_sendmsg
+                       __sys_sendto
+                       do_syscall_64
        3 packets dropped at ip_rcv_finish_core.constprop.0+0xbf (NOT_SPECIFIED) 0.1%
            netns 7 · ifindex 9 · nginx (pid 812) (pid 2) in nginx.service · tcp [fd00::2]:65000 → [fd00:1111:2222:3333:4444:5555:6666:7777]:65001 PSH ACK  (1 sample)
            |

@@ -10,7 +10,7 @@ use crate::project::Project;
 const PAGE: &str = "docs/kernels.md";
 
 /// What the groups of tests prove, in the order of the page.
-const GROUPS: [(&str, &str); 34] = [
+const GROUPS: [(&str, &str); 35] = [
     ("counting", "floods, nested floods and closed ports, to the packet"),
     ("nat", "a full conntrack table, against conntrack's own counter"),
     (
@@ -31,6 +31,7 @@ const GROUPS: [(&str, &str); 34] = [
         "namespaces",
         "every drop in the namespace that it was in, also where several drop at one place",
     ),
+    ("shares", "shares of a flood's samples, as far from the true ones as is said"),
     ("turns", "namespaces whose inode number is given again, each with its own drops and name"),
     ("names", "names of namespaces, interfaces and processes"),
     ("candidates", "every way to attach counts the same"),

@@ -6,6 +6,7 @@ use super::NetnsFacts;
 use crate::report::{
     facts::{Callers, Details, Netns, Owner, Values},
     model::Location,
+    precision::Precision,
     protocol::Term,
     question::Packet,
 };
@@ -134,7 +135,9 @@ impl<'a> Rows<'a> {
         let mut sums: Vec<(T, f64)> = Vec::new();
         for row in &self.0 {
             let Some((what, share)) = row.details.as_ref().and_then(&of) else { continue };
-            let drops = share * row.count as f64;
+            let precision = row.details.as_ref().map_or(Precision::Unknown, Details::precision);
+            // What is surely theirs: samples may have made a share larger than it is.
+            let drops = precision.at_least(share) * row.count as f64;
             match sums.iter_mut().find(|(known, _)| *known == what) {
                 Some((_, sum)) => *sum += drops,
                 None => sums.push((what, drops)),
@@ -208,7 +211,43 @@ fn sorted<T: Ord>(sums: BTreeMap<T, f64>) -> Vec<(T, f64)> {
     sums
 }
 
-/// The namespace of most of a row's sampled drops.
+/// The namespace that surely more than half of a row's sampled drops were in.
 fn netns(row: &Location) -> Option<&Netns> {
-    row.details.as_ref()?.netns.as_ref().map(|fact| &fact.is)
+    let details = row.details.as_ref()?;
+    let fact = details.netns.as_ref()?;
+    (details.precision().at_least(fact.share) > 0.5).then_some(&fact.is)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnose::rules::testing::TestHost;
+
+    /// A row of a thousand drops, of which samples of this effective number say so.
+    fn row(share: f64, effective_samples: f64) -> Vec<Location> {
+        let owner = Owner { comm: "curl".into(), pid: 7, cgroup: None };
+        let host = TestHost::new().row(1000, "nf_hook_slow", "NETFILTER_DROP").owner(owner);
+        let host = host.details(|details| {
+            details.samples = 300;
+            details.effective_samples = Some(effective_samples);
+            details.netns.as_mut().expect("a namespace").share = share;
+            details.owner.as_mut().expect("an owner").share = share;
+        });
+        host.report().locations
+    }
+
+    #[test]
+    fn more_than_half_is_what_surely_is() {
+        let known = |share, effective_samples| {
+            let rows = row(share, effective_samples);
+            let rows = Rows(rows.iter().collect());
+            (rows.owner().is_some(), rows.namespaces().len() == 1)
+        };
+        assert_eq!(known(0.55, 24.0), (false, false), "may be less than half");
+        assert_eq!(known(0.55, 2000.0), (true, true));
+        assert_eq!(known(0.9, 24.0), (true, true));
+        assert_eq!(known(0.501, 1000.0), (true, true), "each drop was sampled");
+        assert_eq!(known(0.501, 999.0), (false, false));
+        assert_eq!(known(1.0, 1.0), (true, true), "all samples agree");
+    }
 }

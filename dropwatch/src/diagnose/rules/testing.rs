@@ -79,7 +79,7 @@ impl TestHost {
     }
 
     /// Changes the details of the last row, which its samples give.
-    pub(super) fn details(mut self, change: impl FnOnce(&mut Details)) -> Self {
+    pub(in crate::diagnose) fn details(mut self, change: impl FnOnce(&mut Details)) -> Self {
         change(self.rows.last_mut().and_then(|row| row.details.as_mut()).expect("a row"));
         self
     }

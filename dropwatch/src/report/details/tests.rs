@@ -1,5 +1,5 @@
 use super::*;
-use crate::report::place::Reason;
+use crate::report::{place::Reason, weighed::MAX_SAMPLES};
 
 const AT: u64 = 0xffff_ffff_8100_0010;
 const KEY: DropKey = DropKey::new(AT, 2);
@@ -87,7 +87,7 @@ fn a_location_without_samples_has_no_details() {
 }
 
 #[test]
-fn the_heaviest_samples_are_looked_at_and_no_more() {
+fn of_many_samples_a_bounded_number_is_looked_at_and_stands_for_all() {
     let many: Vec<_> = (0..2 * MAX_SAMPLES as u64)
         .map(|n| Sample {
             socket: Some(n + 2),
@@ -100,11 +100,22 @@ fn the_heaviest_samples_are_looked_at_and_no_more() {
     let mut names = CountingNames::default();
     let mut samples = SamplesByKey::new(&many);
     let found = samples.details(KEY, &mut names).unwrap();
-    assert_eq!((found.samples, found.weight), (MAX_SAMPLES as u64, 3 * MAX_SAMPLES as u64));
-    assert_eq!(found.cpu, Some(Fact { is: Cpu { cpu: 1 }, share: 1.0 }));
+    assert!((MAX_SAMPLES as u64 / 2..=MAX_SAMPLES as u64).contains(&found.samples));
+    assert_eq!(found.weight, 4 * MAX_SAMPLES as u64);
+    let cpu = found.cpu.unwrap();
+    assert!(cpu.is == Cpu { cpu: 1 } && (cpu.share - 0.75).abs() < 0.01, "{cpu:?}");
     assert_eq!(names.searches, MAX_OWNERS);
     assert_eq!(found.netns.unwrap().is.name.unwrap().len(), MAX_NAME);
     assert_eq!(samples.paths(KEY, false, &mut names).len(), MAX_PATHS);
+}
+
+#[test]
+fn unequal_weights_say_less_than_their_number() {
+    let found = details(&[sample(1), sample(1), sample(98)]);
+    assert_eq!((found.samples, found.effective_samples), (3, Some(1.0)));
+    assert_eq!(found.precision(), Precision::Estimated(1.0));
+    let whole = details(&[sample(1), sample(1), sample(1)]);
+    assert_eq!((whole.effective_samples, whole.precision()), (Some(3.0), Precision::Exact));
 }
 
 #[test]
