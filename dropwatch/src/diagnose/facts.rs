@@ -101,6 +101,15 @@ impl<'a> Facts<'a> {
         self.rule
     }
 
+    /// How much of what a counter `counted` a sentence may say: packet filters leave the drops of `rows`
+    /// alone, and a counter knows of no filter.
+    pub fn selected(&self, counted: u64, rows: &Rows<'_>) -> u64 {
+        match self.report.filter_undecided.is_some() && !rows.is_empty() {
+            true => counted.min(rows.count()),
+            false => counted,
+        }
+    }
+
     /// What a counter of the whole host counted in the interval; 0 where it is not there.
     pub fn delta(&self, name: &str) -> u64 {
         delta(&self.before.host, &self.now.host, name)

@@ -48,8 +48,7 @@ pub(super) fn legacy_tables(root: &HostRoot) -> Option<BTreeSet<TableFamily>> {
             Err(_) => return None,
         }
     }
-    let is_loaded = |module: &&str| root.path(format!("sys/module/{module}")).exists();
-    if BRIDGE_MODULES.iter().any(is_loaded) {
+    if BRIDGE_MODULES.iter().any(|it| root.path(format!("sys/module/{it}")).exists()) {
         families.insert(TableFamily::Bridge);
     }
     Some(families)

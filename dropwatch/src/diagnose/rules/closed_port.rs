@@ -54,10 +54,11 @@ fn udp(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     if !matters(drops, facts) {
         return None;
     }
-    let draft = draft(facts, namespace, "UDP", refused, &rows.within(namespace))
-        .explains(drops, &rows)
-        .counted_too("Udp.NoPorts", ipv4, "snmp")
-        .counted_too("Udp6.NoPorts", ipv6, "snmp6");
+    let draft =
+        draft(facts, namespace, "UDP", facts.selected(refused, &rows), &rows.within(namespace))
+            .explains(drops, &rows)
+            .counted_too("Udp.NoPorts", ipv4, "snmp")
+            .counted_too("Udp6.NoPorts", ipv6, "snmp6");
     Some(draft.run("ss -uln", WHAT_LISTENS).done())
 }
 

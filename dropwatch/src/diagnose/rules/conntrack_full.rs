@@ -83,9 +83,10 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     let (_, now) = namespace.conntrack().filter(|_| refused > 0)?;
     let limit = now.limit?;
     let title = format!(
-        "conntrack table full in {}: {} of {limit} entries, {refused} packets refused",
+        "conntrack table full in {}: {} of {limit} entries, {} packets refused",
         namespace.name(),
-        now.entries
+        now.entries,
+        facts.selected(refused, &hook_rows(facts))
     );
     let drops = hook_drops(facts);
     let mut draft = Draft::new(facts, "conntrack_table_full", Severity::Critical, "", title)

@@ -107,12 +107,13 @@ fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
         _ => Cause::LongChain,
     };
     let (name, why, severity) = (namespace.name(), cause.text(), cause.severity());
+    let said = facts.selected(lost, &rows);
     let title = match &cause {
         Cause::NoFreePort(to) => format!(
-            "NAT in {name} found no free port for {lost} packets of new connections{}",
+            "NAT in {name} found no free port for {said} packets of new connections{}",
             to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default()
         ),
-        _ => format!("conntrack in {name} lost {lost} packets: {why}"),
+        _ => format!("conntrack in {name} lost {said} packets: {why}"),
     };
     let mut draft = Draft::new(facts, "conntrack_insert_failed", severity, why, title)
         .at(namespace)

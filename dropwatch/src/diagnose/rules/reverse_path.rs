@@ -65,8 +65,9 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
     let by = device.map(|device| format!(" by {device}")).unwrap_or_default();
     let from = source.as_ref().map(|source| format!(" from {source}")).unwrap_or_default();
     let title = format!(
-        "reverse-path filter of {} refused {counted} packets{from} that came in{by}",
-        namespace.name()
+        "reverse-path filter of {} refused {} packets{from} that came in{by}",
+        namespace.name(),
+        facts.selected(counted, &here)
     );
     let mut draft = Draft::new(
         facts,

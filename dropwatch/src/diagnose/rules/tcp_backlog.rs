@@ -39,7 +39,11 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     let rows = facts.rows(&["SOCKET_BACKLOG"], &[]);
     let here = rows.within(namespace);
     let port = here.port().map(|port| format!(" of port {port}")).unwrap_or_default();
-    let title = format!("TCP backlog{port} full in {}: {lost} segments dropped", namespace.name());
+    let title = format!(
+        "TCP backlog{port} full in {}: {} segments dropped",
+        namespace.name(),
+        facts.selected(lost, &here)
+    );
     let mut draft =
         Draft::new(facts, "tcp_backlog", Severity::Warning, port.trim_start_matches(" of "), title)
             .at(namespace)

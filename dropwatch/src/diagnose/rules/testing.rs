@@ -23,6 +23,7 @@ pub(in crate::diagnose) struct TestHost {
     pub(super) before: HostEvidence,
     pub(in crate::diagnose) now: HostEvidence,
     answers: Vec<(Question, Answer)>,
+    filtered: bool,
 }
 
 impl TestHost {
@@ -38,7 +39,13 @@ impl TestHost {
             host_prefix: Some(String::new()),
             ..HostEvidence::default()
         };
-        Self { rows: Vec::new(), before: host.clone(), now: host, answers: Vec::new() }
+        Self {
+            rows: Vec::new(),
+            before: host.clone(),
+            now: host,
+            answers: Vec::new(),
+            filtered: false,
+        }
     }
 
     /// Drops, dropped in `gw` according to their samples.
@@ -70,6 +77,11 @@ impl TestHost {
             ..Location::default()
         });
         self
+    }
+
+    /// The rows are what packet filters let through.
+    pub(super) fn filtered(self) -> Self {
+        Self { filtered: true, ..self }
     }
 
     /// The last row is known to be harmless.
@@ -266,7 +278,7 @@ impl TestHost {
             locations: self.rows,
             other: Other::default(),
             lost: Lost::default(),
-            filter_undecided: None,
+            filter_undecided: self.filtered.then_some(0),
             groups: None,
             findings: Vec::new(),
         }

@@ -50,8 +50,11 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     let rows = facts.rows_or_unspecified(&["SOCKET_RCVBUFF"], FUNCTIONS);
     let here = rows.within(namespace);
     let port = here.port().map(|port| format!(" of port {port}")).unwrap_or_default();
-    let title =
-        format!("UDP receive buffer{port} full in {}: {lost} datagrams lost", namespace.name());
+    let title = format!(
+        "UDP receive buffer{port} full in {}: {} datagrams lost",
+        namespace.name(),
+        facts.selected(lost, &here)
+    );
     let mut draft = Draft::new(
         facts,
         "udp_receive_buffer",
@@ -117,6 +120,14 @@ mod tests {
             ["sysctl -w net.core.rmem_default=425984", "sysctl -w net.core.rmem_max=8388608"],
             "one value for the host, whatever the namespace"
         );
+    }
+
+    #[test]
+    fn with_filters_a_title_counts_what_they_let_through() {
+        let host = host(8, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF").filtered();
+        let found = host.counted("Udp.RcvbufErrors", 50).run(&RULE);
+        assert_eq!(found[0].title, "UDP receive buffer of port 53 full in gw: 8 datagrams lost");
+        assert_eq!(found[0].explains.map(|e| e.drops), Some(8));
     }
 
     #[test]
