@@ -27,7 +27,7 @@ use super::{
     place::Symbol,
     precision::Precision,
     sample::Sample,
-    weighed::{MAX_SAMPLES, Weighed, weigh, weighed, worth},
+    weighed::{Weighed, weigh, weighed, worth},
 };
 
 /// Most flows that a report lists of one namespace's drops at a location.
@@ -276,25 +276,6 @@ fn heaviest_flow<'a>(
         samples: of_it.len() as u64,
     };
     (flow, rest)
-}
-
-/// Forgets what a report would not look at: of each key, in each namespace, all but the heaviest
-/// [`MAX_SAMPLES`]; fewer, where those are more than `most` in all.
-pub fn keep_heaviest(samples: &mut Vec<Sample>, most: usize) {
-    samples.sort_by_key(|it| (it.key, Reverse(it.weight), it.time, it.cpu));
-    let mut each = MAX_SAMPLES;
-    loop {
-        let (mut key, mut number) = (DropKey::default(), 0);
-        samples.retain(|sample| {
-            number = if key == sample.key { number + 1 } else { 1 };
-            key = sample.key;
-            number <= each
-        });
-        if samples.len() <= most || each == 1 {
-            return;
-        }
-        each /= 2;
-    }
 }
 
 /// Adds `weight` to what stands for `value`.

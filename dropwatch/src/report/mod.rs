@@ -43,6 +43,6 @@ mod timestamp;
 pub mod totals;
 pub mod tunnel;
 pub mod view;
-mod weighed;
+pub mod weighed;
 
 pub use names::Names;

@@ -77,8 +77,7 @@ pub fn step(value: f64, highest: f64, highest_step: u8) -> usize {
 }
 
 /// Whether a count is zero: for fields that JSON leaves out then.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
-pub(super) fn is_zero(count: &u64) -> bool {
+pub fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 

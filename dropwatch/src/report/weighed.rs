@@ -30,6 +30,30 @@ pub fn weighed(
     samples: &[Sample],
     key: impl Fn(&Sample) -> DropKey,
 ) -> HashMap<DropKey, Vec<Weighed<'_>>> {
+    at_most(MAX_SAMPLES, samples, key)
+}
+
+/// Forgets samples, so that at most `most` are left of all keys together, and one of each at least; those
+/// stand for the drops of all.
+pub fn thin(samples: &mut Vec<Sample>, most: usize) {
+    let mut each = MAX_SAMPLES;
+    while samples.len() > most && each > 0 {
+        let by_key = at_most(each, samples, |sample| sample.key);
+        let kept = by_key.into_values().flatten().map(|Weighed { sample, weight }| Sample {
+            weight,
+            carried: 0,
+            ..sample.clone()
+        });
+        *samples = kept.collect();
+        each /= 2;
+    }
+}
+
+fn at_most(
+    each: usize,
+    samples: &[Sample],
+    key: impl Fn(&Sample) -> DropKey,
+) -> HashMap<DropKey, Vec<Weighed<'_>>> {
     let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
     for sample in samples {
         let weighed = Weighed { sample, weight: sample.within_interval() };
@@ -37,26 +61,26 @@ pub fn weighed(
     }
     for samples in by_key.values_mut() {
         samples.sort_by_key(|it| (it.key, it.cpu, it.time, it.weight));
-        if samples.len() > MAX_SAMPLES {
-            *samples = thinned(samples);
+        if samples.len() > each {
+            *samples = thinned(samples, each);
         }
     }
     by_key
 }
 
-/// [`MAX_SAMPLES`] of the samples at most, which stand for the drops of all.
+/// So many of the samples at most, which stand for the drops of all.
 ///
 /// The drops that all stand for, in a row, are cut into equal pieces, and one drop is drawn of each: its
 /// sample stands for the piece. The heaviest samples instead would leave out who has dropped few. The
 /// draw is by chance, so that it is not in step with samples that alternate, but the same each time.
-fn thinned<'a>(samples: &[Weighed<'a>]) -> Vec<Weighed<'a>> {
+fn thinned<'a>(samples: &[Weighed<'a>], most: usize) -> Vec<Weighed<'a>> {
     let total = u128::from(weigh(samples));
-    let mut kept: Vec<Weighed<'_>> = Vec::with_capacity(MAX_SAMPLES);
+    let mut kept: Vec<Weighed<'_>> = Vec::with_capacity(most);
     let mut at = 0;
     let mut until = samples.first().map_or(0, |it| u128::from(it.weight));
     let mut last = None;
-    for piece in 0..MAX_SAMPLES as u128 {
-        let bound = |piece: u128| total * piece / MAX_SAMPLES as u128;
+    for piece in 0..most as u128 {
+        let bound = |piece: u128| total * piece / most as u128;
         let (begin, end) = (bound(piece), bound(piece + 1));
         let drawn = begin + (end - begin) * u128::from(chance(piece as u64)) / (1 << 32);
         while until <= drawn && at + 1 < samples.len() {

@@ -41,7 +41,6 @@ use crate::{
     report::{
         build::Reporter,
         conntrack::ConntrackStats,
-        details::keep_heaviest,
         facts::Netns,
         finding::Finding,
         model::{End, Line, Report, Start},
@@ -49,6 +48,7 @@ use crate::{
         sample::{Clock, Sample},
         snapshot::Snapshot,
         totals::Tracked,
+        weighed::thin,
     },
     settings::{Attached, Reported, Samples},
     verbose,
@@ -317,7 +317,7 @@ impl Session {
         let lines = listed.iter().map(sampled).map(Box::new).map(Line::Sample).collect();
         self.kept.append(&mut samples);
         if self.kept.len() >= MOST_KEPT {
-            keep_heaviest(&mut self.kept, MOST_KEPT / 2);
+            thin(&mut self.kept, MOST_KEPT / 2);
         }
         lines
     }

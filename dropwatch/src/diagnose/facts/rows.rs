@@ -237,16 +237,21 @@ mod tests {
     }
 
     #[test]
-    fn more_than_half_is_what_surely_is() {
+    fn more_than_half_and_nearly_all_is_what_surely_is() {
         let known = |share, effective_samples| {
             let rows = row(share, effective_samples);
             let rows = Rows(rows.iter().collect());
             (rows.owner().is_some(), rows.namespaces().len() == 1)
         };
         assert_eq!(known(0.55, 24.0), (false, false), "may be less than half");
-        assert_eq!(known(0.55, 2000.0), (true, true));
-        assert_eq!(known(0.9, 24.0), (true, true));
-        assert_eq!(known(0.501, 1000.0), (true, true), "each drop was sampled");
+        assert_eq!(known(0.55, 2000.0), (false, true));
+        assert_eq!(
+            known(0.96, 24.0),
+            (false, true),
+            "of all packets, it may be less than nearly all"
+        );
+        assert_eq!(known(0.96, 2000.0), (true, true));
+        assert_eq!(known(0.501, 1000.0), (false, true), "each drop was sampled");
         assert_eq!(known(0.501, 999.0), (false, false));
         assert_eq!(known(1.0, 1.0), (true, true), "all samples agree");
     }
