@@ -2,8 +2,7 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::RawTracePointContext};
 use dropwatch_common::{
-    DropKey, Lost, NO_NETNS,
-    NO_COOKIE, Turn,
+    DropKey, Lost, NO_COOKIE, NO_NETNS, Turn,
     count::{self, Front, Hit, Steps, Word, Words, tag},
     filter::{ANY, Group, part},
 };
