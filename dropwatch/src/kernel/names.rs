@@ -125,6 +125,11 @@ impl HostNames {
         self.namespaces.find(name)
     }
 
+    /// The inode number of the namespace with this number in the run.
+    pub fn inum(&self, number: u32) -> u32 {
+        self.namespaces.inum(number)
+    }
+
     /// The host's network namespaces.
     pub fn namespaces(&mut self) -> &mut Namespaces {
         &mut self.namespaces

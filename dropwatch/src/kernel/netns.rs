@@ -198,6 +198,12 @@ impl Namespaces {
         self.numbers.of(netns)
     }
 
+    /// The number in this run of the namespace that has this inode number now.
+    pub fn look_up(&mut self, inum: u32) -> u32 {
+        self.look_into(inum);
+        self.numbers.bearer(inum)
+    }
+
     /// The inode number of the namespace with this number in the run.
     pub fn inum(&self, number: u32) -> u32 {
         self.numbers.netns(number).inum

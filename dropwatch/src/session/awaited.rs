@@ -160,6 +160,12 @@ impl Selected {
         }
     }
 
+    /// How many rules mean the namespace with this inode number now, and select it.
+    pub(super) fn rules_for(&self, inum: u32) -> usize {
+        let means = |rule: &&NetnsRule| rule.kind == kind::INCLUDE && rule.value == inum;
+        self.rules().now.iter().filter(means).count()
+    }
+
     /// Ends an interval. To be called before its counters are read: what changes later belongs to
     /// the next one, in which a namespace that was selected until then still has drops.
     pub(super) fn end_interval(&self) -> Interval {

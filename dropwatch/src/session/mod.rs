@@ -4,6 +4,7 @@
 
 mod asked;
 pub mod awaited;
+mod followed;
 pub mod meter;
 pub mod pace;
 pub mod reading;
@@ -23,6 +24,7 @@ use log::{debug, info};
 use self::{
     asked::ResolvedNames,
     awaited::{Awaited, Interval, Selected},
+    followed::Followed,
     meter::Meter,
     pace::Pace,
     requested::requested,
@@ -82,6 +84,7 @@ pub struct Session {
     narrowed: bool,
     /// Which network namespaces `--netns` selects.
     selected: Selected,
+    followed: Followed,
     /// Namespaces that ended before their counters could be read.
     unread: BTreeSet<String>,
     /// Every drop is sampled.
@@ -149,6 +152,7 @@ impl Session {
         let mut later = probe.later().context("cannot filter by what is to come")?;
         let set = move |index, inum| later.set(index, inum);
         let host = kernel::host(&root);
+        let followed = Followed::new(&root, &packets, &netns, names.namespaces());
         let awaited = Awaited::new(root, &packets, &netns, set, selected.clone());
         let narrowed = keys.are_set() || packets.are_within_netns();
         let names_places = by.iter().any(|by| by.names_places());
@@ -178,6 +182,7 @@ impl Session {
             capabilities,
             narrowed,
             selected,
+            followed,
             unread: BTreeSet::new(),
             all: every.is_some(),
             kept: Vec::new(),
@@ -305,7 +310,9 @@ impl Session {
     }
 
     fn take(&mut self, mut samples: Vec<Sample>, lines: bool) -> Vec<Line> {
-        samples.retain(|sample| self.reporter.selects(sample.key, &mut self.names));
+        samples.retain(|sample| {
+            self.keeps(sample.key.netns) && self.reporter.selects(sample.key, &mut self.names)
+        });
         self.names.find_owners(samples.iter().filter_map(|sample| sample.socket));
         let clock = Clock {
             attached: self.probe.attached_at(),
@@ -320,6 +327,12 @@ impl Session {
             thin(&mut self.kept, MOST_KEPT / 2);
         }
         lines
+    }
+
+    /// Whether what is dropped in the namespace with this number in the run counts.
+    fn keeps(&self, number: u32) -> bool {
+        let inum = self.names.inum(number);
+        self.followed.keeps(inum, number, self.selected.rules_for(inum))
     }
 
     /// Reads the counters and reports the time since the last report, with the samples that were
@@ -340,6 +353,9 @@ impl Session {
             meter.log(&self.probe, since_attach);
         }
         counters.lost.pcap = not_captured;
+        if !self.followed.is_empty() {
+            counters.drops.retain(|key, _| self.keeps(key.netns));
+        }
         // Read right after the counters: a drop in between shows in one of them alone.
         if let Some(evidence) = &mut self.evidence {
             let mut lossy: BTreeSet<u32> = samples.iter().filter_map(|it| it.netns).collect();
@@ -358,6 +374,9 @@ impl Session {
             if self.mistyped.insert(index) {
                 verbose::to_stderr(&notice);
             }
+        }
+        for news in self.followed.ended(&HostRoot::default(), self.names.namespaces()) {
+            verbose::to_stderr(&news);
         }
         for (notice, shown) in self.names.notices().into_iter().zip(&mut self.shown) {
             // Once: it holds for the whole run.
@@ -382,7 +401,10 @@ impl Session {
         report.findings = findings(report, evidence);
         // The counters of a namespace whose drops are left out would be held against those of
         // others.
-        report.findings.retain(|it| it.netns.as_ref().is_none_or(|netns| selected.has(netns.inum)));
+        report.findings.retain(|it| {
+            let is_of = |netns: &Netns| selected.has(netns.inum) && self.keeps(netns.number());
+            it.netns.as_ref().is_none_or(is_of)
+        });
         if self.narrowed {
             // What rests on none of the selected drops is about other packets, or cannot be told.
             report.findings.retain(|it| it.explains.is_some_and(|explains| explains.drops > 0));

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dropwatch::report::finding::Finding;
 use testbed::{
     machine::{self, fewer, longer},
     netns::Netns,
@@ -47,9 +48,10 @@ fn by_name(recording: &Recording) -> BTreeMap<(String, bool), u64> {
     sums
 }
 
-/// A namespace that gets the inode number of one that is gone: the kernel gives the lowest free one.
+/// A namespace that gets the inode number of one that is gone: the kernel gives the lowest free one,
+/// to namespaces of all kinds. So others may be quicker, and there have to be several tries.
 fn successor(of: u32) -> Option<Netns> {
-    let until = Instant::now() + longer(Duration::from_secs(10));
+    let until = Instant::now() + longer(Duration::from_secs(3));
     let mut others = Vec::new();
     while Instant::now() < until {
         let netns = Netns::new("next").unwrap();
@@ -63,33 +65,38 @@ fn successor(of: u32) -> Option<Netns> {
     None
 }
 
+const TRIES: usize = 5;
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn two_that_had_one_number_within_a_report_have_their_own_drops() {
     if !machine::tells_namespaces_apart() {
         return unproved(NO_COOKIES);
     }
-    let run = Run::start(&["-i", "60s"]);
-    let first = Netns::new("first").unwrap();
-    let (name, inum) = (first.name().to_owned(), inum_of(&first));
-    assert_eq!(drop_in(&first, 20), 20);
-    drop(first);
-    let second = successor(inum).expect("a namespace with a number that is free again");
-    assert_eq!(drop_in(&second, 30), 30);
-    let recording = run.stop();
-    let sums = by_name(&recording);
-    let of = |name: &str, ended| sums.get(&(name.to_owned(), ended)).copied();
-    assert_eq!((of(&name, true), of(second.name(), false)), (Some(20), Some(30)), "{sums:?}");
-    let findings = recording.reports.iter().flat_map(|report| &report.findings);
-    let mut found: Vec<_> = findings
-        .filter(|it| it.rule == "closed_port")
-        .filter_map(|it| Some((it.netns.as_ref()?.name.clone()?, it.explains?.drops)))
-        .filter(|(of, _)| *of == name || of == second.name())
-        .collect();
-    found.sort_unstable();
-    let mut expected = vec![(name, 20), (second.name().to_owned(), 30)];
-    expected.sort_unstable();
-    assert_eq!(found, expected);
+    for _ in 0..TRIES {
+        let run = Run::start(&["-i", "60s"]);
+        let first = Netns::new("first").unwrap();
+        let (name, inum) = (first.name().to_owned(), inum_of(&first));
+        assert_eq!(drop_in(&first, 20), 20);
+        drop(first);
+        let Some(second) = successor(inum) else { continue };
+        assert_eq!(drop_in(&second, 30), 30);
+        let recording = run.stop();
+        let sums = by_name(&recording);
+        let of = |name: &str, ended| sums.get(&(name.to_owned(), ended)).copied();
+        assert_eq!((of(&name, true), of(second.name(), false)), (Some(20), Some(30)), "{sums:?}");
+        let findings = recording.reports.iter().flat_map(|report| &report.findings);
+        let mut found: Vec<_> = findings
+            .filter(|it| it.rule == "closed_port")
+            .filter_map(|it| Some((it.netns.as_ref()?.name.clone()?, it.explains?.drops)))
+            .filter(|(of, _)| *of == name || of == second.name())
+            .collect();
+        found.sort_unstable();
+        let mut expected = vec![(name, 20), (second.name().to_owned(), 30)];
+        expected.sort_unstable();
+        return assert_eq!(found, expected);
+    }
+    panic!("no namespace has got the number of another one");
 }
 
 /// Namespaces that come and go faster than reports are made.
@@ -109,10 +116,51 @@ fn each_of_many_short_lived_ones_has_its_drops_by_name() {
         expected.insert(netns.name().to_owned(), packets);
     }
     assert!(numbers.len() < expected.len(), "no number was given again");
-    let mut found = BTreeMap::new();
-    for ((name, _), count) in by_name(&run.stop()) {
-        *found.entry(name).or_insert(0) += count;
+    let (mut found, mut nameless) = (BTreeMap::new(), 0);
+    let recording = run.stop();
+    let rows = recording.locations().filter(|row| is_at(row, UDP4));
+    for netns in rows.flat_map(|row| &row.namespaces) {
+        match (&netns.name, netns.inum) {
+            (Some(name), _) if expected.contains_key(name) => {
+                *found.entry(name.clone()).or_insert(0) += netns.count;
+            }
+            (None, Some(inum)) if numbers.contains(&inum) => nameless += netns.count,
+            _ => {}
+        }
     }
-    found.retain(|name, _| expected.contains_key(name));
-    assert_eq!(found, expected);
+    // On a busy machine one may be gone before it can be looked into. Its drops are nobody else's then.
+    let (known, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        expected.into_iter().partition(|(name, _)| found.contains_key(name));
+    assert_eq!((found, nameless), (known, gone.values().sum::<u64>()));
+    assert!(gone.len() <= numbers.len().max(20) / 2, "{gone:?}");
+}
+
+/// `--netns` means the namespace that had the name when the run began.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_filter_goes_on_meaning_the_namespace_that_it_meant() {
+    if !machine::tells_namespaces_apart() {
+        return unproved(NO_COOKIES);
+    }
+    for _ in 0..TRIES {
+        let first = Netns::new("first").unwrap();
+        let (name, inum) = (first.name().to_owned(), inum_of(&first));
+        let run = Run::start(&["-i", "300ms", "--netns", &name]);
+        assert_eq!(drop_in(&first, 20), 20);
+        drop(first);
+        let Some(second) = successor(inum) else { continue };
+        assert_eq!(drop_in(&second, 30), 30);
+        let ended = run.0.stop().unwrap();
+        let said = format!("the network namespace {name} has ended");
+        assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+        let recording = Recording::of(&ended);
+        assert_eq!(recording.reports.iter().map(|report| report.drops).sum::<u64>(), 20);
+        let findings = recording.reports.iter().flat_map(|report| &report.findings);
+        let is_strange = |it: &&Finding| {
+            it.netns.as_ref().is_none_or(|it| it.name.as_deref() != Some(name.as_str()))
+        };
+        assert_eq!(findings.filter(is_strange).count(), 0);
+        return;
+    }
+    panic!("no namespace has got the number of another one");
 }
