@@ -142,6 +142,8 @@ pub struct Probe {
     pub(super) cpus: Cpus,
     memory: Option<u64>,
     pub(super) grouping: Grouping,
+    /// Whether a packet filter leaves drops out.
+    pub(super) filtered: bool,
     /// Hold the maps, and answer what the kernel skipped.
     pub(super) programs: Vec<OwnedFd>,
     lacks: Vec<Lack>,
@@ -260,6 +262,7 @@ impl Prepared {
             cpus: self.cpus.clone(),
             memory,
             grouping: requested.grouping,
+            filtered: requested.filter.1 != 0,
             programs,
             lacks,
             samples,

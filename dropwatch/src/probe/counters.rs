@@ -127,7 +127,13 @@ impl Probe {
     /// Exact after [`Probe::detach`]. While attached, drops that happen during the read may or may
     /// not be in it; whatever is not will be in the next one, because counters only grow.
     pub fn read(&mut self, mut number: impl FnMut(Netns) -> u32) -> Result<DropCounters> {
-        let (sums, groups) = self.maps.sum(self.grouping, &self.cpus)?;
+        let (mut sums, groups) = self.maps.sum(self.grouping, &self.cpus)?;
+        // What a filter lets through is told apart to the end: there is little of it.
+        let folded = if self.filtered { Vec::new() } else { self.maps.turned.fold(&mut sums) };
+        let folded = folded
+            .into_iter()
+            .map(|(key, cookie)| key.within(number(Netns { inum: key.netns, cookie })));
+        let folded = folded.collect();
         let mut drops = HashMap::new();
         for ((key, cookie), count) in sums {
             let number = number(Netns { inum: key.netns, cookie });
@@ -150,7 +156,7 @@ impl Probe {
         };
         let undecided = slot(Cause::Undecided)?;
         let ungrouped = slot(Cause::Group)?;
-        Ok(DropCounters { drops, lost, undecided, groups, ungrouped })
+        Ok(DropCounters { drops, folded, lost, undecided, groups, ungrouped })
     }
 
     /// How often the kernel skipped a program, because it was running on that CPU already.

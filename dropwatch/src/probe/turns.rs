@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use dropwatch_common::{DropKey, Turn};
+use dropwatch_common::{DropKey, NO_COOKIE, Turn};
 
 /// A key, and which of the namespaces that had its number it is.
 pub type KeyAndCookie = (DropKey, u64);
@@ -25,7 +25,12 @@ pub struct Turns {
     last: HashMap<CounterId, LastTurn>,
     /// What counters have counted for namespaces up to their turns.
     ended: HashMap<KeyAndCookie, u64>,
+    /// Those of the reading before, where there are many.
+    before: HashMap<KeyAndCookie, u64>,
 }
+
+/// Most namespaces that have ended are told apart, by key; more are summed as those of none.
+const MOST_ENDED: usize = 4096;
 
 /// The last turn of a counter.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +57,31 @@ impl Turns {
     /// What counters have counted up to their turns, by key and namespace.
     pub fn ended(&self) -> &HashMap<KeyAndCookie, u64> {
         &self.ended
+    }
+
+    /// Where too many have ended, makes those drops of no namespace in particular that were in the reading
+    /// before, too, and of which no counter has more: `sums` are what all counters have. Returns the keys
+    /// that moved.
+    pub fn fold(&mut self, sums: &mut HashMap<KeyAndCookie, u64>) -> Vec<KeyAndCookie> {
+        let before = std::mem::take(&mut self.before);
+        if self.ended.len() <= MOST_ENDED {
+            return Vec::new();
+        }
+        let is_settled = |(it, count): &(&KeyAndCookie, &u64)| {
+            it.1 != NO_COOKIE && before.get(it) == Some(count) && sums.get(it) == Some(count)
+        };
+        let settled: Vec<KeyAndCookie> =
+            self.ended.iter().filter(is_settled).map(|(it, _)| *it).collect();
+        for it in &settled {
+            let count = self.ended.remove(it).unwrap_or(0);
+            sums.remove(it);
+            for to in [&mut self.ended, sums] {
+                let sum = to.entry((it.0.everywhere(), NO_COOKIE)).or_default();
+                *sum = sum.saturating_add(count);
+            }
+        }
+        self.before = self.ended.clone();
+        settled
     }
 
     /// What a counter that has counted `count` has for the namespace with the cookie that it says,
@@ -102,6 +132,24 @@ mod tests {
         turns.note(vec![turn(1, 1, 6), turn(0, 3, 18), turn(0, 2, 15)]);
         let expected = [(1, 17), (2, 4), (3, 3), (4, 5)].into();
         assert_eq!(sums(&turns, &[(20, 4), (9, 4)]), expected);
+    }
+
+    #[test]
+    fn of_too_many_that_have_ended_the_settled_ones_are_summed() {
+        let mut turns = Turns::default();
+        let ends = |number: u64| Turn { until: number + 1, cookie: number + 1, ..turn(0, 0, 0) };
+        turns.note((0..=MOST_ENDED as u64).map(ends).collect());
+        let all: u64 = turns.ended().values().sum();
+        let mut sums = turns.ended().clone();
+        assert_eq!(turns.fold(&mut sums), [], "nobody has read them yet");
+        // A counter has more of one.
+        let kept = (KEY, 7);
+        *sums.get_mut(&kept).unwrap() += 1;
+        let folded = turns.fold(&mut sums);
+        assert_eq!((folded.len(), turns.ended().len(), sums.len()), (MOST_ENDED, 2, 2));
+        assert_eq!((turns.ended().values().sum::<u64>(), sums.values().sum()), (all, all + 1));
+        assert!(turns.ended().contains_key(&kept));
+        assert_eq!(turns.fold(&mut sums), []);
     }
 
     #[test]

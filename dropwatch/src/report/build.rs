@@ -101,6 +101,12 @@ impl Reporter {
         samples: &[Sample],
         names: &mut dyn Names,
     ) -> Report {
+        for key in &snapshot.counters.folded {
+            if let Some(count) = self.seen.drops.remove(key) {
+                let sum = self.seen.drops.entry(key.everywhere()).or_default();
+                *sum = sum.saturating_add(count);
+            }
+        }
         let delta = Delta::between(&self.seen, &snapshot.counters);
         delta.apply(&mut self.seen);
         let interval = snapshot.since_attach.saturating_sub(self.until);

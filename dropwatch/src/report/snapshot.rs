@@ -13,6 +13,8 @@ use super::number::is_zero;
 pub struct DropCounters {
     /// Drops per location and reason, summed over CPUs.
     pub drops: HashMap<DropKey, u64>,
+    /// Keys of namespaces that have ended, whose drops are among those of no namespace from now on.
+    pub folded: Vec<DropKey>,
     pub lost: Lost,
     /// Drops of which the packet filter could not be decided; not in `drops`.
     pub undecided: u64,

@@ -3,6 +3,8 @@
 //! The kernel side compares inode numbers, which are given again once a namespace is gone. What another
 //! one drops then is none of what was asked for, and is left out here.
 
+use std::{cell::RefCell, collections::BTreeSet};
+
 use crate::{
     filter::Packets,
     kernel::{HostRoot, Namespaces, netns_named},
@@ -11,7 +13,11 @@ use crate::{
 
 /// The namespaces of a run's filter.
 #[derive(Default)]
-pub(super) struct Followed(Vec<One>);
+pub(super) struct Followed {
+    all: Vec<One>,
+    /// Numbers of those whose drops were counted: what was, stays, since counts never fall.
+    counted: RefCell<BTreeSet<u32>>,
+}
 
 struct One {
     name: String,
@@ -39,24 +45,31 @@ impl Followed {
             let is_file = netns_named(root, &name) == Some(inum);
             Some(One { number: namespaces.look_up(inum), name, inum, is_file, ended: false })
         };
-        Self(chosen.filter_map(one).collect())
+        Self { all: chosen.filter_map(one).collect(), counted: RefCell::default() }
     }
 
     /// Whether drops in the namespace with this inode number, and this number in the run, count. `rules`
     /// is how many rules of the filter mean the inode number by now: one that was to come may have got it.
     pub(super) fn keeps(&self, inum: u32, number: u32, rules: usize) -> bool {
-        let mut same = self.0.iter().filter(|it| it.inum == inum).peekable();
-        same.peek().is_none() || rules > same.clone().count() || same.any(|it| it.number == number)
+        let same = || self.all.iter().filter(|it| it.inum == inum);
+        let is_meant = same().next().is_none()
+            || rules > same().count()
+            || same().any(|it| it.number == number);
+        let mut counted = self.counted.borrow_mut();
+        if is_meant {
+            counted.insert(number);
+        }
+        counted.contains(&number)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// Says of each that has ended that it has, once.
     pub(super) fn ended(&mut self, root: &HostRoot, namespaces: &mut Namespaces) -> Vec<String> {
         let mut said = Vec::new();
-        for it in self.0.iter_mut().filter(|it| !it.ended) {
+        for it in self.all.iter_mut().filter(|it| !it.ended) {
             let is_gone = || it.is_file && netns_named(root, &it.name) != Some(it.inum);
             it.ended =
                 namespaces.is_succeeded(it.number) || is_gone() && namespaces.has_ended(it.number);
@@ -85,10 +98,12 @@ mod tests {
             is_file: false,
             ended: false,
         };
-        let followed = Followed(vec![one(100, 100), one(200, 3)]);
+        let all = vec![one(100, 100), one(200, 3)];
+        let followed = Followed { all, counted: RefCell::default() };
         assert!(followed.keeps(100, 100, 1) && followed.keeps(200, 3, 1));
         assert!(!followed.keeps(100, 1, 1) && !followed.keeps(200, 200, 1));
         assert!(followed.keeps(300, 300, 0), "whatever else the filter lets through");
         assert!(followed.keeps(100, 1, 2), "one that was to come has the number now");
+        assert!(followed.keeps(100, 1, 1), "what was counted stays");
     }
 }

@@ -72,6 +72,23 @@ fn an_interval_is_the_difference_of_two_readings() {
 }
 
 #[test]
+fn what_is_summed_with_others_later_is_counted_once() {
+    let mut reporter = reporter();
+    let (ended, alive) = (DropKey::new(HOOK, 8).within(7), DropKey::new(HOOK, 8).within(9));
+    let of = |millis, drops: &[(DropKey, u64)], folded: &[DropKey]| {
+        let mut snapshot = snapshot(millis, &[], Lost::default());
+        snapshot.counters.drops = drops.iter().copied().collect();
+        snapshot.counters.folded = folded.to_vec();
+        snapshot
+    };
+    let first = of(5000, &[(ended, 10), (alive, 5)], &[]);
+    assert_eq!(reporter.report(&first, 1, &[], &mut TestNames).drops, 15);
+    let second = of(10_000, &[(ended.everywhere(), 10), (alive, 6)], &[ended]);
+    let report = reporter.report(&second, 1, &[], &mut TestNames);
+    assert_eq!((report.drops, report.locations[0].total, reporter.fallen()), (1, 16, 0));
+}
+
+#[test]
 fn unlocated_drops_are_drops() {
     let lost = Lost {
         map_full: 3,
