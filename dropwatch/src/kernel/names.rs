@@ -176,6 +176,10 @@ impl Names for HostNames {
         self.namespaces.numbered(number)
     }
 
+    fn bearer(&mut self, inum: u32) -> Option<u32> {
+        self.namespaces.bearer_throughout(inum)
+    }
+
     fn interface(&mut self, netns: u32, index: u32) -> Option<String> {
         self.namespaces.interface(netns, index)
     }

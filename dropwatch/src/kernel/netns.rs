@@ -94,6 +94,9 @@ pub struct Namespaces {
     now: LookedUp,
     before: Proved,
     numbers: Numbers,
+    /// Who had each inode number, of those that several had, when the last report and the one before it
+    /// began to be named.
+    bearers: [HashMap<u32, u32>; 2],
     /// Names of namespaces whose cookie was read where the name leads, by number in the run.
     proved: HashMap<u32, String>,
     /// `None` as long as nobody watches.
@@ -151,6 +154,7 @@ impl Namespaces {
             now: LookedUp::default(),
             before: Proved::default(),
             numbers: Numbers::default(),
+            bearers: Default::default(),
             proved: HashMap::new(),
             newcomers: None,
         };
@@ -186,6 +190,8 @@ impl Namespaces {
         for (inum, Mounted { name, .. }) in last.mounted.unwrap_or_default() {
             self.before.netns.entry(self.numbers.bearer(inum)).or_insert(Some(name));
         }
+        self.bearers.swap(0, 1);
+        self.bearers[0] = self.numbers.bearers();
         self.missed = false;
         self.vain.retain(|_, reports| {
             *reports -= 1;
@@ -202,6 +208,15 @@ impl Namespaces {
     pub fn look_up(&mut self, inum: u32) -> u32 {
         self.look_into(inum);
         self.numbers.bearer(inum)
+    }
+
+    /// The number in this run of the namespace that had this inode number since the report before;
+    /// `None` where several had.
+    pub fn bearer_throughout(&mut self, inum: u32) -> Option<u32> {
+        self.look_into(inum);
+        let bearer = self.numbers.bearer(inum);
+        let before = self.bearers[1].get(&inum).copied().unwrap_or(inum);
+        (bearer == before).then_some(bearer)
     }
 
     /// The inode number of the namespace with this number in the run.

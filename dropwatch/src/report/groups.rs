@@ -7,6 +7,7 @@ use dropwatch_common::filter::Group;
 use super::{
     delta::Delta,
     details,
+    facts::{Interface, Netns},
     model::groups::{By, GroupRow, Groups},
     names::Names,
     number::{rate, share},
@@ -45,11 +46,15 @@ pub(super) fn between(
         };
         for by in by {
             match by {
-                By::Netns => row.netns = Some(details::netns(group.netns, names)),
+                By::Netns => row.netns = Some(netns(group.netns, names)),
                 By::Iface => {
                     // Names of interfaces repeat.
-                    row.netns = Some(details::netns(group.netns, names));
-                    row.interface = Some(details::interface(group.netns, group.ifindex, names));
+                    row.netns = Some(netns(group.netns, names));
+                    let Group { netns, ifindex: index, .. } = group;
+                    row.interface = Some(match names.bearer(netns) {
+                        Some(bearer) => details::interface(bearer, index, names),
+                        None => Interface { name: None, index },
+                    });
                 }
                 By::Protocol => {
                     row.protocol = Some(protocol::of_group(group.network, group.transport));
@@ -63,13 +68,18 @@ pub(super) fn between(
     groups
 }
 
+/// Groups are counted by inode number: where several namespaces had it, none has the name.
+fn netns(inum: u32, names: &mut dyn Names) -> Netns {
+    match names.bearer(inum) {
+        Some(bearer) => details::netns(bearer, names),
+        None => Netns::new(None, inum),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            facts::Netns,
-            place::{Reason, Symbol},
-        },
+        super::place::{Reason, Symbol},
         *,
     };
 

@@ -74,7 +74,7 @@ fn two_that_had_one_number_within_a_report_have_their_own_drops() {
         return unproved(NO_COOKIES);
     }
     for _ in 0..TRIES {
-        let run = Run::start(&["-i", "60s"]);
+        let run = Run::start(&["-i", "60s", "--by", "netns"]);
         let first = Netns::new("first").unwrap();
         let (name, inum) = (first.name().to_owned(), inum_of(&first));
         assert_eq!(drop_in(&first, 20), 20);
@@ -85,6 +85,14 @@ fn two_that_had_one_number_within_a_report_have_their_own_drops() {
         let sums = by_name(&recording);
         let of = |name: &str, ended| sums.get(&(name.to_owned(), ended)).copied();
         assert_eq!((of(&name, true), of(second.name(), false)), (Some(20), Some(30)), "{sums:?}");
+        // Groups are by inode number, which had no one name.
+        let groups = recording.groups().flat_map(|groups| &groups.rows);
+        let grouped: Vec<_> = groups
+            .filter_map(|row| Some((row.netns.as_ref()?, row.count)))
+            .filter(|(netns, _)| netns.inum == inum)
+            .map(|(netns, count)| (netns.name.clone(), count))
+            .collect();
+        assert_eq!(grouped, [(None, 50)]);
         let findings = recording.reports.iter().flat_map(|report| &report.findings);
         let mut found: Vec<_> = findings
             .filter(|it| it.rule == "closed_port")
