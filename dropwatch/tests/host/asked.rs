@@ -21,9 +21,7 @@ use testbed::{
 };
 
 use crate::{
-    harness::{
-        Run, UDP4, UDP6, binary, decoded, dropwatch, has_reasons, output, refused, text, wait_until,
-    },
+    harness::{Run, UDP4, UDP6, binary, decoded, has_reasons, output, refused, text, wait_until},
     reach::{LONG, drop_there, filtered, found, inum_of},
 };
 
@@ -198,11 +196,9 @@ fn what_is_there_is_taken_as_reports_print_it() {
     assert_eq!(counted, [20, 0, 0, 20], "{here}");
 
     // That it is no place where a call returns is shown by what was dropped beside it.
-    let mut beside_it = dropwatch(&["-c", "2", "-i", "1s", "--netns", network.name()]);
-    let beside_it = beside_it.args(["--symbol", &beside]).stderr(Stdio::piped()).spawn().unwrap();
-    sleep(longer(Duration::from_millis(700)));
+    let beside_it = run(&beside);
     closed.send(30).unwrap();
-    let printed = text(&beside_it.wait_with_output().unwrap().stderr);
+    let printed = beside_it.0.stop().unwrap().stderr;
     let says = format!("--symbol {beside}: nothing was dropped at that offset so far");
     assert!(
         printed.contains(&says) && printed.contains(&format!("30 at +{offset:#x}")),
