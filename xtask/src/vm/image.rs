@@ -42,13 +42,15 @@ const MODULES: [&str; 14] = [
 ];
 
 /// Programs copied from this machine, with their libraries. busybox serves for the rest.
-const PROGRAMS: [&str; 11] = [
+const PROGRAMS: [&str; 13] = [
     "bash",
     "ip",
     "tc",
     "nft",
     "iptables-legacy",
     "ip6tables-legacy",
+    "iptables-legacy-save",
+    "ip6tables-legacy-save",
     "conntrack",
     "tcpdump",
     "setpriv",
