@@ -15,7 +15,7 @@ use dropwatch_common::{Counter, DropKey, LOST_SLOTS, Turn, count::Front, filter:
 // SAFETY: integers only.
 pub static mut FRONTS: [Front; 1] = unsafe { core::mem::zeroed() };
 
-/// The same for drops by group; as long as that only where there are any.
+/// Front caches of drops by group; as long as those above only where drops are grouped.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".bss.groups")]
 // SAFETY: integers only.

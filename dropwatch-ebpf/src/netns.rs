@@ -1,9 +1,9 @@
 //! The network namespace of a packet, and its device where that proves it.
 //!
-//! A pointer may be stale, or its field hold something else: `skb->dev` shares storage with `dev_scratch` and
-//! `rbnode`, for one. A load through
-//! it does not fault, but may read rubbish. So a namespace counts only when `net->ns.ops` is what every
-//! network namespace has there, and a device only in a namespace that counts.
+//! A pointer may be stale, or its field hold something else: `skb->dev` shares storage with
+//! `dev_scratch` and `rbnode`, for one. A load through it does not fault, but may read rubbish. So a
+//! namespace counts only when `net->ns.ops` is what every network namespace has there, and a device only
+//! in a namespace that counts.
 
 use aya_ebpf::{helpers::bpf_get_current_task, programs::RawTracePointContext};
 use dropwatch_common::{NO_NETNS, Netns};

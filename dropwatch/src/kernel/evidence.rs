@@ -132,11 +132,11 @@ impl Collector {
     /// Reads everything anew; what was read before becomes [`Collector::before`]. `sampled` are the
     /// namespaces in which packets of the interval were dropped, by number in the run.
     pub fn read(&mut self, namespaces: &mut Namespaces, sampled: &BTreeSet<u32>) {
-        self.find_namespaces(namespaces, sampled);
+        let inums: BTreeSet<u32> = sampled.iter().map(|number| namespaces.inum(*number)).collect();
+        self.find_namespaces(namespaces, &inums);
         let everywhere = std::mem::take(&mut self.everywhere);
         let (mut read, mut born) = (BTreeMap::new(), BTreeMap::new());
         let (mut ended, mut lost) = (BTreeSet::new(), Vec::new());
-        let inums: BTreeSet<u32> = sampled.iter().map(|number| namespaces.inum(*number)).collect();
         for (inum, known) in &mut self.known {
             let before = known.number.and_then(|number| self.now.namespaces.get(&number));
             let sampled = inums.contains(inum);
@@ -259,12 +259,12 @@ impl Collector {
     }
 
     fn find_namespaces(&mut self, namespaces: &mut Namespaces, sampled: &BTreeSet<u32>) {
-        for inum in sampled.iter().map(|number| namespaces.inum(*number)).collect::<Vec<_>>() {
+        for inum in sampled {
             if self.known.len() < MAX_NAMESPACES
-                && !self.known.contains_key(&inum)
-                && let Some(reachable) = namespaces.reach(inum)
+                && !self.known.contains_key(inum)
+                && let Some(reachable) = namespaces.reach(*inum)
             {
-                self.known.insert(inum, KnownNetns::new(reachable));
+                self.known.insert(*inum, KnownNetns::new(reachable));
             }
         }
         let is_due = self.search_due.is_none_or(|due| Instant::now() >= due);

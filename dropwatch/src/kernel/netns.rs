@@ -22,6 +22,7 @@
 
 mod ended;
 mod find;
+mod folders;
 mod newcomers;
 mod numbers;
 pub(super) mod passing;

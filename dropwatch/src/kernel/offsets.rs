@@ -80,7 +80,7 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
     }
 }
 
-/// The same with the fields of connection tracking, from the kernel's own BTF or its module's.
+/// `offsets` with the fields of connection tracking, from the kernel's own BTF or its module's.
 pub fn with_conntrack(offsets: Offsets, btf: &Btf<'_>) -> Offsets {
     let [connection, hash] = btf.find_structs(["nf_conn", "nf_conntrack_tuple_hash"]);
     let found = || {

@@ -50,11 +50,7 @@ pub(super) fn between(
                 By::Iface => {
                     // Names of interfaces repeat.
                     row.netns = Some(netns(group.netns, names));
-                    let Group { netns, ifindex: index, .. } = group;
-                    row.interface = Some(match names.bearer(netns) {
-                        Some(bearer) => details::interface(bearer, index, names),
-                        None => Interface { name: None, index },
-                    });
+                    row.interface = Some(interface(group.netns, group.ifindex, names));
                 }
                 By::Protocol => {
                     row.protocol = Some(protocol::of_group(group.network, group.transport));
@@ -73,6 +69,13 @@ fn netns(inum: u32, names: &mut dyn Names) -> Netns {
     match names.bearer(inum) {
         Some(bearer) => details::netns(bearer, names),
         None => Netns::new(None, inum),
+    }
+}
+
+fn interface(inum: u32, index: u32, names: &mut dyn Names) -> Interface {
+    match names.bearer(inum) {
+        Some(bearer) => details::interface(bearer, index, names),
+        None => Interface { name: None, index },
     }
 }
 

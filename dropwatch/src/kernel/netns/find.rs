@@ -109,25 +109,25 @@ impl Namespaces {
 /// this moment. Nothing that was read earlier is used.
 pub fn netns_named(root: &HostRoot, name: &str) -> Option<u32> {
     let nsfs = nsfs(root)?;
-    let inum = |path: &Path| {
-        path.metadata().ok().filter(|file| file.dev() == nsfs)?;
-        network(path).ok()
-    };
     if name.contains('/')
-        && let Some(inum) = inum(Path::new(name))
+        && let Some(inum) = network_of(nsfs, Path::new(name))
     {
         return Some(inum);
     }
     FOLDERS.iter().find_map(|(folder, prefix)| {
         let name = name.strip_prefix(prefix)?;
         let is_name = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
-        inum(&root.path(folder).join(name)).filter(|_| is_name)
+        network_of(nsfs, &root.path(folder).join(name)).filter(|_| is_name)
     })
 }
 
 /// The inode number of the network namespace whose file is at `path` at this moment.
 pub(super) fn network_at(root: &HostRoot, path: &Path) -> Option<u32> {
-    path.metadata().ok().filter(|file| Some(file.dev()) == nsfs(root))?;
+    network_of(nsfs(root)?, path)
+}
+
+fn network_of(nsfs: u64, path: &Path) -> Option<u32> {
+    path.metadata().ok().filter(|file| file.dev() == nsfs)?;
     network(path).ok()
 }
 

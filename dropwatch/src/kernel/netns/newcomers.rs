@@ -1,12 +1,10 @@
 //! Namespaces that get a name while dropwatch runs, each looked into at once.
 //!
 //! A namespace may be gone before the next report, and its inode number another's. So its cookie is
-//! read as soon as it has a name, which proves the name of its drops for good. The kernel tells of
-//! files that are made in the folders of names (inotify(7)); one without a name comes unseen.
+//! read as soon as it has a name, which proves the name of its drops for good.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    os::fd::AsFd,
+    collections::VecDeque,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -17,12 +15,9 @@ use std::{
 };
 
 use dropwatch_common as common;
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor},
-};
+use nix::sys::inotify::AddWatchFlags;
 
-use super::{FOLDERS, find::network_at};
+use super::{find::network_at, folders::Folders};
 use crate::kernel::{
     HostRoot, clean,
     inside::{cookie, inside},
@@ -56,13 +51,9 @@ impl Newcomers {
     /// Begins to look, by a thread with the capabilities of this one: to enter a namespace takes
     /// `CAP_SYS_ADMIN`. `None` where the kernel refuses.
     pub(super) fn watch(root: &HostRoot) -> Option<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).ok()?;
-        let shared = Arc::new(Shared::default());
-        let awaited = FOLDERS.map(|(folder, prefix)| (root.path(folder), prefix)).into();
-        let (watched, fresh) = (HashMap::new(), VecDeque::new());
-        let mut look =
-            Look { root: root.clone(), inotify, watched, awaited, fresh, shared: shared.clone() };
-        look.watch_folders(false);
+        let folders = Folders::watch(root, AddWatchFlags::IN_CREATE)?;
+        let (shared, fresh) = (Arc::new(Shared::default()), VecDeque::new());
+        let look = Look { root: root.clone(), folders, fresh, shared: shared.clone() };
         thread::Builder::new().name("newcomers".into()).spawn(move || look.run()).ok()?;
         Some(Self(shared))
     }
@@ -81,10 +72,7 @@ impl Drop for Newcomers {
 
 struct Look {
     root: HostRoot,
-    inotify: Inotify,
-    watched: HashMap<WatchDescriptor, (PathBuf, &'static str)>,
-    /// Folders that are not there yet: the first namespace that gets a name makes one.
-    awaited: Vec<(PathBuf, &'static str)>,
+    folders: Folders,
     /// Files of which nothing is known yet, and since when.
     fresh: VecDeque<(PathBuf, &'static str, Instant)>,
     shared: Arc<Shared>,
@@ -93,19 +81,8 @@ struct Look {
 impl Look {
     fn run(mut self) {
         while !self.shared.over.load(Ordering::Relaxed) {
-            let wait = if self.fresh.is_empty() { IDLE } else { EVERY };
-            let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
-            // An error is an interruption, after which it is looked all the same.
-            let _ = poll(&mut [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN)], wait);
-            for event in self.inotify.read_events().unwrap_or_default() {
-                let folder = self.watched.get(&event.wd);
-                if let (Some((folder, prefix)), Some(name)) = (folder, event.name)
-                    && self.fresh.len() < MOST
-                {
-                    self.fresh.push_back((folder.join(name), prefix, Instant::now()));
-                }
-            }
-            self.watch_folders(true);
+            self.folders.wait(if self.fresh.is_empty() { IDLE } else { EVERY });
+            self.find();
             for _ in 0..self.fresh.len() {
                 let Some((path, prefix, since)) = self.fresh.pop_front() else { break };
                 if !self.look_into(&path, prefix) && since.elapsed() < PATIENCE {
@@ -115,20 +92,20 @@ impl Look {
         }
     }
 
-    /// Watches the folders that are there by now. With `new`, what is in one of them has just been made.
-    fn watch_folders(&mut self, new: bool) {
-        let Self { inotify, watched, awaited, fresh, .. } = self;
-        awaited.retain(|(folder, prefix)| {
-            let events = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_ONLYDIR;
-            let Ok(watch) = inotify.add_watch(folder, events) else { return true };
-            // `/var/run` is `/run` on most hosts, which is one watch then.
-            let is_new = watched.insert(watch, (folder.clone(), prefix)).is_none();
-            if new && is_new {
-                let files = super::files(folder);
-                fresh.extend(files.into_iter().take(MOST).map(|it| (it, *prefix, Instant::now())));
+    /// Adds the files that were made since the last call.
+    fn find(&mut self) {
+        let Self { folders, fresh, .. } = self;
+        for event in folders.events() {
+            if let (Some((folder, prefix)), Some(name)) = (folders.of(&event), &event.name)
+                && fresh.len() < MOST
+            {
+                fresh.push_back((folder.join(name), *prefix, Instant::now()));
             }
-            false
-        });
+        }
+        for (folder, prefix) in folders.watch_new() {
+            let files = super::files(&folder).into_iter().take(MOST);
+            fresh.extend(files.map(|file| (file, prefix, Instant::now())));
+        }
     }
 
     /// Whether it is known which namespace the file is, or that it cannot be known.

@@ -1,104 +1,53 @@
 //! Names of namespaces that came and went between two looks, so that nobody read their counters.
-//!
-//! The kernel tells of files that are made and removed in the folders of names (inotify(7)). A namespace
-//! without a name comes and goes unseen.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    path::PathBuf,
-};
+use std::collections::BTreeSet;
 
-use nix::{
-    errno::Errno,
-    sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor},
-};
+use nix::sys::inotify::AddWatchFlags;
 
-use super::FOLDERS;
+use super::folders::Folders;
 use crate::{
     kernel::{HostRoot, clean},
     report::facts::Netns,
 };
 
-/// Most events read at one look: a name takes two, and the kernel keeps 16,384
-/// (`fs.inotify.max_queued_events`).
-const MAX_EVENTS: usize = 32 << 10;
-
 /// Watches the folders of names. Needs no capability.
 pub(in crate::kernel) struct Passing {
     /// `None` where the kernel refuses.
-    inotify: Option<Inotify>,
-    /// What is put before the names of a watched folder.
-    watched: HashMap<WatchDescriptor, &'static str>,
-    /// Folders that are not there yet: the first namespace that gets a name makes one.
-    awaited: Vec<(PathBuf, &'static str)>,
+    folders: Option<Folders>,
 }
 
 impl Passing {
     /// Watches from now on.
     pub(in crate::kernel) fn new(root: &HostRoot) -> Self {
-        let flags = InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC;
-        let awaited = FOLDERS.map(|(folder, prefix)| (root.path(folder), prefix)).into();
-        let inotify = Inotify::init(flags).ok();
-        let mut passing = Self { inotify, watched: HashMap::new(), awaited };
-        passing.watch();
-        passing
+        let events = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE;
+        Self { folders: Folders::watch(root, events) }
     }
 
     /// The names that were made since the last look and are gone again. A folder that was made since
     /// and is empty stands for those that nobody saw.
     pub(in crate::kernel) fn names(&mut self) -> BTreeSet<String> {
         let (mut made, mut gone) = (BTreeSet::new(), BTreeSet::new());
-        for InotifyEvent { wd, mask, name, .. } in self.events() {
-            if mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+        let Some(folders) = &mut self.folders else { return gone };
+        for event in folders.events() {
+            if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
                 gone.insert("others".to_owned());
             }
-            let (Some(prefix), Some(name)) = (self.watched.get(&wd), name) else { continue };
+            let (Some((_, prefix)), Some(name)) = (folders.of(&event), &event.name) else {
+                continue;
+            };
             let name = format!("{prefix}{}", clean(&name.to_string_lossy()));
-            if mask.contains(AddWatchFlags::IN_CREATE) {
+            if event.mask.contains(AddWatchFlags::IN_CREATE) {
                 made.insert(name);
             } else if made.remove(&name) {
                 gone.insert(name);
             }
         }
-        for folder in self.watch() {
+        for (folder, _) in folders.watch_new() {
             if folder.read_dir().is_ok_and(|mut files| files.next().is_none()) {
                 gone.insert(format!("one of {}", folder.display()));
             }
         }
         gone
-    }
-
-    fn events(&self) -> Vec<InotifyEvent> {
-        let mut events = Vec::new();
-        while let Some(inotify) = &self.inotify
-            && events.len() < MAX_EVENTS
-        {
-            match inotify.read_events() {
-                Ok(more) => events.extend(more),
-                Err(Errno::EINTR) => {}
-                Err(_) => break, // there are no more
-            }
-        }
-        events
-    }
-
-    /// Watches the folders that are there by now, and returns those that were not watched before.
-    fn watch(&mut self) -> Vec<PathBuf> {
-        let Self { inotify: Some(inotify), watched, awaited } = self else { return Vec::new() };
-        let events =
-            AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_ONLYDIR;
-        let mut new = Vec::new();
-        awaited.retain(|(folder, prefix)| match inotify.add_watch(folder, events) {
-            Ok(watch) => {
-                // `/var/run` is `/run` on most hosts, which is one watch then.
-                if watched.insert(watch, prefix).is_none() {
-                    new.push(folder.clone());
-                }
-                false
-            }
-            Err(_) => true,
-        });
-        new
     }
 }
 
