@@ -1,6 +1,6 @@
 //! Which packets to count: the packet filter that user space hands over, as one read-only global.
 
-use crate::DropKey;
+use crate::{DropKey, NO_COOKIE, Netns};
 
 /// Most values that one option takes.
 pub const MOST: usize = 8;
@@ -69,12 +69,42 @@ macro_rules! rules {
 }
 
 rules! {
-    /// The inode number of a network namespace, or [`LATER`].
-    NetnsRule: u32;
+    NetnsRule: NetnsValue;
     /// An address, a network, or the name of an interface.
     MaskedRule: Masked;
     ProtocolRule: Protocol;
     PortsRule: Ports;
+}
+
+/// A network namespace, or all that have an inode number.
+#[cfg_attr(feature = "user", derive(zerocopy::Immutable, zerocopy::IntoBytes))]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetnsValue {
+    /// Inode number, or [`LATER`].
+    pub inum: u32,
+    /// [`Netns::cookie`] in two halves, since a rule has no room for padding; [`NO_COOKIE`] is any.
+    cookie: [u32; 2],
+}
+
+impl NetnsValue {
+    #[inline(always)]
+    pub const fn new(Netns { inum, cookie }: Netns) -> Self {
+        Self { inum, cookie: [cookie as u32, (cookie >> 32) as u32] }
+    }
+
+    /// Whichever namespace has the number.
+    #[inline(always)]
+    pub const fn any(inum: u32) -> Self {
+        Self::new(Netns { inum, cookie: NO_COOKIE })
+    }
+
+    /// Whether it is this namespace, as far as its cookie is known.
+    #[inline(always)]
+    pub const fn is(self, Netns { inum, cookie }: Netns) -> bool {
+        let own = self.cookie[0] as u64 | (self.cookie[1] as u64) << 32;
+        self.inum == inum && (own == NO_COOKIE || cookie == NO_COOKIE || own == cookie)
+    }
 }
 
 /// A protocol.
@@ -118,7 +148,6 @@ pub struct Ports {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// Inode numbers of network namespaces, or [`LATER`].
     pub netns: [NetnsRule; MOST],
     /// Names of interfaces.
     pub iface: [MaskedRule; MOST],
@@ -136,7 +165,7 @@ impl Filter {
         const NOTHING: Masked = Masked { value: [0; 4], mask: [0; 4] };
         let protocol = Protocol { network: 0, transport: 0 };
         Self {
-            netns: [NetnsRule { kind: KIND, value: 0 }; MOST],
+            netns: [NetnsRule { kind: KIND, value: NetnsValue::any(0) }; MOST],
             iface: [MaskedRule { kind: KIND, value: NOTHING }; MOST],
             protocol: [ProtocolRule { kind: KIND, value: protocol }; MOST],
             host: [MaskedRule { kind: KIND, value: NOTHING }; MOST],
@@ -145,7 +174,7 @@ impl Filter {
     };
 }
 
-const _: () = assert!(size_of::<Filter>() == MOST * (8 + 36 + 8 + 36 + 8));
+const _: () = assert!(size_of::<Filter>() == MOST * (16 + 36 + 8 + 36 + 8));
 const _: () = assert!(align_of::<Filter>() == 4);
 
 /// Parts of a packet that filters or groups need, as bits.

@@ -122,6 +122,31 @@ pub struct Counter {
 const _: () = assert!(size_of::<Counter>() == 40 && align_of::<Counter>() == 8);
 const _: () = assert!(offset_of!(Counter, cookie) == 32);
 
+/// Key of the counter maps: a key of drops, or of a group in the same words, on one CPU.
+///
+/// One map with the CPU in its key instead of one with values for each CPU: that would allocate each of
+/// those by itself when it is created, a microsecond an entry, while attaching waits.
+#[cfg_attr(
+    feature = "user",
+    derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::IntoBytes, zerocopy::KnownLayout)
+)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CpuKey {
+    pub key: DropKey,
+    pub cpu: u32,
+    /// Zero.
+    pub unused: u32,
+}
+
+const _: () = assert!(size_of::<CpuKey>() == 24 && align_of::<CpuKey>() == 8);
+
+impl CpuKey {
+    pub const fn new(key: DropKey, cpu: u32) -> Self {
+        Self { key, cpu, unused: 0 }
+    }
+}
+
 /// A network namespace: the inode number of its file, which is given again once it is gone, and what
 /// no other one has as long as the kernel runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +180,8 @@ impl Netns {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Turn {
     pub key: DropKey,
-    /// Where the key is counted: the number of a slot of the front cache, or [`Turn::IN_MAP`].
+    /// Where the key is counted: the number of a slot of the front cache, or [`Turn::IN_MAP`]; with
+    /// [`Turn::OF_GROUP`], of those that count groups.
     pub counter: u32,
     pub cpu: u32,
     /// The older one's.
@@ -168,7 +194,9 @@ const _: () = assert!(size_of::<Turn>() == 40 && align_of::<Turn>() == 8);
 
 impl Turn {
     /// The counter is that of the hash map.
-    pub const IN_MAP: u32 = u32::MAX;
+    pub const IN_MAP: u32 = u16::MAX as u32;
+    /// The counter is one of groups.
+    pub const OF_GROUP: u32 = 1 << 16;
 }
 
 /// What the kernel side can fail to do with a drop. Each has a slot of its own in the `LOST`

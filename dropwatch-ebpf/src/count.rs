@@ -3,19 +3,19 @@
 use core::mem::transmute;
 
 use aya_ebpf::{
-    EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_get_smp_processor_id,
+    EbpfContext, bindings::BPF_NOEXIST, helpers::bpf_get_smp_processor_id, maps::HashMap,
     programs::RawTracePointContext,
 };
 use aya_log_ebpf::debug;
 use dropwatch_common::{
-    Counter, DropKey, Lost, NO_COOKIE, NO_NETNS, NO_REASON, Netns, Turn,
+    Counter, CpuKey, DropKey, Lost, NO_COOKIE, NO_NETNS, NO_REASON, Netns, Turn,
     count::{self, Front, Hit, Slot, Steps, Word, Words, tag},
 };
 
 use crate::{
     cpus,
     fields::Typed,
-    maps::{DROPS, FRONTS, LOST, TURNS},
+    maps::{DROPS, FRONTS, GROUPS, LOST, TURNS},
     mode, netns,
     sample::{self, allow, is_due, schedule},
 };
@@ -23,7 +23,7 @@ use crate::{
 /// `E2BIG` (include/uapi/asm-generic/errno-base.h): what a full map answers.
 const E2BIG: i32 = -7;
 /// `EEXIST`: another CPU, or a drop that interrupted this one, put the key in first.
-pub const EEXIST: i32 = -17;
+const EEXIST: i32 = -17;
 
 const ZERO: Counter =
     Counter { count: 0, next: 0, sampled: 0, epoch: 0, counted: 0, cookie: NO_COOKIE };
@@ -41,7 +41,7 @@ pub fn drop_at(ctx: &RawTracePointContext, mode: u32, front: Option<*mut Front>,
     let more = |counter, count| mode & mode::SAMPLES != 0 && is_due(counter, count);
     let Netns { inum, cookie } = netns;
     let words = Words { location: location(ctx), tag: tag(reason(ctx, mode), inum), cookie };
-    match count::hit(&Maps { ctx, front }, words, more) {
+    match count::hit(&Places { front }, words, more) {
         Hit::Counted => {}
         // The namespace is handed over: read again, it could be another.
         Hit::Held => sampled(same(ctx), front, inum, cookie),
@@ -99,7 +99,7 @@ fn sampled(ctx: RawTracePointContext, front: *mut Front, netns: u32, cookie: u64
     let ctx = &ctx;
     let (location, reason) = (location(ctx), reason(ctx, mode()));
     let words = Words { location, tag: tag(reason, netns), cookie };
-    let weight = count::release(&Maps { ctx, front }, words, weigh);
+    let weight = count::release(&Places { front }, words, weigh);
     if weight != 0 {
         sample::take(ctx, &DropKey { location, reason, netns }, cookie, weight);
     }
@@ -131,7 +131,7 @@ fn missed(ctx: RawTracePointContext, front: *mut Front, mut netns: u32, mut cook
         }
         weigh(counter, count)
     };
-    let maps = Maps { ctx, front };
+    let maps = Places { front };
     let words = Words { location, tag: tag(reason, netns), cookie };
     let mut counted = count::miss(&maps, words, weight);
     if netns != NO_NETNS && matches!(counted, Err(Lost::MapFull)) {
@@ -147,11 +147,12 @@ fn missed(ctx: RawTracePointContext, front: *mut Front, mut netns: u32, mut cook
     }
 }
 
-/// This CPU's counters.
-struct Maps<'a> {
-    ctx: &'a RawTracePointContext,
-    front: *mut Front,
+/// This CPU's counters: of groups, or of places.
+pub struct Counters<const OF_GROUPS: bool> {
+    pub front: *mut Front,
 }
+
+type Places = Counters<false>;
 
 /// Loads a word of a front cache.
 ///
@@ -160,7 +161,7 @@ struct Maps<'a> {
 /// `front` is within the map's value, which the verifier has checked, and `word` is one of a slot below
 /// [`SLOTS`](dropwatch_common::count::SLOTS), which it checks, too.
 #[inline(always)]
-pub unsafe fn load(front: *mut Front, word: Word) -> u64 {
+unsafe fn load(front: *mut Front, word: Word) -> u64 {
     // SAFETY: the caller's promise. Volatile, and fenced in `store`: an interruption on this CPU must
     // find the words in the order of the code.
     unsafe { address(front, word).read_volatile() }
@@ -172,7 +173,7 @@ pub unsafe fn load(front: *mut Front, word: Word) -> u64 {
 ///
 /// As for [`load`].
 #[inline(always)]
-pub unsafe fn store(front: *mut Front, word: Word, value: u64) {
+unsafe fn store(front: *mut Front, word: Word, value: u64) {
     in_order();
     // SAFETY: as above.
     unsafe { address(front, word).write_volatile(value) };
@@ -197,12 +198,12 @@ unsafe fn address(front: *mut Front, word: Word) -> *mut u64 {
 ///
 /// `slot` is below [`SLOTS`](dropwatch_common::count::SLOTS).
 #[inline(always)]
-pub unsafe fn slot_of(front: *mut Front, slot: usize) -> *mut Slot {
+unsafe fn slot_of(front: *mut Front, slot: usize) -> *mut Slot {
     // SAFETY: the caller's promise.
     unsafe { (&raw mut (*front).slots).cast::<Slot>().add(slot) }
 }
 
-impl Steps for Maps<'_> {
+impl<const OF_GROUPS: bool> Steps for Counters<OF_GROUPS> {
     type Place = *mut Counter;
 
     #[inline(always)]
@@ -225,12 +226,12 @@ impl Steps for Maps<'_> {
 
     #[inline(always)]
     fn find(&self, key: &DropKey) -> Option<*mut Counter> {
-        DROPS.get_ptr_mut(key)
+        map::<OF_GROUPS>().get_ptr_mut(CpuKey::new(*key, cpu()))
     }
 
     #[inline(always)]
     fn insert(&self, key: &DropKey) -> Result<(), Lost> {
-        match insert(self.ctx, key) {
+        match insert::<OF_GROUPS>(key) {
             0 => Ok(()),
             E2BIG => Err(Lost::MapFull),
             _ => Err(Lost::MapBusy),
@@ -264,9 +265,8 @@ impl Steps for Maps<'_> {
 
     #[inline(always)]
     fn note(&self, turn: Turn) -> Result<(), Lost> {
-        // SAFETY: takes no argument, touches no memory.
-        let cpu = unsafe { bpf_get_smp_processor_id() };
-        match note(&Turn { cpu, ..turn }) {
+        let group = if OF_GROUPS { Turn::OF_GROUP } else { 0 };
+        match note(&Turn { counter: turn.counter | group, cpu: cpu(), ..turn }) {
             0 => Ok(()),
             _ => Err(Lost::MapFull),
         }
@@ -292,14 +292,23 @@ fn in_order() {
 
 /// Puts a zero for a new key into the map, and returns the error if that fails.
 #[inline(never)]
-fn insert(ctx: &RawTracePointContext, key: &DropKey) -> i32 {
-    match DROPS.insert(key, ZERO, BPF_NOEXIST.into()) {
+fn insert<const OF_GROUPS: bool>(key: &DropKey) -> i32 {
+    match map::<OF_GROUPS>().insert(CpuKey::new(*key, cpu()), ZERO, BPF_NOEXIST.into()) {
         Ok(()) | Err(EEXIST) => 0,
-        Err(errno) => {
-            debug!(ctx, "no counter for {:x}: error {}", key.location, errno);
-            errno
-        }
+        Err(errno) => errno,
     }
+}
+
+#[inline(always)]
+fn map<const OF_GROUPS: bool>() -> &'static HashMap<CpuKey, Counter> {
+    if OF_GROUPS { &GROUPS } else { &DROPS }
+}
+
+/// The number of this CPU.
+#[inline(always)]
+fn cpu() -> u32 {
+    // SAFETY: takes no argument, touches no memory.
+    unsafe { bpf_get_smp_processor_id() }
 }
 
 /// Counts something that was lost.

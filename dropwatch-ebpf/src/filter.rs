@@ -13,7 +13,7 @@ use core::cmp::{max, min};
 
 use aya_ebpf::programs::RawTracePointContext;
 use dropwatch_common::{
-    NO_NETNS,
+    NO_NETNS, Netns,
     expression::verdict,
     filter::{ANY, Filter, LATER as NOT_YET, MOST, Masked, Ports, Protocol, Rule, kind, part},
 };
@@ -48,7 +48,7 @@ pub fn by_place<F: Fields>(ctx: RawTracePointContext) -> Verdict {
     let place = Place::of::<F>(&ctx);
     let mut verdict = YES;
     if filtering() & part::NETNS != 0 {
-        verdict = namespaces(place.inum::<F>(&ctx));
+        verdict = namespaces(place.netns::<F>(&ctx));
     }
     if filtering() & part::IFACE != 0 {
         verdict = min(verdict, interfaces::<F>(&place));
@@ -105,11 +105,11 @@ fn yes_if(condition: bool) -> Verdict {
 
 /// What `--netns` says.
 #[inline(always)]
-fn namespaces(netns: u32) -> Verdict {
-    judge(&raw const FILTER.netns, |index, wanted| match netns {
+fn namespaces(netns: Netns) -> Verdict {
+    judge(&raw const FILTER.netns, |index, wanted| match netns.inum {
         NO_NETNS => UNDECIDED,
-        inum if wanted == NOT_YET => yes_if(inum == later(index)),
-        inum => yes_if(inum == wanted),
+        inum if wanted.inum == NOT_YET => yes_if(inum == later(index)),
+        _ => yes_if(wanted.is(netns)),
     })
 }
 

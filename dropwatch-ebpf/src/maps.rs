@@ -3,9 +3,9 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{HashMap, PerCpuArray, RingBuf},
 };
-use dropwatch_common::{Counter, DropKey, LOST_SLOTS, Turn, count::Front, filter::Group};
+use dropwatch_common::{Counter, CpuKey, LOST_SLOTS, Turn, count::Front};
 
 /// Drops by location and reason since attach, at the places that came first: a front cache for each
 /// CPU. All of them are one value, whose address the program has in its code: so none takes a look-up.
@@ -21,9 +21,9 @@ pub static mut FRONTS: [Front; 1] = unsafe { core::mem::zeroed() };
 // SAFETY: integers only.
 pub static mut GROUP_FRONTS: [Front; 1] = unsafe { core::mem::zeroed() };
 
-/// The others, one counter for each CPU; entries are never removed.
+/// The others; entries are never removed.
 #[map]
-pub static DROPS: PerCpuHashMap<DropKey, Counter> = PerCpuHashMap::with_max_entries(1024, 0);
+pub static DROPS: HashMap<CpuKey, Counter> = HashMap::with_max_entries(1024, 0);
 
 /// Where the counts of a namespace end whose number another one has got since user space last looked,
 /// which then removes them. The values mean nothing.
@@ -36,7 +36,7 @@ pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST_SLOTS, 0)
 
 /// Those by group of which the front caches have none; empty unless asked for.
 #[map]
-pub static GROUPS: PerCpuHashMap<Group, u64> = PerCpuHashMap::with_max_entries(1, 0);
+pub static GROUPS: HashMap<CpuKey, Counter> = HashMap::with_max_entries(1, 0);
 
 /// Samples (`sample::Record`) on their way to user space, which collects them at its ticks.
 #[map]

@@ -50,18 +50,18 @@ impl Place {
     #[inline(always)]
     pub fn netns<F: Fields>(&self, ctx: &RawTracePointContext) -> Netns {
         if self.device_netns != NO_NETNS {
-            return Netns { inum: self.device_netns, cookie: F::net_cookie(self.net) };
+            return self.of_device::<F>();
         }
         of_socket::<F>(socket::<F>(ctx))
     }
 
-    /// The inode number of that, or [`NO_NETNS`].
+    /// The device's namespace, or [`Netns::NONE`].
     #[inline(always)]
-    pub fn inum<F: Fields>(&self, ctx: &RawTracePointContext) -> u32 {
-        if self.device_netns != NO_NETNS {
-            return self.device_netns;
+    pub fn of_device<F: Fields>(&self) -> Netns {
+        if self.device_netns == NO_NETNS {
+            return Netns::NONE;
         }
-        inum_of_socket::<F>(socket::<F>(ctx))
+        Netns { inum: self.device_netns, cookie: F::net_cookie(self.net) }
     }
 }
 

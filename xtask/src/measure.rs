@@ -4,10 +4,10 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
-    maps::{Map, MapData, PerCpuHashMap, PerCpuValues, loaded_maps},
+    maps::{HashMap, Map, MapData, loaded_maps},
     util::nr_cpus,
 };
-use dropwatch_common::{Counter, DropKey};
+use dropwatch_common::{Counter, CpuKey, DropKey};
 
 /// Time that all threads of a process have spent on CPUs, from `/proc/PID/task/*/schedstat`.
 pub(crate) fn on_cpu(pid: u32) -> Result<Duration> {
@@ -29,7 +29,7 @@ pub(crate) fn kilobytes(status: &str, name: &str) -> Option<f64> {
 /// A counter map, its keys and values as bytes: aya's own bound for both can only be promised, that of
 /// zerocopy is proved.
 pub(crate) type CounterMap =
-    PerCpuHashMap<MapData, [u8; size_of::<DropKey>()], [u8; size_of::<Counter>()]>;
+    HashMap<MapData, [u8; size_of::<CpuKey>()], [u8; size_of::<Counter>()]>;
 
 /// The counter map of the dropwatch that was started last.
 pub(crate) fn counters() -> Result<CounterMap> {
@@ -38,17 +38,18 @@ pub(crate) fn counters() -> Result<CounterMap> {
         .filter(|map| map.name_as_str() == Some("DROPS"))
         .max_by_key(aya::maps::MapInfo::id)
         .context("dropwatch has no counter map")?;
-    Ok(Map::PerCpuHashMap(MapData::from_id(newest.id())?).try_into()?)
+    Ok(Map::HashMap(MapData::from_id(newest.id())?).try_into()?)
 }
 
 /// Counts `count` drops at each key on every CPU, as the kernel side would: no host drops packets
 /// at hundreds of places at will.
 pub(crate) fn count_at(counters: &mut CounterMap, keys: &[DropKey], count: u64) -> Result<()> {
-    let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")?;
-    for key in keys {
-        let value = zerocopy::transmute!(Counter { count, ..Counter::default() });
-        let key: [u8; size_of::<DropKey>()] = zerocopy::transmute!(*key);
-        counters.insert(key, PerCpuValues::try_from(vec![value; cpus])?, 0)?;
+    let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the CPUs")? as u32;
+    let value: [u8; size_of::<Counter>()] =
+        zerocopy::transmute!(Counter { count, ..Counter::default() });
+    for (key, cpu) in keys.iter().flat_map(|key| (0..cpus).map(move |cpu| (key, cpu))) {
+        let key: [u8; size_of::<CpuKey>()] = zerocopy::transmute!(CpuKey::new(*key, cpu));
+        counters.insert(key, value, 0)?;
     }
     Ok(())
 }

@@ -8,8 +8,9 @@ pub mod expression;
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use dropwatch_common::filter::{Filter, MOST, Masked, NAME, Ports, Protocol, Rule, kind, part};
-
+use dropwatch_common::filter::{
+    Filter, MOST, Masked, NAME, NetnsValue, Ports, Protocol, Rule, kind, part,
+};
 use thiserror::Error;
 
 use crate::report::{keys::Choice, protocol::number};
@@ -70,12 +71,14 @@ impl Packets {
         self.parts() & !part::NETNS != 0
     }
 
-    /// Returns the filter as the kernel side takes it. `netns` are the inode numbers of the
-    /// namespaces.
+    /// Returns the filter as the kernel side takes it. `netns` are the namespaces of `--netns`.
     ///
     /// # Errors
     /// Which option has more values than there is room for.
-    pub fn compile(&self, netns: impl IntoIterator<Item = u32>) -> Result<Filter, TooManyValues> {
+    pub fn compile(
+        &self,
+        netns: impl IntoIterator<Item = NetnsValue>,
+    ) -> Result<Filter, TooManyValues> {
         let netns = self.netns.iter().zip(netns);
         let netns: Vec<_> = netns
             .map(|(Choice { exclude, .. }, value)| Choice { exclude: *exclude, value })
@@ -90,13 +93,13 @@ impl Packets {
     }
 }
 
-/// Whether `rules` of one option let `value` through: none excludes it, and one includes it where any
-/// includes something.
-pub fn lets_through<R: Rule<Value: PartialEq>>(rules: &[R], value: R::Value) -> bool {
+/// Whether `rules` of one option let through what `is` one of their values: none excludes it, and one
+/// includes it where any includes something.
+pub fn lets_through<R: Rule>(rules: &[R], is: impl Fn(R::Value) -> bool) -> bool {
     let of = |kind| rules.iter().filter(move |rule| rule.kind() == kind);
     let included =
-        of(kind::INCLUDE).next().is_none() || of(kind::INCLUDE).any(|r| r.value() == value);
-    included && of(kind::EXCLUDE).all(|rule| rule.value() != value)
+        of(kind::INCLUDE).next().is_none() || of(kind::INCLUDE).any(|rule| is(rule.value()));
+    included && !of(kind::EXCLUDE).any(|rule| is(rule.value()))
 }
 
 /// Whether packets of a protocol above IP begin with ports.
@@ -209,7 +212,7 @@ fn masked(value: [u8; NAME], mask: [u8; NAME]) -> Masked {
 
 #[cfg(test)]
 mod tests {
-    use dropwatch_common::filter::NetnsRule;
+    use dropwatch_common::{NO_COOKIE, Netns, filter::NetnsRule};
 
     use super::*;
 
@@ -237,17 +240,26 @@ mod tests {
 
     #[test]
     fn one_includes_and_none_excludes() {
-        let rule = |kind, value| NetnsRule { kind, value };
+        let rule = |kind, inum| NetnsRule { kind, value: NetnsValue::any(inum) };
         let (unused, only, never) =
             (rule(kind::UNUSED, 1), rule(kind::INCLUDE, 1), rule(kind::EXCLUDE, 2));
-        assert!([1, 2].iter().all(|&value| lets_through(&[unused], value)));
-        assert_eq!(
-            [1, 2, 3].map(|value| lets_through(&[only, unused], value)),
-            [true, false, false]
-        );
-        assert_eq!([1, 2, 3].map(|value| lets_through(&[never], value)), [true, false, true]);
+        let through = |rules: &[NetnsRule]| {
+            [1, 2, 3].map(|inum| lets_through(rules, |it| it.is(Netns { inum, cookie: 5 })))
+        };
+        assert_eq!(through(&[unused]), [true; 3]);
+        assert_eq!(through(&[only, unused]), [true, false, false]);
+        assert_eq!(through(&[never]), [true, false, true]);
         let also = rule(kind::INCLUDE, 2);
-        assert_eq!([1, 2].map(|value| lets_through(&[only, also, never], value)), [true, false]);
+        assert_eq!(through(&[only, also, never]), [true, false, false]);
+    }
+
+    #[test]
+    fn a_namespace_is_another_than_the_one_that_has_its_number_later() {
+        let [older, younger] = [7 << 32 | 1, 7 << 32 | 2].map(|cookie| Netns { inum: 3, cookie });
+        let it = NetnsValue::new(older);
+        assert!(it.is(older) && !it.is(younger) && !it.is(Netns { inum: 4, ..older }));
+        assert!(it.is(Netns { cookie: NO_COOKIE, ..older }), "kernels before 5.12 have none");
+        assert!(NetnsValue::any(3).is(younger));
     }
 
     #[test]
@@ -320,11 +332,11 @@ mod tests {
         packets.netns.push(Choice { exclude: false, value: "gw".into() });
         assert_eq!(packets.parts(), part::HEADERS | part::NETNS);
 
-        let filter = packets.compile([7]).unwrap();
-        assert_eq!(filter.netns[0], NetnsRule { kind: kind::INCLUDE, value: 7 });
+        let filter = packets.compile([NetnsValue::any(7)]).unwrap();
+        assert_eq!(filter.netns[0], NetnsRule { kind: kind::INCLUDE, value: NetnsValue::any(7) });
         let kinds: Vec<_> = filter.port.iter().map(|rule| rule.kind).collect();
         assert_eq!(kinds[..3], [kind::INCLUDE, kind::EXCLUDE, kind::UNUSED]);
         packets.port = vec![port(false); MOST + 1];
-        assert_eq!(packets.compile([7]), Err(TooManyValues { option: "--port" }));
+        assert_eq!(packets.compile([NetnsValue::any(7)]), Err(TooManyValues { option: "--port" }));
     }
 }

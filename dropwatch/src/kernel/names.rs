@@ -125,9 +125,9 @@ impl HostNames {
         self.namespaces.find(name)
     }
 
-    /// The inode number of the namespace with this number in the run.
-    pub fn inum(&self, number: u32) -> u32 {
-        self.namespaces.inum(number)
+    /// The namespace with this number in the run, as the kernel knows it.
+    pub fn known(&self, number: u32) -> dropwatch_common::Netns {
+        self.namespaces.known(number)
     }
 
     /// The host's network namespaces.
@@ -174,10 +174,6 @@ impl Names for HostNames {
 
     fn netns(&mut self, number: u32) -> Netns {
         self.namespaces.numbered(number)
-    }
-
-    fn bearer(&mut self, inum: u32) -> Option<u32> {
-        self.namespaces.bearer_throughout(inum)
     }
 
     fn interface(&mut self, netns: u32, index: u32) -> Option<String> {

@@ -95,9 +95,6 @@ pub struct Namespaces {
     now: LookedUp,
     before: Proved,
     numbers: Numbers,
-    /// Who had each inode number, of those that several had, when the last report and the one before it
-    /// began to be named.
-    bearers: [HashMap<u32, u32>; 2],
     /// Names of namespaces whose cookie was read where the name leads, by number in the run.
     proved: HashMap<u32, String>,
     /// `None` as long as nobody watches.
@@ -155,7 +152,6 @@ impl Namespaces {
             now: LookedUp::default(),
             before: Proved::default(),
             numbers: Numbers::default(),
-            bearers: Default::default(),
             proved: HashMap::new(),
             newcomers: None,
         };
@@ -191,8 +187,6 @@ impl Namespaces {
         for (inum, Mounted { name, .. }) in last.mounted.unwrap_or_default() {
             self.before.netns.entry(self.numbers.bearer(inum)).or_insert(Some(name));
         }
-        self.bearers.swap(0, 1);
-        self.bearers[0] = self.numbers.bearers();
         self.missed = false;
         self.vain.retain(|_, reports| {
             *reports -= 1;
@@ -211,18 +205,21 @@ impl Namespaces {
         self.numbers.bearer(inum)
     }
 
-    /// The number in this run of the namespace that had this inode number since the report before;
-    /// `None` where several had.
-    pub fn bearer_throughout(&mut self, inum: u32) -> Option<u32> {
-        self.look_into(inum);
-        let bearer = self.numbers.bearer(inum);
-        let before = self.bearers[1].get(&inum).copied().unwrap_or(inum);
-        (bearer == before).then_some(bearer)
+    /// The namespace that has this inode number now, with its cookie where that can be read.
+    pub fn having(&mut self, inum: u32) -> common::Netns {
+        let number = self.look_up(inum);
+        let cookie = self.known(number).cookie;
+        common::Netns { inum, cookie }
     }
 
-    /// The inode number of the namespace with this number in the run.
+    /// The namespace with this number in the run, as the kernel knows it.
+    pub fn known(&self, number: u32) -> common::Netns {
+        self.numbers.netns(number)
+    }
+
+    /// Its inode number.
     pub fn inum(&self, number: u32) -> u32 {
-        self.numbers.netns(number).inum
+        self.known(number).inum
     }
 
     /// The namespace with this number in the run.

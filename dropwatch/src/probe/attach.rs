@@ -139,7 +139,6 @@ pub struct Probe {
     /// Attached while these are open.
     links: Vec<OwnedFd>,
     pub(super) maps: Maps,
-    pub(super) cpus: Cpus,
     memory: Option<u64>,
     pub(super) grouping: Grouping,
     /// Whether a packet filter leaves drops out.
@@ -259,7 +258,6 @@ impl Prepared {
         Ok(Probe {
             links,
             maps,
-            cpus: self.cpus.clone(),
             memory,
             grouping: requested.grouping,
             filtered: requested.filter.1 != 0,

@@ -1,9 +1,9 @@
 //! Reading what the kernel has counted.
 
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, hash::Hash, io};
 
 use anyhow::{Context, Result};
-use dropwatch_common::{Counter, DropKey, Lost as Cause, Netns, Turn, filter::Group};
+use dropwatch_common::{Counter, CpuKey, Lost as Cause, Netns, Turn};
 
 use super::{
     Probe,
@@ -12,10 +12,10 @@ use super::{
     info,
     maps::{Map, PerCpuMap},
     plan::Grouping,
-    sums::{CounterSums, DropSums, GroupSums},
-    turns::{CounterId, Turns},
+    sums::{CounterSums, Sums},
+    turns::{CounterId, Owner, Turns},
 };
-use crate::report::snapshot::{DropCounters, Lost};
+use crate::report::snapshot::{DropCounters, Folded, Lost};
 
 /// The section of the kernel side's front caches, which is the name of their map.
 pub(super) const FRONTS: &str = ".bss.fronts";
@@ -27,10 +27,10 @@ pub(super) const GROUP_FRONTS: &str = ".bss.groups";
 pub(super) struct Maps {
     fronts: Fronts,
     group_fronts: Fronts,
-    drops: PerCpuMap<DropKey, Counter>,
+    drops: PerCpuMap<CpuKey, Counter>,
+    groups: PerCpuMap<CpuKey, Counter>,
     turns: PerCpuMap<Turn, u64>,
-    turned: Turns,
-    groups: PerCpuMap<Group, u64>,
+    turned: Turned,
     lost: PerCpuMap<u32, u64>,
 }
 
@@ -52,10 +52,10 @@ impl Maps {
             Some(Self {
                 fronts,
                 group_fronts,
-                drops: PerCpuMap::new(maps.remove("DROPS")?, cpus.count())?,
+                drops: PerCpuMap::new(maps.remove("DROPS")?, 1)?,
+                groups: PerCpuMap::new(maps.remove("GROUPS")?, 1)?,
                 turns: PerCpuMap::new(maps.remove("TURNS")?, 1)?,
-                turned: Turns::default(),
-                groups: PerCpuMap::new(maps.remove("GROUPS")?, cpus.count())?,
+                turned: Turned::new(grouping),
                 lost: PerCpuMap::new(maps.remove("LOST")?, cpus.count())?,
             })
         };
@@ -63,22 +63,45 @@ impl Maps {
     }
 }
 
-/// A counter of drops as it was read: the count first, then the cookie.
+/// The turns of both kinds of counters.
+struct Turned {
+    places: Turns,
+    groups: Turns,
+}
+
+impl Turned {
+    fn new(grouping: Grouping) -> Self {
+        Self { places: Turns::new(false), groups: Turns::new(grouping.by_cpu) }
+    }
+
+    fn note(&mut self, turns: Vec<Turn>) {
+        let (of_groups, of_places) =
+            turns.into_iter().partition(|turn| turn.counter & Turn::OF_GROUP != 0);
+        self.places.note(of_places);
+        self.groups.note(of_groups);
+    }
+}
+
+/// A counter as it was read: the count first, then the cookie.
 type Reading = (CounterId, Counter);
 
 impl Maps {
-    /// Every counter of drops.
-    fn each(&self, cpus: &Cpus, mut each: impl FnMut(CounterId, &Counter)) -> io::Result<()> {
-        self.fronts.each(|cpu, counter, slot| {
-            if let Some(key) = slot.key() {
-                each(CounterId { key, counter, cpu }, &slot.counter);
-            }
-        });
-        self.drops.each(|key, counters| {
-            for (cpu, counter) in cpus.numbers().zip(counters) {
-                each(CounterId { key, counter: Turn::IN_MAP, cpu }, counter);
-            }
-        })
+    /// Every counter.
+    fn each(&self, mut each: impl FnMut(CounterId, &Counter)) -> io::Result<()> {
+        let all =
+            [(&self.fronts, &self.drops, 0), (&self.group_fronts, &self.groups, Turn::OF_GROUP)];
+        for (fronts, map, kind) in all {
+            fronts.each(|cpu, slot_number, slot| {
+                if let Some(key) = slot.key() {
+                    each(CounterId { key, counter: slot_number | kind, cpu }, &slot.counter);
+                }
+            });
+            map.each(|CpuKey { key, cpu, .. }, counters| {
+                let id = CounterId { key, counter: Turn::IN_MAP | kind, cpu };
+                counters.iter().for_each(|counter| each(id, counter));
+            })?;
+        }
+        Ok(())
     }
 
     /// The turns that were noted since the last call.
@@ -90,12 +113,11 @@ impl Maps {
     }
 
     /// What all counters have counted, by key and namespace, and by group.
-    fn sum(&mut self, grouping: Grouping, cpus: &Cpus) -> Result<(DropSums, GroupSums)> {
+    fn sum(&mut self, grouping: Grouping) -> Result<(Sums, Sums)> {
         self.turned.note(self.take_turns()?);
-        let mut sums = CounterSums::new(grouping, cpus, &self.turned);
-        let read = self.each(cpus, |id, counter| sums.add(&id, counter));
+        let mut sums = CounterSums::new(grouping, &self.turned.places, &self.turned.groups);
+        let read = self.each(|id, counter| sums.add(&id, counter));
         read.context("cannot read the drop counters")?;
-        self.add_groups(&mut sums)?;
         // A turn is noted before anything is counted behind it: where there is none by now, every
         // counter counted for the namespace that it said.
         let turns = self.take_turns()?;
@@ -103,20 +125,13 @@ impl Maps {
             return Ok(sums.into_parts());
         }
         let mut readings: Vec<Reading> = Vec::new();
-        let read = self.each(cpus, |id, counter| readings.push((id, *counter)));
+        let read = self.each(|id, counter| readings.push((id, *counter)));
         read.context("cannot read the drop counters")?;
         self.turned.note(turns);
         self.turned.note(self.take_turns()?);
-        let mut sums = CounterSums::new(grouping, cpus, &self.turned);
+        let mut sums = CounterSums::new(grouping, &self.turned.places, &self.turned.groups);
         readings.iter().for_each(|(id, counter)| sums.add(id, counter));
-        self.add_groups(&mut sums)?;
         Ok(sums.into_parts())
-    }
-
-    fn add_groups(&self, sums: &mut CounterSums<'_>) -> Result<()> {
-        self.group_fronts.each(|cpu, _, slot| sums.add_group_slot(cpu, slot));
-        let read = self.groups.each(|group, counts| sums.add_group(group, counts));
-        read.context("cannot read the counters by group")
     }
 }
 
@@ -127,18 +142,20 @@ impl Probe {
     /// Exact after [`Probe::detach`]. While attached, drops that happen during the read may or may
     /// not be in it; whatever is not will be in the next one, because counters only grow.
     pub fn read(&mut self, mut number: impl FnMut(Netns) -> u32) -> Result<DropCounters> {
-        let (mut sums, groups) = self.maps.sum(self.grouping, &self.cpus)?;
+        let (mut places, mut groups) = self.maps.sum(self.grouping)?;
+        let mut folded = Folded::default();
         // What a filter lets through is told apart to the end: there is little of it.
-        let folded = if self.filtered { Vec::new() } else { self.maps.turned.fold(&mut sums) };
-        let folded = folded
-            .into_iter()
-            .map(|(key, cookie)| key.within(number(Netns { inum: key.netns, cookie })));
-        let folded = folded.collect();
-        let mut drops = HashMap::new();
-        for ((key, cookie), count) in sums {
-            let number = number(Netns { inum: key.netns, cookie });
-            *drops.entry(key.within(number)).or_default() += count;
+        if !self.filtered {
+            let everywhere = |it: &Owner| Owner { key: it.key.everywhere(), ..Owner::default() };
+            let turned = self.maps.turned.places.fold(&mut places, everywhere);
+            folded.drops = turned.iter().map(|it| it.place(&mut number)).collect();
         }
+        // Those of a group of which not everything is proved any more.
+        let unproved = |it: &Owner| Owner { cpu: it.cpu, ..Owner::default() };
+        let turned = self.maps.turned.groups.fold(&mut groups, unproved);
+        folded.groups = turned.iter().map(|it| it.group(&mut number)).collect();
+        let drops = by(places, |it| it.place(&mut number));
+        let groups = by(groups, |it| it.group(&mut number));
 
         let slot = |cause: Cause| {
             let counts = self.maps.lost.entry(cause as u32);
@@ -171,4 +188,14 @@ impl Probe {
     pub fn is_readable(&self) -> bool {
         self.maps.lost.entry(Cause::MapFull as u32).is_ok()
     }
+}
+
+/// Sums by what names their owners.
+fn by<K: Eq + Hash>(sums: Sums, mut name: impl FnMut(&Owner) -> K) -> HashMap<K, u64> {
+    let mut named: HashMap<K, u64> = HashMap::with_capacity(sums.len());
+    for (owner, count) in sums {
+        let sum = named.entry(name(&owner)).or_default();
+        *sum = sum.saturating_add(count);
+    }
+    named
 }

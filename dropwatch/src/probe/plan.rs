@@ -5,28 +5,31 @@
 
 use std::fmt;
 
-use dropwatch_common::{Counter, sample::Record};
+use dropwatch_common::{Counter, CpuKey, sample::Record};
 
 use super::{cpus::Cpus, programs::Tracepoint};
 
-/// Most entries that the counter map gets: more call sites than any kernel has, and some for each of
-/// many namespaces. The kernel takes about a microsecond for each when the map is created, and more than
-/// in proportion to their number, while attaching waits.
+/// Most keys that the counter map has room for on every CPU: more call sites than any kernel has, and
+/// some for each of many namespaces.
 const MOST_KEYS: u32 = 24_576;
 /// Fewest, so that a host with very many CPUs still sees every location of a busy day.
 const FEWEST_KEYS: u32 = 1_024;
-/// Memory for the per-CPU values of the counter map, bytes: somewhat more than 32 CPUs need for [`MOST_KEYS`].
-const VALUE_MEMORY: u64 = 32 << 20;
+/// Memory for the counter map, bytes: what 20 CPUs need for [`MOST_KEYS`]. Few keys are counted on each
+/// CPU of a large host.
+const MAP_MEMORY: usize = 64 << 20;
+/// What an entry takes of it, with the kernel's own part and its place in the table (`struct htab_elem`,
+/// `struct bucket`, kernel/bpf/hashtab.c).
+const ENTRY_BYTES: usize = size_of::<CpuKey>() + size_of::<Counter>() + 72;
 
 /// Ring buffer of the samples of some drops: 2,900 records, between two ticks.
 pub const SAMPLES_BYTES: u32 = 2 << 20;
 /// Bytes before each record of a ring buffer (`BPF_RINGBUF_HDR_SZ`, include/uapi/linux/bpf.h).
 const RING_HEADER: usize = 8;
 
-/// Most groups counted: past them drops are still counted, as "other".
+/// Most groups that have room on every CPU: past them drops are still counted, as "other".
 const MOST_GROUPS: u32 = 8_192;
-/// Memory for the per-CPU values of the map of groups, bytes.
-const GROUP_MEMORY: u64 = 8 << 20;
+/// Memory for the map of groups, bytes.
+const GROUP_MEMORY: usize = 16 << 20;
 
 /// One way to load and attach the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,13 +73,16 @@ pub fn candidates(most: Candidate, reasons: Option<bool>) -> Vec<Candidate> {
         .collect()
 }
 
-/// Entries of the counter map on a host with that many possible CPUs.
-///
-/// Every entry has a counter for each CPU, allocated in advance.
+/// Entries of the counter map on a host with that many possible CPUs, each of which has its own.
 pub fn map_entries(cpus: usize) -> u32 {
-    let per_entry = (size_of::<Counter>() * cpus.max(1)) as u64;
-    let fitting = u32::try_from(VALUE_MEMORY / per_entry).unwrap_or(MOST_KEYS);
-    fitting.clamp(FEWEST_KEYS, MOST_KEYS)
+    entries(cpus, MOST_KEYS, MAP_MEMORY)
+}
+
+fn entries(cpus: usize, most_keys: u32, memory: usize) -> u32 {
+    // As many as any kernel can be built for, and more (`CONFIG_NR_CPUS`).
+    let cpus = cpus.clamp(1, 1 << 16) as u32;
+    let fitting = (memory / ENTRY_BYTES) as u32;
+    fitting.clamp(FEWEST_KEYS * cpus, most_keys * cpus)
 }
 
 /// Bytes of the ring buffer that samples come by where all drops are sampled, up to `rate` a second:
@@ -112,9 +118,7 @@ impl Grouping {
         if self.parts == 0 {
             return 1;
         }
-        let per_entry = (size_of::<u64>() * cpus.max(1)) as u64;
-        let fitting = u32::try_from(GROUP_MEMORY / per_entry).unwrap_or(MOST_GROUPS);
-        fitting.clamp(FEWEST_KEYS, MOST_GROUPS)
+        entries(cpus, MOST_GROUPS, GROUP_MEMORY)
     }
 }
 
@@ -232,13 +236,11 @@ mod tests {
     }
 
     #[test]
-    fn the_map_shrinks_as_cpus_multiply() {
-        assert_eq!(map_entries(0), MOST_KEYS);
-        assert_eq!(map_entries(2), MOST_KEYS);
-        assert_eq!(map_entries(32), MOST_KEYS);
-        assert_eq!(map_entries(64), 13_107);
-        assert_eq!(map_entries(256), 3_276);
-        assert_eq!(map_entries(8_192), FEWEST_KEYS);
+    fn cpus_share_the_memory_of_a_map() {
+        assert_eq!([0, 1, 2, 20].map(map_entries), [1, 1, 2, 20].map(|cpus| MOST_KEYS * cpus));
+        assert_eq!([64, 256].map(map_entries), [(MAP_MEMORY / ENTRY_BYTES) as u32; 2]);
+        assert_eq!(map_entries(8_192), FEWEST_KEYS * 8_192);
+        let _never_panics = map_entries(usize::MAX);
     }
 
     #[test]
@@ -260,8 +262,8 @@ mod tests {
         let cpus = Cpus::parse("0,2,4").unwrap();
         assert_eq!((grouping(0).fronts(&cpus), grouping(1).fronts(&cpus)), (1, 5));
         assert!(grouping(0).of_places() && !grouping(1).of_places());
-        assert_eq!(grouping(1).map_entries(2), MOST_GROUPS);
-        assert_eq!(grouping(1).map_entries(256), 4_096);
+        assert_eq!(grouping(1).map_entries(2), MOST_GROUPS * 2);
+        assert_eq!(grouping(1).map_entries(64), (GROUP_MEMORY / ENTRY_BYTES) as u32);
     }
 
     #[test]

@@ -2,165 +2,173 @@
 
 use std::collections::HashMap;
 
-use dropwatch_common::{Counter, count::Slot, filter::Group};
+use dropwatch_common::{Counter, NO_COOKIE, Turn, filter::Group};
 
 use super::{
-    cpus::Cpus,
     plan::Grouping,
-    turns::{CounterId, KeyAndCookie, Turns},
+    turns::{CounterId, Owner, Turns},
 };
 
-/// Drops by key and namespace.
-pub type DropSums = HashMap<KeyAndCookie, u64>;
-/// Drops by group and, where asked for, CPU.
-pub type GroupSums = HashMap<(Group, Option<u32>), u64>;
+/// Counts by whose they are.
+pub type Sums = HashMap<Owner, u64>;
 
 /// The one group that every drop is in where only CPUs are distinguished.
 const EVERY: Group = Group { known: 1, netns: 0, ifindex: 0, network: 0, transport: 0 };
 
-/// Sums of one reading. Pure; slices are in the order of the CPUs.
+/// Sums of one reading. Pure.
 #[derive(Debug)]
 pub struct CounterSums<'a> {
     grouping: Grouping,
-    cpus: &'a Cpus,
+    places: Kind<'a>,
+    groups: Kind<'a>,
+}
+
+/// The sums of one kind of counters.
+#[derive(Debug)]
+struct Kind<'a> {
     turns: &'a Turns,
-    drops: DropSums,
-    /// What was added last, and is not in `drops` yet: most counters of a key come one after the other.
-    last: (KeyAndCookie, u64),
-    groups: GroupSums,
+    sums: Sums,
+    /// What was added last, and is not in `sums` yet: most counters of a key come one after the other.
+    last: (Owner, u64),
 }
 
 impl<'a> CounterSums<'a> {
-    /// `turns` are those that were noted before any counter is read.
-    pub fn new(grouping: Grouping, cpus: &'a Cpus, turns: &'a Turns) -> Self {
-        let (drops, last) = (turns.ended().clone(), KeyAndCookie::default());
-        Self { grouping, cpus, turns, drops, last: (last, 0), groups: GroupSums::new() }
+    /// Turns are those that were noted before any counter is read.
+    pub fn new(grouping: Grouping, of_places: &'a Turns, of_groups: &'a Turns) -> Self {
+        Self { grouping, places: Kind::new(of_places), groups: Kind::new(of_groups) }
     }
 
-    /// Adds one counter of drops.
-    pub fn add(&mut self, id: &CounterId, Counter { count, cookie, .. }: &Counter) {
-        if *count == 0 {
+    /// Adds one counter.
+    pub fn add(&mut self, id: &CounterId, counter: &Counter) {
+        // A key that is there and has counted nothing yet is left out.
+        if counter.count == 0 {
             return;
         }
-        let key = (id.key, *cookie);
-        if self.last.0 != key {
-            self.settle();
-            self.last.0 = key;
+        if id.counter & Turn::OF_GROUP != 0 {
+            return self.groups.add(id, counter);
         }
-        self.last.1 += self.turns.of_last(id, *count, *cookie);
+        self.places.add(id, counter);
         if self.grouping.of_places() {
-            count_in(&mut self.groups, (EVERY, Some(id.cpu)), *count);
-        }
-    }
-
-    fn settle(&mut self) {
-        let (key, count) = std::mem::take(&mut self.last);
-        if count > 0 {
-            *self.drops.entry(key).or_default() += count;
-        }
-    }
-
-    /// Adds what a slot of a CPU's front cache of groups has. The map may have more of the same group.
-    pub fn add_group_slot(&mut self, cpu: u32, slot: &Slot) {
-        if let Some(key) = slot.key() {
-            let cpu = self.grouping.by_cpu.then_some(cpu);
-            count_in(&mut self.groups, (Group::from_key(&key), cpu), slot.counter.count);
-        }
-    }
-
-    /// Adds one entry of the map of groups.
-    pub fn add_group(&mut self, group: Group, counts: &[u64]) {
-        for (cpu, count) in self.cpus.numbers().zip(counts) {
-            let cpu = self.grouping.by_cpu.then_some(cpu);
-            count_in(&mut self.groups, (group, cpu), *count);
+            let owner = Owner { key: EVERY.to_key(), cookie: NO_COOKIE, cpu: Some(id.cpu) };
+            *self.groups.sums.entry(owner).or_default() += counter.count;
         }
     }
 
     /// Drops by key and namespace, and by group. Nothing in them is zero.
-    pub fn into_parts(mut self) -> (DropSums, GroupSums) {
-        self.settle();
-        self.drops.retain(|_, count| *count > 0);
-        (self.drops, self.groups)
+    pub fn into_parts(self) -> (Sums, Sums) {
+        (self.places.into_sums(), self.groups.into_sums())
     }
 }
 
-/// A key that is there and has counted nothing yet is left out.
-fn count_in(groups: &mut GroupSums, group: (Group, Option<u32>), count: u64) {
-    if count > 0 {
-        *groups.entry(group).or_default() += count;
+impl<'a> Kind<'a> {
+    fn new(turns: &'a Turns) -> Self {
+        Self { turns, sums: turns.ended().clone(), last: (Owner::default(), 0) }
+    }
+
+    fn add(&mut self, id: &CounterId, Counter { count, cookie, .. }: &Counter) {
+        let owner = self.turns.owner(id, *cookie);
+        if self.last.0 != owner {
+            self.settle();
+            self.last.0 = owner;
+        }
+        self.last.1 += self.turns.of_last(id, *count, *cookie);
+    }
+
+    fn settle(&mut self) {
+        let (owner, count) = std::mem::take(&mut self.last);
+        if count > 0 {
+            *self.sums.entry(owner).or_default() += count;
+        }
+    }
+
+    fn into_sums(mut self) -> Sums {
+        self.settle();
+        self.sums.retain(|_, count| *count > 0);
+        self.sums
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use dropwatch_common::{
-        DropKey, Turn,
-        count::{busy, tag},
-    };
+    use dropwatch_common::DropKey;
 
     use super::*;
 
     const KEY: DropKey = DropKey::new(0x1000, 2).within(7);
 
+    fn of(key: DropKey, cookie: u64, cpu: Option<u32>) -> Owner {
+        Owner { key, cookie, cpu }
+    }
+
     /// Two CPUs that have counted 1 and 2 drops in a slot, and the first of them 10 in the map, for a
     /// namespace; and a key that was claimed and has counted nothing yet.
-    fn add_drops(sums: &mut CounterSums<'_>) {
+    fn add(sums: &mut CounterSums<'_>, key: DropKey, kind: u32) {
         let mut add = |key, counter, cpu, count| {
-            let id = CounterId { key, counter, cpu };
+            let id = CounterId { key, counter: counter | kind, cpu };
             sums.add(&id, &Counter { count, cookie: 5, ..Counter::default() });
         };
-        add(KEY, 8, 0, 1);
-        add(KEY.within(9), 9, 0, 0);
-        add(KEY, 8, 1, 2);
-        add(KEY, Turn::IN_MAP, 0, 10);
+        add(key, 8, 0, 1);
+        add(key.within(9), 9, 0, 0);
+        add(key, 8, 1, 2);
+        add(key, Turn::IN_MAP, 0, 10);
     }
 
     #[test]
     fn the_caches_and_the_map_are_added_up() {
-        let (cpus, turns) = (Cpus::first(2), Turns::default());
-        let mut sums = CounterSums::new(Grouping::default(), &cpus, &turns);
-        add_drops(&mut sums);
-        assert_eq!(sums.into_parts(), ([((KEY, 5), 13)].into(), GroupSums::new()));
+        let turns = Turns::new(false);
+        let mut sums = CounterSums::new(Grouping::default(), &turns, &turns);
+        add(&mut sums, KEY, 0);
+        assert_eq!(sums.into_parts(), ([(of(KEY, 5, None), 13)].into(), Sums::new()));
     }
 
     #[test]
     fn what_was_counted_for_an_older_namespace_is_its_own() {
-        let (cpus, mut turns) = (Cpus::first(2), Turns::default());
+        let (mut turns, none) = (Turns::new(false), Turns::new(false));
         turns.note(vec![Turn { key: KEY, counter: Turn::IN_MAP, cpu: 0, cookie: 4, until: 7 }]);
-        let mut sums = CounterSums::new(Grouping::default(), &cpus, &turns);
-        add_drops(&mut sums);
-        assert_eq!(sums.into_parts().0, [((KEY, 4), 7), ((KEY, 5), 6)].into());
+        let mut sums = CounterSums::new(Grouping::default(), &turns, &none);
+        add(&mut sums, KEY, 0);
+        let expected = [(of(KEY, 4, None), 7), (of(KEY, 5, None), 6)];
+        assert_eq!(sums.into_parts().0, expected.into());
     }
 
     #[test]
     fn drops_by_cpu_are_in_the_groups_too() {
-        let (cpus, turns) = (Cpus::first(2), Turns::default());
-        let mut sums = CounterSums::new(Grouping { parts: 0, by_cpu: true }, &cpus, &turns);
-        add_drops(&mut sums);
+        let turns = Turns::new(false);
+        let by_cpu = Turns::new(true);
+        let mut sums = CounterSums::new(Grouping { parts: 0, by_cpu: true }, &turns, &by_cpu);
+        add(&mut sums, KEY, 0);
         let (_, groups) = sums.into_parts();
-        assert_eq!(groups, HashMap::from([((EVERY, Some(0)), 11), ((EVERY, Some(1)), 2)]));
+        let every = |cpu| of(EVERY.to_key(), NO_COOKIE, Some(cpu));
+        assert_eq!(groups, [(every(0), 11), (every(1), 2)].into());
     }
 
     #[test]
     fn groups_are_added_up_unless_they_are_by_cpu() {
-        // Whose place among the values is not their number.
-        let (cpus, turns) = (Cpus::parse("0,2,4").unwrap(), Turns::default());
         let group = Group { netns: 7, ifindex: 3, network: 0x88b5, transport: u16::MAX, ..EVERY };
-        let DropKey { location, reason, netns } = group.to_key();
-        let tag = tag(reason, netns);
-        let slot = |count, tag| {
-            let counter = Counter { count, ..Counter::default() };
-            Slot { location, tag, counter, ..Slot::default() }
-        };
+        let key = group.to_key();
         for (by_cpu, expected) in
-            [(false, vec![(None, 35)]), (true, vec![(Some(0), 12), (Some(4), 23)])]
+            [(false, vec![(None, 13)]), (true, vec![(Some(0), 11), (Some(1), 2)])]
         {
-            let mut sums = CounterSums::new(Grouping { parts: 1, by_cpu }, &cpus, &turns);
-            sums.add_group(group, &[2, 0, 3]);
-            sums.add_group_slot(0, &slot(10, tag));
-            sums.add_group_slot(4, &slot(20, busy(tag)));
-            let expected = expected.into_iter().map(|(cpu, count)| ((group, cpu), count)).collect();
-            assert_eq!(sums.into_parts(), (HashMap::new(), expected));
+            let (none, turns) = (Turns::new(false), Turns::new(by_cpu));
+            let mut sums = CounterSums::new(Grouping { parts: 1, by_cpu }, &none, &turns);
+            add(&mut sums, key, Turn::OF_GROUP);
+            let expected = expected.into_iter().map(|(cpu, count)| (of(key, 5, cpu), count));
+            assert_eq!(sums.into_parts(), (Sums::new(), expected.collect()));
         }
+    }
+
+    #[test]
+    fn a_group_of_an_older_namespace_is_its_own_on_each_cpu() {
+        let key = Group { netns: 7, ..EVERY }.to_key();
+        let (none, mut turns) = (Turns::new(false), Turns::new(true));
+        let turn = Turn { key, counter: 8 | Turn::OF_GROUP, cpu: 1, cookie: 4, until: 2 };
+        turns.note(vec![turn]);
+        let mut sums = CounterSums::new(Grouping { parts: 1, by_cpu: true }, &none, &turns);
+        add(&mut sums, key, Turn::OF_GROUP);
+        let expected = [(of(key, 4, Some(1)), 2), (of(key, 5, Some(0)), 11)];
+        assert_eq!(sums.into_parts().1, expected.into());
+        let mut number = |netns: dropwatch_common::Netns| netns.inum + netns.cookie as u32;
+        let (named, cpu) = of(key, 4, Some(1)).group(&mut number);
+        assert_eq!((named, cpu), (Group { netns: 11, ..EVERY }, Some(1)));
     }
 }

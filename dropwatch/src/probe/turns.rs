@@ -5,10 +5,31 @@
 
 use std::collections::HashMap;
 
-use dropwatch_common::{DropKey, NO_COOKIE, Turn};
+use dropwatch_common::{DropKey, NO_COOKIE, Netns, Turn, filter::Group};
 
-/// A key, and which of the namespaces that had its number it is.
-pub type KeyAndCookie = (DropKey, u64);
+/// Whose a count is: a key's, and which of the namespaces that had its number it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Of drops, or [`Group::to_key`].
+    pub key: DropKey,
+    pub cookie: u64,
+    /// Where CPUs are told apart.
+    pub cpu: Option<u32>,
+}
+
+impl Owner {
+    /// As a key of drops, by what the namespace is called in this run.
+    pub(super) fn place(&self, number: &mut impl FnMut(Netns) -> u32) -> DropKey {
+        self.key.within(number(Netns { inum: self.key.netns, cookie: self.cookie }))
+    }
+
+    /// As a group, by the same.
+    pub(super) fn group(&self, number: &mut impl FnMut(Netns) -> u32) -> (Group, Option<u32>) {
+        let group = Group::from_key(&self.key);
+        let netns = number(Netns { inum: group.netns, cookie: self.cookie });
+        (Group { netns, ..group }, self.cpu)
+    }
+}
 
 /// A counter of the kernel side: of a slot of the front cache of a CPU, or of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,13 +41,14 @@ pub struct CounterId {
 }
 
 /// What is known of the turns so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Turns {
+    by_cpu: bool,
     last: HashMap<CounterId, LastTurn>,
     /// What counters have counted for namespaces up to their turns.
-    ended: HashMap<KeyAndCookie, u64>,
+    ended: HashMap<Owner, u64>,
     /// Those of the reading before, where there are many.
-    before: HashMap<KeyAndCookie, u64>,
+    before: HashMap<Owner, u64>,
 }
 
 /// Most namespaces that have ended are told apart, by key; more are summed as those of none.
@@ -41,42 +63,57 @@ struct LastTurn {
 }
 
 impl Turns {
+    /// Of counters whose CPUs are told apart, or summed.
+    pub fn new(by_cpu: bool) -> Self {
+        Self { by_cpu, last: HashMap::new(), ended: HashMap::new(), before: HashMap::new() }
+    }
+
+    /// Whose the last counts of a counter are.
+    pub fn owner(&self, id: &CounterId, cookie: u64) -> Owner {
+        Owner { key: id.key, cookie, cpu: self.by_cpu.then_some(id.cpu) }
+    }
+
     /// Takes note of turns, in any order.
     pub fn note(&mut self, mut turns: Vec<Turn>) {
         turns.sort_unstable_by_key(|turn| turn.until);
         for Turn { key, counter, cpu, cookie, until } in turns {
-            let last = self.last.entry(CounterId { key, counter, cpu }).or_default();
+            let id = CounterId { key, counter, cpu };
+            let owner = self.owner(&id, cookie);
+            let last = self.last.entry(id).or_default();
             // What interrupts a drop of a younger namespace may note the turn once more.
             let count = until.saturating_sub(last.until);
             *last = LastTurn { until: until.max(last.until), cookie };
-            let sum = self.ended.entry((key, cookie)).or_default();
+            let sum = self.ended.entry(owner).or_default();
             *sum = sum.saturating_add(count);
         }
     }
 
     /// What counters have counted up to their turns, by key and namespace.
-    pub fn ended(&self) -> &HashMap<KeyAndCookie, u64> {
+    pub fn ended(&self) -> &HashMap<Owner, u64> {
         &self.ended
     }
 
-    /// Where too many have ended, makes those drops of no namespace in particular that were in the reading
-    /// before, too, and of which no counter has more: `sums` are what all counters have. Returns the keys
-    /// that moved.
-    pub fn fold(&mut self, sums: &mut HashMap<KeyAndCookie, u64>) -> Vec<KeyAndCookie> {
+    /// Where too many have ended, gives those counts to nobody in particular that were in the reading
+    /// before, too, and of which no counter has more: `sums` are what all counters have, and `nobody` says
+    /// whose they are then. Returns the owners that had them.
+    pub fn fold(
+        &mut self,
+        sums: &mut HashMap<Owner, u64>,
+        nobody: impl Fn(&Owner) -> Owner,
+    ) -> Vec<Owner> {
         let before = std::mem::take(&mut self.before);
         if self.ended.len() <= MOST_ENDED {
             return Vec::new();
         }
-        let is_settled = |(it, count): &(&KeyAndCookie, &u64)| {
-            it.1 != NO_COOKIE && before.get(it) == Some(count) && sums.get(it) == Some(count)
+        let is_settled = |(it, count): &(&Owner, &u64)| {
+            it.cookie != NO_COOKIE && before.get(it) == Some(count) && sums.get(it) == Some(count)
         };
-        let settled: Vec<KeyAndCookie> =
-            self.ended.iter().filter(is_settled).map(|(it, _)| *it).collect();
+        let settled: Vec<Owner> = self.ended.iter().filter(is_settled).map(|(it, _)| *it).collect();
         for it in &settled {
             let count = self.ended.remove(it).unwrap_or(0);
             sums.remove(it);
             for to in [&mut self.ended, sums] {
-                let sum = to.entry((it.0.everywhere(), NO_COOKIE)).or_default();
+                let sum = to.entry(nobody(it)).or_default();
                 *sum = sum.saturating_add(count);
             }
         }
@@ -111,8 +148,8 @@ mod tests {
     /// What one counter of each CPU has, given its count and its cookie, by cookie.
     fn sums(turns: &Turns, counters: &[(u64, u64)]) -> BTreeMap<u64, u64> {
         let mut sums = BTreeMap::new();
-        for (&(_, cookie), count) in turns.ended() {
-            *sums.entry(cookie).or_default() += count;
+        for (owner, count) in turns.ended() {
+            *sums.entry(owner.cookie).or_default() += count;
         }
         for (cpu, (count, cookie)) in (0..).zip(counters) {
             let id = CounterId { key: KEY, counter: 3, cpu };
@@ -123,7 +160,7 @@ mod tests {
 
     #[test]
     fn each_namespace_has_what_was_counted_until_its_turn() {
-        let mut turns = Turns::default();
+        let mut turns = Turns::new(false);
         assert_eq!(sums(&turns, &[(10, 1), (5, 1)]), [(1, 15)].into());
         // Another one has the number now, and one CPU has met it.
         turns.note(vec![turn(0, 1, 11)]);
@@ -136,25 +173,26 @@ mod tests {
 
     #[test]
     fn of_too_many_that_have_ended_the_settled_ones_are_summed() {
-        let mut turns = Turns::default();
+        let mut turns = Turns::new(false);
         let ends = |number: u64| Turn { until: number + 1, cookie: number + 1, ..turn(0, 0, 0) };
         turns.note((0..=MOST_ENDED as u64).map(ends).collect());
         let all: u64 = turns.ended().values().sum();
         let mut sums = turns.ended().clone();
-        assert_eq!(turns.fold(&mut sums), [], "nobody has read them yet");
+        let nobody = |it: &Owner| Owner { key: it.key.everywhere(), ..Owner::default() };
+        assert_eq!(turns.fold(&mut sums, nobody), [], "nobody has read them yet");
         // A counter has more of one.
-        let kept = (KEY, 7);
+        let kept = Owner { key: KEY, cookie: 7, cpu: None };
         *sums.get_mut(&kept).unwrap() += 1;
-        let folded = turns.fold(&mut sums);
+        let folded = turns.fold(&mut sums, nobody);
         assert_eq!((folded.len(), turns.ended().len(), sums.len()), (MOST_ENDED, 2, 2));
         assert_eq!((turns.ended().values().sum::<u64>(), sums.values().sum()), (all, all + 1));
         assert!(turns.ended().contains_key(&kept));
-        assert_eq!(turns.fold(&mut sums), []);
+        assert_eq!(turns.fold(&mut sums, nobody), []);
     }
 
     #[test]
     fn a_turn_noted_twice_is_one() {
-        let mut turns = Turns::default();
+        let mut turns = Turns::new(false);
         turns.note(vec![turn(0, 1, 11)]);
         turns.note(vec![turn(0, 1, 11)]);
         assert_eq!(sums(&turns, &[(14, 2)]), [(1, 11), (2, 3)].into());
@@ -162,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_counter_that_turns_while_it_is_read_counts_nothing_twice() {
-        let mut turns = Turns::default();
+        let mut turns = Turns::new(false);
         turns.note(vec![turn(0, 1, 12)]);
         assert_eq!(sums(&turns, &[(10, 1)]), [(1, 12)].into(), "read before it turned");
         assert_eq!(sums(&turns, &[(14, 1)]), [(1, 12)].into(), "the cookie came after the count");

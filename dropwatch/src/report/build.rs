@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
-use dropwatch_common::{DropKey, NO_NETNS};
+use dropwatch_common::{DropKey, NO_NETNS, filter::Group};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     path,
     place::{Place, Reason, Symbol},
     sample::{Clock, Sample},
-    snapshot::{DropCounters, Lost, Snapshot},
+    snapshot::{DropCounters, Folded, Lost, Snapshot},
     timestamp::to_millisecond,
     tunnel::Inner,
 };
@@ -89,6 +89,23 @@ impl Reporter {
         }
     }
 
+    /// Moves what was seen of namespaces that have ended to where it is counted from now on.
+    fn fold(&mut self, folded: &Folded) {
+        let DropCounters { drops, groups, .. } = &mut self.seen;
+        for key in &folded.drops {
+            if let Some(count) = drops.remove(key) {
+                let sum = drops.entry(key.everywhere()).or_default();
+                *sum = sum.saturating_add(count);
+            }
+        }
+        for (group, cpu) in &folded.groups {
+            if let Some(count) = groups.remove(&(*group, *cpu)) {
+                let sum = groups.entry((Group::default(), *cpu)).or_default();
+                *sum = sum.saturating_add(count);
+            }
+        }
+    }
+
     /// The drops since the previous report, or since attach for the first one.
     ///
     /// `nominal_intervals` is how many intervals should have ended by now since the previous
@@ -101,12 +118,7 @@ impl Reporter {
         samples: &[Sample],
         names: &mut dyn Names,
     ) -> Report {
-        for key in &snapshot.counters.folded {
-            if let Some(count) = self.seen.drops.remove(key) {
-                let sum = self.seen.drops.entry(key.everywhere()).or_default();
-                *sum = sum.saturating_add(count);
-            }
-        }
+        self.fold(&snapshot.counters.folded);
         let delta = Delta::between(&self.seen, &snapshot.counters);
         delta.apply(&mut self.seen);
         let interval = snapshot.since_attach.saturating_sub(self.until);

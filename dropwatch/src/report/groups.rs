@@ -7,7 +7,6 @@ use dropwatch_common::filter::Group;
 use super::{
     delta::Delta,
     details,
-    facts::{Interface, Netns},
     model::groups::{By, GroupRow, Groups},
     names::Names,
     number::{rate, share},
@@ -46,11 +45,11 @@ pub(super) fn between(
         };
         for by in by {
             match by {
-                By::Netns => row.netns = Some(netns(group.netns, names)),
+                By::Netns => row.netns = Some(details::netns(group.netns, names)),
                 By::Iface => {
                     // Names of interfaces repeat.
-                    row.netns = Some(netns(group.netns, names));
-                    row.interface = Some(interface(group.netns, group.ifindex, names));
+                    row.netns = Some(details::netns(group.netns, names));
+                    row.interface = Some(details::interface(group.netns, group.ifindex, names));
                 }
                 By::Protocol => {
                     row.protocol = Some(protocol::of_group(group.network, group.transport));
@@ -64,25 +63,13 @@ pub(super) fn between(
     groups
 }
 
-/// Groups are counted by inode number: where several namespaces had it, none has the name.
-fn netns(inum: u32, names: &mut dyn Names) -> Netns {
-    match names.bearer(inum) {
-        Some(bearer) => details::netns(bearer, names),
-        None => Netns::new(None, inum),
-    }
-}
-
-fn interface(inum: u32, index: u32, names: &mut dyn Names) -> Interface {
-    match names.bearer(inum) {
-        Some(bearer) => details::interface(bearer, index, names),
-        None => Interface { name: None, index },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{
-        super::place::{Reason, Symbol},
+        super::{
+            facts::Netns,
+            place::{Reason, Symbol},
+        },
         *,
     };
 

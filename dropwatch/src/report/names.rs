@@ -23,12 +23,6 @@ pub trait Names {
         Netns::new(None, number)
     }
 
-    /// The number in the run of the namespace that had this inode number for all of the interval; `None`
-    /// where several had.
-    fn bearer(&mut self, inum: u32) -> Option<u32> {
-        Some(inum)
-    }
-
     /// Name of a device, by its index in the network namespace `netns`.
     fn interface(&mut self, _netns: u32, _index: u32) -> Option<String> {
         None

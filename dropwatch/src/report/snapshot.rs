@@ -13,8 +13,7 @@ use super::number::is_zero;
 pub struct DropCounters {
     /// Drops per location and reason, summed over CPUs.
     pub drops: HashMap<DropKey, u64>,
-    /// Keys of namespaces that have ended, whose drops are among those of no namespace from now on.
-    pub folded: Vec<DropKey>,
+    pub folded: Folded,
     pub lost: Lost,
     /// Drops of which the packet filter could not be decided; not in `drops`.
     pub undecided: u64,
@@ -22,6 +21,15 @@ pub struct DropCounters {
     pub groups: HashMap<(Group, Option<u32>), u64>,
     /// Drops for whose group there was no room.
     pub ungrouped: u64,
+}
+
+/// What namespaces that have ended had, and is summed with others from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// Keys whose drops are among those of no namespace.
+    pub drops: Vec<DropKey>,
+    /// Groups whose drops are among those that are in none.
+    pub groups: Vec<(Group, Option<u32>)>,
 }
 
 /// Everything that was not counted at its location, by cause.

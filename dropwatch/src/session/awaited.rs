@@ -13,7 +13,10 @@ use std::{
 };
 
 use anyhow::Context;
-use dropwatch_common::filter::{LATER, MOST, NetnsRule, kind};
+use dropwatch_common::{
+    Netns,
+    filter::{LATER, MOST, NetnsRule, NetnsValue, kind},
+};
 use tokio::time::sleep_until;
 
 use crate::{
@@ -148,22 +151,16 @@ impl Selected {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the rule `index` mean the namespace `value`, or none with [`LATER`].
-    fn change(&self, index: usize, value: u32) {
+    /// Has the rule `index` mean the namespace `inum`, or none with [`LATER`].
+    fn change(&self, index: usize, inum: u32) {
         let mut rules = self.rules();
         let Rules { now, before } = &mut *rules;
         if let Some(rule) = now.get_mut(index) {
-            if rule.kind == kind::INCLUDE && rule.value != LATER {
-                before.insert(rule.value);
+            if rule.kind == kind::INCLUDE && rule.value.inum != LATER {
+                before.insert(rule.value.inum);
             }
-            rule.value = value;
+            rule.value = NetnsValue::any(inum);
         }
-    }
-
-    /// How many rules mean the namespace with this inode number now, and select it.
-    pub(super) fn rules_for(&self, inum: u32) -> usize {
-        let means = |rule: &&NetnsRule| rule.kind == kind::INCLUDE && rule.value == inum;
-        self.rules().now.iter().filter(means).count()
     }
 
     /// Ends an interval. To be called before its counters are read: what changes later belongs to
@@ -176,9 +173,9 @@ impl Selected {
 }
 
 impl Interval {
-    /// Whether the namespace `inum` was selected.
-    pub(super) fn has(&self, inum: u32) -> bool {
-        lets_through(&self.0.now, inum) || self.0.before.contains(&inum)
+    /// Whether the namespace was selected.
+    pub(super) fn has(&self, netns: Netns) -> bool {
+        lets_through(&self.0.now, |it| it.is(netns)) || self.0.before.contains(&netns.inum)
     }
 }
 
@@ -186,12 +183,19 @@ impl Interval {
 mod tests {
     use std::{cell::RefCell, os::unix::fs::symlink, path::PathBuf, rc::Rc};
 
+    use dropwatch_common::NO_COOKIE;
+
     use super::*;
     use crate::report::keys::Choice;
 
+    /// Where no cookie is known.
+    fn of(inum: u32) -> Netns {
+        Netns { inum, cookie: NO_COOKIE }
+    }
+
     fn rule(kind: u32, value: u32) -> [NetnsRule; MOST] {
         let mut rules = dropwatch_common::filter::Filter::NONE.netns;
-        rules[0] = NetnsRule { kind, value };
+        rules[0] = NetnsRule { kind, value: NetnsValue::any(value) };
         rules
     }
 
@@ -219,15 +223,18 @@ mod tests {
         assert!(changes.borrow().is_empty(), "there is none yet");
         symlink("/proc/self/ns/net", &path).unwrap();
         let inum = netns_named(&root, path.to_str().unwrap()).unwrap();
-        assert!(!selected.end_interval().has(inum));
+        assert!(!selected.end_interval().has(of(inum)));
         awaited.look().unwrap();
         awaited.look().unwrap();
-        assert!(selected.end_interval().has(inum));
+        assert!(selected.end_interval().has(of(inum)));
         std::fs::remove_file(&path).unwrap();
         awaited.look().unwrap();
         assert_eq!(*changes.borrow(), [(0, inum), (0, LATER)]);
-        assert!(selected.end_interval().has(inum), "it was asked for in a part of the interval");
-        assert!(!selected.end_interval().has(inum));
+        assert!(
+            selected.end_interval().has(of(inum)),
+            "it was asked for in a part of the interval"
+        );
+        assert!(!selected.end_interval().has(of(inum)));
         awaited.give_up();
         assert_eq!(awaited.never(), [""; 0], "it was there for a while");
     }
@@ -252,8 +259,8 @@ mod tests {
         let selected = Selected::new(rule(kind::INCLUDE, 7));
         let read = selected.end_interval();
         selected.change(0, LATER);
-        assert!(read.has(7), "its drops until then are in this report");
-        assert!(selected.end_interval().has(7), "and those after the reading in the next");
+        assert!(read.has(of(7)), "its drops until then are in this report");
+        assert!(selected.end_interval().has(of(7)), "and those after the reading in the next");
     }
 
     #[test]
@@ -261,7 +268,7 @@ mod tests {
         let selected = Selected::new(rule(kind::EXCLUDE, 7));
         selected.change(0, 8);
         let interval = selected.end_interval();
-        assert_eq!([7, 8].map(|inum| interval.has(inum)), [true, false]);
+        assert_eq!([7, 8].map(|inum| interval.has(of(inum))), [true, false]);
     }
 
     #[test]

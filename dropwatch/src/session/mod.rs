@@ -310,9 +310,7 @@ impl Session {
     }
 
     fn take(&mut self, mut samples: Vec<Sample>, lines: bool) -> Vec<Line> {
-        samples.retain(|sample| {
-            self.keeps(sample.key.netns) && self.reporter.selects(sample.key, &mut self.names)
-        });
+        samples.retain(|sample| self.reporter.selects(sample.key, &mut self.names));
         self.names.find_owners(samples.iter().filter_map(|sample| sample.socket));
         let clock = Clock {
             attached: self.probe.attached_at(),
@@ -327,12 +325,6 @@ impl Session {
             thin(&mut self.kept, MOST_KEPT / 2);
         }
         lines
-    }
-
-    /// Whether what is dropped in the namespace with this number in the run counts.
-    fn keeps(&self, number: u32) -> bool {
-        let inum = self.names.inum(number);
-        self.followed.keeps(inum, number, self.selected.rules_for(inum))
     }
 
     /// Reads the counters and reports the time since the last report, with the samples that were
@@ -353,9 +345,6 @@ impl Session {
             meter.log(&self.probe, since_attach);
         }
         counters.lost.pcap = not_captured;
-        if !self.followed.is_empty() {
-            counters.drops.retain(|key, _| self.keeps(key.netns));
-        }
         // Read right after the counters: a drop in between shows in one of them alone.
         if let Some(evidence) = &mut self.evidence {
             let mut lossy: BTreeSet<u32> = samples.iter().filter_map(|it| it.netns).collect();
@@ -402,8 +391,7 @@ impl Session {
         // The counters of a namespace whose drops are left out would be held against those of
         // others.
         report.findings.retain(|it| {
-            let is_of = |netns: &Netns| selected.has(netns.inum) && self.keeps(netns.number());
-            it.netns.as_ref().is_none_or(is_of)
+            it.netns.as_ref().is_none_or(|it| selected.has(self.names.known(it.number())))
         });
         if self.narrowed {
             // What rests on none of the selected drops is about other packets, or cannot be told.
@@ -411,9 +399,12 @@ impl Session {
             return;
         }
         let Unread { known, passed } = evidence.unread();
-        let known = known.iter().filter(|netns| selected.has(netns.inum)).map(Netns::to_string);
+        let known = known
+            .iter()
+            .filter(|it| selected.has(self.names.known(it.number())))
+            .map(Netns::to_string);
         // What has no number any more passes where no namespace is named.
-        let passed = passed.iter().filter(|_| selected.has(0)).cloned();
+        let passed = passed.iter().filter(|_| selected.has(dropwatch_common::Netns::NONE)).cloned();
         let room = MAX_UNREAD.saturating_sub(self.unread.len());
         self.unread.extend(known.chain(passed).take(room));
     }

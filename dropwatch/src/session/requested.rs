@@ -1,7 +1,7 @@
 //! From settings and what this kernel says of itself to what the probe is to attach.
 
 use dropwatch_common::{
-    filter::{LATER, part},
+    filter::{LATER, NetnsValue, part},
     offsets::Offsets,
 };
 
@@ -34,7 +34,11 @@ pub fn requested(
         check("--pcap", part::HEADERS, &offsets)?;
     }
     let expression = attached.packets.expression.as_deref().map(tcpdump::compile).transpose()?;
-    let netns = netns.iter().map(|inum| inum.unwrap_or(LATER));
+    let netns = netns.iter().map(|inum| match inum {
+        None => NetnsValue::any(LATER),
+        // With the cookie: whichever namespace gets the number later is not what was asked for.
+        Some(inum) => NetnsValue::new(names.namespaces().having(*inum)),
+    });
     let filter = attached.packets.compile(netns);
     let filter = filter.map_err(|error| Failure::Usage(error.to_string()))?;
     Ok(Requested {

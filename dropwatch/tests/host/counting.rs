@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, num::NonZero, process::Stdio, thread, time::Duration};
 
 use aya::{
-    maps::{Map, MapData, MapError, PerCpuHashMap, PerCpuValues},
+    maps::{HashMap, Map, MapData, MapError},
     util::nr_cpus,
 };
 use dropwatch::report::model::Lost;
 use dropwatch_common::{
-    Counter, DropKey,
+    Counter, CpuKey, DropKey,
     count::{Slot, tag},
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -89,17 +89,19 @@ fn doctor_tells_what_counting_costs() {
 
 /// The map behind the front caches, its keys and values as bytes.
 pub(crate) type CounterMap =
-    PerCpuHashMap<MapData, [u8; size_of::<DropKey>()], [u8; size_of::<Counter>()]>;
+    HashMap<MapData, [u8; size_of::<CpuKey>()], [u8; size_of::<Counter>()]>;
 
 /// Puts an entry into the map, unless it is there or there is no room.
 pub(crate) fn insert(
     map: &mut CounterMap,
     key: DropKey,
-    values: PerCpuValues<[u8; size_of::<Counter>()]>,
+    cpu: u32,
+    counter: Counter,
 ) -> Result<(), MapError> {
     // `BPF_NOEXIST` (include/uapi/linux/bpf.h).
-    let key: [u8; size_of::<DropKey>()] = zerocopy::transmute!(key);
-    map.insert(key, values, 1)
+    let key: [u8; size_of::<CpuKey>()] = zerocopy::transmute!(CpuKey::new(key, cpu));
+    let counter: [u8; size_of::<Counter>()] = zerocopy::transmute!(counter);
+    map.insert(key, counter, 1)
 }
 
 /// On a host with more places than the front cache has room for, the others count in the hash map.
@@ -115,7 +117,7 @@ fn a_full_front_cache_leaves_the_map() {
     let sent = wire.flood(frames, None).unwrap();
     assert_eq!((sent.accepted, sent.refused), (frames, 0));
     let drops = held.map("DROPS").unwrap();
-    let drops = CounterMap::try_from(Map::PerCpuHashMap(drops)).unwrap();
+    let drops = CounterMap::try_from(Map::HashMap(drops)).unwrap();
     assert!(drops.keys().count() > 0, "the map had nothing to count");
     let recording = run.stop();
     assert_eq!(recording.count(RECEIVE_PATH), frames);
@@ -150,13 +152,11 @@ fn every_cpu_of_every_key_is_added_up() {
     const FIRST: u64 = 0x1000;
     let run = Run::start(&["-i", "1s", "-n", "0", "--addresses", "--no-findings"]);
     let map = Held::by(run.0.pid()).map("DROPS").unwrap();
-    let mut drops = CounterMap::try_from(Map::PerCpuHashMap(map)).unwrap();
+    let mut drops = CounterMap::try_from(Map::HashMap(map)).unwrap();
     let cpus = nr_cpus().unwrap() as u64;
-    let counters = (1..=cpus).map(|count| Counter { count, ..Counter::default() });
-    let counters: Vec<_> = counters.map(|counter| zerocopy::transmute!(counter)).collect();
-    for number in 0..KEYS {
-        let values = PerCpuValues::try_from(counters.clone()).unwrap();
-        insert(&mut drops, DropKey::new(FIRST + number, 2), values).unwrap();
+    for (number, cpu) in (0..KEYS).flat_map(|number| (0..cpus).map(move |cpu| (number, cpu))) {
+        let counter = Counter { count: cpu + 1, ..Counter::default() };
+        insert(&mut drops, DropKey::new(FIRST + number, 2), cpu as u32, counter).unwrap();
     }
     let recording = run.stop();
     let mut counted = BTreeMap::<u64, u64>::new();

@@ -1,13 +1,15 @@
 //! Every drop is counted in the namespace that it was in, also where several drop at one place.
 
-use std::{collections::BTreeMap, io::Write as _, process::Stdio, thread};
-
-use aya::{
-    maps::{Map, PerCpuValues},
-    util::nr_cpus,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write as _,
+    process::Stdio,
+    thread,
 };
+
+use aya::{maps::Map, util::nr_cpus};
 use dropwatch::report::model::Lost;
-use dropwatch_common::{Counter, DropKey};
+use dropwatch_common::{Counter, CpuKey, DropKey};
 use testbed::{
     drops::{
         Cause,
@@ -103,15 +105,16 @@ fn a_full_map_costs_the_namespace_and_no_drop() {
     fill_front_cache(&held.map(".bss.fronts").unwrap());
     let flood = |wire: &Wire| assert_eq!(wire.flood(1_000, None).unwrap().accepted, 1_000);
     flood(&known);
-    let mut map = CounterMap::try_from(Map::PerCpuHashMap(held.map("DROPS").unwrap())).unwrap();
-    let keys: Vec<DropKey> = map.keys().map(|key| zerocopy::transmute!(key.unwrap())).collect();
-    let zeros =
-        || PerCpuValues::try_from(vec![[0; size_of::<Counter>()]; nr_cpus().unwrap()]).unwrap();
-    for key in &keys {
-        insert(&mut map, key.everywhere(), zeros()).unwrap();
+    let mut map = CounterMap::try_from(Map::HashMap(held.map("DROPS").unwrap())).unwrap();
+    let keys: Vec<CpuKey> = map.keys().map(|key| zerocopy::transmute!(key.unwrap())).collect();
+    let cpus = nr_cpus().unwrap() as u32;
+    let mut insert = |key, cpu| insert(&mut map, key, cpu, Counter::default());
+    // The other flood may come on another CPU.
+    let places: BTreeSet<DropKey> = keys.iter().map(|it| it.key.everywhere()).collect();
+    for (key, cpu) in places.iter().flat_map(|key| (0..cpus).map(move |cpu| (*key, cpu))) {
+        insert(key, cpu).unwrap();
     }
-    let filled =
-        (1..).take_while(|location| insert(&mut map, DropKey::new(*location, 2), zeros()).is_ok());
+    let filled = (1..).take_while(|location| insert(DropKey::new(*location, 2), 0).is_ok());
     println!("{} entries of nobody's", filled.count());
     flood(&late);
     let recording = run.stop();

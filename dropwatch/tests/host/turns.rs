@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dropwatch::report::finding::Finding;
+use dropwatch::report::{finding::Finding, model::groups::GroupRow};
 use testbed::{
     machine::{self, fewer, longer},
     netns::Netns,
@@ -87,14 +87,15 @@ fn two_that_had_one_number_within_a_report_have_their_own_drops() {
         let sums = by_name(&recording);
         let of = |name: &str, ended| sums.get(&(name.to_owned(), ended)).copied();
         assert_eq!((of(&name, true), of(second.name(), false)), (Some(20), Some(30)), "{sums:?}");
-        // Groups are by inode number, which had no one name.
         let groups = recording.groups().flat_map(|groups| &groups.rows);
-        let grouped: Vec<_> = groups
+        let mut grouped: Vec<_> = groups
             .filter_map(|row| Some((row.netns.as_ref()?, row.count)))
             .filter(|(netns, _)| netns.inum == inum)
-            .map(|(netns, count)| (netns.name.clone(), count))
+            .map(|(netns, count)| (netns.name.clone().unwrap_or_default(), netns.ended, count))
             .collect();
-        assert_eq!(grouped, [(None, 50)]);
+        grouped.sort_unstable_by_key(|(.., count)| *count);
+        let groups = [(name.clone(), true, 20), (second.name().to_owned(), false, 30)];
+        assert_eq!(grouped, groups);
         let findings = recording.reports.iter().flat_map(|report| &report.findings);
         let mut found: Vec<_> = findings
             .filter(|it| it.rule == "closed_port")
@@ -174,6 +175,34 @@ fn a_filter_goes_on_meaning_the_namespace_that_it_meant() {
             it.netns.as_ref().is_none_or(|it| it.name.as_deref() != Some(name.as_str()))
         };
         assert_eq!(findings.filter(is_strange).count(), 0);
+        return;
+    }
+    panic!("no namespace has got the number of another one");
+}
+
+/// What is left out is the namespace that had the name, not whichever gets its number.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_exclusion_leaves_out_no_successor() {
+    if !machine::tells_namespaces_apart() {
+        return unproved(NO_COOKIES);
+    }
+    for _ in 0..TRIES {
+        let first = Netns::new("first").unwrap();
+        let (name, inum) = (first.name().to_owned(), inum_of(&first));
+        let run = Run::start(&["-i", "300ms", "--netns", &format!("!{name}"), "--by", "netns"]);
+        assert_eq!(drop_in(&first, 20), 20);
+        drop(first);
+        let Some(second) = successor(inum) else { continue };
+        assert_eq!(drop_in(&second, 30), 30);
+        let recording = run.stop();
+        let mut sums = by_name(&recording);
+        sums.retain(|(it, _), _| [&name, second.name()].contains(&it.as_str()));
+        assert_eq!(sums, [((second.name().to_owned(), false), 30)].into());
+        let is_second = |row: &GroupRow| {
+            row.netns.as_ref().is_some_and(|it| it.name.as_deref() == Some(second.name()))
+        };
+        assert_eq!(recording.grouped(is_second), 30);
         return;
     }
     panic!("no namespace has got the number of another one");

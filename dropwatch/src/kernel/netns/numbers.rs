@@ -82,12 +82,6 @@ impl Numbers {
         bearers.later.get(&bearers.last).copied().unwrap_or(inum)
     }
 
-    /// The number of the one that has each inode number now which several had.
-    pub fn bearers(&self) -> HashMap<u32, u32> {
-        let several = self.known.iter().filter(|(_, bearers)| !bearers.later.is_empty());
-        several.map(|(inum, _)| (*inum, self.bearer(*inum))).collect()
-    }
-
     /// Whether another namespace has got the inode number since.
     pub fn is_succeeded(&self, number: u32) -> bool {
         self.bearer(self.netns(number).inum) != number
@@ -113,7 +107,7 @@ mod tests {
         assert_eq!((numbers.of(netns(5)), numbers.of(netns(9))), (INUM, 1));
         assert_eq!([INUM, 1, 2].map(|it| numbers.is_succeeded(it)), [true, true, false]);
         assert_eq!((numbers.netns(2), numbers.netns(INUM)), (netns(12), netns(5)));
-        assert_eq!((numbers.bearer(INUM), numbers.bearers()), (2, [(INUM, 2)].into()));
+        assert_eq!(numbers.bearer(INUM), 2);
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn what_is_summed_with_others_later_is_counted_once() {
     let of = |millis, drops: &[(DropKey, u64)], folded: &[DropKey]| {
         let mut snapshot = snapshot(millis, &[], Lost::default());
         snapshot.counters.drops = drops.iter().copied().collect();
-        snapshot.counters.folded = folded.to_vec();
+        snapshot.counters.folded.drops = folded.to_vec();
         snapshot
     };
     let first = of(5000, &[(ended, 10), (alive, 5)], &[]);
