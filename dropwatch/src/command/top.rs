@@ -97,7 +97,7 @@ async fn follow(
             incident = user.next() => user.act(incident)?,
             () = sleep_until(due) => {
                 let read = |session: &mut Session| {
-                    session.samples(false)?;
+                    session.read(false)?;
                     session.report(0)
                 };
                 let report = user.read(&session, read, &mut draw).await??;
@@ -240,7 +240,7 @@ mod tests {
         filter::Packets,
         kernel::HostRoot,
         report::{keys::Choice, model::Host},
-        session::awaited::Selected,
+        session::awaited::{Meant, Selected},
     };
 
     /// Longer than anything here takes that does not wait for the reading.
@@ -251,10 +251,10 @@ mod tests {
         netns: Vec<Choice<String>>,
         set: impl FnMut(usize, u32) -> io::Result<()> + 'static,
     ) -> (TopUser, UnboundedSender<io::Result<Option<Key>>>) {
-        let inums = vec![None; netns.len()];
+        let meant = vec![Meant::Whichever(None); netns.len()];
         let packets = Packets { netns, ..Packets::default() };
         let selected = Selected::new(Filter::NONE.netns);
-        let awaited = Awaited::new(HostRoot::default(), &packets, &inums, set, selected);
+        let awaited = Awaited::new(HostRoot::default(), &packets, &meant, set, selected);
         let (press, keys) = unbounded_channel();
         let state = TopState::new(Host::default(), false);
         (TopUser { keys, state, failed: None, awaited }, press)

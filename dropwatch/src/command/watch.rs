@@ -320,7 +320,7 @@ impl Run<'_> {
     /// The lines of the time since the last report, which is the baseline or not.
     async fn report(&mut self, baseline: bool) -> Result<Vec<Line>, Failure> {
         let listed = self.outputs.list_samples();
-        let mut lines = self.read(move |session| session.samples(listed)).await?;
+        let mut lines = self.read(move |session| session.read(listed)).await?;
         self.limit(&mut lines);
         self.outputs.capture(&lines).await;
         let not_captured = self.outputs.not_captured();
@@ -358,7 +358,7 @@ impl Run<'_> {
         self.session.held().detach(log);
         self.incidents.awaited.give_up();
         let listed = self.outputs.list_samples();
-        let mut lines = self.read(move |session| session.samples(listed)).await?;
+        let mut lines = self.read(move |session| session.read(listed)).await?;
         self.limit(&mut lines);
         // Before the report, which says what is missing.
         self.outputs.capture_last(&lines, stop.requested()).await;

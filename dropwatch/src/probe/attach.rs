@@ -28,7 +28,7 @@ use super::{
     counters::{FRONTS, GROUP_FRONTS, Maps},
     cpus::Cpus,
     info,
-    later::{LATER, Later},
+    later::{LATER, Later, Numbers},
     load::{Linked, LoadError, LoadSettings, Loader, Size},
     maps::Map,
     plan::{self, AttachRefusal, Candidate, Grouping, Step},
@@ -58,6 +58,8 @@ pub struct Requested {
     pub samples: bool,
     /// Sample all drops, so many a second at most.
     pub every: Option<u32>,
+    /// What the rules of `--netns` that stand for namespaces to come mean from the beginning.
+    pub later: Numbers,
     /// Only with reasons, or only without; `None` is what the kernel takes.
     pub reasons: Option<bool>,
     /// Keep the kernel side's diagnostics, readable through [`Probe::take_log`].
@@ -90,6 +92,7 @@ impl Default for Requested {
             reasons: None,
             log: false,
             filter: (Filter::NONE, 0),
+            later: Numbers::default(),
             expression: None,
             grouping: Grouping::default(),
         }
@@ -150,6 +153,7 @@ pub struct Probe {
     attached_at: u64,
     pub(super) samples: Option<Samples>,
     later: Map,
+    later_from: Numbers,
     attempts: Vec<Attempt>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -239,6 +243,7 @@ impl Prepared {
             false => None,
         };
         let later = maps.remove(LATER).filter(Later::fits).ok_or_else(unexpected)?;
+        later.set(requested.later.as_bytes()).map_err(|error| refused(Step::Maps, &error))?;
         let maps = Maps::take_from(maps, &self.cpus, requested.grouping)
             .map_err(|error| refused(Step::Maps, &error))?
             .ok_or_else(unexpected)?;
@@ -265,6 +270,7 @@ impl Prepared {
             lacks,
             samples,
             later,
+            later_from: requested.later,
             attached,
             attached_at,
             attempts: Vec::new(),
@@ -375,7 +381,7 @@ impl Probe {
     /// # Errors
     /// Where the process may open no more files.
     pub fn later(&self) -> io::Result<Later> {
-        self.later.try_clone().map(Later::new)
+        self.later.try_clone().map(|map| Later::new(map, self.later_from))
     }
 
     /// Stops counting. When this returns, no program is still running: a read sees everything.

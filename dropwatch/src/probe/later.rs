@@ -11,7 +11,7 @@ use super::maps::Map;
 pub(super) const LATER: &str = ".bss.later";
 
 /// Inode numbers of the namespaces to come, each at the index of its rule; 0 while there is none.
-type Numbers = [u32; MOST];
+pub type Numbers = [u32; MOST];
 
 /// The list that the program looks at. It is of no use once that is detached.
 pub struct Later {
@@ -25,8 +25,9 @@ impl Later {
         map.value_size == size_of::<Numbers>()
     }
 
-    pub(super) fn new(map: Map) -> Self {
-        Self { map, numbers: Numbers::default() }
+    /// `numbers` is what the program sees so far.
+    pub(super) fn new(map: Map, numbers: Numbers) -> Self {
+        Self { map, numbers }
     }
 
     /// Has the rule `index` of `--netns` mean the namespace `inum` from now on.

@@ -137,7 +137,7 @@ impl Reporter {
         self.undecided = self.undecided.saturating_add(undecided);
         self.fallen = self.fallen.saturating_add(delta.fallen);
 
-        let mut samples = SamplesByKey::new(samples);
+        let mut samples = SamplesByKey::new(samples).within(&delta.drops);
         let (mut devices, mut ends) = (Vec::new(), Vec::new());
         let mut locations: Vec<Location> = selected
             .into_iter()

@@ -27,7 +27,7 @@ use super::{
     place::Symbol,
     precision::Precision,
     sample::Sample,
-    weighed::{Weighed, weigh, weighed, worth},
+    weighed::{Weighed, limit, weigh, weighed, worth},
 };
 
 /// Most flows that a report lists of one namespace's drops at a location.
@@ -78,6 +78,22 @@ impl<'a> SamplesByKey<'a> {
         let by_key = weighed(samples, |sample| sample.key.everywhere());
         let by_netns = weighed(samples, |sample| sample.key);
         Self { by_key, by_netns, symbols: HashMap::new() }
+    }
+
+    /// Has them stand for none but the `drops` of their interval, by key and namespace.
+    pub fn within(mut self, drops: &HashMap<DropKey, u64>) -> Self {
+        let mut everywhere: HashMap<DropKey, u64> = HashMap::new();
+        for (key, count) in drops {
+            let sum = everywhere.entry(key.everywhere()).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+        for (samples, drops) in [(&mut self.by_key, &everywhere), (&mut self.by_netns, drops)] {
+            samples.retain(|key, samples| {
+                limit(samples, drops.get(key).copied().unwrap_or(0));
+                !samples.is_empty()
+            });
+        }
+        self
     }
 
     /// What the samples of `key` have in common, in all namespaces; `None` if there are none.

@@ -105,6 +105,19 @@ fn chance(number: u64) -> u32 {
     ((z ^ z >> 31) >> 32) as u32
 }
 
+/// Takes from samples, the first ones, what they stand for beyond so many `drops`, and those that
+/// then stand for none: a drop that comes while the counters are read can be counted in one report and
+/// have its sample in the next.
+pub fn limit(samples: &mut Vec<Weighed<'_>>, drops: u64) {
+    let mut beyond = weigh(samples).saturating_sub(drops);
+    samples.retain_mut(|sample| {
+        let taken = beyond.min(sample.weight);
+        sample.weight -= taken;
+        beyond -= taken;
+        sample.weight > 0
+    });
+}
+
 /// Drops that samples stand for.
 pub fn weigh(samples: &[Weighed<'_>]) -> u64 {
     samples.iter().fold(0, |sum: u64, sample| sum.saturating_add(sample.weight))
@@ -180,6 +193,19 @@ mod tests {
         let samples: Vec<_> = (0..MAX_SAMPLES as u64 + 1).map(|n| of(0, n, n % 3 + 1)).collect();
         let found = looked_at(&samples);
         assert_eq!(weigh(&found), samples.iter().map(|it| it.weight).sum::<u64>());
+    }
+
+    #[test]
+    fn samples_stand_for_no_more_drops_than_there_were() {
+        let samples: Vec<_> = [3, 2, 5].into_iter().zip(0..).map(|(w, n)| of(0, n, w)).collect();
+        let limited = |drops| {
+            let mut found = looked_at(&samples);
+            limit(&mut found, drops);
+            found.iter().map(|it| it.weight).collect::<Vec<_>>()
+        };
+        assert_eq!([limited(11), limited(10)], [[3, 2, 5], [3, 2, 5]]);
+        assert_eq!([limited(8), limited(6)], [vec![1, 2, 5], vec![1, 5]]);
+        assert_eq!(limited(0), [0; 0]);
     }
 
     #[test]

@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 
 use caps::Capability;
 
+use super::awaited::Meant;
 use crate::{
     exit::Failure,
     filter::{
         contradiction::{self, NothingPasses},
         interface_name,
     },
-    kernel::{HostNames, Known, Unfound, short_name},
+    kernel::{HostNames, HostRoot, Known, Unfound, netns_named, short_name},
     privilege,
     report::{
         keys::{Choice, Glob},
@@ -32,9 +33,8 @@ const MOST_LISTED: usize = 8;
 pub struct ResolvedNames {
     /// For the first lines of the run.
     pub notices: Vec<String>,
-    /// Inode numbers of the network namespaces, in the order of the options; those that are still
-    /// to come have none.
-    pub netns: Vec<Option<u32>>,
+    /// The network namespaces, in the order of the options.
+    pub netns: Vec<Meant>,
 }
 
 /// Looks all of them up. To be called while capabilities are there.
@@ -42,7 +42,11 @@ pub struct ResolvedNames {
 /// # Errors
 /// Usage: the first name that is nothing's, with those that look like it; filters that contradict
 /// each other.
-pub fn check(attached: &Attached, names: &mut HostNames) -> Result<ResolvedNames, Failure> {
+pub fn check(
+    attached: &Attached,
+    root: &HostRoot,
+    names: &mut HostNames,
+) -> Result<ResolvedNames, Failure> {
     let mut resolved = ResolvedNames::default();
     for Choice { exclude, value: reason } in &attached.keys.reasons {
         let typed = typed(*exclude, reason.text());
@@ -58,7 +62,12 @@ pub fn check(attached: &Attached, names: &mut HostNames) -> Result<ResolvedNames
     for Choice { exclude, value: name } in &attached.packets.netns {
         let (known, inum) = netns(name, names);
         resolved.settle("--netns", &typed(*exclude, name), known, anything(attached.later))?;
-        resolved.netns.push(inum);
+        // What is not called by a file's name cannot get another namespace.
+        let may_change = attached.later && (inum.is_none() || netns_named(root, name) == inum);
+        resolved.netns.push(match inum {
+            Some(inum) if !may_change => Meant::One(inum),
+            inum => Meant::Whichever(inum),
+        });
     }
     let selected: Vec<Option<u32>> = attached
         .packets
@@ -66,7 +75,7 @@ pub fn check(attached: &Attached, names: &mut HostNames) -> Result<ResolvedNames
         .iter()
         .zip(&resolved.netns)
         .filter(|(choice, _)| !choice.exclude)
-        .map(|(_, inum)| *inum)
+        .map(|(_, it)| it.now())
         .collect();
     if !attached.packets.iface.is_empty() {
         let choices = &attached.packets.iface;
@@ -79,8 +88,8 @@ pub fn check(attached: &Attached, names: &mut HostNames) -> Result<ResolvedNames
         }
     }
     let (keys, packets) = (&attached.keys, &attached.packets);
-    let places = packets.netns.iter().zip(&resolved.netns).map(|(choice, inum)| match inum {
-        Some(_) => (*inum, String::new()),
+    let places = packets.netns.iter().zip(&resolved.netns).map(|(choice, it)| match it.now() {
+        inum @ Some(_) => (inum, String::new()),
         None => (None, short_name(&choice.value)),
     });
     let places: Vec<_> = places.collect();

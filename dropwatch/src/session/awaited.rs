@@ -1,4 +1,4 @@
-//! Network namespaces to filter by that were not there when the run began.
+//! Network namespaces to filter by whose names others may get while the run goes on.
 //!
 //! The kernel sends no message when a namespace is given a name, so the name is looked up again and
 //! again: a few system calls each time. A name that another namespace has got meanwhile means that
@@ -23,16 +23,36 @@ use crate::{
     exit::Failure,
     filter::{Packets, lets_through},
     kernel::{HostRoot, netns_named},
+    report::keys::Choice,
     verbose,
 };
 
 /// Time between two looks. What a namespace drops before the first one that sees it is not counted.
 const EVERY: Duration = Duration::from_millis(25);
 
+/// What a value of `--netns` means, by inode number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meant {
+    /// The namespace that had the name when the run began.
+    One(u32),
+    /// With `--later`: whichever has the name, of which there may be none so far.
+    Whichever(Option<u32>),
+}
+
+impl Meant {
+    /// The one that it means now.
+    pub fn now(self) -> Option<u32> {
+        match self {
+            Self::One(inum) => Some(inum),
+            Self::Whichever(inum) => inum,
+        }
+    }
+}
+
 /// Has the rule of `--netns` with an index mean the namespace with an inode number.
 type Set = Box<dyn FnMut(usize, u32) -> io::Result<()>>;
 
-/// The namespaces that `--netns` names and that are still to come, and those that have come since.
+/// The namespaces that `--netns` names and that may come, and go, while the run goes on.
 pub struct Awaited {
     root: HostRoot,
     names: Vec<Name>,
@@ -55,26 +75,25 @@ struct Name {
 }
 
 impl Awaited {
-    /// The namespaces of `packets` that have no number among `inums`. The kernel side learns by
-    /// `set` what they stand for, and reports by `selected`.
+    /// The namespaces of `packets` of which `meant` says that another one may get the name. The kernel
+    /// side learns by `set` what they stand for, and reports by `selected`.
     pub fn new(
         root: HostRoot,
         packets: &Packets,
-        inums: &[Option<u32>],
+        meant: &[Meant],
         set: impl FnMut(usize, u32) -> io::Result<()> + 'static,
         selected: Selected,
     ) -> Self {
-        let names = packets.netns.iter().zip(inums).enumerate();
-        let names = names
-            .filter(|(_, (_, inum))| inum.is_none())
-            .map(|(index, (choice, _))| Name {
-                index,
-                name: choice.value.clone(),
-                inum: None,
-                included: !choice.exclude,
-                came: false,
-            })
-            .collect();
+        let names = packets.netns.iter().zip(meant).enumerate();
+        let name = |(index, (choice, meant)): (usize, (&Choice<String>, &Meant))| {
+            let Meant::Whichever(inum) = *meant else { return None };
+            if let Some(inum) = inum {
+                selected.change(index, inum);
+            }
+            let (name, included, came) = (choice.value.clone(), !choice.exclude, inum.is_some());
+            Some(Name { index, name, inum, included, came })
+        };
+        let names = names.filter_map(name).collect();
         Self { root, names, never: Vec::new(), next: Instant::now(), set: Box::new(set), selected }
     }
 
@@ -218,7 +237,8 @@ mod tests {
             Ok(())
         };
         let root = HostRoot::default();
-        let mut awaited = Awaited::new(root.clone(), &packets, &[None], set, selected.clone());
+        let mut awaited =
+            Awaited::new(root.clone(), &packets, &[Meant::Whichever(None)], set, selected.clone());
         awaited.look().unwrap();
         assert!(changes.borrow().is_empty(), "there is none yet");
         symlink("/proc/self/ns/net", &path).unwrap();
@@ -245,9 +265,9 @@ mod tests {
         let left_out = Choice { exclude: true, value: "other".to_owned() };
         packets.netns.push(left_out);
         let selected = Selected::new(rule(kind::INCLUDE, LATER));
-        let inums = [None, None];
+        let meant = [Meant::Whichever(None); 2];
         let mut awaited =
-            Awaited::new(HostRoot::default(), &packets, &inums, |_, _| Ok(()), selected);
+            Awaited::new(HostRoot::default(), &packets, &meant, |_, _| Ok(()), selected);
         awaited.look().unwrap();
         assert_eq!(awaited.never(), [""; 0], "it may still come");
         awaited.give_up();
@@ -277,8 +297,13 @@ mod tests {
         symlink("/proc/self/ns/net", &path).unwrap();
         let selected = Selected::new(rule(kind::INCLUDE, LATER));
         let set = |_, _| Err(io::ErrorKind::PermissionDenied.into());
-        let mut awaited =
-            Awaited::new(HostRoot::default(), &packets, &[None], set, selected.clone());
+        let mut awaited = Awaited::new(
+            HostRoot::default(),
+            &packets,
+            &[Meant::Whichever(None)],
+            set,
+            selected.clone(),
+        );
         let error = awaited.look().unwrap_err().to_string();
         assert!(error.starts_with("cannot filter by the network namespace"), "{error}");
         assert!(awaited.look().is_err());

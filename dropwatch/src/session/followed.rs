@@ -1,6 +1,7 @@
 //! Network namespaces that `--netns` means, those that had the names when the run began: whether they
 //! are still there.
 
+use super::awaited::Meant;
 use crate::{
     filter::Packets,
     kernel::{HostRoot, Namespaces, netns_named},
@@ -18,6 +19,7 @@ struct One {
     inum: u32,
     /// In this run.
     number: u32,
+    excluded: bool,
     /// Whether a file has the name, so that it shows when the namespace may have ended.
     is_file: bool,
     /// Whether it was said to have ended.
@@ -25,21 +27,22 @@ struct One {
 }
 
 impl Followed {
-    /// Those that `packets` includes and that are there, by their inode numbers in the order of the
-    /// options. To be called with the capabilities that entering one takes.
+    /// Those of `packets` that go on meaning one namespace, as `meant` says in the order of the options.
+    /// To be called with the capabilities that entering one takes.
     pub(super) fn new(
         root: &HostRoot,
         packets: &Packets,
-        inums: &[Option<u32>],
+        meant: &[Meant],
         namespaces: &mut Namespaces,
     ) -> Self {
-        let chosen = packets.netns.iter().zip(inums).filter(|(choice, _)| !choice.exclude);
-        let one = |(choice, inum): (&Choice<String>, &Option<u32>)| {
-            let (name, inum) = (choice.value.clone(), (*inum)?);
+        let one = |(choice, meant): (&Choice<String>, &Meant)| {
+            let Meant::One(inum) = *meant else { return None };
+            let name = choice.value.clone();
             let is_file = netns_named(root, &name) == Some(inum);
-            Some(One { number: namespaces.look_up(inum), name, inum, is_file, ended: false })
+            let number = namespaces.look_up(inum);
+            Some(One { number, name, inum, excluded: choice.exclude, is_file, ended: false })
         };
-        Self { all: chosen.filter_map(one).collect() }
+        Self { all: packets.netns.iter().zip(meant).filter_map(one).collect() }
     }
 
     /// Says of each that has ended that it has, once.
@@ -50,9 +53,13 @@ impl Followed {
             it.ended =
                 namespaces.is_succeeded(it.number) || is_gone() && namespaces.has_ended(it.number);
             if it.ended {
+                let (what, then) = match it.excluded {
+                    true => ("leave out", "left out"),
+                    false => ("count", "counted"),
+                };
                 said.push(format!(
-                    "the network namespace {} has ended: there is nothing more to count there. With \
-                     --later, one of that name that is yet to come is counted",
+                    "the network namespace {} has ended: there is nothing more to {what} there. With \
+                     --later, one of that name that is yet to come is {then}",
                     it.name
                 ));
             }

@@ -91,6 +91,10 @@ pub struct Session {
     all: bool,
     /// Samples since the last report, as many as that needs.
     kept: Vec<Sample>,
+    /// Samples of drops that came behind the last reading of the counters.
+    early: Vec<Sample>,
+    /// What was read for the next report.
+    counted: Option<Counted>,
     /// When owners of sockets were looked for, and names of namespaces, with how long these hold
     /// between two reports.
     owners_at: Instant,
@@ -101,6 +105,13 @@ pub struct Session {
     filters: Vec<String>,
     reporter: Reporter,
     pace: Pace,
+}
+
+/// The counters, as they were read for a report.
+struct Counted {
+    snapshot: Snapshot,
+    /// The namespaces that were selected until then.
+    selected: Interval,
 }
 
 impl Session {
@@ -121,7 +132,7 @@ impl Session {
         let mut names = HostNames::open(&root);
         // Meanwhile the kernel's types are read.
         let prepared = Prepared::new()?;
-        let ResolvedNames { mut notices, netns } = asked::check(&attached, &mut names)?;
+        let ResolvedNames { mut notices, netns } = asked::check(&attached, &root, &mut names)?;
         let requested = requested(&attached, &netns, &mut names)?;
         let probe = attach(prepared, &requested)?;
         let Attached { packets, keys, filters, by, samples, verbose, every, .. } = attached;
@@ -186,6 +197,8 @@ impl Session {
             unread: BTreeSet::new(),
             all: every.is_some(),
             kept: Vec::new(),
+            early: Vec::new(),
+            counted: None,
             owners_at: Instant::now(),
             names_at: Instant::now(),
             names_kept: reported.names_kept,
@@ -275,20 +288,42 @@ impl Session {
         start
     }
 
-    /// What was sampled since the last call, for the report that comes next; with `lines`, each as a
-    /// line of its own, too.
+    /// Reads the counters for the report that comes next, and what was sampled of their drops; with
+    /// `lines`, each of these as a line of its own, too.
     ///
     /// # Errors
-    /// When the samples cannot be read.
-    pub fn samples(&mut self, lines: bool) -> Result<Vec<Line>, Failure> {
+    /// When they cannot be read, or make no sense.
+    pub fn read(&mut self, lines: bool) -> Result<Vec<Line>, Failure> {
+        self.names.begin_report();
+        (self.owners_at, self.names_at) = (Instant::now(), Instant::now());
+        let since_attach = self.now();
+        let wall = Timestamp::now();
+        let selected = self.selected.end_interval();
         let names = &mut self.names;
+        let counters = self.probe.read(|netns| names.namespaces().number(netns))?;
+        self.names.counted();
+        debug!("read {} counters in {:?}", counters.drops.len(), self.now() - since_attach);
+        let names = &mut self.names;
+        // Behind the counters, or the last drops would have their samples in the next report.
         let samples = self.probe.samples(|netns| names.namespaces().number(netns));
         let mut samples = samples.context("cannot read the samples")?;
+        samples.splice(0..0, self.early.drain(..));
+        // And what was dropped since is that one's.
+        let read_at = u64::try_from(since_attach.as_nanos()).unwrap_or(u64::MAX);
+        let until = self.probe.attached_at().saturating_add(read_at);
+        (samples, self.early) = samples.into_iter().partition(|sample| sample.time < until);
         if !self.all {
             Sample::settle_carried(&mut samples);
         }
-        self.names.begin_report();
-        (self.owners_at, self.names_at) = (Instant::now(), Instant::now());
+        // As soon as may be: a drop in between shows in one of them alone.
+        if let Some(evidence) = &mut self.evidence {
+            let sampled = samples.iter().chain(&self.kept).filter_map(|it| it.netns);
+            let mut lossy: BTreeSet<u32> = sampled.collect();
+            lossy.extend(self.reporter.namespaces_since(&counters));
+            evidence.read(self.names.namespaces(), &lossy);
+        }
+        self.counted =
+            Some(Counted { snapshot: Snapshot { since_attach, wall, counters }, selected });
         Ok(self.take(samples, lines))
     }
 
@@ -296,6 +331,7 @@ impl Session {
     pub fn samples_so_far(&mut self, lines: bool) -> Vec<Line> {
         let names = &mut self.names;
         let samples = self.probe.samples_so_far(|netns| names.namespaces().number(netns));
+        let samples: Vec<Sample> = self.early.drain(..).chain(samples).collect();
         if samples.is_empty() {
             return Vec::new();
         }
@@ -327,31 +363,21 @@ impl Session {
         lines
     }
 
-    /// Reads the counters and reports the time since the last report, with the samples that were
-    /// read since; `not_captured` is how many of their packets a capture lacks, since the run began.
+    /// Reports what was [`read`](Self::read) last; `not_captured` is how many of the samples' packets a
+    /// capture lacks, since the run began.
     ///
     /// # Errors
-    /// When the counters cannot be read, or make no sense.
+    /// When the counters make no sense, or were not read.
     pub fn report(&mut self, not_captured: u64) -> Result<Report, Failure> {
         let samples = std::mem::take(&mut self.kept);
-        let since_attach = self.now();
-        let wall = Timestamp::now();
-        let selected = self.selected.end_interval();
-        let names = &mut self.names;
-        let mut counters = self.probe.read(|netns| names.namespaces().number(netns))?;
-        self.names.counted();
-        debug!("read {} counters in {:?}", counters.drops.len(), self.now() - since_attach);
+        let counted = self.counted.take().context("nothing was read for a report")?;
+        let Counted { mut snapshot, selected } = counted;
+        let since_attach = snapshot.since_attach;
         if let Some(meter) = &mut self.meter {
             meter.log(&self.probe, since_attach);
         }
+        let counters = &mut snapshot.counters;
         counters.lost.pcap = not_captured;
-        // Read right after the counters: a drop in between shows in one of them alone.
-        if let Some(evidence) = &mut self.evidence {
-            let mut lossy: BTreeSet<u32> = samples.iter().filter_map(|it| it.netns).collect();
-            lossy.extend(self.reporter.namespaces_since(&counters));
-            evidence.read(self.names.namespaces(), &lossy);
-        }
-        let snapshot = Snapshot { since_attach, wall, counters };
         let intervals = self.pace.advance(since_attach);
         let fallen = self.reporter.fallen();
         let mut report = self.reporter.report(&snapshot, intervals, &samples, &mut self.names);

@@ -1,11 +1,11 @@
 //! From settings and what this kernel says of itself to what the probe is to attach.
 
 use dropwatch_common::{
-    filter::{LATER, NetnsValue, part},
+    filter::{LATER, MOST, NetnsValue, part},
     offsets::Offsets,
 };
 
-use super::tcpdump;
+use super::{awaited::Meant, tcpdump};
 use crate::{
     exit::Failure,
     kernel::{HostNames, NoTypes, offsets},
@@ -14,15 +14,14 @@ use crate::{
     settings::{Attached, Samples},
 };
 
-/// What to attach. `netns` are the inode numbers of the namespaces to filter by, in the order of the
-/// options; those that are still to come have none.
+/// What to attach. `netns` are the namespaces to filter by, in the order of the options.
 ///
 /// # Errors
 /// Usage, where an option has too many values, or the expression is none; kernel, where this kernel's
 /// types do not show what a filter or a group is about, with the reason.
 pub fn requested(
     attached: &Attached,
-    netns: &[Option<u32>],
+    netns: &[Meant],
     names: &mut HostNames,
 ) -> Result<Requested, Failure> {
     let grouping = grouping(&attached.by);
@@ -34,10 +33,18 @@ pub fn requested(
         check("--pcap", part::HEADERS, &offsets)?;
     }
     let expression = attached.packets.expression.as_deref().map(tcpdump::compile).transpose()?;
-    let netns = netns.iter().map(|inum| match inum {
-        None => NetnsValue::any(LATER),
-        // With the cookie: whichever namespace gets the number later is not what was asked for.
-        Some(inum) => NetnsValue::new(names.namespaces().having(*inum)),
+    let mut later = [LATER; MOST];
+    let netns = netns.iter().zip(0..).map(|(it, index)| match *it {
+        Meant::One(inum) => {
+            // With the cookie: whichever namespace gets the number later is not what was asked for.
+            NetnsValue::new(names.namespaces().having(inum))
+        }
+        Meant::Whichever(now) => {
+            if let Some(number) = later.get_mut(index) {
+                *number = now.unwrap_or(LATER);
+            }
+            NetnsValue::any(LATER)
+        }
     });
     let filter = attached.packets.compile(netns);
     let filter = filter.map_err(|error| Failure::Usage(error.to_string()))?;
@@ -46,6 +53,7 @@ pub fn requested(
         netns: true,
         samples: attached.samples != Samples::None,
         every: attached.every,
+        later,
         reasons: attached.reasons,
         log: attached.verbose,
         filter: (filter, parts),

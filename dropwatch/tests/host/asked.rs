@@ -259,6 +259,30 @@ fn a_namespace_that_comes_later_is_counted_while_it_is_there() {
     assert!(recordings[3].start.notices.contains(&left_out), "{:?}", recordings[3].start.notices);
 }
 
+/// It means whichever has the name, from the beginning of the run on; without `--later` the one that had
+/// it then.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn with_later_a_name_that_is_there_can_become_anothers() {
+    let [first, second] = [(); 2].map(|()| Closed::new(Transport::Udp, Family::V4).unwrap());
+    let name = format!("dw-passed-on-{}", std::process::id());
+    let named = Named::new(&name, first.netns().name());
+    let runs = [
+        Run::start(&["--netns", &name, "--later"]),
+        Run::start(&["--netns", &name]),
+        Run::start(&["--netns", &name, "--later", "--by", "netns", "--proto", "udp"]),
+    ];
+    first.send(30).unwrap();
+    second.send(5).unwrap();
+    drop(named);
+    let _again = Named::new(&name, second.netns().name());
+    notice();
+    first.send(7).unwrap();
+    second.send(100).unwrap();
+    let counted = runs.map(|run| run.stop().count(UDP4));
+    assert_eq!(counted, [130, 37, 130]);
+}
+
 /// The name stands for none by then, but the drops of the report are those of the one that had it.
 #[test]
 #[ignore = "needs root: cargo xtask test"]

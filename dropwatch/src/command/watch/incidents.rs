@@ -102,7 +102,7 @@ mod tests {
         kernel::{HostRoot, netns_named},
         render::{Format, Medium},
         report::{keys::Choice, model::Line},
-        session::awaited::Selected,
+        session::awaited::{Meant, Selected},
         settings::{Metrics, Show, Sinks, WatchedCommand},
         sink::serve::Exporter,
         supervise::launch::Launcher,
@@ -150,7 +150,7 @@ mod tests {
             value: name.to_str().expect("UTF-8").to_owned(),
         };
         let netns: Vec<_> = names.iter().map(choice).collect();
-        let inums = vec![None; netns.len()];
+        let meant = vec![Meant::Whichever(None); netns.len()];
         let packets = Packets { netns, ..Packets::default() };
         let mut set = set;
         let set = move |_, inum| {
@@ -158,7 +158,7 @@ mod tests {
             Ok(())
         };
         let selected = Selected::new(Filter::NONE.netns);
-        Awaited::new(HostRoot::default(), &packets, &inums, set, selected)
+        Awaited::new(HostRoot::default(), &packets, &meant, set, selected)
     }
 
     /// Reads with a reader that does `first` and then blocks until an incident like `last` was acted
