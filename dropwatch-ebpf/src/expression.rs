@@ -21,6 +21,10 @@ use crate::{
     skb::{ETH_HLEN, ETHER, LOOPBACK},
 };
 
+/// Set by the loader: bytes to read of each packet, at most [`READ`]. The expression asks for no other.
+#[unsafe(no_mangle)]
+static READS: u32 = READ as u32;
+
 /// What this CPU looks at.
 #[map]
 static VIEWS: PerCpuArray<Views> = PerCpuArray::with_max_entries(1, 0);
@@ -78,23 +82,25 @@ unsafe fn lay_out<F: Fields>(ctx: &RawTracePointContext, view: *mut View) -> Opt
     if head == 0 || linear == 0 || linear > u32::from(u16::MAX) {
         return None;
     }
-    let tag = tag::<F>(skb);
+    let (tagged, [kind, tag]) = tag::<F>(skb);
     // Where the first byte that is read comes to stand.
     let mut at = if has_link { 0 } else { LINK };
-    if tag.is_some() {
+    if tagged {
         at += TAG;
     }
+    // SAFETY: a static. Volatile, because the loader replaces it after compilation.
+    let reads = unsafe { (&raw const READS).read_volatile() };
     // SAFETY: the caller's promise, and there is room for READ bytes behind each of these places; the
     // helper checks what it reads.
     unsafe {
         let bytes = (&raw mut (*view).bytes).cast::<u8>();
         let source = ptr::without_provenance((head + u64::from(start)) as usize);
-        if bpf_probe_read_kernel(bytes.add(at).cast(), READ as u32, source) != 0 {
+        if bpf_probe_read_kernel(bytes.add(at).cast(), reads, source) != 0 {
             return None;
         }
         let halves = bytes.cast::<u16>();
         if has_link {
-            if let Some([kind, tag]) = tag {
+            if tagged {
                 let words = bytes.cast::<u32>();
                 for word in 0..ADDRESSES / 4 {
                     *words.add(word) = *words.add(word + 1);
@@ -107,7 +113,7 @@ unsafe fn lay_out<F: Fields>(ctx: &RawTracePointContext, view: *mut View) -> Opt
             if protocol == 0 {
                 return None;
             }
-            if let Some([kind, tag]) = tag {
+            if tagged {
                 *halves.add(6) = kind;
                 *halves.add(7) = tag.to_be();
                 *halves.add(8) = protocol;
@@ -115,7 +121,7 @@ unsafe fn lay_out<F: Fields>(ctx: &RawTracePointContext, view: *mut View) -> Opt
                 *halves.add(6) = protocol;
             }
         }
-        let read = if linear > READ as u32 { READ as u32 } else { linear };
+        let read = if linear > reads { reads } else { linear };
         (*view).readable = at as u32 + read;
         (*view).length = at as u32 + linear.wrapping_add(F::skb_data_len(skb));
         (*view).first = if has_link { 0 } else { ADDRESSES as u32 };
@@ -134,14 +140,17 @@ fn is_ethernet<F: Fields>(ctx: &RawTracePointContext) -> bool {
     kind == ETHER || kind == LOOPBACK
 }
 
-/// The VLAN tag that the kernel took off the packet and keeps beside it: its ethertype in network byte
-/// order, and what it says, in the host's.
+/// Whether the kernel took a VLAN tag off the packet and keeps it beside that; and then its ethertype in
+/// network byte order, and what it says, in the host's.
+///
+/// No `Option`: the compiler would compute with what is in none, and the verifier takes no load from a
+/// place on the stack that was never written (before Linux 6.3).
 #[inline(always)]
-fn tag<F: Fields>(skb: u64) -> Option<[u16; 2]> {
+fn tag<F: Fields>(skb: u64) -> (bool, [u16; 2]) {
     let present = match offset!(skb_vlan_present) {
         // Since Linux 6.2 one that is not zero is there, and both fields are one, too (`vlan_all`).
         ..0 => F::vlan_all(skb) != 0,
         _ => i32::from(F::skb_vlan_present(skb)) & offset!(skb_vlan_present_mask) != 0,
     };
-    if present { Some([F::vlan_kind(skb), F::vlan_tag(skb)]) } else { None }
+    (present, if present { [F::vlan_kind(skb), F::vlan_tag(skb)] } else { [0; 2] })
 }

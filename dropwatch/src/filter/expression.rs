@@ -91,6 +91,21 @@ pub enum Instruction {
     ReturnAccumulator,
 }
 
+impl Instruction {
+    /// The greatest value that this may give to the index; 0 where it gives it none.
+    fn greatest_index(&self) -> u32 {
+        match *self {
+            // Fifteen words.
+            Self::LoadHeaderLength { .. } => 60,
+            Self::LoadConstant(Register::Index, value) => value,
+            Self::LoadLength(Register::Index)
+            | Self::LoadCell(Register::Index, _)
+            | Self::Copy(Register::Index) => u32::MAX,
+            _ => 0,
+        }
+    }
+}
+
 /// Why some text is not the code of an expression that packets can be filtered by.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CodeError {
@@ -141,6 +156,20 @@ impl ExpressionCode {
 
     pub fn instructions(&self) -> &[Instruction] {
         &self.0
+    }
+
+    /// How many bytes of a frame, from its begin on, hold all that it may ever ask for. Where only the
+    /// frame tells, that is [`u32::MAX`].
+    pub fn asks_for(&self) -> u32 {
+        let index = self.0.iter().map(Instruction::greatest_index).max().unwrap_or(0);
+        let asks = |instruction: &Instruction| match *instruction {
+            Instruction::Load { bytes, at, behind_index } => {
+                at.saturating_add(bytes).saturating_add(if behind_index { index } else { 0 })
+            }
+            Instruction::LoadHeaderLength { at } => at.saturating_add(1),
+            _ => 0,
+        };
+        self.0.iter().map(asks).max().unwrap_or(0)
     }
 }
 

@@ -27,7 +27,7 @@ use super::{
     KernelLog,
     counters::{FRONTS, GROUP_FRONTS, Maps},
     cpus::Cpus,
-    info,
+    expression, info,
     later::{LATER, Later, Numbers},
     load::{Linked, LoadError, LoadSettings, Loader, Size},
     maps::Map,
@@ -298,6 +298,7 @@ impl Prepared {
             }
         }
         let rate = u64::from(requested.every.unwrap_or(0));
+        let reads = requested.expression.as_ref().map_or(0, expression::reads);
         let ring = requested.every.map_or(plan::SAMPLES_BYTES, plan::ring_bytes);
         if candidate.netns {
             mode |= mode::NETNS;
@@ -314,6 +315,7 @@ impl Prepared {
                 ("OFFSETS", requested.offsets.as_bytes()),
                 ("FILTER", filter.as_bytes()),
                 ("RATE", rate.as_bytes()),
+                ("READS", reads.as_bytes()),
                 (aya_log::LEVEL, level.as_bytes()),
             ]),
             sizes: HashMap::from([

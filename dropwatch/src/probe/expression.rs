@@ -14,7 +14,7 @@ use aya_obj::{
         BPF_LDX, BPF_MEM, BPF_MOV, BPF_ST, BPF_STX, BPF_TO_BE, BPF_W, BPF_X, bpf_insn,
     },
 };
-use dropwatch_common::expression::{ADDRESSES, BYTES, FUNCTION, View, verdict};
+use dropwatch_common::expression::{ADDRESSES, BYTES, FUNCTION, READ, View, verdict};
 use thiserror::Error;
 
 use crate::filter::expression::{
@@ -60,6 +60,12 @@ pub(super) fn insert(object: &mut Object, code: &[bpf_insn]) -> bool {
     // Of another length than what the linker left: no relocation within that is one of this code.
     function.section_offset = usize::MAX >> 1 & !7;
     true
+}
+
+/// How many bytes the kernel side is to read of each packet: what the expression may ask for, in whole
+/// words of 64 bits, which is how the kernel copies; at least one.
+pub(super) fn reads(program: &ExpressionCode) -> u32 {
+    program.asks_for().clamp(1, READ as u32).next_multiple_of(8)
 }
 
 /// Where a jump leads.
@@ -267,11 +273,15 @@ impl Writer {
         if at > i32::MAX.cast_unsigned() {
             return self.fail(End::No);
         }
-        self.copy(OTHER, INDEX);
         let add = BPF_ALU64 | operation(Operation::Add);
-        self.push(add | BPF_K, OTHER, 0, 0, at);
-        self.push(BPF_ALU64 | BPF_MOV | BPF_X, NEEDED, OTHER, 0, 0);
-        self.push(add | BPF_K, NEEDED, 0, 0, bytes);
+        // The index is added to a constant, not a constant to its copy: the verifier of Linux 6.12 takes
+        // registers that differ by a constant for one, and what a comparison says of one for known of the
+        // other (`sync_linked_regs()`, kernel/bpf/verifier.c). Where it comes to know the sum of the two
+        // exactly, it then knows bounds that contradict each other, and refuses the load.
+        self.set(OTHER, at);
+        self.push(add | BPF_X, OTHER, INDEX, 0, 0);
+        self.set(NEEDED, bytes);
+        self.push(add | BPF_X, NEEDED, OTHER, 0, 0);
         // The verifier sees the bound in a comparison with a constant alone.
         self.jumps.push((self.code.len(), Target::End(End::Short)));
         self.push(BPF_JMP | GREATER | BPF_K, OTHER, 0, 0, BYTES as u32 - bytes);

@@ -56,9 +56,8 @@ const JOBS: usize = 4;
 const COMMAND_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Tests that a guest leaves out, and why.
-const NOT_IN_GUESTS: [(&str, &str); 7] = [
+const NOT_IN_GUESTS: [(&str, &str); 6] = [
     ("collectors::", "guests have no log collectors"),
-    ("expression::the_longest_", "the verifier of 6.12 refuses the longest: not settled yet"),
     ("nat::the_story_of_nginx_and_ab", "guests have neither nginx nor ab"),
     ("noise::", "guests have no other tenants"),
     ("pcapng::", "guests have no tshark"),

@@ -70,6 +70,24 @@ fn the_longest_is_taken() {
     assert_eq!(parse(&longest).map(|code| code.len()), Ok(1024));
 }
 
+#[test]
+fn what_it_asks_for_has_a_bound() {
+    let asks = |text: &str| ExpressionCode::parse(text.as_bytes()).unwrap().asks_for();
+    // Two bytes of a port behind the longest header of IPv4, or four of an address.
+    assert_eq!(asks(WEB), 60 + 16 + 2);
+    assert_eq!(asks("1\n6 0 0 1\n"), 0);
+    // `len`, of no byte.
+    assert_eq!(asks("2\n128 0 0 0\n22 0 0 0\n"), 0);
+    assert_eq!(asks("2\n40 0 0 12\n6 0 0 1\n"), 14);
+    assert_eq!(asks("2\n177 0 0 14\n6 0 0 1\n"), 15);
+    // An index of 0 as at the begin, of a constant, and of what a frame says, by each way.
+    assert_eq!(asks("2\n64 0 0 10\n6 0 0 1\n"), 14);
+    assert_eq!(asks("3\n1 0 0 100\n80 0 0 10\n6 0 0 1\n"), 111);
+    for unknown in ["129 0 0 0", "97 0 0 3", "7 0 0 0"] {
+        assert_eq!(asks(&format!("3\n{unknown}\n80 0 0 0\n6 0 0 1\n")), u32::MAX);
+    }
+}
+
 /// Whatever is in it, reading ends, and what is taken can be run: it ends, and jumps forward within
 /// itself alone.
 fn holds(text: &[u8]) {
