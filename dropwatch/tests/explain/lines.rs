@@ -64,7 +64,7 @@ fn every_row_and_finding_of_a_json_line_is_explained() {
     let line = report(&ROWS);
     let whole = page(&line);
     for title in [
-        "closed UDP port",
+        "no UDP socket for this address and port",
         "a netfilter hook said no: iptables or conntrack",
         "the other end of a veth pair is gone",
     ] {
@@ -75,7 +75,10 @@ fn every_row_and_finding_of_a_json_line_is_explained() {
     assert_eq!(whole.not_known, ["no_such_function (NO_SUCH_REASON)"]);
     // A line that was cut has what is whole in it.
     let cut = page(&line[..line.len() / 2]);
-    assert!(titles(&cut).contains(&"closed UDP port") && titles(&cut).len() > 1, "{cut:?}");
+    assert!(
+        titles(&cut).contains(&"no UDP socket for this address and port") && titles(&cut).len() > 1,
+        "{cut:?}"
+    );
     // Longer than any text may be that is no JSON.
     let many: Vec<_> = ROWS.iter().copied().cycle().take(200).collect();
     let long = report(&many);

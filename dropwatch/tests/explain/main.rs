@@ -15,6 +15,7 @@ mod rows;
 mod rules;
 mod several;
 mod table;
+mod unsaid;
 mod words;
 
 use std::path::PathBuf;

@@ -60,7 +60,10 @@ fn two_rows_are_two_answers() {
     for words in [&[udp, tcp][..], &[&format!("{udp}\n{tcp}")], &[&format!("{tcp} {udp}")]] {
         let page = page(words);
         let full: Vec<_> = page.explained.iter().map(|entry| entry.title.as_str()).collect();
-        assert!(full.contains(&"closed UDP port") && full.len() == 2, "{words:?}: {full:?}");
+        assert!(
+            full.contains(&"no UDP socket for this address and port") && full.len() == 2,
+            "{words:?}: {full:?}"
+        );
     }
     for typed in ["nf_hook_slow+0x7d tcp_v4_rcv+0x91", "rp_filter=1 ip_forward=0"] {
         let each: Vec<ExplainPage<'static>> =
@@ -79,7 +82,7 @@ fn a_row_that_the_shell_took_apart_is_one() {
     let words: Vec<&str> = row.split(' ').collect();
     let page = page(&words);
     assert_eq!(page.explained.len(), 1);
-    assert_eq!(page.explained[0].title, "closed UDP port");
+    assert_eq!(page.explained[0].title, "no UDP socket for this address and port");
     assert!(page.related.is_empty() && page.not_known.is_empty());
 }
 

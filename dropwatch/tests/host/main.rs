@@ -47,3 +47,4 @@ mod several;
 mod shares;
 mod top;
 mod turns;
+mod unsaid;

@@ -10,7 +10,7 @@ use crate::project::Project;
 const PAGE: &str = "docs/kernels.md";
 
 /// What the groups of tests prove, in the order of the page.
-const GROUPS: [(&str, &str); 35] = [
+const GROUPS: [(&str, &str); 36] = [
     ("counting", "floods, nested floods and closed ports, to the packet"),
     ("nat", "a full conntrack table, against conntrack's own counter"),
     (
@@ -22,6 +22,7 @@ const GROUPS: [(&str, &str); 35] = [
     ("gate", "a finding fails a run, also of a loss without a drop"),
     ("reach", "commands of findings run in their namespace, or are not printed"),
     ("harmless", "sockets closed with unread data are harmless"),
+    ("unsaid", "drops whose reason says little lead to what is known of their function"),
     ("transmitted", "what a card has sent is harmless, and fails no run"),
     ("selecting", "filters and groups, exact in a flood"),
     ("expression", "filter expressions, with and without link headers, on packets of all kinds"),

@@ -39,7 +39,7 @@ pub use self::{
 use crate::report::model::{Reason, Symbol};
 
 /// One file for each topic, in the order that they are listed in.
-const TOPICS: [&str; 8] = [
+const TOPICS: [&str; 13] = [
     include_str!("firewall.toml"),
     include_str!("sockets.toml"),
     include_str!("tcp.toml"),
@@ -47,6 +47,11 @@ const TOPICS: [&str; 8] = [
     include_str!("neighbours.toml"),
     include_str!("queues.toml"),
     include_str!("devices.toml"),
+    include_str!("bridge.toml"),
+    include_str!("tunnels.toml"),
+    include_str!("unsaid_ip.toml"),
+    include_str!("unsaid_sockets.toml"),
+    include_str!("unsaid_devices.toml"),
     HOUSEKEEPING,
 ];
 
@@ -321,6 +326,6 @@ mod tests {
         let always = |entry: &&DropEntry| matches!(entry.benign, Benign::Always(_));
         let all: Vec<&DropEntry> = table().expect("table").entries.iter().filter(always).collect();
         assert_eq!(all, always_benign().iter().collect::<Vec<_>>());
-        assert_eq!(all.len(), 26);
+        assert_eq!(all.len(), 31);
     }
 }

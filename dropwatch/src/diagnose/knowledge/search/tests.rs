@@ -42,7 +42,10 @@ fn what_was_cut_is_completed_where_it_can_be_one_thing_only() {
         ["an nftables rule or policy dropped it"]
     );
     assert_eq!(titles("12 at tcp_v4_rcv+0x91 (NO_SO…"), ["no TCP socket for this segment"]);
-    assert_eq!(titles("3 packets dropped at __udp4_lib_r…").first(), Some(&"closed UDP port"));
+    assert_eq!(
+        titles("3 packets dropped at __udp4_lib_r…").first(),
+        Some(&"no UDP socket for this address and port")
+    );
     // Of these there are many, and what is known about the function stays.
     assert!(titles("12 at tcp_v4_rcv+0x91 (TCP_RFC…").contains(&"no TCP socket for this segment"));
 }
