@@ -2,7 +2,7 @@
 
 mod rows;
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{borrow::Cow, net::SocketAddr, sync::LazyLock};
 
 use dropwatch_common::NO_NETNS;
 
@@ -17,7 +17,10 @@ use crate::report::{
     facts::Netns,
     finding::Unreachable,
     model::{Location, Report},
-    question::{Answer, Answers, Ask, Neighbour, NextHop, Packet, Question, Route, Unanswered},
+    question::{
+        Answer, Answers, Ask, Neighbour, NextHop, Packet, Question, Route, Socket, SocketPort,
+        Unanswered,
+    },
 };
 
 /// A report, and the host at its begin and end.
@@ -236,7 +239,7 @@ impl<'a> Facts<'a> {
     pub fn route(&self, netns: u32, packet: Packet) -> Answered<Route> {
         self.answer(netns, Question::Route(packet), |answer| match answer {
             Answer::Route(route) => Some(route),
-            Answer::Neighbour(_) => None,
+            Answer::Neighbour(_) | Answer::Sockets(_) => None,
         })
     }
 
@@ -247,7 +250,18 @@ impl<'a> Facts<'a> {
     pub fn neighbour(&self, netns: u32, hop: NextHop) -> Answered<Neighbour> {
         self.answer(netns, Question::Neighbour(hop), |answer| match answer {
             Answer::Neighbour(neighbour) => Some(neighbour),
-            Answer::Route(_) => None,
+            Answer::Route(_) | Answer::Sockets(_) => None,
+        })
+    }
+
+    /// Which sockets with this port there are in the namespace `netns`, at the end of the report.
+    ///
+    /// # Errors
+    /// See [`Answered`].
+    pub fn sockets(&self, netns: u32, port: SocketPort) -> Answered<Vec<Socket>> {
+        self.answer(netns, Question::Sockets(port), |answer| match answer {
+            Answer::Sockets(sockets) => Some(sockets),
+            Answer::Route(_) | Answer::Neighbour(_) => None,
         })
     }
 
@@ -375,6 +389,12 @@ impl<'a> NetnsFacts<'a> {
     pub fn setting(&self, name: &str) -> Option<&'a str> {
         debug_assert!(self.facts.rule.quotes(name), "the rule does not list {name}");
         self.now.settings.get(name).map(String::as_str)
+    }
+
+    /// The ends of UDP sockets that were connected at the begin or at the end of the interval.
+    pub fn connected(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr)> + use<'a> {
+        let both = [self.before, Some(self.now)].into_iter().flatten();
+        both.flat_map(|at| at.connected.iter().copied())
     }
 
     /// Connection tracking, before and now.

@@ -122,6 +122,7 @@ mod tests {
             own: set(&["198.18.7.1", "fe80::1"]),
             broadcast: set(&["198.18.7.255"]),
             groups: Some(set(&["224.0.0.1", "239.9.9.9"])),
+            ..Addresses::default()
         });
         let now = host.now.clone();
         let mut report = host.report();

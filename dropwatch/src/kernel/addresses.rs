@@ -2,19 +2,22 @@
 //! `/proc/net/igmp`. Needs no capability.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use libc::{IFA_ADDRESS, IFA_BROADCAST, IFA_LOCAL, RTM_GETADDR};
+use libc::{
+    IFA_ADDRESS, IFA_BROADCAST, IFA_F_DADFAILED, IFA_F_OPTIMISTIC, IFA_F_TENTATIVE, IFA_FLAGS,
+    IFA_LOCAL, RTM_GETADDR,
+};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
     HostRoot,
-    netlink::{Netlink, NetlinkError, attributes},
+    netlink::{Netlink, NetlinkError, attributes, number},
 };
-use crate::report::evidence::Addresses;
+use crate::report::evidence::{Addresses, UnusableAddress};
 
 /// `struct ifaddrmsg` (include/uapi/linux/if_addr.h): in a question, all of any family and device.
 const HEADER: usize = 8;
@@ -39,16 +42,22 @@ pub(super) fn read(root: &HostRoot) -> Result<Addresses, NetlinkError> {
         }
     })?;
     let forwards = root.sysctl(FORWARDING).is_ok_and(|value| value.trim() != "0");
-    addresses.groups = root.open(GROUPS).ok().filter(|_| !forwards).map(groups);
+    if let Ok(file) = root.open(GROUPS) {
+        addresses.joined = groups(file);
+        let all = addresses.joined.values().flatten().copied().collect();
+        addresses.groups = Some(all).filter(|_| !forwards);
+    }
     Ok(addresses)
 }
 
 /// One `RTM_NEWADDR`.
 fn add(addresses: &mut Addresses, message: &[u8]) {
-    let Some(prefix) = message.get(1).copied() else { return };
-    let (mut local, mut address) = (None, None);
-    for (kind, value) in attributes(message.get(HEADER..).unwrap_or_default()) {
+    let Some((header, rest)) = message.split_first_chunk::<HEADER>() else { return };
+    let [_, prefix, flags, _, device @ ..] = *header;
+    let (mut local, mut address, mut flags) = (None, None, u32::from(flags));
+    for (kind, value) in attributes(rest) {
         match kind {
+            IFA_FLAGS => flags = number(value).unwrap_or(flags),
             IFA_LOCAL => local = ip(value),
             // The far end of a point-to-point link, where `IFA_LOCAL` is another one.
             IFA_ADDRESS => address = ip(value),
@@ -58,6 +67,12 @@ fn add(addresses: &mut Addresses, message: &[u8]) {
     }
     let Some(own) = local.or(address) else { return };
     addresses.own.insert(own);
+    let failed = flags & IFA_F_DADFAILED != 0;
+    // An optimistic one is in use before it is known to be unique (RFC 4429).
+    if failed || flags & (IFA_F_TENTATIVE | IFA_F_OPTIMISTIC) == IFA_F_TENTATIVE {
+        let device = u32::from_ne_bytes(device);
+        addresses.unusable.insert(own, UnusableAddress { device, failed });
+    }
     // The last address of a network means all of it, also where none is set (`fib_add_ifaddr`,
     // net/ipv4/fib_frontend.c); one of 31 bits has two hosts and no such address.
     if let IpAddr::V4(own) = own
@@ -75,15 +90,24 @@ fn ip(value: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// The groups in the file: below a line for each device, one for each group, which begins with its
-/// address as a number in the machine's order of bytes.
-fn groups(file: impl Read) -> BTreeSet<IpAddr> {
-    let lines = BufReader::new(file.take(MAX_FILE)).lines().map_while(Result::ok);
-    let group = |line: String| {
-        let number = line.strip_prefix('\t')?.split_whitespace().next()?;
-        Some(Ipv4Addr::from(u32::from_str_radix(number, 16).ok()?.to_ne_bytes()).into())
-    };
-    lines.filter_map(group).take(MOST).collect()
+/// The groups in the file, by the index of the device: below a line for each device, one for each group,
+/// which begins with its address as a number in the machine's order of bytes.
+fn groups(file: impl Read) -> BTreeMap<u32, BTreeSet<IpAddr>> {
+    let (mut joined, mut device, mut count) = (BTreeMap::new(), None, 0);
+    for line in BufReader::new(file.take(MAX_FILE)).lines().map_while(Result::ok) {
+        match line.strip_prefix('\t').map(|rest| rest.split_whitespace().next()) {
+            None => device = line.split_whitespace().next().and_then(|index| index.parse().ok()),
+            Some(group) => {
+                let number = group.and_then(|group| u32::from_str_radix(group, 16).ok());
+                if let (Some(device), Some(number), 0..MOST) = (device, number, count) {
+                    let group = Ipv4Addr::from(number.to_ne_bytes()).into();
+                    joined.entry(device).or_insert_with(BTreeSet::new).insert(group);
+                    count += 1;
+                }
+            }
+        }
+    }
+    joined
 }
 
 #[cfg(test)]
@@ -118,6 +142,23 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_may_not_be_used_says_whether_it_ever_may() {
+        let of = |flags: u32, short: u8| {
+            let mut addresses = Addresses::default();
+            let header = vec![10, 64, short, 0, 7, 0, 0, 0];
+            let address = attribute(IFA_ADDRESS, &Ipv6Addr::LOCALHOST.octets());
+            let flags = attribute(IFA_FLAGS, &flags.to_ne_bytes());
+            add(&mut addresses, &[header, address, flags].concat());
+            addresses.unusable.into_values().next().map(|it| (it.device, it.failed))
+        };
+        let device = u32::from_ne_bytes([7, 0, 0, 0]);
+        assert_eq!(of(0x40, 0x40), Some((device, false)));
+        assert_eq!(of(0x08, 0x08), Some((device, true)));
+        assert_eq!(of(0x48, 0x48), Some((device, true)));
+        assert_eq!((of(0x44, 0x44), of(0x80, 0x80)), (None, None), "optimistic, permanent");
+    }
+
+    #[test]
     fn groups_stand_below_their_devices() {
         let of = |group: [u8; 4]| u32::from_ne_bytes(group);
         let text = format!(
@@ -127,7 +168,8 @@ mod tests {
             of([224, 0, 0, 1]),
             of([239, 1, 2, 3]),
         );
-        assert_eq!(groups(text.as_bytes()), set(&["224.0.0.1", "239.1.2.3"]));
+        let expected = [(1, set(&["224.0.0.1"])), (2, set(&["239.1.2.3"]))].into();
+        assert_eq!(groups(text.as_bytes()), expected);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::{
 pub use super::netns::passing::Unread;
 use super::{
     HostRoot, Namespaces, ReachableNetns, addresses,
-    answers::{Busy, Inquiry, NetnsToAsk},
+    answers::{Busy, Inquiry, NetnsToAsk, sockets::connected},
     births::Births,
     conntrack, counters,
     inside::cookie,
@@ -383,6 +383,13 @@ fn read_namespace(
         if before.is_some_and(|before| overflows(before) != overflows(&namespace)) {
             namespace.fullest_listener = listeners::fullest(root);
         }
+        // Right after the counters: clients close their sockets soon.
+        let refused = |name: &&str| {
+            before.is_some_and(|it| it.counters.get(name) != namespace.counters.get(name))
+        };
+        if watch.refusals.iter().any(refused) {
+            namespace.connected = connected(root);
+        }
         if sampled || before.is_some_and(|before| namespace.is_lossy_since(before)) {
             namespace.gauges = counters::gauges_of_namespace(root);
             namespace.addresses = addresses::read(root).ok();
@@ -414,6 +421,7 @@ mod tests {
         WatchList {
             counters: [("Udp", "NoPorts"), ("TcpExt", "ListenOverflows")].into(),
             overflows: "TcpExt.ListenOverflows",
+            refusals: &["Udp.NoPorts"],
             settings: vec!["net.ipv4.ip_forward"],
             device_settings: vec!["net/ipv4/conf/DEV/rp_filter"],
             host_losses: vec!["softnet.dropped"],

@@ -79,7 +79,11 @@ pub(super) fn names() -> Result<Vec<(String, Vec<String>)>, NetlinkError> {
 /// another way must not cost the whole device.
 fn link(message: &[u8]) -> Option<(u32, Link)> {
     let header = LinkHeader::parse(message).ok()?;
-    let mut link = Link { up: header.flags.contains(LinkFlags::Up), ..Link::default() };
+    let mut link = Link {
+        up: header.flags.contains(LinkFlags::Up),
+        carrier: header.flags.contains(LinkFlags::LowerUp),
+        ..Link::default()
+    };
     for (kind, value) in attributes(message.get(LINK_HEADER..)?) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
@@ -156,7 +160,7 @@ mod tests {
         let stats: Vec<u8> = (100..125_u64).flat_map(u64::to_ne_bytes).collect();
         let message = info(
             7,
-            LinkFlags::Up.bits(),
+            (LinkFlags::Up | LinkFlags::LowerUp).bits(),
             &[
                 attribute(3, b"eth0\0"),
                 attribute(4, &1500_u32.to_ne_bytes()),
@@ -166,6 +170,7 @@ mod tests {
         );
         let (index, link) = link(&message).unwrap();
         assert_eq!((index, link.name.as_str(), link.mtu, link.up), (7, "eth0", 1500, true));
+        assert!(link.carrier);
         assert_eq!(link.queue_length, 1000);
         assert_eq!(link.counters.get("rx_missed_errors"), Some(115));
         assert_eq!(link.counters.get("rx_nohandler"), Some(123));
@@ -176,7 +181,7 @@ mod tests {
     fn statistics_of_an_older_kernel_are_shorter() {
         // Without `rx_otherhost_dropped` (Linux 6.1).
         let (_, link) = link(&info(1, 0, &[attribute(23, &[1; 24 * 8])])).unwrap();
-        assert!(!link.up);
+        assert!(!link.up && !link.carrier);
         assert_eq!(link.counters.get("rx_nohandler"), Some(0x0101_0101_0101_0101));
     }
 

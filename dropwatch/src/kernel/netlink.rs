@@ -45,6 +45,16 @@ impl Netlink {
         Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER) })
     }
 
+    /// Has the kernel take what the header of a question for all says as a filter (Linux 4.20). Without
+    /// that it sends everything.
+    ///
+    /// # Errors
+    /// Where the kernel cannot.
+    pub(super) fn filters(self) -> io::Result<Self> {
+        self.socket.set_netlink_get_strict_chk(true)?;
+        Ok(self)
+    }
+
     /// Asks for one thing, and hands the content of each message of the answer to `each`.
     ///
     /// # Errors

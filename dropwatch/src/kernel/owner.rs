@@ -31,6 +31,8 @@ pub struct Owners {
     hidden: usize,
     /// Whether an owner was not found while some processes were hidden.
     missed: bool,
+    /// Most descriptors looked at in one pass.
+    most: usize,
 }
 
 /// What is known of one socket.
@@ -50,12 +52,18 @@ struct Holder {
 impl Owners {
     /// Opens nothing yet.
     pub fn new(root: &HostRoot) -> Self {
+        Self::looking_at(root, MAX_DESCRIPTORS)
+    }
+
+    /// Looks at no more than `most` descriptors in one pass.
+    pub(super) fn looking_at(root: &HostRoot, most: usize) -> Self {
         Self {
             root: root.clone(),
             known: HashMap::new(),
             searched: false,
             hidden: 0,
             missed: false,
+            most,
         }
     }
 
@@ -118,7 +126,7 @@ impl Owners {
 
     /// Looks at the descriptors of all processes until every socket in `sought` is found.
     fn search(&mut self, mut sought: HashSet<u64>) -> Vec<(u64, Holder)> {
-        let (mut found, mut left) = (Vec::new(), MAX_DESCRIPTORS);
+        let (mut found, mut left) = (Vec::new(), self.most);
         self.hidden = 0;
         let mut pids = processes::pids(&self.root);
         // PID 1 comes last, since systemd also holds the sockets that it opened for its services.

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use super::{
@@ -51,6 +51,8 @@ pub struct WatchList {
     pub counters: HashSet<(&'static str, &'static str)>,
     /// Where this counter of a namespace has counted, listening sockets are looked at.
     pub overflows: &'static str,
+    /// Where one of these has counted, connected sockets are looked at.
+    pub refusals: &'static [&'static str],
     /// Settings of a namespace.
     pub settings: Vec<&'static str>,
     /// Settings of a device, whose name stands in for `DEV`; slashes keep its dots apart.
@@ -139,6 +141,9 @@ pub struct NetnsEvidence {
     pub table: Option<ConntrackTable>,
     /// Where the most connections wait to be accepted; read only where such a queue overflowed.
     pub fullest_listener: Option<Listener>,
+    /// The ends of UDP sockets that take packets of one other alone, their own first; read only where
+    /// datagrams were refused.
+    pub connected: Vec<(SocketAddr, SocketAddr)>,
     /// Read only where drops or losses are; `None` where they cannot be.
     pub addresses: Option<Addresses>,
 }
@@ -150,9 +155,22 @@ pub struct Addresses {
     pub own: BTreeSet<IpAddr>,
     /// Those that mean all of a network that it is in; 255.255.255.255 is not among them.
     pub broadcast: BTreeSet<IpAddr>,
+    /// Of its own, those that it may not use (yet), since somebody else may have them, too.
+    pub unusable: BTreeMap<IpAddr, UnusableAddress>,
     /// IPv4 multicast groups that an interface has joined; `None` where it forwards multicast, so that
     /// packets of other groups concern it, too.
     pub groups: Option<BTreeSet<IpAddr>>,
+    /// The same by the index of each interface, wherever it forwards to.
+    pub joined: BTreeMap<u32, BTreeSet<IpAddr>>,
+}
+
+/// An IPv6 address whose duplicate address detection has not ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnusableAddress {
+    /// Index of its device.
+    pub device: u32,
+    /// Somebody else has it; else that is still being asked.
+    pub failed: bool,
 }
 
 impl Addresses {
@@ -245,6 +263,8 @@ pub struct Link {
     pub name: String,
     pub mtu: u32,
     pub up: bool,
+    /// Somebody is at the other end of its cable (`IFF_LOWER_UP`).
+    pub carrier: bool,
     /// Packets that its transmit queue holds.
     pub queue_length: u32,
     /// Losses, of `struct rtnl_link_stats64`, by name: `rx_missed_errors`.

@@ -3,7 +3,13 @@
 //! Values alone: rules ask (`diagnose::rules`), `kernel::answers` answers. Counters say that something
 //! happened; an answer says how the host decides about one sampled packet, at the end of the report.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::facts::Owner;
 
 /// A question about one network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +27,34 @@ pub enum Question {
     Route(Packet),
     /// What is known of the link-layer address of a next hop?
     Neighbour(NextHop),
+    /// Which sockets have this port? It takes the longest to answer.
+    Sockets(SocketPort),
+}
+
+/// A port of sockets, of both families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SocketPort {
+    pub transport: Transport,
+    pub port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transport {
+    /// Of TCP, only sockets that listen.
+    Tcp,
+    Udp,
+}
+
+/// A socket, as the kernel lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    pub local: SocketAddr,
+    /// The only one whose packets it takes; `None` where it takes those of anybody.
+    pub peer: Option<SocketAddr>,
+    /// Bytes that wait to be read; of one that listens, connections.
+    pub queued: u64,
+    /// `None` where no process was found that has it.
+    pub owner: Option<Owner>,
 }
 
 /// What decides about a packet's route, as far as samples show it.
@@ -51,10 +85,11 @@ pub struct NextHop {
 }
 
 /// What a host answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Route(Route),
     Neighbour(Neighbour),
+    Sockets(Vec<Socket>),
 }
 
 /// Where the kernel would send a packet.
@@ -63,7 +98,87 @@ pub enum Route {
     /// It leads on, to another host or to this one itself.
     Leads(Leads),
     /// It leads nowhere: the packet would be refused.
-    Refused(Refusal),
+    Refused(Refused),
+}
+
+/// A look-up that ends with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub why: Refusal,
+    /// What ends it so; `None` where nothing is there that could, and where that is not sure.
+    pub by: Option<Refuser>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(why: Refusal) -> Self {
+        Self { why, by: None }
+    }
+}
+
+/// What somebody has put into the tables to refuse packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refuser {
+    /// A route of such a type. One of the type `throw` sends the look-up on to the tables behind, of which
+    /// none has a route.
+    Route { kind: RefusingType, to: Prefix, table: u32, metric: u32 },
+    /// A routing rule with such an action.
+    Rule { kind: RefusingType, preference: u32 },
+}
+
+/// What refuses (`RTN_*`, include/uapi/linux/rtnetlink.h; `FR_ACT_*`, include/uapi/linux/fib_rules.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusingType {
+    /// Without a word.
+    Blackhole,
+    /// With an ICMP error.
+    Unreachable,
+    /// With an ICMP error: administratively prohibited.
+    Prohibit,
+    /// By ending the look-up in this table.
+    Throw,
+}
+
+impl RefusingType {
+    /// As `ip` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blackhole => "blackhole",
+            Self::Unreachable => "unreachable",
+            Self::Prohibit => "prohibit",
+            Self::Throw => "throw",
+        }
+    }
+}
+
+/// All addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    pub address: IpAddr,
+    /// In bits.
+    pub length: u8,
+}
+
+impl Prefix {
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let differs = u32::from(own) ^ u32::from(other);
+                differs.leading_zeros() >= u32::from(self.length)
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let differs = u128::from(own) ^ u128::from(other);
+                differs.leading_zeros() >= u32::from(self.length)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// As `ip` writes it, for all addresses, too: `0.0.0.0/0`.
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
 }
 
 /// A route that leads on.
@@ -136,10 +251,29 @@ impl Answers {
 
     /// What came of a question; `None` where it was not asked yet.
     pub fn get(&self, ask: &Ask) -> Option<Result<Answer, Unanswered>> {
-        self.0.get(ask).copied()
+        self.0.get(ask).cloned()
     }
 
     pub fn insert(&mut self, ask: Ask, answer: Result<Answer, Unanswered>) {
         self.0.insert(ask, answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_has_the_addresses_that_begin_so() {
+        let prefix = |address: &str, length| Prefix { address: address.parse().unwrap(), length };
+        let has = |prefix: &Prefix, address: &str| prefix.contains(address.parse().unwrap());
+        let four = prefix("198.18.4.0", 22);
+        assert!(has(&four, "198.18.7.255") && !has(&four, "198.18.8.0") && !has(&four, "::1"));
+        assert_eq!(four.to_string(), "198.18.4.0/22");
+        let six = prefix("2001:db8::", 32);
+        assert!(has(&six, "2001:db8:ffff::1") && !has(&six, "2001:db9::"));
+        assert!(has(&prefix("0.0.0.0", 0), "255.255.255.255"));
+        let host = prefix("198.18.4.1", 32);
+        assert!(has(&host, "198.18.4.1") && !has(&host, "198.18.4.0"));
     }
 }

@@ -1,11 +1,16 @@
 //! What rules ask about a sampled packet, on real routes: the answer confirms a finding, or refutes it.
 
+use std::process::Command;
+
 use dropwatch::report::finding::Finding;
 use testbed::{
+    counters,
     drops::{
         Cause,
-        network::{CLIENT, SERVER},
-        routing::{BEYOND, NoRoute},
+        bound::{Bound, JoinedElsewhere, Multihomed},
+        network::{CLIENT, LINK, SERVER},
+        refusing::{By, Moved, Refusing},
+        routing::{BEYOND, NoRoute, NoRouter},
     },
     netns::Netns,
 };
@@ -67,4 +72,139 @@ fn a_route_that_came_back_is_not_called_missing() {
     let [finding] = &findings[..] else { panic!("{findings:?}") };
     let says = format!("had no route to {BEYOND}, and has one again, for {PACKETS} packets");
     assert!(finding.title.contains(&says), "{finding:?}");
+}
+
+/// The only finding about the packets of `cause`, whose commands show something.
+fn finding(cause: &impl Cause) -> Finding {
+    let run = Run::within(&[cause.netns()], &["-i", LONG]);
+    assert_eq!(cause.send(PACKETS).unwrap(), PACKETS);
+    let recording = run.stop();
+    let mut findings: Vec<_> = recording.reports.into_iter().flat_map(|it| it.findings).collect();
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    let finding = findings.remove(0);
+    assert_eq!(finding.explains.map(|it| it.drops), Some(PACKETS), "{finding:#?}");
+    finding
+}
+
+/// What a shell makes of the first command of a finding, as printed.
+fn shown(finding: &Finding) -> String {
+    let command = &finding.actions.first().expect("a command").command;
+    let output = Command::new("sh").args(["-c", command]).output().unwrap();
+    assert!(output.status.success(), "{command}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_refuses_is_named_and_shown() {
+    for kind in ["blackhole", "prohibit", "unreachable"] {
+        let cause = Refusing::new(By::Route(kind)).unwrap();
+        let finding = finding(&cause);
+        let name = cause.netns().name();
+        let says = format!(
+            "{PACKETS} packets to {BEYOND} refused in {name} by a route of type {kind}: {BEYOND}/32 in \
+             table main"
+        );
+        assert_eq!(finding.title, says);
+        let shown = shown(&finding);
+        assert!(shown.starts_with(&format!("{kind} {BEYOND}")), "{shown}");
+    }
+    let cause = Refusing::new(By::Rule("blackhole")).unwrap();
+    let finding = finding(&cause);
+    assert!(finding.title.ends_with("by routing rule 100: blackhole"), "{finding:#?}");
+    let shown = shown(&finding);
+    assert!(shown.contains(&format!("{BEYOND} blackhole")), "{shown}");
+}
+
+/// The longest prefix counts, in the table that a rule leads to.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_table_of_its_own_is_named_by_its_number() {
+    let cause = Refusing::new(By::Nothing).unwrap();
+    let router = cause.netns();
+    router.ip("route add prohibit 203.0.113.0/24 table 1000").unwrap();
+    router.ip("route add throw 203.0.113.8/30 table 1000").unwrap();
+    router.ip(&format!("rule add from {CLIENT} lookup 1000 pref 50")).unwrap();
+    router.ip("route add prohibit 203.0.113.8/31 table 1000").unwrap();
+    let finding = finding(&cause);
+    let says = "by a route of type prohibit: 203.0.113.8/31 in table 1000";
+    assert!(finding.title.ends_with(says), "{finding:#?}");
+    assert!(shown(&finding).starts_with("prohibit 203.0.113.8/31"), "{finding:#?}");
+}
+
+/// No switch brings back what has moved away.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_address_that_moved_is_no_reason_to_forward() {
+    let cause = Moved::new().unwrap();
+    let before = counters::snmp(cause.netns(), "Ip", "InAddrErrors").unwrap();
+    let finding = finding(&cause);
+    let after = counters::snmp(cause.netns(), "Ip", "InAddrErrors").unwrap();
+    assert_eq!(after - before, PACKETS);
+    assert_eq!(finding.rule, "address_elsewhere");
+    assert!(finding.actions.iter().all(|it| !it.command.contains("forward")), "{finding:#?}");
+    assert!(shown(&finding).contains(&format!("{} dev {LINK}", Moved::ADDRESS)));
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_switch_of_a_device_is_the_one_to_turn() {
+    let cause = NoRouter::new().unwrap();
+    let server = cause.netns();
+    server.sysctl("net/ipv4/ip_forward", "1").unwrap();
+    server.sysctl(&format!("net/ipv4/conf/{LINK}/forwarding"), "0").unwrap();
+    let finding = finding(&cause);
+    assert_eq!(finding.rule, "forwarding_disabled");
+    let command = &finding.actions[0].command;
+    assert!(command.ends_with(&format!("sysctl -w net/ipv4/conf/{LINK}/forwarding=1")));
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_socket_that_has_the_port_is_named() {
+    let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
+    let comm = comm.trim();
+    let loopback = Bound::to_loopback().unwrap();
+    let before = counters::snmp(loopback.netns(), "Udp", "NoPorts").unwrap();
+    let found = finding(&loopback);
+    let after = counters::snmp(loopback.netns(), "Udp", "NoPorts").unwrap();
+    assert_eq!(after - before, PACKETS);
+    let says = format!(", but {comm} listens at 127.0.0.1 alone: {PACKETS} packets refused");
+    assert!(found.title.ends_with(&says), "{found:#?}");
+    assert!(shown(&found).contains("127.0.0.1:"), "{found:#?}");
+    drop(loopback);
+    // The client sends from another port than the one that the socket is connected to.
+    let peer = (CLIENT, 1).into();
+    let connected = Bound::new(SERVER, Some(peer)).unwrap();
+    let found = finding(&connected);
+    assert!(found.title.contains(&format!("{comm} is connected to {peer} alone")), "{found:#?}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn answers_from_another_address_are_told_from_closed_ports() {
+    let server = Multihomed::new().unwrap();
+    let run = Run::within(&[server.netns()], &["-i", "300ms"]);
+    assert_eq!(server.ask(60).unwrap(), 0);
+    let recording = run.stop();
+    let findings = recording.reports.iter().flat_map(|report| &report.findings);
+    let asked = format!("which had asked {}", Multihomed::ASKED);
+    let says = |it: &&Finding| it.title.contains(&format!("answers from {SERVER} port "));
+    assert!(findings.clone().filter(says).any(|it| it.title.ends_with(&asked)), "{recording:#?}");
+    // Without a socket that is seen to wait, it is a closed port, and nothing more.
+    assert!(findings.clone().all(|it| it.rule == "closed_port"), "{recording:#?}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_interface_of_a_membership_is_named() {
+    let cause = JoinedElsewhere::new().unwrap();
+    let finding = finding(&cause);
+    let says = format!(
+        ": the group is joined on {}, and they come in by {LINK}",
+        JoinedElsewhere::ELSEWHERE
+    );
+    assert!(finding.title.ends_with(&says), "{finding:#?}");
+    assert!(shown(&finding).contains(LINK), "{finding:#?}");
+    assert_eq!(cause.received().unwrap(), 0);
 }

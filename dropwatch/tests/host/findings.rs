@@ -82,6 +82,22 @@ scenarios! {
     fragment_memory: "fragment-memory",
     routing_loop: "routing-loop",
     martian: "martian",
+    blackhole: "blackhole",
+    prohibit: "prohibit",
+    unreachable: "unreachable",
+    throw: "throw",
+    routing_rule: "routing-rule",
+    blackhole_beside: "blackhole-beside",
+    blackhole6: "blackhole6",
+    prohibit6: "prohibit6",
+    forwarding6: "forwarding6",
+    moved_address: "moved-address",
+    duplicate_address: "duplicate-address",
+    ipv6_off: "ipv6-off",
+    udp_loopback: "udp-loopback",
+    udp_multihomed: "udp-multihomed",
+    multicast_elsewhere: "multicast-elsewhere",
+    multicast_joined: "multicast-joined",
 }
 
 /// Names of the namespaces in which something was found.

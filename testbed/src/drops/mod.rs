@@ -12,6 +12,8 @@
 //! | [`ingress`] | a traffic control filter at the receiving link |
 //! | [`xdp`] | a program at the receiving link |
 //! | [`broken`] | wrong checksums; fragments of which the rest never comes, or that find no room |
+//! | [`refusing`] | a route or a routing rule that refuses; an address that has moved |
+//! | [`bound`] | a socket or a membership that is for something else |
 //! | [`routing`] | a source that fails the reverse path check; a time to live that runs out; no route |
 //! | [`receive_buffer`] | a reader that does not read |
 //! | [`socket_memory`] | all of UDP's memory is in use |
@@ -27,6 +29,7 @@
 //! | [`unread`] | a socket that is closed with a full queue, which is harmless |
 
 pub mod backlog;
+pub mod bound;
 pub mod broken;
 pub mod closed;
 pub mod cpu_backlog;
@@ -41,6 +44,7 @@ pub mod other_station;
 pub mod queue;
 pub mod receive_buffer;
 pub mod receive_memory;
+pub mod refusing;
 pub mod routing;
 pub mod socket_filter;
 pub mod socket_memory;

@@ -57,6 +57,30 @@ impl<'a> Rows<'a> {
         shown.max_by_key(|(count, _)| *count).map(|(_, packet)| packet)
     }
 
+    /// Of each of the `most` addresses that most packets were going to, one of those packets, and the drops
+    /// that samples give to the address. Their source is the one that most came from, unless samples
+    /// show another; the device as in [`Rows::packet`].
+    pub fn packets(&self, came_in: bool, most: usize) -> Vec<(Packet, f64)> {
+        let shown = self.packet(came_in);
+        let source = || Some(self.sums(|values| &values.sources).into_iter().next()?.0);
+        let iif = self.0.iter().max_by_key(|row| row.count).filter(|_| came_in).and_then(|row| {
+            let interface = row.details.as_ref()?.interface.as_ref()?;
+            Some(interface.is.index)
+        });
+        let packet = |to| match shown.filter(|shown| shown.to == to && shown.from.is_some()) {
+            Some(shown) => shown,
+            None => Packet { from: source(), iif, ..Packet::to(to) },
+        };
+        let destinations = self.destinations().into_iter().take(most);
+        destinations.map(|(to, drops)| (packet(to), drops)).collect()
+    }
+
+    /// The addresses that their packets were going to, with the drops that samples give to each, the most
+    /// first.
+    pub fn destinations(&self) -> Vec<(IpAddr, f64)> {
+        self.sums(|values| &values.destinations)
+    }
+
     /// The namespaces that samples name for most of the drops of a row, each once.
     pub fn namespaces(&self) -> Vec<&'a Netns> {
         let mut found: Vec<&Netns> = self.0.iter().filter_map(|row| netns(row)).collect();
@@ -73,6 +97,17 @@ impl<'a> Rows<'a> {
     /// The port that nearly all of their packets were for, as far as samples show.
     pub fn port(&self) -> Option<u16> {
         self.of_all(|values| &values.destination_ports)
+    }
+
+    /// The port that the packets of the largest row came from, as far as its flow's pattern tells.
+    pub fn source_port(&self) -> Option<u16> {
+        let largest = self.0.iter().max_by_key(|row| row.count)?;
+        largest.details.as_ref()?.flow.as_ref()?.flow.src_port
+    }
+
+    /// The ports that samples show packets to have been for.
+    pub fn ports(&self) -> Vec<u16> {
+        self.sums(|values| &values.destination_ports).into_iter().map(|(port, _)| port).collect()
     }
 
     /// The port that more than half of their packets were for.
@@ -183,7 +218,8 @@ impl<'a> Rows<'a> {
         sums.into_iter().take_while(needed).map(|(value, _)| value).collect()
     }
 
-    fn is_nearly_all(&self, drops: f64) -> bool {
+    /// Whether so many are nearly all of their drops.
+    pub fn is_nearly_all(&self, drops: f64) -> bool {
         drops > 0.0 && drops >= self.count() as f64 * NEARLY_ALL
     }
 

@@ -9,15 +9,16 @@
 //! One port that most of it is for is a service that somebody expects: a warning. Many are scans;
 //! they and the ports that clients get are answers to programs that have gone: a notice.
 
-use std::ops::RangeInclusive;
+use std::{net::SocketAddr, ops::RangeInclusive};
 
-use super::{Draft, Facts, Makes, Proof, Rule, matters};
+use super::{Draft, Facts, Makes, Proof, Rule, Verdict, matters};
 use crate::{
     diagnose::facts::{NetnsFacts, Rows},
     report::{
         facts::Field,
         finding::{Finding, Severity},
         model::Location,
+        question::{Ask, Socket, SocketPort, Transport},
     },
 };
 
@@ -28,53 +29,60 @@ const CLIENTS: RangeInclusive<u16> = 32_768..=60_999;
 /// TCP flags of a connection attempt, without and with explicit congestion notification.
 const ATTEMPTS: [&str; 2] = ["SYN", "SYN ECE CWR"];
 
+/// What counts datagrams without a socket.
+pub(super) const REFUSALS: &[&str] = &["Udp.NoPorts", "Udp6.NoPorts"];
+
 pub(super) const RULE: Rule = Rule {
     findings: &[Makes {
         name: "closed_port",
         severity: "warning for one service, else notice",
-        says: "nobody listens",
-        rests_on: "`NoPorts`; for TCP, refused connection attempts and resets",
+        says: "nobody listens, or at another address",
+        rests_on: "`NoPorts`; for TCP, refused connection attempts and resets; the sockets of the port",
     }],
     counters: &["Tcp.OutRsts", "Udp.NoPorts", "Udp6.NoPorts"],
-    proofs: &[Proof::of(&["Udp.NoPorts", "Udp6.NoPorts"], "NO_SOCKET", UDP)],
-    check,
+    proofs: &[Proof::of(REFUSALS, "NO_SOCKET", UDP)],
+    check_or_ask,
     ..Rule::NONE
 };
 
-fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    let udp = facts.namespaces().filter_map(|namespace| udp(facts, namespace));
-    udp.chain(facts.namespaces().filter_map(|namespace| tcp(facts, namespace))).collect()
+fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
+    let udp = facts.namespaces().filter_map(|namespace| Verdict::of(udp(facts, namespace)));
+    udp.chain(facts.namespaces().filter_map(|namespace| Verdict::of(tcp(facts, namespace))))
+        .collect()
 }
 
-fn udp(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+fn udp(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Finding>, Ask> {
     let (ipv4, ipv6) = (namespace.delta("Udp.NoPorts"), namespace.delta("Udp6.NoPorts"));
     let rows = facts.rows(&["NO_SOCKET"], UDP);
     let refused = ipv4 + ipv6;
     let drops = refused.min(rows.count());
     if !matters(drops, facts) {
-        return None;
+        return Ok(None);
     }
-    let draft =
-        draft(facts, namespace, "UDP", facts.selected(refused, &rows), &rows.within(namespace))
-            .explains(drops, &rows)
-            .counted_too("Udp.NoPorts", ipv4, "snmp")
-            .counted_too("Udp6.NoPorts", ipv6, "snmp6");
-    Some(draft.run("ss -uln", WHAT_LISTENS).done())
+    let here = rows.within(namespace);
+    let selected = facts.selected(refused, &rows);
+    let holders = holders(facts, namespace, Transport::Udp, &here)?;
+    let draft = draft(facts, namespace, "UDP", selected, &here, &holders)
+        .explains(drops, &rows)
+        .counted_too("Udp.NoPorts", ipv4, "snmp")
+        .counted_too("Udp6.NoPorts", ipv6, "snmp6");
+    Ok(Some(holders.show(draft, "ss -uln", "ss -uanp").done()))
 }
 
-fn tcp(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+fn tcp(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Finding>, Ask> {
     let resets = namespace.delta("Tcp.OutRsts");
     let mut rows = facts.rows(&["NO_SOCKET"], TCP).within(namespace);
     rows.0.retain(|row| attempts(row));
     let drops = resets.min(rows.count());
     if !matters(drops, facts) {
-        return None;
+        return Ok(None);
     }
-    let draft = draft(facts, namespace, "TCP", drops, &rows)
+    let holders = holders(facts, namespace, Transport::Tcp, &rows)?;
+    let draft = draft(facts, namespace, "TCP", drops, &rows, &holders)
         .explains(drops, &rows)
         .counted("NO_SOCKET", rows.count(), "kfree_skb")
         .counted("Tcp.OutRsts", resets, "snmp");
-    Some(draft.run("ss -tln", WHAT_LISTENS).done())
+    Ok(Some(holders.show(draft, "ss -tln", "ss -tlnp").done()))
 }
 
 const WHAT_LISTENS: &str = "what listens, at which address: start the service, or stop the sender";
@@ -86,44 +94,196 @@ fn attempts(row: &Location) -> bool {
     kind.is_some_and(|kind| ATTEMPTS.contains(&kind))
 }
 
+/// Asks for sockets that have the port and did not take the packets: bound to another address,
+/// connected to somebody else.
+fn holders(
+    facts: &Facts<'_>,
+    namespace: NetnsFacts<'_>,
+    transport: Transport,
+    rows: &Rows<'_>,
+) -> Result<Holders, Ask> {
+    let Some(netns) = namespace.netns() else { return Ok(Holders::None) };
+    if let Some(port) = rows.port() {
+        let sockets = facts.sockets(netns.number(), SocketPort { transport, port })?;
+        return Ok(Holders::of(port, sockets.unwrap_or_default(), rows));
+    }
+    // Answers to many clients, or to one that takes another port each time.
+    let answers = rows.source().zip(rows.source_port()).filter(|_| transport == Transport::Udp);
+    let Some((source, from_port)) = answers.filter(|(_, port)| !CLIENTS.contains(port)) else {
+        return Ok(Holders::None);
+    };
+    let (from, refused) = (SocketAddr::new(source, from_port), rows.ports());
+    let is_other = |(local, peer): &(SocketAddr, SocketAddr)| {
+        peer.port() == from_port && peer.ip() != source && refused.contains(&local.port())
+    };
+    Ok(match namespace.connected().find(is_other) {
+        Some((socket, asked)) => Holders::Asked { from, asked, socket },
+        None => Holders::Answers(from),
+    })
+}
+
+/// Which sockets have to do with packets that none of them took.
+enum Holders {
+    /// None that is known.
+    None,
+    /// Each takes something else alone, and nothing of these packets.
+    Others(u16, Vec<Socket>),
+    /// One that could have taken them: it began later, or it is bound to an interface.
+    Open(u16, Socket),
+    /// The packets are answers from there, and the client had asked another address.
+    Asked { from: SocketAddr, asked: SocketAddr, socket: SocketAddr },
+    /// They look like answers from there, whose clients are not known.
+    Answers(SocketAddr),
+}
+
+impl Holders {
+    fn of(port: u16, sockets: Vec<Socket>, rows: &Rows<'_>) -> Self {
+        let (to, from, from_port) = (rows.destination(), rows.source(), rows.source_port());
+        let is_theirs = |peer: SocketAddr| {
+            Some(peer.ip()) == from && from_port.is_none_or(|port| peer.port() == port)
+        };
+        let is_open = |socket: &Socket| {
+            let local = socket.local.ip();
+            let of_family = to.is_none_or(|to| local.is_ipv6() || to.is_ipv4());
+            let address = local.is_unspecified() && of_family || Some(local) == to;
+            address && socket.peer.is_none_or(is_theirs)
+        };
+        match sockets.iter().find(|socket| is_open(socket)) {
+            Some(open) => Self::Open(port, open.clone()),
+            None if sockets.is_empty() => Self::None,
+            None => Self::Others(port, sockets),
+        }
+    }
+
+    /// What a title adds to who nobody is.
+    fn but(&self) -> Option<String> {
+        let Self::Others(_, sockets) = self else { return None };
+        let but = |socket: &Socket| {
+            let who = who(socket);
+            match socket.peer {
+                Some(peer) => format!("{who} is connected to {peer} alone"),
+                None if socket.local.ip().is_unspecified() => {
+                    format!("{who} listens for IPv4 alone")
+                }
+                None => format!("{who} listens at {} alone", socket.local.ip()),
+            }
+        };
+        let mut buts: Vec<String> = sockets.iter().map(but).collect();
+        buts.sort();
+        buts.dedup();
+        let more = buts.len().saturating_sub(SHOWN);
+        buts.truncate(SHOWN);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Some(buts.join(", ") + &more)
+    }
+
+    /// Adds what shows the sockets: `all` or, of one port, `one`.
+    fn show<'a>(&self, draft: Draft<'a>, all: &str, one: &str) -> Draft<'a> {
+        match self {
+            Self::None => draft.run(all, WHAT_LISTENS),
+            Self::Answers(from) => draft.run(
+                &format!("{one} dport = :{}", from.port()),
+                "who still waits for an answer from that port: these came too late, or from another \
+                 address than the client had asked",
+            ),
+            Self::Others(port, _) => draft.run(
+                &format!("{one} sport = :{port}"),
+                "the sockets of that port: bind to the address that is asked for, or to all, or have \
+                 the sender use theirs",
+            ),
+            Self::Open(port, _) => draft.run(
+                &format!("{one} sport = :{port}"),
+                "it began after these packets, is bound to another interface (`%`), or at [::] takes \
+                 IPv6 alone",
+            ),
+            Self::Asked { from, .. } => draft.run(
+                &format!("{one} dport = :{}", from.port()),
+                "while clients wait: a connected socket takes packets of that one address. The server is \
+                 to answer from the address that was asked: bind to each one, or IP_PKTINFO",
+            ),
+        }
+    }
+}
+
+/// Most sockets that a title names.
+const SHOWN: usize = 3;
+
+fn who(socket: &Socket) -> String {
+    socket.owner.as_ref().map_or_else(|| "a socket".to_owned(), |owner| owner.comm.clone())
+}
+
 fn draft<'a>(
     facts: &'a Facts<'a>,
     namespace: NetnsFacts<'a>,
     protocol: &str,
     refused: u64,
     rows: &Rows<'a>,
+    holders: &Holders,
 ) -> Draft<'a> {
     let (name, port) = (namespace.name(), rows.port());
-    let (subject, title) = match port {
-        Some(port) => (
-            format!("{protocol} port {port}"),
+    let title = match (port, holders) {
+        (Some(port), Holders::Open(_, socket)) => format!(
+            "{protocol} port {port} in {name} refused {refused} packets, although {} has it",
+            who(socket)
+        ),
+        (Some(port), _) => {
+            let but = holders.but().map(|but| format!(", but {but}")).unwrap_or_default();
             format!(
-                "nobody listens at {protocol} port {port} in {name}: {refused} packets refused"
-            ),
+                "nobody listens at {protocol} port {port} in {name}{but}: {refused} packets refused"
+            )
+        }
+        (None, Holders::Asked { from, asked, .. }) => format!(
+            "{refused} answers from {} port {} refused in {name}, which had asked {}",
+            from.ip(),
+            from.port(),
+            asked.ip()
         ),
-        None => (
-            format!("{protocol} ports"),
-            format!("{refused} packets for closed {protocol} ports refused in {name}"),
-        ),
+        (None, _) => format!("{refused} packets for closed {protocol} ports refused in {name}"),
+    };
+    let subject = match port {
+        Some(port) => format!("{protocol} port {port}"),
+        None => format!("{protocol} ports"),
     };
     let main = rows.main_port();
     let missed = main.is_some_and(|port| !CLIENTS.contains(&port));
-    let severity = if missed { Severity::Warning } else { Severity::Notice };
-    let draft = Draft::new(facts, "closed_port", severity, subject, title).at(namespace);
-    let draft = match main.filter(|_| port.is_none()) {
-        Some(main) => draft.state("most for port", u64::from(main), "samples"),
-        None => draft,
-    };
-    match rows.source() {
-        Some(sender) => draft.state("sender", sender.to_string(), "samples"),
-        None => draft,
+    let is_known = matches!(holders, Holders::Others(..) | Holders::Asked { .. });
+    let severity = if missed || is_known { Severity::Warning } else { Severity::Notice };
+    let mut draft = Draft::new(facts, "closed_port", severity, subject, title).at(namespace);
+    if let Some(main) = main.filter(|_| port.is_none()) {
+        draft = draft.state("most for port", u64::from(main), "samples");
     }
+    if let Some(sender) = rows.source() {
+        draft = draft.state("sender", sender.to_string(), "samples");
+    }
+    let sockets: &[Socket] = match holders {
+        Holders::Others(_, sockets) => sockets,
+        Holders::Open(_, socket) => std::slice::from_ref(socket),
+        Holders::None | Holders::Answers(_) | Holders::Asked { .. } => &[],
+    };
+    if let Holders::Asked { asked, socket, .. } = holders {
+        draft = draft.state("socket", format!("at {socket} to {asked}"), "/proc/net/udp");
+    }
+    for socket in sockets.iter().take(SHOWN) {
+        let pid = socket.owner.as_ref().map(|it| format!(" (pid {})", it.pid)).unwrap_or_default();
+        let peer = socket.peer.map(|peer| format!(" to {peer}")).unwrap_or_default();
+        let waiting = match socket.queued {
+            0 => String::new(),
+            queued => format!(", {queued} in its queue"),
+        };
+        let text = format!("{}{pid} at {}{peer}{waiting}", who(socket), socket.local);
+        draft = draft.state("socket", text, "/proc/net");
+    }
+    draft
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use crate::report::flow::Flow;
+    use crate::report::{
+        facts::Owner,
+        flow::Flow,
+        question::{Answer, Question},
+    };
 
     fn flow(kind: Option<&'static str>, port: Option<u16>) -> Flow {
         let src = Some("192.0.2.7".parse().unwrap());
@@ -195,5 +355,82 @@ mod tests {
     fn late_segments_of_closed_connections_are_usual() {
         assert_eq!(tcp(50, "FIN ACK").counted("Tcp.OutRsts", 50).run(&RULE), []);
         assert_eq!(tcp(50, "SYN").unsampled().counted("Tcp.OutRsts", 50).run(&RULE), []);
+    }
+
+    fn socket(local: &str, peer: Option<&str>) -> Socket {
+        let owner = Some(Owner { comm: "dnsmasq".into(), pid: 812, cgroup: None });
+        let (local, peer) = (local.parse().unwrap(), peer.map(|it| it.parse().unwrap()));
+        Socket { local, peer, queued: 0, owner }
+    }
+
+    fn asked(port: u16) -> Question {
+        Question::Sockets(SocketPort { transport: Transport::Udp, port })
+    }
+
+    /// What is found of packets for 198.18.2.2, whose port these sockets have.
+    fn found(sockets: &[Socket]) -> Finding {
+        let to = Some("198.18.2.2".parse().unwrap());
+        let host = udp(50, Some(53)).flow(Flow { dst: to, ..flow(None, Some(53)) });
+        let host = host.counted("Udp.NoPorts", 50);
+        let found = host.answer(asked(53), Answer::Sockets(sockets.to_vec())).run(&RULE);
+        found.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn a_socket_that_is_bound_elsewhere_is_named() {
+        let finding = found(&[socket("127.0.0.1:53", None)]);
+        assert_eq!(
+            finding.title,
+            "nobody listens at UDP port 53 in gw, but dnsmasq listens at 127.0.0.1 alone: 50 packets \
+             refused"
+        );
+        assert_eq!(finding.actions[0].command, "ip netns exec gw ss -uanp sport = :53");
+        let value = "dnsmasq (pid 812) at 127.0.0.1:53".into();
+        assert!(finding.evidence.iter().any(|it| it.name == "socket" && it.value == value));
+        let connected = found(&[socket("198.18.2.2:53", Some("192.0.2.99:5353"))]);
+        let says = ", but dnsmasq is connected to 192.0.2.99:5353 alone: ";
+        assert!(connected.title.contains(says), "{}", connected.title);
+    }
+
+    #[test]
+    fn a_socket_that_could_have_taken_them_contradicts_nobody() {
+        let says = "UDP port 53 in gw refused 50 packets, although dnsmasq has it";
+        for local in ["0.0.0.0:53", "[::]:53", "198.18.2.2:53"] {
+            let other = socket("127.0.0.1:53", None);
+            assert_eq!(found(&[other, socket(local, None)]).title, says, "{local}");
+        }
+    }
+
+    #[test]
+    fn answers_from_another_address_than_the_one_asked() {
+        let answer = |port| Flow { src_port: Some(53), ..flow(None, Some(port)) };
+        let ports = [40_001, 40_002, 40_003, 40_004, 40_005];
+        let host = || {
+            let host = udp(50, None).flows(&ports.map(answer)).counted("Udp.NoPorts", 50);
+            host.details(|it| it.flow.as_mut().unwrap().flow.dst_port = None)
+        };
+        let of = |local: &str, peer: &str, begin: bool| {
+            let mut host = host();
+            let ends = (local.parse().unwrap(), peer.parse().unwrap());
+            let at = if begin { &mut host.before } else { &mut host.now };
+            at.namespaces.get_mut(&GW).unwrap().connected = vec![ends];
+            host.run(&RULE).remove(0)
+        };
+        for begin in [true, false] {
+            let finding = of("198.18.1.2:40005", "198.18.9.9:53", begin);
+            assert_eq!(
+                finding.title,
+                "50 answers from 192.0.2.7 port 53 refused in gw, which had asked 198.18.9.9"
+            );
+            assert_eq!(finding.severity, Severity::Warning);
+        }
+        let unproved = "50 packets for closed UDP ports refused in gw";
+        for (local, peer) in
+            [("198.18.1.2:40009", "198.18.9.9:53"), ("198.18.1.2:40005", "192.0.2.7:53")]
+        {
+            let finding = of(local, peer, false);
+            assert_eq!(finding.title, unproved, "{local} {peer}");
+            assert_eq!(finding.actions[0].command, "ip netns exec gw ss -uanp dport = :53");
+        }
     }
 }

@@ -18,8 +18,10 @@ mod draft;
 mod forwarding;
 mod fragments;
 mod hops;
+mod ipv6_off;
 mod martian;
 mod mtu;
+mod multicast_elsewhere;
 mod neighbour_failed;
 mod neighbour_queue;
 mod neighbour_table;
@@ -30,6 +32,7 @@ mod program;
 mod qdisc;
 #[cfg(test)]
 mod reach;
+mod refusing_route;
 mod reverse_path;
 mod socket_filter;
 mod syn_queue;
@@ -195,6 +198,7 @@ const RULES: &[&Rule] = &[
     &socket_filter::RULE,
     &reverse_path::RULE,
     &no_route::RULE,
+    &refusing_route::RULE,
     &neighbour_failed::RULE,
     &neighbour_queue::RULE,
     &neighbour_table::RULE,
@@ -204,6 +208,8 @@ const RULES: &[&Rule] = &[
     &fragments::RULE,
     &hops::RULE,
     &martian::RULE,
+    &multicast_elsewhere::RULE,
+    &ipv6_off::RULE,
 ];
 
 /// Everything that any rule asks a host for.
@@ -215,6 +221,7 @@ pub fn watch_list() -> WatchList {
     WatchList {
         counters: all(|rule| rule.counters).iter().filter_map(|it| it.split_once('.')).collect(),
         overflows: accept_queue::OVERFLOWS,
+        refusals: closed_port::REFUSALS,
         settings: list(|rule| rule.settings),
         device_settings: list(|rule| rule.device_settings),
         host_losses: list(|rule| rule.host_losses),
@@ -395,7 +402,7 @@ mod tests {
         let mut calls = Vec::new();
         let found = asked(&[&CURIOUS, &CURIOUS], &mut |asks, answers| {
             calls.push(asks.len());
-            asks.iter().for_each(|ask| answers.insert(*ask, leads));
+            asks.iter().for_each(|ask| answers.insert(*ask, leads.clone()));
         });
         assert_eq!(calls, [1, 1], "once for both, and once more for what follows from it");
         assert_eq!(found.len(), 2);

@@ -4,7 +4,10 @@
 //! (`neigh_invalidate`, net/core/neighbour.c, through `arp_error_report`, net/ipv4/arp.c, and
 //! `ndisc_error_report`, net/ipv6/ndisc.c). The sender gets an ICMP error: the host is unreachable.
 //!
-//! Which next hop that is, and whether it answers by now, the host is asked.
+//! Which next hop that is, and what is known of it by now, the host is asked. On a link without carrier nobody
+//! can answer; routes out of it count nevertheless, unless `ignore_routes_with_linkdown` is set.
+
+use std::net::IpAddr;
 
 use super::{Draft, Facts, Makes, Rule, Verdict, matters, quote};
 use crate::{
@@ -27,6 +30,10 @@ pub(super) const RULE: Rule = Rule {
         says: "a next hop does not answer",
         rests_on: "rows with `NEIGH_FAILED`",
     }],
+    device_settings: &[
+        "net/ipv4/conf/DEV/ignore_routes_with_linkdown",
+        "net/ipv6/conf/DEV/ignore_routes_with_linkdown",
+    ],
     check_or_ask,
     ..Rule::NONE
 };
@@ -45,19 +52,25 @@ fn silent(
     if !matters(drops, facts) {
         return Ok(None);
     }
-    let is_back = match (netns, rows.packet(false).filter(|it| Some(it.to) == rows.destination())) {
-        (Some(netns), Some(packet)) => answers_now(facts, netns.number(), packet)?,
-        _ => false,
+    let hop = match (netns, rows.packet(false).filter(|it| Some(it.to) == rows.destination())) {
+        (Some(netns), Some(packet)) => next_hop(facts, netns.number(), packet)?,
+        _ => None,
     };
+    let is_back = matches!(hop, Some((_, Neighbour::Answers)));
     let name = netns.and_then(|netns| netns.name.as_deref());
     let device = rows.device();
+    let is_down = !is_back && device.is_some_and(|device| has_no_carrier(facts, netns, device));
     let to = rows.destination().map(|dst| dst.to_string());
     let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let on = device.map(|device| format!(" on {device}")).unwrap_or_default();
     let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
-    let cause = if is_back { "did not answer, and does now" } else { "does not answer" };
+    let (cause, why) = match (is_back, is_down) {
+        (true, _) => ("did not answer, and does now", ""),
+        (_, true) => ("cannot answer", ", which has no carrier"),
+        _ => ("does not answer", ""),
+    };
     let subject = format!("{}{on}", to.as_deref().unwrap_or_default());
-    let title = format!("a neighbour {cause}{on}{at}: {drops} packets{what} dropped");
+    let title = format!("a neighbour {cause}{on}{at}{why}: {drops} packets{what} dropped");
     let mut draft = Draft::new(facts, "neighbour_failed", Severity::Warning, subject, title)
         .somewhere(netns)
         .explains(drops, rows)
@@ -67,6 +80,13 @@ fn silent(
         if failed > 0 {
             draft = draft.counted(name, failed, "all namespaces");
         }
+    }
+    if let Some((hop, state)) = hop {
+        let state = format!("{} ({})", hop.address, state_name(state));
+        draft = draft.state("next hop", state, "rtnetlink");
+    }
+    if let (true, Some(device)) = (is_down, device) {
+        draft = without_carrier(draft, device, rows.destination());
     }
     if let Some(to) = to {
         let hop = "the next hop: `via`, else the host itself";
@@ -80,16 +100,54 @@ fn silent(
     Ok(Some(finding.done()))
 }
 
-/// Whether the next hop of a packet has an address by now that it is known to answer at.
-fn answers_now(facts: &Facts<'_>, netns: u32, packet: Packet) -> Result<bool, Ask> {
+fn has_no_carrier(facts: &Facts<'_>, netns: Option<&Netns>, device: &str) -> bool {
+    let namespace = netns.and_then(|netns| facts.namespace(netns.number()));
+    let mut links = namespace.into_iter().flat_map(|namespace| namespace.now.links.values());
+    links.any(|link| link.name == device && link.up && !link.carrier)
+}
+
+/// Adds what shows the state of the link, and what passes its routes over.
+fn without_carrier<'a>(draft: Draft<'a>, device: &str, to: Option<IpAddr>) -> Draft<'a> {
+    let draft = draft.state("carrier", format!("none on {device}"), "rtnetlink").run(
+        &format!("ip link show dev {}", quote(device)),
+        "NO-CARRIER: the cable, the switch or the other end is down",
+    );
+    let family = match to {
+        Some(IpAddr::V4(_)) => "ipv4",
+        Some(IpAddr::V6(_)) => "ipv6",
+        None => return draft,
+    };
+    let setting = format!("net/{family}/conf/{device}/ignore_routes_with_linkdown");
+    match draft.value_of(&setting) {
+        Some("0") => draft.setting(&setting).set(&setting, 1, "if another route leads on"),
+        _ => draft,
+    }
+}
+
+/// The next hop of a packet, and what is known of it by now.
+fn next_hop(
+    facts: &Facts<'_>,
+    netns: u32,
+    packet: Packet,
+) -> Result<Option<(NextHop, Neighbour)>, Ask> {
     let to = Packet::to(packet.to);
     let Ok(Route::Leads(Leads { local: false, device: Some(device), via, .. })) =
         facts.route(netns, to)?
     else {
-        return Ok(false);
+        return Ok(None);
     };
     let hop = NextHop { address: via.unwrap_or(packet.to), device };
-    Ok(facts.neighbour(netns, hop)? == Ok(Neighbour::Answers))
+    Ok(facts.neighbour(netns, hop)?.ok().map(|state| (hop, state)))
+}
+
+fn state_name(state: Neighbour) -> &'static str {
+    match state {
+        Neighbour::Unknown => "not known",
+        Neighbour::Answers => "answers",
+        Neighbour::Answered => "answered once",
+        Neighbour::Awaited => "is being asked",
+        Neighbour::Failed => "failed",
+    }
 }
 
 #[cfg(test)]
@@ -139,6 +197,32 @@ mod tests {
         let counted: Vec<_> = finding.evidence.iter().map(|e| e.name.as_str()).collect();
         assert_eq!(counted, ["NEIGH_FAILED", "arp_cache.res_failed"]);
         assert_eq!(finding.actions[1].command, "ip netns exec gw ip neigh show dev eth0");
+    }
+
+    #[test]
+    fn on_a_link_without_carrier_nobody_can_answer() {
+        let setting = "net/ipv4/conf/eth0/ignore_routes_with_linkdown";
+        let host = |carrier| {
+            let flow = Flow { dst: Some([198, 18, 9, 9].into()), ..Flow::default() };
+            let mut host = TestHost::new()
+                .row(50, "neigh_invalidate", "NEIGH_FAILED")
+                .interface("eth0")
+                .flow(flow)
+                .device(2, "eth0", 1500)
+                .setting(setting, "0");
+            let links = &mut host.now.namespaces.get_mut(&GW).unwrap().links;
+            links.get_mut(&2).unwrap().carrier = carrier;
+            host.run(&RULE).remove(0)
+        };
+        let down = host(false);
+        assert_eq!(
+            down.title,
+            "a neighbour cannot answer on eth0 in gw, which has no carrier: 50 packets to 198.18.9.9 \
+             dropped"
+        );
+        assert_eq!(down.actions[0].command, "ip netns exec gw ip link show dev eth0");
+        assert_eq!(down.actions[1].command, format!("ip netns exec gw sysctl -w {setting}=1"));
+        assert!(host(true).title.starts_with("a neighbour does not answer on eth0"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     diagnose::facts::NetnsFacts,
     report::{
         finding::{Finding, Severity},
-        question::{Ask, Packet, Route},
+        question::{Ask, Packet, Refusal, Refused, Route},
     },
 };
 
@@ -73,6 +73,8 @@ const WAYS: [Way; 4] = [
     },
 ];
 
+const FORWARDING6: &str = "net.ipv6.conf.all.forwarding";
+
 pub(super) const RULE: Rule = Rule {
     findings: &[Makes {
         name: "no_route",
@@ -81,6 +83,8 @@ pub(super) const RULE: Rule = Rule {
         rests_on: "`InNoRoutes`, `OutNoRoutes`",
     }],
     counters: &["Ip.OutNoRoutes", "Ip6.InNoRoutes", "Ip6.OutNoRoutes", "IpExt.InNoRoutes"],
+    settings: &[FORWARDING6],
+    device_settings: &["net/ipv6/conf/DEV/accept_ra"],
     check_or_ask,
     ..Rule::NONE
 };
@@ -125,14 +129,43 @@ fn missing(
         .explains(drops, &rows)
         .counted(way.counter, counted, way.source)
         .counted(way.reason, rows.count(), "kfree_skb");
-    let note = "how this host answers the question; the missing route, if it should reach that, is \
-                added with `ip route add`";
-    let command = match packet {
-        Some(Packet { to, .. }) => format!("ip route get {to}"),
-        None => format!("ip {}route show table all", way.option),
+    let deaf = if way.option.is_empty() { None } else { deaf_to_routers(namespace) };
+    let draft = match deaf {
+        Some(devices) => draft.setting(FORWARDING6).state("accept_ra is 1 on", devices, "sysctl"),
+        None => draft,
     };
+    let (matching, note) = match packet {
+        Some(Packet { to, .. }) => (
+            format!(" match {to}"),
+            "the routes of all tables that fit the address: none that leads there; the missing one, if \
+             this host should reach that, is added with `ip route add`",
+        ),
+        None => (
+            String::new(),
+            "the routes of all tables; the missing one, if this host should reach that, is added with \
+             `ip route add`",
+        ),
+    };
+    let command = format!("ip {}route show table all{matching}", way.option);
     Ok(Some(draft.run(&command, note).done()))
 }
+
+/// Names the devices that learn no route from router advertisements, since this host forwards
+/// (`ipv6_accept_ra`, include/net/ipv6.h).
+fn deaf_to_routers(namespace: NetnsFacts<'_>) -> Option<String> {
+    if namespace.setting(FORWARDING6)? == "0" {
+        return None;
+    }
+    let is_deaf = |name: &&str| {
+        namespace.setting(&format!("net/ipv6/conf/{name}/accept_ra")) == Some("1") && *name != "lo"
+    };
+    let names = namespace.now.links.values().map(|link| link.name.as_str());
+    let names: Vec<&str> = names.filter(is_deaf).take(MOST).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+/// Most devices that are named.
+const MOST: usize = 4;
 
 /// What may be said of the route to where a sampled packet was going.
 enum Claim {
@@ -146,12 +179,15 @@ enum Claim {
 }
 
 /// Compares what the counter says with the host's own answer, since other causes raise that
-/// counter, too.
+/// counter, too. What a route or a rule refuses is [`super::refusing_route`]'s.
 fn claim(facts: &Facts<'_>, namespace: NetnsFacts<'_>, packet: Packet) -> Result<Claim, Ask> {
     let Some(netns) = namespace.netns() else { return Ok(Claim::Unnamed) };
     match facts.route(netns.number(), Packet::to(packet.to))? {
         Err(_) => return Ok(Claim::Unnamed),
-        Ok(Route::Refused(_)) => return Ok(Claim::Missing(packet.to)),
+        Ok(Route::Refused(Refused { why: Refusal::NoRoute, by: None })) => {
+            return Ok(Claim::Missing(packet.to));
+        }
+        Ok(Route::Refused(_)) => return Ok(Claim::Refuted),
         Ok(Route::Leads(_)) => {}
     }
     // Routing rules may look at the source, so a question without it would be about another packet.
@@ -171,7 +207,7 @@ mod tests {
     use super::{super::testing::*, *};
     use crate::report::{
         flow::Flow,
-        question::{Answer, Leads, Question, Refusal},
+        question::{Answer, Leads, Prefix, Question, Refuser, RefusingType},
     };
 
     const TO: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
@@ -179,7 +215,7 @@ mod tests {
     /// As [`TestHost::interface`] numbers it.
     const WHOLE: Packet = Packet { to: TO, from: Some(FROM), iif: Some(2), mark: 0 };
 
-    const NONE: Answer = Answer::Route(Route::Refused(Refusal::NoRoute));
+    const NONE: Answer = Answer::Route(Route::Refused(Refused { why: Refusal::NoRoute, by: None }));
     const LEADS: Answer = Answer::Route(Route::Leads(Leads {
         local: false,
         device: Some(3),
@@ -206,7 +242,7 @@ mod tests {
             "gw has no route to 203.0.113.9 for 50 packets that it should forward"
         );
         let commands: Vec<_> = finding.actions.iter().map(|a| a.command.as_str()).collect();
-        assert_eq!(commands, ["ip netns exec gw ip route get 203.0.113.9"]);
+        assert_eq!(commands, ["ip netns exec gw ip route show table all match 203.0.113.9"]);
     }
 
     #[test]
@@ -220,6 +256,21 @@ mod tests {
         let host = sampled().answer(Question::Route(Packet::to(TO)), LEADS);
         assert_eq!(host.clone().answer(Question::Route(WHOLE), NONE).run(&RULE), []);
         assert_eq!(host.run(&RULE), [], "and what is not answered is not guessed");
+    }
+
+    #[test]
+    fn a_route_that_refuses_is_not_missing() {
+        let to = Prefix { address: TO, length: 32 };
+        let by = |kind| Refuser::Route { kind, to, table: 254, metric: 0 };
+        for (why, by) in [
+            (Refusal::NoRoute, Some(by(RefusingType::Throw))),
+            (Refusal::Unreachable, Some(by(RefusingType::Unreachable))),
+            (Refusal::Prohibited, None),
+        ] {
+            let refused = Answer::Route(Route::Refused(Refused { why, by }));
+            let found = sampled().answer(Question::Route(Packet::to(TO)), refused).run(&RULE);
+            assert_eq!(found, [], "{why:?}");
+        }
     }
 
     #[test]
@@ -251,6 +302,22 @@ mod tests {
             .run(&RULE);
         let explained: Vec<_> = found.iter().filter_map(|f| Some(f.explains?.drops)).collect();
         assert_eq!(explained, [30, 20]);
+    }
+
+    #[test]
+    fn a_router_says_where_it_learns_no_routes() {
+        let names = |forwarding: &str| -> Vec<String> {
+            let found = TestHost::new()
+                .row(30, "ip6_pkt_drop", "IP_INNOROUTES")
+                .counted("Ip6.InNoRoutes", 30)
+                .device(2, "eth0", 1500)
+                .setting(FORWARDING6, forwarding)
+                .setting("net/ipv6/conf/eth0/accept_ra", "1")
+                .run(&RULE);
+            found[0].evidence.iter().map(|it| it.name.clone()).collect()
+        };
+        assert!(names("1").contains(&"accept_ra is 1 on".to_owned()));
+        assert!(!names("0").contains(&"accept_ra is 1 on".to_owned()), "it learns them");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Every rule, wherever its trouble is: each command can be run as printed, or is not printed.
 
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, net::IpAddr, process::Command};
 
 use super::{
     RULES,
@@ -8,11 +8,15 @@ use super::{
     testing::{GW, TestHost},
 };
 use crate::{
-    report::evidence::{Link, Listener},
+    diagnose::knowledge::NOT_SPECIFIED,
     report::{
         conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable, StateRow},
+        evidence::{Addresses, Link, Listener},
         finding::Finding,
         flow::Flow,
+        question::{
+            Answer, Packet, Prefix, Question, Refusal, Refused, Refuser, RefusingType, Route,
+        },
     },
 };
 
@@ -225,11 +229,42 @@ fn troubles(sampled: bool) -> Vec<TestHost> {
         row(50, "ip_expire", "FRAG_REASM_TIMEOUT").counted("Ip.ReasmTimeout", 50),
         row(50, "ip_forward", "IP_INHDR").counted("Ip.InHdrErrors", 50),
     ];
+    troubles.extend(refusers().map(|by| {
+        let question = Question::Route(Packet {
+            from: Some([198, 18, 0, 1].into()),
+            iif: Some(2),
+            ..Packet::to([203, 0, 113, 9].into())
+        });
+        let refused = Refused { why: Refusal::Blackhole, by: Some(by) };
+        row(50, "ip_error", NOT_SPECIFIED).answer(question, Answer::Route(Route::Refused(refused)))
+    }));
+    troubles.push(joined_elsewhere(row(50, "ip_rcv_finish_core", NOT_SPECIFIED), sampled));
+    let off = row(50, "ip6_rcv_core", "IPV6DISABLED").device(2, DEVICE, 1500);
+    troubles.push(off.setting(&format!("net/ipv6/conf/{DEVICE}/disable_ipv6"), "1"));
     let programs = ["TC_INGRESS", "TC_EGRESS", "XDP", "BPF_CGROUP_EGRESS", "TAP_FILTER"];
     troubles.extend(programs.map(|reason| row(50, "f", reason)));
     let martians = ["IP_LOCAL_SOURCE", "IP_LOCALNET", "IP_INVALID_SOURCE", "IP_INVALID_DEST"];
     troubles.extend(martians.map(|reason| row(50, "ip_rcv_finish_core", reason)));
     troubles
+}
+
+/// One of each kind that has commands of its own.
+fn refusers() -> [Refuser; 2] {
+    let to = Prefix { address: [203, 0, 113, 0].into(), length: 24 };
+    let kind = RefusingType::Blackhole;
+    [Refuser::Route { kind, to, table: 254, metric: 0 }, Refuser::Rule { kind, preference: 100 }]
+}
+
+/// Packets to a group that is joined on another device than the one they came in by.
+fn joined_elsewhere(host: TestHost, sampled: bool) -> TestHost {
+    let group: IpAddr = [239, 9, 9, 9].into();
+    let flow = Flow { dst: Some(group), ..Flow::default() };
+    let mut host = if sampled { host.flow(flow) } else { host };
+    host = host.device(2, DEVICE, 1500).device(3, "a;id", 1500);
+    let (groups, joined) = (Some([group].into()), [(3, [group].into())].into());
+    let addresses = Addresses { groups, joined, ..Addresses::default() };
+    host.now.namespaces.get_mut(&GW).unwrap().addresses = Some(addresses);
+    host
 }
 
 /// What every rule finds on `host`.

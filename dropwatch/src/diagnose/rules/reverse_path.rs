@@ -14,7 +14,7 @@ use crate::{
     diagnose::facts::NetnsFacts,
     report::{
         finding::{Finding, Severity},
-        question::{Ask, Leads, Packet, Route},
+        question::{Ask, Leads, Packet, Refused, Refuser, Route},
     },
 };
 
@@ -57,8 +57,12 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
     let settings = [Some(ALL), own.as_deref()];
     let is_loose =
         settings.into_iter().flatten().any(|name| namespace.setting(name) == Some(LOOSE));
-    if let (Some(netns), Some(packet)) = (namespace.netns(), here.packet(true))
-        && would_pass(facts, netns.number(), packet, is_loose)?
+    let back = match (namespace.netns(), here.packet(true)) {
+        (Some(netns), Some(packet)) => way_back(facts, netns.number(), packet)?,
+        _ => None,
+    };
+    if let Some((Route::Leads(Leads { local: false, device: leads, .. }), came_in)) = back
+        && (is_loose || leads == Some(came_in))
     {
         return Ok(None);
     }
@@ -83,6 +87,9 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
     if let Some(own) = &own {
         draft = draft.setting(own);
     }
+    if let Some((route, _)) = back {
+        draft = draft.state("way back", described(namespace, route), "rtnetlink");
+    }
     if let Some(own) = own.filter(|_| !is_loose) {
         draft = draft.set(&own, LOOSE, "loose, for this interface alone");
     }
@@ -94,17 +101,33 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
     Ok(Some(draft.run(&command, &format!("{note}{missing}")).done()))
 }
 
-/// Whether the filter would let such a packet pass at the end of the report. The kernel looks up
-/// the way back as it would for an answer: to the source, from the address that the packet was for.
-fn would_pass(facts: &Facts<'_>, netns: u32, packet: Packet, is_loose: bool) -> Result<bool, Ask> {
-    let Packet { to, from: Some(source), iif: Some(device), .. } = packet else { return Ok(false) };
+/// The way back of such a packet at the end of the report, and the index of the device that it came in
+/// by. The kernel looks it up as it would for an answer: to the source, from the address that the packet
+/// was for. Without an answer the finding stands, since the filter did count these packets.
+fn way_back(facts: &Facts<'_>, netns: u32, packet: Packet) -> Result<Option<(Route, u32)>, Ask> {
+    let Packet { to, from: Some(source), iif: Some(device), .. } = packet else { return Ok(None) };
     let back = Packet { from: Some(to), ..Packet::to(source) };
-    // Without an answer the finding stands, since the filter did count these packets.
-    let Ok(Route::Leads(Leads { local: false, device: leads, .. })) = facts.route(netns, back)?
-    else {
-        return Ok(false);
-    };
-    Ok(is_loose || leads == Some(device))
+    Ok(facts.route(netns, back)?.ok().map(|route| (route, device)))
+}
+
+/// Where the way back leads, in a few words.
+fn described(namespace: NetnsFacts<'_>, route: Route) -> String {
+    match route {
+        Route::Leads(Leads { local: true, .. }) => "to this host itself".to_owned(),
+        Route::Leads(Leads { device, via, .. }) => {
+            let link = device.and_then(|index| namespace.now.links.get(&index));
+            let out = link.map_or("another device", |link| link.name.as_str());
+            let via = via.map(|via| format!(" via {via}")).unwrap_or_default();
+            format!("out of {out}{via}")
+        }
+        Route::Refused(Refused { by: Some(Refuser::Route { kind, to, .. }), .. }) => {
+            format!("none: {} {to}", kind.name())
+        }
+        Route::Refused(Refused { by: Some(Refuser::Rule { kind, preference }), .. }) => {
+            format!("none: routing rule {preference}, {}", kind.name())
+        }
+        Route::Refused(Refused { by: None, .. }) => "none".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -152,7 +175,7 @@ mod tests {
     }
 
     /// What a host finds whose way back leads out of `device`.
-    fn found(device: u32, mode: &str) -> usize {
+    fn found(device: u32, mode: &str) -> Vec<Finding> {
         let (from, to) = ([198, 19, 0, 9].into(), [198, 18, 2, 2].into());
         let flow = Flow { src: Some(from), dst: Some(to), ..Flow::default() };
         let back = Packet { from: Some(to), ..Packet::to(from) };
@@ -160,16 +183,19 @@ mod tests {
         host(50, 50)
             .flow(flow)
             .setting(ALL, mode)
+            .device(device, "eth1", 1500)
             .answer(Question::Route(back), Answer::Route(Route::Leads(leads)))
             .run(&RULE)
-            .len()
     }
 
     #[test]
     fn a_way_back_that_is_right_by_now_needs_no_change() {
-        assert_eq!(found(2, "1"), 0, "it leads out of eth0.100");
-        assert_eq!(found(3, "1"), 1, "by another device");
-        assert_eq!(found(3, LOOSE), 0, "any will do");
+        assert_eq!(found(2, "1"), [], "it leads out of eth0.100");
+        let way = |it: &&crate::report::finding::Evidence| it.name == "way back";
+        let other = found(3, "1");
+        let way = other[0].evidence.iter().find(way).map(|it| it.value.clone());
+        assert_eq!(way, Some("out of eth1".into()), "by another device");
+        assert_eq!(found(3, LOOSE), [], "any will do");
     }
 
     #[test]

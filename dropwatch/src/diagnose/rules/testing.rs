@@ -254,7 +254,7 @@ impl TestHost {
         let findings = super::decide(&[rule], &facts, &apart, &mut |asks, known| {
             for ask in asks {
                 let answer = answers.iter().find(|(question, _)| *question == ask.question);
-                let answer = answer.filter(|_| ask.netns == GW).map(|(_, answer)| *answer);
+                let answer = answer.filter(|_| ask.netns == GW).map(|(_, answer)| answer.clone());
                 known.insert(*ask, answer.ok_or(Unanswered::Gone));
             }
         });

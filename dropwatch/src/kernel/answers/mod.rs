@@ -10,7 +10,9 @@
 //! asked.
 
 mod neighbour;
+mod refuser;
 mod route;
+pub(super) mod sockets;
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +31,7 @@ use netlink_packet_route::AddressFamily;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
-    ReachableNetns,
+    HostRoot, ReachableNetns,
     inside::cookie,
     netlink::{Netlink, NetlinkError},
 };
@@ -147,6 +149,8 @@ fn answer(netlink: &mut Netlink, question: &Question) -> Result<Answer, Unanswer
     match question {
         Question::Route(packet) => route::ask(netlink, packet).map(Answer::Route),
         Question::Neighbour(hop) => neighbour::ask(netlink, hop).map(Answer::Neighbour),
+        // What netlink answers is of this host, too, whatever root the rest is read below.
+        Question::Sockets(port) => Ok(Answer::Sockets(sockets::ask(&HostRoot::default(), port))),
     }
 }
 

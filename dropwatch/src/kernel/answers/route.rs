@@ -12,10 +12,10 @@ use netlink_packet_route::{
     route::{RouteFlags, RouteHeader, RouteMessageBuffer, RouteType},
 };
 
-use super::{ask_kernel, octets};
+use super::{ask_kernel, octets, refuser};
 use crate::{
     kernel::netlink::{Netlink, add_attribute, address, attributes, number},
-    report::question::{Leads, Packet, Refusal, Route, Unanswered},
+    report::question::{Leads, Packet, Refusal, Refused, Route, Unanswered},
 };
 
 /// Before the attributes, `struct rtmsg`.
@@ -25,12 +25,22 @@ const HEADER: usize = size_of::<RouteMessageBuffer>();
 const RTA_VIA: u16 = 18;
 
 pub(super) fn ask(netlink: &mut Netlink, packet: &Packet) -> Result<Route, Unanswered> {
+    let route = look_up(netlink, packet)?;
+    let Route::Refused(Refused { why, .. }) = route else { return Ok(route) };
+    Ok(Route::Refused(Refused { why, by: refuser::find(packet, why) }))
+}
+
+fn look_up(netlink: &mut Netlink, packet: &Packet) -> Result<Route, Unanswered> {
     let question = question(packet).ok_or(Unanswered::Failed)?;
     match ask_kernel(netlink, RTM_GETROUTE, &question)? {
         Ok(message) => answer(&message).ok_or(Unanswered::Failed),
         Err(libc::EPERM) => Err(Unanswered::NotPermitted),
-        Err(error) => refusal(error).map(Route::Refused).ok_or(Unanswered::Failed),
+        Err(error) => refusal(error).map(refused).ok_or(Unanswered::Failed),
     }
+}
+
+fn refused(why: Refusal) -> Route {
+    Route::Refused(why.into())
 }
 
 /// The message's content; `None` for addresses of two families.
@@ -74,9 +84,9 @@ fn answer(message: &[u8]) -> Option<Route> {
     let local = match header.kind {
         RouteType::Unicast | RouteType::Broadcast | RouteType::Multicast => false,
         RouteType::Local | RouteType::Anycast => true,
-        RouteType::BlackHole => return Some(Route::Refused(Refusal::Blackhole)),
-        RouteType::Unreachable => return Some(Route::Refused(Refusal::Unreachable)),
-        RouteType::Prohibit => return Some(Route::Refused(Refusal::Prohibited)),
+        RouteType::BlackHole => return Some(refused(Refusal::Blackhole)),
+        RouteType::Unreachable => return Some(refused(Refusal::Unreachable)),
+        RouteType::Prohibit => return Some(refused(Refusal::Prohibited)),
         _ => return None,
     };
     let mut leads = Leads { local, ..Leads::default() };
@@ -151,9 +161,9 @@ mod tests {
     #[test]
     fn types_that_refuse_and_those_unknown() {
         let of_type = |kind| answer(&[2, 32, 0, 0, 254, 0, 0, kind, 0, 0, 0, 0]);
-        assert_eq!(of_type(6), Some(Route::Refused(Refusal::Blackhole)));
-        assert_eq!(of_type(7), Some(Route::Refused(Refusal::Unreachable)));
-        assert_eq!(of_type(8), Some(Route::Refused(Refusal::Prohibited)));
+        assert_eq!(of_type(6), Some(refused(Refusal::Blackhole)));
+        assert_eq!(of_type(7), Some(refused(Refusal::Unreachable)));
+        assert_eq!(of_type(8), Some(refused(Refusal::Prohibited)));
         assert_eq!((of_type(0), of_type(9), of_type(200)), (None, None, None));
         assert_eq!(answer(&[28, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]), None, "MPLS");
         assert_eq!(answer(&[2; HEADER - 1]), None, "cut off");

@@ -105,7 +105,8 @@ fn this_host_answers_every_kind_of_question() {
     assert_eq!(neighbour, Some(Ok(Answer::Neighbour(Neighbour::Unknown))));
     // It came in from nowhere.
     let refused = answers.get(&asks[2]);
-    assert_eq!(refused, Some(Ok(Answer::Route(Route::Refused(Refusal::Blackhole)))));
+    let blackhole = Route::Refused(Refusal::Blackhole.into());
+    assert_eq!(refused, Some(Ok(Answer::Route(blackhole))));
 }
 
 #[test]

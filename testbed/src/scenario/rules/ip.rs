@@ -123,7 +123,7 @@ impl Trouble for Unrouted {
     }
 
     fn choose(&self, commands: &[String]) -> Option<String> {
-        let (namespace, _) = commands.first()?.split_once("ip route get ")?;
+        let (namespace, _) = commands.first()?.split_once("ip route show ")?;
         Some(format!("{namespace}ip route add {BEYOND}/32 via {SERVER}"))
     }
 }

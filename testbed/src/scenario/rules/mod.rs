@@ -5,6 +5,7 @@
 
 mod filters;
 mod ip;
+mod objects;
 mod sockets;
 
 use std::{collections::BTreeSet, io::Write, path::Path, process::Command};
@@ -39,18 +40,19 @@ pub trait Trouble {
 }
 
 /// Scenarios whose cause shows in a drop reason alone, which older kernels lack.
-const REASONS: [(&str, &str); 6] = [
+const REASONS: [(&str, &str); 7] = [
     ("socket-filter", "SOCKET_FILTER"),
     ("slow-link", "QDISC_DROP"),
     ("tc-ingress", "TC_INGRESS"),
     ("xdp", "XDP"),
     ("udp-memory", "PROTO_MEM"),
     ("martian", "IP_LOCAL_SOURCE"),
+    ("ipv6-off", "IPV6DISABLED"),
 ];
 
 /// Every scenario, by topic.
 pub fn list() -> impl Iterator<Item = &'static RuleScenario> {
-    [filters::ALL, sockets::ALL, ip::ALL].into_iter().flatten()
+    [filters::ALL, sockets::ALL, ip::ALL, objects::ALL].into_iter().flatten()
 }
 
 /// Trouble that is so many packets of one cause.

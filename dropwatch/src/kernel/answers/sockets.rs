@@ -1,0 +1,201 @@
+//! The sockets of a port, from `/proc/net/udp` and `/proc/net/tcp`, and whose they are.
+//!
+//! Of TCP those that listen, which come before all others there (`tcp_seq_start`, net/ipv4/tcp_ipv4.c).
+//! The files do not show which interface a socket is bound to. `ss` asks by netlink, which may load a
+//! module.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use super::super::{HostRoot, owner::Owners};
+use crate::report::{
+    facts::Owner,
+    question::{Socket, SocketPort, Transport},
+};
+
+/// Most bytes read of one file: some thirty thousand sockets.
+const MAX_FILE: u64 = 4 << 20;
+/// Most sockets in an answer.
+const MOST: usize = 16;
+/// Most connected sockets of a namespace that are remembered.
+const MOST_CONNECTED: usize = 1024;
+/// Most descriptors looked at for their owners; each costs about a microsecond.
+const DESCRIPTORS: usize = 32 << 10;
+/// `TCP_LISTEN` (include/net/tcp_states.h), as the files have it.
+const LISTEN: &str = "0A";
+
+/// The sockets with such a port in the calling thread's namespace, at most [`MOST`].
+pub(super) fn ask(root: &HostRoot, port: &SocketPort) -> Vec<Socket> {
+    let files = match port.transport {
+        Transport::Udp => ["udp", "udp6"],
+        Transport::Tcp => ["tcp", "tcp6"],
+    };
+    let mut found = Vec::new();
+    for name in files {
+        if let Ok(file) = root.open(format!("proc/thread-self/net/{name}")) {
+            add(&mut found, file, port);
+        }
+    }
+    let mut owners = Owners::looking_at(root, DESCRIPTORS);
+    owners.find(found.iter().map(|(inode, _)| *inode));
+    let owned = found.into_iter().map(|(inode, socket)| {
+        let owner = owners.owner(inode).map(|process| Owner {
+            comm: process.comm,
+            pid: process.pid,
+            cgroup: process.cgroup,
+        });
+        Socket { owner, ..socket }
+    });
+    owned.collect()
+}
+
+/// The ends of UDP sockets that take packets of one other alone, in the calling thread's namespace, at most
+/// [`MOST_CONNECTED`].
+pub(in crate::kernel) fn connected(root: &HostRoot) -> Vec<(SocketAddr, SocketAddr)> {
+    let files = ["udp", "udp6"].into_iter();
+    let files = files.filter_map(|name| root.open(format!("proc/thread-self/net/{name}")).ok());
+    files.flat_map(connected_of).take(MOST_CONNECTED).collect()
+}
+
+fn connected_of(file: impl Read) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
+    lines(file).filter_map(|line| {
+        let (_, _, socket) = parse(&line)?;
+        Some((socket.local, socket.peer?))
+    })
+}
+
+fn lines(file: impl Read) -> impl Iterator<Item = String> {
+    BufReader::new(file.take(MAX_FILE)).lines().map_while(Result::ok).skip(1)
+}
+
+/// Adds the sockets of one file with their inode numbers.
+fn add(found: &mut Vec<(u64, Socket)>, file: impl Read, port: &SocketPort) {
+    for line in lines(file) {
+        let Some((state, inode, socket)) = parse(&line) else { continue };
+        if port.transport == Transport::Tcp && state != LISTEN {
+            return;
+        }
+        if socket.local.port() == port.port && found.len() < MOST {
+            found.push((inode, socket));
+        }
+    }
+}
+
+/// State, inode number and socket of a line (`udp4_format_sock`, net/ipv4/udp.c; `get_tcp4_sock`,
+/// net/ipv4/tcp_ipv4.c; the same of IPv6).
+fn parse(line: &str) -> Option<(&str, u64, Socket)> {
+    let mut words = line.split_whitespace().skip(1);
+    let (local, peer, state, queues) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let (_, queued) = queues.split_once(':')?;
+    // Timer, retransmissions, user, time-out.
+    let inode = words.nth(4)?.parse().ok()?;
+    let peer = endpoint(peer)?;
+    let socket = Socket {
+        local: endpoint(local)?,
+        peer: (peer.port() != 0).then_some(peer),
+        queued: u64::from_str_radix(queued, 16).ok()?,
+        owner: None,
+    };
+    Some((state, inode, socket))
+}
+
+/// An address of words in the machine's order of bytes, and a port.
+fn endpoint(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let word = |at: usize| u32::from_str_radix(address.get(at..at + 8)?, 16).ok();
+    let address: IpAddr = match address.len() {
+        8 => Ipv4Addr::from(word(0)?.to_ne_bytes()).into(),
+        32 => {
+            let words = [word(0)?, word(8)?, word(16)?, word(24)?].map(u32::to_ne_bytes);
+            // An IPv4 address that a socket of IPv6 has.
+            Ipv6Addr::from(<[u8; 16]>::try_from(words.concat()).ok()?).to_canonical()
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(address, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   \
+                        uid  timeout inode ref pointer drops\n";
+
+    /// As the machine writes an address.
+    fn hex(bytes: &[u8]) -> String {
+        let words = bytes.chunks(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap()));
+        words.map(|word| format!("{word:08X}")).collect()
+    }
+
+    fn line(local: &[u8], port: u16, peer: &[u8], peer_port: u16, state: &str) -> String {
+        let (local, peer) = (hex(local), hex(peer));
+        format!(
+            " 410: {local}:{port:04X} {peer}:{peer_port:04X} {state} 00000000:00000900 00:00000000 \
+             00000000     0        0 4711 2 0000000000000000 0\n"
+        )
+    }
+
+    fn found(transport: Transport, port: u16, text: &str) -> Vec<Socket> {
+        let mut found = Vec::new();
+        add(&mut found, text.as_bytes(), &SocketPort { transport, port });
+        assert!(found.iter().all(|(inode, _)| *inode == 4711));
+        found.into_iter().map(|(_, socket)| socket).collect()
+    }
+
+    #[test]
+    fn sockets_are_found_by_their_port() {
+        let text = [
+            HEAD.to_owned(),
+            line(&[127, 0, 0, 1], 53, &[0; 4], 0, "07"),
+            line(&[198, 18, 1, 2], 40_000, &[198, 18, 2, 2], 53, "01"),
+            "broken\n".to_owned(),
+            line(&[0; 4], 54, &[0; 4], 0, "07"),
+        ];
+        let text = text.concat();
+        let [local] = &found(Transport::Udp, 53, &text)[..] else { panic!() };
+        assert_eq!((local.local, local.peer), ("127.0.0.1:53".parse().unwrap(), None));
+        assert_eq!(local.queued, 0x900);
+        let connected: Vec<_> = connected_of(text.as_bytes()).collect();
+        let ends = ["198.18.1.2:40000", "198.18.2.2:53"].map(|end| end.parse().unwrap());
+        assert_eq!(connected, [ends.into()]);
+        assert_eq!(found(Transport::Udp, 55, &text), []);
+    }
+
+    #[test]
+    fn ipv6_addresses_may_be_those_of_ipv4() {
+        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 198, 18, 1, 2];
+        let text = [HEAD.to_owned(), line(&mapped, 53, &[0; 16], 0, "07")].concat();
+        let found = found(Transport::Udp, 53, &text);
+        assert_eq!(found[0].local, "198.18.1.2:53".parse().unwrap());
+    }
+
+    #[test]
+    fn of_tcp_those_that_listen_come_first() {
+        let listens = |port| line(&[127, 0, 0, 1], port, &[0; 4], 0, "0A");
+        let open = line(&[127, 0, 0, 1], 80, &[127, 0, 0, 1], 9, "01");
+        let text = [HEAD.to_owned(), listens(80), open, listens(80)].concat();
+        assert_eq!(found(Transport::Tcp, 80, &text).len(), 1);
+    }
+
+    #[test]
+    fn this_host_knows_whose_a_socket_is() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let found = ask(&HostRoot::default(), &SocketPort { transport: Transport::Udp, port });
+        let own = |it: &&Socket| it.owner.as_ref().is_some_and(|it| it.pid == std::process::id());
+        assert!(found.iter().any(|it| own(&it) && it.local == socket.local_addr().unwrap()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_panics(text in ".{0,200}") {
+            let _ = parse(&text);
+        }
+    }
+}
