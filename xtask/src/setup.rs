@@ -34,7 +34,7 @@ const COMPILER_PACKAGES: [&str; 4] =
 
 /// Programs that the host tests run, and the packages that bring them. Log collectors are in
 /// [`unpacked`].
-const TEST_PROGRAMS: [(&str, &str); 19] = [
+const TEST_PROGRAMS: [(&str, &str); 20] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("iptables", "iptables"),
@@ -47,6 +47,7 @@ const TEST_PROGRAMS: [(&str, &str); 19] = [
     ("unshare", "util-linux"),
     ("setcap", "libcap2-bin"),
     ("ethtool", "ethtool"),
+    ("bpftool", "bpftool"),
     ("sysctl", "procps"),
     ("tshark", "tshark"),
     ("tcpdump", "tcpdump"),

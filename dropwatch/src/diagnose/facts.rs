@@ -1,5 +1,6 @@
 //! What a rule decides on: the drops of a report, and what changed on the host meanwhile.
 
+mod devices;
 mod rows;
 
 use std::{borrow::Cow, net::SocketAddr, sync::LazyLock};
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::report::{
     conntrack::{self, ConntrackStats},
-    evidence::{Counters, HostEvidence, Link, NetnsEvidence, RulePrograms},
+    evidence::{Counters, HostEvidence, Link, NetnsEvidence, Queue, QueueId, RulePrograms},
     facts::Netns,
     finding::Unreachable,
     model::{Location, Report},
@@ -239,7 +240,7 @@ impl<'a> Facts<'a> {
     pub fn route(&self, netns: u32, packet: Packet) -> Answered<Route> {
         self.answer(netns, Question::Route(packet), |answer| match answer {
             Answer::Route(route) => Some(route),
-            Answer::Neighbour(_) | Answer::Sockets(_) => None,
+            _ => None,
         })
     }
 
@@ -250,7 +251,7 @@ impl<'a> Facts<'a> {
     pub fn neighbour(&self, netns: u32, hop: NextHop) -> Answered<Neighbour> {
         self.answer(netns, Question::Neighbour(hop), |answer| match answer {
             Answer::Neighbour(neighbour) => Some(neighbour),
-            Answer::Route(_) | Answer::Sockets(_) => None,
+            _ => None,
         })
     }
 
@@ -261,7 +262,7 @@ impl<'a> Facts<'a> {
     pub fn sockets(&self, netns: u32, port: SocketPort) -> Answered<Vec<Socket>> {
         self.answer(netns, Question::Sockets(port), |answer| match answer {
             Answer::Sockets(sockets) => Some(sockets),
-            Answer::Route(_) | Answer::Neighbour(_) => None,
+            _ => None,
         })
     }
 
@@ -442,6 +443,15 @@ impl LinkFacts<'_> {
     /// What a counter counted in the interval.
     pub fn delta(&self, name: &str) -> u64 {
         delta(&self.before.counters, &self.now.counters, name)
+    }
+
+    /// Queueing disciplines that dropped something in the interval, and how much.
+    pub fn queues(&self) -> Vec<(QueueId, &Queue, u64)> {
+        let dropped = self.now.queues.iter().map(|(id, queue)| {
+            let before = self.before.queues.get(id).filter(|it| it.kind == queue.kind);
+            (*id, queue, queue.drops.saturating_sub(before.map_or(0, |before| before.drops)))
+        });
+        dropped.filter(|(.., drops)| *drops > 0).collect()
     }
 }
 

@@ -16,9 +16,14 @@
 //! overflowed.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     io,
-    sync::mpsc::{self, Receiver},
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -26,7 +31,7 @@ use std::{
 pub use super::netns::passing::Unread;
 use super::{
     HostRoot, Namespaces, ReachableNetns, addresses,
-    answers::{Busy, Inquiry, NetnsToAsk, sockets::connected},
+    answers::{Busy, HostToAsk, Inquiry, NetnsToAsk, sockets::connected},
     births::Births,
     conntrack, counters,
     inside::cookie,
@@ -245,11 +250,22 @@ impl Collector {
     /// Returns what answers the questions of rules about the namespaces that were read last. Make
     /// one for each report: its bound of time holds for all of its calls together.
     pub fn answerer(&self) -> impl FnMut(&[Ask], &mut Answers) + '_ {
-        let mut inquiry = Inquiry::new(self.answering.clone(), |number| {
+        let all = OnceCell::new();
+        let mut inquiry = Inquiry::new(self.answering.clone(), move |number| {
             let (known, namespace) = (self.way(number)?, self.now.namespaces.get(&number)?);
-            Some(NetnsToAsk { netns: known.reachable.clone(), cookie: namespace.cookie })
+            let netns = known.reachable.clone();
+            let namespaces: &Arc<[(u32, PathBuf)]> = all.get_or_init(|| self.files());
+            let (root, namespaces) = (self.root.clone(), namespaces.clone());
+            let host = HostToAsk { root, number, inum: netns.netns.inum, namespaces };
+            Some(NetnsToAsk { netns, cookie: namespace.cookie, host })
         });
         move |asks, answers| inquiry.answer(asks, answers)
+    }
+
+    /// The files of the namespaces that were read last, by number in the run.
+    fn files(&self) -> Arc<[(u32, PathBuf)]> {
+        let known = self.known.values();
+        known.filter_map(|it| Some((it.number?, it.reachable.file(&self.root)))).collect()
     }
 
     /// The way into a namespace that was read last.

@@ -17,7 +17,7 @@ use super::{
     clean,
     netlink::{Netlink, NetlinkError, attributes, number},
 };
-use crate::report::evidence::{Link, QDISC_DROPS};
+use crate::report::evidence::{Link, QDISC_DROPS, Queue, QueueId};
 
 /// Before the attributes, `struct ifinfomsg` and `struct tcmsg`: in a question, all of any device.
 const LINK_HEADER: usize = size_of::<LinkMessageBuffer>();
@@ -26,6 +26,8 @@ const QDISC_HEADER: usize = size_of::<TcMessageBuffer>();
 const TCA_STATS_QUEUE: u16 = 3;
 /// Parent of a device's root queueing discipline (`TC_H_ROOT`, include/uapi/linux/pkt_sched.h).
 const TC_ROOT: TcHandle = TcHandle { major: u16::MAX, minor: u16::MAX };
+/// Most queueing disciplines of a device that are kept: one for each queue of a large card, twice.
+const MAX_QUEUES: usize = 256;
 /// Most devices read of one namespace.
 pub(super) const MAX_LINKS: usize = 4096;
 
@@ -116,24 +118,34 @@ fn add_stats(link: &mut Link, stats: &[u8]) {
     link.sent = stats.tx_packets;
 }
 
-/// One `RTM_NEWQDISC`: kind and drops of a device's root queueing discipline.
+/// One `RTM_NEWQDISC`: a queueing discipline that has dropped something, and kind and drops of a device's
+/// root one.
 fn add_qdisc(links: &mut BTreeMap<u32, Link>, message: &[u8]) {
     let Ok(header) = TcHeader::parse(message) else { return };
-    if header.parent != TC_ROOT {
-        return;
-    }
     let Some(link) = links.get_mut(&header.index.cast_unsigned()) else { return };
+    let (mut name, mut drops) = (None, None);
     for (kind, value) in attributes(message.get(QDISC_HEADER..).unwrap_or_default()) {
         match kind {
-            TCA_KIND => link.qdisc = Some(text(value)),
+            TCA_KIND => name = Some(text(value)),
             TCA_STATS2 => {
                 let queue = attributes(value).find(|(kind, _)| *kind == TCA_STATS_QUEUE);
                 let queue = queue.and_then(|(_, queue)| TcStatsQueue::parse(queue).ok());
-                if let Some(queue) = queue {
-                    link.counters.add(QDISC_DROPS.to_owned(), queue.drops.into());
-                }
+                drops = queue.map(|queue| u64::from(queue.drops));
             }
             _ => {}
+        }
+    }
+    if let Some(drops) = drops.filter(|drops| *drops > 0)
+        && link.queues.len() < MAX_QUEUES
+    {
+        let id = QueueId { handle: header.handle.into(), parent: header.parent.into() };
+        let kind = name.clone().unwrap_or_default();
+        link.queues.insert(id, Queue { kind, drops });
+    }
+    if header.parent == TC_ROOT {
+        link.qdisc = name;
+        if let Some(drops) = drops {
+            link.counters.add(QDISC_DROPS.to_owned(), drops);
         }
     }
 }
@@ -196,12 +208,16 @@ mod tests {
     fn the_root_queueing_discipline_speaks_for_the_device() {
         let queue = attribute(3, &[0, 0, 42, 0, 0_u32].map(u32::to_ne_bytes).concat());
         let message = |parent: u32| {
-            let head = [0, 7, 1, parent, 0].map(u32::to_ne_bytes).concat();
+            let head = [0, 7, 0, parent, 0].map(u32::to_ne_bytes).concat();
             [head, attribute(1, b"fq_codel\0"), attribute(7, &queue)].concat()
         };
         let mut links = BTreeMap::from([(7, Link::default())]);
-        add_qdisc(&mut links, &message(3));
-        assert_eq!(links[&7], Link::default());
+        add_qdisc(&mut links, &message(0x0001_0010));
+        assert_eq!(links[&7].qdisc, None);
+        let [(id, below)] = &links[&7].queues.clone().into_iter().collect::<Vec<_>>()[..] else {
+            panic!("{links:?}")
+        };
+        assert_eq!((id.to_string().as_str(), below.drops), ("0: in 1:10", 42));
         add_qdisc(&mut links, &message(u32::MAX));
         assert_eq!(links[&7].qdisc.as_deref(), Some("fq_codel"));
         assert_eq!(links[&7].counters.get("qdisc_drops"), Some(42));

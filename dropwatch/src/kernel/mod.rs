@@ -12,6 +12,7 @@
 mod addresses;
 mod answers;
 mod births;
+mod bpf;
 pub mod btf;
 pub mod conntrack;
 pub mod counters;

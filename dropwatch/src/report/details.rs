@@ -199,6 +199,7 @@ fn in_common(
         let path = short_path(sample, symbols, names);
         let flow = Flow::of(sample);
         values.add(path.clone(), flow.as_ref(), sample.weight);
+        values.add_link_layer(sample, sample.weight);
         callers.add(path, sample.weight);
         protocols.add(flow.as_ref().and_then(|flow| flow.protocol.clone()), sample.weight);
         if let Some(flow) = flow {
@@ -244,6 +245,19 @@ impl Values {
         }
         if let Some(port) = flow.dst_port {
             add(&mut self.destination_ports, port, weight);
+        }
+    }
+
+    /// Adds the device and the stations of a sample that stands for so many drops.
+    fn add_link_layer(&mut self, sample: &Sample, weight: u64) {
+        if let Some(device) = sample.ifindex.filter(|_| sample.netns.is_some()) {
+            add(&mut self.devices, device, weight);
+        }
+        let header = sample.packet.split_first_chunk().filter(|_| sample.link_header);
+        if let Some((to, rest)) = header
+            && let Some(from) = rest.first_chunk()
+        {
+            add(&mut self.stations, (*to, *from), weight);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
@@ -202,7 +203,9 @@ impl NetnsEvidence {
             let counters = counters.filter(|name| is_own || *name == QDISC_DROPS);
             let counters = counters.map(|name| (name, 0)).collect();
             let sent = if is_own { 0 } else { link.sent };
-            (*index, Link { counters, sent, ..link.clone() })
+            // A queueing discipline begins with the device.
+            let queues = BTreeMap::new();
+            (*index, Link { counters, sent, queues, ..link.clone() })
         });
         Self {
             netns: self.netns.clone(),
@@ -273,6 +276,52 @@ pub struct Link {
     pub sent: u64,
     /// Kind of its root queueing discipline: `fq_codel`.
     pub qdisc: Option<String>,
+    /// Its queueing disciplines that have dropped something.
+    pub queues: BTreeMap<QueueId, Queue>,
+}
+
+/// Which of a device's queueing disciplines, by handles as `tc` writes them. Those that a kernel makes by
+/// itself have the handle 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QueueId {
+    pub handle: u32,
+    /// The class that it stands in; `u32::MAX` for the root.
+    pub parent: u32,
+}
+
+impl QueueId {
+    /// The root of a device.
+    pub const ROOT: u32 = u32::MAX;
+
+    /// Whether it stands in a class of the one with this `handle`.
+    pub fn is_below(self, handle: u32) -> bool {
+        self.parent != Self::ROOT && handle != 0 && self.parent >> 16 == handle >> 16
+    }
+}
+
+/// `8001: root`, `10: in 1:10`.
+impl fmt::Display for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let class = |f: &mut fmt::Formatter<'_>, of: u32| match (of >> 16, of & 0xffff) {
+            (major, 0) => write!(f, "{major:x}:"),
+            (0, minor) => write!(f, ":{minor:x}"),
+            (major, minor) => write!(f, "{major:x}:{minor:x}"),
+        };
+        class(f, self.handle)?;
+        if self.parent == Self::ROOT {
+            return f.write_str(" root");
+        }
+        f.write_str(" in ")?;
+        class(f, self.parent)
+    }
+}
+
+/// A queueing discipline.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Queue {
+    pub kind: String,
+    /// Packets that it dropped since it was made.
+    pub drops: u64,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{address::Address, flow::Flow, precision::Precision, protocol::Term};
+use super::{address::Address, device::Mac, flow::Flow, precision::Precision, protocol::Term};
 
 /// What most of the sampled drops at a location have in common.
 ///
@@ -46,6 +46,10 @@ pub struct Values {
     pub destinations: BTreeMap<IpAddr, u64>,
     pub destination_ports: BTreeMap<u16, u64>,
     pub paths: BTreeMap<Callers, u64>,
+    /// Indexes of devices, in the namespace of the drop.
+    pub devices: BTreeMap<u32, u64>,
+    /// The stations that frames are for and from, where their Ethernet header is there.
+    pub stations: BTreeMap<(Mac, Mac), u64>,
 }
 
 impl Details {

@@ -12,6 +12,7 @@ pub mod conntrack;
 pub mod decode;
 pub mod delta;
 pub mod details;
+pub mod device;
 pub mod evidence;
 pub mod facts;
 pub mod finding;

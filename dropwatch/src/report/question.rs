@@ -9,7 +9,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::facts::Owner;
+use super::{
+    device::{Device, Filter, Frame, GroupHook, GroupProgram, Hook},
+    facts::Owner,
+};
 
 /// A question about one network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +32,16 @@ pub enum Question {
     Neighbour(NextHop),
     /// Which sockets have this port? It takes the longest to answer.
     Sockets(SocketPort),
+    /// In what state is the device with this index?
+    Device(u32),
+    /// By which port would a bridge send a frame on?
+    Forwarding(Frame),
+    /// Which filters of traffic control are there?
+    Filters(Hook),
+    /// Which processes have the tap or tun device with this index open?
+    Readers(u32),
+    /// Which programs of control groups are there? Of the whole host.
+    GroupPrograms(GroupHook),
 }
 
 /// A port of sockets, of both families.
@@ -90,6 +103,13 @@ pub enum Answer {
     Route(Route),
     Neighbour(Neighbour),
     Sockets(Vec<Socket>),
+    Device(Box<Device>),
+    /// The port; `None` where the bridge knows none for that address, or it is the bridge's own.
+    Forwarding(Option<Box<Device>>),
+    Filters(Vec<Filter>),
+    /// The processes.
+    Readers(Vec<Owner>),
+    GroupPrograms(Vec<GroupProgram>),
 }
 
 /// Where the kernel would send a packet.

@@ -98,6 +98,23 @@ scenarios! {
     udp_multihomed: "udp-multihomed",
     multicast_elsewhere: "multicast-elsewhere",
     multicast_joined: "multicast-joined",
+    no_carrier: "no-carrier",
+    no_carrier_arp: "no-carrier-arp",
+    pair_healthy: "pair-healthy",
+    narrow_end: "narrow-end",
+    narrow_port: "narrow-port",
+    bridge_healthy: "bridge-healthy",
+    bridge_hairpin: "bridge-hairpin",
+    bridge_hairpin_on: "bridge-hairpin-on",
+    bridge_one_port: "bridge-one-port",
+    bridge_isolated: "bridge-isolated",
+    bridge_disabled: "bridge-disabled",
+    redirect_down: "redirect-down",
+    redirect: "redirect",
+    tap_full: "tap-full",
+    tap_read: "tap-read",
+    group_egress: "group-egress",
+    group_free: "group-free",
 }
 
 /// Names of the namespaces in which something was found.

@@ -26,12 +26,19 @@
 //! | [`cpu_backlog`] | a burst that is longer than the input queue of a CPU |
 //! | [`neighbour`] | a next hop that does not answer; a table that is full |
 //! | [`other_station`] | a flood for somebody else, with headers to read |
+//! | [`pair`] | a link without carrier; a receiving end that takes less than the sending one |
+//! | [`bridge_port`] | a bridge's port that is off, isolated, or may not send back |
+//! | [`redirect`] | a filter that hands packets over to a device that is down |
+//! | [`tap`] | a tap whose process does not read |
+//! | [`control_group`] | a program of a control group |
 //! | [`unread`] | a socket that is closed with a full queue, which is harmless |
 
 pub mod backlog;
 pub mod bound;
+pub mod bridge_port;
 pub mod broken;
 pub mod closed;
+pub mod control_group;
 pub mod cpu_backlog;
 pub mod filter;
 pub(crate) mod frame;
@@ -41,13 +48,16 @@ pub mod listen;
 pub mod neighbour;
 pub mod network;
 pub mod other_station;
+pub mod pair;
 pub mod queue;
 pub mod receive_buffer;
 pub mod receive_memory;
+pub mod redirect;
 pub mod refusing;
 pub mod routing;
 pub mod socket_filter;
 pub mod socket_memory;
+pub mod tap;
 pub mod tracking;
 pub mod unread;
 pub mod xdp;

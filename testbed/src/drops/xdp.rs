@@ -16,6 +16,11 @@ use super::{
 };
 use crate::netns::Netns;
 
+/// `BPF_PROG_TYPE_XDP`, `BPF_XDP` and `XDP_FLAGS_SKB_MODE` (include/uapi/linux/bpf.h, if_link.h).
+const XDP: u32 = 6;
+const XDP_LINK: u32 = 37;
+const SKB_MODE: u32 = 2;
+
 /// A server whose link has an XDP program that drops datagrams to [`PORT`].
 #[derive(Debug)]
 pub struct Xdp {
@@ -30,8 +35,9 @@ impl Xdp {
     pub fn new() -> Result<Self> {
         let network = Network::direct()?;
         let link = network.server().enter(|| {
-            let program = load(&program()).context("cannot load an XDP program")?;
-            attach(&program, LINK).context("cannot attach an XDP program")
+            let program = load(XDP, "refuse", &program()).context("cannot load an XDP program")?;
+            let index = if_nametoindex(LINK)?;
+            attach(&program, index, XDP_LINK, SKB_MODE).context("cannot attach an XDP program")
         })?;
         Ok(Self { network, _link: link })
     }
@@ -75,27 +81,36 @@ fn program() -> [u64; 12] {
     ]
 }
 
-fn load(program: &[u64]) -> io::Result<OwnedFd> {
-    const XDP: u32 = 6;
+/// Loads a program of this kind (`enum bpf_prog_type`).
+pub(super) fn load(kind: u32, name: &str, program: &[u64]) -> io::Result<OwnedFd> {
     let licence = CString::default();
+    let mut called = [0_u8; 16];
+    called[..name.len()].copy_from_slice(name.as_bytes());
+    let (first, second) = called.split_at(8);
+    let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
     // union bpf_attr (include/uapi/linux/bpf.h) of BPF_PROG_LOAD: type and number of instructions,
-    // where they are, the licence.
+    // where they are, the licence; nothing is logged, no version, no flags; the name.
     let attributes = [
-        u64::from(XDP) | (program.len() as u64) << 32,
+        u64::from(kind) | (program.len() as u64) << 32,
         program.as_ptr() as u64,
         licence.as_ptr() as u64,
+        0,
+        0,
+        0,
+        word(first),
+        word(second),
     ];
     // SAFETY: the kernel reads the instructions and the licence, which live beyond the call.
     unsafe { bpf(5, &attributes) }
 }
 
-fn attach(program: &OwnedFd, link: &str) -> io::Result<OwnedFd> {
-    const XDP: u32 = 37;
-    const SKB_MODE: u64 = 2; // XDP_FLAGS_SKB_MODE
-    let index = if_nametoindex(link)?;
-    // For BPF_LINK_CREATE: program and link, kind of attachment and flags.
-    let attributes =
-        [program.as_raw_fd() as u64 | u64::from(index) << 32, u64::from(XDP) | SKB_MODE << 32];
+/// Attaches a program to a device, by index, or to an open control group, as long as the result is open.
+pub(super) fn attach(program: &OwnedFd, target: u32, kind: u32, flags: u32) -> io::Result<OwnedFd> {
+    // For BPF_LINK_CREATE: program and target, kind of attachment and flags.
+    let attributes = [
+        program.as_raw_fd() as u64 | u64::from(target) << 32,
+        u64::from(kind) | u64::from(flags) << 32,
+    ];
     // SAFETY: there is nothing in it that points anywhere.
     unsafe { bpf(28, &attributes) }
 }

@@ -24,7 +24,7 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 
 /// Modules that a guest gets, by folder or file below `kernel/`, with all that they need.
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 15] = [
     "net/8021q/",
     "net/netfilter/",
     "net/ipv4/netfilter/",
@@ -36,16 +36,19 @@ const MODULES: [&str; 14] = [
     "drivers/net/veth.",
     "drivers/net/tun.",
     "drivers/net/dummy.",
+    "drivers/net/ifb.",
     "drivers/net/vxlan",
     "drivers/net/macvlan.",
     "drivers/net/vmxnet3/",
 ];
 
 /// Programs copied from this machine, with their libraries. busybox serves for the rest.
-const PROGRAMS: [&str; 13] = [
+const PROGRAMS: [&str; 15] = [
     "bash",
     "ip",
     "tc",
+    "bridge",
+    "bpftool",
     "nft",
     "iptables-legacy",
     "ip6tables-legacy",

@@ -8,6 +8,7 @@ export HOME=/root TERM=dumb
 /bin/busybox --install -s /busybox
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts /run/lock
 mount -t devpts devpts /dev/pts

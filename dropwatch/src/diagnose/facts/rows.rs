@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::NetnsFacts;
 use crate::report::{
+    device::Mac,
     facts::{Callers, Details, Netns, Owner, Values},
     model::Location,
     precision::Precision,
@@ -14,6 +15,9 @@ use crate::report::{
 /// Part of the drops of which something has to hold before a sentence says it of all of them. What a
 /// sentence leaves out is a stray packet or two.
 const NEARLY_ALL: f64 = 0.95;
+
+/// Most devices of some rows that a rule asks about.
+const MOST_DEVICES: usize = 8;
 
 /// Rows of a report.
 #[derive(Clone, Debug)]
@@ -158,6 +162,46 @@ impl<'a> Rows<'a> {
             let fact = details.interface.as_ref()?;
             Some((fact.is.name.as_deref()?, fact.share))
         })
+    }
+
+    /// Index of the device that nearly all of their packets came in by, or were sent by.
+    pub fn device_index(&self) -> Option<u32> {
+        self.of_all(|values| &values.devices)
+    }
+
+    /// Indexes of the devices of sampled drops, at most a few, the ones with the most drops first.
+    pub fn devices(&self) -> Vec<u32> {
+        let sums = self.sums(|values| &values.devices).into_iter();
+        sums.map(|(device, _)| device).take(MOST_DEVICES).collect()
+    }
+
+    /// The stations that nearly all of their frames were for and from.
+    pub fn stations(&self) -> Option<(Mac, Mac)> {
+        self.of_all(|values| &values.stations)
+    }
+
+    /// Their drops by the index of the device, with the rows that have some of them. Of a row with
+    /// several devices, the drops of each are known only where every drop was sampled; else they are left
+    /// out.
+    pub fn by_device(&self) -> BTreeMap<u32, (Self, u64)> {
+        let mut found: BTreeMap<u32, (Self, u64)> = BTreeMap::new();
+        for row in &self.0 {
+            let only = Self(vec![row]).device_index().map(|device| (device, row.count));
+            let sampled = row.details.as_ref().filter(|details| details.samples == row.count);
+            let each = || sampled.into_iter().flat_map(|details| details.values.devices.clone());
+            let parts: Vec<(u32, u64)> = match only {
+                Some(only) => vec![only],
+                None => each().collect(),
+            };
+            for (device, drops) in parts {
+                let (rows, sum) = found.entry(device).or_insert_with(|| (Self(Vec::new()), 0));
+                rows.0.push(row);
+                *sum = sum.saturating_add(drops);
+            }
+        }
+        let asked = self.devices();
+        found.retain(|device, _| asked.contains(device));
+        found
     }
 
     /// The process that holds the socket of nearly all of their packets.

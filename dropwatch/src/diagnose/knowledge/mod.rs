@@ -60,7 +60,7 @@ const TOPICS: [&str; 13] = [
 const HOUSEKEEPING: &str = include_str!("housekeeping.toml");
 
 /// What findings mean.
-const RULES: &str = include_str!("rules.toml");
+const RULES: [&str; 2] = [include_str!("rules.toml"), include_str!("rules_links.toml")];
 
 /// What counters of the kernel count.
 const COUNTERS: [&str; 3] = [
@@ -135,7 +135,11 @@ impl KnowledgeTable {
         for text in TOPICS {
             entries.append(&mut topic(text)?);
         }
-        let RulesFile { rule: rules } = toml::from_str(RULES)?;
+        let mut rules = Vec::new();
+        for text in RULES {
+            let RulesFile { mut rule } = toml::from_str(text)?;
+            rules.append(&mut rule);
+        }
         let mut counters = Vec::new();
         for text in COUNTERS {
             let CountersFile { mut counter } = toml::from_str(text)?;

@@ -173,6 +173,14 @@ impl<'a> Draft<'a> {
         self.action(prefix, format_args!("{command}"), note.to_owned())
     }
 
+    /// Adds a command for another namespace than that of the finding, if it can be run there.
+    pub(super) fn run_in(self, namespace: NetnsFacts<'a>, command: &str, note: &str) -> Self {
+        match self.facts.prefix(namespace.netns()) {
+            Ok(prefix) => self.action(Ok(prefix), format_args!("{command}"), note.to_owned()),
+            Err(_) => self,
+        }
+    }
+
     /// A command that asks about the machine as a whole, whatever the namespace. `ip netns exec` would
     /// even hide what it looks at: it mounts a `/sys` of its own, which has no control groups.
     pub(super) fn run_on_host(self, command: &str, note: &str) -> Self {

@@ -9,6 +9,7 @@
 //! `dropwatch explain` never differ.
 
 mod accept_queue;
+mod bridge_port;
 mod checksums;
 mod closed_port;
 mod conntrack_full;
@@ -22,12 +23,15 @@ mod ipv6_off;
 mod martian;
 mod mtu;
 mod multicast_elsewhere;
+mod narrow_end;
 mod neighbour_failed;
 mod neighbour_queue;
 mod neighbour_table;
 mod netfilter;
 mod nic;
+mod no_carrier;
 mod no_route;
+mod objects;
 mod program;
 mod qdisc;
 #[cfg(test)]
@@ -36,6 +40,7 @@ mod refusing_route;
 mod reverse_path;
 mod socket_filter;
 mod syn_queue;
+mod tap_full;
 mod tcp_backlog;
 mod tcp_receive_memory;
 #[cfg(test)]
@@ -184,6 +189,10 @@ const RULES: &[&Rule] = &[
     &conntrack_insert::RULE,
     &netfilter::RULE,
     &program::RULE,
+    &no_carrier::RULE,
+    &narrow_end::RULE,
+    &bridge_port::RULE,
+    &tap_full::RULE,
     &forwarding::RULE,
     &qdisc::RULE,
     &nic::RULE,

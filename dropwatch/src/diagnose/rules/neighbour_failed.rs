@@ -52,6 +52,12 @@ fn silent(
     if !matters(drops, facts) {
         return Ok(None);
     }
+    // Nobody can answer where the device has no carrier, which is a finding of its own.
+    if let (Some(netns), Some(index)) = (netns, rows.device_index())
+        && facts.device(netns.number(), index)?.is_ok_and(|device| !device.carrier)
+    {
+        return Ok(None);
+    }
     let hop = match (netns, rows.packet(false).filter(|it| Some(it.to) == rows.destination())) {
         (Some(netns), Some(packet)) => next_hop(facts, netns.number(), packet)?,
         _ => None,

@@ -6,27 +6,39 @@
 //! drops is freed without one (`netif_receive_generic_xdp`, net/core/dev.c, up to 7.2 at least),
 //! so the function decides. XDP in a driver (not generic) frees packets before they are any: no
 //! event shows it.
+//!
+//! Which program or filter it was the host is asked: where there is but one that can have done it, that
+//! one is named.
 
-use super::{Draft, Facts, Makes, Rule, draft::quote, matters};
+use super::{
+    Draft, Facts, Makes, Rule, Verdict,
+    draft::quote,
+    matters,
+    objects::{self, Objects},
+};
 use crate::{
     diagnose::{facts::Rows, knowledge::NOT_SPECIFIED},
     report::{
         finding::{Finding, Severity},
         model::Location,
+        question::Ask,
     },
 };
 
+/// Most programs or filters that are listed where one of several did it.
+const MOST_NAMED: usize = 3;
+
 /// A kind of program, by its drop reason.
-struct ProgramKind {
-    reason: &'static str,
+pub(super) struct ProgramKind {
+    pub(super) reason: &'static str,
     /// Drops without a reason at these functions are its doing, too.
     functions: &'static [&'static str],
     what: &'static str,
-    show: ShowCommand,
+    pub(super) show: ShowCommand,
 }
 
 /// The command that shows a program.
-enum ShowCommand {
+pub(super) enum ShowCommand {
     /// Shows the programs of one device, whose name comes between the two parts.
     Device(&'static str, &'static str),
     /// Shows the programs of one device or, without a name, of all.
@@ -71,17 +83,25 @@ const KINDS: [ProgramKind; 5] = [
 ];
 
 pub(super) const RULE: Rule = Rule {
-    findings: &[Makes {
-        name: "program",
-        severity: "warning",
-        says: "a tc filter, XDP or a control group's program drops",
-        rests_on: "rows with its reason",
-    }],
-    check,
+    findings: &[
+        Makes {
+            name: "program",
+            severity: "warning",
+            says: "a tc filter, XDP or a control group's program drops",
+            rests_on: "rows with its reason",
+        },
+        Makes {
+            name: "redirect_down",
+            severity: "warning",
+            says: "a tc filter redirects to a device that is down, without carrier, or gone",
+            rests_on: "rows with its reason, the filter's own counter, the state of that device",
+        },
+    ],
+    check_or_ask,
     ..Rule::NONE
 };
 
-fn check(facts: &Facts<'_>) -> Vec<Finding> {
+fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
     let found = KINDS.iter().flat_map(|kind| {
         let with_reason = facts.rows(&[kind.reason], &[]).0;
         let without = match kind.functions {
@@ -89,15 +109,23 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
             functions => facts.rows(&[NOT_SPECIFIED], functions).0,
         };
         let rows = with_reason.into_iter().chain(without).filter(|row| matters(row.count, facts));
-        rows.map(|row| dropped(facts, kind, row)).collect::<Vec<_>>()
+        let decided = rows.map(|row| dropped(facts, kind, row).map(Some));
+        decided.filter_map(Verdict::of).collect::<Vec<_>>()
     });
     found.collect()
 }
 
-fn dropped(facts: &Facts<'_>, kind: &ProgramKind, row: &Location) -> Finding {
+fn dropped(facts: &Facts<'_>, kind: &ProgramKind, row: &Location) -> Result<Finding, Ask> {
     let rows = Rows(vec![row]);
     let netns = rows.namespaces().first().copied();
     let device = rows.device();
+    let named = match netns {
+        Some(netns) => objects::of(facts, netns, kind, &rows)?,
+        None => Objects::default(),
+    };
+    if let (Some(netns), Some(device), Some(redirect)) = (netns, device, &named.redirect) {
+        return Ok(objects::redirected(facts, netns, device, kind, redirect, row));
+    }
     let mut title = format!("{} dropped {} packets", kind.what, row.count);
     if let Some(device) = device {
         title += &format!(" on {device}");
@@ -105,16 +133,26 @@ fn dropped(facts: &Facts<'_>, kind: &ProgramKind, row: &Location) -> Finding {
     if let Some(name) = netns.and_then(|netns| netns.name.as_deref()) {
         title += &format!(" in {name}");
     }
+    if let [only] = &named.found[..] {
+        title += &format!(": {}", only.name);
+    }
     let subject = format!("{} {}", kind.what, device.unwrap_or_default());
     let has_reason = row.place.reason.as_deref() == Some(kind.reason);
     let place =
         if has_reason { kind.reason } else { row.place.symbol.as_deref().unwrap_or(kind.reason) };
-    let draft = Draft::new(facts, "program", Severity::Warning, subject.trim_end(), title)
+    let mut draft = Draft::new(facts, "program", Severity::Warning, subject.trim_end(), title)
         .somewhere(netns)
         .explains(row.count, &rows)
         .counted(place, row.count, "kfree_skb");
+    let is = if named.found.len() == 1 { "it is" } else { "one of" };
+    for object in named.found.iter().take(MOST_NAMED) {
+        draft = draft.state(is, object.name.as_str(), object.source);
+        if let Some((counter, count)) = &object.counted {
+            draft = draft.state(counter, *count, object.source);
+        }
+    }
     let note = "the program, and what it has counted; whoever attached it knows why";
-    let draft = match (&kind.show, device.map(quote)) {
+    draft = match (&kind.show, device.map(quote)) {
         (ShowCommand::Device(before, after), Some(device)) => {
             draft.run(&format!("{before}{device}{after}"), note)
         }
@@ -125,9 +163,17 @@ fn dropped(facts: &Facts<'_>, kind: &ProgramKind, row: &Location) -> Finding {
         (ShowCommand::AnyDevice(command), None) | (ShowCommand::Namespace(command), _) => {
             draft.run(command, note)
         }
-        (ShowCommand::Machine(command), _) => draft.run_on_host(command, note),
+        (ShowCommand::Machine(command), _) if named.found.is_empty() => {
+            draft.run_on_host(command, note)
+        }
+        (ShowCommand::Machine(_), _) => draft,
     };
-    draft.done()
+    for object in named.found.iter().take(MOST_NAMED) {
+        for (command, note) in &object.show {
+            draft = draft.run_on_host(command, note);
+        }
+    }
+    Ok(draft.done())
 }
 
 #[cfg(test)]

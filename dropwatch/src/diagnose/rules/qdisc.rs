@@ -5,14 +5,19 @@
 //! queue (fq_codel, cake) drop a few packets of each connection that fills the link, on purpose:
 //! that is how TCP learns its speed.
 
+use std::cmp::Reverse;
+
 use super::{Draft, Facts, Makes, Rule, draft::quote, matters};
 use crate::{
     diagnose::facts::{LinkFacts, NetnsFacts, Rows},
     report::{
-        evidence::QDISC_DROPS,
+        evidence::{QDISC_DROPS, Queue, QueueId},
         finding::{Finding, Severity},
     },
 };
+
+/// Most disciplines that are named of one device.
+const MOST_NAMED: usize = 3;
 
 /// Disciplines that keep their queue short by dropping.
 const MANAGED: [&str; 8] = ["fq_codel", "codel", "fq_pie", "pie", "cake", "fq", "red", "sfb"];
@@ -77,15 +82,17 @@ fn full(
     };
     let title =
         format!("{kind} on {name} in {} dropped {counted} packets: {why}", namespace.name());
-    let draft = Draft::new(facts, "qdisc_drop", severity, format!("{kind} on {name}"), title)
+    let mut draft = Draft::new(facts, "qdisc_drop", severity, format!("{kind} on {name}"), title)
         .at(namespace)
         .explains(drops, dropped)
-        .counted(&format!("drops of {kind}"), counted, "rtnetlink")
-        .state("queue_length", u64::from(link.now.queue_length), "rtnetlink")
-        .run(
-            &format!("tc -s qdisc show dev {device}"),
-            "rate, limit and drops of each of its classes",
-        );
+        .counted(&format!("drops of {kind}"), counted, "rtnetlink");
+    for (id, queue, dropped) in innermost(link).into_iter().take(MOST_NAMED) {
+        draft = draft.counted(&format!("{} {id}", queue.kind), dropped, "rtnetlink");
+    }
+    let draft = draft.state("queue_length", u64::from(link.now.queue_length), "rtnetlink").run(
+        &format!("tc -s qdisc show dev {device}"),
+        "rate, limit and drops of each of its classes",
+    );
     // Only these take their limit from the device.
     let by_device = matches!(kind, "pfifo_fast" | "pfifo" | "bfifo" | "mq" | "htb");
     let longer = link.now.queue_length.saturating_mul(2);
@@ -99,6 +106,23 @@ fn full(
         }
         .done(),
     )
+}
+
+/// The disciplines that dropped, the most first, without those that count what one below them dropped.
+fn innermost(link: LinkFacts<'_>) -> Vec<(QueueId, Queue, u64)> {
+    let queues = link.queues();
+    let counts_others = |id: &QueueId| {
+        let below = |(other, ..): &(QueueId, _, _)| other != id && other.is_below(id.handle);
+        queues.iter().any(below)
+            || (id.parent == QueueId::ROOT && id.handle == 0 && queues.len() > 1)
+    };
+    let mut found: Vec<_> = queues
+        .iter()
+        .filter(|(id, ..)| !counts_others(id))
+        .map(|(id, queue, drops)| (*id, (*queue).clone(), *drops))
+        .collect();
+    found.sort_by_key(|(id, _, drops)| (Reverse(*drops), *id));
+    found
 }
 
 #[cfg(test)]
@@ -135,6 +159,22 @@ mod tests {
             finding.actions[1].command,
             "ip netns exec gw ip link set dev eth0 txqueuelen 2000"
         );
+    }
+
+    /// A shaper counts what the queue in its class drops, too.
+    #[test]
+    fn the_discipline_that_dropped_is_named_with_its_handle() {
+        let queue = |kind: &str| Queue { kind: kind.into(), drops: 20 };
+        let root = QueueId { handle: 0x0001_0000, parent: QueueId::ROOT };
+        let leaf = QueueId { handle: 0x0010_0000, parent: 0x0001_0010 };
+        let host = TestHost::new().row(20, "__dev_xmit_skb", "QDISC_DROP");
+        let mut host = host.link(&link("htb"), "qdisc_drops", 20);
+        let links = &mut host.now.namespaces.get_mut(&GW).expect("gw").links;
+        let queues = [(root, queue("htb")), (leaf, queue("pfifo"))].into();
+        links.get_mut(&2).expect("eth0").queues = queues;
+        let found = host.run(&RULE);
+        let names: Vec<_> = found[0].evidence.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["drops of htb", "pfifo 10: in 1:10", "queue_length"]);
     }
 
     #[test]

@@ -4,8 +4,14 @@
 //! they refuse is freed with SOCKET_FILTER (`sk_filter_trim_cap`, net/core/filter.c). Most do so on
 //! purpose, so it is worth no more than a notice.
 
-use super::{Draft, Facts, Makes, Rule, matters};
-use crate::report::finding::{Finding, Severity};
+use super::{Draft, Facts, Makes, Rule, Verdict, matters, objects};
+use crate::report::{
+    finding::{Finding, Severity},
+    question::Ask,
+};
+
+/// Most programs that are named.
+const MOST_NAMED: usize = 3;
 
 pub(super) const RULE: Rule = Rule {
     findings: &[Makes {
@@ -14,15 +20,19 @@ pub(super) const RULE: Rule = Rule {
         says: "the filter of a program's socket refuses",
         rests_on: "rows with `SOCKET_FILTER`",
     }],
-    check,
+    check_or_ask,
     ..Rule::NONE
 };
 
-fn check(facts: &Facts<'_>) -> Vec<Finding> {
+fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
+    Verdict::of(refused(facts)).into_iter().collect()
+}
+
+fn refused(facts: &Facts<'_>) -> Result<Option<Finding>, Ask> {
     let rows = facts.rows(&["SOCKET_FILTER"], &[]);
     let drops = rows.count();
     if !matters(drops, facts) {
-        return Vec::new();
+        return Ok(None);
     }
     let netns = match rows.namespaces()[..] {
         [only] => Some(only),
@@ -45,14 +55,24 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     if let Some(owner) = rows.owner() {
         draft = draft.state("socket of", format!("{} ({})", owner.comm, owner.pid), "samples");
     }
-    vec![
-        draft
-            .run_on_host(
-                "bpftool cgroup tree",
-                "programs of cgroups; a program's own filters: its code",
-            )
-            .done(),
-    ]
+    // A socket's own filter looks the same, so these may have done it, and need not.
+    let programs = match netns {
+        Some(netns) => objects::groups(facts, netns.number(), &rows, false)?,
+        None => Vec::new(),
+    };
+    for object in programs.iter().take(MOST_NAMED) {
+        draft = draft.state("may be", object.name.as_str(), object.source);
+    }
+    let note = "programs of cgroups; a program's own filters: its code";
+    draft = match &programs[..] {
+        [] => draft.run_on_host("bpftool cgroup tree", note),
+        some => some
+            .iter()
+            .take(MOST_NAMED)
+            .flat_map(|object| &object.show)
+            .fold(draft, |draft, (command, note)| draft.run_on_host(command, note)),
+    };
+    Ok(Some(draft.done()))
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! Hosts for tests of rules: what a test does not say is at rest.
 
+use std::mem;
+
 use jiff::Timestamp;
 
 use super::super::{apart::Apart, facts::Facts};
 use crate::report::{
     conntrack::{ConntrackStats, ConntrackTable},
+    device::Mac,
     evidence::{HostEvidence, Link, Listener, NetnsEvidence},
     facts::{Callers, Details, Fact, Interface, Netns, Owner, Pattern, Values},
     finding::Finding,
@@ -113,7 +116,15 @@ impl TestHost {
 
     pub(in crate::diagnose) fn interface(self, name: &str) -> Self {
         let is = Interface { name: Some(name.to_owned()), index: 2 };
-        self.details(|details| details.interface = Some(Fact { is, share: 1.0 }))
+        self.details(|details| {
+            details.values.devices = [(is.index, details.weight)].into();
+            details.interface = Some(Fact { is, share: 1.0 });
+        })
+    }
+
+    /// The stations that all frames of the last row were for and from.
+    pub(in crate::diagnose) fn stations(self, to: Mac, from: Mac) -> Self {
+        self.details(|details| details.values.stations = [((to, from), details.weight)].into())
     }
 
     pub(in crate::diagnose) fn flow(self, flow: Flow) -> Self {
@@ -127,7 +138,8 @@ impl TestHost {
             let (flow, varies) = (flows[0].clone(), Vec::new());
             details.flow = Some(Pattern { flow, varies, share });
             let each = details.weight / flows.len() as u64;
-            details.values = Values { paths: details.values.paths.clone(), ..Values::default() };
+            let Values { paths, devices, stations, .. } = mem::take(&mut details.values);
+            details.values = Values { paths, devices, stations, ..Values::default() };
             flows.iter().for_each(|flow| details.values.add(None, Some(flow), each));
         })
     }

@@ -1,4 +1,5 @@
-//! Answers to what rules ask about one packet, over netlink, in the namespace that they ask about.
+//! Answers to what rules ask about one packet, in the namespace that they ask about: over netlink, by
+//! bpf(2), and from `/proc`.
 //!
 //! Nothing is asked that changes the host, and nothing needs a capability but to enter another
 //! namespace. The answer is of the namespace whose counters were read: the file has the same number,
@@ -9,7 +10,12 @@
 //! configuration (the RTNL lock). A thread that is late ends by itself, and until then nothing else is
 //! asked.
 
+mod device;
+mod filters;
+mod forwarding;
+mod groups;
 mod neighbour;
+mod readers;
 mod refuser;
 mod route;
 pub(super) mod sockets;
@@ -18,6 +24,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::IpAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -46,6 +53,18 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub(super) struct NetnsToAsk {
     pub(super) netns: ReachableNetns,
     pub(super) cookie: Option<u64>,
+    pub(super) host: HostToAsk,
+}
+
+/// What an answer may need of the host around the namespace.
+#[derive(Clone, Debug)]
+pub(super) struct HostToAsk {
+    pub(super) root: HostRoot,
+    /// Number in the run, and inode number, of the namespace that is asked.
+    pub(super) number: u32,
+    pub(super) inum: u32,
+    /// The file of each namespace that was looked into, by its number in the run.
+    pub(super) namespaces: Arc<[(u32, PathBuf)]>,
 }
 
 /// Whether a thread is still asking.
@@ -134,7 +153,7 @@ fn ask_there(netns: u32, to_ask: &NetnsToAsk, questions: &[Question], to: &Sende
         }
         let mut netlink = Netlink::open(NETLINK_ROUTE)?;
         for question in questions {
-            send(question, answer(&mut netlink, question));
+            send(question, answer(&mut netlink, &to_ask.host, question));
         }
         Ok(())
     });
@@ -145,12 +164,25 @@ fn ask_there(netns: u32, to_ask: &NetnsToAsk, questions: &[Question], to: &Sende
 }
 
 /// Answers in the calling thread's namespace.
-fn answer(netlink: &mut Netlink, question: &Question) -> Result<Answer, Unanswered> {
+fn answer(
+    netlink: &mut Netlink,
+    host: &HostToAsk,
+    question: &Question,
+) -> Result<Answer, Unanswered> {
     match question {
         Question::Route(packet) => route::ask(netlink, packet).map(Answer::Route),
         Question::Neighbour(hop) => neighbour::ask(netlink, hop).map(Answer::Neighbour),
         // What netlink answers is of this host, too, whatever root the rest is read below.
         Question::Sockets(port) => Ok(Answer::Sockets(sockets::ask(&HostRoot::default(), port))),
+        Question::Device(index) => {
+            device::ask(netlink, host, *index).map(|device| Answer::Device(Box::new(device)))
+        }
+        Question::Forwarding(frame) => {
+            forwarding::ask(netlink, host, frame).map(Answer::Forwarding)
+        }
+        Question::Filters(hook) => filters::ask(netlink, host, hook).map(Answer::Filters),
+        Question::Readers(index) => readers::ask(host, *index).map(Answer::Readers),
+        Question::GroupPrograms(hook) => groups::ask(host, hook).map(Answer::GroupPrograms),
     }
 }
 

@@ -5,7 +5,10 @@ use std::sync::mpsc;
 use super::*;
 use crate::{
     kernel::{HostRoot, Namespaces},
-    report::question::{Leads, Neighbour, NextHop, Packet, Refusal, Route},
+    report::{
+        device::{Frame, GroupHook, Hook},
+        question::{Leads, Neighbour, NextHop, Packet, Refusal, Route},
+    },
 };
 
 const VIA6: [u16; 8] = [0xfd00, 1, 0, 0, 0, 0, 0, 2];
@@ -78,7 +81,9 @@ fn own() -> NetnsToAsk {
     let text = path.to_string_lossy().into_owned();
     let inum = text.trim_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number");
     let netns = Namespaces::new(&root).reach(inum).expect("our own");
-    NetnsToAsk { netns, cookie: cookie() }
+    let namespaces = [(7, netns.file(&root))].into();
+    let host = HostToAsk { root, number: 7, inum, namespaces };
+    NetnsToAsk { netns, cookie: cookie(), host }
 }
 
 fn route(to: [u8; 4]) -> Question {
@@ -107,6 +112,36 @@ fn this_host_answers_every_kind_of_question() {
     let refused = answers.get(&asks[2]);
     let blackhole = Route::Refused(Refusal::Blackhole.into());
     assert_eq!(refused, Some(Ok(Answer::Route(blackhole))));
+}
+
+/// The loopback device is the first of every namespace, and has nothing that decides over packets.
+#[test]
+fn this_host_answers_about_devices() {
+    let mut inquiry = Inquiry::new(Busy::default(), |_| Some(own()));
+    let mut answers = Answers::default();
+    let frame = Frame { port: 1, to: [2, 0, 0, 0, 0, 9] };
+    let hook = GroupHook { pid: Some(std::process::id()), egress: true };
+    let asks = [
+        Question::Device(1),
+        Question::Forwarding(frame),
+        Question::Filters(Hook { device: 1, egress: false }),
+        Question::Readers(1),
+        Question::GroupPrograms(hook),
+    ]
+    .map(ask);
+    inquiry.answer(&asks, &mut answers);
+    let Some(Ok(Answer::Device(lo))) = answers.get(&asks[0]) else { panic!("{answers:?}") };
+    assert_eq!((lo.name.as_str(), lo.up, lo.carrier), ("lo", true, true));
+    assert_eq!((&lo.peer, &lo.port, &lo.xdp[..]), (&None, &None, &[][..]));
+    assert_eq!(answers.get(&asks[1]), Some(Err(Unanswered::Failed)), "it is no port");
+    assert_eq!(answers.get(&asks[2]), Some(Ok(Answer::Filters(Vec::new()))));
+    assert_eq!(answers.get(&asks[3]), Some(Ok(Answer::Readers(Vec::new()))));
+    // Without root, or without the hierarchy that has programs, there is no answer.
+    match answers.get(&asks[4]) {
+        Some(Ok(Answer::GroupPrograms(_)) | Err(Unanswered::NotPermitted | Unanswered::Failed)) => {
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

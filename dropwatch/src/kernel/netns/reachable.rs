@@ -38,6 +38,11 @@ impl ReachableNetns {
             None => work(),
         }
     }
+
+    /// The file that stands for the namespace.
+    pub(in crate::kernel) fn file(&self, root: &HostRoot) -> PathBuf {
+        self.path.clone().unwrap_or_else(|| root.path("proc/self/ns/net"))
+    }
 }
 
 /// What a command starts with that is to run in the namespace whose file is at `path`.

@@ -5,6 +5,7 @@
 
 mod filters;
 mod ip;
+mod links;
 mod objects;
 mod sockets;
 
@@ -40,7 +41,7 @@ pub trait Trouble {
 }
 
 /// Scenarios whose cause shows in a drop reason alone, which older kernels lack.
-const REASONS: [(&str, &str); 7] = [
+const REASONS: [(&str, &str); 12] = [
     ("socket-filter", "SOCKET_FILTER"),
     ("slow-link", "QDISC_DROP"),
     ("tc-ingress", "TC_INGRESS"),
@@ -48,11 +49,16 @@ const REASONS: [(&str, &str); 7] = [
     ("udp-memory", "PROTO_MEM"),
     ("martian", "IP_LOCAL_SOURCE"),
     ("ipv6-off", "IPV6DISABLED"),
+    ("no-carrier", "QDISC_DROP"),
+    ("no-carrier-arp", "NEIGH_FAILED"),
+    ("redirect-down", "TC_INGRESS"),
+    ("tap-full", "FULL_RING"),
+    ("group-egress", "BPF_CGROUP_EGRESS"),
 ];
 
 /// Every scenario, by topic.
 pub fn list() -> impl Iterator<Item = &'static RuleScenario> {
-    [filters::ALL, sockets::ALL, ip::ALL, objects::ALL].into_iter().flatten()
+    [filters::ALL, sockets::ALL, ip::ALL, objects::ALL, links::ALL].into_iter().flatten()
 }
 
 /// Trouble that is so many packets of one cause.
