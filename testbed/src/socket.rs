@@ -25,6 +25,36 @@ pub(crate) fn set_int(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Numbers in a connection's stream: of the next byte that it sends, and of the next that it expects
+/// (`TCP_REPAIR`, include/uapi/linux/tcp.h; the connection goes on after it).
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn stream_numbers(socket: &impl AsRawFd) -> io::Result<[u32; 2]> {
+    const OFF_WITHOUT_PROBE: libc::c_int = -1;
+    set_int(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR, 1)?;
+    let of = |queue| {
+        set_int(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, queue)?;
+        let mut number = 0_u32;
+        let mut length = size_of_val(&number) as libc::socklen_t;
+        // SAFETY: pointer and length describe `number`, of which any bytes are valid.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_QUEUE_SEQ,
+                (&raw mut number).cast(),
+                &raw mut length,
+            )
+        };
+        if result == 0 { Ok(number) } else { Err(io::Error::last_os_error()) }
+    };
+    // TCP_SEND_QUEUE, TCP_RECV_QUEUE
+    let numbers = [of(2)?, of(1)?];
+    set_int(socket, libc::IPPROTO_TCP, libc::TCP_REPAIR, OFF_WITHOUT_PROBE)?;
+    Ok(numbers)
+}
+
 /// Bytes that what waits for a reader takes (`SO_MEMINFO`, Linux 4.12).
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 mod devices;
 mod rows;
 
-use std::{borrow::Cow, net::SocketAddr, sync::LazyLock};
+use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, sync::LazyLock};
 
 use dropwatch_common::NO_NETNS;
 
@@ -14,13 +14,15 @@ use super::{
 };
 use crate::report::{
     conntrack::{self, ConntrackStats},
-    evidence::{Counters, HostEvidence, Link, NetnsEvidence, Queue, QueueId, RulePrograms},
+    evidence::{
+        Counters, HostEvidence, Link, NetnsEvidence, PacketQueue, Queue, QueueId, RulePrograms,
+    },
     facts::Netns,
     finding::Unreachable,
     model::{Location, Report},
     question::{
-        Answer, Answers, Ask, Neighbour, NextHop, Packet, Question, Route, Socket, SocketPort,
-        Unanswered,
+        Answer, Answers, Ask, Connection, NatPorts, Neighbour, NextHop, Packet, Policy, PortsInUse,
+        Question, Route, RuleTarget, Secured, Socket, SocketPort, Sought, Tuple, Unanswered,
     },
 };
 
@@ -164,6 +166,15 @@ impl<'a> Facts<'a> {
         unread
     }
 
+    /// Namespaces that track connections, be they of the scope or not, those with the most first.
+    pub fn trackers(&self) -> Vec<NetnsFacts<'a>> {
+        let entries = |it: &NetnsFacts<'_>| it.now.conntrack.map_or(0, |stats| stats.entries);
+        let all = self.now.namespaces.iter().map(|(number, now)| self.changed(*number, now));
+        let mut trackers: Vec<_> = all.filter(|namespace| entries(namespace) > 0).collect();
+        trackers.sort_by_key(|namespace| std::cmp::Reverse(entries(namespace)));
+        trackers
+    }
+
     /// The namespace with this number in the run, be it of the scope or not.
     pub fn namespace(&self, number: u32) -> Option<NetnsFacts<'a>> {
         Some(self.changed(number, self.now.namespaces.get(&number)?))
@@ -262,6 +273,50 @@ impl<'a> Facts<'a> {
     pub fn sockets(&self, netns: u32, port: SocketPort) -> Answered<Vec<Socket>> {
         self.answer(netns, Question::Sockets(port), |answer| match answer {
             Answer::Sockets(sockets) => Some(sockets),
+            _ => None,
+        })
+    }
+
+    /// Which connection that `netns` tracks has answers like `reply`, at the end of the report.
+    ///
+    /// # Errors
+    /// See [`Answered`].
+    pub fn connection(&self, netns: u32, reply: Tuple) -> Answered<Option<Connection>> {
+        self.answer(netns, Question::Connection(reply), |answer| match answer {
+            Answer::Connection(connection) => Some(connection),
+            _ => None,
+        })
+    }
+
+    /// How many of the ports that NAT may give are taken in `netns`, at the end of the report.
+    ///
+    /// # Errors
+    /// See [`Answered`].
+    pub fn ports_in_use(&self, netns: u32, ports: NatPorts) -> Answered<PortsInUse> {
+        self.answer(netns, Question::PortsInUse(ports), |answer| match answer {
+            Answer::PortsInUse(in_use) => Some(in_use),
+            _ => None,
+        })
+    }
+
+    /// Which rules of `netns` do what is sought, at the end of the report.
+    ///
+    /// # Errors
+    /// See [`Answered`].
+    pub fn targets(&self, netns: u32, sought: Sought) -> Answered<Vec<RuleTarget>> {
+        self.answer(netns, Question::Targets(sought), |answer| match answer {
+            Answer::Targets(targets) => Some(targets),
+            _ => None,
+        })
+    }
+
+    /// Which IPsec policy of `netns` such a packet is for, at the end of the report.
+    ///
+    /// # Errors
+    /// See [`Answered`].
+    pub fn policy(&self, netns: u32, packet: Secured) -> Answered<Option<Policy>> {
+        self.answer(netns, Question::Policy(packet), |answer| match answer {
+            Answer::Policy(policy) => Some(policy),
             _ => None,
         })
     }
@@ -407,6 +462,11 @@ impl<'a> NetnsFacts<'a> {
     pub fn conntrack_delta(&self, counter: conntrack::ConntrackCounter) -> u64 {
         let since = self.conntrack().and_then(|(before, now)| now.counters.since(&before.counters));
         since.and_then(|since| since.get(counter)).unwrap_or(0)
+    }
+
+    /// Queues of the packet filter at the begin of the interval; `None` where nothing is known of it.
+    pub fn queues_before(&self) -> Option<&'a BTreeMap<u16, PacketQueue>> {
+        Some(&self.before?.queues)
     }
 
     /// Devices that were there at the begin, too.

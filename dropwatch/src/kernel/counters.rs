@@ -12,6 +12,9 @@ const MAX_LINE: usize = 32 << 10;
 /// Groups of `snmp6`, which glues them to the names that follow; the longer first.
 const IPV6_GROUPS: [&str; 4] = ["UdpLite6", "Icmp6", "Udp6", "Ip6"];
 
+/// The group of `xfrm_stat`, glued to the names, too.
+const XFRM: &str = "Xfrm";
+
 /// Columns of `softnet_stat` that are reported, by their place (`softnet_seq_show()` in
 /// `net/core/net-procfs.c`); columns are only ever added at the end.
 const SOFTNET: [(&str, usize); 4] =
@@ -74,6 +77,7 @@ impl<'a> CounterReader<'a> {
         let _skipped = open("snmp").and_then(|file| self.add_pairs(file));
         let _skipped = open("netstat").and_then(|file| self.add_pairs(file));
         let _skipped = open("snmp6").and_then(|file| self.add_snmp6(file));
+        let _skipped = open("xfrm_stat").and_then(|file| self.add_xfrm(file));
     }
 
     fn read_host(&mut self, root: &HostRoot) {
@@ -115,6 +119,17 @@ impl<'a> CounterReader<'a> {
             let group = IPV6_GROUPS.iter().find(|group| name.starts_with(**group));
             if let Some(group) = group {
                 self.add(group, &name[group.len()..], value, 10);
+            }
+        })
+    }
+
+    /// `xfrm_stat`: as `snmp6`, one group (`xfrm_statistics_seq_show()`, net/xfrm/xfrm_proc.c).
+    fn add_xfrm(&mut self, reader: impl Read) -> io::Result<u64> {
+        each_text(reader, |line| {
+            let mut words = line.split_whitespace();
+            let (Some(name), Some(value)) = (words.next(), words.next()) else { return };
+            if let Some(name) = name.strip_prefix(XFRM) {
+                self.add(XFRM, name, value, 10);
             }
         })
     }
@@ -199,6 +214,14 @@ mod tests {
         assert_eq!(reader.counters.get("Ip6.InNoRoutes"), Some(4));
         assert_eq!(reader.counters.get("UdpLite6.InErrors"), Some(5));
         assert_eq!(reader.counters.get("Icmp6.InErrors"), None);
+    }
+
+    #[test]
+    fn counters_of_ipsec_are_of_one_group() {
+        let mut reader = CounterReader::of(&|group, name| (group, name) != ("Xfrm", "InError"));
+        let text = "XfrmInError  \t1\nXfrmInTmplMismatch      \t50\nIn 3\nXfrmOutError x\n";
+        reader.add_xfrm(text.as_bytes()).expect("reads");
+        assert_eq!(reader.counters, [("Xfrm.InTmplMismatch", 50)].into_iter().collect());
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! Counters are read of every namespace, since a loss is known by what its counter did in the
 //! interval. One that has been quiet (no samples, no losses) is looked into every five seconds, also
 //! where reports come more often: each costs some tenths of a millisecond, mostly of the kernel's,
-//! and what is counted there without a drop event is then reported up to so much later, once. One that
+//! and what is counted there without a drop event is then reported up to so much later, once. The few that
+//! track the most connections are never left alone, since what they do to packets is dropped elsewhere. One that
 //! is new is looked into at once: where it is proved to have begun since, all that it has counted is
 //! of this report. Settings
 //! are read only where there are losses or sampled drops; the contents of a conntrack table only
@@ -37,7 +38,7 @@ use super::{
     inside::cookie,
     links, listeners,
     netns::passing::Passing,
-    packet_filter,
+    packet_filter, queues, trackers,
 };
 use crate::report::{
     conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable},
@@ -140,6 +141,7 @@ impl Collector {
         let inums: BTreeSet<u32> = sampled.iter().map(|number| namespaces.inum(*number)).collect();
         self.find_namespaces(namespaces, &inums);
         let everywhere = std::mem::take(&mut self.everywhere);
+        let tracking = trackers::of(&self.now);
         let (mut read, mut born) = (BTreeMap::new(), BTreeMap::new());
         let (mut ended, mut lost) = (BTreeSet::new(), Vec::new());
         for (inum, known) in &mut self.known {
@@ -149,6 +151,7 @@ impl Collector {
             if let (false, false, Some(before), Some(_), Some(number)) =
                 (everywhere, sampled, before, quiet, known.number)
                 && before.settings.is_empty()
+                && !tracking.contains(&number)
             {
                 read.insert(number, before.clone());
                 continue;
@@ -391,6 +394,8 @@ fn read_namespace(
             conntrack: conntrack::stats_here(root).ok(),
             // Without them the rules about devices find nothing.
             links: links::read().unwrap_or_default(),
+            queues: queues::read(root),
+            has_filter: packet_filter::is_used(root),
             ..NetnsEvidence::default()
         };
         let birth = begins(&namespace).then(|| namespace.at_birth());

@@ -32,12 +32,14 @@ pub mod offsets;
 pub mod owner;
 mod packet_filter;
 pub mod processes;
+mod queues;
 pub mod reasons;
 pub mod root;
 pub mod status;
 pub mod surroundings;
 pub mod symbols;
 pub mod tracefs;
+mod trackers;
 
 pub use names::{HostNames, Known, NoTypes};
 pub use netns::{Namespaces, ReachableNetns, Unfound, netns_named, short_name};

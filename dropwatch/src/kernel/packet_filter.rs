@@ -11,7 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::HostRoot;
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use super::{HostRoot, netlink::Netlink};
 use crate::report::evidence::{RulePrograms, TableFamily};
 
 /// Lists of the tables that a namespace has: a name a line (`xt_table_seq_show`,
@@ -52,6 +54,35 @@ pub(super) fn legacy_tables(root: &HostRoot) -> Option<BTreeSet<TableFamily>> {
         families.insert(TableFamily::Bridge);
     }
     Some(families)
+}
+
+/// Whether the calling thread's namespace has a table of the packet filter, legacy or of nftables.
+pub(super) fn is_used(root: &HostRoot) -> bool {
+    let of_ip = [TableFamily::Ipv4, TableFamily::Ipv6];
+    let legacy = || legacy_tables(root).is_some_and(|it| of_ip.iter().any(|ip| it.contains(ip)));
+    legacy() || (nft_is_there(root) && has_nft_table())
+}
+
+/// Whether nftables is in this kernel already, so that a question loads nothing: as a module that is
+/// loaded, or built in.
+pub(super) fn nft_is_there(root: &HostRoot) -> bool {
+    // A kernel without modules has all that it ever has.
+    let Ok(modules) = fs::read_to_string(root.path("proc/modules")) else { return true };
+    modules.lines().any(|line| line.split(' ').next() == Some("nf_tables")) || {
+        let release = root.read_word("proc/sys/kernel/osrelease").unwrap_or_default();
+        let list = root.path(format!("lib/modules/{release}/modules.builtin"));
+        let built_in = fs::read_to_string(list).unwrap_or_default();
+        built_in.lines().any(|line| line.ends_with("/nf_tables.ko"))
+    }
+}
+
+/// `NFT_MSG_GETTABLE` of `NFNL_SUBSYS_NFTABLES`, every family.
+fn has_nft_table() -> bool {
+    const GET_TABLE: u16 = (10 << 8) | 1;
+    let Ok(mut netlink) = Netlink::open(NETLINK_NETFILTER) else { return false };
+    let mut has = false;
+    let listed = netlink.ask_all(GET_TABLE, &[0; 4], |_| has = true);
+    listed.is_ok() && has
 }
 
 /// The programs of this host, as `$PATH` finds them.

@@ -235,6 +235,7 @@ impl Values {
             add(&mut self.paths, Callers { callers }, weight);
         }
         let Some(flow) = flow else { return };
+        add(&mut self.flows, flow.clone(), weight);
         if let Some(protocol) = &flow.protocol {
             add(&mut self.protocols, protocol.clone(), weight);
         }

@@ -138,6 +138,10 @@ pub struct NetnsEvidence {
     pub settings: SettingValues,
     /// Families that have legacy tables of the packet filter; `None` where that was not read.
     pub legacy_tables: Option<BTreeSet<TableFamily>>,
+    /// Whether it has tables of the packet filter, so that it may track connections as soon as one comes.
+    pub has_filter: bool,
+    /// Queues of the packet filter at which a program listens, by number.
+    pub queues: BTreeMap<u16, PacketQueue>,
     /// The entries of a table that is full, if it has been looked at.
     pub table: Option<ConntrackTable>,
     /// Where the most connections wait to be accepted; read only where such a queue overflowed.
@@ -224,6 +228,10 @@ impl NetnsEvidence {
         let links = |namespace: &Self| -> Vec<_> {
             namespace.links.values().map(|link| link.counters.clone()).collect()
         };
+        let losses = |queues: &BTreeMap<u16, PacketQueue>| -> Vec<_> {
+            let lost = |(number, it): (&u16, &PacketQueue)| (*number, it.dropped, it.user_dropped);
+            queues.iter().map(lost).collect()
+        };
         let conntrack = |namespace: &Self| {
             let counters = namespace.conntrack.map(|stats| stats.counters);
             let lost = [
@@ -236,6 +244,7 @@ impl NetnsEvidence {
         before.counters != self.counters
             || conntrack(before) != conntrack(self)
             || links(before) != links(self)
+            || losses(&before.queues) != losses(&self.queues)
     }
 
     /// Whether this is another namespace than the one that had its number `before`, since the kernel
@@ -250,6 +259,19 @@ impl NetnsEvidence {
             .iter()
             .any(|(name, then)| self.counters.get(name).is_some_and(|now| now < then))
     }
+}
+
+/// A queue of the packet filter (NFQUEUE), whose packets a program decides about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketQueue {
+    /// Netlink port of the program's socket: the number of its process, unless it has several.
+    pub listener: u32,
+    /// Packets that wait for a decision.
+    pub waiting: u64,
+    /// Packets lost because as many waited as may, since the program began to listen.
+    pub dropped: u64,
+    /// Packets lost because the program's socket had no room, since then.
+    pub user_dropped: u64,
 }
 
 /// A listening TCP socket.

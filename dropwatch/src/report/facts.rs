@@ -50,6 +50,8 @@ pub struct Values {
     pub devices: BTreeMap<u32, u64>,
     /// The stations that frames are for and from, where their Ethernet header is there.
     pub stations: BTreeMap<(Mac, Mac), u64>,
+    /// Whole flows, for questions about one packet.
+    pub flows: BTreeMap<Flow, u64>,
 }
 
 impl Details {

@@ -11,7 +11,10 @@ use std::{
 
 use super::{
     device::{Device, Filter, Frame, GroupHook, GroupProgram, Hook},
+    evidence::TableFamily,
     facts::Owner,
+    flow::Flow,
+    protocol,
 };
 
 /// A question about one network namespace.
@@ -42,6 +45,101 @@ pub enum Question {
     Readers(u32),
     /// Which programs of control groups are there? Of the whole host.
     GroupPrograms(GroupHook),
+    /// Which tracked connection has answers like this?
+    Connection(Tuple),
+    /// How many of a server's answers to these ports are taken?
+    PortsInUse(NatPorts),
+    /// Which rules of the packet filter send packets elsewhere?
+    Targets(Sought),
+    /// Which IPsec policy is such a packet's?
+    Policy(Secured),
+}
+
+/// From where to where a packet of a protocol with ports goes: what connection tracking tells the
+/// directions of connections apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tuple {
+    /// Number above IP.
+    pub protocol: u8,
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+}
+
+impl Tuple {
+    /// That of a packet; `None` where not all of it is known, or the protocol has no ports.
+    pub fn of(flow: &Flow) -> Option<Self> {
+        let protocol = number_above_ip(flow)?;
+        let from = SocketAddr::new(flow.src?, flow.src_port?);
+        Some(Self { protocol, from, to: SocketAddr::new(flow.dst?, flow.dst_port?) })
+    }
+
+    /// That of an answer, if nothing translates it.
+    #[must_use]
+    pub fn turned(self) -> Self {
+        Self { from: self.to, to: self.from, ..self }
+    }
+}
+
+/// The number of a flow's protocol above IP.
+pub fn number_above_ip(flow: &Flow) -> Option<u8> {
+    let protocol = protocol::parse(flow.protocol.as_deref()?).ok()?;
+    u8::try_from(protocol.transport).ok()
+}
+
+/// The source ports that NAT may give to connections with one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NatPorts {
+    /// Number above IP.
+    pub protocol: u8,
+    pub server: SocketAddr,
+    /// The address that connections are given.
+    pub address: IpAddr,
+    pub first: u16,
+    /// Not below `first`.
+    pub last: u16,
+}
+
+/// What kind of rules is sought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sought {
+    /// Those that hand packets to a program (`NFQUEUE`, `queue`).
+    Queue,
+    /// Those that change where connections come from (`MASQUERADE`, `SNAT`).
+    SourceNat,
+    /// Those that send connections to this address instead (`DNAT`), or may do so.
+    To(IpAddr),
+}
+
+/// A packet that an IPsec policy may be for, as far as samples show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Secured {
+    pub direction: PolicyDirection,
+    /// Number above IP.
+    pub protocol: u8,
+    pub from: IpAddr,
+    pub from_port: Option<u16>,
+    pub to: IpAddr,
+    pub to_port: Option<u16>,
+}
+
+/// `XFRM_POLICY_*` (include/uapi/linux/xfrm.h), in the order of their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PolicyDirection {
+    In,
+    Out,
+    /// Of what is forwarded.
+    Forward,
+}
+
+impl PolicyDirection {
+    /// As `ip xfrm` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+            Self::Forward => "fwd",
+        }
+    }
 }
 
 /// A port of sockets, of both families.
@@ -110,6 +208,89 @@ pub enum Answer {
     /// The processes.
     Readers(Vec<Owner>),
     GroupPrograms(Vec<GroupProgram>),
+    /// `None` where no connection has such answers.
+    Connection(Option<Connection>),
+    PortsInUse(PortsInUse),
+    Targets(Vec<RuleTarget>),
+    /// `None` where there is no policy for it.
+    Policy(Option<Policy>),
+}
+
+/// A tracked connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// As its first packet came, before any translation.
+    pub original: Tuple,
+    /// As answers come, before they are translated back.
+    pub reply: Tuple,
+}
+
+impl Connection {
+    /// Whether packets are sent elsewhere than they were for.
+    pub fn is_sent_elsewhere(&self) -> bool {
+        self.reply.from != self.original.to
+    }
+}
+
+/// Of the ports that NAT may give, how many tracked connections have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortsInUse {
+    /// Looked at, evenly spread where there are many.
+    pub probed: u32,
+    pub taken: u32,
+}
+
+/// A rule that sends packets elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleTarget {
+    pub does: Does,
+    pub rule: RulePlace,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Does {
+    /// Hands packets to the program that listens at one of these queues; `bypass` lets them pass where
+    /// nobody does.
+    Queue { first: u16, last: u16, bypass: bool },
+    /// Gives connections a source port of these; `None` where it may give any.
+    SourceNat { ports: Option<(u16, u16)> },
+    /// Sends connections to the address that was sought, or may do so.
+    Destination,
+}
+
+/// Where a rule stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RulePlace {
+    /// In a legacy table of iptables.
+    Legacy {
+        family: TableFamily,
+        table: String,
+        chain: String,
+        /// Counted from 1, as `iptables -L` does.
+        position: u32,
+    },
+    /// In nftables.
+    Nft {
+        /// As `nft` calls it: `ip`, `inet`.
+        family: &'static str,
+        table: String,
+        chain: String,
+        /// Written by a program of iptables, whose own rules `nft` can show and not read.
+        by_iptables: bool,
+    },
+}
+
+/// An IPsec policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub from: (IpAddr, u8),
+    pub to: (IpAddr, u8),
+    pub index: u32,
+    /// Neither mark nor interface is needed to ask for it by its index.
+    pub plain: bool,
+    /// It forbids what it is for (`action block`).
+    pub blocks: bool,
 }
 
 /// Where the kernel would send a packet.

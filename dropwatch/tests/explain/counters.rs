@@ -152,8 +152,8 @@ fn counters_lead_to_what_raises_them() {
             &["NETFILTER_DROP"],
         ),
         ("early_drop", &["conntrack_table_full"], &[]),
-        ("XfrmInNoPols", &[], &["XFRM_POLICY"]),
-        ("XfrmInError", &[], &[]),
+        ("XfrmInNoPols", &["ipsec"], &["XFRM_POLICY"]),
+        ("XfrmInError", &["ipsec"], &[]),
         ("TcpExtTCPTimeouts", &[], &[]),
     ] {
         let page = explained(typed).unwrap_or_else(|failure| panic!("{typed}: {failure}"));

@@ -115,6 +115,16 @@ scenarios! {
     tap_read: "tap-read",
     group_egress: "group-egress",
     group_free: "group-free",
+    nat_ports: "nat-ports",
+    nat_ports_enough: "nat-ports-enough",
+    conntrack_stale: "conntrack-stale",
+    conntrack_invalid: "conntrack-invalid",
+    nfqueue_unheard: "nfqueue-unheard",
+    nfqueue_bypassed: "nfqueue-bypassed",
+    nfqueue_full: "nfqueue-full",
+    ipsec_in: "ipsec-in",
+    ipsec_optional: "ipsec-optional",
+    ipsec_out: "ipsec-out",
 }
 
 /// Names of the namespaces in which something was found.

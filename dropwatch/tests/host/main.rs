@@ -19,6 +19,7 @@ mod collectors;
 mod conntrack;
 mod counting;
 mod details;
+mod elsewhere;
 mod environment;
 mod every;
 mod expression;

@@ -12,8 +12,10 @@ pub(crate) struct Frame {
     pub(crate) to: SocketAddrV4,
 }
 
-/// Bytes of a TCP header without options.
-const TCP_HEADER: usize = 20;
+/// Flags of TCP (RFC 9293).
+const SYN: u8 = 2;
+const PUSH: u8 = 8;
+const ACK: u8 = 16;
 /// Shortest Ethernet frame without its checksum, bytes; the rest is padding.
 const SHORTEST: usize = 60;
 const IPV4: u16 = 0x0800;
@@ -32,13 +34,23 @@ impl Frame {
 
     /// A connection attempt in place of the datagram.
     pub(crate) fn syn(&self) -> Vec<u8> {
+        self.segment(1, 0, SYN, &[])
+    }
+
+    /// Data of a connection in place of the datagram, at this place in its stream.
+    pub(crate) fn data(&self, sequence: u32, acknowledged: u32) -> Vec<u8> {
+        self.segment(sequence, acknowledged, PUSH | ACK, b"late")
+    }
+
+    fn segment(&self, sequence: u32, acknowledged: u32, flags: u8, data: &[u8]) -> Vec<u8> {
         let ports = [self.from.port(), self.to.port()].map(u16::to_be_bytes).concat();
-        // RFC 9293: numbers, 5 words of header, SYN, a window.
-        let rest = [0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, 2, 0xff, 0xff, 0, 0, 0, 0];
-        let mut segment = [ports.as_slice(), &rest].concat();
+        let numbers = [sequence, acknowledged].map(u32::to_be_bytes).concat();
+        // RFC 9293: 5 words of header, flags, a window.
+        let rest = [5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0];
+        let mut segment = [&ports, &numbers, &rest[..], data].concat();
         let sum = {
             let addresses = [self.from.ip().octets(), self.to.ip().octets()].concat();
-            let pseudo = [&addresses[..], &[0, TCP, 0, TCP_HEADER as u8], &segment].concat();
+            let pseudo = [&addresses[..], &[0, TCP, 0, segment.len() as u8], &segment].concat();
             internet_checksum(&pseudo)
         };
         segment[16..18].copy_from_slice(&sum.to_be_bytes());

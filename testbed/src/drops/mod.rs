@@ -19,6 +19,9 @@
 //! | [`socket_memory`] | all of UDP's memory is in use |
 //! | [`backlog`] | segments for a connection that is busy |
 //! | [`tracking`] | a full conntrack table; packets whose entries collide |
+//! | [`translated`] | NAT without a free port; connections to a place that is gone; answers that pass untranslated |
+//! | [`queued`] | a queue of the packet filter at which nobody listens, or that is full |
+//! | [`secured`] | a policy of IPsec without a state |
 //! | [`queue`] | a link that is slower than its sender |
 //! | [`socket_filter`] | a socket whose filter lets nothing through |
 //! | [`listen`] | listening sockets with a full queue, of which no drop event tells |
@@ -50,15 +53,18 @@ pub mod network;
 pub mod other_station;
 pub mod pair;
 pub mod queue;
+pub mod queued;
 pub mod receive_buffer;
 pub mod receive_memory;
 pub mod redirect;
 pub mod refusing;
 pub mod routing;
+pub mod secured;
 pub mod socket_filter;
 pub mod socket_memory;
 pub mod tap;
 pub mod tracking;
+pub mod translated;
 pub mod unread;
 pub mod xdp;
 

@@ -6,6 +6,7 @@ use super::NetnsFacts;
 use crate::report::{
     device::Mac,
     facts::{Callers, Details, Netns, Owner, Values},
+    flow::Flow,
     model::Location,
     precision::Precision,
     protocol::Term,
@@ -83,6 +84,22 @@ impl<'a> Rows<'a> {
     /// first.
     pub fn destinations(&self) -> Vec<(IpAddr, f64)> {
         self.sums(|values| &values.destinations)
+    }
+
+    /// The flows of their sampled packets, the commonest first, at most `most`. Each is of one packet at
+    /// least, not what several have in common.
+    pub fn flows(&self, most: usize) -> Vec<Flow> {
+        let sums = self.sums(|values| &values.flows);
+        sums.into_iter().take(most).map(|(flow, _)| flow).collect()
+    }
+
+    /// How many of their drops have a flow for which `is` holds, as samples share them out: all where all
+    /// samples do.
+    pub fn count_of(&self, is: impl Fn(&Flow) -> bool) -> u64 {
+        let sums = self.sums(|values| &values.flows);
+        let sum: f64 = sums.iter().filter(|(flow, _)| is(flow)).map(|(_, drops)| drops).sum();
+        // Sums of parts may fall short of the whole by less than a packet.
+        (sum + 0.5) as u64
     }
 
     /// The namespaces that samples name for most of the drops of a row, each once.

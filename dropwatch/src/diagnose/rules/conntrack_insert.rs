@@ -6,13 +6,16 @@
 //! into (`nf_ct_resolve_clash`, `__nf_conntrack_confirm`, net/netfilter/nf_conntrack_core.c).
 //!
 //! Where NAT finds no free port (`get_unique_tuple`, net/netfilter/nf_nat_core.c) it leaves one that is
-//! taken, and the entry collides just so. Segments of TCP do not race for an entry, so if they are what
-//! is lost after POSTROUTING, NAT is the cause; datagrams of UDP may be lost in either way.
+//! taken, and the entry collides just so. So the host is asked which ports its rules allow for the sampled
+//! packet, and how many of these are in use towards the same server. Without an answer, segments of TCP tell:
+//! they do not race for an entry, so if they are what is lost after POSTROUTING, NAT is the cause; datagrams
+//! of UDP may be lost in either way.
 
 use std::net::SocketAddr;
 
 use super::{
-    Draft, Facts, Makes, Rule, conntrack_full,
+    Draft, Facts, Makes, Rule, Verdict, conntrack_full,
+    nat_ports::{self, Ports},
     netfilter::{self, show_rules},
 };
 use crate::{
@@ -20,6 +23,7 @@ use crate::{
     report::{
         conntrack::ConntrackCounter,
         finding::{Finding, Severity},
+        question::Ask,
     },
 };
 
@@ -28,10 +32,10 @@ pub(super) const RULE: Rule = Rule {
         name: "conntrack_insert_failed",
         severity: "warning, critical where NAT has no free port and for chains that are too long",
         says: "entries collide, or NAT has no free port",
-        rests_on: "`insert_failed`, `drop`, `chaintoolong`",
+        rests_on: "`insert_failed`, `drop`, `chaintoolong`; ports that NAT may give and that are in use",
     }],
     host_settings: &["net.netfilter.nf_conntrack_buckets"],
-    check,
+    check_or_ask,
     ..Rule::NONE
 };
 
@@ -45,23 +49,24 @@ enum Cause {
     LongChain,
     /// For connections to this address and port, if they are to one.
     NoFreePort(Option<String>),
-    DnsCollision,
-    /// Of datagrams.
     Collision,
     /// Samples do not tell.
     Unknown,
 }
 
 impl Cause {
-    /// As samples of these rows show it.
-    fn of(rows: &Rows<'_>) -> Self {
+    /// As the host says of the ports that a packet of these rows may have, else as samples show it.
+    fn of(rows: &Rows<'_>, ports: Option<&Ports>) -> Self {
         let protocols = rows.protocols();
-        match (&protocols[..], &rows.on_paths(netfilter::hook)[..]) {
-            ([only], ["POSTROUTING"]) if only == "tcp" => {
-                let to = rows.destination().zip(rows.port());
-                Self::NoFreePort(to.map(|(to, port)| SocketAddr::new(to, port).to_string()))
+        match ports {
+            Some(ports) if ports.are_taken() => {
+                return Self::NoFreePort(to(rows));
             }
-            ([only], _) if only == "udp" && rows.port() == Some(53) => Self::DnsCollision,
+            Some(_) => return Self::Collision,
+            None => {}
+        }
+        match (&protocols[..], &rows.on_paths(netfilter::hook)[..]) {
+            ([only], ["POSTROUTING"]) if only == "tcp" => Self::NoFreePort(to(rows)),
             ([only], _) if only == "udp" => Self::Collision,
             _ => Self::Unknown,
         }
@@ -71,7 +76,7 @@ impl Cause {
         match self {
             Self::LongChain => "a chain of its hash table is too long",
             Self::NoFreePort(_) => "NAT found no free port",
-            Self::DnsCollision | Self::Collision => "its entry collided with another's",
+            Self::Collision => "its entry collided with another's",
             Self::Unknown => "its entry collided with another's, or NAT found no free port",
         }
     }
@@ -79,13 +84,20 @@ impl Cause {
     fn severity(&self) -> Severity {
         match self {
             Self::LongChain | Self::NoFreePort(_) => Severity::Critical,
-            Self::DnsCollision | Self::Collision | Self::Unknown => Severity::Warning,
+            Self::Collision | Self::Unknown => Severity::Warning,
         }
     }
 }
 
-fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    facts.namespaces().filter_map(|namespace| failed(facts, namespace)).collect()
+/// Where nearly all of their packets were going.
+fn to(rows: &Rows<'_>) -> Option<String> {
+    let to = rows.destination().zip(rows.port());
+    to.map(|(to, port)| SocketAddr::new(to, port).to_string())
+}
+
+fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
+    let decided = facts.namespaces().map(|namespace| failed(facts, namespace));
+    decided.filter_map(Verdict::of).collect()
 }
 
 /// Packets of `namespace` that were lost this way.
@@ -97,13 +109,17 @@ pub(super) fn lost(namespace: &NetnsFacts<'_>) -> u64 {
     drop.max(namespace.conntrack_delta(ConntrackCounter::InsertFailed))
 }
 
-fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Finding>, Ask> {
     let lost = lost(&namespace);
-    let (_, now) = namespace.conntrack().filter(|_| lost > 0)?;
+    let Some((_, now)) = namespace.conntrack().filter(|_| lost > 0) else { return Ok(None) };
     let long = namespace.conntrack_delta(ConntrackCounter::ChainTooLong);
     let rows = conntrack_full::hook_rows(facts).within(namespace);
+    let ports = match long {
+        0 => nat_ports::ask(facts, namespace, &rows)?,
+        _ => None,
+    };
     let cause = match long {
-        0 => Cause::of(&rows),
+        0 => Cause::of(&rows, ports.as_ref()),
         _ => Cause::LongChain,
     };
     let (name, why, severity) = (namespace.name(), cause.text(), cause.severity());
@@ -133,6 +149,9 @@ fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     if let Some(limit) = now.limit {
         draft = draft.state("nf_conntrack_max", limit, "ctnetlink");
     }
+    if let Some(ports) = &ports {
+        draft = ports.shown(draft);
+    }
     match cause {
         Cause::LongChain => {
             let buckets = now.buckets.unwrap_or(now.entries).max(now.entries);
@@ -143,24 +162,28 @@ fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
             );
         }
         Cause::NoFreePort(_) => {
+            draft = ports.iter().fold(draft, |draft, ports| ports.widened(facts, draft));
             draft = show_rules(draft, facts, namespace.netns(), &netfilter::families(&rows), RANGE);
         }
-        Cause::DnsCollision => {
-            draft = draft.run(
-                "iptables -t raw -A PREROUTING -p udp --dport 53 -j NOTRACK",
-                "for DNS that needs no NAT: untracked packets cannot collide; with NAT, have the \
-             resolver ask one question at a time (options single-request in resolv.conf)",
-            );
+        Cause::Collision => {
+            let note = "insert_failed and clash_resolve by CPU; a sender that waits for the first answer \
+                        before it asks again ends it (DNS: options single-request in resolv.conf)";
+            draft = draft.run("conntrack -S", note);
         }
-        Cause::Collision | Cause::Unknown => {}
+        Cause::Unknown => {}
     }
-    Some(draft.done())
+    Ok(Some(draft.done()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
-    use crate::report::{conntrack::ConntrackStats, flow::Flow};
+    use crate::report::{
+        conntrack::ConntrackStats,
+        evidence::{RulePrograms, TableFamily},
+        flow::Flow,
+        question::{Answer, Does, NatPorts, PortsInUse, Question, RulePlace, RuleTarget, Sought},
+    };
 
     fn table(entries: u64, counted: &[(ConntrackCounter, u32)]) -> ConntrackStats {
         let mut stats = ConntrackStats { entries, limit: Some(1000), ..ConntrackStats::default() };
@@ -237,8 +260,7 @@ mod tests {
     fn a_command_names_only_what_samples_show() {
         let dns = lost_of("udp", 53);
         assert!(dns.title.ends_with("its entry collided with another's"), "{}", dns.title);
-        assert!(dns.actions[0].command.ends_with("-p udp --dport 53 -j NOTRACK"));
-        assert_eq!(lost_of("udp", 443).actions, []);
+        assert_eq!(dns.actions[0].command, "ip netns exec gw conntrack -S");
         let unsampled = found(10, &[(ConntrackCounter::InsertFailed, 5)]);
         assert!(unsampled[0].title.ends_with("or NAT found no free port"), "{unsampled:?}");
         assert_eq!(unsampled[0].actions, []);
@@ -247,5 +269,75 @@ mod tests {
     #[test]
     fn resolved_collisions_lose_nothing() {
         assert_eq!(found(10, &[(ConntrackCounter::ClashResolve, 100)]), []);
+    }
+
+    /// Packets that NAT gave a port of ours, of which so many are taken, by a rule that allows these.
+    fn translated(protocol: &'static str, ports: Option<(u16, u16)>, taken: u32) -> Finding {
+        let flow = Flow {
+            protocol: Some(protocol.into()),
+            src: Some([198, 18, 2, 1].into()),
+            src_port: Some(40_002),
+            dst: Some([203, 0, 113, 9].into()),
+            dst_port: Some(53),
+            ..Flow::default()
+        };
+        let rule = RulePlace::Legacy {
+            family: TableFamily::Ipv4,
+            table: "nat".into(),
+            chain: "POSTROUTING".into(),
+            position: 1,
+        };
+        let does = Does::SourceNat { ports };
+        let (first, last) = ports.unwrap_or((1024, u16::MAX));
+        let number = if protocol == "tcp" { 6 } else { 17 };
+        let server = "203.0.113.9:53".parse().unwrap();
+        let address = [198, 18, 2, 1].into();
+        let asked = NatPorts { protocol: number, server, address, first, last };
+        let probed = u32::from(last - first).min(255) + 1;
+        let counted = [(ConntrackCounter::InsertFailed, 60), (ConntrackCounter::Drop, 60)];
+        let mut host = TestHost::new()
+            .row(60, "nf_hook_slow", "NETFILTER_DROP")
+            .callers(&["ip_output", "ip_forward"])
+            .flow(flow)
+            .conntrack(table(10, &[]), table(70, &counted))
+            .answer(
+                Question::Targets(Sought::SourceNat),
+                Answer::Targets(vec![RuleTarget { does, rule }]),
+            )
+            .answer(Question::PortsInUse(asked), Answer::PortsInUse(PortsInUse { probed, taken }));
+        host.now.rule_programs = RulePrograms {
+            legacy: [(TableFamily::Ipv4, "iptables-legacy-save -c".to_owned())].into(),
+            ..RulePrograms::default()
+        };
+        let found = host.run(&RULE);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        finding.clone()
+    }
+
+    #[test]
+    fn ports_that_are_all_taken_are_too_few_whatever_the_protocol() {
+        let finding = translated("udp", Some((40_000, 40_004)), 5);
+        assert_eq!(
+            finding.title,
+            "NAT in gw found no free port for 60 packets of new connections to 203.0.113.9:53"
+        );
+        assert_eq!(
+            finding.actions[0].command,
+            "ip netns exec gw sh -c \"iptables-legacy-save -c -t nat | sed -e '/-j MASQUERADE/s/ \
+             40000-40004/ 1024-65535/' -e '/-j SNAT/s/:40000-40004/:1024-65535/' | \
+             iptables-legacy-restore -c -T nat\""
+        );
+        let any = translated("tcp", None, 250);
+        assert_eq!(any.severity, Severity::Critical);
+        assert_eq!(any.actions, [], "it has all of them");
+    }
+
+    #[test]
+    fn ports_that_are_free_are_not_missing() {
+        let finding = translated("udp", Some((40_000, 40_004)), 3);
+        assert!(finding.title.ends_with("its entry collided with another's"), "{}", finding.title);
+        assert_eq!(finding.severity, Severity::Warning);
+        assert_eq!(finding.actions[0].command, "ip netns exec gw conntrack -S");
+        assert_eq!(translated("tcp", None, 100).severity, Severity::Warning);
     }
 }

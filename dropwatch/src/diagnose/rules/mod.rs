@@ -14,16 +14,21 @@ mod checksums;
 mod closed_port;
 mod conntrack_full;
 mod conntrack_insert;
+mod conntrack_invalid;
+mod conntrack_stale;
 mod cpu_backlog;
 mod draft;
+mod elsewhere;
 mod forwarding;
 mod fragments;
 mod hops;
+mod ipsec;
 mod ipv6_off;
 mod martian;
 mod mtu;
 mod multicast_elsewhere;
 mod narrow_end;
+mod nat_ports;
 mod neighbour_failed;
 mod neighbour_queue;
 mod neighbour_table;
@@ -32,6 +37,7 @@ mod nic;
 mod no_carrier;
 mod no_route;
 mod objects;
+mod packet_queue;
 mod program;
 mod qdisc;
 #[cfg(test)]
@@ -80,6 +86,9 @@ pub struct Rule {
     host_losses: &'static [&'static str],
     /// Settings of the whole host that it quotes.
     host_settings: &'static [&'static str],
+    /// It decides on the drops of all namespaces together: what it is about happens in another one than
+    /// they do.
+    across: bool,
     /// Decides at once.
     check: fn(&Facts<'_>) -> Vec<Finding>,
     /// Decides, or asks the host first; called again when it has answered.
@@ -142,6 +151,7 @@ impl Rule {
         device_settings: &[],
         host_losses: &[],
         host_settings: &[],
+        across: false,
         check: |_| Vec::new(),
         check_or_ask: |_| Vec::new(),
     };
@@ -219,6 +229,10 @@ const RULES: &[&Rule] = &[
     &martian::RULE,
     &multicast_elsewhere::RULE,
     &ipv6_off::RULE,
+    &packet_queue::RULE,
+    &ipsec::RULE,
+    &conntrack_stale::RULE,
+    &conntrack_invalid::RULE,
 ];
 
 /// Everything that any rule asks a host for.
@@ -287,7 +301,8 @@ fn decide(
     // A rule that asks for losses of the whole host is about it.
     let scopes = |rule: &&'static Rule| {
         let rule = *rule;
-        apart.scopes(!rule.host_losses.is_empty()).map(move |(scope, rows)| (rule, scope, rows))
+        let host = rule.across || !rule.host_losses.is_empty();
+        apart.scopes(host).map(move |(scope, rows)| (rule, scope, rows))
     };
     let looks: Vec<_> = rules.iter().flat_map(scopes).collect();
     let mut found: Vec<Vec<Finding>> = looks.iter().map(|_| Vec::new()).collect();

@@ -1,6 +1,10 @@
 //! Every rule, wherever its trouble is: each command can be run as printed, or is not printed.
 
-use std::{collections::BTreeSet, net::IpAddr, process::Command};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    process::Command,
+};
 
 use super::{
     RULES,
@@ -15,11 +19,13 @@ use crate::{
             Action, BridgePort, Device, Filter, Frame, GroupHook, GroupProgram, Hook, Peer,
             PortState, Program, Target, XdpProgram,
         },
-        evidence::{Addresses, Link, Listener},
+        evidence::{Addresses, Link, Listener, PacketQueue},
         finding::Finding,
         flow::Flow,
+        protocol::transport,
         question::{
-            Answer, Packet, Prefix, Question, Refusal, Refused, Refuser, RefusingType, Route,
+            Answer, Connection, Does, Packet, Prefix, Question, Refusal, Refused, Refuser,
+            RefusingType, Route, RulePlace, RuleTarget, Sought, Tuple,
         },
     },
 };
@@ -169,6 +175,34 @@ fn troubles(sampled: bool) -> Vec<TestHost> {
     let collide = |counter| {
         row(10, "nf_hook_slow", "NETFILTER_DROP").conntrack(table(counter, 0), table(counter, 10))
     };
+    // A packet to the place of a connection, or an answer from there.
+    let tracked = |host: TestHost, protocol: u8, from: [u8; 4], to: [u8; 4], counted: u32| {
+        let (from, to): (SocketAddr, SocketAddr) = ((from, 80).into(), (to, 81).into());
+        let flow = Flow {
+            protocol: Some(transport(protocol)),
+            src: Some(from.ip()),
+            src_port: Some(from.port()),
+            dst: Some(to.ip()),
+            dst_port: Some(to.port()),
+            ..Flow::default()
+        };
+        let packet = Tuple { protocol, from, to };
+        let reply = if counted == 0 { packet.turned() } else { packet };
+        let original = Tuple { to: ([192, 0, 2, 1], 82).into(), ..reply.turned() };
+        let connection = Some(Connection { original, reply });
+        let [before, now] = [0, counted].map(|count| table(ConntrackCounter::Invalid, count));
+        let host = if sampled { host.flow(flow) } else { host };
+        host.conntrack(before, now)
+            .answer(Question::Connection(reply), Answer::Connection(connection))
+            .answer(Question::Targets(Sought::To(reply.from.ip())), Answer::Targets(Vec::new()))
+    };
+    let (here, there) = ([198, 18, 0, 1], [203, 0, 113, 9]);
+    let stale = tracked(row(50, "ip_rcv_core", "OTHERHOST"), 17, here, there, 0);
+    let untranslated = tracked(row(50, "tcp_v4_rcv", "NO_SOCKET"), 6, here, there, 50);
+    let (table_name, chain) = (DEVICE.to_owned(), DEVICE.to_owned());
+    let rule = RulePlace::Nft { family: "inet", table: table_name, chain, by_iptables: false };
+    let does = Does::Queue { first: 5, last: 5, bypass: false };
+    let unheard = vec![RuleTarget { does, rule }];
     let mut troubles = vec![
         full,
         collide(ConntrackCounter::InsertFailed),
@@ -232,6 +266,18 @@ fn troubles(sampled: bool) -> Vec<TestHost> {
             .setting("net.ipv4.ipfrag_high_thresh", "4000000"),
         row(50, "ip_expire", "FRAG_REASM_TIMEOUT").counted("Ip.ReasmTimeout", 50),
         row(50, "ip_forward", "IP_INHDR").counted("Ip.InHdrErrors", 50),
+        row(50, "nf_queue", "NOT_SPECIFIED").queue(
+            5,
+            None,
+            PacketQueue { dropped: 50, ..PacketQueue::default() },
+        ),
+        row(50, "nf_queue", "NOT_SPECIFIED")
+            .answer(Question::Targets(Sought::Queue), Answer::Targets(unheard)),
+        row(50, "udp_queue_rcv_one_skb", "XFRM_POLICY").counted("Xfrm.InTmplMismatch", 50),
+        row(50, "xfrm_input", "NOT_SPECIFIED").counted("Xfrm.InNoStates", 50),
+        row(50, "dst_discard_out", "NOT_SPECIFIED").counted("Xfrm.OutNoStates", 50),
+        stale,
+        untranslated,
     ];
     troubles.extend(refusers().map(|by| {
         let question = Question::Route(Packet {

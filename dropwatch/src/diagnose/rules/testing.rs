@@ -8,7 +8,7 @@ use super::super::{apart::Apart, facts::Facts};
 use crate::report::{
     conntrack::{ConntrackStats, ConntrackTable},
     device::Mac,
-    evidence::{HostEvidence, Link, Listener, NetnsEvidence},
+    evidence::{HostEvidence, Link, Listener, NetnsEvidence, PacketQueue},
     facts::{Callers, Details, Fact, Interface, Netns, Owner, Pattern, Values},
     finding::Finding,
     flow::Flow,
@@ -243,6 +243,21 @@ impl TestHost {
 
     pub(in crate::diagnose) fn table(mut self, table: ConntrackTable) -> Self {
         self.now.namespaces.get_mut(&GW).expect("gw").table = Some(table);
+        self
+    }
+
+    /// A queue of the packet filter at which a program listens at the end.
+    pub(super) fn queue(
+        mut self,
+        number: u16,
+        then: Option<PacketQueue>,
+        now: PacketQueue,
+    ) -> Self {
+        let queues = |evidence: &mut HostEvidence, queue| {
+            evidence.namespaces.get_mut(&GW).expect("gw").queues.insert(number, queue);
+        };
+        then.into_iter().for_each(|then| queues(&mut self.before, then));
+        queues(&mut self.now, now);
         self
     }
 

@@ -1,8 +1,9 @@
 //! Answers to what rules ask about one packet, in the namespace that they ask about: over netlink, by
 //! bpf(2), and from `/proc`.
 //!
-//! Nothing is asked that changes the host, and nothing needs a capability but to enter another
-//! namespace. The answer is of the namespace whose counters were read: the file has the same number,
+//! Nothing is asked that changes the host, or has the kernel load something. Routes and neighbours need no
+//! capability but to enter another namespace; connection tracking, rules of the packet filter and policies
+//! of IPsec need `CAP_NET_ADMIN` there. The answer is of the namespace whose counters were read: the file has the same number,
 //! and where the kernel gives cookies, it has the same one.
 //!
 //! At most [`MOST`] questions are answered in a report, and it waits no longer than [`PATIENCE`] for
@@ -10,15 +11,18 @@
 //! configuration (the RTNL lock). A thread that is late ends by itself, and until then nothing else is
 //! asked.
 
+mod connection;
 mod device;
 mod filters;
 mod forwarding;
 mod groups;
 mod neighbour;
+mod policy;
 mod readers;
 mod refuser;
 mod route;
 pub(super) mod sockets;
+mod targets;
 
 use std::{
     collections::BTreeMap,
@@ -183,6 +187,10 @@ fn answer(
         Question::Filters(hook) => filters::ask(netlink, host, hook).map(Answer::Filters),
         Question::Readers(index) => readers::ask(host, *index).map(Answer::Readers),
         Question::GroupPrograms(hook) => groups::ask(host, hook).map(Answer::GroupPrograms),
+        Question::Connection(reply) => connection::ask(*reply).map(Answer::Connection),
+        Question::PortsInUse(ports) => connection::ports_in_use(ports).map(Answer::PortsInUse),
+        Question::Targets(sought) => targets::ask(*sought).map(Answer::Targets),
+        Question::Policy(packet) => policy::ask(packet).map(Answer::Policy),
     }
 }
 

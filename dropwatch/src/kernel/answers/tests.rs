@@ -1,13 +1,16 @@
 //! What this folder's files share, and questions to the running kernel.
 
-use std::sync::mpsc;
+use std::{net::SocketAddr, sync::mpsc};
 
 use super::*;
 use crate::{
     kernel::{HostRoot, Namespaces},
     report::{
         device::{Frame, GroupHook, Hook},
-        question::{Leads, Neighbour, NextHop, Packet, Refusal, Route},
+        question::{
+            Leads, NatPorts, Neighbour, NextHop, Packet, PolicyDirection, PortsInUse, Refusal,
+            Route, Secured, Sought, Tuple,
+        },
     },
 };
 
@@ -140,6 +143,43 @@ fn this_host_answers_about_devices() {
     match answers.get(&asks[4]) {
         Some(Ok(Answer::GroupPrograms(_)) | Err(Unanswered::NotPermitted | Unanswered::Failed)) => {
         }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What connection tracking, the packet filter and IPsec know of addresses that nobody has; not everybody
+/// may ask.
+#[test]
+fn this_host_answers_what_administrators_may_ask() {
+    let [from, to]: [SocketAddr; 2] =
+        ["203.0.113.9:9", "198.51.100.9:9"].map(|address| address.parse().unwrap());
+    let packet = Secured {
+        direction: PolicyDirection::Forward,
+        protocol: 17,
+        from: from.ip(),
+        from_port: Some(9),
+        to: to.ip(),
+        to_port: Some(9),
+    };
+    let server = from;
+    let ports = NatPorts { protocol: 17, server, address: to.ip(), first: 9, last: 10 };
+    let questions = [
+        (Question::Connection(Tuple { protocol: 17, from, to }), Answer::Connection(None)),
+        (Question::Targets(Sought::To(from.ip())), Answer::Targets(Vec::new())),
+        (Question::Policy(packet), Answer::Policy(None)),
+    ];
+    for (question, none) in questions {
+        let mut answers = Answers::default();
+        Inquiry::new(Busy::default(), |_| Some(own())).answer(&[ask(question)], &mut answers);
+        let answer = answers.get(&ask(question)).expect("asked");
+        assert!(answer == Ok(none) || answer == Err(Unanswered::NotPermitted), "{answer:?}");
+    }
+    let mut answers = Answers::default();
+    let asked = ask(Question::PortsInUse(ports));
+    Inquiry::new(Busy::default(), |_| Some(own())).answer(&[asked], &mut answers);
+    match answers.get(&asked) {
+        Some(Ok(Answer::PortsInUse(PortsInUse { probed: 0 | 2, taken: 0 }))) => {}
+        Some(Err(Unanswered::NotPermitted)) => {}
         other => panic!("{other:?}"),
     }
 }

@@ -5,29 +5,29 @@ use super::super::netlink::{address, attributes};
 use crate::report::conntrack::{ConntrackCounter, ConntrackEntry, Endpoint};
 
 /// `struct nfgenmsg` before the attributes: family, version, resource.
-const NFGENMSG: usize = 4;
+pub(super) const NFGENMSG: usize = 4;
 
 /// `enum ctattr_type`
-mod entry {
-    pub(super) const TUPLE_ORIG: u16 = 1;
-    pub(super) const TUPLE_REPLY: u16 = 2;
-    pub(super) const STATUS: u16 = 3;
-    pub(super) const PROTOINFO: u16 = 4;
+pub(super) mod entry {
+    pub(in super::super) const TUPLE_ORIG: u16 = 1;
+    pub(in super::super) const TUPLE_REPLY: u16 = 2;
+    pub(in super::super) const STATUS: u16 = 3;
+    pub(in super::super) const PROTOINFO: u16 = 4;
 }
 
 /// `enum ctattr_tuple`, `ctattr_ip` and `ctattr_l4proto`
-mod tuple {
-    pub(super) const IP: u16 = 1;
-    pub(super) const PROTO: u16 = 2;
+pub(super) mod tuple {
+    pub(in super::super) const IP: u16 = 1;
+    pub(in super::super) const PROTO: u16 = 2;
 
-    pub(super) const V4_SRC: u16 = 1;
-    pub(super) const V4_DST: u16 = 2;
-    pub(super) const V6_SRC: u16 = 3;
-    pub(super) const V6_DST: u16 = 4;
+    pub(in super::super) const V4_SRC: u16 = 1;
+    pub(in super::super) const V4_DST: u16 = 2;
+    pub(in super::super) const V6_SRC: u16 = 3;
+    pub(in super::super) const V6_DST: u16 = 4;
 
-    pub(super) const PROTO_NUM: u16 = 1;
-    pub(super) const PROTO_SRC_PORT: u16 = 2;
-    pub(super) const PROTO_DST_PORT: u16 = 3;
+    pub(in super::super) const PROTO_NUM: u16 = 1;
+    pub(in super::super) const PROTO_SRC_PORT: u16 = 2;
+    pub(in super::super) const PROTO_DST_PORT: u16 = 3;
 }
 
 /// `CTA_PROTOINFO_TCP_STATE`, `CTA_PROTOINFO_DCCP_STATE`, `CTA_PROTOINFO_SCTP_STATE`: the first
@@ -41,10 +41,10 @@ const STATS_GLOBAL_MAX_ENTRIES: u16 = 2;
 
 /// One direction of a connection.
 #[derive(Clone, Copy)]
-struct Tuple {
-    protocol: u8,
-    source: Endpoint,
-    destination: Endpoint,
+pub(super) struct Tuple {
+    pub(super) protocol: u8,
+    pub(super) source: Endpoint,
+    pub(super) destination: Endpoint,
 }
 
 /// An entry of the table; `None` for what is not one, or has not all that one needs.
@@ -70,7 +70,7 @@ pub(super) fn entry(message: &[u8]) -> Option<ConntrackEntry> {
     })
 }
 
-fn tuple(bytes: &[u8]) -> Option<Tuple> {
+pub(super) fn tuple(bytes: &[u8]) -> Option<Tuple> {
     let (mut from, mut to, mut protocol) = (None, None, None);
     let (mut from_port, mut to_port) = (None, None);
     for (kind, value) in attributes(bytes) {

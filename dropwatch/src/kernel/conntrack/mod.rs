@@ -10,6 +10,7 @@
 //! Where connection tracking is not in use, ctnetlink is not asked at all: the question alone
 //! would have the kernel load it.
 
+mod lookup;
 mod message;
 mod slab;
 
@@ -17,13 +18,14 @@ use std::{collections::BTreeMap, io};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
+pub(super) use self::lookup::{by_reply, connection};
 use super::{HostRoot, ReachableNetns, netlink};
 use crate::report::conntrack::{ConntrackCounters, ConntrackStats, ConntrackTally};
 
 /// The upper half of a message type.
 const CTNETLINK: u16 = (libc::NFNL_SUBSYS_CTNETLINK as u16) << 8;
 /// `enum cntl_msg_types`
-const GET: u16 = CTNETLINK | 1;
+pub(super) const GET: u16 = CTNETLINK | 1;
 const GET_STATS_CPU: u16 = CTNETLINK | 4;
 const GET_STATS: u16 = CTNETLINK | 5;
 /// `struct nfgenmsg` of a question: every family, version 0, no resource.
@@ -31,6 +33,11 @@ const ANYTHING: [u8; 4] = [0; 4];
 
 /// Settings of the calling thread's namespace.
 const SETTINGS: &str = "proc/sys/net/netfilter";
+
+/// Whether connections are tracked at all on this host, which no question may begin.
+pub(super) fn is_used(root: &HostRoot) -> bool {
+    root.path(format!("{SETTINGS}/nf_conntrack_count")).exists()
+}
 
 /// Why a namespace's connection tracking cannot be read.
 #[derive(Debug, thiserror::Error)]
