@@ -15,6 +15,7 @@ pub mod kernel;
 mod notify;
 pub mod privilege;
 pub mod probe;
+mod programs;
 pub mod recording;
 pub mod render;
 pub mod report;

@@ -63,6 +63,12 @@ pub const NEEDS: &[CapabilityNeed] = &[
         cost: "`dropwatch conntrack` cannot run, and findings cannot tell a full table",
     },
     CapabilityNeed {
+        purpose: "read rules of iptables with their counters",
+        capability: Capability::CAP_NET_RAW,
+        required: false,
+        cost: "findings name no rule of iptables that drops",
+    },
+    CapabilityNeed {
         purpose: "read tracefs (where there is no BTF)",
         capability: Capability::CAP_DAC_READ_SEARCH,
         required: false,
@@ -71,13 +77,18 @@ pub const NEEDS: &[CapabilityNeed] = &[
 ];
 
 /// What findings need for as long as the run lasts: to enter namespaces, and to read connection
-/// tracking there.
+/// tracking and the rules of the packet filter there. The last one is for a program alone, whose raw
+/// socket iptables asks for rules.
 pub const FOR_FINDINGS: &[Capability] = &[
     Capability::CAP_SYS_PTRACE,
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_DAC_READ_SEARCH,
     Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
 ];
+
+/// What running the host's programs takes, in a container without them.
+pub const FOR_HOST_PROGRAMS: &[Capability] = &[Capability::CAP_SYS_CHROOT];
 
 /// What naming the namespaces and interfaces of sampled packets needs for as long as the run lasts.
 pub const FOR_NAMESPACES: &[Capability] =

@@ -14,6 +14,6 @@ mod typed;
 
 pub use self::{
     multicast::settle as settle_multicast,
-    rules::{findings, watch_list},
+    rules::{filtered, findings, watch_list},
     transmitted::settle,
 };

@@ -38,7 +38,11 @@ use super::{
     inside::cookie,
     links, listeners,
     netns::passing::Passing,
-    packet_filter, queues, trackers,
+    packet_filter::{
+        self,
+        readings::{FilterReadings, NetnsToRead, patience},
+    },
+    queues, trackers,
 };
 use crate::report::{
     conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable},
@@ -86,6 +90,10 @@ pub struct Collector {
     unread: Unread,
     tables: BTreeMap<u32, TableReading>,
     answering: Busy,
+    filters: FilterReadings,
+    /// When the counters of the last report were read.
+    counted: Instant,
+    is_last: bool,
 }
 
 /// A namespace, and when it was looked into.
@@ -127,20 +135,28 @@ impl Collector {
             unread: Unread::default(),
             tables: BTreeMap::new(),
             answering: Busy::default(),
+            filters: FilterReadings::new(root),
+            counted: Instant::now(),
+            is_last: false,
         };
         // Before the first look, or one that begins between the two would be taken for an old one.
         let listing = namespaces.listing();
         collector.read(namespaces, &BTreeSet::new());
         collector.births.begin(listing);
+        let Self { filters, known, now, .. } = &mut collector;
+        let there = now.namespaces.keys().filter_map(|it| Some((*it, to_read(known, now, *it)?)));
+        filters.begin(there);
         collector
     }
 
     /// Reads everything anew; what was read before becomes [`Collector::before`]. `sampled` are the
     /// namespaces in which packets of the interval were dropped, by number in the run.
     pub fn read(&mut self, namespaces: &mut Namespaces, sampled: &BTreeSet<u32>) {
+        self.counted = Instant::now();
         let inums: BTreeSet<u32> = sampled.iter().map(|number| namespaces.inum(*number)).collect();
         self.find_namespaces(namespaces, &inums);
         let everywhere = std::mem::take(&mut self.everywhere);
+        self.is_last = everywhere;
         let tracking = trackers::of(&self.now);
         let (mut read, mut born) = (BTreeMap::new(), BTreeMap::new());
         let (mut ended, mut lost) = (BTreeSet::new(), Vec::new());
@@ -153,7 +169,7 @@ impl Collector {
                 && before.settings.is_empty()
                 && !tracking.contains(&number)
             {
-                read.insert(number, before.clone());
+                read.insert(number, NetnsEvidence { filter: None, ..before.clone() });
                 continue;
             }
             known.read = Some(Instant::now());
@@ -183,7 +199,10 @@ impl Collector {
                     let name = known.reachable.netns.name.clone();
                     namespace.netns = Some(Netns::numbered(name, *inum, number, false));
                     known.number = Some(number);
-                    born.extend(birth.map(|birth| (number, birth)));
+                    if let Some(birth) = birth {
+                        self.filters.is_born(number);
+                        born.insert(number, birth);
+                    }
                     self.births.saw(*inum, namespace.cookie);
                     read.insert(number, namespace);
                 }
@@ -271,10 +290,23 @@ impl Collector {
         known.filter_map(|it| Some((it.number?, it.reachable.file(&self.root)))).collect()
     }
 
+    /// Reads what of the packet filter drops in the namespaces in which so many packets were `dropped` at
+    /// its hooks, by number in the run: for as long as a report may wait that is made every `interval`.
+    pub fn read_filters(&mut self, dropped: &BTreeMap<u32, u64>, interval: Duration) {
+        let patience = patience(interval, self.is_last);
+        let Self { filters, known, now, .. } = self;
+        let find = |number| to_read(known, now, number);
+        let read = filters.read(dropped, self.counted, patience, find);
+        for (number, reading) in read {
+            if let Some(namespace) = self.now.namespaces.get_mut(&number) {
+                namespace.filter = Some(reading);
+            }
+        }
+    }
+
     /// The way into a namespace that was read last.
     fn way(&self, number: u32) -> Option<&KnownNetns> {
-        let netns = self.now.namespaces.get(&number)?.netns.as_ref()?;
-        self.known.get(&netns.inum)
+        way(&self.known, &self.now, number)
     }
 
     fn find_namespaces(&mut self, namespaces: &mut Namespaces, sampled: &BTreeSet<u32>) {
@@ -334,6 +366,24 @@ impl Collector {
             }
         }
     }
+}
+
+fn way<'a>(
+    known: &'a BTreeMap<u32, KnownNetns>,
+    now: &HostEvidence,
+    number: u32,
+) -> Option<&'a KnownNetns> {
+    known.get(&now.namespaces.get(&number)?.netns.as_ref()?.inum)
+}
+
+/// What can be asked of a namespace that was read last.
+fn to_read(
+    known: &BTreeMap<u32, KnownNetns>,
+    now: &HostEvidence,
+    number: u32,
+) -> Option<NetnsToRead> {
+    let netns = way(known, now, number)?.reachable.clone();
+    Some(NetnsToRead { netns, cookie: now.namespaces.get(&number)?.cookie })
 }
 
 impl TableReading {
@@ -435,79 +485,4 @@ fn values(root: &HostRoot, names: impl Iterator<Item = String>) -> SettingValues
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn watched() -> WatchList {
-        WatchList {
-            counters: [("Udp", "NoPorts"), ("TcpExt", "ListenOverflows")].into(),
-            overflows: "TcpExt.ListenOverflows",
-            refusals: &["Udp.NoPorts"],
-            settings: vec!["net.ipv4.ip_forward"],
-            device_settings: vec!["net/ipv4/conf/DEV/rp_filter"],
-            host_losses: vec!["softnet.dropped"],
-            host_settings: vec!["net.core.netdev_max_backlog"],
-        }
-    }
-
-    fn is_own(namespace: &NetnsEvidence) -> bool {
-        namespace.prefix.as_deref() == Some("") && namespace.cookie == cookie()
-    }
-
-    #[test]
-    fn this_host_is_read_twice_and_lets_itself_be_compared() {
-        let root = HostRoot::default();
-        let mut namespaces = Namespaces::new(&root);
-        let mut collector = Collector::new(&root, &mut namespaces, watched());
-        assert_eq!(collector.before(), &HostEvidence::default());
-        collector.read(&mut namespaces, &BTreeSet::new());
-        let (before, now) = (collector.before(), collector.now());
-        assert!(now.host.iter().next().is_some(), "no counter of the host");
-        let own = now.namespaces.values().find(|namespace| is_own(namespace)).expect("our own");
-        let inum = own.netns.as_ref().expect("known").inum;
-        assert!(before.namespaces.contains_key(&inum));
-        assert!(own.counters.get("Udp.NoPorts").is_some(), "{:?}", own.counters);
-        assert_eq!(own.counters.get("Udp.InDatagrams"), None, "no rule looks at it");
-        assert!(own.links.values().any(|link| link.name == "lo"));
-    }
-
-    /// Nine whose reading never ends, and in their middle one that has been read.
-    #[test]
-    fn ten_full_tables_are_waited_for_no_longer_than_one() {
-        let mut senders = Vec::new();
-        let mut tables = BTreeMap::new();
-        for inum in 0..10 {
-            let (sender, receiver) = mpsc::channel();
-            if inum == 5 {
-                sender.send(ConntrackTable::default()).expect("its reader is there");
-            }
-            senders.push(sender);
-            let contents =
-                TableReading { since: Instant::now(), table: None, reading: Some(receiver) };
-            tables.insert(inum, contents);
-        }
-        let begin = Instant::now();
-        let patience = Duration::from_millis(100);
-        let inums: Vec<u32> = tables.keys().copied().collect();
-        let taken = take(&mut tables, &inums, begin + patience);
-        assert!(begin.elapsed() < 5 * patience, "{:?}", begin.elapsed());
-        let known: Vec<u32> =
-            taken.iter().filter(|(_, table)| table.is_some()).map(|(inum, _)| *inum).collect();
-        assert_eq!(known, [5]);
-    }
-
-    #[test]
-    fn settings_are_read_where_samples_are() {
-        let root = HostRoot::default();
-        let mut namespaces = Namespaces::new(&root);
-        let mut collector = Collector::new(&root, &mut namespaces, watched());
-        let own = collector.now().namespaces.iter().find(|(_, namespace)| is_own(namespace));
-        let inum = *own.expect("our own").0;
-        collector.read(&mut namespaces, &[inum].into());
-        let own = &collector.now().namespaces[&inum];
-        assert!(own.settings.contains_key("net.ipv4.ip_forward"), "{:?}", own.settings);
-        assert!(own.gauges.get("FRAG.memory").is_some(), "{:?}", own.gauges);
-        assert!(own.settings.contains_key("net/ipv4/conf/lo/rp_filter"), "{:?}", own.settings);
-        assert!(collector.now().settings.contains_key("net.core.netdev_max_backlog"));
-    }
-}
+mod tests;

@@ -5,16 +5,28 @@
 //! and `iptables-save` shows the one kind or the other. Nothing is loaded by looking: a family whose
 //! module is not there has no table.
 
+mod chains;
+#[cfg(test)]
+mod fuzz;
+mod iptables;
+mod nft;
+mod reading;
+pub(super) mod readings;
+mod tally;
+
 use std::{
     collections::BTreeSet,
-    env, fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use netlink_sys::protocols::NETLINK_NETFILTER;
-
-use super::{HostRoot, netlink::Netlink};
-use crate::report::evidence::{RulePrograms, TableFamily};
+pub(super) use self::reading::has_nftables;
+use self::reading::nft_tables;
+use super::HostRoot;
+use crate::{
+    programs::find_as_typed,
+    report::evidence::{RulePrograms, TableFamily},
+};
 
 /// Lists of the tables that a namespace has: a name a line (`xt_table_seq_show`,
 /// net/netfilter/x_tables.c). Only root may read them.
@@ -35,21 +47,11 @@ const PROGRAMS: [(TableFamily, &str, &str, &str); 4] = [
     (TableFamily::Bridge, "ebtables-legacy", "ebtables", "-L --Lc"),
 ];
 
-/// Where programs of administrators are, whatever `$PATH` says.
-const FOLDERS: [&str; 4] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin"];
-
 /// The families that have legacy tables in the calling thread's namespace; `None` where that may not be
 /// read.
 pub(super) fn legacy_tables(root: &HostRoot) -> Option<BTreeSet<TableFamily>> {
-    let mut families = BTreeSet::new();
-    for (family, list) in LISTS {
-        match fs::read_to_string(root.path(list)) {
-            Ok(tables) if tables.trim().is_empty() => {}
-            Ok(_) => _ = families.insert(family),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(_) => return None,
-        }
-    }
+    let mut families: BTreeSet<TableFamily> =
+        table_names(root).ok()?.into_iter().map(|(family, _)| family).collect();
     if BRIDGE_MODULES.iter().any(|it| root.path(format!("sys/module/{it}")).exists()) {
         families.insert(TableFamily::Bridge);
     }
@@ -60,50 +62,46 @@ pub(super) fn legacy_tables(root: &HostRoot) -> Option<BTreeSet<TableFamily>> {
 pub(super) fn is_used(root: &HostRoot) -> bool {
     let of_ip = [TableFamily::Ipv4, TableFamily::Ipv6];
     let legacy = || legacy_tables(root).is_some_and(|it| of_ip.iter().any(|ip| it.contains(ip)));
-    legacy() || (nft_is_there(root) && has_nft_table())
+    legacy() || (has_nftables(root) && nft_tables().is_ok_and(|tables| !tables.is_empty()))
 }
 
-/// Whether nftables is in this kernel already, so that a question loads nothing: as a module that is
-/// loaded, or built in.
-pub(super) fn nft_is_there(root: &HostRoot) -> bool {
-    // A kernel without modules has all that it ever has.
-    let Ok(modules) = fs::read_to_string(root.path("proc/modules")) else { return true };
-    modules.lines().any(|line| line.split(' ').next() == Some("nf_tables")) || {
-        let release = root.read_word("proc/sys/kernel/osrelease").unwrap_or_default();
-        let list = root.path(format!("lib/modules/{release}/modules.builtin"));
-        let built_in = fs::read_to_string(list).unwrap_or_default();
-        built_in.lines().any(|line| line.ends_with("/nf_tables.ko"))
+/// The legacy tables in the calling thread's namespace, of the families that have such a list.
+///
+/// # Errors
+/// That may not be read.
+fn table_names(root: &HostRoot) -> io::Result<Vec<(TableFamily, Vec<String>)>> {
+    let mut tables = Vec::new();
+    for (family, list) in LISTS {
+        let names: Vec<String> = match fs::read_to_string(root.path(list)) {
+            Ok(names) => names.split_whitespace().map(str::to_owned).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if !names.is_empty() {
+            tables.push((family, names));
+        }
     }
+    Ok(tables)
 }
 
-/// `NFT_MSG_GETTABLE` of `NFNL_SUBSYS_NFTABLES`, every family.
-fn has_nft_table() -> bool {
-    const GET_TABLE: u16 = (10 << 8) | 1;
-    let Ok(mut netlink) = Netlink::open(NETLINK_NETFILTER) else { return false };
-    let mut has = false;
-    let listed = netlink.ask_all(GET_TABLE, &[0; 4], |_| has = true);
-    listed.is_ok() && has
+/// Whether a program, all of whose links were followed, works on nftables.
+fn is_of_nft(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name.to_string_lossy().contains("nft"))
 }
 
 /// The programs of this host, as `$PATH` finds them.
 pub(super) fn programs() -> RulePrograms {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = env::split_paths(&path).chain(FOLDERS.map(PathBuf::from)).collect();
-    programs_in(&folders)
+    programs_in(find_as_typed)
 }
 
-fn programs_in(folders: &[PathBuf]) -> RulePrograms {
+fn programs_in(find: impl Fn(&str) -> Option<PathBuf>) -> RulePrograms {
     // Each is a link to the program that does the work: `xtables-nft-multi`, `xtables-legacy-multi`.
-    let find = |name: &str| -> Option<PathBuf> {
-        folders.iter().find_map(|folder| fs::canonicalize(folder.join(name)).ok())
-    };
-    let is_nft =
-        |file: &Path| file.file_name().is_some_and(|name| name.to_string_lossy().contains("nft"));
+    let find = |name: &str| fs::canonicalize(find(name)?).ok();
     let mut programs = RulePrograms { native: find("nft").is_some(), ..RulePrograms::default() };
     for (family, legacy, common, options) in PROGRAMS {
-        let common_is_nft = find(common).map(|file| is_nft(&file));
+        let common_is_nft = find(common).map(|file| is_of_nft(&file));
         // On Debian, arptables-legacy may be a link to the other kind, where the real one is missing.
-        if find(legacy).is_some_and(|file| !is_nft(&file)) {
+        if find(legacy).is_some_and(|file| !is_of_nft(&file)) {
             programs.legacy.insert(family, format!("{legacy} {options}"));
         } else if common_is_nft == Some(false) {
             programs.legacy.insert(family, format!("{common} {options}"));
@@ -117,7 +115,7 @@ fn programs_in(folders: &[PathBuf]) -> RulePrograms {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{env, os::unix::fs::symlink};
 
     use super::*;
 
@@ -136,7 +134,7 @@ mod tests {
 
     fn found(name: &str, links: &[(&str, &str)]) -> RulePrograms {
         let folder = folder(name, links);
-        let programs = programs_in(std::slice::from_ref(&folder));
+        let programs = programs_in(|name| Some(folder.join(name)));
         fs::remove_dir_all(folder).unwrap();
         programs
     }

@@ -12,6 +12,7 @@ use std::{
 use super::{
     conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable},
     facts::Netns,
+    filter_rules::FilterReading,
 };
 
 /// Packets that the queueing discipline of a device dropped, among the counters of a [`Link`].
@@ -151,6 +152,8 @@ pub struct NetnsEvidence {
     pub connected: Vec<(SocketAddr, SocketAddr)>,
     /// Read only where drops or losses are; `None` where they cannot be.
     pub addresses: Option<Addresses>,
+    /// What of the packet filter's rules drops; read only where packets were dropped at hooks.
+    pub filter: Option<FilterReading>,
 }
 
 /// What a namespace is called on its links.

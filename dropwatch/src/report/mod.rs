@@ -15,6 +15,7 @@ pub mod details;
 pub mod device;
 pub mod evidence;
 pub mod facts;
+pub mod filter_rules;
 pub mod finding;
 pub mod flow;
 pub mod frequent;

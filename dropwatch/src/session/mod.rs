@@ -39,6 +39,7 @@ use crate::{
     },
     privilege,
     probe::{self, KernelLog, Prepared, Probe, Requested},
+    programs::are_host_files_elsewhere,
     render::words::Bytes,
     report::{
         build::Reporter,
@@ -217,7 +218,12 @@ impl Session {
     /// # Errors
     /// When they cannot be given up.
     pub fn give_up_privileges(&mut self, others: &[Capability]) -> Result<(), Failure> {
-        privilege::keep_only(&[self.capabilities, others].concat(), || self.probe.is_readable())?;
+        let host_programs = match self.findings && are_host_files_elsewhere() {
+            true => privilege::FOR_HOST_PROGRAMS,
+            false => &[],
+        };
+        let kept = [self.capabilities, host_programs, others].concat();
+        privilege::keep_only(&kept, || self.probe.is_readable())?;
         // Who is permitted all needs no advice to be: what stays hidden then, no user can see.
         self.shown = [&[Capability::CAP_SYS_PTRACE][..], privilege::FOR_NAMESPACES]
             .map(|needed| needed.iter().all(|capability| privilege::may_use(*capability)));
@@ -413,6 +419,11 @@ impl Session {
         let devices = self.reporter.devices();
         let sent = diagnose::settle(report, devices, evidence.before(), evidence.now());
         self.reporter.add_benign(sent);
+        let filtered = diagnose::filtered(report, evidence.before(), evidence.now());
+        if let Some(evidence) = &mut self.evidence {
+            evidence.read_filters(&filtered, self.pace.interval());
+        }
+        let Some(evidence) = &self.evidence else { return };
         report.findings = findings(report, evidence);
         // The counters of a namespace whose drops are left out would be held against those of
         // others.

@@ -5,10 +5,8 @@
 //! not waited for without end: a name in an expression may be asked of a server.
 
 use std::{
-    env,
     io::{self, Read, Write as _},
     os::unix::process::CommandExt as _,
-    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
@@ -20,6 +18,7 @@ use nix::unistd::geteuid;
 use crate::{
     exit::Failure,
     filter::expression::{CodeError, ExpressionCode, MOST},
+    programs::find_as_typed,
     report::shell::is_hidden,
 };
 
@@ -31,8 +30,6 @@ const MOST_BYTES: u64 = MOST as u64 * 64;
 const MOST_LETTERS: usize = 300;
 /// The user and the group whom nothing belongs to (`overflowuid`, kernel/sys.c).
 const NOBODY: u32 = 65_534;
-/// Where it is, also for who has not got the folders of administrators in `PATH`.
-const SYSTEM_PATHS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// A capture of Ethernet frames, without any: the header of its file (pcap-savefile(5)).
 const NO_PACKETS: [u8; 24] = {
@@ -100,7 +97,7 @@ struct Ended {
 
 /// Starts `program` as one that compiles the expression.
 fn start(program: &str, expression: &str) -> io::Result<Child> {
-    let program = find(program).ok_or(io::ErrorKind::NotFound)?;
+    let program = find_as_typed(program).ok_or(io::ErrorKind::NotFound)?;
     let command = || {
         let mut command = Command::new(&program);
         // Behind the two dashes nothing is an option.
@@ -121,14 +118,6 @@ fn start(program: &str, expression: &str) -> io::Result<Child> {
         let _unread = stdin.write_all(&NO_PACKETS);
     }
     Ok(child)
-}
-
-/// The file of a program.
-fn find(program: &str) -> Option<PathBuf> {
-    let own = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&own).chain(SYSTEM_PATHS.iter().map(PathBuf::from));
-    // A relative folder would be another one by the time the program is started.
-    folders.filter(|folder| folder.is_absolute()).map(|it| it.join(program)).find(|it| it.is_file())
 }
 
 fn is_user_refused(error: &io::Error) -> bool {

@@ -9,10 +9,14 @@ use crate::{host, known};
 
 /// Names of rules, as the source of the rules has them.
 fn rules() -> BTreeSet<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/diagnose/rules");
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/diagnose/rules")];
     let mut names = BTreeSet::new();
-    for file in fs::read_dir(folder).expect("rules") {
-        let text = fs::read_to_string(file.expect("entry").path()).expect("a rule");
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(fs::read_dir(path).expect("rules").map(|file| file.expect("entry").path()));
+            continue;
+        }
+        let text = fs::read_to_string(path).expect("a rule");
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for call in code.split("Draft::new(").skip(1) {
             let argument = call.split(',').nth(1).unwrap_or_default().trim();

@@ -41,6 +41,7 @@ mod pcapng;
 mod privileges;
 mod reach;
 mod recipes;
+mod rules;
 mod run;
 mod selecting;
 mod service;

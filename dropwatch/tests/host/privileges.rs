@@ -17,8 +17,9 @@ const CAP_BPF: u64 = 1 << 39;
 /// Names of namespaces, interfaces and processes are looked up as long as the run lasts:
 /// `CAP_DAC_READ_SEARCH`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`.
 const FOR_PLACES: u64 = 1 << 2 | 1 << 19 | 1 << 21;
-/// Connection tracking is read at each report: `CAP_NET_ADMIN`.
-const FOR_FINDINGS: u64 = FOR_PLACES | 1 << 12;
+/// Connection tracking is read at each report, and rules of the packet filter: `CAP_NET_ADMIN`,
+/// `CAP_NET_RAW`.
+const FOR_FINDINGS: u64 = FOR_PLACES | 1 << 12 | 1 << 13;
 
 /// A copy of the binary where every user may run it; a home folder often is closed to others.
 pub(crate) struct Copy {

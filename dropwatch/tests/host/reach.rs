@@ -35,7 +35,7 @@ fn watch() -> Run {
 
 /// A rule that drops what comes in for UDP port 9, counted by itself.
 /// What shows that rule.
-const SHOW: &str = "iptables-legacy-save -c";
+const SHOW: &str = "iptables-legacy -t filter -nvL INPUT 1";
 const RULE: &str = "-w -A INPUT -p udp --dport 9 -j DROP";
 
 /// A namespace whose packet filter drops what is sent to [`drop_there`].
@@ -99,7 +99,8 @@ fn a_command_runs_in_the_namespace_that_has_a_name() {
     assert_eq!(runs_in(command, SHOW), inum_of(&netns));
     let shown = command::output(Command::new("sh").args(["-c", command])).unwrap();
     let rule = |line: &&str| {
-        line.starts_with(&format!("[{PACKETS}:")) && line.ends_with("--dport 9 -j DROP")
+        let counted = line.split_whitespace().next() == Some(PACKETS.to_string().as_str());
+        counted && line.trim_end().ends_with("dpt:9")
     };
     assert_eq!(shown.lines().filter(rule).count(), 1, "the rule with its counter: {shown}");
 }

@@ -10,7 +10,7 @@ use crate::project::Project;
 const PAGE: &str = "docs/kernels.md";
 
 /// What the groups of tests prove, in the order of the page.
-const GROUPS: [(&str, &str); 37] = [
+const GROUPS: [(&str, &str); 38] = [
     ("counting", "floods, nested floods and closed ports, to the packet"),
     ("nat", "a full conntrack table, against conntrack's own counter"),
     (
@@ -19,7 +19,11 @@ const GROUPS: [(&str, &str); 37] = [
     ),
     ("findings", "every finding on its cause, gone after its own command, silent otherwise"),
     ("answers", "what the host answers about a sampled packet confirms or refutes a finding"),
-    ("elsewhere", "what connection tracking, packet queues and IPsec do, against their own counters"),
+    (
+        "elsewhere",
+        "what connection tracking, packet queues and IPsec do, against their own counters",
+    ),
+    ("rules", "which rule of the packet filter drops, against its own counter"),
     ("gate", "a finding fails a run, also of a loss without a drop"),
     ("reach", "commands of findings run in their namespace, or are not printed"),
     ("harmless", "sockets closed with unread data are harmless"),

@@ -1,6 +1,9 @@
 //! Rows of a report that a rule picked, and what they have in common.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::NetnsFacts;
 use crate::report::{
@@ -23,6 +26,16 @@ const MOST_DEVICES: usize = 8;
 /// Rows of a report.
 #[derive(Clone, Debug)]
 pub struct Rows<'a>(pub Vec<&'a Location>);
+
+/// What sampled packets have; a set is empty where samples do not show it.
+#[derive(Debug, Default)]
+pub struct SeenValues<'a> {
+    pub protocols: BTreeSet<&'a str>,
+    pub sources: BTreeSet<IpAddr>,
+    pub destinations: BTreeSet<IpAddr>,
+    /// Those that they were for.
+    pub ports: BTreeSet<u16>,
+}
 
 impl<'a> Rows<'a> {
     /// Sum of their drops.
@@ -171,6 +184,18 @@ impl<'a> Rows<'a> {
             true => self.leading(sums),
             false => Vec::new(),
         }
+    }
+
+    /// What the sampled packets have, whatever part of the drops they stand for.
+    pub fn seen(&self) -> SeenValues<'a> {
+        let mut seen = SeenValues::default();
+        for values in self.0.iter().filter_map(|row| Some(&row.details.as_ref()?.values)) {
+            seen.protocols.extend(values.protocols.keys().map(|term| &**term));
+            seen.sources.extend(values.sources.keys());
+            seen.destinations.extend(values.destinations.keys());
+            seen.ports.extend(values.destination_ports.keys());
+        }
+        seen
     }
 
     /// The device that nearly all of their packets came in by, or were sent by.

@@ -7,6 +7,11 @@
 //! What shows the rules depends on which program has made them ([`RulePrograms`]): the command is
 //! printed that shows those which there are.
 
+mod named;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::named::{Named, late, named};
 use super::{
     Draft, Facts, Makes, Rule,
     conntrack_full::{self, refused},
@@ -14,18 +19,23 @@ use super::{
     matters,
 };
 use crate::{
-    diagnose::{facts::Rows, knowledge::function_name},
+    diagnose::{
+        apart::Apart,
+        facts::{Rows, Scope},
+        knowledge::function_name,
+    },
     report::{
-        evidence::{RulePrograms, TableFamily},
+        evidence::{HostEvidence, RulePrograms, TableFamily},
         facts::{Callers, Netns},
+        filter_rules::{Family, Hook},
         finding::{Finding, Severity},
-        model::Location,
+        model::{Location, Report},
     },
 };
 
 /// The hook that each function calls, as iptables names its chains; [`netfilter hooks`] of both
 /// families. (`NF_HOOK` and `nf_hook` in net/ipv4, net/ipv6 and net/bridge.)
-const HOOKS: [(&str, &str); 21] = [
+const HOOKS: [(&str, &str); 27] = [
     ("ip_rcv", "PREROUTING"),
     ("ip_list_rcv", "PREROUTING"),
     ("ip_sublist_rcv", "PREROUTING"),
@@ -47,7 +57,20 @@ const HOOKS: [(&str, &str); 21] = [
     ("__br_forward", "bridge forward"),
     ("br_forward_finish", "bridge postrouting"),
     ("__netif_receive_skb_core", "netdev ingress"),
+    ("__dev_queue_xmit", "netdev egress"),
+    // Of bridged packets, which br_netfilter brings to rules of IP.
+    ("br_nf_pre_routing", "PREROUTING"),
+    ("br_nf_pre_routing_ipv6", "PREROUTING"),
+    ("br_nf_forward", "FORWARD"),
+    ("br_nf_forward_ip", "FORWARD"),
+    ("br_nf_post_routing", "POSTROUTING"),
 ];
+
+/// What functions of br_netfilter begin with (net/bridge/br_netfilter_hooks.c).
+const BRIDGED: &str = "br_nf_";
+
+/// A hook, and the families whose rules are asked there.
+type Place = (Hook, &'static [Family]);
 
 /// Where newer kernels free what a rule of nftables refuses.
 const NFT: &str = "nft_do_chain";
@@ -58,13 +81,52 @@ pub(super) const RULE: Rule = Rule {
         name: "netfilter_rule",
         severity: "warning",
         says: "a rule or policy of the packet filter drops",
-        rests_on: "rows with `NETFILTER_DROP`, less what conntrack refused",
+        rests_on: "rows with `NETFILTER_DROP`, less what conntrack refused; counters of rules",
     }],
     check,
     ..Rule::NONE
 };
 
 fn check(facts: &Facts<'_>) -> Vec<Finding> {
+    let left = left(facts);
+    if left.is_empty() {
+        return late(facts);
+    }
+    let (mut found, mut rest, known) = match named(facts, &left) {
+        Some(Named::Settled(found)) => return found,
+        Some(Named::Open(found, rest, known)) => (found, rest, known),
+        None => (Vec::new(), u64::MAX, Vec::new()),
+    };
+    for (row, drops) in left {
+        let tracked = row.count - drops;
+        let drops = drops.min(rest);
+        if matters(drops, facts) {
+            rest -= drops;
+            let mut finding = dropped(facts, row, drops, tracked);
+            finding.evidence.extend(known.iter().cloned());
+            found.push(finding);
+        }
+    }
+    found
+}
+
+/// Drops that rules of the packet filter have to answer for, by namespace, by number in the run: those at
+/// its hooks that connection tracking does not account for.
+pub fn filtered(report: &Report, before: &HostEvidence, now: &HostEvidence) -> BTreeMap<u32, u64> {
+    let apart = Apart::new(report, now.namespaces.keys().copied());
+    let facts = Facts::new(report, before, now).of(&RULE);
+    let scopes = apart.scopes(false).filter_map(|(scope, rows)| match scope {
+        Scope::Netns(number) => Some((number, left(&facts.within(scope, rows)))),
+        Scope::Host | Scope::Unknown => None,
+    });
+    let sums = scopes.map(|(number, left)| {
+        (number, left.iter().fold(0, |sum: u64, (_, drops)| sum.saturating_add(*drops)))
+    });
+    sums.filter(|(_, drops)| *drops > 0).collect()
+}
+
+/// The rows of drops at hooks, each with what of it connection tracking does not account for.
+fn left<'a>(facts: &Facts<'a>) -> Vec<(&'a Location, u64)> {
     let tracked: u64 =
         facts.namespaces().map(|namespace| refused(&namespace) + lost(&namespace)).sum();
     let hooks = facts.rows_or_unspecified(&["NETFILTER_DROP"], &["nf_hook_slow"]);
@@ -86,13 +148,12 @@ fn check(facts: &Facts<'_>) -> Vec<Finding> {
     left.extend(nft.0.iter().copied().chain(elsewhere).map(|row| (row, row.count)));
     // What was counted before the packet was freed, and read after, or the other way round.
     let slack = conntrack_full::hook_drops(facts) / 100;
-    left.into_iter()
-        .filter(|(row, drops)| matters(*drops, facts) && (*drops == row.count || *drops > slack))
-        .map(|(row, drops)| dropped(facts, row, drops))
-        .collect()
+    left.retain(|(row, drops)| *drops == row.count || *drops > slack);
+    left
 }
 
-fn dropped(facts: &Facts<'_>, row: &Location, drops: u64) -> Finding {
+/// The finding about `drops` of a row, of which connection tracking accounts for `tracked`.
+fn dropped(facts: &Facts<'_>, row: &Location, drops: u64, tracked: u64) -> Finding {
     let rows = Rows(vec![row]);
     let netns: Option<&Netns> = rows.namespaces().first().copied();
     let function = row.place.symbol.as_deref().map_or("unknown", function_name);
@@ -115,8 +176,8 @@ fn dropped(facts: &Facts<'_>, row: &Location, drops: u64) -> Finding {
             .somewhere(netns)
             .explains(drops, &rows)
             .counted(&format!("NETFILTER_DROP at {function}"), row.count, "kfree_skb");
-    if row.count > drops {
-        draft = draft.counted("of them conntrack's", row.count - drops, "ctnetlink");
+    if tracked > 0 {
+        draft = draft.counted("of them conntrack's", tracked, "ctnetlink");
     }
     if let Some(hook) = hook {
         draft = draft.state("hook", hook, "sampled call paths");
@@ -192,7 +253,8 @@ pub(super) fn families(rows: &Rows<'_>) -> Vec<TableFamily> {
             let families: &[TableFamily] = match caller {
                 (_, hook) if hook.starts_with("bridge") => &[Bridge, Ipv4, Ipv6],
                 ("arp_rcv" | "arp_xmit", _) => &[Arp],
-                ("__netif_receive_skb_core", _) => &[],
+                ("__netif_receive_skb_core" | "__dev_queue_xmit", _) => &[],
+                (function, _) if function.starts_with(BRIDGED) => &[Ipv4, Ipv6],
                 (function, _) if function.contains("ip6") || function.contains("ipv6") => &[Ipv6],
                 _ => &[Ipv4],
             };
@@ -210,6 +272,39 @@ pub(super) fn families(rows: &Rows<'_>) -> Vec<TableFamily> {
 /// The hook at which a packet was refused that came this way.
 pub(super) fn hook(path: &Callers) -> Option<&'static str> {
     caller(path).map(|(_, hook)| hook)
+}
+
+/// Where the packets of these rows were dropped; `None` where samples do not tell of all.
+fn places(rows: &Rows<'_>) -> Option<BTreeSet<Place>> {
+    let mut places = BTreeSet::new();
+    for row in &rows.0 {
+        let found = Rows(vec![*row]).on_paths(|path| caller(path).and_then(place));
+        if found.is_empty() {
+            return None;
+        }
+        places.extend(found);
+    }
+    Some(places)
+}
+
+/// Whether these were bridged packets that br_netfilter brought to rules of IP.
+fn bridged(rows: &Rows<'_>) -> bool {
+    let found = rows.on_paths(|path| caller(path).map(|(function, _)| function));
+    !found.is_empty() && found.iter().all(|function| function.starts_with(BRIDGED))
+}
+
+fn place((function, hook): (&'static str, &'static str)) -> Option<Place> {
+    use Family::{Arp, Bridge, Inet, Ip, Ip6, Netdev};
+    let families: &[Family] = match hook.split_once(' ') {
+        Some(("bridge", _)) => &[Bridge],
+        Some(("ARP", _)) => &[Arp],
+        Some(("netdev", _)) => &[Netdev, Inet],
+        _ if function.starts_with(BRIDGED) => &[Ip, Ip6, Inet],
+        _ if function.contains("ip6") || function.contains("ipv6") => &[Ip6, Inet],
+        _ => &[Ip, Inet],
+    };
+    let name = hook.rsplit(' ').next()?;
+    Some((Hook::of(name)?, families))
 }
 
 /// The function that called the hook, and the hook.

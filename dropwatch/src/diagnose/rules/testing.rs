@@ -10,6 +10,7 @@ use crate::report::{
     device::Mac,
     evidence::{HostEvidence, Link, Listener, NetnsEvidence, PacketQueue},
     facts::{Callers, Details, Fact, Interface, Netns, Owner, Pattern, Values},
+    filter_rules::FilterReading,
     finding::Finding,
     flow::Flow,
     model::{self, Location, Lost, Other, Report},
@@ -215,6 +216,12 @@ impl TestHost {
     /// The longest accept queue.
     pub(in crate::diagnose) fn listener(mut self, listener: Listener) -> Self {
         self.now.namespaces.get_mut(&GW).expect("gw").fullest_listener = Some(listener);
+        self
+    }
+
+    /// What of the packet filter's rules of `gw` drops.
+    pub(super) fn filter(mut self, reading: FilterReading) -> Self {
+        self.now.namespaces.get_mut(&GW).expect("gw").filter = Some(reading);
         self
     }
 

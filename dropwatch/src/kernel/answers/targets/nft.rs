@@ -15,7 +15,7 @@ use crate::{
     kernel::{
         HostRoot,
         netlink::{Netlink, NetlinkError, address, attributes},
-        packet_filter::nft_is_there,
+        packet_filter::has_nftables,
     },
     report::question::{Does, RulePlace, RuleTarget, Sought},
 };
@@ -47,7 +47,7 @@ const FAMILIES: [(u8, &str); 6] =
 
 /// The rules of the calling thread's namespace that do what is sought.
 pub(super) fn targets(sought: Sought) -> Result<Vec<RuleTarget>, Unanswered> {
-    if !nft_is_there(&HostRoot::default()) {
+    if !has_nftables(&HostRoot::default()) {
         return Ok(Vec::new());
     }
     let mut netlink = Netlink::open(NETLINK_NETFILTER).map_err(|error| unanswered(&error))?;

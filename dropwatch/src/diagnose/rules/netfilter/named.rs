@@ -1,0 +1,483 @@
+//! Which rule or policy dropped the packets, by counters that it keeps itself.
+//!
+//! What its counter counted between two readings is its part, and the sum of all parts is held against
+//! the exact number of drops in the same time. What does not count (rules of nftables without
+//! `counter`, policies of its chains) is named where nothing else is left that could have done it.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use super::{
+    super::{Draft, Facts, matters, quote},
+    Place, bridged, places,
+};
+use crate::{
+    diagnose::facts::{NetnsFacts, Rows},
+    report::{
+        filter_rules::{Dropper, Family, FilterReading, Keeper, Part, Since},
+        finding::{Evidence, Finding, Severity, Value},
+        model::Location,
+    },
+};
+
+/// Most rules of a namespace that have a finding each.
+const MOST: usize = 5;
+/// Most candidates that are listed.
+const MOST_LISTED: usize = 4;
+
+/// What the rules of a namespace say about its drops.
+pub(super) enum Named {
+    /// All that can be said: which ones it was, or that none of them was it.
+    Settled(Vec<Finding>),
+    /// Findings for some, and so many drops that are left for a rule that is not known, with what is
+    /// known of it.
+    Open(Vec<Finding>, u64, Vec<Evidence>),
+}
+
+/// What `left` of the drops of a namespace rules have to answer for; `None` where its rules are not known.
+pub(super) fn named(facts: &Facts<'_>, left: &[(&Location, u64)]) -> Option<Named> {
+    let mut namespaces = facts.namespaces();
+    let (namespace, None) = (namespaces.next()?, namespaces.next()) else { return None };
+    let reading = namespace.now.filter.as_ref()?;
+    let rows = Rows(left.iter().map(|(row, _)| *row).collect());
+    let drops = left.iter().fold(0, |sum: u64, (_, drops)| sum.saturating_add(*drops));
+    if !matters(drops, facts) {
+        return Some(Named::Settled(Vec::new()));
+    }
+    let places = places(&rows);
+    let case = Case { facts, namespace, reading, rows: &rows, drops, is_late: false, places };
+    match reading.since {
+        Since::Read(_) | Since::Birth => case.by_difference(),
+        Since::Ever => Some(case.by_whole_counters()),
+    }
+}
+
+/// What rules that were read late say about the drops of the report before, where this one has none.
+pub(super) fn late(facts: &Facts<'_>) -> Vec<Finding> {
+    let rows = Rows(Vec::new());
+    let late = facts.namespaces().filter_map(|namespace| {
+        let reading = namespace.now.filter.as_ref().filter(|reading| reading.is_late)?;
+        let (rows, places) = (&rows, None);
+        let case = Case { facts, namespace, reading, rows, drops: 0, is_late: true, places };
+        match reading.since {
+            Since::Read(_) | Since::Birth => case.by_difference(),
+            Since::Ever => Some(case.by_whole_counters()),
+        }
+    });
+    let found = late.flat_map(|named| match named {
+        Named::Settled(found) | Named::Open(found, _, _) => found,
+    });
+    found.collect()
+}
+
+struct Case<'a> {
+    facts: &'a Facts<'a>,
+    namespace: NetnsFacts<'a>,
+    reading: &'a FilterReading,
+    rows: &'a Rows<'a>,
+    /// Of this report.
+    drops: u64,
+    /// There are none, since all were before it.
+    is_late: bool,
+    /// Where the packets were dropped; `None` where samples do not tell.
+    places: Option<BTreeSet<Place>>,
+}
+
+/// What proves that it was one.
+enum Proof {
+    Counter,
+    /// Nothing is known of the time before.
+    WholeCounter,
+    OnlyCounter,
+    /// Nothing else is left.
+    Elimination,
+}
+
+impl<'a> Case<'a> {
+    fn by_difference(&self) -> Option<Named> {
+        let reading = self.reading;
+        let counting = self.counting();
+        if !reading.is_fresh && counting.is_empty() {
+            return None;
+        }
+        let sum = counting
+            .iter()
+            .fold(reading.more, |sum, it| sum.saturating_add(it.counted.unwrap_or(0)));
+        let all = reading.drops.max(1);
+        // Where rules count more than was dropped, each gets its share of what was.
+        let explained = |counted: u64| scale(counted, self.drops, all.max(sum));
+        let mut findings: Vec<Finding> = Vec::new();
+        for dropper in counting.iter().take(MOST) {
+            let counted = dropper.counted.unwrap_or(0);
+            let drops = explained(counted);
+            if matters(if self.is_late { counted } else { drops }, self.facts) {
+                findings.push(self.finding(dropper, drops, sum, &Proof::Counter));
+            }
+        }
+        let missing = reading.drops.saturating_sub(sum);
+        let rest = scale(missing, self.drops, all);
+        if missing <= self.slack() || !matters(rest, self.facts) {
+            return Some(Named::Settled(findings));
+        }
+        Some(self.rest(findings, rest))
+    }
+
+    /// Drops that no counter explains: of what does not count, if it is one.
+    fn rest(&self, mut findings: Vec<Finding>, rest: u64) -> Named {
+        let silent: Vec<&Dropper> = self.silent();
+        let is_all = self.reading.more_silent == 0 && self.gaps().is_empty();
+        // What was dropped before the first reading is in no difference.
+        let counting = self.counting();
+        let missing = self.reading.drops.saturating_sub(self.reading.counted());
+        let before = |it: &Dropper| it.ever.saturating_sub(it.counted.unwrap_or(0));
+        let earlier = counting.iter().copied().chain(self.earlier());
+        let earlier: Vec<&Dropper> =
+            earlier.filter(|it| self.reading.is_first && before(it) > 0).collect();
+        match &earlier[..] {
+            [] => {}
+            [only]
+                if silent.is_empty()
+                    && is_all
+                    && before(only) >= missing
+                    && counting.iter().all(|it| it == only) =>
+            {
+                let proof = match only.ever == self.reading.drops {
+                    true => Proof::WholeCounter,
+                    false => Proof::OnlyCounter,
+                };
+                let found = self.finding(only, self.drops, self.reading.drops, &proof);
+                return Named::Settled(vec![found]);
+            }
+            _ => {
+                let all: Vec<&Dropper> = earlier.into_iter().chain(silent).collect();
+                return Named::Open(findings, rest, self.candidates(&all));
+            }
+        }
+        match &silent[..] {
+            [] if is_all => Named::Settled(findings),
+            [only] if is_all => {
+                findings.push(self.finding(only, rest, rest, &Proof::Elimination));
+                Named::Settled(findings)
+            }
+            _ => Named::Open(findings, rest, self.candidates(&silent)),
+        }
+    }
+
+    /// The first reading came after the drops.
+    fn by_whole_counters(&self) -> Named {
+        let (counting, silent) = (self.counting(), self.silent());
+        let is_all = self.reading.more_silent == 0 && self.gaps().is_empty();
+        let drops = self.reading.drops;
+        let equal: Vec<_> = counting.iter().filter(|it| it.counted == Some(drops)).collect();
+        let found = match (&counting[..], &silent[..], &equal[..]) {
+            ([], [], _) if is_all => return Named::Settled(Vec::new()),
+            ([], [only], _) if is_all => Some((*only, Proof::Elimination)),
+            (_, _, [only]) => Some((**only, Proof::WholeCounter)),
+            ([only], [], _) if is_all && only.counted > Some(drops) => {
+                Some((*only, Proof::OnlyCounter))
+            }
+            _ => None,
+        };
+        match found {
+            Some((dropper, proof)) => {
+                Named::Settled(vec![self.finding(dropper, self.drops, drops, &proof)])
+            }
+            None => {
+                let all: Vec<&Dropper> = counting.into_iter().chain(silent).collect();
+                Named::Open(Vec::new(), self.drops, self.candidates(&all))
+            }
+        }
+    }
+
+    fn finding(&self, dropper: &Dropper, drops: u64, sum: u64, proof: &Proof) -> Finding {
+        let (facts, reading) = (self.facts, self.reading);
+        let whose = whose(dropper);
+        let place = place(dropper);
+        let title = format!("{whose} drops packets in {}: {place}", self.namespace.name());
+        let mut draft = Draft::new(
+            facts,
+            "netfilter_rule",
+            Severity::Warning,
+            format!("{whose} {place}"),
+            title,
+        )
+        .at(self.namespace)
+        .explains(drops, self.rows);
+        let source = match dropper.keeper {
+            Keeper::Nft => "nft list ruleset".to_owned(),
+            Keeper::Iptables | Keeper::Ebtables => format!("{}-save -c", dropper.program),
+        };
+        if !dropper.text.is_empty() {
+            draft = draft.state("rule", dropper.text.as_str(), &source);
+        }
+        // Counted in the interval of the report, no more and no less.
+        let is_of_report = reading.is_fresh && reading.drops == self.drops;
+        let counted = dropper.counted.unwrap_or(0);
+        draft = match proof {
+            Proof::Counter if is_of_report => draft.counted("by its own counter", counted, &source),
+            Proof::Counter => draft.state("by its own counter", self.window(counted), &source),
+            Proof::WholeCounter => draft.state(
+                "its whole counter",
+                format!("{}, just as many as were dropped; it was not read before", dropper.ever),
+                &source,
+            ),
+            Proof::OnlyCounter => draft.state(
+                "its whole counter",
+                format!("{}; no other there has ever dropped a packet", dropper.ever),
+                &source,
+            ),
+            Proof::Elimination => draft.state(
+                "by elimination",
+                "it has no counter, and nothing else there can have dropped them",
+                &source,
+            ),
+        };
+        let at = self.at();
+        let explains = match reading.drops {
+            _ if !matches!(proof, Proof::Counter) => None,
+            all if sum == all && counted == all => Some(format!("all {all} drops{at}")),
+            all if sum == all => Some(format!("{counted} of {all} drops{at}, rules explain all")),
+            all if sum.abs_diff(all) <= self.slack() => Some(format!(
+                "{} of {all} drops{at}; the counters were read a moment apart",
+                counted.min(all)
+            )),
+            all if sum < all => Some(format!(
+                "{counted} of {all} drops{at}, {} are not explained by rules that count",
+                all - sum
+            )),
+            // Filters leave out what counters count.
+            _ => None,
+        };
+        if let Some(explains) = explains {
+            draft = draft.state("explains", explains, "kfree_skb");
+        }
+        let sets = sets(&dropper.text);
+        if !sets.is_empty() {
+            draft = draft.state("sets", sets.join(", "), &source);
+        }
+        for row in &self.rows.0 {
+            let function = row.place.symbol.as_deref().unwrap_or("unknown");
+            draft = draft.counted(&format!("NETFILTER_DROP at {function}"), row.count, "kfree_skb");
+        }
+        draft = draft.run(&command(dropper), shows(dropper, proof));
+        if let (true, Some(setting)) = (bridged(self.rows), bridge_setting(dropper.family)) {
+            draft = draft.state("hook", "of bridged packets (br_netfilter)", "sampled call paths");
+            let why = "bridged packets pass without rules of IP: of all bridges in this namespace";
+            draft = draft.set(setting, 0, why);
+        }
+        draft.done()
+    }
+
+    /// What was counted between two readings that are not the report's begin and end.
+    fn window(&self, counted: u64) -> String {
+        let mut text = format!("{counted} packets");
+        if let Since::Read(time) = self.reading.since {
+            let _ = write!(text, " in {:.0} s", time.as_secs_f64());
+        }
+        if !self.reading.is_fresh {
+            let age = self.reading.age.as_secs_f64();
+            let _ = write!(text, ", up to {age:.0} s ago, when rules were read last");
+        }
+        text
+    }
+
+    /// ` at INPUT in gw`
+    fn at(&self) -> String {
+        let mut hooks: Vec<&str> =
+            self.places.iter().flatten().map(|(hook, _)| hook.name()).collect();
+        hooks.dedup();
+        let at = match &hooks[..] {
+            [] => String::new(),
+            hooks => format!(" at {}", hooks.join(" and ")),
+        };
+        format!("{at} in {}", self.namespace.name())
+    }
+
+    /// What may have been dropped after one counter was read and before the other.
+    fn slack(&self) -> u64 {
+        let window = match self.reading.since {
+            Since::Read(time) => time.as_secs_f64(),
+            Since::Birth | Since::Ever => self.facts.report.interval_s,
+        };
+        let part = self.reading.took.as_secs_f64() / window.max(self.reading.took.as_secs_f64());
+        let meanwhile = (self.reading.drops as f64 * part.min(0.1)) as u64;
+        meanwhile.saturating_add(self.reading.ahead)
+    }
+
+    fn counting(&self) -> Vec<&'a Dropper> {
+        self.reading.counting.iter().filter(|it| self.is_here(it)).collect()
+    }
+
+    fn earlier(&self) -> Vec<&'a Dropper> {
+        self.reading.earlier.iter().filter(|it| self.is_here(it)).collect()
+    }
+
+    fn silent(&self) -> Vec<&'a Dropper> {
+        let silent = self.reading.silent.iter().filter(|it| self.is_here(it));
+        silent.filter(|it| may_match(&it.text, self.rows)).collect()
+    }
+
+    /// Whether packets come to it where these were dropped.
+    fn is_here(&self, dropper: &Dropper) -> bool {
+        let Some(places) = &self.places else { return true };
+        places.iter().any(|(hook, families)| {
+            dropper.hooks.contains(*hook) && families.contains(&dropper.family)
+        })
+    }
+
+    /// Why not all rules are known that packets come to where these were dropped.
+    fn gaps(&self) -> Vec<&'a str> {
+        let families = |family: Family| match &self.places {
+            Some(places) => places.iter().any(|(_, families)| families.contains(&family)),
+            None => true,
+        };
+        let gaps = self.reading.gaps.iter().filter(|it| it.family.is_none_or(families));
+        gaps.map(|gap| gap.why.as_str()).collect()
+    }
+
+    fn candidates(&self, all: &[&Dropper]) -> Vec<Evidence> {
+        let evidence = |name: &str, value: String| Evidence {
+            name: name.to_owned(),
+            value: Value::Text(value),
+            delta: false,
+            source: "the packet filter's rules".to_owned(),
+        };
+        let mut known = Vec::new();
+        if !all.is_empty() {
+            let listed: Vec<String> = all.iter().take(MOST_LISTED).map(|it| describe(it)).collect();
+            let more = all.len().saturating_sub(MOST_LISTED) + self.reading.more_silent;
+            let more = if more > 0 { format!("; {more} more") } else { String::new() };
+            known.push(evidence("candidates", listed.join("; ") + &more));
+        }
+        known.extend(self.gaps().into_iter().map(|why| evidence("not known", why.to_owned())));
+        known
+    }
+}
+
+/// `part` of `whole`, of as many as `drops`.
+fn scale(part: u64, drops: u64, whole: u64) -> u64 {
+    let scaled = u128::from(part) * u128::from(drops) / u128::from(whole.max(1));
+    u64::try_from(scaled).unwrap_or(drops).min(drops)
+}
+
+/// `an iptables rule`, `an nftables policy`.
+fn whose(dropper: &Dropper) -> String {
+    let program = match (dropper.keeper, dropper.family) {
+        (Keeper::Iptables, Family::Ip6) => "ip6tables",
+        (Keeper::Iptables, _) => "iptables",
+        (Keeper::Ebtables, _) => "ebtables",
+        (Keeper::Nft, _) => "nftables",
+    };
+    let what = match dropper.part {
+        Part::Policy => "policy",
+        Part::Rule(_) if dropper.by_map => "verdict map",
+        Part::Rule(_) => "rule",
+    };
+    format!("an {program} {what}")
+}
+
+/// `filter INPUT, rule 3`; `inet fw in, handle 8`.
+fn place(dropper: &Dropper) -> String {
+    let Dropper { table, chain, .. } = dropper;
+    let place = match dropper.keeper {
+        Keeper::Nft => format!("{} {table} {chain}", dropper.family.name()),
+        Keeper::Iptables | Keeper::Ebtables => format!("{table} {chain}"),
+    };
+    match (dropper.keeper, dropper.part) {
+        (_, Part::Policy) | (Keeper::Nft, Part::Rule(0)) => place,
+        (Keeper::Nft, Part::Rule(handle)) => format!("{place}, handle {handle}"),
+        (_, Part::Rule(position)) => format!("{place}, rule {position}"),
+    }
+}
+
+fn describe(dropper: &Dropper) -> String {
+    let mut text = place(dropper);
+    match dropper.part {
+        Part::Policy => text.push_str(" (policy)"),
+        Part::Rule(_) => _ = write!(text, " ({})", dropper.text),
+    }
+    if dropper.counted.is_some() {
+        let _ = write!(text, ", {} packets in all its life", dropper.ever);
+    }
+    text
+}
+
+/// The command that shows it, and nothing else.
+fn command(dropper: &Dropper) -> String {
+    let Dropper { program, family, table, chain, .. } = dropper;
+    let (table, chain) = (quote(table), quote(chain));
+    match (dropper.keeper, dropper.part) {
+        (Keeper::Iptables, Part::Rule(position)) => {
+            format!("{program} -t {table} -nvL {chain} {position}")
+        }
+        (Keeper::Iptables, Part::Policy) => {
+            format!("{program} -t {table} -nvL {chain} | head -n 1")
+        }
+        (Keeper::Ebtables, _) => format!("{program} -t {table} -L {chain} --Lc --Ln"),
+        (Keeper::Nft, part) => {
+            let list = format!("nft -a list chain {} {table} {chain}", family.name());
+            match part {
+                Part::Rule(0) => list,
+                Part::Rule(handle) => format!("{list} | grep '# handle {handle}$'"),
+                Part::Policy => format!("{list} | grep 'policy drop'"),
+            }
+        }
+    }
+}
+
+fn shows(dropper: &Dropper, proof: &Proof) -> &'static str {
+    match (dropper.part, proof) {
+        (Part::Policy, Proof::Elimination) => "shows it; packets that no rule decides on end there",
+        (Part::Policy, _) => "shows it with its counter; packets that no rule decides on end there",
+        (Part::Rule(_), Proof::Elimination) => "shows it; with `counter` it would count",
+        (Part::Rule(_), _) => "shows it with its counter",
+    }
+}
+
+/// The setting that has bridged packets asked for by rules of IP (net/bridge/br_netfilter_hooks.c).
+fn bridge_setting(family: Family) -> Option<&'static str> {
+    match family {
+        Family::Ip | Family::Inet => Some("net.bridge.bridge-nf-call-iptables"),
+        Family::Ip6 => Some("net.bridge.bridge-nf-call-ip6tables"),
+        Family::Arp | Family::Bridge | Family::Netdev => None,
+    }
+}
+
+/// The sets and maps that a rule looks addresses or ports up in.
+fn sets(text: &str) -> Vec<&str> {
+    let mut words = text.split(' ');
+    let mut sets = Vec::new();
+    while let Some(word) = words.next() {
+        match (word, word.strip_prefix('@')) {
+            ("--match-set", _) => sets.extend(words.next()),
+            (_, Some(set)) if !set.contains(',') => sets.push(set),
+            _ => {}
+        }
+    }
+    sets
+}
+
+/// Whether a rule of nftables may match any of the sampled packets, as far as a port, an address or a
+/// protocol tells.
+fn may_match(text: &str, rows: &Rows<'_>) -> bool {
+    let words: Vec<&str> = text.split(' ').collect();
+    let seen = rows.seen();
+    words.windows(3).all(|words| match words {
+        [protocol @ ("tcp" | "udp"), "dport", port] => {
+            let has = |name: &str| seen.protocols.is_empty() || seen.protocols.contains(name);
+            let is_port = |port: u16| seen.ports.is_empty() || seen.ports.contains(&port);
+            has(protocol) && port.parse().map_or(true, is_port)
+        }
+        ["ip" | "ip6", "saddr", address] => {
+            let is_from = |it| seen.sources.is_empty() || seen.sources.contains(&it);
+            address.parse().map_or(true, is_from)
+        }
+        ["ip" | "ip6", "daddr", address] => {
+            let is_to = |it| seen.destinations.is_empty() || seen.destinations.contains(&it);
+            address.parse().map_or(true, is_to)
+        }
+        _ => true,
+    })
+}
+
+#[cfg(test)]
+mod tests;

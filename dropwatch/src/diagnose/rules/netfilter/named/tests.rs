@@ -1,0 +1,268 @@
+use std::time::Duration;
+
+use super::{
+    super::{super::testing::*, RULE},
+    *,
+};
+use crate::report::{
+    filter_rules::{Gap, Hook, Hooks},
+    flow::Flow,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn reading(drops: u64, counting: &[Dropper], silent: &[Dropper]) -> FilterReading {
+    FilterReading {
+        since: Since::Read(MINUTE),
+        drops,
+        is_fresh: true,
+        is_late: false,
+        age: Duration::ZERO,
+        took: Duration::ZERO,
+        ahead: 0,
+        is_first: false,
+        earlier: Vec::new(),
+        counting: counting.to_vec(),
+        more: 0,
+        silent: silent.to_vec(),
+        more_silent: 0,
+        gaps: Vec::new(),
+    }
+}
+
+fn at(hook: Hook) -> Hooks {
+    let mut hooks = Hooks::default();
+    hooks.insert(hook);
+    hooks
+}
+
+fn iptables(position: u64, counted: u64) -> Dropper {
+    Dropper {
+        keeper: Keeper::Iptables,
+        program: "iptables-legacy".to_owned(),
+        family: Family::Ip,
+        table: "filter".to_owned(),
+        chain: "INPUT".to_owned(),
+        part: Part::Rule(position),
+        text: "-p udp -m set --match-set bad src -j DROP".to_owned(),
+        comment: None,
+        hooks: at(Hook::Input),
+        by_map: false,
+        counted: Some(counted),
+        ever: counted,
+    }
+}
+
+fn nft(part: Part, text: &str) -> Dropper {
+    Dropper {
+        keeper: Keeper::Nft,
+        program: "nft".to_owned(),
+        family: Family::Inet,
+        table: "fw".to_owned(),
+        chain: "in".to_owned(),
+        part,
+        text: text.to_owned(),
+        counted: None,
+        ..iptables(0, 0)
+    }
+}
+
+/// Drops at a hook.
+fn host(drops: u64, caller: &str) -> TestHost {
+    TestHost::new().row(drops, "nf_hook_slow", "NETFILTER_DROP").callers(&[caller])
+}
+
+fn run(drops: u64, reading: FilterReading) -> Vec<Finding> {
+    host(drops, "ip_local_deliver").filter(reading).run(&RULE)
+}
+
+fn shown(finding: &Finding, name: &str) -> String {
+    match finding.evidence.iter().find(|it| it.name == name).map(|it| &it.value) {
+        Some(Value::Text(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        None => panic!("no {name}: {finding:?}"),
+    }
+}
+
+fn parts(found: &[Finding]) -> Vec<(&str, u64)> {
+    let part = |it: &'_ Finding| it.explains.map_or(0, |explains| explains.drops);
+    found.iter().map(|it| (it.subject.as_str(), part(it))).collect()
+}
+
+#[test]
+fn a_rule_is_named_with_its_counter_and_what_it_explains() {
+    let found = run(777, reading(777, &[iptables(3, 777)], &[]));
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(finding.title, "an iptables rule drops packets in gw: filter INPUT, rule 3");
+    assert_eq!(shown(finding, "by its own counter"), "777");
+    assert_eq!(shown(finding, "explains"), "all 777 drops at INPUT in gw");
+    assert_eq!(shown(finding, "sets"), "bad");
+    let command = "ip netns exec gw iptables-legacy -t filter -nvL INPUT 3";
+    assert_eq!(finding.actions[0].command, command);
+}
+
+#[test]
+fn parts_add_up_and_what_is_missing_is_said() {
+    let rules = [iptables(3, 600), iptables(7, 100)];
+    let found = run(777, reading(777, &rules, &[]));
+    let subject = |rule| format!("an iptables rule filter INPUT, rule {rule}");
+    assert_eq!(parts(&found), [(&*subject(3), 600), (&*subject(7), 100)]);
+    assert_eq!(
+        shown(&found[0], "explains"),
+        "600 of 777 drops at INPUT in gw, 77 are not explained by rules that count"
+    );
+    let found = run(700, reading(700, &rules, &[]));
+    assert_eq!(shown(&found[1], "explains"), "100 of 700 drops at INPUT in gw, rules explain all");
+}
+
+#[test]
+fn what_does_not_count_is_named_where_nothing_else_is_left() {
+    let policy = nft(Part::Policy, "");
+    let found = run(777, reading(777, &[iptables(3, 700)], std::slice::from_ref(&policy)));
+    let names =
+        [("an iptables rule filter INPUT, rule 3", 700), ("an nftables policy inet fw in", 77)];
+    assert_eq!(parts(&found), names);
+    assert_eq!(
+        found[1].actions[0].command,
+        "ip netns exec gw nft -a list chain inet fw in | grep 'policy drop'"
+    );
+    let two = [policy, nft(Part::Rule(8), "udp dport 6002 drop")];
+    let found = run(777, reading(777, &[], &two));
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(finding.title, "a packet filter rule or policy drops packets at INPUT in gw");
+    let candidates = "inet fw in (policy); inet fw in, handle 8 (udp dport 6002 drop)";
+    assert_eq!(shown(finding, "candidates"), candidates);
+}
+
+#[test]
+fn samples_leave_out_rules_that_cannot_match() {
+    let rules = [
+        nft(Part::Rule(8), "udp dport 6002 drop"),
+        nft(Part::Rule(9), "udp dport 53 drop"),
+        nft(Part::Rule(10), "tcp dport 6002 drop"),
+        nft(Part::Rule(11), "ip saddr 192.0.2.9 drop"),
+        Dropper { hooks: at(Hook::Forward), ..nft(Part::Policy, "") },
+        Dropper { family: Family::Ip6, ..nft(Part::Policy, "") },
+    ];
+    let flow = Flow {
+        protocol: Some("udp".into()),
+        src: Some([198, 18, 1, 2].into()),
+        dst_port: Some(6002),
+        ..Flow::default()
+    };
+    let found = host(50, "ip_local_deliver").flow(flow).filter(reading(50, &[], &rules)).run(&RULE);
+    assert_eq!(parts(&found), [("an nftables rule inet fw in, handle 8", 50)]);
+    let expected = "ip netns exec gw nft -a list chain inet fw in | grep '# handle 8$'";
+    assert_eq!(found[0].actions[0].command, expected);
+}
+
+#[test]
+fn where_no_rule_can_have_done_it_none_is_blamed() {
+    assert_eq!(run(777, reading(777, &[], &[])), []);
+    let elsewhere = Dropper { hooks: at(Hook::Output), ..iptables(1, 777) };
+    assert_eq!(run(777, reading(777, &[elsewhere], &[])), []);
+    let gap = Gap { family: None, why: "nft is not installed".to_owned() };
+    let found = run(777, FilterReading { gaps: vec![gap], ..reading(777, &[], &[]) });
+    assert_eq!(found[0].title, "a packet filter rule or policy drops packets at INPUT in gw");
+    assert_eq!(shown(&found[0], "not known"), "nft is not installed");
+    let of_arp = Gap { family: Some(Family::Arp), why: String::new() };
+    assert_eq!(run(777, FilterReading { gaps: vec![of_arp], ..reading(777, &[], &[]) }), []);
+}
+
+#[test]
+fn a_counter_that_nobody_read_before_is_called_that() {
+    let ever = |drops, counting: &[Dropper]| FilterReading {
+        since: Since::Ever,
+        ..reading(drops, counting, &[])
+    };
+    let whole = |found: &[Finding]| shown(&found[0], "its whole counter");
+    let found = run(777, ever(777, &[iptables(3, 9_000), iptables(4, 777)]));
+    assert_eq!(parts(&found), [("an iptables rule filter INPUT, rule 4", 777)]);
+    assert_eq!(whole(&found), "777, just as many as were dropped; it was not read before");
+    let found = run(777, ever(777, &[iptables(3, 9_000)]));
+    assert_eq!(whole(&found), "9000; no other there has ever dropped a packet");
+    let found = run(777, ever(777, &[iptables(3, 9_000), iptables(4, 800)]));
+    assert_eq!(parts(&found), [("a packet filter rule or policy at INPUT", 777)]);
+    assert!(shown(&found[0], "candidates").contains("rule 4"));
+    let found = run(777, ever(777, &[iptables(3, 700)]));
+    assert_eq!(parts(&found), [("a packet filter rule or policy at INPUT", 777)]);
+}
+
+#[test]
+fn what_was_dropped_before_the_first_reading_is_not_missed() {
+    let first = |counting: &[Dropper], earlier: &[Dropper]| FilterReading {
+        is_first: true,
+        earlier: earlier.to_vec(),
+        ..reading(777, counting, &[])
+    };
+    let idle = |position, ever| Dropper { ever, ..iptables(position, 0) };
+    let found = run(777, first(&[], &[idle(3, 777)]));
+    assert_eq!(parts(&found), [("an iptables rule filter INPUT, rule 3", 777)]);
+    let found = run(777, first(&[Dropper { ever: 900, ..iptables(3, 500) }], &[]));
+    assert_eq!(parts(&found), [("an iptables rule filter INPUT, rule 3", 777)]);
+    assert!(shown(&found[0], "its whole counter").starts_with("900; no other"));
+    let found = run(777, first(&[], &[idle(3, 777), idle(4, 1_000)]));
+    assert_eq!(parts(&found), [("a packet filter rule or policy at INPUT", 777)]);
+    let found = run(777, first(&[], &[idle(3, 700)]));
+    assert_eq!(parts(&found), [("a packet filter rule or policy at INPUT", 777)]);
+    let late = FilterReading { is_first: false, ..first(&[], &[idle(3, 777)]) };
+    assert_eq!(run(777, late), []);
+}
+
+#[test]
+fn between_two_readings_the_last_one_tells() {
+    let old = |counting: &[Dropper]| FilterReading {
+        is_fresh: false,
+        age: Duration::from_secs(5),
+        ..reading(2_000, counting, &[])
+    };
+    let found = run(50, old(&[iptables(3, 2_000)]));
+    assert_eq!(parts(&found), [("an iptables rule filter INPUT, rule 3", 50)]);
+    assert_eq!(
+        shown(&found[0], "by its own counter"),
+        "2000 packets in 60 s, up to 5 s ago, when rules were read last"
+    );
+    let found = run(50, old(&[]));
+    assert_eq!(parts(&found), [("a packet filter rule or policy at INPUT", 50)]);
+}
+
+#[test]
+fn what_comes_late_is_about_the_drops_before() {
+    let late =
+        FilterReading { is_fresh: false, is_late: true, ..reading(777, &[iptables(3, 777)], &[]) };
+    let found = TestHost::new().filter(late).run(&RULE);
+    assert_eq!(parts(&found), [("an iptables rule filter INPUT, rule 3", 0)]);
+    assert_eq!(shown(&found[0], "explains"), "all 777 drops in gw");
+}
+
+#[test]
+fn what_was_dropped_while_rules_were_read_is_not_missed() {
+    let took = Duration::from_secs(1);
+    let found = run(6_000, FilterReading { took, ..reading(6_000, &[iptables(3, 5_950)], &[]) });
+    assert_eq!(
+        shown(&found[0], "explains"),
+        "5950 of 6000 drops at INPUT in gw; the counters were read a moment apart"
+    );
+    // The first of two readings came after more drops than its report has.
+    let found = run(31, FilterReading { ahead: 8, ..reading(31, &[iptables(3, 23)], &[]) });
+    let expected = "23 of 31 drops at INPUT in gw; the counters were read a moment apart";
+    assert_eq!(shown(&found[0], "explains"), expected);
+}
+
+#[test]
+fn bridged_packets_are_told_apart() {
+    let policy = Dropper { part: Part::Policy, hooks: at(Hook::Forward), ..iptables(0, 50) };
+    let bridge = Dropper { family: Family::Bridge, ..nft(Part::Policy, "") };
+    let found = host(50, "br_nf_forward_ip")
+        .filter(reading(50, &[Dropper { text: String::new(), ..policy }], &[bridge]))
+        .run(&RULE);
+    assert_eq!(parts(&found), [("an iptables policy filter INPUT", 50)]);
+    let commands: Vec<_> = found[0].actions.iter().map(|it| it.command.as_str()).collect();
+    assert_eq!(
+        commands,
+        [
+            "ip netns exec gw iptables-legacy -t filter -nvL INPUT | head -n 1",
+            "ip netns exec gw sysctl -w net.bridge.bridge-nf-call-iptables=0"
+        ]
+    );
+}

@@ -1,0 +1,155 @@
+//! What `iptables-save -c` prints (`iptables/iptables-save.c`, iptables 1.8): of legacy tables, and of
+//! what a program of iptables has put into nftables.
+//!
+//! ```text
+//! *filter
+//! :INPUT DROP [12:1008]
+//! :F2B - [0:0]
+//! [7:420] -A INPUT -p udp -m comment --comment "no \"dns\"" -j F2B
+//! COMMIT
+//! ```
+
+use super::{
+    chains::Chains,
+    tally::{Seen, Table, Tally},
+};
+use crate::report::filter_rules::{Family, Hook, Hooks, Keeper, Part};
+
+/// Reads the output line by line.
+pub(super) struct IptablesSave<'t, 'a> {
+    tally: &'t mut Tally<'a>,
+    table: Table,
+    /// Policies of chains of nftables have no counter, so this prints zeros.
+    policies_count: bool,
+    chains: Chains,
+    /// Rules of the chain that was met last: they stand together.
+    position: (String, u64),
+    /// Tables that were read to their end.
+    whole: Vec<String>,
+}
+
+impl<'t, 'a> IptablesSave<'t, 'a> {
+    /// `program` is what shows the rules of `family`: `iptables-legacy`.
+    pub(super) fn new(
+        tally: &'t mut Tally<'a>,
+        program: &str,
+        family: Family,
+        policies_count: bool,
+    ) -> Self {
+        let (program, name) = (program.to_owned(), String::new());
+        let table = Table { keeper: Keeper::Iptables, program, family, name };
+        let (chains, position) = (Chains::default(), Default::default());
+        Self { tally, table, policies_count, chains, position, whole: Vec::new() }
+    }
+
+    pub(super) fn line(&mut self, line: &[u8]) {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim_end();
+        if let Some(name) = line.strip_prefix('*') {
+            self.tally.begin_table();
+            self.chains = Chains::default();
+            self.position = Default::default();
+            name.clone_into(&mut self.table.name);
+        } else if let Some(chain) = line.strip_prefix(':') {
+            self.chain(chain);
+        } else if line.starts_with('[') {
+            self.rule(line);
+        } else if line == "COMMIT" {
+            self.chains.settle();
+            self.tally.end_table(&self.chains);
+            self.whole.push(self.table.name.clone());
+        }
+    }
+
+    /// `INPUT DROP [12:1008]`
+    fn chain(&mut self, line: &str) {
+        let mut words = line.split(' ');
+        let (Some(chain), Some(policy)) = (words.next(), words.next()) else { return };
+        self.chains.number(chain);
+        let Some(hook) = Hook::of(chain).filter(|_| policy != "-") else { return };
+        let mut hooks = Hooks::default();
+        hooks.insert(hook);
+        self.chains.at(chain, hooks);
+        if policy == "DROP" {
+            let counted = words.next().and_then(packets).filter(|_| self.policies_count);
+            let part = Part::Policy;
+            let seen =
+                Seen { chain, part, text: "", comment: None, by_map: false, packets: counted };
+            self.tally.see(&self.table, &seen);
+        }
+    }
+
+    /// `[7:420] -A INPUT -p udp -j DROP`
+    fn rule(&mut self, line: &str) {
+        let Some((counters, rest)) = line.split_once(" -A ") else { return };
+        let (chain, text) = rest.split_once(' ').unwrap_or((rest, ""));
+        if self.position.0 != chain {
+            self.position = (chain.to_owned(), 0);
+        }
+        self.position.1 += 1;
+        let mut target = None;
+        let mut comment = None;
+        let mut words = Words(text);
+        while let Some(word) = words.next() {
+            match word {
+                "-j" | "-g" => target = words.next(),
+                "--comment" => comment = words.next(),
+                _ => {}
+            }
+        }
+        let Some(target) = target else { return };
+        if matches!(target, "DROP" | "REJECT") {
+            let comment = comment.map(|comment| comment.trim_matches('"').replace("\\\"", "\""));
+            let seen = Seen {
+                chain,
+                part: Part::Rule(self.position.1),
+                text,
+                comment: comment.as_deref(),
+                by_map: false,
+                packets: packets(counters),
+            };
+            self.tally.see(&self.table, &seen);
+        } else if self.chains.has(target) {
+            self.chains.jump(chain, target);
+        }
+    }
+
+    /// The tables that were read to their end.
+    pub(super) fn end(self) -> Vec<String> {
+        self.whole
+    }
+}
+
+/// `[7:420]`: packets and bytes.
+fn packets(counters: &str) -> Option<u64> {
+    counters.strip_prefix('[')?.split_once(':')?.0.parse().ok()
+}
+
+/// The words of a rule; what is in quotation marks, in which a backslash takes the next letter as it
+/// is, is one.
+struct Words<'a>(&'a str);
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let text = self.0.trim_start_matches(' ');
+        let (mut quoted, mut escaped) = (false, false);
+        let end = text.find(|letter| match letter {
+            _ if std::mem::take(&mut escaped) => false,
+            '\\' => {
+                escaped = quoted;
+                false
+            }
+            '"' => {
+                quoted = !quoted;
+                false
+            }
+            ' ' => !quoted,
+            _ => false,
+        });
+        let (word, rest) = text.split_at(end.unwrap_or(text.len()));
+        self.0 = rest;
+        (!word.is_empty()).then_some(word)
+    }
+}

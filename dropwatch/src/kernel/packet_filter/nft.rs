@@ -1,0 +1,306 @@
+//! What `nft -a -t list ruleset` prints (`src/rule.c`, nftables 0.9 to 1.1): all tables of a namespace,
+//! with handles and without the elements of sets.
+//!
+//! Its JSON has neither a rule's own text, nor what it calls "no json callback" (nested chains).
+//!
+//! ```text
+//! table inet fw { # handle 6
+//!     chain in { # handle 2
+//!         type filter hook input priority filter; policy drop;
+//!         ip saddr @bad counter packets 3 bytes 90 drop comment "listed" # handle 7
+//!     }
+//! }
+//! ```
+
+use super::{
+    chains::Chains,
+    tally::{Seen, Table, Tally},
+};
+use crate::report::filter_rules::{Family, Hook, Hooks, Keeper, Part};
+
+/// Reads the output line by line.
+pub(super) struct NftRuleset<'t, 'a, F> {
+    tally: &'t mut Tally<'a>,
+    /// Whether a table is read elsewhere.
+    skips: F,
+    table: Option<Table>,
+    chains: Chains,
+    chain: Option<String>,
+    /// Open braces of what is neither table nor chain.
+    depth: u32,
+    /// The whole output was read.
+    is_whole: bool,
+}
+
+impl<'t, 'a, F: Fn(Family, &str) -> bool> NftRuleset<'t, 'a, F> {
+    pub(super) fn new(tally: &'t mut Tally<'a>, skips: F) -> Self {
+        let (table, chains, chain) = (None, Chains::default(), None);
+        Self { tally, skips, table, chains, chain, depth: 0, is_whole: true }
+    }
+
+    pub(super) fn line(&mut self, line: &[u8]) {
+        let line = String::from_utf8_lossy(line);
+        let (line, handle) = split_handle(line.trim());
+        if line.is_empty() || line.starts_with('#') {
+            return;
+        }
+        let closes = line.starts_with('}');
+        let opens = opens(line);
+        match (&self.table, &self.chain) {
+            (None, _) => {
+                if let Some(table) = line.strip_prefix("table ") {
+                    self.tally.begin_table();
+                    self.is_whole = false;
+                    self.table = table_of(table);
+                }
+            }
+            // A rule goes on in lines of its own: `tcp dport 80 jump {` … `}`.
+            (Some(_), Some(_)) if self.depth > 0 && closes => self.depth -= 1,
+            (Some(_), Some(_)) if closes => self.chain = None,
+            (Some(_), Some(_)) => {
+                self.in_chain(line, handle);
+                self.depth += u32::from(opens);
+            }
+            (Some(_), None) if self.depth > 0 => {
+                self.depth = match (closes, opens) {
+                    (true, _) => self.depth - 1,
+                    (false, opens) => self.depth.saturating_add(opens.into()),
+                };
+            }
+            (Some(_), None) if closes => self.end_table(),
+            (Some(_), None) => match line.strip_prefix("chain ") {
+                Some(chain) => {
+                    let chain = chain.split(' ').next().unwrap_or_default();
+                    self.chains.number(chain);
+                    self.chain = Some(chain.to_owned());
+                }
+                None => self.depth += u32::from(opens),
+            },
+        }
+    }
+
+    fn end_table(&mut self) {
+        self.chains.settle();
+        self.tally.end_table(&self.chains);
+        self.chains = Chains::default();
+        self.table = None;
+        self.is_whole = true;
+    }
+
+    fn in_chain(&mut self, line: &str, handle: Option<u64>) {
+        let (Some(table), Some(chain)) = (&self.table, &self.chain) else { return };
+        if (self.skips)(table.family, &table.name) {
+            return;
+        }
+        let words = words(line);
+        let word = |index: usize| words.get(index).map_or("", |word| word.text);
+        if word(0) == "type" && word(2) == "hook" {
+            let mut hooks = Hooks::default();
+            if let Some(hook) = Hook::of(word(3)) {
+                hooks.insert(hook);
+            }
+            self.chains.at(chain, hooks);
+            if words.windows(2).any(|two| two[0].text == "policy" && two[1].text == "drop") {
+                let part = Part::Policy;
+                let (text, comment, packets) = ("", None, None);
+                let seen = Seen { chain, part, text, comment, by_map: false, packets };
+                self.tally.see(table, &seen);
+            }
+            return;
+        }
+        let rule = Rule::of(&words);
+        rule.jumps.iter().for_each(|to| self.chains.jump(chain, to));
+        if rule.by_unknown_map {
+            self.chains.jump_anywhere(chain);
+        }
+        if rule.drops || rule.map_drops || rule.by_unknown_map {
+            let seen = Seen {
+                chain,
+                part: Part::Rule(handle.unwrap_or(0)),
+                text: &without_counter(line, &words),
+                comment: rule.comment,
+                by_map: !rule.drops,
+                packets: rule.packets.filter(|_| rule.drops && handle.is_some()),
+            };
+            self.tally.see(table, &seen);
+        }
+    }
+
+    /// Whether all was read that was begun.
+    pub(super) fn end(self) -> bool {
+        self.is_whole
+    }
+}
+
+/// `inet fw {`; `None` for a family that is not known.
+fn table_of(line: &str) -> Option<Table> {
+    let mut words = line.split(' ');
+    let (family, name) = (words.next()?, words.next()?);
+    // A table of a family that is not known has to be left, too.
+    let family = Family::of(family).unwrap_or(Family::Netdev);
+    let (program, name) = ("nft".to_owned(), name.to_owned());
+    Some(Table { keeper: Keeper::Nft, program, family, name })
+}
+
+/// `tcp dport 80 drop # handle 7`: what stands before the handle, and that.
+fn split_handle(line: &str) -> (&str, Option<u64>) {
+    match line.rsplit_once("# handle ") {
+        Some((line, handle)) => match handle.parse() {
+            Ok(handle) => (line.trim_end(), Some(handle)),
+            Err(_) => (line, None),
+        },
+        None => (line, None),
+    }
+}
+
+/// Whether a line has more braces that open than such that close.
+fn opens(line: &str) -> bool {
+    let (mut depth, mut quoted) = (0_i32, false);
+    for byte in line.bytes() {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'{' if !quoted => depth += 1,
+            b'}' if !quoted => depth -= 1,
+            _ => {}
+        }
+    }
+    depth > 0
+}
+
+/// A word of a rule.
+#[derive(Clone, Copy)]
+struct Word<'a> {
+    text: &'a str,
+    /// Where it begins in its line.
+    at: usize,
+    /// It was in quotation marks.
+    quoted: bool,
+    /// It is within braces.
+    within: bool,
+}
+
+/// The words of a line, without what only parts them.
+fn words(line: &str) -> Vec<Word<'_>> {
+    let mut words = Vec::new();
+    let (mut begin, mut depth) = (None, 0_u32);
+    let mut quote = None;
+    for (at, byte) in line.bytes().enumerate() {
+        let mut push = |begin: usize, quoted| {
+            if let Some(text) = line.get(begin..at) {
+                words.push(Word { text, at: begin, quoted, within: depth > 0 });
+            }
+        };
+        match (quote, byte) {
+            (Some(from), b'"') => {
+                push(from, true);
+                quote = None;
+            }
+            (Some(_), _) => {}
+            (None, b'"' | b' ' | b'\t' | b'{' | b'}' | b',' | b';') => {
+                if let Some(begin) = begin.take() {
+                    push(begin, false);
+                }
+                match byte {
+                    b'"' => quote = Some(at + 1),
+                    b'{' => depth += 1,
+                    b'}' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+            }
+            (None, _) => _ = begin.get_or_insert(at),
+        }
+    }
+    if let Some(text) = begin.and_then(|begin| Some((begin, line.get(begin..)?))) {
+        words.push(Word { text: text.1, at: text.0, quoted: false, within: depth > 0 });
+    }
+    words
+}
+
+/// What of a rule matters here.
+#[derive(Default)]
+struct Rule<'a> {
+    drops: bool,
+    /// An element of a map within the rule drops.
+    map_drops: bool,
+    /// A map decides whose elements are not shown.
+    by_unknown_map: bool,
+    jumps: Vec<&'a str>,
+    comment: Option<&'a str>,
+    /// Packets that came to its verdict, if its counter stands right before it.
+    packets: Option<u64>,
+}
+
+impl<'a> Rule<'a> {
+    fn of(words: &[Word<'a>]) -> Self {
+        let mut rule = Self::default();
+        let mut after_counter = false;
+        let mut rest = words;
+        while let [word, next @ ..] = rest {
+            rest = next;
+            if word.quoted {
+                continue;
+            }
+            let following = |index: usize| next.get(index).map_or("", |word| word.text);
+            match word.text {
+                "drop" | "reject" if !word.within => {
+                    rule.drops = true;
+                    if !after_counter {
+                        rule.packets = None;
+                    }
+                    // What comes behind says how it is refused, and the comment.
+                    rest = rest.split_at(comment_at(rest)).1;
+                }
+                "drop" | "reject" => rule.map_drops = true,
+                "jump" | "goto" => rule.jumps.extend(next.first().map(|to| to.text)),
+                "vmap" if following(0).starts_with('@') => rule.by_unknown_map = true,
+                "comment" if next.first().is_some_and(|word| word.quoted) => {
+                    rule.comment = next.first().map(|word| word.text);
+                }
+                "counter" if following(0) == "packets" && following(2) == "bytes" => {
+                    rule.packets = following(1).parse().ok();
+                    after_counter = rule.packets.is_some();
+                    rest = next.get(4..).unwrap_or_default();
+                    continue;
+                }
+                // It lets all of them pass.
+                "log" => {
+                    rest = rest.split_at(log_ends(rest)).1;
+                    continue;
+                }
+                _ => {}
+            }
+            // What may let some pass: the counter has counted them, too.
+            after_counter = false;
+        }
+        rule
+    }
+}
+
+/// Where the comment begins.
+fn comment_at(words: &[Word<'_>]) -> usize {
+    words.iter().position(|word| word.text == "comment").unwrap_or(words.len())
+}
+
+/// How many words belong to a `log` before them: its options come in pairs.
+fn log_ends(words: &[Word<'_>]) -> usize {
+    let options = ["prefix", "level", "group", "snaplen", "queue-threshold", "flags"];
+    let mut end = 0;
+    while words.get(end).is_some_and(|word| !word.quoted && options.contains(&word.text)) {
+        // `flags tcp sequence` is longer than a pair, and taken for a match: its counter counts for less.
+        end += 2;
+    }
+    end.min(words.len())
+}
+
+/// A rule's line without what changes: `counter packets 3 bytes 90` is `counter`.
+fn without_counter(line: &str, words: &[Word<'_>]) -> String {
+    let shown = words.windows(5).find(|words| {
+        let [counter, packets, _, bytes, _] = words else { return false };
+        !counter.quoted
+            && (counter.text, packets.text, bytes.text) == ("counter", "packets", "bytes")
+    });
+    let Some([counter, .., last]) = shown else { return line.to_owned() };
+    let before = line.get(..counter.at + counter.text.len()).unwrap_or(line);
+    let after = line.get(last.at + last.text.len()..).unwrap_or_default();
+    format!("{before}{after}")
+}

@@ -1,0 +1,207 @@
+//! Counters of rules that drop, held against those of the reading before.
+//!
+//! There may be tens of thousands, so of each only a number is kept from one reading to the next, by
+//! what the rule is; whole are those alone that counted, and of those that do not count a few.
+
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, hash_map::RandomState},
+    hash::BuildHasher as _,
+};
+
+use super::chains::Chains;
+use crate::report::{
+    filter_rules::{Dropper, Family, Hooks, Keeper, Part},
+    shell::is_hidden,
+};
+
+/// Rules whose counters are kept from one reading to the next.
+const MOST_COUNTERS: usize = 1 << 16;
+/// Most that counted, and most that do not count, that are kept whole.
+const MOST_WHOLE: usize = 32;
+/// Those of a table that do not count, before it is known which of them can be reached.
+const MOST_OPEN: usize = 1024;
+/// Letters of a rule or a comment that are kept.
+const MOST_LETTERS: usize = 400;
+
+/// Packets by rule.
+pub(super) type Counts = HashMap<u64, u64>;
+
+/// A rule or policy that drops, as a parser meets it.
+pub(super) struct Seen<'a> {
+    pub(super) chain: &'a str,
+    pub(super) part: Part,
+    pub(super) text: &'a str,
+    pub(super) comment: Option<&'a str>,
+    pub(super) by_map: bool,
+    pub(super) packets: Option<u64>,
+}
+
+/// The table that a parser is in.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) keeper: Keeper,
+    pub(super) program: String,
+    pub(super) family: Family,
+    pub(super) name: String,
+}
+
+/// What was met so far.
+pub(super) struct Tally<'a> {
+    before: Option<&'a Counts>,
+    hasher: &'a RandomState,
+    now: Counts,
+    /// How many rules of a chain had the same text so far.
+    same: HashMap<u64, u32>,
+    open: Vec<Dropper>,
+    counting: Vec<Dropper>,
+    more: u64,
+    silent: Vec<Dropper>,
+    more_silent: usize,
+    earlier: Vec<Dropper>,
+    /// Those among them that are open or kept.
+    idle: usize,
+    /// Rules for whose counters there was no room.
+    cut: bool,
+}
+
+/// What drops, at the end.
+#[derive(Default)]
+pub(super) struct Tallied {
+    pub(super) now: Counts,
+    pub(super) counting: Vec<Dropper>,
+    pub(super) more: u64,
+    pub(super) silent: Vec<Dropper>,
+    pub(super) more_silent: usize,
+    /// What has counted nothing since the reading before.
+    pub(super) earlier: Vec<Dropper>,
+    pub(super) cut: bool,
+}
+
+impl<'a> Tally<'a> {
+    /// `hasher` has to be that of the reading before.
+    pub(super) fn new(before: Option<&'a Counts>, hasher: &'a RandomState) -> Self {
+        Self {
+            before,
+            hasher,
+            now: Counts::new(),
+            same: HashMap::new(),
+            open: Vec::new(),
+            counting: Vec::new(),
+            more: 0,
+            silent: Vec::new(),
+            more_silent: 0,
+            earlier: Vec::new(),
+            idle: 0,
+            cut: false,
+        }
+    }
+
+    /// A rule or policy that drops.
+    pub(super) fn see(&mut self, table: &Table, seen: &Seen<'_>) {
+        let Some(packets) = seen.packets else {
+            match self.open.iter().filter(|it| it.counted.is_none()).count() < MOST_OPEN {
+                true => self.open.push(whole(table, seen, None)),
+                false => self.more_silent += 1,
+            }
+            return;
+        };
+        // A handle stays a rule's; a position does not, so there the text tells.
+        let handle = match (table.keeper, seen.part) {
+            (Keeper::Nft, Part::Rule(handle)) => Some(handle),
+            _ => None,
+        };
+        let text = handle.map_or(seen.text, |_| "");
+        let is_policy = seen.part == Part::Policy;
+        let of = (&table.program, table.family, &table.name, seen.chain, is_policy, handle, text);
+        let base = self.hasher.hash_one(of);
+        let ordinal = self.same.entry(base).or_default();
+        let key = self.hasher.hash_one((base, *ordinal));
+        *ordinal += 1;
+        if self.now.len() >= MOST_COUNTERS {
+            self.cut = true;
+            return;
+        }
+        self.now.insert(key, packets);
+        let before = self.before.and_then(|before| before.get(&key)).copied().unwrap_or(0);
+        // Where it fell, it was set to zero meanwhile.
+        let counted = packets.checked_sub(before).unwrap_or(packets);
+        if counted > 0 {
+            self.open.push(whole(table, seen, Some(counted)));
+            self.shorten();
+        } else if packets > 0 && self.idle < MOST_WHOLE {
+            self.idle += 1;
+            self.open.push(whole(table, seen, Some(0)));
+        }
+    }
+
+    /// Keeps those that counted most.
+    fn shorten(&mut self) {
+        let counts = |it: &Dropper| it.counted.is_some_and(|counted| counted > 0);
+        let counting = self.open.iter().filter(|it| counts(it)).count();
+        if counting <= 4 * MOST_WHOLE {
+            return;
+        }
+        self.open.sort_by_key(|it| Reverse(it.counted));
+        for cut in self.open.extract_if(MOST_WHOLE.., |it| counts(it)) {
+            self.more = self.more.saturating_add(cut.counted.unwrap_or(0));
+        }
+    }
+
+    /// A table begins. What is left of one that did not end is of no use.
+    pub(super) fn begin_table(&mut self) {
+        self.open.clear();
+    }
+
+    /// The table ends, and `chains` are all that it has: now it is known what can be reached.
+    pub(super) fn end_table(&mut self, chains: &Chains) {
+        for mut dropper in self.open.drain(..) {
+            dropper.hooks = chains.hooks(&dropper.chain);
+            match dropper.counted {
+                Some(0) => self.earlier.push(dropper),
+                Some(_) => self.counting.push(dropper),
+                None if dropper.hooks.is_empty() => {}
+                None if self.silent.len() < MOST_WHOLE => self.silent.push(dropper),
+                None => self.more_silent += 1,
+            }
+        }
+    }
+
+    pub(super) fn end(mut self) -> Tallied {
+        self.counting.sort_by_key(|it| Reverse(it.counted));
+        let rest = self.counting.drain(MOST_WHOLE.min(self.counting.len())..);
+        let more = rest.fold(self.more, |sum, it| sum.saturating_add(it.counted.unwrap_or(0)));
+        let Self { now, counting, silent, more_silent, earlier, cut, .. } = self;
+        Tallied { now, counting, more, silent, more_silent, earlier, cut }
+    }
+}
+
+fn whole(table: &Table, seen: &Seen<'_>, counted: Option<u64>) -> Dropper {
+    Dropper {
+        keeper: table.keeper,
+        program: table.program.clone(),
+        family: table.family,
+        table: clean(&table.name),
+        chain: clean(seen.chain),
+        part: seen.part,
+        text: clean(seen.text),
+        comment: seen.comment.map(clean),
+        hooks: Hooks::default(),
+        by_map: seen.by_map,
+        counted,
+        ever: seen.packets.unwrap_or(0),
+    }
+}
+
+/// The begin of `text`, without what moves a cursor.
+pub(super) fn clean(text: &str) -> String {
+    let mut clean: String = text
+        .chars()
+        .take(MOST_LETTERS)
+        .map(|letter| if is_hidden(letter) { '\u{fffd}' } else { letter })
+        .collect();
+    if text.chars().nth(MOST_LETTERS).is_some() {
+        clean.push('…');
+    }
+    clean
+}
