@@ -22,8 +22,9 @@ fn main() -> ExitCode {
 }
 
 fn run_command(args: &cli::RunArgs, terminal: Terminal) -> Result<u8, Failure> {
-    args.passed_on(std::env::args_os().skip(1)).iter().for_each(|note| verbose::to_stderr(note));
-    let (settings, command) = args.settings(terminal)?;
+    let typed = || std::env::args_os().skip(1);
+    let (settings, command) = args.settings(args.is_parted(typed()), terminal)?;
+    args.passed_on(typed()).iter().for_each(|note| verbose::to_stderr(note));
     watch::run(settings, &command)
 }
 
@@ -44,7 +45,8 @@ fn run() -> Result<u8, Failure> {
         Some(Command::Replay { file, diff: Some(before), show, .. }) => {
             replay::compare(before, file, &show.comparison([before, file], terminal)?)
         }
-        Some(Command::Replay { file, metrics: Some(address), series, .. }) => {
+        Some(Command::Replay { file, metrics: Some(address), series, show, .. }) => {
+            show.check_served()?;
             replay::serve(file, series.at(*address))
         }
         Some(Command::Replay { file, pcap, show, .. }) => {

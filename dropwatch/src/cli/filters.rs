@@ -5,7 +5,7 @@ use dropwatch_common::filter::{Masked, Ports, Protocol};
 
 use crate::{
     exit::Failure,
-    filter::{self, Packets},
+    filter::{self, Packets, TypedExpression},
     report::{
         keys::{Choice, Function, Glob, KeyError, Keys},
         protocol,
@@ -77,19 +77,21 @@ impl Filters {
     ///
     /// # Errors
     /// Usage, where there are both.
-    pub fn expression(&self, free: &[String]) -> Result<Option<String>, Failure> {
+    pub fn expression(&self, free: &[String]) -> Result<Option<TypedExpression>, Failure> {
         match (&self.filter, free) {
             (Some(_), [_, ..]) => Err(Failure::Usage(format!(
                 "--filter is given, and {} would be another expression: join them by `and` or `or`",
                 quote(&free.join(" "))
             ))),
-            (given, []) => Ok(given.clone()),
-            (None, words) => Ok(Some(words.join(" "))),
+            (given, []) => Ok(given
+                .as_ref()
+                .map(|text| TypedExpression { text: text.clone(), is_free: false })),
+            (None, words) => Ok(Some(TypedExpression { text: words.join(" "), is_free: true })),
         }
     }
 
     /// The filters that the kernel side decides, on packets.
-    pub fn packets(&self, expression: Option<String>) -> Packets {
+    pub fn packets(&self, expression: Option<TypedExpression>) -> Packets {
         Packets {
             netns: choices(&self.netns),
             iface: choices(&self.iface),
@@ -106,7 +108,7 @@ impl Filters {
     }
 
     /// All filters as they were typed, in the order of the help.
-    pub fn typed(&self, expression: Option<&str>) -> Vec<String> {
+    pub fn typed(&self, expression: Option<&TypedExpression>) -> Vec<String> {
         fn of<T>(option: &str, given: &[Filtered<T>]) -> Vec<String> {
             given.iter().map(|filtered| format!("{option} {}", filtered.typed)).collect()
         }
@@ -118,7 +120,7 @@ impl Filters {
             of("--proto", &self.proto),
             of("--host", &self.host),
             of("--port", &self.port),
-            expression.map(|text| format!("--filter {}", shown(text))).into_iter().collect(),
+            expression.map(|it| format!("--filter {}", shown(&it.text))).into_iter().collect(),
         ]
         .concat()
     }
@@ -166,10 +168,11 @@ mod tests {
         };
         let words = ["tcp", "port", "443"].map(str::to_owned);
         let expression = |filter, free| filters(filter).expression(free).ok();
+        let given = |text: &str, is_free| TypedExpression { text: text.to_owned(), is_free };
         assert_eq!(expression(None, &[]), Some(None));
-        assert_eq!(expression(Some("udp"), &[]), Some(Some("udp".to_owned())));
-        assert_eq!(expression(None, &words), Some(Some("tcp port 443".to_owned())));
+        assert_eq!(expression(Some("udp"), &[]), Some(Some(given("udp", false))));
+        assert_eq!(expression(None, &words), Some(Some(given("tcp port 443", true))));
         assert_eq!(expression(Some("udp"), &words), None);
-        assert_eq!(filters(None).typed(Some("a b")), ["--filter 'a b'"]);
+        assert_eq!(filters(None).typed(Some(&given("a b", true))), ["--filter 'a b'"]);
     }
 }

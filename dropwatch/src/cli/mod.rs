@@ -4,6 +4,7 @@
 mod choices;
 mod conntrack;
 mod filters;
+mod inert;
 mod run;
 mod series;
 mod top;
@@ -110,6 +111,9 @@ Counters and settings are shown with their values on this host, in the network
 namespace that this is called in: `ip netns exec NAME dropwatch explain ...`
 shows another's. Needs no privileges.
 
+Exit codes: 0 all of it is known; 2 some of it is not, which standard error
+says, with names that look like it. What is known is shown all the same.
+
 Examples:
   dropwatch explain                                everything, by topic
   dropwatch explain NETFILTER_DROP                 a drop reason
@@ -202,9 +206,9 @@ pub struct WatchArgs {
 /// When there is a report.
 #[derive(Debug, Args)]
 pub struct PaceArgs {
-    /// Time between reports: 5s, 500ms, 1m30s; a bare number is seconds
-    #[arg(short, long, value_name = "DURATION", default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
-    pub interval: Duration,
+    /// Time between reports: 5s, 500ms, 1m30s; a bare number is seconds [default: 5s]
+    #[arg(short, long, value_name = "DURATION", value_parser = duration, allow_hyphen_values = true)]
+    pub interval: Option<Duration>,
 }
 
 /// What to count, and where the reports go.
@@ -293,9 +297,9 @@ pub struct ShowArgs {
     /// 10 and 5 in text, all in JSON]
     #[arg(short = 'n', long, value_name = "N", value_parser = whole_number)]
     pub top: Option<usize>,
-    /// Output format
-    #[arg(long, value_enum, default_value = "text")]
-    pub format: Format,
+    /// Output format [default: text]
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
     /// Same as --format json: one JSON object a line
     #[arg(long, conflicts_with_all = ["format", "classic"])]
     pub json: bool,

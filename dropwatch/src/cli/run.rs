@@ -21,6 +21,7 @@ options are wrong, before it is started; 125 if dropwatch itself fails.
 Examples:
   sudo dropwatch run -- ab -c 900 -n 100000 http://gw/
   sudo dropwatch run -i 1s -o run.ndjson -- ./load-test.sh
+  sudo dropwatch run --filter 'tcp port 80' -- ab -n 1000 URL
   sudo dropwatch run --fail-over 0 --fail-on critical -- make integration-test
   dropwatch replay --diff before.ndjson after.ndjson     (two recordings)")]
 pub struct RunArgs {
@@ -48,12 +49,19 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
+    /// Whether `--` stands before the command: whoever writes that knows whose is what. `typed` is the
+    /// whole command line, which the command is the end of.
+    pub fn is_parted(&self, typed: impl Iterator<Item = OsString>) -> bool {
+        let typed: Vec<OsString> = typed.collect();
+        let before = typed.len().checked_sub(self.command.len() + 1);
+        before.is_some_and(|before| typed[before] == "--")
+    }
+
     /// That an option behind the command is the command's, where it is called as one of dropwatch's own and
     /// nothing parts them. `typed` is the whole command line.
-    pub fn passed_on(&self, mut typed: impl Iterator<Item = OsString>) -> Option<String> {
-        // Whoever writes `--` knows whose is what.
+    pub fn passed_on(&self, typed: impl Iterator<Item = OsString>) -> Option<String> {
         let (program, arguments) = self.command.split_first()?;
-        if typed.by_ref().take_while(|word| word != program).any(|word| word == "--") {
+        if self.is_parted(typed) {
             return None;
         }
         let own = Self::augment_args(clap::Command::new("run"));
@@ -86,6 +94,20 @@ mod tests {
     fn passed_on(line: &str) -> Option<String> {
         let words = || line.split(' ').map(OsString::from);
         Line::parse_from(words()).run.passed_on(words().skip(1))
+    }
+
+    #[test]
+    fn what_stands_before_the_command_parts_it() {
+        let is_parted = |line: &str| {
+            let words = || line.split(' ').map(OsString::from);
+            Line::parse_from(words()).run.is_parted(words().skip(1))
+        };
+        for line in ["run -- tcp -- id", "run --netns tcp -- tcp", "run -- id"] {
+            assert!(is_parted(line), "{line}");
+        }
+        for line in ["run tcp -- id", "run --netns tcp tcp -- id", "run id", "run id -- x"] {
+            assert!(!is_parted(line), "{line}");
+        }
     }
 
     #[test]

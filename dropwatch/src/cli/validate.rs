@@ -4,18 +4,21 @@
 use std::{path::Path, time::Duration};
 
 use super::{
-    CandidateArg, ConntrackArgs, CountingArgs, PcapArgs, RunArgs, ShowArgs, TopArgs, WatchArgs,
+    CandidateArg, ConntrackArgs, CountingArgs, PaceArgs, PcapArgs, RunArgs, ShowArgs, TopArgs,
+    WatchArgs, inert::Takers,
 };
 use crate::{
     exit::Failure,
     render::{Format, pcapng::SNAPLEN},
-    report::model::groups::By,
+    report::{model::groups::By, shell::quote},
     settings::{
         self, Attached, Limits, Replay, Reported, Samples, Sinks, Target, Terminal, WatchedCommand,
         files::Files,
     },
 };
 
+/// Time between reports where none is given.
+const INTERVAL: Duration = Duration::from_secs(5);
 /// Samples a second at most where every drop is sampled and no rate is given.
 const EVERY_DROP: u32 = 10_000;
 /// How long the names of namespaces and interfaces hold between two reports, of drops that somebody
@@ -27,8 +30,7 @@ impl WatchArgs {
     /// # Errors
     /// Usage: options that do not go together.
     pub fn settings(&self, terminal: Terminal) -> Result<settings::Watch, Failure> {
-        let mut watch =
-            self.what.settings(self.pace.interval, &self.expression, false, terminal)?;
+        let mut watch = self.what.settings(&self.pace, &self.expression, false, terminal)?;
         match watch.sinks.show.each {
             true => watch.reported.shown = self.count,
             false => watch.reported.count = self.count,
@@ -39,15 +41,16 @@ impl WatchArgs {
 }
 
 impl RunArgs {
-    /// How to watch, and the command to run meanwhile.
+    /// How to watch, and the command to run meanwhile. `is_parted` says that `--` stands before it.
     ///
     /// # Errors
-    /// Usage: options that do not go together.
+    /// Usage: options that do not go together, or an expression in the place of the command.
     pub fn settings(
         &self,
+        is_parted: bool,
         terminal: Terminal,
     ) -> Result<(settings::Watch, WatchedCommand), Failure> {
-        let watch = self.what.settings(self.pace.interval, &[], true, terminal)?;
+        let watch = self.what.settings(&self.pace, &[], true, terminal)?;
         let Some((program, arguments)) = self.command.split_first() else {
             return Err(Failure::Usage("there is no command to run".to_owned()));
         };
@@ -57,6 +60,14 @@ impl RunArgs {
             user: self.user.clone(),
             baseline: (!self.no_baseline).then_some(self.baseline),
         };
+        if let Some(expression) = command.expression().filter(|_| !is_parted) {
+            let filter = quote(&expression);
+            return Err(Failure::Usage(format!(
+                "{filter} stands where the command begins, and reads as a filter expression, which \
+                 --filter takes under `run`: `dropwatch run --filter {filter} -- CMD` (where it is \
+                 the command: `dropwatch run -- {expression} ...`)"
+            )));
+        }
         Ok((watch, command))
     }
 }
@@ -66,7 +77,7 @@ impl CountingArgs {
     /// standard output is a command's.
     fn settings(
         &self,
-        interval: Duration,
+        pace: &PaceArgs,
         expression: &[String],
         aside: bool,
         terminal: Terminal,
@@ -79,6 +90,7 @@ impl CountingArgs {
                     .to_owned(),
             ));
         }
+        let takers = Takers::of(self, aside);
         let aside = aside || packets_on_stdout;
         Files::default()
             .writes("--output", self.output.as_deref())
@@ -92,6 +104,7 @@ impl CountingArgs {
                 "--each does not go with --no-samples: a line is a sample".to_owned(),
             ));
         }
+        self.check_inert(pace, &show, takers)?;
         let every = self.every.or(show.each.then_some(None));
         let every = every.map(|rate| rate.unwrap_or(EVERY_DROP));
         let lines = show.format.is_lines() || self.output.is_some();
@@ -103,7 +116,7 @@ impl CountingArgs {
         let details = show.format.shows_details() || self.output.is_some();
         let expression = self.filters.expression(expression)?;
         let attached = Attached {
-            filters: self.filters.typed(expression.as_deref()),
+            filters: self.filters.typed(expression.as_ref()),
             packets: self.filters.packets(expression),
             keys: self.filters.keys(),
             later: self.filters.later,
@@ -125,7 +138,7 @@ impl CountingArgs {
             verbose: self.verbose,
         };
         let reported = Reported {
-            interval,
+            interval: pace.interval.unwrap_or(INTERVAL),
             count: None,
             shown: None,
             duration: None,
@@ -181,9 +194,10 @@ impl TopArgs {
                     .to_owned(),
             ));
         }
+        self.filters.check_inert()?;
         let expression = self.filters.expression(&self.expression)?;
         let attached = Attached {
-            filters: self.filters.typed(expression.as_deref()),
+            filters: self.filters.typed(expression.as_ref()),
             packets: self.filters.packets(expression),
             keys: self.filters.keys(),
             later: self.filters.later,
@@ -235,26 +249,19 @@ impl ShowArgs {
         let format = match (self.json, self.classic) {
             (true, _) => Format::Json,
             (_, true) => Format::Classic,
-            _ => self.format,
-        };
-        let refuse = |option: &str, why: &str| {
-            let name = format.name();
-            Err(Failure::Usage(format!("{option} does not go with the {name} format: {why}")))
+            _ => self.format.unwrap_or(Format::Text),
         };
         if self.each && !format.shows_details() {
-            return refuse("--each", "it has no line for a drop");
-        }
-        if !format.shows_details() {
-            if self.top.is_some_and(|top| top > 0) {
-                return refuse("--top", "it shows every location, as the script does");
-            }
-            if self.addresses {
-                return refuse("--addresses", "it has no column for them");
-            }
+            return Err(Failure::Usage(format!(
+                "--each does not go with the {} format: it has no line for a drop",
+                format.name()
+            )));
         }
         let view = format.view(self.top, self.all);
         let medium = terminal.medium(self.color);
-        Ok(settings::Show { format, each: self.each, view, medium })
+        let show = settings::Show { format, each: self.each, view, medium };
+        self.check_inert(&show)?;
+        Ok(show)
     }
 
     /// How a comparison of two recordings looks.
@@ -272,7 +279,10 @@ impl ShowArgs {
             show if show.each => {
                 Err(Failure::Usage("--diff does not go with --each: it compares sums".to_owned()))
             }
-            show if show.format.shows_details() => Ok(show),
+            show if show.format.shows_details() => {
+                self.check_compared(&show)?;
+                Ok(show)
+            }
             show => Err(Failure::Usage(format!(
                 "--diff does not go with the {} format: SystemTap's script compares nothing",
                 show.format.name()
@@ -290,6 +300,7 @@ impl ShowArgs {
         pcap: &PcapArgs,
         terminal: Terminal,
     ) -> Result<Replay, Failure> {
+        self.check_recorded()?;
         let pcap = pcap.settings(terminal)?;
         let aside = pcap.as_ref().is_some_and(|pcap| pcap.target == Target::Stdout);
         Files::default()

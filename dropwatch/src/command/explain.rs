@@ -21,20 +21,27 @@ use crate::{
 /// everything where there are none.
 ///
 /// # Errors
-/// Nothing is known about them: a wrong command line, with suggestions.
+/// A wrong command line, with suggestions: something of them is not known. What is known was printed
+/// then.
 pub fn explain(words: &[String], json: bool, medium: Medium) -> Result<(), Failure> {
     let table =
         knowledge::table().map_err(|error| anyhow!("the knowledge table is damaged: {error}"))?;
     let out = &mut io::stdout().lock();
+    let mut unknown = None;
     let written = match words {
         [] if json => explain::json(&table.entries, out),
         [] => explain::list(table, medium, out),
         words => {
             let page = page(table, words, &HostRoot::default())?;
+            unknown = table.not_known(&page.not_known);
             if json { explain::json(&page, out) } else { explain::page(&page, medium, out) }
         }
     };
-    ended_by_reader(written).map(drop)
+    ended_by_reader(written)?;
+    match unknown {
+        Some(unknown) => Err(Failure::Usage(unknown.to_string())),
+        None => Ok(()),
+    }
 }
 
 /// What `table` knows about `words`, with the values of the host at `root`.

@@ -21,13 +21,13 @@ use crate::{
     exit::Failure,
     notify,
     recording::open,
-    render::{self, Renderer, clean, json_line, pcapng::Pcapng},
+    render::{self, Beside, Renderer, clean, json_line, pcapng::Pcapng},
     report::{
         compare,
         decode::{DecodeError, decode},
         model::Line,
         number::each_of,
-        runs::{RecordedRuns, WrongEnd},
+        runs::{Gap, RecordedRuns, WrongEnd},
         summary::Summing,
         view::View,
     },
@@ -79,16 +79,32 @@ pub fn file(path: &Path, settings: &Replay) -> Result<(), Failure> {
     let mut out = BufWriter::new(out);
     let renderer = show.renderer();
     let mut packets = pcap.as_ref().map(RecordedPackets::open).transpose()?;
-    let replayed = each_line(recording, |line| {
+    let mut beside = Beside::new(show.format, show.each);
+    let mut samples = 0;
+    let mut gaps = Gaps::default();
+    let replayed = each_line(recording, &mut gaps, |line| {
         if let Some(packets) = &mut packets {
             packets.line(&line).map_err(ReplayError::Packets)?;
         }
-        if !show.shows(&line) {
-            return Ok(());
+        samples += u64::from(matches!(line, Line::Sample(_)));
+        let said = beside.line(&line);
+        if show.shows(&line) {
+            renderer.line(&show.view.line(line), &mut out).map_err(ReplayError::Write)?;
         }
-        renderer.line(&show.view.line(line), &mut out).map_err(ReplayError::Write)
+        say(said, &mut out)
     });
+    let replayed = match replayed {
+        Err(ReplayError::Write(error)) => Err(ReplayError::Write(error)),
+        replayed => say(beside.end(), &mut out).and(replayed),
+    };
     let replayed = replayed.and_then(|()| out.flush().map_err(ReplayError::Write));
+    gaps.say(&name.to_string());
+    if show.each && samples == 0 && replayed.is_ok() {
+        verbose::to_stderr(&format!(
+            "{name} holds no single drops; record them with `dropwatch --json --each`, or a part of \
+             them with `dropwatch --json --samples`"
+        ));
+    }
     if packets.is_some_and(|packets| packets.number == 0) {
         verbose::to_stderr(&format!(
             "{name} holds no packets; record them with `dropwatch --json --samples`"
@@ -106,16 +122,27 @@ pub fn file(path: &Path, settings: &Replay) -> Result<(), Failure> {
     }
 }
 
+/// Writes lines to standard error, behind what was rendered before them.
+fn say(lines: impl IntoIterator<Item = String>, out: &mut impl Write) -> Result<(), ReplayError> {
+    for line in lines {
+        out.flush().map_err(ReplayError::Write)?;
+        verbose::to_stderr(&line);
+    }
+    Ok(())
+}
+
 /// Compares the runs of two recordings, on standard output.
 pub fn compare(before: &Path, after: &Path, show: &Show) -> Result<(), Failure> {
     let summary = |path: &Path| {
         let mut summing = Summing::default();
-        let read = each_line(open(path)?, |line| {
+        let mut gaps = Gaps::default();
+        let read = each_line(open(path)?, &mut gaps, |line| {
             if let Line::Report(report) = line {
                 summing.add(&report);
             }
             Ok(())
         });
+        gaps.say(&path.display().to_string());
         read.map_err(|error| anyhow!("cannot compare {}: {error}", path.display()))?;
         Ok::<_, Failure>(summing.summary())
     };
@@ -198,12 +225,14 @@ impl RecordingReader {
         let (sender, lines) = mpsc::channel(1);
         let (path, from) = (path.to_owned(), path.to_owned());
         let thread = thread::spawn(move || {
-            let read = each_line(open(&from)?, |line| {
+            let mut gaps = Gaps::default();
+            let read = each_line(open(&from)?, &mut gaps, |line| {
                 // Nobody is there to take it once the process ends.
                 sender
                     .blocking_send(line)
                     .map_err(|_| ReplayError::Write(io::ErrorKind::BrokenPipe.into()))
             });
+            gaps.say(&from.display().to_string());
             read.map_err(|error| anyhow!("cannot replay {}: {error}", from.display()).into())
         });
         Self { path, lines, thread: Some(thread) }
@@ -231,7 +260,34 @@ pub fn replay(
     renderer: &dyn Renderer,
     out: &mut dyn Write,
 ) -> Result<(), ReplayError> {
-    each_line(recording, |line| renderer.line(&view.line(line), out).map_err(ReplayError::Write))
+    each_line(recording, &mut Gaps::default(), |line| {
+        renderer.line(&view.line(line), out).map_err(ReplayError::Write)
+    })
+}
+
+/// Where a recording lacks reports.
+#[derive(Debug, Default)]
+struct Gaps {
+    /// The first one, and the line that it is before.
+    first: Option<(u64, Gap)>,
+    number: u64,
+}
+
+impl Gaps {
+    fn note(&mut self, line: u64, gap: Gap) {
+        self.first.get_or_insert((line, gap));
+        self.number += 1;
+    }
+
+    /// Says on standard error, in one line however many they are, that the recording lacks reports.
+    fn say(&self, name: &str) {
+        let Some((line, gap)) = self.first else { return };
+        let more = match self.number - 1 {
+            0 => String::new(),
+            more => format!(" ({more} more of such gaps further on)"),
+        };
+        verbose::to_stderr(&format!("{name} is not complete: at line {line}, {gap}{more}"));
+    }
 }
 
 /// The packets of a recording.
@@ -255,9 +311,10 @@ impl RecordedPackets {
     }
 }
 
-/// Hands every line of `recording` to `each`.
+/// Hands every line of `recording` to `each`, and notes in `gaps` where lines are missing.
 fn each_line(
     mut recording: impl BufRead,
+    gaps: &mut Gaps,
     mut each: impl FnMut(Line) -> Result<(), ReplayError>,
 ) -> Result<(), ReplayError> {
     let mut bytes = Vec::new();
@@ -285,7 +342,8 @@ fn each_line(
         (lines, blank) = (lines + 1, 0);
         let text = utf8(&bytes, line)?;
         let decoded = decode(text).map_err(|cause| ReplayError::Line { line, cause })?;
-        runs.add(&decoded).map_err(|cause| ReplayError::Sums { line, cause })?;
+        let gap = runs.add(&decoded).map_err(|cause| ReplayError::Sums { line, cause })?;
+        gap.iter().for_each(|gap| gaps.note(line, *gap));
         each(decoded)?;
     }
     if lines == 0 { Err(ReplayError::Empty) } else { Ok(()) }

@@ -49,8 +49,15 @@ pub struct Packets {
     pub protocol: Vec<Choice<Protocol>>,
     pub host: Vec<Choice<Masked>>,
     pub port: Vec<Choice<Ports>>,
-    /// An expression as tcpdump takes it.
-    pub expression: Option<String>,
+    pub expression: Option<TypedExpression>,
+}
+
+/// An expression as tcpdump takes it, and how it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypedExpression {
+    pub text: String,
+    /// It stands where a command could, without an option before it.
+    pub is_free: bool,
 }
 
 impl Packets {

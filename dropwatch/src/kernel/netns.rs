@@ -46,7 +46,10 @@ use super::{
     HostRoot, Surroundings, clean, inside, interfaces,
     processes::{self, Process},
 };
-use crate::report::facts::Netns;
+use crate::report::{
+    facts::Netns,
+    totals::{OTHER, UNKNOWN},
+};
 
 /// Folders in which namespaces are mounted, and what is put before their names: those of
 /// `ip netns` and of container runtimes that follow it (containerd, CRI-O), and Docker's.
@@ -441,13 +444,27 @@ fn mounted(root: &HostRoot) -> HashMap<u32, Mounted> {
                 continue;
             };
             let name = format!("{prefix}{}", clean(&name.to_string_lossy()));
-            // Two would be called so: whoever made this one is asked for it by its path.
-            let is_taken = [HOST, CONTAINER].contains(&name.as_str());
-            let name = if is_taken { format!("/{folder}/{name}") } else { name };
+            let name = unlike_words(folder, name);
             found.entry(inum).or_insert(Mounted { name, path });
         }
     }
     found
+}
+
+/// The name of what is mounted in `folder`, or its path where the name is one that dropwatch itself gives
+/// to another namespace, or to what is of none: two things would be called so.
+fn unlike_words(folder: &str, name: String) -> String {
+    let is_number = |text: &str| text.parse::<u32>().is_ok();
+    let is_numbered = name.strip_prefix("netns ").is_some_and(is_number);
+    let is_process = || {
+        let pid = name.strip_suffix(')').and_then(|name| name.rsplit_once(" (pid "));
+        pid.is_some_and(|(_, pid)| is_number(pid))
+    };
+    let is_taken = [HOST, CONTAINER, UNKNOWN, OTHER].contains(&name.as_str());
+    match is_taken || is_numbered || is_process() {
+        true => format!("/{folder}/{name}"),
+        false => name,
+    }
 }
 
 /// The files of a folder in alphabetical order; none where it cannot be read.

@@ -27,8 +27,7 @@ pub(super) fn lines(groups: &Groups, medium: Medium) -> Vec<String> {
     let mut rows: Vec<(u64, Vec<String>)> =
         groups.rows.iter().map(|row| (row.count, cells(&groups.by, row))).collect();
     for (count, word) in [(groups.unknown, "unknown"), (groups.other, "other")] {
-        // The unknown part is shown even if it is zero, so that its absence cannot be misread.
-        if count > 0 || word == "unknown" {
+        if count > 0 {
             rows.push((count, vec![word.to_owned()]));
         }
     }
@@ -40,10 +39,7 @@ pub(super) fn lines(groups: &Groups, medium: Medium) -> Vec<String> {
         .map(|widest| widest.unwrap_or(0))
         .collect();
     for (count, cells) in rows {
-        let percent = match count {
-            0 => "0%".to_owned(),
-            _ => Percent(share(count, groups.drops)).to_string(),
-        };
+        let percent = Percent(share(count, groups.drops)).to_string();
         let mut line = format!("{:INDENT$}{count:>digits$}  {percent:>6}", "");
         for (cell, column) in cells.iter().zip(&widths) {
             let pad = column.saturating_sub(columns(cell));
@@ -111,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_and_unknown_is_always_said() {
+    fn columns_line_up_and_unknown_is_said_where_something_is() {
         assert_eq!(
             lines(&groups(&[By::Netns, By::Iface, By::Protocol]), Medium::default()),
             [
@@ -122,10 +118,9 @@ mod tests {
             ]
         );
         let none = Groups { by: vec![By::Cpu], other: 7, drops: 7, ..Groups::default() };
-        assert_eq!(
-            lines(&none, Medium::default()),
-            ["by cpu", "   0      0%  unknown", "   7  100.0%  other"]
-        );
+        assert_eq!(lines(&none, Medium::default()), ["by cpu", "   7  100.0%  other"]);
+        let unknown = Groups { unknown: 7, other: 0, ..none };
+        assert_eq!(lines(&unknown, Medium::default()), ["by cpu", "   7  100.0%  unknown"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! came from a kernel or a recording passes [`clean()`] before a terminal sees it.
 
 mod ascii;
+mod beside;
 mod classic;
 mod clean;
 pub mod compare;
@@ -32,6 +33,7 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 
 pub use self::{
+    beside::Beside,
     classic::Classic,
     clean::clean,
     conntrack::ConntrackText,

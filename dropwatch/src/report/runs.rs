@@ -13,12 +13,31 @@ pub struct WrongEnd {
     sum: u128,
 }
 
+/// Numbers of reports that are not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Gap {
+    #[error(
+        "report {next} follows report {last}: lines are missing between them, or another run's \
+         are among them"
+    )]
+    Between { last: u64, next: u64 },
+    #[error("the first report of the run has the number {next}: lines are missing before it")]
+    Before { next: u64 },
+    #[error(
+        "the run has ended with {said} reports, and the last one here is {last}: lines are missing"
+    )]
+    After { last: u64, said: u64 },
+}
+
 /// Adds up the reports of each run in a recording. Of a run whose begin is missing, as behind a log
-/// rotation, or that another one was written into, nothing can be said.
+/// rotation, or that another one was written into, no sums can be said.
 #[derive(Clone, Debug, Default)]
 pub struct RecordedRuns {
     /// Whose run is under way, and its sums; nothing where it is not complete so far.
     run: Option<(Host, Sums)>,
+    /// Whose reports were last, and their number, 0 before the first; nothing where the next one may
+    /// have any number.
+    last: Option<(Host, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,11 +48,45 @@ struct Sums {
 }
 
 impl RecordedRuns {
-    /// Takes the next line.
+    /// Takes the next line, and returns the reports that are missing before it.
     ///
     /// # Errors
     /// It ends a complete run, with other numbers than those of its reports.
-    pub fn add(&mut self, line: &Line) -> Result<(), WrongEnd> {
+    pub fn add(&mut self, line: &Line) -> Result<Option<Gap>, WrongEnd> {
+        let gap = self.gap(line);
+        self.sum(line).map(|()| gap)
+    }
+
+    fn gap(&mut self, line: &Line) -> Option<Gap> {
+        let mut of = |host: &Host| self.last.take().filter(|(own, _)| own == host);
+        match line {
+            Line::Start(start) => {
+                self.last = Some((start.host.clone(), 0));
+                None
+            }
+            Line::Report(report) => {
+                let next = report.seq;
+                let last = of(&report.host).map(|(_, last)| last);
+                // A smaller number is another run's.
+                self.last =
+                    last.is_none_or(|last| next > last).then(|| (report.host.clone(), next));
+                match last {
+                    Some(0) if next > 1 => Some(Gap::Before { next }),
+                    Some(last) if next > last.saturating_add(1) => {
+                        Some(Gap::Between { last, next })
+                    }
+                    _ => None,
+                }
+            }
+            Line::Sample(_) => None,
+            Line::End(end) => {
+                let (_, last) = of(&end.host)?;
+                (end.reports > last).then_some(Gap::After { last, said: end.reports })
+            }
+        }
+    }
+
+    fn sum(&mut self, line: &Line) -> Result<(), WrongEnd> {
         let mut of = |host: &Host| self.run.take().filter(|(own, _)| own == host);
         match line {
             Line::Start(start) => self.run = Some((start.host.clone(), Sums::default())),
@@ -120,6 +173,52 @@ mod tests {
         assert!(check(&twice).is_some_and(|error| error.contains("13 drops")));
         let most = [Line::Start(Start::default()), report(1, u64::MAX), report(2, u64::MAX)];
         assert!(check(&[&most[..], &[end(2, u64::MAX, 3)]].concat()).is_some());
+    }
+
+    /// What is said to be missing, in order.
+    fn gaps(lines: &[Line]) -> Vec<Gap> {
+        let mut runs = RecordedRuns::default();
+        lines.iter().filter_map(|line| runs.add(line).ok().flatten()).collect()
+    }
+
+    #[test]
+    fn numbers_that_are_missing_are_said() {
+        let start = || Line::Start(Start::default());
+        for (lines, expected) in [
+            (
+                vec![start(), report(1, 5), report(99, 5), report(100, 5), end(100, 10, 0)],
+                vec![Gap::Between { last: 1, next: 99 }],
+            ),
+            (
+                vec![start(), report(3, 5), report(5, 5)],
+                vec![Gap::Before { next: 3 }, Gap::Between { last: 3, next: 5 }],
+            ),
+            // Behind a log rotation the first number may be any.
+            (vec![report(57, 5), report(59, 5)], vec![Gap::Between { last: 57, next: 59 }]),
+            (vec![report(57, 5), end(60, 5, 0)], vec![Gap::After { last: 57, said: 60 }]),
+            (
+                vec![start(), report(1, 5), report(u64::MAX, 5), report(1, 5)],
+                vec![Gap::Between { last: 1, next: u64::MAX }],
+            ),
+        ] {
+            assert_eq!(gaps(&lines), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_all_there_has_no_gap() {
+        let start = || Line::Start(Start::default());
+        for lines in [
+            vec![start(), report(1, 5), report(2, 5), end(2, 10, 3), start(), report(1, 5)],
+            // A run that was killed, and another one.
+            vec![start(), report(1, 5), start(), report(1, 5)],
+            vec![report(3, 5), report(4, 5), end(4, 10, 7), report(9, 1)],
+            // Two runs in one file, neither of whose begins is there.
+            vec![report(5, 1), report(1, 1), report(6, 1), report(2, 1)],
+            vec![start(), report(1, 5), of_another(report(7, 1)), of_another(report(8, 1))],
+        ] {
+            assert_eq!(gaps(&lines), [], "{lines:?}");
+        }
     }
 
     #[test]

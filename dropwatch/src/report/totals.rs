@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use self::bound::Rowless;
+use self::bound::{Rowless, netns_label};
 pub use self::{
     bound::{OTHER, UNKNOWN},
     groups::{GroupKey, GroupSums, MOST_GROUPS},
@@ -154,7 +154,7 @@ impl Totals {
         self.findings.clear();
         let mut made = BTreeSet::new();
         for finding in findings {
-            let netns = finding.netns.as_ref().map(ToString::to_string).unwrap_or_default();
+            let netns = finding.netns.as_ref().map(netns_label).unwrap_or_default();
             let found = (finding.rule.clone(), finding.severity, netns);
             *self.findings.entry(found.clone()).or_default() += 1;
             let found = self.room(found);
@@ -194,7 +194,7 @@ impl Totals {
             let refused = since.and_then(|since| since.get(ConntrackCounter::Drop)).unwrap_or(0);
             self.counted.insert(netns.number(), counters);
             // Summed, since two namespaces may have one name.
-            let name = netns.to_string();
+            let name = netns_label(&netns);
             let sum = self.refused.entry(name.clone()).or_default();
             *sum = sum.saturating_add(refused);
             let all = self.conntrack.entry(name).or_default();

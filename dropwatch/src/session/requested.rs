@@ -32,7 +32,7 @@ pub fn requested(
     if attached.samples == Samples::Packets {
         check("--pcap", part::HEADERS, &offsets)?;
     }
-    let expression = attached.packets.expression.as_deref().map(tcpdump::compile).transpose()?;
+    let expression = attached.packets.expression.as_ref().map(tcpdump::compile).transpose()?;
     let mut later = [LATER; MOST];
     let netns = netns.iter().zip(0..).map(|(it, index)| match *it {
         Meant::One(inum) => {
@@ -89,7 +89,12 @@ mod tests {
     use testbed::unproved::unproved;
 
     use super::*;
-    use crate::{filter::Packets, kernel::HostRoot, probe::Prepared, report::keys::Keys};
+    use crate::{
+        filter::{Packets, TypedExpression},
+        kernel::HostRoot,
+        probe::Prepared,
+        report::keys::Keys,
+    };
 
     #[test]
     fn what_the_kernels_types_do_not_show_is_refused_with_the_reason() {
@@ -120,7 +125,8 @@ mod tests {
         }
         for netns in [true, false] {
             let mut names = HostNames::open(&HostRoot::default());
-            let packets = Packets { expression: Some(matching.clone()), ..Packets::default() };
+            let expression = TypedExpression { text: matching.clone(), is_free: true };
+            let packets = Packets { expression: Some(expression), ..Packets::default() };
             let attached = Attached {
                 packets,
                 keys: Keys::default(),

@@ -17,7 +17,10 @@ use nix::unistd::geteuid;
 
 use crate::{
     exit::Failure,
-    filter::expression::{CodeError, ExpressionCode, MOST},
+    filter::{
+        TypedExpression,
+        expression::{CodeError, ExpressionCode, MOST},
+    },
     programs::find_as_typed,
     report::shell::is_hidden,
 };
@@ -26,6 +29,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that are read of each of its outputs: more than the longest code that is taken.
 const MOST_BYTES: u64 = MOST as u64 * 64;
+/// What its messages end with where the expression cannot hold for the packets of a file (`gen_inbound`,
+/// `gen_ifindex`, libpcap's gencode.c).
+const OF_FILES: &str = " when reading savefiles";
 /// Letters of its message that are shown.
 const MOST_LETTERS: usize = 300;
 /// The user and the group whom nothing belongs to (`overflowuid`, kernel/sys.c).
@@ -61,8 +67,11 @@ const NO_PACKETS: [u8; 24] = {
 /// # Errors
 /// Usage: tcpdump is not there, or does not take the expression, with its own message; or the code is
 /// none that the kernel side can run.
-pub(super) fn compile(expression: &str) -> Result<ExpressionCode, Failure> {
-    let word = if expression.contains(char::is_whitespace) { "" } else { ", which is no command" };
+pub(super) fn compile(expression: &TypedExpression) -> Result<ExpressionCode, Failure> {
+    let TypedExpression { text: expression, is_free } = expression;
+    // A word by itself may have been meant for a command.
+    let is_word = *is_free && !expression.contains(char::is_whitespace);
+    let word = if is_word { ", which is no command" } else { "" };
     let refused = |why: String| Failure::Usage(format!("the filter expression{word}: {why}"));
     if expression.trim().is_empty() {
         return Err(refused("it is empty, and would select every packet".to_owned()));
@@ -164,6 +173,8 @@ fn message(stderr: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(stderr);
     // Before it, a line says what is read.
     let line = text.lines().find(|line| line.starts_with("tcpdump: "))?;
+    // Nobody reads a file of packets but tcpdump here; what it says of Ethernet holds for dropped packets.
+    let line = line.strip_suffix(OF_FILES).unwrap_or(line);
     let clean = line.chars().take(MOST_LETTERS);
     Some(clean.map(|letter| if is_hidden(letter) { '\u{fffd}' } else { letter }).collect())
 }
@@ -207,6 +218,9 @@ mod tests {
     fn its_message_is_one_line_that_moves_no_cursor() {
         let said = b"reading from file -, link-type EN10MB\ntcpdump: unknown host '\x1b[2J'\nmore";
         assert_eq!(message(said).as_deref(), Some("tcpdump: unknown host '\u{fffd}[2J'"));
+        let of_file = b"tcpdump: ifindex not supported on Ethernet when reading savefiles\n";
+        let said = "tcpdump: ifindex not supported on Ethernet";
+        assert_eq!(message(of_file).as_deref(), Some(said));
         assert_eq!(message(b"Segmentation fault"), None);
         let long = ["tcpdump: ", &"x".repeat(10_000)].concat();
         assert_eq!(message(long.as_bytes()).unwrap().len(), MOST_LETTERS);
@@ -224,7 +238,19 @@ mod tests {
         if start("tcpdump", "tcp").is_err() {
             return unproved("tcpdump is not installed");
         }
-        assert!(!compile("tcp dst port 443 and net 10.0.0.0/8").unwrap().instructions().is_empty());
+        let compile =
+            |text: &str, is_free| compile(&TypedExpression { text: text.to_owned(), is_free });
+        let https = compile("tcp dst port 443 and net 10.0.0.0/8", true);
+        assert!(!https.unwrap().instructions().is_empty());
+        for (is_free, begin) in [
+            (true, "the filter expression, which is no command: tcpdump: "),
+            (false, "the filter expression: tcpdump: "),
+        ] {
+            let Err(Failure::Usage(said)) = compile("inbound", is_free) else {
+                panic!("there are no directions in it")
+            };
+            assert!(said.starts_with(begin) && !said.contains("savefile"), "{said}");
+        }
         for (wrong, why) in [
             ("tcp and and", "tcpdump: can't parse filter expression: syntax error"),
             ("-w/tmp/nothing", "syntax error"),
@@ -233,7 +259,7 @@ mod tests {
             ("ip protochain 6", "protochain"),
             (" ", "it is empty"),
         ] {
-            match compile(wrong) {
+            match compile(wrong, false) {
                 Err(Failure::Usage(text)) => assert!(text.contains(why), "{wrong}: {text}"),
                 other => panic!("{wrong}: {other:?}"),
             }

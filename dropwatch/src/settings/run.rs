@@ -22,7 +22,105 @@ pub struct WatchedCommand {
     pub baseline: Option<Duration>,
 }
 
+/// Words that a filter expression begins with (pcap-filter(7)).
+const PRIMITIVES: [&str; 46] = [
+    "ip",
+    "ip6",
+    "arp",
+    "rarp",
+    "tcp",
+    "udp",
+    "sctp",
+    "icmp",
+    "icmp6",
+    "igmp",
+    "ah",
+    "esp",
+    "vrrp",
+    "carp",
+    "ether",
+    "link",
+    "host",
+    "net",
+    "port",
+    "portrange",
+    "src",
+    "dst",
+    "gateway",
+    "proto",
+    "protochain",
+    "broadcast",
+    "multicast",
+    "less",
+    "greater",
+    "len",
+    "vlan",
+    "mpls",
+    "pppoed",
+    "pppoes",
+    "geneve",
+    "stp",
+    "llc",
+    "not",
+    "and",
+    "or",
+    "inbound",
+    "outbound",
+    "ifname",
+    "ifindex",
+    "mask",
+    "iso",
+];
+/// Those of them that a name stands behind.
+const QUALIFIERS: [&str; 11] = [
+    "host",
+    "net",
+    "port",
+    "portrange",
+    "src",
+    "dst",
+    "gateway",
+    "proto",
+    "protochain",
+    "ifname",
+    "mask",
+];
+
+/// Whether words read as a filter expression, and not as a command of that name with its arguments.
+fn is_expression(text: &str) -> bool {
+    let bare = |word: &str| -> String {
+        let word = word.trim_matches(['(', ')', '!', '&', '|']);
+        word.split('[').next().unwrap_or_default().to_lowercase()
+    };
+    let words: Vec<String> =
+        text.split_whitespace().map(bare).filter(|it| !it.is_empty()).collect();
+    let is_primitive = |word: &str| PRIMITIVES.contains(&word);
+    let is_value =
+        |word: &str| word.starts_with(|c: char| c.is_ascii_digit() || "=<>&:".contains(c));
+    let fits = |pair: &[String]| {
+        is_primitive(&pair[1]) || is_value(&pair[1]) || QUALIFIERS.contains(&pair[0].as_str())
+    };
+    words.first().is_some_and(|first| is_primitive(first)) && words.windows(2).all(fits)
+}
+
 impl WatchedCommand {
+    /// The words before the first `--` in it, where they read as a filter expression: another command
+    /// follows them.
+    pub fn expression(&self) -> Option<String> {
+        let end = self.arguments.iter().position(|word| word == "--")?;
+        let words = std::iter::once(&self.program).chain(&self.arguments[..end]);
+        let text = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        is_expression(&text).then_some(text)
+    }
+
+    /// What to say where there is no such program: that a filter expression is no command.
+    pub fn hint(&self) -> Option<&'static str> {
+        let program = self.program.to_string_lossy();
+        let is_followed = self.arguments.iter().any(|word| word == "--");
+        let hint = "a filter expression is given by --filter under `run`, before the command";
+        (is_followed || is_expression(&program)).then_some(hint)
+    }
+
     /// As typed; of long ones, the beginning.
     pub fn words(&self) -> Vec<String> {
         let words = std::iter::once(&self.program).chain(&self.arguments);
@@ -115,6 +213,50 @@ fn found(run: &Summing, least: Severity) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn command(line: &[&str]) -> WatchedCommand {
+        WatchedCommand {
+            program: line[0].into(),
+            arguments: line[1..].iter().map(Into::into).collect(),
+            user: None,
+            baseline: None,
+        }
+    }
+
+    #[test]
+    fn an_expression_before_a_command_is_told_from_a_command() {
+        for (line, expression) in [
+            (&["tcp", "--", "id"][..], Some("tcp")),
+            (&["ip", "--", "ping", "-c", "1"], Some("ip")),
+            (&["tcp port 80", "--", "id"], Some("tcp port 80")),
+            (
+                &["tcp", "dst", "port", "http", "and", "net", "10.0.0.0/8", "--", "id"],
+                Some("tcp dst port http and net 10.0.0.0/8"),
+            ),
+            (&["(icmp", "or", "udp)", "--", "id"], Some("(icmp or udp)")),
+            (&["not arp", "--", "id"], Some("not arp")),
+            (&["tcp[13] & 2 != 0", "--", "id"], Some("tcp[13] & 2 != 0")),
+            (&["ip", "netns", "exec", "gw", "--", "id"], None),
+            (&["kubectl", "exec", "pod", "--", "id"], None),
+            (&["ssh", "host", "--", "id"], None),
+            (&["ip", "link"], None),
+            (&["--", "--", "id"], None),
+        ] {
+            assert_eq!(command(line).expression().as_deref(), expression, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_program_may_have_been_an_expression() {
+        for (line, hinted) in [
+            (&["tcp", "ping"][..], true),
+            (&["tcp port 80", "ping"], true),
+            (&["gw", "--", "ping"], true),
+            (&["pign", "-c", "1"], false),
+        ] {
+            assert_eq!(command(line).hint().is_some(), hinted, "{line:?}");
+        }
+    }
     use crate::report::{finding::Finding, model::Report};
 
     fn finding(rule: &str, severity: Severity) -> Finding {

@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 use crate::{
     exit::Failure,
-    render::{Renderer, losses, words::drops_in},
-    report::model::{End, Line},
+    render::{Beside, Renderer},
+    report::model::Line,
     settings::Sinks,
     sink::{
         capture::Capture,
@@ -65,8 +65,8 @@ pub struct Outputs<'a> {
     reports: Output,
     /// Whoever read the reports has gone.
     unread: bool,
-    /// Drops that were shown to them, each by itself.
-    shown: u64,
+    /// What they are told on standard error.
+    beside: Beside,
     record: Option<RecordingFile>,
     capture: Option<Capture>,
 }
@@ -87,7 +87,7 @@ impl<'a> Outputs<'a> {
             renderer: sinks.show.renderer(),
             reports: reports.context("cannot use the output")?,
             unread: false,
-            shown: 0,
+            beside: Beside::new(sinks.show.format, sinks.show.each),
             record,
             capture: sinks.pcap.as_ref().map(Capture::open).transpose()?,
         })
@@ -242,15 +242,10 @@ impl<'a> Outputs<'a> {
         let mut page = Vec::new();
         for line in lines {
             let show = &self.sinks.show;
-            if show.each {
-                beside_drops(&line, self.shown);
-            } else if !show.format.shows_details() {
-                aside(&line);
-            }
+            self.beside.line(&line).iter().for_each(|said| verbose::to_stderr(said));
             if !show.shows(&line) {
                 continue;
             }
-            self.shown += u64::from(matches!(line, Line::Sample(_)));
             let shown = self.sinks.show.view.line(line);
             self.renderer.render(&shown, &mut page).context("cannot render a report")?;
         }
@@ -261,33 +256,6 @@ impl<'a> Outputs<'a> {
     fn heed(&mut self, result: io::Result<()>) -> Result<(), Failure> {
         self.unread |= ended_by_reader(result)?;
         Ok(())
-    }
-}
-
-/// Writes to standard error what is not a drop, where drops are shown, each by itself: `shown` so far.
-fn beside_drops(line: &Line, shown: u64) {
-    match line {
-        Line::Sample(_) => {}
-        Line::End(End { drops, duration_s, lost, filter_undecided, .. }) => {
-            let drops = drops_in(*drops, *duration_s);
-            let lost = losses(lost).unwrap_or_else(|| "none lost".to_owned());
-            let undecided = filter_undecided.filter(|undecided| *undecided > 0);
-            let undecided = undecided.map_or(String::new(), |it| format!(", {it} undecided"));
-            verbose::to_stderr(&format!("{drops}: {shown} shown, {lost}{undecided}"));
-        }
-        Line::Start(_) | Line::Report(_) => aside(line),
-    }
-}
-
-/// Writes to standard error what the classic format has no line for.
-fn aside(line: &Line) {
-    let asides = match line {
-        Line::Start(start) => start.notices.clone(),
-        Line::Report(report) => losses(&report.lost).into_iter().collect(),
-        Line::Sample(_) | Line::End(_) => Vec::new(),
-    };
-    for aside in asides {
-        verbose::to_stderr(&aside);
     }
 }
 

@@ -85,7 +85,12 @@ impl<'a> Supervised<'a> {
             Ok(running) => State::Running(running),
             Err(error) => {
                 let program = self.command.program.to_string_lossy();
-                verbose::to_stderr(&format!("cannot run {program}: {error}"));
+                let hint = match error.kind() {
+                    io::ErrorKind::NotFound => self.command.hint(),
+                    _ => None,
+                };
+                let hint = hint.map_or(String::new(), |hint| format!("; {hint}"));
+                verbose::to_stderr(&format!("cannot run {program}: {error}{hint}"));
                 over(launch::cannot_start(&error))
             }
         };

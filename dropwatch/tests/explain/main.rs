@@ -14,6 +14,7 @@ mod pages;
 mod rows;
 mod rules;
 mod several;
+mod silence;
 mod table;
 mod unsaid;
 mod words;

@@ -38,7 +38,7 @@ fn inline(source: &str) -> Vec<&str> {
     begins.collect()
 }
 
-fn lines() -> BTreeSet<String> {
+pub(crate) fn lines() -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
     let mut add = |text: &str| {
         let shown = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -55,9 +55,7 @@ fn lines() -> BTreeSet<String> {
         assert!(!texts.is_empty(), "{path}");
         texts.into_iter().for_each(&mut add);
     }
-    for options in
-        [&["--all", "--top", "0", "--addresses"][..], &["--diff", "FILE"], &["--classic"]]
-    {
+    for options in [&["--all", "--top", "0"][..], &["--diff", "FILE"], &["--classic"]] {
         add(&replayed(options));
     }
     assert!(NOTES.iter().all(|note| lines.contains(*note)), "a note that is printed no more");

@@ -21,6 +21,7 @@ use nix::{
 use testbed::{
     command::{die_with_parent, output},
     flood::Wire,
+    folder::Folder,
     link,
     machine::{fewer, longer},
     netns::Netns,
@@ -141,7 +142,11 @@ fn every_drop_is_a_packet() {
 #[ignore = "needs root: cargo xtask test"]
 fn each_drop_is_a_line_in_order() {
     let netns = Netns::new("each").unwrap();
-    let mut run = Shown::start(&[&netns], &["-i", "1h"]);
+    let folder = Folder::new("each-in-order").unwrap();
+    let record = folder.file("reports.ndjson");
+    // No report comes meanwhile.
+    let options = ["-i", "1h", "-o", record.to_str().unwrap()];
+    let mut run = Shown::start(&[&netns], &options);
     let ports = 9000..9100_u16;
     let from = send(&netns, ports.clone());
     let mut out = BufReader::new(run.child.stdout.take().unwrap());

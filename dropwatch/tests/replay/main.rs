@@ -15,3 +15,4 @@ mod properties;
 mod schema;
 mod summary;
 mod support;
+mod told;

@@ -360,3 +360,50 @@ fn what_ended_namespaces_refused_stays_counted() {
     let all = 21 + 2 * (MOST_ENDED as u64 + 50);
     assert_eq!(sum(&page, "dropwatch_conntrack_drops_total", ""), all);
 }
+
+/// Labels have words of their own for what is not proved, and for all that has no series: nothing that
+/// is called so shares a series with them.
+#[test]
+fn what_is_called_as_a_word_of_labels_has_a_series_of_its_own() {
+    let row = |name: &str, inum: u32, interface: &str, count| GroupRow {
+        netns: Some(Netns::new(Some(name.to_owned()), inum)),
+        interface: Some(Interface { name: Some(interface.to_owned()), index: 3 }),
+        count,
+        ..GroupRow::default()
+    };
+    let mut report = reports(&[(5_000, &[(0, 2, 20)], Lost::default())]).remove(0);
+    let part = |name: &str, inum: u32, count| NamespaceDrops {
+        name: Some(name.to_owned()),
+        inum: Some(inum),
+        count,
+        ..NamespaceDrops::default()
+    };
+    report.locations[0].namespaces = vec![part("unknown", 7, 5), part("other", 8, 6)];
+    report.groups = Some(Groups {
+        by: vec![By::Iface],
+        drops: 20,
+        rows: vec![row("unknown", 7, "other", 5), row("other", 8, "unknown", 6)],
+        unknown: 8,
+        other: 1,
+    });
+    report.findings = vec![finding("x", "other")];
+    let mut totals = totals();
+    totals.add(&report, vec![tracked("unknown", 7, 180, 5)]);
+    let page = checked(&totals);
+    for (series, expected) in [
+        ("dropwatch_namespace_drops_total{netns=\"netns 7\"", 5),
+        ("dropwatch_namespace_drops_total{netns=\"netns 8\"", 6),
+        ("dropwatch_namespace_drops_total{netns=\"unknown\"", 9),
+        ("dropwatch_group_drops_total{interface=\"ifindex 3 (other)\",netns=\"netns 7\"}", 5),
+        ("dropwatch_group_drops_total{interface=\"ifindex 3 (unknown)\",netns=\"netns 8\"}", 6),
+        ("dropwatch_group_drops_total{interface=\"unknown\",netns=\"unknown\"}", 8),
+        ("dropwatch_group_drops_total{interface=\"other\",netns=\"other\"}", 1),
+        ("dropwatch_conntrack_entries{netns=\"netns 7\"}", 180),
+        ("dropwatch_findings{rule=\"x\",severity=\"critical\",netns=\"netns 1\"}", 1),
+    ] {
+        let of = |line: &&str| line.starts_with(series);
+        let value = |line: &str| line.rsplit(' ').next().and_then(|it| it.parse::<u64>().ok());
+        let sum: u64 = page.lines().filter(of).filter_map(value).sum();
+        assert_eq!(sum, expected, "{series}: {page}");
+    }
+}

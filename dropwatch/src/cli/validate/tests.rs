@@ -42,7 +42,8 @@ fn zero_means_all() {
 fn classic_takes_no_option_that_it_cannot_honour() {
     assert!(matches!(show(&["--classic", "-n", "3"], PIPE), Err(Failure::Usage(_))));
     assert!(matches!(show(&["--classic", "--addresses"], PIPE), Err(Failure::Usage(_))));
-    assert!(show(&["--classic", "-n", "0", "--all"], PIPE).is_ok());
+    assert!(matches!(show(&["--classic", "--all"], PIPE), Err(Failure::Usage(_))));
+    assert!(show(&["--classic", "-n", "0"], PIPE).is_ok());
 }
 
 fn watch(args: &[&str], terminal: Terminal) -> Result<settings::Watch, Failure> {
@@ -63,7 +64,7 @@ fn two_ways_to_ask_for_a_format_mean_the_same() {
             let Some(Command::Run(run)) = Cli::parse_from(args).command else {
                 panic!("no command to run")
             };
-            run.settings(PIPE).unwrap().0
+            run.settings(false, PIPE).unwrap().0
         };
         assert_eq!(run(&[short]), run(&long));
         let compared = |asked: &[&str]| {

@@ -1,7 +1,7 @@
 //! Several names in one text: a list of them, a command, a line of counters, the text of an alert.
 //!
-//! None is left out silently: what looks like a name and is none either makes the whole unknown, or
-//! is said beside the answer.
+//! None is left out silently: what looks like a name and is none is said beside the answer, or by
+//! itself where there is no other.
 
 use super::{
     KnowledgeTable,
@@ -20,7 +20,7 @@ impl KnowledgeTable {
     /// What is known about the names in `text`; `None` where there are none.
     ///
     /// # Errors
-    /// It is a list of names, and one of them is not known.
+    /// It is a list of names, and none of them is known.
     pub(super) fn find_listed(
         &self,
         text: &str,
@@ -38,9 +38,16 @@ impl KnowledgeTable {
         if let Some(group) = group {
             let names = tokens[1..].iter().map(|name| format!("{group}.{name}"));
             let counter = |name: String| {
-                self.find_counter(&name).or_else(|| self.only_counted(&name, counters))
+                let found = self.find_counter(&name);
+                let found = found.or_else(|| self.only_counted(&name, counters));
+                found.unwrap_or_else(|| Explanation {
+                    not_known: vec![name],
+                    ..Explanation::default()
+                })
             };
-            if let Some(found) = names.filter_map(counter).reduce(Explanation::and) {
+            if let Some(found) = names.map(counter).reduce(Explanation::and)
+                && !found.is_empty()
+            {
                 return Ok(Some(found));
             }
         }
@@ -76,20 +83,28 @@ impl KnowledgeTable {
             };
             match found {
                 Some(answer) => all = Some(all.unwrap_or_default().and(answer)),
-                None if is_list => {
-                    return Err(self.unknown(
-                        token,
-                        &bare_reason(token).unwrap_or_default(),
-                        token,
-                    ));
-                }
-                None if is_name || (is_short && token.len() > 1 && !subject::is_small(token)) => {
+                None if is_list || is_name => {
                     all.get_or_insert_default().not_known.push((*token).to_owned());
+                }
+                // So few words are no sentence.
+                None if is_short && token.len() > 1 && !subject::is_small(token) => {
+                    let found = self.find_name(token).unwrap_or_else(|| Explanation {
+                        not_known: vec![(*token).to_owned()],
+                        ..Explanation::default()
+                    });
+                    all = Some(all.unwrap_or_default().and(found));
                 }
                 None => {}
             }
         }
-        Ok(all.filter(|answer| !answer.is_empty()))
+        match all {
+            Some(answer) if !answer.is_empty() => Ok(Some(answer)),
+            Some(Explanation { not_known, .. }) if is_list => Err(not_known.first().map_or_else(
+                || self.unknown(text, "", text),
+                |name| self.unknown(name, &bare_reason(name).unwrap_or_default(), name),
+            )),
+            _ => Ok(None),
+        }
     }
 
     /// Returns a bare entry for a name that is one of the host's `counters` and that the table does

@@ -9,6 +9,7 @@
 mod answer;
 mod counter;
 mod entry;
+mod left_out;
 mod line;
 mod listed;
 mod near;

@@ -3,6 +3,8 @@
 use super::{KnowledgeTable, search::bare_reason, subject};
 use crate::report::near::{MOST, did_you_mean, distance};
 
+/// Unknown names that are repeated.
+const MOST_NAMES: usize = 5;
 /// Letters of an unknown name that are repeated.
 const MOST_LETTERS: usize = 100;
 /// Shortest name that others are compared with, letters; shorter ones look like anything.
@@ -34,6 +36,10 @@ pub enum Unknown {
     OfDriver(String),
     #[error("`{0}` is not known as a name; `dropwatch --help` explains options")]
     Option(String),
+    /// The rest of what was asked for is known.
+    #[error("of what was asked for, nothing is known about {} (`dropwatch explain` lists all names)",
+        listed(.0))]
+    Some(Vec<(String, Vec<String>)>),
     #[error("{bytes} bytes are too much to explain at once: at most {most}")]
     TooLong { bytes: usize, most: usize },
     #[error(
@@ -50,6 +56,17 @@ pub enum Unknown {
 }
 
 impl KnowledgeTable {
+    /// The error about `names` beside others that are known; `None` where there are none.
+    pub fn not_known(&self, names: &[String]) -> Option<Unknown> {
+        let near = |name: &String| {
+            let cut: String = name.chars().take(MOST_LETTERS).collect();
+            let bare = name.split(['+', ' ']).next().unwrap_or(name);
+            (cut, self.near(name, [bare, name]))
+        };
+        let all: Vec<_> = names.iter().take(MOST_NAMES).map(near).collect();
+        (!all.is_empty()).then_some(Unknown::Some(all))
+    }
+
     /// The error about a text, read as a reason and as any other name.
     pub(super) fn unknown(&self, text: &str, reason: &str, other: &str) -> Unknown {
         let mut letters = text.chars();
@@ -93,6 +110,15 @@ impl KnowledgeTable {
         near.sort_unstable();
         near.into_iter().take(MOST).map(|(_, name)| name.to_owned()).collect()
     }
+}
+
+/// `` `NO_SOKET` (did you mean NO_SOCKET?), `foo` ``
+fn listed(names: &[(String, Vec<String>)]) -> String {
+    let one = |(name, near): &(String, Vec<String>)| match did_you_mean(near).as_str() {
+        "" => format!("`{name}`"),
+        question => format!("`{name}` ({})", question.trim_start_matches([':', ' '])),
+    };
+    names.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// `; it is spoken of under a and b`, which can be asked for; nothing where there is nothing to say.

@@ -46,6 +46,16 @@ impl KnowledgeTable {
         counters: &[String],
     ) -> Result<Explanation<'_>, Unknown> {
         let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+        let answer = self.find_some(&arguments, counters)?;
+        Ok(answer.and(self.left_out(&arguments.join(" "), counters)))
+    }
+
+    /// As [`Self::find_all`], of what the arguments are as a whole.
+    fn find_some(
+        &self,
+        arguments: &[&str],
+        counters: &[String],
+    ) -> Result<Explanation<'_>, Unknown> {
         let text = pasted::plain(&arguments.join(" "));
         if let Some(answer) = self.find_labelled(&text) {
             return Ok(answer);
@@ -83,7 +93,7 @@ impl KnowledgeTable {
     }
 
     /// One name, row, headline, series or topic.
-    fn find_whole(&self, text: &str) -> Result<Option<Explanation<'_>>, Unknown> {
+    pub(super) fn find_whole(&self, text: &str) -> Result<Option<Explanation<'_>>, Unknown> {
         if let Some(answer) = self.find_name(text) {
             return Ok(Some(answer));
         }
@@ -100,14 +110,19 @@ impl KnowledgeTable {
     fn find_rows(&self, text: &str) -> Result<Option<Explanation<'_>>, Unknown> {
         let mut all: Option<Explanation<'_>> = None;
         let mut not_known = Vec::new();
+        let mut unknown = None;
         for row in pasted::rows(text) {
             match (self.find_row(row), row.reason) {
                 (Some(answer), _) => all = Some(all.unwrap_or_default().and(answer)),
                 (None, Some(reason)) => {
-                    return Err(self.unknown(text, reason.text, row.function.text));
+                    unknown.get_or_insert((reason.text, row.function.text));
+                    not_known.push(format!("{} ({})", row.place(), reason.text));
                 }
                 (None, None) => not_known.push(row.function.text.to_owned()),
             }
+        }
+        if let (None, Some((reason, function))) = (&all, unknown) {
+            return Err(self.unknown(text, reason, function));
         }
         // A reason beside a row, which is not its own.
         let Some(all) = all else {
@@ -209,7 +224,7 @@ impl KnowledgeTable {
     }
 
     /// A rule by its name, and the drops that it speaks of.
-    fn find_rule(&self, name: &str) -> Option<Explanation<'_>> {
+    pub(super) fn find_rule(&self, name: &str) -> Option<Explanation<'_>> {
         let name = name.replace(['-', ' '], "_");
         let rule = self.rules.iter().find(|rule| rule.rule.eq_ignore_ascii_case(&name))?;
         Some(self.about_rule(rule))
@@ -238,7 +253,7 @@ impl KnowledgeTable {
 
     /// What a row is about. Of a name that was cut, the beginning decides, if it is that of one
     /// alone.
-    fn find_row(&self, row: pasted::PastedRow<'_>) -> Option<Explanation<'_>> {
+    pub(super) fn find_row(&self, row: pasted::PastedRow<'_>) -> Option<Explanation<'_>> {
         let typed = bare_function(row.function.text);
         let function = match row.function.is_cut {
             true => alone(self.functions().filter(|name| name.starts_with(typed)))?,
@@ -255,10 +270,15 @@ impl KnowledgeTable {
             Some(Explanation { not_known: vec![name.to_owned()], ..answer })
         };
         let Some(reason) = whole else { return unclear(reason.text) };
-        if let Some(entry) = self.lookup(Some(function), self.subsystem_of(&reason), &reason) {
-            return Some(Explanation { full: vec![entry], ..Explanation::default() });
-        }
-        self.find_reason(&reason).or_else(|| unclear(&reason))
+        let found = match self.lookup(Some(function), self.subsystem_of(&reason), &reason) {
+            Some(entry) => Some(Explanation { full: vec![entry], ..Explanation::default() }),
+            None => self.find_reason(&reason),
+        };
+        let Some(found) = found else { return unclear(&reason) };
+        // The reason alone is known then.
+        let is_known = self.find_function(function).is_some() || row.has_no_name();
+        let not_known = if is_known { Vec::new() } else { vec![row.place()] };
+        Some(Explanation { not_known, ..found })
     }
 
     /// The reason that begins with `cut`: the only one, or the only one that is known of `function`.

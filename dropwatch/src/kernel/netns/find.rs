@@ -86,7 +86,13 @@ impl Namespaces {
             }
         }
         let mounted = self.now.mounted.get_or_insert_with(|| mounted(&self.root));
-        if let Some((inum, _)) = mounted.iter().find(|(_, mounted)| mounted.name == name) {
+        let is_called = |called: &str| mounted.iter().find(|(_, mounted)| mounted.name == called);
+        // One that is called by its path, as its name is a word of the reports, has that name all the
+        // same; what is proved to have such a name itself was found above.
+        let by_path =
+            || FOLDERS.iter().find_map(|(folder, _)| is_called(&format!("/{folder}/{name}")));
+        let is_own = [HOST, CONTAINER].contains(&name);
+        if let Some((inum, _)) = is_called(name).or_else(|| by_path().filter(|_| !is_own)) {
             return Ok(*inum);
         }
         if let Some(why) = impossible(name) {

@@ -17,7 +17,7 @@ use std::{
 use dropwatch_common as common;
 use nix::sys::inotify::AddWatchFlags;
 
-use super::{find::network_at, folders::Folders};
+use super::{FOLDERS, find::network_at, folders::Folders, unlike_words};
 use crate::kernel::{
     HostRoot, clean,
     inside::{cookie, inside},
@@ -115,7 +115,15 @@ impl Look {
         if let (Ok(Some(cookie)), Some(name)) = (inside(path, inum, || Ok(cookie())), name) {
             let mut named = self.shared.named.lock().unwrap_or_else(PoisonError::into_inner);
             if named.len() < MOST {
-                named.push((common::Netns { inum, cookie }, format!("{prefix}{name}")));
+                let folder = FOLDERS
+                    .iter()
+                    .find(|(folder, _)| path.parent() == Some(&self.root.path(folder)));
+                let name = format!("{prefix}{name}");
+                let name = match folder {
+                    Some((folder, _)) => unlike_words(folder, name),
+                    None => name,
+                };
+                named.push((common::Netns { inum, cookie }, name));
             }
         }
         true

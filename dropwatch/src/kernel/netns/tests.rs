@@ -64,6 +64,25 @@ fn another_namespace_that_is_called_host_is_told_apart_by_its_path() {
     assert_eq!((namespaces.netns(1).as_deref(), namespaces.find("host")), (Some("host"), Ok(1)));
 }
 
+/// What stands in reports for something else than a namespace of that name.
+#[test]
+fn a_namespace_that_is_called_as_a_word_of_the_reports_is_told_apart_by_its_path() {
+    for word in ["unknown", "other", "this container", "netns 4026531840", "nginx (pid 812)"] {
+        let (host, inum) = (host(), own_inum());
+        host.link(&format!("run/netns/{word}"), SELF);
+        let mut namespaces = Namespaces::new(&host.root());
+        let path = format!("/run/netns/{word}");
+        assert_eq!(namespaces.netns(inum), Some(path), "{word}");
+        let found = namespaces.find(word).ok();
+        assert_eq!(found, (word != "this container").then_some(inum), "{word}");
+    }
+    for name in ["others", "unknown1", "netns", "netns x", "netns 1 2", "web (pid x)", "(pid 7)"] {
+        let (host, inum) = (host(), own_inum());
+        host.link(&format!("run/netns/{name}"), SELF);
+        assert_eq!(Namespaces::new(&host.root()).netns(inum).as_deref(), Some(name), "{name}");
+    }
+}
+
 #[test]
 fn a_namespace_is_found_by_any_of_its_names() {
     let (host, inum) = (host(), own_inum());

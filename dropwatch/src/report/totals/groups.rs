@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::bound::{OTHER, UNKNOWN};
+use super::bound::{OTHER, UNKNOWN, interface_label, netns_label};
 use crate::report::model::groups::{By, GroupRow, Groups};
 
 /// Most groups that have a sum of their own.
@@ -56,14 +56,8 @@ impl GroupSums {
 /// The labels of a group, with what `row` holds for each.
 fn labels(by: &[By], row: &GroupRow) -> Vec<(&'static str, Option<String>)> {
     let GroupRow { netns, interface, protocol, cpu, .. } = row;
-    let netns = || ("netns", netns.as_ref().map(ToString::to_string));
-    let interface = || {
-        let name = interface.as_ref().map(|interface| match &interface.name {
-            Some(name) => name.clone(),
-            None => format!("ifindex {}", interface.index),
-        });
-        ("interface", name)
-    };
+    let netns = || ("netns", netns.as_ref().map(netns_label));
+    let interface = || ("interface", interface.as_ref().map(interface_label));
     let labels = by.iter().flat_map(|by| match by {
         By::Netns => vec![netns()],
         // Names of interfaces repeat.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::bound::{OTHER, Rowless, UNKNOWN, admitted};
+use super::bound::{OTHER, Rowless, UNKNOWN, admitted, netns_label};
 use crate::report::model::{Location, Report};
 
 /// Network namespaces that have sums of their own, unless a run asks for another number.
@@ -72,7 +72,7 @@ impl NamespaceSums {
         let reason = row.place.reason.as_deref().unwrap_or_default();
         let mut left = row.count;
         for part in &row.namespaces {
-            let netns = part.netns().map_or_else(|| UNKNOWN.to_owned(), |it| it.to_string());
+            let netns = part.netns().map_or_else(|| UNKNOWN.to_owned(), |it| netns_label(&it));
             self.count(&netns, reason, row.benign, part.count);
             left = left.saturating_sub(part.count);
         }
