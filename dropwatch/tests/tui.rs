@@ -133,6 +133,7 @@ fn report(seq: u64, rows: Vec<Location>) -> Report {
         filter_undecided: None,
         groups: None,
         findings: if full { vec![finding] } else { Vec::new() },
+        more_findings: Vec::new(),
     }
 }
 
@@ -214,6 +215,39 @@ fn findings_and_help_are_broken_between_words() {
         words[at("q,")..at("any")].to_vec()
     };
     assert_eq!(text(60), text(120));
+}
+
+#[test]
+fn a_cause_in_hundreds_of_namespaces_leaves_room_for_others() {
+    let mut state = story(14);
+    let worst = state.findings[0].clone();
+    let of = |at: u32, severity, rule: &str| Finding {
+        rule: rule.to_owned(),
+        severity,
+        netns: Some(Netns::new(None, at)),
+        title: format!("{rule} in netns {at}"),
+        ..worst.clone()
+    };
+    state.findings.extend((0..300).map(|at| of(at, Severity::Warning, "closed_port")));
+    state.findings.push(of(7, Severity::Notice, "mtu"));
+    let shown = screen(&state, 100, 30);
+    let lines: Vec<&str> = shown
+        .lines()
+        .skip_while(|line| !line.starts_with("critical"))
+        .take_while(|line| !line.trim().is_empty())
+        .map(str::trim_end)
+        .collect();
+    assert_eq!(
+        lines[1..6],
+        [
+            "warning   closed_port in netns 0",
+            "warning   closed_port in netns 1",
+            "warning   closed_port in netns 2",
+            "warning   297 more by closed_port in 297 namespaces",
+            "notice    mtu in netns 7",
+        ],
+        "{shown}"
+    );
 }
 
 #[test]

@@ -293,8 +293,8 @@ pub struct PcapArgs {
 /// How reports look.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// Locations to show, and in text namespaces below each; the rest is summed, 0 shows all [default:
-    /// 10 and 5 in text, all in JSON]
+    /// Locations to show, and in text namespaces below each and findings of each rule; the rest is
+    /// summed, 0 shows all [default: 10 and 5 in text, all in JSON]
     #[arg(short = 'n', long, value_name = "N", value_parser = whole_number)]
     pub top: Option<usize>,
     /// Output format [default: text]

@@ -193,7 +193,11 @@ impl Collector {
                     let other = before.filter(|before| namespace.is_another_than(before));
                     ended.extend(other.and_then(|other| other.netns.clone()));
                     let number = match namespace.cookie {
-                        Some(cookie) => namespaces.met(&known.reachable, cookie),
+                        Some(cookie) => {
+                            let links = namespace.links.iter();
+                            let names = links.map(|(index, link)| (*index, link.name.clone()));
+                            namespaces.met(&known.reachable, cookie, names)
+                        }
                         None => *inum,
                     };
                     let name = known.reachable.netns.name.clone();

@@ -75,6 +75,24 @@ pub(super) fn names() -> Result<Vec<(String, Vec<String>)>, NetlinkError> {
     Ok(names)
 }
 
+/// Index and name of every device; none where the kernel refuses to list them.
+pub(super) fn by_index() -> Vec<(u32, String)> {
+    let mut names = Vec::new();
+    let each = |message: &[u8]| {
+        let Ok(header) = LinkHeader::parse(message) else { return };
+        let mut attributes = message.get(LINK_HEADER..).into_iter().flat_map(attributes);
+        let name = attributes.find(|(kind, _)| *kind == IFLA_IFNAME);
+        if let (Some((_, name)), true) = (name, names.len() < MAX_LINKS) {
+            names.push((header.index, text(name)));
+        }
+    };
+    let list = || Netlink::open(NETLINK_ROUTE)?.ask_all(RTM_GETLINK, &[0; LINK_HEADER], each);
+    if let Err::<_, NetlinkError>(error) = list() {
+        log::debug!("no names of interfaces: {error}");
+    }
+    names
+}
+
 /// One `RTM_NEWLINK`.
 ///
 /// Attributes are read one by one, those alone that are needed: one that a newer kernel writes in

@@ -20,6 +20,7 @@
 //! there. Where the kernel has no cookies, no name outlives the report after the one that last proved
 //! it.
 
+mod devices;
 mod ended;
 mod find;
 mod folders;
@@ -37,13 +38,17 @@ use std::{
 
 use dropwatch_common::{self as common, NO_COOKIE};
 
+use self::{
+    devices::Devices,
+    newcomers::{Named, Newcomers},
+    numbers::Numbers,
+};
 pub use self::{
     find::{Unfound, netns_named, short_name},
     reachable::{Interfaces, ReachableNetns},
 };
-use self::{newcomers::Newcomers, numbers::Numbers};
 use super::{
-    HostRoot, Surroundings, clean, inside, interfaces,
+    HostRoot, Surroundings, clean, inside, interfaces, links,
     processes::{self, Process},
 };
 use crate::report::{
@@ -100,6 +105,8 @@ pub struct Namespaces {
     numbers: Numbers,
     /// Names of namespaces whose cookie was read where the name leads, by number in the run.
     proved: HashMap<u32, String>,
+    /// Names of interfaces that were read together with the cookie.
+    devices: Devices,
     /// `None` as long as nobody watches.
     newcomers: Option<Newcomers>,
 }
@@ -156,6 +163,7 @@ impl Namespaces {
             before: Proved::default(),
             numbers: Numbers::default(),
             proved: HashMap::new(),
+            devices: Devices::default(),
             newcomers: None,
         };
         namespaces.now.mounted = Some(mounted(root));
@@ -170,9 +178,10 @@ impl Namespaces {
 
     fn meet_newcomers(&mut self) {
         let named = self.newcomers.as_ref().map(Newcomers::take).unwrap_or_default();
-        for (netns, name) in named {
+        for Named { netns, name, devices } in named {
             let number = self.numbers.of(netns);
             self.prove(number, &name);
+            self.devices.keep(number, devices);
         }
     }
 
@@ -288,22 +297,32 @@ impl Namespaces {
 
     /// Finds out, once a report, which namespace has this inode number now.
     fn look_into(&mut self, inum: u32) {
+        // Its own is there for as long as dropwatch is, and may have thousands.
+        let (own, names) = (self.own == Some(inum), links::by_index);
         if self.now.entered.insert(inum)
             && let Some(reachable) = self.reach(inum)
-            && let Ok(Some(cookie)) = reachable.enter(|| Ok(inside::cookie()))
+            && let Ok((Some(cookie), devices)) =
+                reachable.enter(|| Ok((inside::cookie(), if own { Vec::new() } else { names() })))
         {
-            self.met(&reachable, cookie);
+            self.met(&reachable, cookie, devices);
         }
     }
 
-    /// Notes that a namespace which was entered has this cookie. Returns its number in the run.
-    pub(super) fn met(&mut self, reachable: &ReachableNetns, cookie: u64) -> u32 {
+    /// Notes that a namespace which was entered has this cookie, and its interfaces these names by their
+    /// index. Returns its number in the run.
+    pub(super) fn met(
+        &mut self,
+        reachable: &ReachableNetns,
+        cookie: u64,
+        devices: impl IntoIterator<Item = (u32, String)>,
+    ) -> u32 {
         let Netns { name, inum, .. } = &reachable.netns;
         let number = self.numbers.meet(common::Netns { inum: *inum, cookie });
         self.now.entered.insert(*inum);
         if let Some(name) = name {
             self.prove(number, name);
         }
+        self.devices.keep(number, devices);
         number
     }
 
@@ -329,8 +348,10 @@ impl Namespaces {
         let (name, names) = match found {
             Some(name) => (Some(name), &mut self.now.proved.interfaces),
             None => {
+                self.meet_newcomers();
                 let before = self.before.interfaces.get(&key).cloned().flatten();
-                (before, &mut self.now.unproved.interfaces)
+                let kept = self.devices.name(number, ifindex).map(str::to_owned);
+                (kept.or(before), &mut self.now.unproved.interfaces)
             }
         };
         names.insert(key, name.clone());

@@ -21,6 +21,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Memory of an array's values can be shared with user space (Linux 5.5).
 pub(super) const F_MMAPABLE: u32 = BPF_F_MMAPABLE;
+/// Times that a program is loaded where a signal comes between.
+const LOADS: u32 = 5;
 
 /// What a map is to be.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +71,9 @@ pub(super) struct Code<'a> {
 
 /// Loads a program. What the verifier says of it goes into `log`, as text with a zero behind it, if
 /// there is room for any.
+///
+/// The verifier gives up with `EAGAIN` where a signal waits (`do_check()`, kernel/bpf/verifier.c), which
+/// says nothing of the program: so it is asked again, a few times.
 pub(super) fn load(program: &Code<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     let Code { name: program_name, arguments, instructions: code, license } = *program;
     let mut attributes = no_attributes();
@@ -92,9 +97,17 @@ pub(super) fn load(program: &Code<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
         attributes.__bindgen_anon_3.log_buf = address(log.as_mut_ptr());
     }
     attributes.__bindgen_anon_3.prog_name = name(program_name);
-    // SAFETY: the kernel reads that many instructions and the license, and writes as much of a log
-    // as there is room for; all outlive the call.
-    unsafe { bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes) }
+    let mut tries = LOADS;
+    loop {
+        tries -= 1;
+        // SAFETY: the kernel reads that many instructions and the license, and writes as much of a log
+        // as there is room for; all outlive the call.
+        let loaded = unsafe { bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attributes) };
+        match loaded {
+            Err(error) if tries > 0 && error.kind() == io::ErrorKind::WouldBlock => {}
+            loaded => return loaded,
+        }
+    }
 }
 
 /// Attaches a program, until the descriptor that this returns is closed. One with typed arguments

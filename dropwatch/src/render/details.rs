@@ -64,17 +64,25 @@ fn of_samples(details: &Details, room: usize, path: Option<usize>) -> Vec<String
 }
 
 /// What the lines under a row describe, where its drops are counted by namespace and are all of one:
-/// what is said of interface, flow and path is of the same packets.
+/// what is said of interface, flow and path is of the same packets, those of the flow that has the most;
+/// each with its own share of all samples, which is that of the flow for nothing but the flow.
 fn of_one(details: &Details, netns: &NamespaceDrops) -> Details {
     let Some(SampledFlow { interface, flow, path, share, .. }) = netns.flows.first() else {
         return details.clone();
     };
     Details {
-        interface: interface.clone().map(|is| Fact { is, share: *share }),
+        interface: interface.clone().map(|is| share_of(is, &details.interface, *share)),
         flow: flow.clone().map(|flow| Pattern { share: *share, ..flow }),
-        path: path.clone().map(|is| Fact { is, share: 1.0 }),
+        path: path.clone().map(|is| share_of(is, &details.path, 1.0)),
         ..details.clone()
     }
+}
+
+/// What holds for a flow, with the share of all samples that it holds for; `otherwise` where these do not
+/// say, because another thing holds for most of them.
+fn share_of<T: PartialEq>(is: T, most: &Option<Fact<T>>, otherwise: f64) -> Fact<T> {
+    let share = most.as_ref().filter(|most| most.is == is).map_or(otherwise, |most| most.share);
+    Fact { is, share }
 }
 
 /// The lines that give each of the listed namespaces of a row its count, and all others theirs, without
@@ -308,6 +316,7 @@ pub(super) fn percent_with(about: &str, share: f64, precision: Precision) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::facts::Interface;
 
     #[test]
     fn a_share_is_printed_as_exactly_as_it_is_known() {
@@ -324,6 +333,65 @@ mod tests {
             );
         }
         assert_eq!(of(1.0, 2.0), "100%");
+    }
+
+    /// A row of a hundred drops of one namespace: a flow of 60 and one of 40, by these interfaces and
+    /// on these paths.
+    fn row_of_two_flows(interfaces: [&str; 2], paths: [&str; 2]) -> Location {
+        let flow = |at: usize, samples: u64| SampledFlow {
+            interface: Some(Interface { name: Some(interfaces[at].into()), index: at as u32 + 2 }),
+            flow: Some(Pattern {
+                flow: Flow { protocol: Some("udp".into()), dst_port: Some(53), ..Flow::default() },
+                varies: vec![Field::SrcPort],
+                share: 1.0,
+            }),
+            path: Some(Callers { callers: vec![Some(paths[at].into())] }),
+            share: samples as f64 / 100.0,
+            samples,
+        };
+        let mut flows = vec![flow(0, 60), flow(1, 40)];
+        let same = |equal: bool| if equal { 1.0 } else { 0.6 };
+        if interfaces[0] == interfaces[1] {
+            flows[1].interface = flows[0].interface.clone();
+        }
+        let most = |flow: &SampledFlow| {
+            let interface = flow.interface.clone();
+            let path = flow.path.clone();
+            (
+                interface.map(|is| Fact { is, share: same(interfaces[0] == interfaces[1]) }),
+                path.map(|is| Fact { is, share: same(paths[0] == paths[1]) }),
+            )
+        };
+        let (interface, path) = most(&flows[0]);
+        let netns = Netns::new(Some("bk2".into()), 7);
+        let details = Details {
+            samples: 100,
+            effective_samples: Some(100.0),
+            weight: 100,
+            netns: Some(Fact { is: netns.clone(), share: 1.0 }),
+            interface,
+            path,
+            ..Details::default()
+        };
+        let all = std::time::Duration::from_secs(1);
+        let of = NamespaceDrops {
+            flows,
+            effective_samples: Some(100.0),
+            ..NamespaceDrops::new(Some(netns), 100, 100, 100, all)
+        };
+        Location { count: 100, details: Some(details), namespaces: vec![of], ..Location::default() }
+    }
+
+    #[test]
+    fn each_fact_below_a_row_of_one_namespace_has_its_own_share() {
+        let shown = |interfaces, paths| lines(&row_of_two_flows(interfaces, paths), 200, 80);
+        let [one, path] = &shown(["v2", "v2"], ["ip_rcv", "ip_rcv"])[..] else { panic!() };
+        assert!(one.starts_with("bk2 · v2 · udp "), "all packets came by it: {one}");
+        assert!(one.ends_with("  (60% of 100 samples)"), "{one}");
+        assert_eq!(path, "ip_rcv");
+        let [one, path] = &shown(["v2", "v3"], ["ip_rcv", "ip6_rcv"])[..] else { panic!() };
+        assert!(one.starts_with("bk2 · v2 60% · udp "), "{one}");
+        assert_eq!(path, "ip_rcv  (60%)");
     }
 
     #[test]

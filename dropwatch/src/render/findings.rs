@@ -17,10 +17,14 @@ use super::{
     clean,
     medium::Medium,
     palette::{ALARM, CAUTION, STRONG, WEAK, paint},
-    words::Percent,
+    words::{Percent, count},
     wrap::{wrap, wrap_pieces},
 };
-use crate::report::finding::{Evidence, Finding, Severity, Value};
+use crate::report::{
+    finding::{Evidence, Finding, MoreFindings, Severity, Value},
+    model::Report,
+    number::share,
+};
 
 /// Columns of a severity and the space behind it.
 const INDENT: usize = 10;
@@ -32,8 +36,36 @@ const MOST_NOTE: usize = 4 * 68;
 /// Actions shown.
 const MOST_ACTIONS: usize = 3;
 
+/// The lines of all findings of a report, those of one severity side by side, and behind them one for
+/// those of each rule that a view left out.
+pub(super) fn all(report: &Report, medium: Medium) -> Vec<String> {
+    let of = |severity: &Severity| {
+        let severity = *severity;
+        let whole = report.findings.iter().filter(move |it| it.severity == severity);
+        let more = report.more_findings.iter().filter(move |it| it.severity == severity);
+        let explained = |more: &MoreFindings| share(more.drops, report.drops);
+        whole.flat_map(move |finding| lines(finding, medium)).chain(more.flat_map(move |more| {
+            let explains = match more.drops {
+                0 => String::new(),
+                _ => format!(", explain {} of the drops", Percent(explained(more))),
+            };
+            title(severity, &format!("{}{explains} (-n 0 shows them)", rest(more)), medium)
+        }))
+    };
+    Severity::ALL.iter().flat_map(of).collect()
+}
+
+/// `293 more by closed_port in 293 namespaces`
+pub(super) fn rest(more: &MoreFindings) -> String {
+    let within = match more.namespaces {
+        0 => String::new(),
+        namespaces => format!(" in {}", count(namespaces, "namespace")),
+    };
+    format!("{} more by {}{within}", more.findings, clean(&more.rule))
+}
+
 /// The lines of one finding.
-pub(super) fn lines(finding: &Finding, medium: Medium) -> Vec<String> {
+fn lines(finding: &Finding, medium: Medium) -> Vec<String> {
     let room = medium.room(INDENT);
     let mut lines = title(finding.severity, &finding.title, medium);
     let mut indented = |indent: usize, style: Style, text: &str| {
@@ -113,7 +145,13 @@ fn piece(Evidence { name, value, delta, .. }: &Evidence) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::finding::{Action, Explains, Unreachable};
+    use crate::{
+        render::Format,
+        report::{
+            facts::Netns,
+            finding::{Action, Explains, Unreachable},
+        },
+    };
 
     fn finding(title: &str, note: &str) -> Finding {
         let evidence = |name: &str, value, delta| Evidence {
@@ -210,6 +248,57 @@ critical  UDP receive buffer of port 53 full in gw: 91 datagrams lost
             });
             assert!(!is_row, "{line}");
         }
+    }
+
+    /// A report of 300 namespaces, each with a finding of the same rule, and one that is worse.
+    fn crowded() -> Report {
+        let found = |at: u32| {
+            let mut finding = finding(
+                &format!("nobody listens at UDP port 9 in bk{at}: {} packets refused", 1000 - at),
+                "what listens, at which address: start the service, or stop the sender",
+            );
+            finding.rule = "closed_port".to_owned();
+            finding.severity = Severity::Warning;
+            finding.netns = Some(Netns::new(Some(format!("bk{at}")), at));
+            finding.explains = Some(Explains::of(1000 - u64::from(at), 300_000));
+            finding
+        };
+        let mut findings: Vec<Finding> = vec![finding("UDP receive buffer full", "")];
+        findings.extend((0..300).map(found));
+        Report { drops: 300_000, findings, ..Report::default() }
+    }
+
+    #[test]
+    fn a_cause_in_hundreds_of_namespaces_has_its_largest_whole_and_one_sum() {
+        let lines = |top: Option<usize>, columns| {
+            let report = Format::Text.view(top, false).report(crowded());
+            let medium = Medium { columns, ..SCREEN };
+            let mut page = Vec::new();
+            medium.write(&all(&report, medium).join("\n"), &mut page).expect("writes");
+            let page = String::from_utf8(page).expect("text");
+            page.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let file = lines(None, None);
+        assert_eq!(file.iter().filter(|line| line.starts_with("warning")).count(), 6, "{file:?}");
+        assert!(file[0].starts_with("critical"), "{file:?}");
+        let drops: u64 = (5..300).map(|at| 1000 - at).sum();
+        assert_eq!(drops, 250_160);
+        assert_eq!(
+            file.last().map(String::as_str),
+            Some(
+                "warning   295 more by closed_port in 295 namespaces, explain 83.4% of the drops \
+                 (-n 0 shows them)"
+            )
+        );
+        assert!(lines(Some(2), None).iter().any(|line| line.contains("298 more by closed_port")));
+        assert_eq!(lines(Some(0), None).iter().filter(|it| it.starts_with("warning")).count(), 300);
+        for columns in [80, 120] {
+            let lines = lines(None, Some(columns));
+            assert!(lines.len() < 50, "{}", lines.len());
+            assert!(lines.iter().all(|line| line.chars().count() <= columns), "{lines:?}");
+        }
+        // JSON has all.
+        assert_eq!(Format::Json.view(None, false).report(crowded()).findings.len(), 301);
     }
 
     #[test]

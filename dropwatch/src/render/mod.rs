@@ -54,6 +54,8 @@ const STOP: &str = "Stopping dropped packet monitor";
 pub const TEXT_TOP: usize = 10;
 /// Network namespaces that it shows under a row by default.
 pub const TEXT_NAMESPACES: usize = 5;
+/// Findings of one rule and severity that it shows whole by default.
+pub const TEXT_FINDINGS: usize = 5;
 
 /// Turns lines into one output format.
 pub trait Renderer {
@@ -118,7 +120,7 @@ impl Format {
         }
     }
 
-    /// What the format shows of a report. `top` is `--top` (0 for all rows, and all namespaces of each),
+    /// What the format shows of a report. `top` is `--top` (0 for all rows, all namespaces of each, and all findings),
     /// `all` is `--all`.
     pub fn view(self, top: Option<usize>, all: bool) -> View {
         let top = |default: usize| Some(top.unwrap_or(default)).filter(|most| *most > 0);
@@ -126,6 +128,7 @@ impl Format {
             Self::Text => View {
                 top: top(TEXT_TOP),
                 namespaces: top(TEXT_NAMESPACES),
+                findings: top(TEXT_FINDINGS),
                 fold_benign: !all,
                 merge_reasons: false,
             },

@@ -16,7 +16,7 @@
 use jiff::Timestamp;
 
 use super::{
-    TEXT_TOP,
+    TEXT_FINDINGS, TEXT_TOP,
     clean::clean,
     findings,
     medium::Medium,
@@ -26,6 +26,7 @@ use super::{
     wrap::wrap,
 };
 use crate::report::{
+    finding::{Severity, sum_up},
     model::RanCommand,
     model::summary::{Before, Summary, SummaryFinding, SummaryRow, Worst},
     number::exact_per_second,
@@ -37,8 +38,6 @@ const INDENT: usize = 10;
 const REST: usize = 5;
 /// Letters of the command that are shown.
 const MOST_LETTERS: usize = 100;
-/// Findings that are shown; JSON has all.
-const MOST_FINDINGS: usize = 16;
 
 /// The lines of a summary; `clock` shows a time of day.
 pub(super) fn lines(
@@ -62,11 +61,20 @@ pub(super) fn lines(
         let (drops, benign) = (drops_in(drops, duration_s), words::of_them_benign(benign));
         lines.extend(medium.row(format!("before: {drops}{benign}"), 8));
     }
-    for found in summary.findings.iter().take(MOST_FINDINGS) {
-        lines.extend(finding(found, medium, &clock));
-    }
-    if let Some(more) = summary.findings.len().checked_sub(MOST_FINDINGS).filter(|n| *n > 0) {
-        lines.push(format!("{:INDENT$}and {} more", "", count(more as u64, "finding")));
+    let mut shown: Vec<&SummaryFinding> = summary.findings.iter().collect();
+    let more = sum_up(&mut shown, TEXT_FINDINGS, |found| found.kind());
+    for severity in Severity::ALL {
+        for found in shown.iter().filter(|found| found.severity == *severity) {
+            lines.extend(finding(found, medium, &clock));
+        }
+        for more in more.iter().filter(|more| more.severity == *severity) {
+            let explain = match more.drops {
+                0 => String::new(),
+                drops => format!(", explain {drops} drops"),
+            };
+            let line = format!("{}{explain}", findings::rest(more));
+            lines.extend(findings::title(*severity, &line, medium));
+        }
     }
     lines
 }

@@ -107,7 +107,7 @@ impl Text {
             ));
         }
         let medium = self.medium();
-        lines.extend(report.findings.iter().flat_map(|finding| findings::lines(finding, medium)));
+        lines.extend(findings::all(report, medium));
         let groups = report.groups.iter().filter(|groups| groups.drops > 0);
         lines.extend(groups.flat_map(|groups| groups::lines(groups, medium)));
         lines

@@ -182,8 +182,9 @@ impl Reporter {
             other: Other { count: unknown_location, unknown_location, ..Other::default() },
             lost: delta.lost,
             filter_undecided: self.options.is_filtered().then_some(undecided),
-            groups,
+            groups: groups.map(Box::new),
             findings: Vec::new(),
+            more_findings: Vec::new(),
         }
     }
 

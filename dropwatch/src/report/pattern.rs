@@ -1,11 +1,16 @@
 //! The most specific flow pattern that covers a clear majority.
 //!
 //! A pattern is a flow in which some fields vary. Of all sets of fields that could vary, the one
-//! that says the most wins, among those that leave one pattern a clear majority of the weight. Where
-//! only the protocol would be left of it, a plain majority is enough: half of the drops by name, with
-//! their share, help more than all of them as `*`.
+//! that says the most wins, among those that leave one pattern a clear majority of the weight; of those
+//! that say as much, the one that covers more. Where that would name no end of the packets (no address,
+//! and no port of a known protocol), a plain majority is enough: half of the drops by name, with their
+//! share, help more than all of them as `*`. There, too, the most specific wins, however little a wider
+//! one lacks of a clear majority.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
 
 use super::{
     facts::{Field, Pattern},
@@ -17,7 +22,7 @@ use super::{
 /// Part of the weight that a pattern covers at least, percent.
 const CLEAR: u64 = 80;
 
-/// Part of the weight that a pattern covers at least where it would say next to nothing otherwise,
+/// Part of the weight that a pattern covers at least where a clear majority has no end in common,
 /// percent.
 const PLAIN: u64 = 50;
 
@@ -60,7 +65,7 @@ impl Field {
 /// far as `precision` allows: a part that samples may have made larger than it is does not count as
 /// covered.
 ///
-/// `None` where less than the majority has a known flow. The result does not depend on the order of
+/// `None` where less than a clear majority has a known flow. The result does not depend on the order of
 /// the flows.
 pub fn pattern(flows: &BTreeMap<Flow, u64>, total: u64, precision: Precision) -> Option<Pattern> {
     let known = flows.values().fold(0, |sum: u64, weight| sum.saturating_add(*weight));
@@ -75,27 +80,30 @@ pub fn pattern(flows: &BTreeMap<Flow, u64>, total: u64, precision: Precision) ->
         .fold(0_u32, |mask, field| mask | 1 << field);
     let mut masks: Vec<u32> = (0..1 << FIELDS.len()).filter(|mask| mask & !varied == 0).collect();
     masks.sort_by_key(|mask| (cost(*mask), *mask));
-    // The heaviest of those with a plain majority, with its weight.
-    let mut plain: Option<(Pattern, u64)> = None;
-    for mask in masks {
-        let (first, weight) = heaviest(&coded, mask)?;
-        let least = plain.as_ref().map_or(0, |(_, weight)| *weight);
-        if !covers(weight, PLAIN) || (weight <= least && !covers(weight, CLEAR)) {
-            continue;
+    let mut plain = None;
+    for equals in masks.chunk_by(|a, b| cost(*a) == cost(*b)) {
+        let mut candidates: Vec<(Pattern, u64)> = Vec::with_capacity(equals.len());
+        for mask in equals {
+            let (first, weight) = heaviest(&coded, *mask)?;
+            if covers(weight, PLAIN) {
+                let mut flow = flows.keys().nth(first)?.clone();
+                let varies: Vec<Field> = fields(*mask).collect();
+                varies.iter().for_each(|field| field.clear(&mut flow));
+                candidates.push((Pattern { flow, varies, share: share(weight, total) }, weight));
+            }
         }
-        let mut flow = flows.keys().nth(first)?.clone();
-        let varies: Vec<Field> = fields(mask).collect();
-        varies.iter().for_each(|field| field.clear(&mut flow));
-        let informs = mask == 0 || flow.has_end();
-        let found = Pattern { flow, varies, share: share(weight, total) };
-        match (covers(weight, CLEAR), informs) {
-            (true, true) => return Some(found),
-            (true, false) => return Some(plain.map_or(found, |(plain, _)| plain)),
-            (false, true) => plain = Some((found, weight)),
-            (false, false) => {}
+        // Stable: of those that cover as much, the one with the lowest mask is first.
+        candidates.sort_by_key(|(it, weight)| (!it.names_end(), Reverse(*weight)));
+        for (found, weight) in candidates {
+            match (covers(weight, CLEAR), found.names_end()) {
+                (true, true) => return Some(found),
+                (true, false) => return Some(plain.unwrap_or(found)),
+                (false, true) => plain = plain.or(Some(found)),
+                (false, false) => {}
+            }
         }
     }
-    plain.map(|(plain, _)| plain)
+    plain
 }
 
 impl Pattern {
@@ -105,15 +113,13 @@ impl Pattern {
         self.varies.iter().for_each(|field| field.clear(&mut flow));
         flow == self.flow
     }
-}
 
-impl Flow {
-    /// Whether an address or a port is left.
-    fn has_end(&self) -> bool {
-        self.src.is_some()
-            || self.dst.is_some()
-            || self.src_port.is_some()
-            || self.dst_port.is_some()
+    /// Whether it says of the packets all that is known, or whom to ask about them: an address, or a
+    /// port with its protocol. A port alone may be anybody's.
+    fn names_end(&self) -> bool {
+        let Flow { protocol, src, src_port, dst, dst_port, .. } = &self.flow;
+        let has_port = src_port.is_some() || dst_port.is_some();
+        self.varies.is_empty() || src.is_some() || dst.is_some() || (has_port && protocol.is_some())
     }
 }
 
@@ -154,11 +160,13 @@ fn heaviest(coded: &[(Code, u64)], mask: u32) -> Option<(usize, u64)> {
         let (_, sum) = groups.entry(masked).or_insert((index, 0));
         *sum = sum.saturating_add(*weight);
     }
-    groups.into_values().min_by_key(|(first, weight)| (std::cmp::Reverse(*weight), *first))
+    groups.into_values().min_by_key(|(first, weight)| (Reverse(*weight), *first))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn flow(src: &str, src_port: u16, dst: &str, dst_port: u16, kind: &'static str) -> Flow {
@@ -236,6 +244,115 @@ mod tests {
         assert_eq!(pattern(&flows, 100, exact), None);
         assert_eq!(pattern(&BTreeMap::new(), 0, exact), None);
         assert!(pattern(&flows, 98, exact).is_some());
+    }
+
+    /// The same packets but for one field each.
+    fn plain_udp(dst_port: u16) -> Flow {
+        let flow = flow("10.9.0.1", 1, "10.9.0.2", dst_port, "");
+        Flow { protocol: Some("udp".into()), kind: None, ..flow }
+    }
+
+    #[test]
+    fn a_stray_packet_does_not_take_the_name_from_more_than_half() {
+        let main = plain_udp(53);
+        let stray = flow("10.9.0.7", 1, "10.9.0.8", 443, "SYN");
+        let others = (2..41).map(|n| {
+            (flow(&format!("10.9.1.{n}"), 9000 + n, &format!("10.9.2.{n}"), 80 + n, "SYN"), 1)
+        });
+        let found = of(others.chain([(main.clone(), 60), (stray, 1)]));
+        assert_eq!(found, Pattern { flow: main, varies: Vec::new(), share: 0.6 });
+    }
+
+    #[test]
+    fn a_port_of_any_protocol_names_nobody() {
+        // A clear majority has nothing in common but the port, of whatever protocol.
+        let main = plain_udp(53);
+        let port = |n: u16| flow(&format!("10.9.1.{n}"), 1, &format!("10.9.2.{n}"), 80 + n, "SYN");
+        let other = |n: u16| Flow { src_port: Some(n), ..port(n) };
+        let strays = (2..32).map(|n| (port(n), 1)).chain((40..50).map(|n| (other(n), 1)));
+        let found = of(strays.chain([(main.clone(), 60)]));
+        assert_eq!(found, Pattern { flow: main, varies: Vec::new(), share: 0.6 });
+    }
+
+    #[test]
+    fn of_patterns_that_say_as_much_the_one_that_covers_more_is_shown() {
+        let to = |dst: &str, src: &str| flow(src, 5, dst, 80, "SYN");
+        let found = of([
+            (to("10.0.0.1", "10.1.0.1"), 70),
+            (to("10.0.0.1", "10.1.0.2"), 19),
+            (to("10.0.0.2", "10.1.0.1"), 11),
+        ]);
+        assert_eq!((found.varies, found.share), (vec![Field::Src], 0.89));
+        let found = of([
+            (to("10.0.0.1", "10.1.0.1"), 70),
+            (to("10.0.0.1", "10.1.0.2"), 11),
+            (to("10.0.0.2", "10.1.0.1"), 19),
+        ]);
+        assert_eq!((found.varies, found.share), (vec![Field::Dst], 0.89));
+    }
+
+    /// Flows of few values, so that many have some in common.
+    fn some_flows() -> impl Strategy<Value = BTreeMap<Flow, u64>> {
+        let ip = |n: u8| Some(std::net::IpAddr::from([10, 0, 0, n]));
+        let field = 1..4_u8;
+        let flow =
+            (field.clone(), field.clone(), field.clone(), field.clone(), field.clone(), field)
+                .prop_map(move |(protocol, src, src_port, dst, dst_port, kind)| Flow {
+                    protocol: [None, Some("tcp".into()), Some("udp".into())]
+                        [usize::from(protocol) - 1]
+                        .clone(),
+                    src: ip(src),
+                    src_port: Some(src_port.into()),
+                    dst: ip(dst),
+                    dst_port: Some(dst_port.into()),
+                    kind: (kind > 1).then(|| kind.to_string().into()),
+                    ..Flow::default()
+                });
+        proptest::collection::btree_map(flow, prop_oneof![1..4_u64, 1..100_u64], 1..12)
+    }
+
+    proptest! {
+        #[test]
+        fn the_most_specific_of_a_clear_majority_wins_or_else_of_half(
+            flows in some_flows(),
+            unknown in 0..30_u64,
+        ) {
+            let total = flows.values().sum::<u64>() + unknown;
+            let Some(found) = pattern(&flows, total, Precision::Exact) else {
+                let known: u64 = flows.values().sum();
+                prop_assert!(known * 100 < total * CLEAR);
+                return Ok(());
+            };
+            // Every pattern that there is, with what it covers, by looking at each flow.
+            let weight_of = |it: &Pattern| -> u64 {
+                flows.iter().filter(|(flow, _)| it.covers(flow)).map(|(_, weight)| *weight).sum()
+            };
+            let all = (0..1 << FIELDS.len()).flat_map(|mask| {
+                flows.keys().map(move |flow| {
+                    let (mut flow, varies): (_, Vec<_>) = (flow.clone(), fields(mask).collect());
+                    varies.iter().for_each(|field| field.clear(&mut flow));
+                    (cost(mask), Pattern { flow, varies, share: 0.0 })
+                })
+            });
+            let own_cost: u32 = found.varies.iter().map(|field| field.cost()).sum();
+            let own = weight_of(&found);
+            prop_assert_eq!(found.share, share(own, total));
+            let is_clear = own * 100 >= total * CLEAR;
+            prop_assert!(is_clear || (own * 100 >= total * PLAIN && found.names_end()));
+            for (cost, other) in all {
+                let weight = weight_of(&other);
+                let is_better = cost < own_cost || (cost == own_cost && weight > own);
+                if !is_better || !other.names_end() {
+                    continue;
+                }
+                prop_assert!(weight * 100 < total * CLEAR, "clear, and more specific: {:?}", other);
+                let counts = !is_clear || !found.names_end();
+                prop_assert!(
+                    !counts || weight * 100 < total * PLAIN,
+                    "half, and more specific: {:?}", other
+                );
+            }
+        }
     }
 
     #[test]

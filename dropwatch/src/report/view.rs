@@ -1,11 +1,13 @@
-//! What of a report is shown: the top rows, with benign ones folded away.
+//! What of a report is shown: the top rows, with benign ones folded away, and the largest findings of
+//! each rule.
 //!
 //! A view moves rows into [`Other`](super::model::Other) and never loses one: the sum of the rows
-//! and of `other` stays the number of drops.
+//! and of `other` stays the number of drops. What it leaves out of the findings is summed by rule.
 
 use std::{cmp::Reverse, collections::HashMap};
 
 use super::{
+    finding::{Finding, sum_up},
     model::{Line, Location, Report},
     namespaces,
     number::share,
@@ -19,6 +21,8 @@ pub struct View {
     pub top: Option<usize>,
     /// Most network namespaces to show of a row; `None` for all.
     pub namespaces: Option<usize>,
+    /// Most findings to show of one rule and severity; `None` for all.
+    pub findings: Option<usize>,
     /// Sum benign rows instead of showing them.
     pub fold_benign: bool,
     /// One row per call site, whatever the reasons.
@@ -49,6 +53,10 @@ impl View {
             for row in &mut report.locations {
                 namespaces::truncate(&mut row.namespaces, most, &mut row.more);
             }
+        }
+        if let Some(most) = self.findings {
+            let more = sum_up(&mut report.findings, most, Finding::kind);
+            report.more_findings.extend(more);
         }
         report
     }

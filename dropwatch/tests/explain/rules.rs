@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use clap::Parser;
 use dropwatch::{cli::Cli, command::explain, diagnose::knowledge::Check};
 
-use crate::{host, known};
+use crate::{explained, host, known, rules_of};
 
 /// Names of rules, as the source of the rules has them.
 fn rules() -> BTreeSet<String> {
@@ -83,4 +83,16 @@ fn what_runbooks_say_to_type_works() {
         }
     }
     assert!(ours >= 10 && explains > 50, "{ours} commands, {explains} explanations");
+}
+
+#[test]
+fn the_sum_of_a_rules_findings_is_explained_as_the_rule() {
+    for line in [
+        "warning   294 more by closed_port in 294 namespaces, explain 3.2% of the drops (-n 0 shows them)",
+        "notice    7 more by closed_port in 1 namespace, explain 21 drops",
+        "critical  1 more by closed_port",
+    ] {
+        let page = explained(line).unwrap_or_else(|failure| panic!("{line}: {failure}"));
+        assert_eq!(rules_of(&page), ["closed_port"], "{line}");
+    }
 }

@@ -70,7 +70,7 @@ fn an_entry_without_a_reason_says_how_to_look() {
 fn rows_without_a_reason_lead_to_their_function() {
     for (function, title) in [
         ("nf_queue", "NFQUEUE: nobody listens, or the queue is full"),
-        ("__nfqnl_enqueue_packet", "the copy of a packet for a full NFQUEUE"),
+        ("__nfqnl_enqueue_packet", "the copy of a packet for a program (NFQUEUE)"),
         ("dst_discard_out", "a route that discards, or whose device is gone"),
         ("__dev_forward_skb2", "too large for the other end, or that is down"),
         ("stp_pdu_rcv", "spanning tree and such, used or not"),

@@ -183,7 +183,7 @@ impl Recording {
     }
 
     pub(crate) fn groups(&self) -> impl Iterator<Item = &Groups> {
-        self.reports.iter().filter_map(|report| report.groups.as_ref())
+        self.reports.iter().filter_map(|report| report.groups.as_deref())
     }
 
     /// Sum of the groups that are `own`; the rest of the run's drops are the part of others, which it

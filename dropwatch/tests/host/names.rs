@@ -13,7 +13,8 @@ use std::{
 
 use caps::{CapSet, Capability, CapsHashSet};
 use dropwatch::kernel::{HostRoot, Namespaces, Owners, Process};
-use testbed::{link::veth, netns::Netns};
+use dropwatch_common::{self as common, NO_COOKIE};
+use testbed::{link::veth, netns::Netns, unproved::unproved};
 
 use crate::harness::wait_until;
 
@@ -164,6 +165,40 @@ fn a_namespace_that_was_looked_into_can_die() {
     assert_eq!(namespaces.interface(inum, index).as_deref(), Some("peer0"));
     namespaces.begin_report();
     assert_eq!((namespaces.netns(inum), namespaces.interface(inum, index)), (None, None));
+}
+
+/// What nobody asked for while a namespace was there is asked for when its last drops are reported.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn interfaces_of_a_namespace_that_has_ended_keep_the_names_that_were_seen() {
+    let mut watching = namespaces();
+    watching.watch_newcomers();
+    let (near, far) = (Netns::new("stays").unwrap(), Netns::new("goes").unwrap());
+    veth(&near, "eth0", &far, "peer0").unwrap();
+    let inum = inum_of(&far);
+    let mut looking = namespaces();
+    let known = looking.having(inum);
+    if known.cookie == NO_COOKIE {
+        return unproved("this kernel has no cookies of network namespaces (SO_NETNS_COOKIE)");
+    }
+    let index = (1..100).find(|&index| looking.interface(inum, index).as_deref() == Some("peer0"));
+    let index = index.expect("the far end");
+    // Its interface came after its name; it is looked for again within half a second.
+    thread::sleep(Duration::from_secs(1));
+    drop(far);
+    wait_until(PATIENCE, "the near end goes with the far one", || {
+        !near.ip("link show").unwrap().contains("eth0")
+    });
+    for (by, namespaces) in [("a look", &mut looking), ("newcomers", &mut watching)] {
+        let number = namespaces.number(known);
+        for _ in 0..3 {
+            namespaces.begin_report();
+            let name = namespaces.interface(number, index);
+            assert_eq!(name.as_deref(), Some("peer0"), "seen by {by}");
+        }
+        let later = namespaces.number(common::Netns { cookie: known.cookie + 1, ..known });
+        assert_eq!(namespaces.interface(later, index), None, "another's, by {by}");
+    }
 }
 
 #[test]

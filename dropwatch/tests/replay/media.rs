@@ -5,7 +5,7 @@ use dropwatch::{
     render::{Format, Medium, compare},
     report::{
         facts::{Interface, Netns},
-        finding::{Action, Evidence, Explains, Finding, Severity},
+        finding::{Action, Evidence, Explains, Finding, MoreFindings, Severity},
         model::Line,
         model::groups::{By, GroupRow, Groups},
         options::Options,
@@ -86,7 +86,14 @@ fn recordings() -> Vec<Vec<Line>> {
             let found =
                 Finding { explains: Some(Explains::of(report.drops, report.drops)), ..finding() };
             report.findings.push(found);
-            report.groups = Some(groups());
+            report.groups = Some(Box::new(groups()));
+            report.more_findings.push(MoreFindings {
+                rule: "conntrack_table_full".to_owned(),
+                severity: Severity::Warning,
+                findings: 295,
+                namespaces: 294,
+                drops: report.drops,
+            });
         }
         if let Line::Start(start) = line {
             start.filters.push("--netns 'Zürich 東' --port 80 --port 8000-8099".to_owned());

@@ -156,13 +156,13 @@ fn a_page_in_both_formats() {
         count,
         ..GroupRow::default()
     };
-    reports[1].groups = Some(Groups {
+    reports[1].groups = Some(Box::new(Groups {
         by: vec![By::Iface],
         drops: 15,
         rows: vec![group("gw", 7, 2, 9), group(evil, 8, 3, 5)],
         unknown: 1,
         other: 0,
-    });
+    }));
     totals.add(&reports[0], vec![tracked("gw", 7, 180, 5)]);
     totals.add(&reports[1], vec![tracked("gw", 7, 190, 12)]);
     assert_eq!(totals.drops(), 9 + 31 + 1 + 7 + 2);
@@ -379,13 +379,13 @@ fn what_is_called_as_a_word_of_labels_has_a_series_of_its_own() {
         ..NamespaceDrops::default()
     };
     report.locations[0].namespaces = vec![part("unknown", 7, 5), part("other", 8, 6)];
-    report.groups = Some(Groups {
+    report.groups = Some(Box::new(Groups {
         by: vec![By::Iface],
         drops: 20,
         rows: vec![row("unknown", 7, "other", 5), row("other", 8, "unknown", 6)],
         unknown: 8,
         other: 1,
-    });
+    }));
     report.findings = vec![finding("x", "other")];
     let mut totals = totals();
     totals.add(&report, vec![tracked("unknown", 7, 180, 5)]);

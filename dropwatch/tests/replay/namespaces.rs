@@ -219,7 +219,7 @@ proptest! {
         let (mut drops, mut before) = (0, BTreeMap::new());
         for groups in reports {
             drops += groups.drops;
-            totals.add(&Report { groups: Some(groups), ..Report::default() }, Vec::new());
+            totals.add(&Report { groups: Some(Box::new(groups)), ..Report::default() }, Vec::new());
             prop_assert_eq!(totals.groups.drops(), drops);
             let now: BTreeMap<_, _> =
                 totals.groups.iter().map(|(key, sum)| (key.clone(), sum)).collect();

@@ -104,10 +104,11 @@ fn lines(options: Options) -> impl Strategy<Value = Vec<Line>> {
 
 fn view() -> impl Strategy<Value = View> {
     let top = prop::option::of(0..6_usize);
-    let view = (top.clone(), top, any::<bool>(), any::<bool>());
-    view.prop_map(|(top, namespaces, fold_benign, merge_reasons)| View {
+    let view = (top.clone(), top.clone(), top, any::<bool>(), any::<bool>());
+    view.prop_map(|(top, namespaces, findings, fold_benign, merge_reasons)| View {
         top,
         namespaces,
+        findings,
         fold_benign,
         merge_reasons,
     })

@@ -4,6 +4,7 @@ use dropwatch::{
     render::{Format, Medium, compare::text},
     report::{
         compare::compare,
+        facts::Netns,
         finding::{Evidence, Explains, Finding, Severity},
         model::summary::{Before, Summary},
         model::{Line, Lost, RanCommand, Report},
@@ -229,4 +230,44 @@ fn two_recordings_are_compared_by_rate() {
     new    critical  nobody listens at TCP port 80 in gw
     gone   critical  conntrack table full in gw: 9000 packets refused
     ");
+}
+
+#[test]
+fn a_cause_in_hundreds_of_namespaces_is_summed_and_hides_no_other() {
+    let mut lines = reports();
+    let Some(Line::Report(report)) = lines.iter_mut().rfind(|line| matches!(line, Line::Report(_)))
+    else {
+        panic!("no report")
+    };
+    for at in 0..300 {
+        find(report, 10, &format!("nobody listens at UDP port 9 in bk{at}: 10 packets refused"));
+        let found = report.findings.last_mut().unwrap();
+        (found.rule, found.severity) = ("closed_port".into(), Severity::Warning);
+        found.netns = Some(Netns::new(Some(format!("bk{at}")), at));
+    }
+    find(report, 7, "a small matter");
+    let found = report.findings.last_mut().unwrap();
+    (found.rule, found.severity) = ("mtu".into(), Severity::Notice);
+    let all = summary(&lines);
+    assert_eq!(all.findings.len(), 302, "JSON has all");
+    for line in &mut lines {
+        if let Line::End(end) = line {
+            let ran = RanCommand {
+                command: vec!["ab".into()],
+                summary: all.clone(),
+                ..RanCommand::default()
+            };
+            end.run = Some(Box::new(ran));
+        }
+    }
+    lines.retain(|line| matches!(line, Line::End(_)));
+    let text = show(&lines, Format::Text);
+    let heads: Vec<&str> = text
+        .lines()
+        .filter(|line| ["critical", "warning", "notice"].iter().any(|word| line.starts_with(word)))
+        .collect();
+    assert_eq!(heads.len(), 8, "{text}");
+    assert!(heads[0].starts_with("critical  conntrack table full"), "{text}");
+    assert_eq!(heads[6], "warning   295 more by closed_port in 295 namespaces, explain 2950 drops");
+    assert_eq!(heads[7], "notice    a small matter");
 }

@@ -150,6 +150,13 @@ impl<'a> Rows<'a> {
         (drops > self.count() as f64 / 2.0).then_some(port)
     }
 
+    /// Whether samples show of at least half of the packets which ports they were for.
+    pub fn shows_ports(&self) -> bool {
+        let sums = self.sums(|values| &values.destination_ports);
+        let shown: f64 = sums.iter().map(|(_, drops)| drops).sum();
+        shown > 0.0 && shown >= self.count() as f64 / 2.0
+    }
+
     /// The address that nearly all of their packets came from.
     pub fn source(&self) -> Option<IpAddr> {
         self.of_all(|values| &values.sources)

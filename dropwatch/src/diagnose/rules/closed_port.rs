@@ -7,7 +7,9 @@
 //! that they are connection attempts.
 //!
 //! One port that most of it is for is a service that somebody expects: a warning. Many are scans;
-//! they and the ports that clients get are answers to programs that have gone: a notice.
+//! they and the ports that clients get are answers to programs that have gone: a notice. That takes
+//! samples. Where these do not show the ports, it is a warning: what is found must not be less severe
+//! because samples were lost.
 
 use std::{net::SocketAddr, ops::RangeInclusive};
 
@@ -35,7 +37,7 @@ pub(super) const REFUSALS: &[&str] = &["Udp.NoPorts", "Udp6.NoPorts"];
 pub(super) const RULE: Rule = Rule {
     findings: &[Makes {
         name: "closed_port",
-        severity: "warning for one service, else notice",
+        severity: "warning, notice where samples show that it is for many ports or a client's",
         says: "nobody listens, or at another address",
         rests_on: "`NoPorts`; for TCP, refused connection attempts and resets; the sockets of the port",
     }],
@@ -221,6 +223,7 @@ fn draft<'a>(
     holders: &Holders,
 ) -> Draft<'a> {
     let (name, port) = (namespace.name(), rows.port());
+    let unknown = if rows.shows_ports() { "" } else { "; which ones is not known" };
     let title = match (port, holders) {
         (Some(port), Holders::Open(_, socket)) => format!(
             "{protocol} port {port} in {name} refused {refused} packets, although {} has it",
@@ -238,14 +241,16 @@ fn draft<'a>(
             from.port(),
             asked.ip()
         ),
-        (None, _) => format!("{refused} packets for closed {protocol} ports refused in {name}"),
+        (None, _) => {
+            format!("{refused} packets for closed {protocol} ports refused in {name}{unknown}")
+        }
     };
     let subject = match port {
         Some(port) => format!("{protocol} port {port}"),
         None => format!("{protocol} ports"),
     };
     let main = rows.main_port();
-    let missed = main.is_some_and(|port| !CLIENTS.contains(&port));
+    let missed = !rows.shows_ports() || main.is_some_and(|port| !CLIENTS.contains(&port));
     let is_known = matches!(holders, Holders::Others(..) | Holders::Asked { .. });
     let severity = if missed || is_known { Severity::Warning } else { Severity::Notice };
     let mut draft = Draft::new(facts, "closed_port", severity, subject, title).at(namespace);
@@ -313,7 +318,8 @@ mod tests {
 
     #[test]
     fn many_ports_are_worth_a_notice() {
-        let found = udp(50, None).counted("Udp.NoPorts", 50).run(&RULE);
+        let ports: Vec<Flow> = (1000..1010).map(|port| flow(None, Some(port))).collect();
+        let found = udp(50, None).flows(&ports).counted("Udp.NoPorts", 50).run(&RULE);
         assert_eq!(found[0].title, "50 packets for closed UDP ports refused in gw");
         assert_eq!(found[0].severity, Severity::Notice);
     }
@@ -336,9 +342,18 @@ mod tests {
     }
 
     #[test]
-    fn without_samples_the_counter_still_proves_it() {
-        let found = udp(50, Some(53)).unsampled().counted("Udp.NoPorts", 50).run(&RULE);
-        assert_eq!(found[0].severity, Severity::Notice);
+    fn without_samples_the_counter_still_proves_it_as_severely() {
+        for host in [udp(50, Some(53)).unsampled(), udp(50, None)] {
+            let found = host.counted("Udp.NoPorts", 50).run(&RULE);
+            assert_eq!(
+                found[0].title,
+                "50 packets for closed UDP ports refused in gw; which ones is not known"
+            );
+            assert_eq!(
+                (found[0].severity, found[0].subject.as_str()),
+                (Severity::Warning, "UDP ports")
+            );
+        }
         assert_eq!(udp(50, Some(53)).run(&RULE), [], "another namespace's");
         assert_eq!(udp(2, Some(53)).counted("Udp.NoPorts", 2).run(&RULE), [], "a few are nothing");
     }

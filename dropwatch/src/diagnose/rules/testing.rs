@@ -315,6 +315,7 @@ impl TestHost {
             filter_undecided: self.filtered.then_some(0),
             groups: None,
             findings: Vec::new(),
+            more_findings: Vec::new(),
         }
     }
 }

@@ -206,6 +206,29 @@ fn interfaces_are_named_in_their_own_namespace() {
 }
 
 #[test]
+fn names_of_interfaces_outlive_their_namespace_and_are_no_others() {
+    let host = host();
+    host.process(80, "web", 77);
+    let mut namespaces = Namespaces::new(&host.root());
+    let web = namespaces.reach(77).expect("a process lives there");
+    let names = |name: &str| [(1, "lo".to_owned()), (2, name.to_owned())];
+    assert_eq!(namespaces.met(&web, 5, names("v2")), 77);
+    namespaces.met(&web, 5, names("renamed"));
+    host.remove("proc/80");
+    for _ in 0..3 {
+        namespaces.begin_report();
+        assert_eq!(namespaces.interface(77, 2).as_deref(), Some("renamed"), "as of the last look");
+        assert_eq!(namespaces.interface(77, 3), None);
+    }
+    // The number is another's by now, as its cookie shows.
+    let later = namespaces.met(&web, 9, [(1, "lo".to_owned())]);
+    namespaces.begin_report();
+    assert_ne!(later, 77);
+    assert_eq!(namespaces.interface(later, 2), None);
+    assert_eq!(namespaces.interface(77, 2).as_deref(), Some("renamed"));
+}
+
+#[test]
 fn nothing_is_needed_of_a_host() {
     let host = FakeHost::new();
     let mut namespaces = Namespaces::new(&host.root());

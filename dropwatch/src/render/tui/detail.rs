@@ -13,13 +13,18 @@ use crate::{
         CORE, Check, DropEntry, KnowledgeTable, NOT_SPECIFIED, blanks, function_name,
     },
     render::{
-        Medium,
+        Medium, TEXT_FINDINGS,
         clean::clean,
         details,
+        findings::rest,
         words::count,
         wrap::{wrap, wrap_command, wrap_hanging},
     },
-    report::{finding::Finding, model::Location, namespaces::truncate},
+    report::{
+        finding::{Finding, sum_up},
+        model::Location,
+        namespaces::truncate,
+    },
 };
 
 /// Columns that text is set in from.
@@ -95,10 +100,7 @@ impl DetailPage {
             who.into_iter().for_each(|line| self.line(line));
         }
         self.paths(row);
-        for finding in about(row, &state.findings) {
-            self.head("Found");
-            self.finding(finding);
-        }
+        self.findings(about(row, &state.findings));
         if let Some(entry) = table.and_then(|table| known(table, row)) {
             self.head("What it means");
             self.entry(entry);
@@ -129,10 +131,7 @@ impl DetailPage {
         }
         let here = whose.0.as_ref().map(|netns| netns.inum);
         let there = |it: &&Finding| it.netns.as_ref().is_some_and(|at| Some(at.inum) == here);
-        for finding in state.findings.iter().filter(there) {
-            self.head("Found");
-            self.finding(finding);
-        }
+        self.findings(state.findings.iter().filter(there).collect());
     }
 
     fn paths(&mut self, row: &Location) {
@@ -143,6 +142,19 @@ impl DetailPage {
                 .map(|frame| details::function(frame.symbol.as_deref()))
                 .collect();
             self.text(&frames.join(" ← "));
+        }
+    }
+
+    /// The largest findings of each rule, and one line for the rest of it.
+    fn findings(&mut self, mut found: Vec<&Finding>) {
+        let more = sum_up(&mut found, TEXT_FINDINGS, |finding| finding.kind());
+        for finding in found {
+            self.head("Found");
+            self.finding(finding);
+        }
+        for more in more {
+            self.head("Found");
+            self.text(&format!("{} {}", more.severity.name(), rest(&more)));
         }
     }
 

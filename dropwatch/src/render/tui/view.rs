@@ -2,7 +2,7 @@
 //!
 //! Names come from kernels, packets and processes: all of them are cleaned on the way here.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, iter};
 
 use ratatui::{
     Frame,
@@ -31,7 +31,7 @@ use crate::{
         wrap::{columns, wrap},
     },
     report::{
-        finding::{Finding, Severity},
+        finding::{Finding, Severity, sum_up},
         number::step,
     },
 };
@@ -46,6 +46,8 @@ const WIDE: u16 = 120;
 const TALL: u16 = 40;
 /// Findings below the table.
 const MOST_FINDINGS: usize = 6;
+/// Those of one rule and severity among them.
+const MOST_OF_RULE: usize = 3;
 /// The smallest screen that has room for anything.
 const LEAST: (u16, u16) = (40, 8);
 
@@ -84,8 +86,8 @@ pub fn draw(state: &TopState, table: Option<&KnowledgeTable>, look: &Look, frame
         return;
     }
     let shown = state.shown();
-    let findings: Vec<&Finding> = match shown.screen {
-        Screen::Table => shown.findings.iter().take(MOST_FINDINGS).collect(),
+    let findings = match shown.screen {
+        Screen::Table => found(&shown.findings, look, area.width),
         Screen::Detail | Screen::Help => Vec::new(),
     };
     let below = match findings.len() as u16 {
@@ -109,9 +111,7 @@ pub fn draw(state: &TopState, table: Option<&KnowledgeTable>, look: &Look, frame
         Screen::Detail => about_row(shown, table, look, frame, body),
     }
     if below > 0 {
-        let lines: Vec<Line<'_>> = std::iter::once(Line::default())
-            .chain(findings.into_iter().map(|it| finding(it, look, foot.width)))
-            .collect();
+        let lines: Vec<Line<'_>> = iter::once(Line::default()).chain(findings).collect();
         frame.render_widget(Paragraph::new(lines), foot);
     }
     frame.render_widget(Paragraph::new(footer(shown)), keys);
@@ -296,17 +296,30 @@ fn sparkline(row: &TopRow, width: usize) -> String {
     format!("{bars:>width$}")
 }
 
+/// A line for each of the largest findings, the most severe first; behind those of a severity, one for
+/// those of each rule that are left out.
+fn found(all: &[Finding], look: &Look, width: u16) -> Vec<Line<'static>> {
+    let mut shown: Vec<&Finding> = all.iter().collect();
+    let more = sum_up(&mut shown, MOST_OF_RULE, |finding| finding.kind());
+    let shown = shown.into_iter().map(|it| (it.severity, clean(&it.title).into_owned()));
+    let mut lines: Vec<_> =
+        shown.chain(more.iter().map(|it| (it.severity, findings::rest(it)))).collect();
+    // Stable: a sum stands behind what is shown.
+    lines.sort_by_key(|(severity, _)| *severity);
+    let lines = lines.into_iter().take(MOST_FINDINGS);
+    lines.map(|(severity, text)| finding(severity, text, look, width)).collect()
+}
+
 /// A finding as one line: as many of its words as fit, and a sign where there are more.
-fn finding(finding: &Finding, look: &Look, width: u16) -> Line<'static> {
-    let word = format!("{:<9} ", finding.severity.name());
+fn finding(severity: Severity, title: String, look: &Look, width: u16) -> Line<'static> {
+    let word = format!("{:<9} ", severity.name());
     let room = usize::from(width).saturating_sub(columns(&word));
-    let title = clean(&finding.title);
-    let mut text = title.clone().into_owned();
-    if columns(&title) > room {
-        let mut lines = wrap(&title, room.saturating_sub(2)).into_iter();
+    let mut text = title;
+    if columns(&text) > room {
+        let mut lines = wrap(&text, room.saturating_sub(2)).into_iter();
         text = lines.next().unwrap_or_default() + " …";
     }
-    Line::from(vec![Span::styled(word, look.severity(finding.severity)), text.into()])
+    Line::from(vec![Span::styled(word, look.severity(severity)), text.into()])
 }
 
 fn footer(state: &TopState) -> Line<'static> {

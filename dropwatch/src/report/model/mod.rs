@@ -18,7 +18,7 @@ pub use super::{
 };
 use super::{
     facts::{CallPath, Details, Frame, Interface, Netns, Owner, Task},
-    finding::Finding,
+    finding::{Finding, MoreFindings},
     flow::Flow,
     hex,
     namespaces::{MoreNamespaces, NamespaceDrops},
@@ -138,9 +138,12 @@ pub struct Report {
     pub filter_undecided: Option<u64>,
     /// The drops once more, by what was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub groups: Option<Groups>,
+    pub groups: Option<Box<Groups>>,
     /// What is wrong, the most severe first.
     pub findings: Vec<Finding>,
+    /// Those that a view left out, the most severe first. JSON has all of them.
+    #[serde(skip)]
+    pub more_findings: Vec<MoreFindings>,
 }
 
 impl Report {

@@ -4,7 +4,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::{
-    facts::Netns, finding::Severity, number::is_zero, place::Place, snapshot::Lost, timestamp,
+    facts::Netns,
+    finding::{FindingKind, Severity},
+    number::is_zero,
+    place::Place,
+    snapshot::Lost,
+    timestamp,
 };
 
 /// What a run came to. Reports of the time before the command are not in it, but in `before`.
@@ -87,6 +92,13 @@ pub struct SummaryFinding {
     pub reports: u64,
     /// Whether it was found before the command was started, too.
     pub before: bool,
+}
+
+impl SummaryFinding {
+    pub fn kind(&self) -> FindingKind<'_> {
+        let Self { severity, rule, netns, explains, .. } = self;
+        FindingKind { severity: *severity, rule, netns: netns.as_ref(), drops: *explains }
+    }
 }
 
 /// The time before the command was started.
