@@ -146,19 +146,13 @@ impl Session {
         if keys.need_reasons() && !probe.has_reason() {
             return Err(Failure::Kernel(format!("--reason cannot work: {}", NO_REASONS)));
         }
-        if samples == Samples::Packets && !probe.has_samples() {
-            return Err(Failure::Kernel(
-                "--pcap cannot work: this kernel refuses the program that takes samples \
+        let sampled = [(samples == Samples::Packets, "--pcap"), (every.is_some(), "--every")];
+        let refused = sampled.into_iter().find(|(asked, _)| *asked && !probe.has_samples());
+        if let Some((_, option)) = refused {
+            return Err(Failure::Kernel(format!(
+                "{option} cannot work: this kernel refuses the program that takes samples \
                  (`dropwatch doctor` shows why)"
-                    .to_owned(),
-            ));
-        }
-        if every.is_some() && !probe.has_samples() {
-            return Err(Failure::Kernel(
-                "--every cannot work: this kernel refuses the program that takes samples \
-                 (`dropwatch doctor` shows why)"
-                    .to_owned(),
-            ));
+            )));
         }
         let selected = Selected::new(requested.filter.0.netns);
         let mut later = probe.later().context("cannot filter by what is to come")?;
