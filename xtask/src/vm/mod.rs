@@ -48,7 +48,7 @@ use qemu::{Accelerator, End, Guest};
 use results::{KernelRun, Matrix, Reader};
 
 /// All that a guest may take, and the longest that it may be silent.
-const LIMIT: Duration = Duration::from_secs(1200);
+const LIMIT: Duration = Duration::from_secs(1800);
 const SILENCE: Duration = Duration::from_secs(120);
 /// Guests that run at once: they wait nearly as much as they work.
 const JOBS: usize = 4;
