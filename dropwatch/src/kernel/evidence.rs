@@ -278,12 +278,11 @@ impl Collector {
     pub fn answerer(&self) -> impl FnMut(&[Ask], &mut Answers) + '_ {
         let all = OnceCell::new();
         let mut inquiry = Inquiry::new(self.answering.clone(), move |number| {
-            let (known, namespace) = (self.way(number)?, self.now.namespaces.get(&number)?);
-            let netns = known.reachable.clone();
+            let NetnsToRead { netns, cookie } = to_read(&self.known, &self.now, number)?;
             let namespaces: &Arc<[(u32, PathBuf)]> = all.get_or_init(|| self.files());
             let (root, namespaces) = (self.root.clone(), namespaces.clone());
             let host = HostToAsk { root, number, inum: netns.netns.inum, namespaces };
-            Some(NetnsToAsk { netns, cookie: namespace.cookie, host })
+            Some(NetnsToAsk { netns, cookie, host })
         });
         move |asks, answers| inquiry.answer(asks, answers)
     }

@@ -23,7 +23,7 @@ pub struct WatchedCommand {
 }
 
 /// Words that a filter expression begins with (pcap-filter(7)).
-const PRIMITIVES: [&str; 46] = [
+const PRIMITIVES: [&str; 35] = [
     "ip",
     "ip6",
     "arp",
@@ -40,15 +40,6 @@ const PRIMITIVES: [&str; 46] = [
     "carp",
     "ether",
     "link",
-    "host",
-    "net",
-    "port",
-    "portrange",
-    "src",
-    "dst",
-    "gateway",
-    "proto",
-    "protochain",
     "broadcast",
     "multicast",
     "less",
@@ -66,12 +57,10 @@ const PRIMITIVES: [&str; 46] = [
     "or",
     "inbound",
     "outbound",
-    "ifname",
     "ifindex",
-    "mask",
     "iso",
 ];
-/// Those of them that a name stands behind.
+/// And those that a name stands behind.
 const QUALIFIERS: [&str; 11] = [
     "host",
     "net",
@@ -94,7 +83,7 @@ fn is_expression(text: &str) -> bool {
     };
     let words: Vec<String> =
         text.split_whitespace().map(bare).filter(|it| !it.is_empty()).collect();
-    let is_primitive = |word: &str| PRIMITIVES.contains(&word);
+    let is_primitive = |word: &str| PRIMITIVES.contains(&word) || QUALIFIERS.contains(&word);
     let is_value =
         |word: &str| word.starts_with(|c: char| c.is_ascii_digit() || "=<>&:".contains(c));
     let fits = |pair: &[String]| {

@@ -59,9 +59,14 @@ use std::{cmp::Reverse, collections::BTreeSet, mem};
 
 use self::draft::{Draft, quote};
 pub use self::netfilter::filtered;
-use super::{apart::Apart, facts::Facts, typed::keep_typed};
+use super::{
+    apart::Apart,
+    facts::{Facts, Rows},
+    typed::keep_typed,
+};
 use crate::report::{
     evidence::{HostEvidence, WatchList},
+    facts::Netns,
     finding::{Finding, Severity},
     model::Report,
     number::share,
@@ -332,6 +337,22 @@ fn decide(
         answer(&asks, &mut answers);
     }
     found.into_iter().flatten().collect()
+}
+
+/// Decides on the drops of each device of each namespace by themselves. What is of no known namespace is
+/// left out: its device cannot be asked for.
+fn by_device<'a>(
+    rows: &Rows<'a>,
+    decide: impl Fn(&'a Netns, u32, &Rows<'a>, u64) -> Result<Option<Finding>, Ask>,
+) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for (netns, rows) in rows.by_netns() {
+        let Some(netns) = netns else { continue };
+        for (index, (rows, drops)) in rows.by_device() {
+            verdicts.extend(Verdict::of(decide(netns, index, &rows, drops)));
+        }
+    }
+    verdicts
 }
 
 /// Whether so many drops are more than what is usual on a healthy host.

@@ -8,7 +8,7 @@
 //! The functions drop for no other reason but a receiver that is off, so the MTUs decide, for which the
 //! host is asked. The receiver counts each in `rx_dropped`, those of a bridge's port nobody counts.
 
-use super::{Draft, Facts, Makes, Rule, Verdict, matters, quote};
+use super::{Draft, Facts, Makes, Rule, Verdict, by_device, matters, quote};
 use crate::{
     diagnose::{
         facts::{NetnsFacts, Rows, name},
@@ -40,20 +40,15 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
-    let mut verdicts = Vec::new();
-    for (functions, decide) in [(PAIR, pair as Decide), (PORT, port)] {
-        for (netns, rows) in facts.rows(&[NOT_SPECIFIED], functions).by_netns() {
-            let Some(netns) = netns else { continue };
-            for (index, (rows, drops)) in rows.by_device() {
-                let decided = match matters(drops, facts) {
-                    true => decide(facts, netns, index, &rows, drops),
-                    false => Ok(None),
-                };
-                verdicts.extend(Verdict::of(decided));
+    let decided = |(functions, decide): (&[&str], Decide)| {
+        by_device(&facts.rows(&[NOT_SPECIFIED], functions), |netns, index, rows, drops| {
+            match matters(drops, facts) {
+                true => decide(facts, netns, index, rows, drops),
+                false => Ok(None),
             }
-        }
-    }
-    verdicts
+        })
+    };
+    [(PAIR, pair as Decide), (PORT, port)].into_iter().flat_map(decided).collect()
 }
 
 type Decide = fn(&Facts<'_>, &Netns, u32, &Rows<'_>, u64) -> Result<Option<Finding>, Ask>;

@@ -10,7 +10,7 @@
 
 use std::net::IpAddr;
 
-use super::{Draft, Facts, Makes, Rule, Verdict, matters, quote};
+use super::{Draft, Facts, Makes, Rule, Verdict, by_device, matters, quote};
 use crate::{
     diagnose::facts::{NetnsFacts, Rows, name},
     report::{
@@ -38,14 +38,9 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
-    let mut verdicts = Vec::new();
-    for (netns, rows) in facts.rows(REASONS, &[]).by_netns() {
-        let Some(netns) = netns else { continue };
-        for (index, (rows, drops)) in rows.by_device() {
-            verdicts.extend(Verdict::of(unheard(facts, netns, index, &rows, drops)));
-        }
-    }
-    verdicts
+    by_device(&facts.rows(REASONS, &[]), |netns, index, rows, drops| {
+        unheard(facts, netns, index, rows, drops)
+    })
 }
 
 fn unheard(
