@@ -67,6 +67,7 @@ pub fn page<'a>(
         explained: answer.full,
         related_rules: answer.brief_rules,
         related: answer.brief,
+        functions: answer.functions,
         not_known: answer.not_known,
         values,
     })

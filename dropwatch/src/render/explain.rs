@@ -45,6 +45,9 @@ pub struct ExplainPage<'a> {
     pub related_rules: Vec<&'a RuleEntry>,
     /// Entries that have to do with it, shown as a list.
     pub related: Vec<&'a DropEntry>,
+    /// Functions of rows, with their module, of which no more is known than what is said of the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<String>,
     /// What of the text typed is not known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_known: Vec<String>,
@@ -113,6 +116,10 @@ pub fn page(page: &ExplainPage<'_>, medium: Medium, out: &mut dyn io::Write) -> 
     for entry in &page.explained {
         text.gap();
         text.entry(entry, &page.values);
+    }
+    for function in &page.functions {
+        text.gap();
+        text.function(function);
     }
     if !page.related_rules.is_empty() {
         text.gap();
@@ -195,6 +202,21 @@ impl ExplainText {
         self.wrapped(&format!("in dropwatch's output: {}", word.place), 2, Style::new());
         self.line("");
         self.wrapped(&word.meaning, 2, Style::new());
+    }
+
+    /// That nothing is known of a function but its name, with its module behind it.
+    fn function(&mut self, function: &str) {
+        let (name, module) = function.split_once(" [").unwrap_or((function, ""));
+        let whose = match module.trim_end_matches(']') {
+            "" => "a function".to_owned(),
+            module => format!("a function of the module {}", clean(module)),
+        };
+        self.heading(&clean(name));
+        let said = format!(
+            "{whose} of which nothing more is known: what is said of the reason holds wherever it is \
+             given, and the function tells where that was."
+        );
+        self.wrapped(&said, 2, Style::new());
     }
 
     /// What a counter counts.

@@ -23,10 +23,6 @@ fn what_stands_beside_names_rows_and_series_is_said_to_be_unknown() {
         (&["xyzzy", ROW], &["xyzzy"]),
         (&[&format!("{ROW}\nxyzzy")], &["xyzzy"]),
         (&[&format!("{ROW}\n{ROW} FOO_BAR")], &["FOO_BAR"]),
-        (&["foo+0x91 [bar] (NO_SOCKET)"], &["foo+0x91 [bar]"]),
-        (&["foo+0x91 (NO_SOCKET)"], &["foo+0x91"]),
-        (&["12 packets dropped at foo+0x91 [bar] (NO_SOCKET) 3.1%"], &["foo+0x91 [bar]"]),
-        (&[r#"dropwatch_drops_total{symbol="foo",reason="NO_SOCKET"} 1"#], &["foo"]),
         (
             &[r#"dropwatch_finding_reports_total{rule="nonsense",severity="warning"} 1"#],
             &["nonsense"],
@@ -36,8 +32,9 @@ fn what_stands_beside_names_rows_and_series_is_said_to_be_unknown() {
         (&[&series(r#"dropwatch_findings{rule="nonsense"}"#)], &["nonsense"]),
         (&[r#"{"v":1,"type":"nonsense"}"#], &["nonsense"]),
         (&[r#"{"v":1,"type":"report","nonsense":3}"#], &["nonsense"]),
-        (&[r#"{"symbol":"foo","offset":1,"reason":"NO_SOCKET","count":3}"#], &["foo"]),
         (&["tcp_v4_rcv+0x91 (NO_SOKET)"], &["NO_SOKET"]),
+        (&["foo+0x91 [bar] (NO_SOKET)", ROW], &["foo+0x91", "NO_SOKET"]),
+        (&[r#"{"symbol":"foo","offset":1,"count":3}"#, ROW], &["foo"]),
         (&["NO_SOCKET", "xyzzy"], &["xyzzy"]),
         (&["conntrack_table_full", "critical", "gw", "nonsense"], &["gw", "nonsense"]),
         (&["Udp: InErrors Nonsense"], &["Udp.Nonsense"]),
@@ -45,6 +42,31 @@ fn what_stands_beside_names_rows_and_series_is_said_to_be_unknown() {
         let said = not_known(words);
         let all = expected.iter().all(|name| said.iter().any(|it| it == name));
         assert!(all && said.len() <= expected.len(), "{words:?}: {said:?}");
+    }
+}
+
+/// The reason of a row is explained whatever its function, of which is said what the row has.
+#[test]
+fn a_row_of_a_function_that_nobody_has_described_is_explained_by_its_reason() {
+    for (typed, function, module) in [
+        ("foo+0x91 [bar] (NO_SOCKET)", "foo+0x91", Some("bar")),
+        ("foo+0x91 (NO_SOCKET)", "foo+0x91", None),
+        ("12 packets dropped at foo+0x91 [bar] (NO_SOCKET) 3.1%", "foo+0x91", Some("bar")),
+        (r#"dropwatch_drops_total{symbol="foo",reason="NO_SOCKET"} 1"#, "foo", None),
+        (r#"{"symbol":"foo","offset":1,"reason":"NO_SOCKET","count":3}"#, "foo", None),
+        ("3 packets dropped at foo+0x1 (NOT_SPECIFIED) 3.1%", "foo+0x1", None),
+    ] {
+        let page = explain::page(known(), &[typed], &host("6.18"));
+        let page = page.unwrap_or_else(|failure| panic!("{typed}: {failure}"));
+        let expected = module.map_or(function.to_owned(), |it| format!("{function} [{it}]"));
+        assert_eq!((page.functions, page.not_known.len()), (vec![expected], 0), "{typed}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dropwatch"));
+        let output = command.args(["explain", typed]).env("COLUMNS", "200").output().expect("runs");
+        let shown = String::from_utf8(output.stdout).expect("UTF-8");
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{typed}");
+        let whose = module.map_or(String::new(), |module| format!(" of the module {module}"));
+        let said = format!("{function}\n  a function{whose} of which nothing more is known");
+        assert!(shown.contains(&said), "{typed}: {shown}");
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Explanation<'a> {
     pub brief_rules: Vec<&'a RuleEntry>,
     /// Entries that have to do with it.
     pub brief: Vec<&'a DropEntry>,
+    /// Functions of rows whose reason is explained, with their module: of them nothing more is known.
+    pub functions: Vec<String>,
     /// Names beside the others that are not known.
     pub not_known: Vec<String>,
 }
@@ -84,6 +86,7 @@ impl<'a> Explanation<'a> {
         add(&mut self.full, other.full);
         add(&mut self.brief_rules, other.brief_rules);
         add(&mut self.brief, other.brief);
+        add(&mut self.functions, other.functions);
         add(&mut self.not_known, other.not_known);
         self.brief_rules.retain(|rule| !self.rules.contains(rule));
         self.brief.retain(|entry| !self.full.contains(entry));

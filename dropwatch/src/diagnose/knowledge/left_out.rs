@@ -92,6 +92,8 @@ impl KnowledgeTable {
                 {
                     Some(format!("{function} ({reason})"))
                 }
+                // Said to be a function of which nothing more is known than the row's reason.
+                Labelled::Drops { function: Some(_), reason: Some(_) } => None,
                 Labelled::Drops { function, .. } => {
                     function.filter(|name| self.find_name(name).is_none()).map(str::to_owned)
                 }

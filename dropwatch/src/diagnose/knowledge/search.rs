@@ -277,8 +277,8 @@ impl KnowledgeTable {
         let Some(found) = found else { return unclear(&reason) };
         // The reason alone is known then.
         let is_known = self.find_function(function).is_some() || row.has_no_name();
-        let not_known = if is_known { Vec::new() } else { vec![row.place()] };
-        Some(Explanation { not_known, ..found })
+        let functions = if is_known { Vec::new() } else { vec![row.place()] };
+        Some(Explanation { functions, ..found })
     }
 
     /// The reason that begins with `cut`: the only one, or the only one that is known of `function`.
