@@ -15,7 +15,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use dropwatch_common::{
     NO_NETNS, Netns,
     expression::verdict,
-    filter::{ANY, Filter, LATER as NOT_YET, MOST, Masked, Ports, Protocol, Rule, kind, part},
+    filter::{ANY, Filter, LATER as NOT_YET, MOST, Masked, NetnsValue, Ports, Protocol, Rule, kind, part},
 };
 
 use crate::{
@@ -29,11 +29,11 @@ use crate::{
 #[unsafe(no_mangle)]
 static FILTER: Filter = Filter::NONE;
 
-/// Inode numbers of the network namespaces that were not there when the program was loaded. User
-/// space writes each when its namespace has come; 0 is none.
+/// The network namespaces that were not there when the program was loaded. User space writes each when
+/// it has come, its inode number last; number 0 is none.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".bss.later")]
-static mut LATER: [u32; MOST] = [0; MOST];
+static mut LATER: [NetnsValue; MOST] = [NetnsValue::any(NOT_YET); MOST];
 
 /// What rules say of a packet. Plain numbers in an order: the least of several is what they say
 /// together.
@@ -108,15 +108,15 @@ fn yes_if(condition: bool) -> Verdict {
 fn namespaces(netns: Netns) -> Verdict {
     judge(&raw const FILTER.netns, |index, wanted| match netns.inum {
         NO_NETNS => UNDECIDED,
-        inum if wanted.inum == NOT_YET => yes_if(inum == later(index)),
+        _ if wanted.inum == NOT_YET => yes_if(later(index).is(netns)),
         _ => yes_if(wanted.is(netns)),
     })
 }
 
 #[inline(always)]
-fn later(index: usize) -> u32 {
+fn later(index: usize) -> NetnsValue {
     // SAFETY: within the array. Volatile, because user space writes it at any time.
-    unsafe { (&raw const LATER).cast::<u32>().add(index).read_volatile() }
+    unsafe { (&raw const LATER).cast::<NetnsValue>().add(index).read_volatile() }
 }
 
 /// What `--iface` says: the name of the packet's device matches.

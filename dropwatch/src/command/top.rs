@@ -232,7 +232,7 @@ mod tests {
         sync::mpsc::{self, Receiver},
     };
 
-    use dropwatch_common::filter::Filter;
+    use dropwatch_common::filter::{Filter, NetnsValue};
     use tokio::sync::mpsc::UnboundedSender;
 
     use super::*;
@@ -249,7 +249,7 @@ mod tests {
     /// A user who waits for a namespace, and what brings the keys.
     fn user(
         netns: Vec<Choice<String>>,
-        set: impl FnMut(usize, u32) -> io::Result<()> + 'static,
+        set: impl FnMut(usize, NetnsValue) -> io::Result<()> + 'static,
     ) -> (TopUser, UnboundedSender<io::Result<Option<Key>>>) {
         let meant = vec![Meant::Whichever(None); netns.len()];
         let packets = Packets { netns, ..Packets::default() };

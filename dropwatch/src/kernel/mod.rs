@@ -42,7 +42,9 @@ pub mod tracefs;
 mod trackers;
 
 pub use names::{HostNames, Known, NoTypes};
-pub use netns::{Namespaces, ReachableNetns, Unfound, netns_named, short_name};
+pub use netns::{
+    Namespaces, NetnsFile, ReachableNetns, Unfound, netns_file, netns_named, short_name,
+};
 pub use owner::Owners;
 pub use processes::Process;
 pub use root::HostRoot;

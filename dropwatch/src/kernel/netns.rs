@@ -24,6 +24,7 @@ mod devices;
 mod ended;
 mod find;
 mod folders;
+mod mounted;
 mod newcomers;
 mod numbers;
 pub(super) mod passing;
@@ -32,40 +33,26 @@ mod reachable;
 use std::{
     collections::{HashMap, HashSet},
     io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
 };
 
 use dropwatch_common::{self as common, NO_COOKIE};
 
 use self::{
     devices::Devices,
+    mounted::{Mounted, mounted},
     newcomers::{Named, Newcomers},
     numbers::Numbers,
 };
 pub use self::{
-    find::{Unfound, netns_named, short_name},
+    find::{NetnsFile, Unfound, netns_file, netns_named, short_name},
     reachable::{Interfaces, ReachableNetns},
 };
 use super::{
-    HostRoot, Surroundings, clean, inside, interfaces, links,
+    HostRoot, Surroundings, inside, interfaces, links,
     processes::{self, Process},
 };
-use crate::report::{
-    facts::Netns,
-    totals::{OTHER, UNKNOWN},
-};
+use crate::report::facts::Netns;
 
-/// Folders in which namespaces are mounted, and what is put before their names: those of
-/// `ip netns` and of container runtimes that follow it (containerd, CRI-O), and Docker's.
-const FOLDERS: [(&str, &str); 4] = [
-    ("run/netns", ""),
-    ("var/run/netns", ""),
-    ("run/docker/netns", "docker/"),
-    ("var/run/docker/netns", "docker/"),
-];
-/// Most files looked at in one folder.
-const MAX_MOUNTED: usize = 16 << 10;
 /// Most names, of namespaces and of interfaces, looked up in one report.
 const MAX_NAMES: usize = 4096;
 /// Most names that are remembered of a run's namespaces, those that have ended among them.
@@ -129,12 +116,6 @@ struct LookedUp {
 struct Proved {
     netns: HashMap<u32, Option<String>>,
     interfaces: HashMap<(u32, u32), Option<String>>,
-}
-
-/// A namespace that something keeps mounted.
-struct Mounted {
-    name: String,
-    path: PathBuf,
 }
 
 impl Namespaces {
@@ -445,56 +426,6 @@ fn link(process: &str) -> String {
 fn of_process(root: &HostRoot, process: &str) -> io::Result<u32> {
     let inum = processes::read_link(&root.path(link(process)), "net")?;
     inum.and_then(|inum| inum.try_into().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// Every mounted namespace by its number; of several names the first in the order of the folders
-/// and the alphabet.
-fn mounted(root: &HostRoot) -> HashMap<u32, Mounted> {
-    let mut found = HashMap::new();
-    // All of nsfs is one device. A file on another one is what a mount left behind, and its inode
-    // number means nothing.
-    let Ok(nsfs) = root.path(link("self")).metadata().map(|file| file.dev()) else {
-        return found;
-    };
-    for (folder, prefix) in FOLDERS {
-        for path in files(&root.path(folder)) {
-            let Some(inum) = path.metadata().ok().filter(|file| file.dev() == nsfs) else {
-                continue;
-            };
-            let (Ok(inum), Some(name)) = (inum.ino().try_into(), path.file_name()) else {
-                continue;
-            };
-            let name = format!("{prefix}{}", clean(&name.to_string_lossy()));
-            let name = unlike_words(folder, name);
-            found.entry(inum).or_insert(Mounted { name, path });
-        }
-    }
-    found
-}
-
-/// The name of what is mounted in `folder`, or its path where the name is one that dropwatch itself gives
-/// to another namespace, or to what is of none: two things would be called so.
-fn unlike_words(folder: &str, name: String) -> String {
-    let is_number = |text: &str| text.parse::<u32>().is_ok();
-    let is_numbered = name.strip_prefix("netns ").is_some_and(is_number);
-    let is_process = || {
-        let pid = name.strip_suffix(')').and_then(|name| name.rsplit_once(" (pid "));
-        pid.is_some_and(|(_, pid)| is_number(pid))
-    };
-    let is_taken = [HOST, CONTAINER, UNKNOWN, OTHER].contains(&name.as_str());
-    match is_taken || is_numbered || is_process() {
-        true => format!("/{folder}/{name}"),
-        false => name,
-    }
-}
-
-/// The files of a folder in alphabetical order; none where it cannot be read.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = folder.read_dir() else { return Vec::new() };
-    let mut files: Vec<PathBuf> =
-        entries.filter_map(|entry| Some(entry.ok()?.path())).take(MAX_MOUNTED).collect();
-    files.sort_unstable();
-    files
 }
 
 #[cfg(test)]

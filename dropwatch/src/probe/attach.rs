@@ -28,7 +28,7 @@ use super::{
     counters::{FRONTS, GROUP_FRONTS, Maps},
     cpus::Cpus,
     expression, info,
-    later::{LATER, Later, Numbers},
+    later::{self, Awaited, LATER, Later},
     load::{Linked, LoadError, LoadSettings, Loader, Size},
     maps::Map,
     plan::{self, AttachRefusal, Candidate, Grouping, Step},
@@ -59,7 +59,7 @@ pub struct Requested {
     /// Sample all drops, so many a second at most.
     pub every: Option<u32>,
     /// What the rules of `--netns` that stand for namespaces to come mean from the beginning.
-    pub later: Numbers,
+    pub later: Awaited,
     /// Only with reasons, or only without; `None` is what the kernel takes.
     pub reasons: Option<bool>,
     /// Keep the kernel side's diagnostics, readable through [`Probe::take_log`].
@@ -92,7 +92,7 @@ impl Default for Requested {
             reasons: None,
             log: false,
             filter: (Filter::NONE, 0),
-            later: Numbers::default(),
+            later: later::NONE,
             expression: None,
             grouping: Grouping::default(),
         }
@@ -144,8 +144,6 @@ pub struct Probe {
     pub(super) maps: Maps,
     memory: Option<u64>,
     pub(super) grouping: Grouping,
-    /// Whether a packet filter leaves drops out.
-    pub(super) filtered: bool,
     /// Hold the maps, and answer what the kernel skipped.
     pub(super) programs: Vec<OwnedFd>,
     lacks: Vec<Lack>,
@@ -153,7 +151,7 @@ pub struct Probe {
     attached_at: u64,
     pub(super) samples: Option<Samples>,
     later: Map,
-    later_from: Numbers,
+    later_from: Awaited,
     attempts: Vec<Attempt>,
     log: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -265,7 +263,6 @@ impl Prepared {
             maps,
             memory,
             grouping: requested.grouping,
-            filtered: requested.filter.1 != 0,
             programs,
             lacks,
             samples,

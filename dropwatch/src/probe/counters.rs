@@ -3,7 +3,7 @@
 use std::{collections::HashMap, hash::Hash, io};
 
 use anyhow::{Context, Result};
-use dropwatch_common::{Counter, CpuKey, Lost as Cause, Netns, Turn};
+use dropwatch_common::{Counter, CpuKey, DropKey, Lost as Cause, Netns, Turn};
 
 use super::{
     Probe,
@@ -80,6 +80,15 @@ impl Turned {
         self.places.note(of_places);
         self.groups.note(of_groups);
     }
+
+    /// Of too many namespaces that have ended, has both kinds sum the settled ones up, whatever the
+    /// filter: names come and go there, too. Returns which they were.
+    fn fold(&mut self, places: &mut Sums, groups: &mut Sums) -> (Vec<Owner>, Vec<Owner>) {
+        let everywhere = |it: &Owner| Owner { key: it.key.everywhere(), ..Owner::default() };
+        // A group of which not everything is proved any more.
+        let unproved = |it: &Owner| Owner { cpu: it.cpu, ..Owner::default() };
+        (self.places.fold(places, everywhere), self.groups.fold(groups, unproved))
+    }
 }
 
 /// A counter as it was read: the count first, then the cookie.
@@ -143,17 +152,11 @@ impl Probe {
     /// not be in it; whatever is not will be in the next one, because counters only grow.
     pub fn read(&mut self, mut number: impl FnMut(Netns) -> u32) -> Result<DropCounters> {
         let (mut places, mut groups) = self.maps.sum(self.grouping)?;
-        let mut folded = Folded::default();
-        // What a filter lets through is told apart to the end: there is little of it.
-        if !self.filtered {
-            let everywhere = |it: &Owner| Owner { key: it.key.everywhere(), ..Owner::default() };
-            let turned = self.maps.turned.places.fold(&mut places, everywhere);
-            folded.drops = turned.iter().map(|it| it.place(&mut number)).collect();
-        }
-        // Those of a group of which not everything is proved any more.
-        let unproved = |it: &Owner| Owner { cpu: it.cpu, ..Owner::default() };
-        let turned = self.maps.turned.groups.fold(&mut groups, unproved);
-        folded.groups = turned.iter().map(|it| it.group(&mut number)).collect();
+        let (of_places, of_groups) = self.maps.turned.fold(&mut places, &mut groups);
+        let folded = Folded {
+            drops: of_places.iter().map(|it| it.place(&mut number)).collect(),
+            groups: of_groups.iter().map(|it| it.group(&mut number)).collect(),
+        };
         let drops = by(places, |it| it.place(&mut number));
         let groups = by(groups, |it| it.group(&mut number));
 
@@ -174,6 +177,19 @@ impl Probe {
         let undecided = slot(Cause::Undecided)?;
         let ungrouped = slot(Cause::Group)?;
         Ok(DropCounters { drops, folded, lost, undecided, groups, ungrouped })
+    }
+
+    /// Drops alone, once more between two readings, which this one is none of: nothing that has ended is
+    /// summed up for it.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn read_again(
+        &mut self,
+        mut number: impl FnMut(Netns) -> u32,
+    ) -> Result<HashMap<DropKey, u64>> {
+        let (places, _) = self.maps.sum(self.grouping)?;
+        Ok(by(places, |it| it.place(&mut number)))
     }
 
     /// How often the kernel skipped a program, because it was running on that CPU already.
@@ -198,4 +214,64 @@ fn by<K: Eq + Hash>(sums: Sums, mut name: impl FnMut(&Owner) -> K) -> HashMap<K,
         *sum = sum.saturating_add(count);
     }
     named
+}
+
+#[cfg(test)]
+mod tests {
+    use dropwatch_common::filter::Group;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Counters of one place and of one group, in turn for one namespace after the other: each drop is
+    /// counted once in both. Of these many namespaces with so many drops each, one half may be seen in a
+    /// reading before the other.
+    fn turns(each: &[u64], from: usize, kind: u32) -> Vec<Turn> {
+        let key = |inum| match kind {
+            Turn::OF_GROUP => Group { known: 1, netns: inum, ..Group::default() }.to_key(),
+            _ => DropKey::new(0x1000, 2).within(inum),
+        };
+        let mut until = 0;
+        let all = each.iter().enumerate().map(|(index, drops)| {
+            until += drops;
+            let cookie = index as u64 + 1;
+            Turn { key: key(7), counter: 3 | kind, cpu: 0, cookie, until }
+        });
+        all.skip(from).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        /// However many have ended and whenever they were read, groups are the drops once more.
+        #[test]
+        fn groups_of_namespaces_that_ended_have_as_many_drops_as_their_places(
+            each in proptest::collection::vec(0..9_u64, 0..9000), part in 0..9000_usize, readings in 1..5
+        ) {
+            let mut turned = Turned::new(Grouping { parts: 1, by_cpu: false });
+            let all: u64 = each.iter().sum();
+            let early = part.min(each.len());
+            for kind in [0, Turn::OF_GROUP] {
+                turned.note(turns(&each[..early], 0, kind));
+            }
+            for reading in 0..readings {
+                if reading == 1 {
+                    for kind in [0, Turn::OF_GROUP] {
+                        turned.note(turns(&each, early, kind));
+                    }
+                }
+                let sums = CounterSums::new(Grouping::default(), &turned.places, &turned.groups);
+                let (mut places, mut groups) = sums.into_parts();
+                let (folded, of_groups) = turned.fold(&mut places, &mut groups);
+                prop_assert_eq!(folded.len(), of_groups.len());
+                let known = if reading == 0 { each[..early].iter().sum() } else { all };
+                prop_assert_eq!(places.values().sum::<u64>(), known);
+                prop_assert_eq!(groups.values().sum::<u64>(), known);
+                let by_cookie = |sums: &Sums| {
+                    let all = sums.iter().map(|(it, count)| (it.cookie, *count));
+                    all.collect::<std::collections::BTreeMap<u64, u64>>()
+                };
+                prop_assert_eq!(by_cookie(&places), by_cookie(&groups), "the same ones are told apart");
+            }
+        }
+    }
 }

@@ -6,7 +6,6 @@
 //! counted.
 
 use std::{
-    collections::BTreeSet,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -22,7 +21,7 @@ use tokio::time::sleep_until;
 use crate::{
     exit::Failure,
     filter::{Packets, lets_through},
-    kernel::{HostRoot, netns_named},
+    kernel::{HostRoot, NetnsFile, netns_file},
     report::keys::Choice,
     verbose,
 };
@@ -49,8 +48,11 @@ impl Meant {
     }
 }
 
-/// Has the rule of `--netns` with an index mean the namespace with an inode number.
-type Set = Box<dyn FnMut(usize, u32) -> io::Result<()>>;
+/// Has the rule of `--netns` with an index mean a namespace.
+type Set = Box<dyn FnMut(usize, NetnsValue) -> io::Result<()>>;
+
+/// What a rule means while there is none.
+const NONE: NetnsValue = NetnsValue::any(LATER);
 
 /// The namespaces that `--netns` names and that may come, and go, while the run goes on.
 pub struct Awaited {
@@ -67,8 +69,10 @@ struct Name {
     /// Of its rule among those of `--netns`.
     index: usize,
     name: String,
-    /// `None` while there is none.
-    inum: Option<u32>,
+    /// As the kernel side compares.
+    value: NetnsValue,
+    /// Where that was found; `None` before the first look and while there is none.
+    file: Option<NetnsFile>,
     /// Whether it counts once it is there.
     included: bool,
     came: bool,
@@ -81,17 +85,18 @@ impl Awaited {
         root: HostRoot,
         packets: &Packets,
         meant: &[Meant],
-        set: impl FnMut(usize, u32) -> io::Result<()> + 'static,
+        set: impl FnMut(usize, NetnsValue) -> io::Result<()> + 'static,
         selected: Selected,
     ) -> Self {
         let names = packets.netns.iter().zip(meant).enumerate();
         let name = |(index, (choice, meant)): (usize, (&Choice<String>, &Meant))| {
             let Meant::Whichever(inum) = *meant else { return None };
-            if let Some(inum) = inum {
-                selected.change(index, inum);
+            let value = inum.map_or(NONE, NetnsValue::any);
+            if inum.is_some() {
+                selected.change(index, value);
             }
             let (name, included, came) = (choice.value.clone(), !choice.exclude, inum.is_some());
-            Some(Name { index, name, inum, included, came })
+            Some(Name { index, name, value, file: None, included, came })
         };
         let names = names.filter_map(name).collect();
         Self { root, names, never: Vec::new(), next: Instant::now(), set: Box::new(set), selected }
@@ -128,19 +133,27 @@ impl Awaited {
     /// When the kernel side cannot be changed.
     pub fn look(&mut self) -> Result<(), Failure> {
         self.next = Instant::now() + EVERY;
-        for Name { index, name, inum, came, .. } in &mut self.names {
-            let found = netns_named(&self.root, name);
-            if *inum == found {
+        for Name { index, name, value, file, came, .. } in &mut self.names {
+            let there = netns_file(&self.root, name);
+            if *file == there {
                 continue;
             }
-            let value = found.unwrap_or(LATER);
-            let set = (self.set)(*index, value);
-            set.with_context(|| format!("cannot filter by the network namespace {name}"))?;
-            self.selected.change(*index, value);
-            *inum = found;
+            // The number alone would be that of whichever namespace gets it until the next look.
+            let found = there.as_ref().map(NetnsFile::netns);
+            let now = found.map_or(NONE, NetnsValue::new);
+            let is_known = found.is_some_and(|netns| value.is(netns));
+            if *value != now {
+                let set = (self.set)(*index, now);
+                set.with_context(|| format!("cannot filter by the network namespace {name}"))?;
+                self.selected.change(*index, now);
+            }
+            let is_news = *value != now && !is_known;
+            (*value, *file) = (now, there);
             *came |= found.is_some();
-            let news = if found.is_some() { "is there now" } else { "is not there any more" };
-            verbose::to_stderr(&format!("the network namespace {name} {news}"));
+            if is_news {
+                let news = if found.is_some() { "is there now" } else { "is not there any more" };
+                verbose::to_stderr(&format!("the network namespace {name} {news}"));
+            }
         }
         Ok(())
     }
@@ -155,7 +168,7 @@ struct Rules {
     /// As the kernel side compares now.
     now: [NetnsRule; MOST],
     /// Namespaces that were selected earlier in this interval.
-    before: BTreeSet<u32>,
+    before: Vec<NetnsValue>,
 }
 
 /// The namespaces that were selected at any moment of an interval.
@@ -163,22 +176,23 @@ pub(super) struct Interval(Rules);
 
 impl Selected {
     pub fn new(rules: [NetnsRule; MOST]) -> Self {
-        Self(Arc::new(Mutex::new(Rules { now: rules, before: BTreeSet::new() })))
+        Self(Arc::new(Mutex::new(Rules { now: rules, before: Vec::new() })))
     }
 
     fn rules(&self) -> MutexGuard<'_, Rules> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the rule `index` mean the namespace `inum`, or none with [`LATER`].
-    fn change(&self, index: usize, inum: u32) {
+    /// Has the rule `index` mean the namespace `value`.
+    fn change(&self, index: usize, value: NetnsValue) {
         let mut rules = self.rules();
         let Rules { now, before } = &mut *rules;
         if let Some(rule) = now.get_mut(index) {
-            if rule.kind == kind::INCLUDE && rule.value.inum != LATER {
-                before.insert(rule.value.inum);
+            let old = rule.value;
+            if rule.kind == kind::INCLUDE && old.inum != LATER && !before.contains(&old) {
+                before.push(old);
             }
-            rule.value = NetnsValue::any(inum);
+            rule.value = value;
         }
     }
 
@@ -194,7 +208,8 @@ impl Selected {
 impl Interval {
     /// Whether the namespace was selected.
     pub(super) fn has(&self, netns: Netns) -> bool {
-        lets_through(&self.0.now, |it| it.is(netns)) || self.0.before.contains(&netns.inum)
+        let Rules { now, before } = &self.0;
+        lets_through(now, |it| it.is(netns)) || before.iter().any(|it| it.is(netns))
     }
 }
 
@@ -205,7 +220,7 @@ mod tests {
     use dropwatch_common::NO_COOKIE;
 
     use super::*;
-    use crate::report::keys::Choice;
+    use crate::{kernel::netns_named, report::keys::Choice};
 
     /// Where no cookie is known.
     fn of(inum: u32) -> Netns {
@@ -232,8 +247,8 @@ mod tests {
         let selected = Selected::new(rule(kind::INCLUDE, LATER));
         let changes = Rc::new(RefCell::new(Vec::new()));
         let changed = Rc::clone(&changes);
-        let set = move |index, inum| {
-            changed.borrow_mut().push((index, inum));
+        let set = move |index, netns: NetnsValue| {
+            changed.borrow_mut().push((index, netns.inum));
             Ok(())
         };
         let root = HostRoot::default();
@@ -260,6 +275,18 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_is_given_again_is_no_more_than_a_number() {
+        let of = |cookie| Netns { inum: 7, cookie };
+        let selected = Selected::new(rule(kind::INCLUDE, LATER));
+        selected.change(0, NetnsValue::new(of(1)));
+        let interval = selected.end_interval();
+        assert_eq!([1, 2].map(|cookie| interval.has(of(cookie))), [true, false]);
+        selected.change(0, NetnsValue::new(of(3)));
+        let interval = selected.end_interval();
+        assert_eq!([1, 2, 3].map(|cookie| interval.has(of(cookie))), [true, false, true]);
+    }
+
+    #[test]
     fn one_that_never_comes_is_remembered_where_it_was_to_be_counted() {
         let (_, mut packets) = late("never");
         let left_out = Choice { exclude: true, value: "other".to_owned() };
@@ -278,7 +305,7 @@ mod tests {
     fn one_that_goes_while_a_report_is_read_is_in_the_next_one_too() {
         let selected = Selected::new(rule(kind::INCLUDE, 7));
         let read = selected.end_interval();
-        selected.change(0, LATER);
+        selected.change(0, NONE);
         assert!(read.has(of(7)), "its drops until then are in this report");
         assert!(selected.end_interval().has(of(7)), "and those after the reading in the next");
     }
@@ -286,7 +313,7 @@ mod tests {
     #[test]
     fn what_is_left_out_is_never_asked_for() {
         let selected = Selected::new(rule(kind::EXCLUDE, 7));
-        selected.change(0, 8);
+        selected.change(0, NetnsValue::any(8));
         let interval = selected.end_interval();
         assert_eq!([7, 8].map(|inum| interval.has(of(inum))), [true, false]);
     }

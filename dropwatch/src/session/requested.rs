@@ -33,15 +33,15 @@ pub fn requested(
         check("--pcap", part::HEADERS, &offsets)?;
     }
     let expression = attached.packets.expression.as_ref().map(tcpdump::compile).transpose()?;
-    let mut later = [LATER; MOST];
+    let mut later = [NetnsValue::any(LATER); MOST];
     let netns = netns.iter().zip(0..).map(|(it, index)| match *it {
         Meant::One(inum) => {
             // With the cookie: whichever namespace gets the number later is not what was asked for.
             NetnsValue::new(names.namespaces().having(inum))
         }
         Meant::Whichever(now) => {
-            if let Some(number) = later.get_mut(index) {
-                *number = now.unwrap_or(LATER);
+            if let (Some(it), Some(inum)) = (later.get_mut(index), now) {
+                *it = NetnsValue::new(names.namespaces().having(inum));
             }
             NetnsValue::any(LATER)
         }

@@ -207,3 +207,61 @@ fn an_exclusion_leaves_out_no_successor() {
     }
     panic!("no namespace has got the number of another one");
 }
+
+/// Drops of a run's groups at closed ports, as [`by_name`] has those of its rows.
+fn groups_by_name(recording: &Recording) -> BTreeMap<(String, bool), u64> {
+    let mut sums = BTreeMap::new();
+    for row in recording.groups().flat_map(|groups| &groups.rows) {
+        let Some(netns) = &row.netns else { continue };
+        *sums.entry((netns.name.clone().unwrap_or_default(), netns.ended)).or_default() +=
+            row.count;
+    }
+    sums
+}
+
+/// With filters, too, groups are the drops once more, by each namespace that has come and gone.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn with_filters_groups_of_ended_namespaces_are_the_drops_once_more() {
+    if !machine::tells_namespaces_apart() {
+        return unproved(NO_COOKIES);
+    }
+    let both = [Netns::new("first").unwrap(), Netns::new("second").unwrap()];
+    let names = both.each_ref().map(|netns| netns.name().to_owned());
+    let by_netns = Run::within(&both.each_ref(), &["-i", "300ms", "--by", "netns"]);
+    // Port 9 is asked for by others on a host, too, so there is a group for each namespace.
+    let by_port = Run::start(&["-i", "300ms", "--port", "9", "--proto", "udp", "--by", "netns"]);
+    let mut expected = BTreeMap::new();
+    for (netns, packets) in both.into_iter().zip([20, 30]) {
+        assert_eq!(drop_in(&netns, packets), packets);
+        expected.insert(netns.name().to_owned(), packets);
+        // Until its name is known.
+        sleep(longer(Duration::from_secs(1)));
+    }
+    for number in 0..fewer(40) {
+        let netns = Netns::new("brief").unwrap();
+        assert_eq!(drop_in(&netns, number % 7 + 1), number % 7 + 1);
+        expected.insert(netns.name().to_owned(), number % 7 + 1);
+    }
+    sleep(longer(Duration::from_secs(1)));
+    for run in [by_netns, by_port] {
+        let recording = run.stop();
+        // Which checks that the sums of all groups are those of all drops.
+        let own = recording.grouped(|row| row.netns.is_some());
+        let (rows, groups) = (by_name(&recording), groups_by_name(&recording));
+        assert_eq!(rows, groups);
+        assert_eq!(own, groups.values().sum::<u64>());
+        let of = |name: &String| -> Option<u64> {
+            let found: Vec<u64> =
+                groups.iter().filter(|((of, _), _)| of == name).map(|(_, count)| *count).collect();
+            (!found.is_empty()).then(|| found.iter().sum())
+        };
+        for (name, packets) in &expected {
+            match of(name) {
+                Some(found) => assert_eq!(found, *packets, "{name}"),
+                // On a busy machine one may be gone before it can be looked into.
+                None => assert!(!names.contains(name), "{name} is missing"),
+            }
+        }
+    }
+}

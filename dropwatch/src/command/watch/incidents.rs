@@ -89,7 +89,7 @@ mod tests {
         time::Duration,
     };
 
-    use dropwatch_common::filter::Filter;
+    use dropwatch_common::filter::{Filter, NetnsValue};
     use nix::{
         sys::signal::{Signal, kill},
         unistd::Pid,
@@ -153,8 +153,8 @@ mod tests {
         let meant = vec![Meant::Whichever(None); netns.len()];
         let packets = Packets { netns, ..Packets::default() };
         let mut set = set;
-        let set = move |_, inum| {
-            set(inum);
+        let set = move |_, netns: NetnsValue| {
+            set(netns.inum);
             Ok(())
         };
         let selected = Selected::new(Filter::NONE.netns);

@@ -7,12 +7,17 @@ use std::{
         fd::AsRawFd,
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use super::{CONTAINER, FOLDERS, HOST, Namespaces, link, mounted};
+use dropwatch_common::{self as common, NO_COOKIE};
+
+use super::{
+    CONTAINER, HOST, Namespaces, link,
+    mounted::{FOLDERS, mounted},
+};
 use crate::{
-    kernel::HostRoot,
+    kernel::{HostRoot, inside},
     report::{
         near::{did_you_mean, near},
         shell::can_be_typed,
@@ -114,17 +119,49 @@ impl Namespaces {
 /// Returns the inode number of the namespace that is mounted by that name, or is at that path, at
 /// this moment. Nothing that was read earlier is used.
 pub fn netns_named(root: &HostRoot, name: &str) -> Option<u32> {
+    netns_file(root, name).map(|file| file.inum)
+}
+
+/// The file of the network namespace that is called so at this moment; see [`netns_named`].
+pub fn netns_file(root: &HostRoot, name: &str) -> Option<NetnsFile> {
     let nsfs = nsfs(root)?;
     if name.contains('/')
-        && let Some(inum) = network_of(nsfs, Path::new(name))
+        && let Some(file) = NetnsFile::at(nsfs, Path::new(name))
     {
-        return Some(inum);
+        return Some(file);
     }
     FOLDERS.iter().find_map(|(folder, prefix)| {
         let name = name.strip_prefix(prefix)?;
         let is_name = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
-        network_of(nsfs, &root.path(folder).join(name)).filter(|_| is_name)
+        NetnsFile::at(nsfs, &root.path(folder).join(name)).filter(|_| is_name)
     })
+}
+
+/// A file that stands for a network namespace. Those of two namespaces differ, even where the younger one
+/// has got the number of the other: its inode is made anew, and has the time of that (`nsfs_init_inode`,
+/// `__ns_get_path` before Linux 6.9, fs/nsfs.c).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetnsFile {
+    path: PathBuf,
+    pub inum: u32,
+    /// Seconds and nanoseconds.
+    made: (i64, i64),
+}
+
+impl NetnsFile {
+    fn at(nsfs: u64, path: &Path) -> Option<Self> {
+        let inum = network_of(nsfs, path)?;
+        let file = path.metadata().ok()?;
+        let made = (file.ctime(), file.ctime_nsec());
+        (file.ino() == u64::from(inum)).then(|| Self { path: path.to_owned(), inum, made })
+    }
+
+    /// The namespace, with its cookie where it can be entered and the kernel has cookies.
+    pub fn netns(&self) -> common::Netns {
+        let cookie = inside::inside(&self.path, self.inum, || Ok(inside::cookie()));
+        let cookie = cookie.ok().flatten().unwrap_or(NO_COOKIE);
+        common::Netns { inum: self.inum, cookie }
+    }
 }
 
 /// The inode number of the network namespace whose file is at `path` at this moment.

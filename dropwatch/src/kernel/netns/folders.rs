@@ -9,7 +9,7 @@ use nix::{
     sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor},
 };
 
-use super::FOLDERS;
+use super::mounted::FOLDERS;
 use crate::kernel::HostRoot;
 
 /// Most events read at one look: a name takes two, and the kernel keeps 16,384

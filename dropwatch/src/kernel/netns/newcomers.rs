@@ -19,7 +19,11 @@ use std::{
 use dropwatch_common as common;
 use nix::sys::inotify::AddWatchFlags;
 
-use super::{FOLDERS, find::network_at, folders::Folders, unlike_words};
+use super::{
+    find::network_at,
+    folders::Folders,
+    mounted::{self, FOLDERS, unlike_words},
+};
 use crate::kernel::{
     HostRoot, clean,
     inside::{cookie, inside},
@@ -147,7 +151,7 @@ impl Look {
             }
         }
         for (folder, prefix) in folders.watch_new() {
-            let files = super::files(&folder).into_iter().take(MOST);
+            let files = mounted::files(&folder).into_iter().take(MOST);
             fresh.extend(files.map(|file| (file, prefix, Instant::now())));
         }
     }

@@ -1,3 +1,5 @@
+use std::os::unix::fs::MetadataExt;
+
 use super::{super::processes::fixture::FakeHost, *};
 
 /// A namespace that needs no privilege to be there: that of these tests, and its number.
