@@ -7,13 +7,15 @@
 mod apart;
 pub mod facts;
 pub mod knowledge;
+mod late;
 mod multicast;
 pub mod rules;
 mod transmitted;
 mod typed;
 
 pub use self::{
+    late::wind_back,
     multicast::settle as settle_multicast,
-    rules::{filtered, findings, watch_list},
+    rules::{at_hooks, filtered, findings, watch_list},
     transmitted::settle,
 };

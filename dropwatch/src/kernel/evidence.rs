@@ -16,19 +16,18 @@
 //! when it is full, by a thread of its own; listening sockets only where an accept queue has
 //! overflowed.
 
+mod tables;
+
 use std::{
     cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     io,
     path::PathBuf,
-    sync::{
-        Arc,
-        mpsc::{self, Receiver},
-    },
-    thread,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use self::tables::{TableReading, take};
 pub use super::netns::passing::Unread;
 use super::{
     HostRoot, Namespaces, ReachableNetns, addresses,
@@ -40,12 +39,12 @@ use super::{
     netns::passing::Passing,
     packet_filter::{
         self,
-        readings::{FilterReadings, NetnsToRead, patience},
+        readings::{FilterReadings, Late, NetnsToRead, patience},
     },
     queues, trackers,
 };
 use crate::report::{
-    conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable},
+    conntrack::{ConntrackCounter, ConntrackStats},
     evidence::{HostEvidence, NetnsEvidence, SettingValues, WatchList},
     facts::Netns,
     question::{Answers, Ask},
@@ -69,9 +68,6 @@ const TABLE_AGE: Duration = Duration::from_secs(60);
 /// How long a report waits for the listings of full tables, for all of them together, since nothing
 /// else is read meanwhile.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Rows of each ranking of a table.
-const TOP: usize = 3;
-
 /// Reads evidence, report by report.
 pub struct Collector {
     root: HostRoot,
@@ -108,13 +104,6 @@ impl KnownNetns {
     fn new(reachable: ReachableNetns) -> Self {
         Self { reachable, read: None, number: None }
     }
-}
-
-/// The listing of a full table, or the thread that is making it.
-struct TableReading {
-    since: Instant,
-    table: Option<ConntrackTable>,
-    reading: Option<Receiver<ConntrackTable>>,
 }
 
 impl Collector {
@@ -273,6 +262,12 @@ impl Collector {
         &self.now
     }
 
+    /// The host at the end of the report before, and now: counters that have counted more than the report
+    /// has may be set back, for the next one to begin there.
+    pub fn both(&mut self) -> (&HostEvidence, &mut HostEvidence) {
+        (&self.before, &mut self.now)
+    }
+
     /// Returns what answers the questions of rules about the namespaces that were read last. Make
     /// one for each report: its bound of time holds for all of its calls together.
     pub fn answerer(&self) -> impl FnMut(&[Ask], &mut Answers) + '_ {
@@ -295,11 +290,16 @@ impl Collector {
 
     /// Reads what of the packet filter drops in the namespaces in which so many packets were `dropped` at
     /// its hooks, by number in the run: for as long as a report may wait that is made every `interval`.
-    pub fn read_filters(&mut self, dropped: &BTreeMap<u32, u64>, interval: Duration) {
+    pub fn read_filters(
+        &mut self,
+        dropped: &BTreeMap<u32, u64>,
+        interval: Duration,
+        late: Late<'_>,
+    ) {
         let patience = patience(interval, self.is_last);
         let Self { filters, known, now, .. } = self;
         let find = |number| to_read(known, now, number);
-        let read = filters.read(dropped, self.counted, patience, find);
+        let read = filters.read(dropped, self.counted, patience, find, late);
         for (number, reading) in read {
             if let Some(namespace) = self.now.namespaces.get_mut(&number) {
                 namespace.filter = Some(reading);
@@ -387,44 +387,6 @@ fn to_read(
 ) -> Option<NetnsToRead> {
     let netns = way(known, now, number)?.reachable.clone();
     Some(NetnsToRead { netns, cookie: now.namespaces.get(&number)?.cookie })
-}
-
-impl TableReading {
-    fn read(root: &HostRoot, reachable: &ReachableNetns) -> Self {
-        let (root, reachable) = (root.clone(), reachable.clone());
-        let (sender, receiver) = mpsc::channel();
-        let work = move || {
-            if let Ok(reading) = conntrack::read(&root, &reachable) {
-                let table = reading.tally.table(TOP, &reading.timeouts);
-                // Nobody waits any more when the run has ended.
-                let _ = sender.send(table);
-            }
-        };
-        let reading = thread::Builder::new().name("conntrack".into()).spawn(work);
-        Self { since: Instant::now(), table: None, reading: reading.is_ok().then_some(receiver) }
-    }
-
-    /// Returns the listing; `None` where it takes longer than until `deadline`.
-    fn take(&mut self, deadline: Instant) -> Option<ConntrackTable> {
-        if let Some(reading) = &self.reading {
-            match reading.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(table) => (self.table, self.reading) = (Some(table), None),
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => self.reading = None,
-            }
-        }
-        self.table.clone()
-    }
-}
-
-/// Returns the listings of these namespaces' tables that are done by `deadline`.
-fn take(
-    tables: &mut BTreeMap<u32, TableReading>,
-    inums: &[u32],
-    deadline: Instant,
-) -> Vec<(u32, Option<ConntrackTable>)> {
-    let take = |inum: &u32| (*inum, tables.get_mut(inum).and_then(|it| it.take(deadline)));
-    inums.iter().map(take).collect()
 }
 
 /// Reads the namespace at `reachable`; where `begins` says that it began since it was `before`, returns

@@ -12,6 +12,7 @@ use super::{
     facts::{Details, Fact, Task},
     flow::Flow,
     groups,
+    late::{self, LateDrops},
     model::{End, Host, Location, Other, Report, Sampled, Start, groups::Groups},
     names::Names,
     namespaces::{self, MoreNamespaces, NamespaceDrops},
@@ -265,6 +266,30 @@ impl Reporter {
         let seen = |key| self.seen.drops.get(key).copied().unwrap_or(0);
         let lossy = counters.drops.iter().filter(move |(key, count)| **count > seen(key));
         lossy.map(|(key, _)| key.netns).filter(|netns| *netns != NO_NETNS)
+    }
+
+    /// What was counted between two readings, of the drops that are reported and not known to be
+    /// harmless.
+    pub fn late(
+        &self,
+        then: &HashMap<DropKey, u64>,
+        now: &HashMap<DropKey, u64>,
+        names: &mut dyn Names,
+    ) -> Vec<LateDrops> {
+        late::between(then, now, |key| {
+            let (symbol, reason) = (names.symbol(key.location), names.reason(key.reason));
+            let benign = (self.benign)(symbol.as_ref(), reason.as_ref());
+            (!benign && self.selects(key, names)).then(|| Place::new(symbol, reason))
+        })
+    }
+
+    /// The same, since the counters of the last report were read.
+    pub fn late_since_report(
+        &self,
+        now: &HashMap<DropKey, u64>,
+        names: &mut dyn Names,
+    ) -> Vec<LateDrops> {
+        self.late(&self.seen.drops, now, names)
     }
 
     /// Drops reported so far.

@@ -34,6 +34,13 @@ impl Counters {
         *sum = sum.wrapping_add(value);
     }
 
+    /// Takes back what a counter has counted too early.
+    pub fn take_back(&mut self, name: &str, count: u64) {
+        if let Some(value) = self.0.get_mut(name) {
+            *value = value.wrapping_sub(count);
+        }
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(name, value)| (name.as_str(), *value))
     }

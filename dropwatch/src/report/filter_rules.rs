@@ -150,6 +150,8 @@ pub struct Dropper {
     pub by_map: bool,
     /// Packets that it dropped in the time of the reading; `None` where it does not count them.
     pub counted: Option<u64>,
+    /// What tells it from the others of its namespace, from one reading to the next.
+    pub key: u64,
     /// Packets that it has dropped in all its life, as far as it counts them.
     pub ever: u64,
 }

@@ -22,6 +22,7 @@ pub mod frequent;
 pub mod groups;
 mod hex;
 pub mod keys;
+pub mod late;
 pub mod model;
 mod names;
 pub mod namespaces;

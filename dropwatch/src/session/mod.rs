@@ -4,6 +4,7 @@
 
 mod asked;
 pub mod awaited;
+mod diagnosis;
 mod followed;
 pub mod meter;
 pub mod pace;
@@ -32,11 +33,7 @@ use self::{
 use crate::{
     diagnose::{self, knowledge},
     exit::Failure,
-    kernel::{
-        self, HostNames, HostRoot, Surroundings,
-        evidence::{Collector, Unread},
-        status::NO_REASONS,
-    },
+    kernel::{self, HostNames, HostRoot, Surroundings, evidence::Collector, status::NO_REASONS},
     privilege,
     probe::{self, KernelLog, Prepared, Probe, Requested},
     programs::are_host_files_elsewhere,
@@ -44,8 +41,7 @@ use crate::{
     report::{
         build::Reporter,
         conntrack::ConntrackStats,
-        facts::Netns,
-        finding::Finding,
+        late::LateDrops,
         model::{End, Line, Report, Start},
         options::Options,
         sample::{Clock, Sample},
@@ -56,9 +52,6 @@ use crate::{
     settings::{Attached, Reported, Samples},
     verbose,
 };
-
-/// Most namespaces of a run that are remembered as having ended unread.
-const MAX_UNREAD: usize = 1024;
 
 /// Samples for a report, from which number on those are forgotten that it would not look at.
 const MOST_KEPT: usize = 16 << 10;
@@ -113,6 +106,8 @@ struct Counted {
     snapshot: Snapshot,
     /// The namespaces that were selected until then.
     selected: Interval,
+    /// What was dropped until evidence had been read, too.
+    late: Vec<LateDrops>,
 }
 
 impl Session {
@@ -156,7 +151,7 @@ impl Session {
         }
         let selected = Selected::new(requested.filter.0.netns);
         let mut later = probe.later().context("cannot filter by what is to come")?;
-        let set = move |index, inum| later.set(index, inum);
+        let set = move |index, netns| later.set(index, netns);
         let host = kernel::host(&root);
         let followed = Followed::new(&root, &packets, &netns, names.namespaces());
         let awaited = Awaited::new(root, &packets, &netns, set, selected.clone());
@@ -315,15 +310,19 @@ impl Session {
         if !self.all {
             Sample::settle_carried(&mut samples);
         }
-        // As soon as may be: a drop in between shows in one of them alone.
+        let mut late = Vec::new();
+        // As soon as may be: what is dropped in between is in evidence alone, until it is wound back.
         if let Some(evidence) = &mut self.evidence {
             let sampled = samples.iter().chain(&self.kept).filter_map(|it| it.netns);
             let mut lossy: BTreeSet<u32> = sampled.collect();
             lossy.extend(self.reporter.namespaces_since(&counters));
             evidence.read(self.names.namespaces(), &lossy);
+            let names = &mut self.names;
+            let again = self.probe.read_again(|netns| names.namespaces().number(netns))?;
+            late = self.reporter.late(&counters.drops, &again, names);
         }
-        self.counted =
-            Some(Counted { snapshot: Snapshot { since_attach, wall, counters }, selected });
+        let snapshot = Snapshot { since_attach, wall, counters };
+        self.counted = Some(Counted { snapshot, selected, late });
         Ok(self.take(samples, lines))
     }
 
@@ -371,7 +370,7 @@ impl Session {
     pub fn report(&mut self, not_captured: u64) -> Result<Report, Failure> {
         let samples = std::mem::take(&mut self.kept);
         let counted = self.counted.take().context("nothing was read for a report")?;
-        let Counted { mut snapshot, selected } = counted;
+        let Counted { mut snapshot, selected, late } = counted;
         let since_attach = snapshot.since_attach;
         if let Some(meter) = &mut self.meter {
             meter.log(&self.probe, since_attach);
@@ -381,7 +380,7 @@ impl Session {
         let intervals = self.pace.advance(since_attach);
         let fallen = self.reporter.fallen();
         let mut report = self.reporter.report(&snapshot, intervals, &samples, &mut self.names);
-        self.diagnose(&mut report, &selected);
+        self.diagnose(&mut report, &selected, &late);
         if self.reporter.fallen() > fallen {
             return Err(anyhow!("a kernel counter fell, which cannot be: not counting on").into());
         }
@@ -401,43 +400,6 @@ impl Session {
             }
         }
         Ok(report)
-    }
-
-    /// Marks what samples and evidence show to be harmless, and has the rules make findings of the
-    /// evidence that was read with the report's counters.
-    fn diagnose(&mut self, report: &mut Report, selected: &Interval) {
-        let now = self.evidence.as_ref().map(Collector::now);
-        let unclaimed = diagnose::settle_multicast(report, self.reporter.ends(), now);
-        self.reporter.add_benign(unclaimed);
-        let Some(evidence) = &self.evidence else { return };
-        let devices = self.reporter.devices();
-        let sent = diagnose::settle(report, devices, evidence.before(), evidence.now());
-        self.reporter.add_benign(sent);
-        let filtered = diagnose::filtered(report, evidence.before(), evidence.now());
-        if let Some(evidence) = &mut self.evidence {
-            evidence.read_filters(&filtered, self.pace.interval());
-        }
-        let Some(evidence) = &self.evidence else { return };
-        report.findings = findings(report, evidence);
-        // The counters of a namespace whose drops are left out would be held against those of
-        // others.
-        report.findings.retain(|it| {
-            it.netns.as_ref().is_none_or(|it| selected.has(self.names.known(it.number())))
-        });
-        if self.narrowed {
-            // What rests on none of the selected drops is about other packets, or cannot be told.
-            report.findings.retain(|it| it.explains.is_some_and(|explains| explains.drops > 0));
-            return;
-        }
-        let Unread { known, passed } = evidence.unread();
-        let known = known
-            .iter()
-            .filter(|it| selected.has(self.names.known(it.number())))
-            .map(Netns::to_string);
-        // What has no number any more passes where no namespace is named.
-        let passed = passed.iter().filter(|_| selected.has(dropwatch_common::Netns::NONE)).cloned();
-        let room = MAX_UNREAD.saturating_sub(self.unread.len());
-        self.unread.extend(known.chain(passed).take(room));
     }
 
     /// Connection tracking at the end of the last report; nothing without findings.
@@ -478,12 +440,6 @@ impl Session {
     pub fn end(&self) -> End {
         self.reporter.end(Timestamp::now())
     }
-}
-
-/// What is wrong, decided by rules that may ask this host about the packets that were sampled.
-fn findings(report: &Report, evidence: &Collector) -> Vec<Finding> {
-    let mut answer = evidence.answerer();
-    diagnose::findings(report, evidence.before(), evidence.now(), &mut answer)
 }
 
 fn attach(prepared: Prepared, requested: &Requested) -> Result<Probe, Failure> {

@@ -20,6 +20,7 @@ mod conntrack;
 mod counting;
 mod details;
 mod elsewhere;
+mod ends;
 mod environment;
 mod every;
 mod expression;

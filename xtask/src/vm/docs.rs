@@ -10,7 +10,7 @@ use crate::project::Project;
 const PAGE: &str = "docs/kernels.md";
 
 /// What the groups of tests prove, in the order of the page.
-const GROUPS: [(&str, &str); 38] = [
+const GROUPS: [(&str, &str); 39] = [
     ("counting", "floods, nested floods and closed ports, to the packet"),
     ("nat", "a full conntrack table, against conntrack's own counter"),
     (
@@ -24,6 +24,7 @@ const GROUPS: [(&str, &str); 38] = [
         "what connection tracking, packet queues and IPsec do, against their own counters",
     ),
     ("rules", "which rule of the packet filter drops, against its own counter"),
+    ("ends", "over many short reports findings explain what the counters say, to the packet"),
     ("gate", "a finding fails a run, also of a loss without a drop"),
     ("reach", "commands of findings run in their namespace, or are not printed"),
     ("harmless", "sockets closed with unread data are harmless"),

@@ -13,7 +13,7 @@
 
 use std::{net::SocketAddr, ops::RangeInclusive};
 
-use super::{Draft, Facts, Makes, Proof, Rule, Verdict, matters};
+use super::{Counts, Draft, Facts, Kept, Makes, Proof, Rule, Verdict, matters};
 use crate::{
     diagnose::facts::{NetnsFacts, Rows},
     report::{
@@ -43,6 +43,7 @@ pub(super) const RULE: Rule = Rule {
     }],
     counters: &["Tcp.OutRsts", "Udp.NoPorts", "Udp6.NoPorts"],
     proofs: &[Proof::of(REFUSALS, "NO_SOCKET", UDP)],
+    counts: &[Counts::of(Kept::Netns(&["Tcp.OutRsts"]), &["NO_SOCKET"], TCP)],
     check_or_ask,
     ..Rule::NONE
 };

@@ -6,7 +6,7 @@
 //! the counter and the table do. `drop` counts collisions, too; so the table must be seen full, or nearly
 //! so where none has collided, or entries must have been given up, which happens only when it is full.
 
-use super::{Draft, Facts, Makes, Rule};
+use super::{Counts, Draft, Facts, Kept, Makes, Rule};
 use crate::{
     diagnose::facts::{NetnsFacts, Rows},
     report::{
@@ -29,6 +29,10 @@ const MUCH: f64 = 0.3;
 /// What is proposed for states that wait for nothing any more, seconds.
 const SHORT: u32 = 30;
 
+/// Where netfilter's hooks say no, and why.
+pub(super) const DROPPED: &[&str] = &["NETFILTER_DROP"];
+pub(super) const AT_HOOKS: &[&str] = &["nf_hook_slow"];
+
 pub(super) const RULE: Rule = Rule {
     findings: &[Makes {
         name: "conntrack_table_full",
@@ -37,6 +41,7 @@ pub(super) const RULE: Rule = Rule {
         rests_on: "`drop` of conntrack, a table seen full or entries given up",
     }],
     host_settings: &["net.netfilter.nf_conntrack_max", "net.netfilter.nf_conntrack_buckets"],
+    counts: &[Counts::of(Kept::Tracking(ConntrackCounter::Drop), DROPPED, AT_HOOKS)],
     check,
     ..Rule::NONE
 };
@@ -66,7 +71,7 @@ fn was_full(namespace: &NetnsFacts<'_>, now: &ConntrackStats) -> bool {
 
 /// Rows of the report at the place where netfilter's hooks say no.
 pub(super) fn hook_rows<'a>(facts: &Facts<'a>) -> Rows<'a> {
-    facts.rows_or_unspecified(&["NETFILTER_DROP"], &["nf_hook_slow"])
+    facts.rows_or_unspecified(DROPPED, AT_HOOKS)
 }
 
 /// Drops of these rows.

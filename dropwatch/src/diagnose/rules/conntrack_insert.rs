@@ -14,7 +14,7 @@
 use std::net::SocketAddr;
 
 use super::{
-    Draft, Facts, Makes, Rule, Verdict, conntrack_full,
+    Counts, Draft, Facts, Kept, Makes, Rule, Verdict, conntrack_full,
     nat_ports::{self, Ports},
     netfilter::{self, show_rules},
 };
@@ -35,6 +35,11 @@ pub(super) const RULE: Rule = Rule {
         rests_on: "`insert_failed`, `drop`, `chaintoolong`; ports that NAT may give and that are in use",
     }],
     host_settings: &["net.netfilter.nf_conntrack_buckets"],
+    counts: &[Counts::of(
+        Kept::Tracking(ConntrackCounter::InsertFailed),
+        conntrack_full::DROPPED,
+        conntrack_full::AT_HOOKS,
+    )],
     check_or_ask,
     ..Rule::NONE
 };

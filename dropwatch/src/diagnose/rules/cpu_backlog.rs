@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use super::{Draft, Facts, LEAST_DROPS, Makes, Rule};
+use super::{Counts, Draft, Facts, Kept, LEAST_DROPS, Makes, Rule};
 use crate::report::finding::{Finding, Severity};
 
 const BACKLOG: &str = "net.core.netdev_max_backlog";
@@ -24,6 +24,10 @@ pub(super) const RULE: Rule = Rule {
     }],
     host_losses: &["softnet.dropped"],
     host_settings: &["net.core.netdev_max_backlog", "net.core.flow_limit_cpu_bitmap"],
+    counts: &[
+        Counts::of(Kept::Host(&["softnet.dropped"]), &["CPU_BACKLOG"], &[]),
+        Counts::of(Kept::Host(&["softnet.dropped"]), &[], &["enqueue_to_backlog"]),
+    ],
     check,
     ..Rule::NONE
 };

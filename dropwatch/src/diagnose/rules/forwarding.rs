@@ -9,7 +9,7 @@
 
 use std::net::IpAddr;
 
-use super::{Draft, Facts, Makes, Rule, Verdict, matters, quote};
+use super::{Counts, Draft, Facts, Kept, Makes, Rule, Verdict, matters, quote};
 use crate::{
     diagnose::{
         facts::{NetnsFacts, Rows},
@@ -32,20 +32,23 @@ struct ForwardingFamily {
     functions: &'static [&'static str],
 }
 
+const IPV4: &[&str] = &["ip_error"];
+const IPV6: &[&str] = &["ip6_pkt_drop", "ip6_forward"];
+
 const FAMILIES: [ForwardingFamily; 2] = [
     ForwardingFamily {
         name: "IPv4",
         switch: "net.ipv4.ip_forward",
         device_switch: Some("net/ipv4/conf/DEV/forwarding"),
         counter: "Ip.InAddrErrors",
-        functions: &["ip_error"],
+        functions: IPV4,
     },
     ForwardingFamily {
         name: "IPv6",
         switch: "net.ipv6.conf.all.forwarding",
         device_switch: None,
         counter: "Ip6.InAddrErrors",
-        functions: &["ip6_pkt_drop", "ip6_forward"],
+        functions: IPV6,
     },
 ];
 const REASON: &str = "IP_INADDRERRORS";
@@ -76,6 +79,10 @@ pub(super) const RULE: Rule = Rule {
     counters: &["Ip.InAddrErrors", "Ip6.InAddrErrors"],
     settings: &["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"],
     device_settings: &["net/ipv4/conf/DEV/forwarding"],
+    counts: &[
+        Counts::of(Kept::Netns(&["Ip.InAddrErrors"]), &[REASON], IPV4),
+        Counts::of(Kept::Netns(&["Ip6.InAddrErrors"]), &[REASON], IPV6),
+    ],
     check_or_ask,
     ..Rule::NONE
 };

@@ -7,7 +7,7 @@
 //! kernel counts a packet as failed in both cases, and as timed out in the second one only; broken
 //! fragments look like the first case, so the memory must be seen full.
 
-use super::{Draft, Facts, Makes, Rule, matters};
+use super::{Counts, Draft, Facts, Kept, Makes, Rule, matters};
 use crate::{
     diagnose::facts::NetnsFacts,
     report::finding::{Finding, Severity},
@@ -83,6 +83,10 @@ pub(super) const RULE: Rule = Rule {
         "net.ipv4.ipfrag_time",
         "net.ipv6.ip6frag_high_thresh",
         "net.ipv6.ip6frag_time",
+    ],
+    counts: &[
+        Counts::of(Kept::Netns(&["Ip.ReasmFails"]), &[], &["ip_defrag"]),
+        Counts::of(Kept::Netns(&["Ip6.ReasmFails"]), &[], &["ipv6_frag_rcv"]),
     ],
     check,
     ..Rule::NONE

@@ -7,7 +7,7 @@
 //!
 //! Which policy that is, the host is asked for a sampled packet.
 
-use super::{Draft, Facts, Makes, Rule, Verdict, by_rate, matters};
+use super::{Counts, Draft, Facts, Kept, Makes, Rule, Verdict, by_rate, matters};
 use crate::{
     diagnose::{
         facts::{NetnsFacts, Rows},
@@ -100,6 +100,12 @@ pub(super) const RULE: Rule = Rule {
         rests_on: "`/proc/net/xfrm_stat`: one counter for each cause",
     }],
     counters: COUNTERS,
+    counts: &[
+        Counts::of(Kept::Netns(COUNTERS.split_at(IN.len()).0), &[], INPUT),
+        Counts::of(Kept::Netns(COUNTERS.split_at(IN.len()).0), &["XFRM_POLICY"], &[]),
+        Counts::of(Kept::Netns(COUNTERS.split_at(IN.len()).1), &["XFRM_POLICY"], &FORWARD),
+        Counts::of(Kept::Netns(COUNTERS.split_at(IN.len()).1), &[], OUTPUT),
+    ],
     check_or_ask,
     ..Rule::NONE
 };

@@ -55,13 +55,14 @@ mod udp_memory;
 mod udp_receive_buffer;
 mod unhandled;
 
-use std::{cmp::Reverse, collections::BTreeSet, mem};
+use std::{cmp::Reverse, collections::BTreeSet, mem, slice};
 
 use self::draft::{Draft, quote};
-pub use self::netfilter::filtered;
+pub use self::netfilter::{at_hooks, filtered};
 use super::{
     apart::Apart,
     facts::{Facts, Rows},
+    late::{Counts, Kept},
     typed::keep_typed,
 };
 use crate::report::{
@@ -84,6 +85,8 @@ pub struct Rule {
     counters: &'static [&'static str],
     /// Drops that prove as much as one of these counters.
     proofs: &'static [Proof],
+    /// Drops that its counters count, besides those of its proofs.
+    counts: &'static [Counts],
     /// Settings of a namespace that it quotes: `net.ipv4.ip_forward`.
     settings: &'static [&'static str],
     /// Settings of a device, whose name stands in for `DEV`; slashes keep its dots apart.
@@ -153,6 +156,7 @@ impl Rule {
         findings: &[],
         counters: &[],
         proofs: &[],
+        counts: &[],
         settings: &[],
         device_settings: &[],
         host_losses: &[],
@@ -256,6 +260,17 @@ pub fn watch_list() -> WatchList {
         host_losses: list(|rule| rule.host_losses),
         host_settings: list(|rule| rule.host_settings),
     }
+}
+
+/// Which drops the counters of all rules count.
+pub fn counts() -> impl Iterator<Item = Counts> {
+    RULES.iter().flat_map(|rule| {
+        let proofs = rule.proofs.iter();
+        let proved = proofs.map(|it| {
+            Counts::of(Kept::Netns(it.counters), slice::from_ref(&it.reason), it.functions)
+        });
+        proved.chain(rule.counts.iter().copied())
+    })
 }
 
 /// Every kind of finding, in the order of the rules.

@@ -4,7 +4,7 @@
 //! (`__neigh_event_send`, net/core/neighbour.c). The neighbour is slow or absent, or a burst met one
 //! that was not known yet.
 
-use super::{Draft, Facts, Makes, Rule, matters};
+use super::{Counts, Draft, Facts, Kept, Makes, Rule, matters};
 use crate::{
     diagnose::facts::Rows,
     report::{
@@ -20,6 +20,8 @@ const TABLES: [(&str, &str); 2] =
 /// What the kernel allows by default, bytes (`SK_WMEM_MAX` with pages of 4 KiB).
 const USUAL_LIMIT: u64 = 212_992;
 
+const DISCARDS: &[&str] = &["arp_cache.unresolved_discards", "ndisc_cache.unresolved_discards"];
+
 pub(super) const RULE: Rule = Rule {
     findings: &[Makes {
         name: "neighbour_queue_full",
@@ -27,10 +29,14 @@ pub(super) const RULE: Rule = Rule {
         says: "too much waits for a next hop's address",
         rests_on: "`unresolved_discards`",
     }],
-    host_losses: &["arp_cache.unresolved_discards", "ndisc_cache.unresolved_discards"],
+    host_losses: DISCARDS,
     device_settings: &[
         "net/ipv4/neigh/DEV/unres_qlen_bytes",
         "net/ipv6/neigh/DEV/unres_qlen_bytes",
+    ],
+    counts: &[
+        Counts::of(Kept::Host(DISCARDS), &["NEIGH_QUEUEFULL"], &[]),
+        Counts::of(Kept::Host(DISCARDS), &[], &["__neigh_event_send"]),
     ],
     check,
     ..Rule::NONE

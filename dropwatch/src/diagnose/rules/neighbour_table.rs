@@ -6,7 +6,7 @@
 //! net/ipv6/ip6_output.c), and an ARP request from a new neighbour gets no answer. Networks with
 //! many hosts on one link, or something that looks for hosts, fill it.
 
-use super::{Draft, Facts, Makes, Rule};
+use super::{Counts, Draft, Facts, Kept, Makes, Rule};
 use crate::report::finding::{Finding, Severity};
 
 struct NeighbourTable {
@@ -38,6 +38,8 @@ const TABLES: [NeighbourTable; 2] = [
     },
 ];
 
+const REASONS: &[&str] = &["NEIGH_CREATEFAIL"];
+
 pub(super) const RULE: Rule = Rule {
     findings: &[Makes {
         name: "neighbour_table_full",
@@ -51,6 +53,10 @@ pub(super) const RULE: Rule = Rule {
         "net.ipv4.neigh.default.gc_thresh3",
         "net.ipv6.neigh.default.gc_thresh2",
         "net.ipv6.neigh.default.gc_thresh3",
+    ],
+    counts: &[
+        Counts::of(Kept::Host(&["arp_cache.table_fulls"]), REASONS, &["ip_finish_output2"]),
+        Counts::of(Kept::Host(&["ndisc_cache.table_fulls"]), REASONS, &["ip6_finish_output2"]),
     ],
     check,
     ..Rule::NONE

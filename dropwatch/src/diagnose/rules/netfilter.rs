@@ -22,13 +22,14 @@ use crate::{
     diagnose::{
         apart::Apart,
         facts::{Rows, Scope},
-        knowledge::function_name,
+        knowledge::{NOT_SPECIFIED, function_name},
     },
     report::{
         evidence::{HostEvidence, RulePrograms, TableFamily},
         facts::{Callers, Netns},
         filter_rules::{Family, Hook},
         finding::{Finding, Severity},
+        late::LateDrops,
         model::{Location, Report},
     },
 };
@@ -123,6 +124,24 @@ pub fn filtered(report: &Report, before: &HostEvidence, now: &HostEvidence) -> B
         (number, left.iter().fold(0, |sum: u64, (_, drops)| sum.saturating_add(*drops)))
     });
     sums.filter(|(_, drops)| *drops > 0).collect()
+}
+
+/// Of drops that came late, those at the packet filter's hooks, by namespace, by number in the run.
+pub fn at_hooks(late: &[LateDrops]) -> BTreeMap<u32, u64> {
+    let mut sums: BTreeMap<u32, u64> = BTreeMap::new();
+    for LateDrops { place, netns, count } in late {
+        let function = place.symbol.as_deref().map(function_name);
+        let at_hook = match place.reason.as_deref() {
+            Some("NETFILTER_DROP") => true,
+            None | Some(NOT_SPECIFIED) => matches!(function, Some("nf_hook_slow" | NFT)),
+            Some(_) => false,
+        };
+        if let (true, Some(netns)) = (at_hook, netns) {
+            let sum = sums.entry(*netns).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+    }
+    sums
 }
 
 /// The rows of drops at hooks, each with what of it connection tracking does not account for.

@@ -10,7 +10,7 @@
 
 use std::net::IpAddr;
 
-use super::{Draft, Facts, Makes, Rule, Verdict, matters};
+use super::{Counts, Draft, Facts, Kept, Makes, Rule, Verdict, matters};
 use crate::{
     diagnose::facts::NetnsFacts,
     report::{
@@ -34,6 +34,10 @@ struct Way {
     option: &'static str,
 }
 
+const FORWARD4: &[&str] = &["ip_error"];
+const SEND4: &[&str] = &["__ip_queue_xmit", "ip_queue_xmit"];
+const IPV6: &[&str] = &["ip6_pkt_drop"];
+
 const WAYS: [Way; 4] = [
     Way {
         verb: "forward",
@@ -41,7 +45,7 @@ const WAYS: [Way; 4] = [
         source: "netstat",
         came_in: true,
         reason: "IP_INNOROUTES",
-        functions: &["ip_error"],
+        functions: FORWARD4,
         option: "",
     },
     Way {
@@ -50,7 +54,7 @@ const WAYS: [Way; 4] = [
         source: "snmp6",
         came_in: true,
         reason: "IP_INNOROUTES",
-        functions: &["ip6_pkt_drop"],
+        functions: IPV6,
         option: "-6 ",
     },
     Way {
@@ -59,7 +63,7 @@ const WAYS: [Way; 4] = [
         source: "snmp",
         came_in: false,
         reason: "IP_OUTNOROUTES",
-        functions: &["__ip_queue_xmit", "ip_queue_xmit"],
+        functions: SEND4,
         option: "",
     },
     Way {
@@ -68,7 +72,7 @@ const WAYS: [Way; 4] = [
         source: "snmp6",
         came_in: false,
         reason: "IP_OUTNOROUTES",
-        functions: &["ip6_pkt_drop"],
+        functions: IPV6,
         option: "-6 ",
     },
 ];
@@ -85,6 +89,12 @@ pub(super) const RULE: Rule = Rule {
     counters: &["Ip.OutNoRoutes", "Ip6.InNoRoutes", "Ip6.OutNoRoutes", "IpExt.InNoRoutes"],
     settings: &[FORWARDING6],
     device_settings: &["net/ipv6/conf/DEV/accept_ra"],
+    counts: &[
+        Counts::of(Kept::Netns(&["IpExt.InNoRoutes"]), &["IP_INNOROUTES"], FORWARD4),
+        Counts::of(Kept::Netns(&["Ip6.InNoRoutes"]), &["IP_INNOROUTES"], IPV6),
+        Counts::of(Kept::Netns(&["Ip.OutNoRoutes"]), &["IP_OUTNOROUTES"], SEND4),
+        Counts::of(Kept::Netns(&["Ip6.OutNoRoutes"]), &["IP_OUTNOROUTES"], IPV6),
+    ],
     check_or_ask,
     ..Rule::NONE
 };

@@ -6,7 +6,7 @@
 //! net/netfilter/nfnetlink_queue.c); both in `/proc/net/netfilter/nfnetlink_queue`, as long as the program
 //! listens. What it was to get is a copy, whose loss is none.
 
-use super::{Draft, Facts, Makes, Rule, Verdict, matters, quote};
+use super::{Counts, Draft, Facts, Kept, Makes, Rule, Verdict, matters, quote};
 use crate::{
     diagnose::{
         facts::{NetnsFacts, Rows},
@@ -35,6 +35,7 @@ pub(super) const RULE: Rule = Rule {
             rests_on: "`queue_dropped` and `user_dropped` of its queue",
         },
     ],
+    counts: &[Counts::of(Kept::Queues, &["NETFILTER_DROP"], &["nf_queue"])],
     check_or_ask,
     ..Rule::NONE
 };

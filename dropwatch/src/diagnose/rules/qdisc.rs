@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Draft, Facts, Makes, Rule, draft::quote, matters};
+use super::{Counts, Draft, Facts, Kept, Makes, Rule, draft::quote, matters};
 use crate::{
     diagnose::facts::{LinkFacts, NetnsFacts, Rows},
     report::{
@@ -40,6 +40,7 @@ pub(super) const RULE: Rule = Rule {
         says: "more is sent than the link or its shaper takes",
         rests_on: "drops of the queueing discipline",
     }],
+    counts: &[Counts::of(Kept::Devices(QDISC_DROPS), REASONS, &[]).and_of("QDISC")],
     check,
     ..Rule::NONE
 };

@@ -9,7 +9,7 @@
 //! Where the host answers that the way back leads out of that very interface, or in loose mode anywhere,
 //! that is not what is wrong at the end of the report, and what is advised would change nothing.
 
-use super::{Draft, Facts, Makes, Proof, Rule, Verdict, matters};
+use super::{Counts, Draft, Facts, Kept, Makes, Proof, Rule, Verdict, matters};
 use crate::{
     diagnose::facts::NetnsFacts,
     report::{
@@ -35,6 +35,7 @@ pub(super) const RULE: Rule = Rule {
     proofs: &[Proof::of(&[COUNTER], "IP_RPFILTER", &[])],
     settings: &["net.ipv4.conf.all.rp_filter"],
     device_settings: &["net/ipv4/conf/DEV/rp_filter"],
+    counts: &[Counts::of(Kept::Netns(&[COUNTER]), &[], FUNCTIONS)],
     check_or_ask,
     ..Rule::NONE
 };

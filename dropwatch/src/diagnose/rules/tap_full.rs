@@ -5,7 +5,7 @@
 //! (`tun_net_xmit`, of the same file). The process is a virtual machine whose processors are not run, or
 //! a VPN that has too much to do.
 
-use super::{Draft, Facts, Makes, Rule, Verdict, matters, quote};
+use super::{Counts, Draft, Facts, Kept, Makes, Rule, Verdict, matters, quote};
 use crate::{
     diagnose::facts::{Rows, name},
     report::{
@@ -28,6 +28,7 @@ pub(super) const RULE: Rule = Rule {
         says: "a process does not read its tap or tun device in time",
         rests_on: "`tx_dropped` of the device, rows with `FULL_RING`",
     }],
+    counts: &[Counts::of(Kept::Devices("tx_dropped"), &[REASON], &[])],
     check_or_ask,
     ..Rule::NONE
 };

@@ -11,7 +11,7 @@
 //! Data for a closed window (`TCP_ZEROWINDOW`) is none of this: that is flow control at work, and
 //! usual wherever a reader is slower than its sender.
 
-use super::{Draft, Facts, LEAST_DROPS, Makes, Rule};
+use super::{Counts, Draft, Facts, Kept, LEAST_DROPS, Makes, Rule};
 use crate::{
     diagnose::facts::NetnsFacts,
     report::finding::{Finding, Severity},
@@ -45,6 +45,11 @@ pub(super) const RULE: Rule = Rule {
     ],
     settings: &["net.ipv4.tcp_rmem"],
     host_settings: &["net.ipv4.tcp_mem"],
+    counts: &[Counts::of(
+        Kept::Netns(&["TcpExt.TCPRcvQDrop", "TcpExt.TCPOFODrop"]),
+        &["PROTO_MEM"],
+        FUNCTIONS,
+    )],
     check,
     ..Rule::NONE
 };

@@ -24,7 +24,7 @@ pub(in crate::diagnose) const GW: u32 = 7;
 #[derive(Clone)]
 pub(in crate::diagnose) struct TestHost {
     rows: Vec<Location>,
-    pub(super) before: HostEvidence,
+    pub(in crate::diagnose) before: HostEvidence,
     pub(in crate::diagnose) now: HostEvidence,
     answers: Vec<(Question, Answer)>,
     filtered: bool,
@@ -294,6 +294,12 @@ impl TestHost {
         });
         findings.iter().for_each(explained);
         findings
+    }
+
+    /// Runs the rule that makes findings of this name.
+    pub(in crate::diagnose) fn run_named(self, finding: &str) -> Vec<Finding> {
+        let rule = super::RULES.iter().find(|rule| rule.makes(finding));
+        self.run(rule.expect("a rule"))
     }
 
     /// Makes the report of an interval in which these drops happened.

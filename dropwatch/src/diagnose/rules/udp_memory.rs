@@ -7,7 +7,7 @@
 //! all namespaces. From 6.18 on the first of them frees in batches and counts nothing ("TODO:
 //! update SNMP values"): there the drops themselves, whose reason is this one's, are the evidence.
 
-use super::{Draft, Facts, Makes, Rule, matters, udp_receive_buffer::FUNCTIONS};
+use super::{Counts, Draft, Facts, Kept, Makes, Rule, matters, udp_receive_buffer::FUNCTIONS};
 use crate::{
     diagnose::facts::{NetnsFacts, Rows, name},
     report::{
@@ -25,6 +25,11 @@ pub(super) const RULE: Rule = Rule {
     }],
     counters: &["Udp.MemErrors", "Udp6.MemErrors"],
     host_settings: &["net.ipv4.udp_mem"],
+    counts: &[Counts::of(
+        Kept::Netns(&["Udp.MemErrors", "Udp6.MemErrors"]),
+        &["PROTO_MEM"],
+        FUNCTIONS,
+    )],
     check,
     ..Rule::NONE
 };

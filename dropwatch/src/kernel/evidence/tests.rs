@@ -1,4 +1,7 @@
+use std::sync::mpsc;
+
 use super::*;
+use crate::report::conntrack::ConntrackTable;
 
 fn watched() -> WatchList {
     WatchList {

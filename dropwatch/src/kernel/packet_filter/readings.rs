@@ -61,6 +61,9 @@ pub struct FilterReadings {
     busy: Arc<AtomicBool>,
 }
 
+/// What was dropped at hooks since the counters of the report were read, by number in the run.
+pub(in crate::kernel) type Late<'a> = &'a mut dyn FnMut() -> BTreeMap<u32, u64>;
+
 /// A namespace, and what was read there.
 type Answer = (u32, Option<Read>);
 
@@ -144,13 +147,15 @@ impl FilterReadings {
     }
 
     /// Returns what is known of the rules of the namespaces in which packets were `dropped` at hooks, by
-    /// number in the run; those counters were read at `counted`. `find` is the way into a namespace.
+    /// number in the run; those counters were read at `counted`. `find` is the way into a namespace, and
+    /// `late` what was dropped since they were read.
     pub(in crate::kernel) fn read(
         &mut self,
         dropped: &BTreeMap<u32, u64>,
         counted: Instant,
         patience: Duration,
         find: impl Fn(u32) -> Option<NetnsToRead>,
+        late: Late<'_>,
     ) -> Vec<(u32, FilterReading)> {
         let deadline = Instant::now() + patience;
         for (number, drops) in dropped {
@@ -160,7 +165,7 @@ impl FilterReadings {
             }
         }
         self.take_first(dropped, deadline);
-        self.take(if dropped.is_empty() { Instant::now() } else { deadline });
+        self.take(if dropped.is_empty() { Instant::now() } else { deadline }, late);
         let mut due: Vec<u32> = dropped.keys().copied().filter(|it| self.is_due(*it)).collect();
         // The longest unread first, then where most was dropped.
         due.sort_by_key(|number| {
@@ -178,7 +183,7 @@ impl FilterReadings {
         if !work.is_empty() {
             self.work = self.start(work, LIMIT, Some(Arc::clone(&self.busy)));
             // Another thread may be late still: then all that was asked is given up.
-            self.take(deadline);
+            self.take(deadline, late);
             if self.work.is_none() {
                 self.give_up_all();
             }
@@ -278,11 +283,11 @@ impl FilterReadings {
     }
 
     /// Takes what was read for a report by `deadline`.
-    fn take(&mut self, deadline: Instant) {
+    fn take(&mut self, deadline: Instant, late: Late<'_>) {
         let Some(work) = self.work.take() else { return };
         loop {
             match work.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok((number, Some(read))) => self.took(number, read),
+                Ok((number, Some(read))) => self.took(number, read, late),
                 Ok((_, None)) => {}
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     self.work = Some(work);
@@ -295,7 +300,7 @@ impl FilterReadings {
         self.give_up_all();
     }
 
-    fn took(&mut self, number: u32, Read { began, ended, reading }: Read) {
+    fn took(&mut self, number: u32, Read { began, ended, reading }: Read, late: Late<'_>) {
         let is_born = self.born.contains(&number);
         let Some(known) = self.known.get_mut(&number) else { return };
         let Some((counted, drops)) = known.asked.take() else { return };
@@ -306,7 +311,14 @@ impl FilterReadings {
         };
         let behind = ended.saturating_duration_since(counted);
         // Where there is no table there is no counter, and the next one will be new.
-        let Reading { tallied, gaps } = reading.unwrap_or_default();
+        let Reading { mut tallied, gaps } = reading.unwrap_or_default();
+        let ahead = tallied.counted().saturating_sub(drops);
+        if since != Since::Ever && ahead > 0 {
+            // Packets dropped behind the drops that were counted, and before the rules were read: no
+            // rule can have counted more too early.
+            let since_report = late().get(&number).copied().unwrap_or(0);
+            tallied.leave(ahead.min(known.dropped.saturating_add(since_report)));
+        }
         let reading = FilterReading {
             since,
             drops,

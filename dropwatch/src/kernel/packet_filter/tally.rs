@@ -101,7 +101,7 @@ impl<'a> Tally<'a> {
     pub(super) fn see(&mut self, table: &Table, seen: &Seen<'_>) {
         let Some(packets) = seen.packets else {
             match self.open.iter().filter(|it| it.counted.is_none()).count() < MOST_OPEN {
-                true => self.open.push(whole(table, seen, None)),
+                true => self.open.push(whole(table, seen, None, 0)),
                 false => self.more_silent += 1,
             }
             return;
@@ -127,11 +127,11 @@ impl<'a> Tally<'a> {
         // Where it fell, it was set to zero meanwhile.
         let counted = packets.checked_sub(before).unwrap_or(packets);
         if counted > 0 {
-            self.open.push(whole(table, seen, Some(counted)));
+            self.open.push(whole(table, seen, Some(counted), key));
             self.shorten();
         } else if packets > 0 && self.idle < MOST_WHOLE {
             self.idle += 1;
-            self.open.push(whole(table, seen, Some(0)));
+            self.open.push(whole(table, seen, Some(0), key));
         }
     }
 
@@ -176,7 +176,43 @@ impl<'a> Tally<'a> {
     }
 }
 
-fn whole(table: &Table, seen: &Seen<'_>, counted: Option<u64>) -> Dropper {
+/// Has the next reading find up to `count` packets of a rule that this one has found; how many.
+fn leave(now: &mut Counts, dropper: &mut Dropper, count: u64) -> u64 {
+    let counted = dropper.counted.unwrap_or(0);
+    let count = count.min(counted);
+    let Some(packets) = now.get_mut(&dropper.key) else { return 0 };
+    *packets = packets.saturating_sub(count);
+    dropper.counted = Some(counted - count);
+    count
+}
+
+impl Tallied {
+    /// Packets that all counters counted together.
+    pub(super) fn counted(&self) -> u64 {
+        let counted = self.counting.iter().filter_map(|it| it.counted);
+        counted.fold(self.more, u64::saturating_add)
+    }
+
+    /// Leaves `count` packets that rules have counted to the next reading, which finds them as if they
+    /// were counted behind this one. Of each rule as large a part, the rest of those that counted most.
+    pub(super) fn leave(&mut self, count: u64) {
+        let all = |it: &Dropper| it.counted.unwrap_or(0);
+        let sum = self.counting.iter().fold(0, |sum: u64, it| sum.saturating_add(all(it)));
+        let mut left = count.min(sum);
+        let whole = left;
+        for dropper in &mut self.counting {
+            let part = u128::from(all(dropper)) * u128::from(whole) / u128::from(sum.max(1));
+            left -=
+                leave(&mut self.now, dropper, u64::try_from(part).unwrap_or(u64::MAX).min(left));
+        }
+        for dropper in &mut self.counting {
+            left -= leave(&mut self.now, dropper, left);
+        }
+        self.counting.retain(|it| it.counted > Some(0));
+    }
+}
+
+fn whole(table: &Table, seen: &Seen<'_>, counted: Option<u64>, key: u64) -> Dropper {
     Dropper {
         keeper: table.keeper,
         program: table.program.clone(),
@@ -189,6 +225,7 @@ fn whole(table: &Table, seen: &Seen<'_>, counted: Option<u64>) -> Dropper {
         hooks: Hooks::default(),
         by_map: seen.by_map,
         counted,
+        key,
         ever: seen.packets.unwrap_or(0),
     }
 }

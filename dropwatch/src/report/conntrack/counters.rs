@@ -80,6 +80,13 @@ impl ConntrackCounters {
         *sum = Some(sum.unwrap_or(0).saturating_add(count.into()));
     }
 
+    /// Takes back what a counter has counted too early.
+    pub fn take_back(&mut self, counter: ConntrackCounter, count: u64) {
+        let sum = &mut self.0[counter as usize];
+        // Right modulo 2^32, as all that is done with it.
+        *sum = sum.map(|sum| sum.wrapping_sub(count));
+    }
+
     /// Zero for each counter that the kernel has.
     #[must_use]
     pub fn at_birth(&self) -> Self {

@@ -49,6 +49,7 @@ fn iptables(position: u64, counted: u64) -> Dropper {
         hooks: at(Hook::Input),
         by_map: false,
         counted: Some(counted),
+        key: 0,
         ever: counted,
     }
 }
