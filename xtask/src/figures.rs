@@ -2,6 +2,8 @@
 //!
 //! The figures of `docs/performance.md`, each against its budget.
 
+mod lossy;
+
 use std::{
     fs,
     path::Path,
@@ -33,14 +35,20 @@ const FRAMES: u64 = 200_000;
 
 /// Measure what dropwatch itself needs: size, time to attach, memory, time under a flood.
 ///
-/// Takes about two minutes and needs root. Prints the table of docs/performance.md; exits 1 when
+/// Takes about three minutes and needs root. Prints the table of docs/performance.md; exits 1 when
 /// a budget is exceeded.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
 pub(crate) fn run(project: &Project, _: &Args) -> Result<ExitCode> {
     root::with_dropwatch(project, |binary| {
-        let figures = [size(&binary)?, attached(&binary)?, memory(&binary)?, under_flood(&binary)?];
+        let figures = [
+            size(&binary)?,
+            attached(&binary)?,
+            memory(&binary)?,
+            under_flood(&binary)?,
+            lossy::measure(&binary)?,
+        ];
         println!("| figure | measured | budget |");
         println!("|---|---|---|");
         for figure in &figures {

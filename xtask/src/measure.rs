@@ -19,6 +19,19 @@ pub(crate) fn on_cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
+/// Time that a process has spent on CPUs, in user space and in the kernel, with that of threads which have
+/// ended, from `/proc/PID/stat`.
+pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
+    /// `USER_HZ`, in which all kernels count for user space (include/asm-generic/param.h).
+    const TICKS: u64 = 100;
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Fields 14 and 15; the second one is a name in parentheses, which may hold anything.
+    let (_, rest) = text.rsplit_once(") ").context("no name in /proc/PID/stat")?;
+    let times = rest.split(' ').skip(11).take(2).map(str::parse::<u64>);
+    let ticks = times.sum::<Result<u64, _>>()?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS))
+}
+
 /// A value of `/proc/PID/status`.
 pub(crate) fn kilobytes(status: &str, name: &str) -> Option<f64> {
     let text = fs::read_to_string(status).ok()?;
