@@ -15,11 +15,11 @@ const TEXTS: [&str; 13] = [
     "tests/snapshots/conntrack__page_of_a_full_table_beside_an_empty_one.snap",
     "tests/snapshots/tui__detail.snap",
     "tests/snapshots/tui__large.snap",
-    "tests/snapshots/tui__search_large.snap",
-    "tests/snapshots/tui__search_small.snap",
     "tests/snapshots/tui__small.snap",
     "tests/tui/snapshots/tui__namespaces__listed.snap",
     "tests/tui/snapshots/tui__namespaces__page.snap",
+    "tests/tui/snapshots/tui__search__search_large.snap",
+    "tests/tui/snapshots/tui__search__search_small.snap",
 ];
 
 fn read(path: &str) -> String {

@@ -242,3 +242,66 @@ pub(super) fn clean(text: &str) -> String {
     }
     clean
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What is tallied of rules whose counters stand so.
+    fn tallied(before: Option<&Counts>, hasher: &RandomState, counters: &[u64]) -> Tallied {
+        let table = Table {
+            keeper: Keeper::Iptables,
+            program: "iptables".to_owned(),
+            family: Family::Ip,
+            name: "filter".to_owned(),
+        };
+        let mut tally = Tally::new(before, hasher);
+        for (counter, position) in counters.iter().zip(1..) {
+            let text = format!("-p udp --dport {position} -j DROP");
+            tally.see(
+                &table,
+                &Seen {
+                    chain: "INPUT",
+                    part: Part::Rule(position),
+                    text: &text,
+                    comment: None,
+                    by_map: false,
+                    packets: Some(*counter),
+                },
+            );
+        }
+        tally.end_table(&Chains::default());
+        tally.end()
+    }
+
+    fn by_rule(tallied: &Tallied) -> HashMap<Part, u64> {
+        tallied.counting.iter().map(|it| (it.part, it.counted.unwrap_or(0))).collect()
+    }
+
+    proptest! {
+        /// Whatever is left to the next reading, both together have found what each rule has counted.
+        #[test]
+        fn what_is_left_is_found_by_the_next_reading(
+            rules in proptest::collection::vec((0..100_u64, 0..100_u64), 0..20), left in 0..900_u64
+        ) {
+            let hasher = RandomState::new();
+            let first: Vec<u64> = rules.iter().map(|(first, _)| *first).collect();
+            let both: Vec<u64> = rules.iter().map(|(first, second)| first + second).collect();
+            let mut earlier = tallied(None, &hasher, &first);
+            let all = earlier.counted();
+            earlier.leave(left);
+            prop_assert_eq!(earlier.counted(), all.saturating_sub(left));
+            prop_assert!(earlier.counting.iter().all(|it| it.counted > Some(0)));
+            let later = by_rule(&tallied(Some(&earlier.now), &hasher, &both));
+            let earlier = by_rule(&earlier);
+            for (sum, position) in both.iter().zip(1..) {
+                let of = |found: &HashMap<Part, u64>| {
+                    found.get(&Part::Rule(position)).copied().unwrap_or(0)
+                };
+                prop_assert_eq!(of(&earlier) + of(&later), *sum);
+            }
+        }
+    }
+}
