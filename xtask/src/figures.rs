@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::loaded_links;
+use clap::ValueEnum as _;
 use testbed::{flood::Wire, watch::Watch};
 
 use crate::{
@@ -38,17 +39,32 @@ const FRAMES: u64 = 200_000;
 /// Takes about three minutes and needs root. Prints the table of docs/performance.md; exits 1 when
 /// a budget is exceeded.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// This one alone.
+    only: Option<Which>,
+}
 
-pub(crate) fn run(project: &Project, _: &Args) -> Result<ExitCode> {
+/// One of the figures.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Which {
+    Size,
+    Start,
+    Memory,
+    Flood,
+    Lossy,
+}
+
+pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
     root::with_dropwatch(project, |binary| {
-        let figures = [
-            size(&binary)?,
-            attached(&binary)?,
-            memory(&binary)?,
-            under_flood(&binary)?,
-            lossy::measure(&binary)?,
-        ];
+        let asked = |which: &&Which| args.only.is_none_or(|only| only == **which);
+        let figures = Which::value_variants().iter().filter(asked).map(|which| match which {
+            Which::Size => size(&binary),
+            Which::Start => attached(&binary),
+            Which::Memory => memory(&binary),
+            Which::Flood => under_flood(&binary),
+            Which::Lossy => lossy::measure(&binary),
+        });
+        let figures: Vec<Figure> = figures.collect::<Result<_>>()?;
         println!("| figure | measured | budget |");
         println!("|---|---|---|");
         for figure in &figures {
