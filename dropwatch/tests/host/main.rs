@@ -39,6 +39,7 @@ mod noise;
 mod output;
 mod pcapng;
 mod privileges;
+mod properties;
 mod reach;
 mod recipes;
 mod rules;
