@@ -39,6 +39,8 @@ pub struct Offsets {
     pub skb_vlan_present_mask: i32,
     pub dev_ifindex: i32,
     pub dev_name: i32,
+    /// `net_device.dev_addr`, a pointer to its own address.
+    pub dev_addr: i32,
     /// `net_device.type`: `ARPHRD_*`.
     pub dev_type: i32,
     /// `net_device.nd_net`, a `possible_net_t`.
@@ -96,6 +98,7 @@ impl Offsets {
         skb_vlan_present_mask: NONE,
         dev_ifindex: NONE,
         dev_name: NONE,
+        dev_addr: NONE,
         dev_type: NONE,
         dev_net: NONE,
         net_inum: NONE,
@@ -115,4 +118,4 @@ impl Offsets {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 37 * 4 && align_of::<Offsets>() == 4);
+const _: () = assert!(size_of::<Offsets>() == 38 * 4 && align_of::<Offsets>() == 4);

@@ -57,6 +57,7 @@ fields! {
     SKB_PKT_TYPE = 21: skb_pkt_type;
     SKB_DATA = 22: skb_data;
     SOCK_FAMILY = 23: sock_family;
+    DEV_ADDR = 24: dev_addr;
 }
 
 /// Whether this kernel tells enough for a namespace to be proved by such loads.

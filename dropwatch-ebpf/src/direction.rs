@@ -29,10 +29,10 @@ use crate::{
 
 /// `pkt_type` (include/uapi/linux/if_packet.h).
 const BROADCAST: u8 = 1;
-const OTHERHOST: u8 = 3;
+pub const OTHERHOST: u8 = 3;
 const OUTGOING: u8 = 4;
 /// Its bits.
-const PKT_TYPE: u8 = 7;
+pub const PKT_TYPE: u8 = 7;
 /// Address families whose sockets send packets (include/linux/socket.h).
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;

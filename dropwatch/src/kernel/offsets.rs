@@ -61,6 +61,7 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         skb_vlan_present_mask,
         dev_ifindex: of(dev, "ifindex"),
         dev_name: of(dev, "name"),
+        dev_addr: of(dev, "dev_addr"),
         dev_type: of(dev, "type"),
         dev_net: of(dev, "nd_net.net"),
         net_inum: of(net, "ns.inum"),
@@ -130,6 +131,8 @@ pub fn missing(offsets: &Offsets, parts: u32) -> Option<&'static str> {
         (offsets.skb_data_len, "sk_buff.data_len"),
         (offsets.skb_mac_header, "sk_buff.mac_header"),
         (offsets.skb_vlan, "sk_buff.vlan_proto"),
+        (offsets.skb_pkt_type, "sk_buff.pkt_type"),
+        (offsets.dev_addr, "net_device.dev_addr"),
     ];
     let way = [
         (offsets.skb_iif, "sk_buff.skb_iif"),
