@@ -1,6 +1,6 @@
 //! Which packets to count: the packet filter that user space hands over, as one read-only global.
 
-use crate::{DropKey, LOST_CAUSES, NO_COOKIE, Netns};
+use crate::{DropKey, NO_COOKIE, Netns};
 
 /// Most values that one option takes.
 pub const MOST: usize = 8;
@@ -175,52 +175,6 @@ pub mod direction {
     /// This host made it.
     pub const OUT: u32 = 2;
 }
-
-/// An option by which a packet may be undecided. Where several are, the first of them is meant.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Undecided {
-    Netns = 0,
-    Iface = 1,
-    Proto = 2,
-    Host = 3,
-    Port = 4,
-    TcpFlags = 5,
-    Direction = 6,
-    Expression = 7,
-}
-
-impl Undecided {
-    /// Each at its number.
-    pub const ALL: [Self; 8] = [
-        Self::Netns,
-        Self::Iface,
-        Self::Proto,
-        Self::Host,
-        Self::Port,
-        Self::TcpFlags,
-        Self::Direction,
-        Self::Expression,
-    ];
-
-    /// The slot of the `LOST` array that counts it.
-    pub const fn slot(self) -> u32 {
-        Self::slot_of(self as u32)
-    }
-
-    /// As [`slot`](Self::slot), by its number.
-    pub const fn slot_of(number: u32) -> u32 {
-        LOST_CAUSES + number
-    }
-}
-
-const _: () = {
-    let mut number = 0;
-    while number < Undecided::ALL.len() {
-        assert!(Undecided::ALL[number] as usize == number);
-        number += 1;
-    }
-};
 
 /// A packet is counted when every option lets it through. The rules of an option stand one after the
 /// other from the first place on: the first unused one is their end.

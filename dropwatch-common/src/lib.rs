@@ -11,8 +11,6 @@
 
 use core::mem::offset_of;
 
-use filter::Undecided;
-
 pub mod count;
 pub mod expression;
 pub mod filter;
@@ -227,3 +225,49 @@ pub const LOST_CAUSES: u32 = 6;
 /// Slots in the `LOST` array: the causes, then the filters that could not be decided, by
 /// [`Undecided::slot`]. Such a drop is not counted anywhere else.
 pub const LOST_SLOTS: u32 = LOST_CAUSES + Undecided::ALL.len() as u32;
+
+/// An option that filters packets, and may be undecided. Where several are, the first of them is meant.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Undecided {
+    Netns = 0,
+    Iface = 1,
+    Proto = 2,
+    Host = 3,
+    Port = 4,
+    TcpFlags = 5,
+    Direction = 6,
+    Expression = 7,
+}
+
+impl Undecided {
+    /// Each at its number.
+    pub const ALL: [Self; 8] = [
+        Self::Netns,
+        Self::Iface,
+        Self::Proto,
+        Self::Host,
+        Self::Port,
+        Self::TcpFlags,
+        Self::Direction,
+        Self::Expression,
+    ];
+
+    /// The slot of the `LOST` array that counts it.
+    pub const fn slot(self) -> u32 {
+        Self::slot_of(self as u32)
+    }
+
+    /// As [`slot`](Self::slot), by its number.
+    pub const fn slot_of(number: u32) -> u32 {
+        LOST_CAUSES + number
+    }
+}
+
+const _: () = {
+    let mut number = 0;
+    while number < Undecided::ALL.len() {
+        assert!(Undecided::ALL[number] as usize == number);
+        number += 1;
+    }
+};

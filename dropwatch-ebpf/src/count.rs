@@ -8,9 +8,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use dropwatch_common::{
-    Counter, CpuKey, DropKey, Lost, NO_COOKIE, NO_NETNS, NO_REASON, Netns, Turn,
+    Counter, CpuKey, DropKey, Lost, NO_COOKIE, NO_NETNS, NO_REASON, Netns, Turn, Undecided,
     count::{self, Front, Hit, Slot, Steps, Word, Words, tag},
-    filter::Undecided,
 };
 
 use crate::{

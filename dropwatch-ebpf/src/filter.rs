@@ -13,11 +13,11 @@ use core::cmp::{max, min};
 
 use aya_ebpf::programs::RawTracePointContext;
 use dropwatch_common::{
-    NO_NETNS, Netns,
+    NO_NETNS, Netns, Undecided,
     expression::verdict,
     filter::{
-        ANY, Filter, LATER as NOT_YET, MOST, Masked, Ports, Protocol, Rule, Undecided,
-        direction as way, kind, part,
+        ANY, Filter, LATER as NOT_YET, MOST, Masked, Ports, Protocol, Rule, direction as way, kind,
+        part,
     },
 };
 

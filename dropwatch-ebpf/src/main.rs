@@ -29,11 +29,7 @@ mod skb;
 use core::cmp::min;
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use dropwatch_common::{
-    Settings,
-    filter::{Undecided, part},
-    mode,
-};
+use dropwatch_common::{Settings, Undecided, filter::part, mode};
 
 use crate::fields::{Fields, Probed, Typed};
 

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, hash::Hash, io};
 
 use anyhow::{Context, Result};
-use dropwatch_common::{Counter, CpuKey, Lost as Cause, Netns, Turn, filter::Undecided};
+use dropwatch_common::{Counter, CpuKey, Lost as Cause, Netns, Turn, Undecided};
 
 use super::{
     Probe,

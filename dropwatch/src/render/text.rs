@@ -207,9 +207,9 @@ fn undecided(drops: Option<u64>, by: &UndecidedBy) -> String {
     }
 }
 
-/// ` (--iface 3 · --port 12)`
+/// `: --iface 3 · --port 12`
 fn by_option(by: &UndecidedBy) -> String {
     let counted = by.by_option().into_iter().filter(|(_, count)| *count > 0);
     let pieces: Vec<String> = counted.map(|(option, count)| format!("{option} {count}")).collect();
-    if pieces.is_empty() { String::new() } else { format!(" ({})", pieces.join(" · ")) }
+    if pieces.is_empty() { String::new() } else { format!(": {}", pieces.join(" · ")) }
 }

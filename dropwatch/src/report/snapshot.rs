@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use dropwatch_common::{
-    DropKey,
-    filter::{Group, Undecided},
-};
+use dropwatch_common::{DropKey, Undecided, filter::Group};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
