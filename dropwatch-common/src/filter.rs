@@ -74,6 +74,11 @@ rules! {
     MaskedRule: Masked;
     ProtocolRule: Protocol;
     PortsRule: Ports;
+    LengthsRule: Lengths;
+    /// A mark, or the flags of a TCP header.
+    BitsRule: Bits;
+    /// One of [`direction`].
+    DirectionRule: u32;
 }
 
 /// A network namespace, or all that have an inode number.
@@ -142,6 +147,35 @@ pub struct Ports {
     pub last: u16,
 }
 
+/// A range of lengths, both ends in it, bytes.
+#[cfg_attr(feature = "user", derive(zerocopy::Immutable, zerocopy::IntoBytes))]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lengths {
+    pub first: u32,
+    pub last: u32,
+}
+
+/// Bits of which some count: `bits & mask == value`.
+#[cfg_attr(feature = "user", derive(zerocopy::Immutable, zerocopy::IntoBytes))]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bits {
+    /// Zero where `mask` is.
+    pub value: u32,
+    pub mask: u32,
+}
+
+/// Which way a packet goes, from where the host got it.
+pub mod direction {
+    /// Neither is proved.
+    pub const UNKNOWN: u32 = 0;
+    /// It came in by a device, from wherever: to this host, or to be forwarded.
+    pub const IN: u32 = 1;
+    /// This host made it.
+    pub const OUT: u32 = 2;
+}
+
 /// A packet is counted when every option lets it through. The rules of an option stand one after the
 /// other from the first place on: the first unused one is their end.
 #[cfg_attr(feature = "user", derive(zerocopy::Immutable, zerocopy::IntoBytes))]
@@ -156,6 +190,13 @@ pub struct Filter {
     pub host: [MaskedRule; MOST],
     /// Source or destination.
     pub port: [PortsRule; MOST],
+    /// Of `skb->len`.
+    pub length: [LengthsRule; MOST],
+    /// Of `skb->mark`.
+    pub mark: [BitsRule; MOST],
+    /// Of the eight flags, as a byte of the TCP header has them.
+    pub tcp_flags: [BitsRule; MOST],
+    pub direction: [DirectionRule; MOST],
 }
 
 impl Filter {
@@ -170,11 +211,15 @@ impl Filter {
             protocol: [ProtocolRule { kind: KIND, value: protocol }; MOST],
             host: [MaskedRule { kind: KIND, value: NOTHING }; MOST],
             port: [PortsRule { kind: KIND, value: Ports { first: 0, last: 0 } }; MOST],
+            length: [LengthsRule { kind: KIND, value: Lengths { first: 0, last: 0 } }; MOST],
+            mark: [BitsRule { kind: KIND, value: Bits { value: 0, mask: 0 } }; MOST],
+            tcp_flags: [BitsRule { kind: KIND, value: Bits { value: 0, mask: 0 } }; MOST],
+            direction: [DirectionRule { kind: KIND, value: direction::UNKNOWN }; MOST],
         }
     };
 }
 
-const _: () = assert!(size_of::<Filter>() == MOST * (16 + 36 + 8 + 36 + 8));
+const _: () = assert!(size_of::<Filter>() == MOST * (16 + 36 + 8 + 36 + 8 + 12 + 12 + 12 + 8));
 const _: () = assert!(align_of::<Filter>() == 4);
 
 /// Parts of a packet that filters or groups need, as bits.
@@ -185,6 +230,11 @@ pub mod part {
     pub const HEADERS: u32 = 1 << 2;
     /// Whatever an expression asks for ([`expression`](crate::expression)).
     pub const EXPRESSION: u32 = 1 << 3;
+    pub const LENGTH: u32 = 1 << 4;
+    pub const MARK: u32 = 1 << 5;
+    pub const DIRECTION: u32 = 1 << 6;
+    /// The flags of a TCP header, and all that leads to it.
+    pub const TCP_FLAGS: u32 = 1 << 7;
 }
 
 /// Key of the counter by groups. What is not counted by is zero.
@@ -193,7 +243,9 @@ pub mod part {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Group {
     /// 1 where everything asked for is proved; 0 is the group of all others, and all zeros.
-    pub known: u32,
+    pub known: u16,
+    /// One of [`direction`].
+    pub direction: u16,
     /// Inode number of the network namespace.
     pub netns: u32,
     /// Index of the interface in it.
@@ -205,11 +257,15 @@ pub struct Group {
 }
 
 impl Group {
+    /// The group of all of which not everything is proved.
+    pub const NONE: Self =
+        Self { known: 0, direction: 0, netns: 0, ifindex: 0, network: 0, transport: 0 };
+
     /// Its sixteen bytes as those of a drop's key, which are counted by one code.
     #[inline(always)]
     pub const fn to_key(self) -> DropKey {
         DropKey {
-            location: (self.netns as u64) << 32 | self.known as u64,
+            location: (self.netns as u64) << 32 | (self.direction as u64) << 16 | self.known as u64,
             reason: self.ifindex,
             netns: (self.transport as u32) << 16 | self.network as u32,
         }
@@ -219,7 +275,8 @@ impl Group {
     #[inline(always)]
     pub const fn from_key(key: &DropKey) -> Self {
         Self {
-            known: key.location as u32,
+            known: key.location as u16,
+            direction: (key.location >> 16) as u16,
             netns: (key.location >> 32) as u32,
             ifindex: key.reason,
             network: key.netns as u16,

@@ -46,9 +46,9 @@ pub mod mode {
     /// From this bit on: what of a packet filters decide by ([`part`](crate::filter::part)).
     pub const FILTER_SHIFT: u32 = 8;
     /// From this bit on: what of a packet drops are counted by, once more.
-    pub const GROUP_SHIFT: u32 = 16;
+    pub const GROUP_SHIFT: u32 = 20;
     /// Bits of either of the two.
-    pub const PARTS: u32 = 0xff;
+    pub const PARTS: u32 = 0xfff;
 }
 
 /// The reason stored where the kernel's tracepoint has none (before Linux 5.17).
@@ -213,14 +213,61 @@ pub enum Lost {
     Sample = 2,
     /// The call path of a sample could not be read.
     Stack = 3,
-    /// The filter could not be decided. The drop is not counted.
-    Undecided = 4,
     /// No room for another group. The drop is counted at its location.
-    Group = 5,
+    Group = 4,
     /// Every drop is to be sampled, and this one came when the second's samples were used up. The drop
     /// itself is counted.
-    Unsampled = 6,
+    Unsampled = 5,
 }
 
-/// Slots in the `LOST` array.
-pub const LOST_SLOTS: u32 = 7;
+/// Values of [`Lost`].
+pub const LOST_CAUSES: u32 = 6;
+/// Slots in the `LOST` array: the causes, then the filters that could not be decided, by
+/// [`Undecided::slot`]. Such a drop is not counted anywhere else.
+pub const LOST_SLOTS: u32 = LOST_CAUSES + Undecided::ALL.len() as u32;
+
+/// An option that filters packets, and may be undecided. Where several are, the first of them is meant.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Undecided {
+    Netns = 0,
+    Iface = 1,
+    Proto = 2,
+    Host = 3,
+    Port = 4,
+    TcpFlags = 5,
+    Direction = 6,
+    Expression = 7,
+}
+
+impl Undecided {
+    /// Each at its number.
+    pub const ALL: [Self; 8] = [
+        Self::Netns,
+        Self::Iface,
+        Self::Proto,
+        Self::Host,
+        Self::Port,
+        Self::TcpFlags,
+        Self::Direction,
+        Self::Expression,
+    ];
+
+    /// The slot of the `LOST` array that counts it.
+    pub const fn slot(self) -> u32 {
+        Self::slot_of(self as u32)
+    }
+
+    /// As [`slot`](Self::slot), by its number.
+    pub const fn slot_of(number: u32) -> u32 {
+        LOST_CAUSES + number
+    }
+}
+
+const _: () = {
+    let mut number = 0;
+    while number < Undecided::ALL.len() {
+        assert!(Undecided::ALL[number] as usize == number);
+        number += 1;
+    }
+};

@@ -18,7 +18,11 @@ pub struct Offsets {
     pub skb_len: i32,
     pub skb_data_len: i32,
     pub skb_head: i32,
+    pub skb_data: i32,
     pub skb_tail: i32,
+    pub skb_mark: i32,
+    /// The byte whose lowest three bits are `pkt_type` (`PKT_TYPE_MAX`, include/linux/skbuff.h).
+    pub skb_pkt_type: i32,
     pub skb_protocol: i32,
     pub skb_mac_header: i32,
     pub skb_network_header: i32,
@@ -35,6 +39,8 @@ pub struct Offsets {
     pub skb_vlan_present_mask: i32,
     pub dev_ifindex: i32,
     pub dev_name: i32,
+    /// `net_device.dev_addr`, a pointer to its own address.
+    pub dev_addr: i32,
     /// `net_device.type`: `ARPHRD_*`.
     pub dev_type: i32,
     /// `net_device.nd_net`, a `possible_net_t`.
@@ -50,6 +56,8 @@ pub struct Offsets {
     pub nsproxy_net: i32,
     /// `sock.__sk_common.skc_net`
     pub sock_net: i32,
+    /// `sock.__sk_common.skc_family`
+    pub sock_family: i32,
     /// `sock.__sk_common.skc_state`
     pub sock_state: i32,
     /// `sock.sk_socket`
@@ -75,7 +83,10 @@ impl Offsets {
         skb_len: NONE,
         skb_data_len: NONE,
         skb_head: NONE,
+        skb_data: NONE,
         skb_tail: NONE,
+        skb_mark: NONE,
+        skb_pkt_type: NONE,
         skb_protocol: NONE,
         skb_mac_header: NONE,
         skb_network_header: NONE,
@@ -87,6 +98,7 @@ impl Offsets {
         skb_vlan_present_mask: NONE,
         dev_ifindex: NONE,
         dev_name: NONE,
+        dev_addr: NONE,
         dev_type: NONE,
         dev_net: NONE,
         net_inum: NONE,
@@ -96,6 +108,7 @@ impl Offsets {
         task_real_parent: NONE,
         nsproxy_net: NONE,
         sock_net: NONE,
+        sock_family: NONE,
         sock_state: NONE,
         sock_socket: NONE,
         socket_sk: NONE,
@@ -105,4 +118,4 @@ impl Offsets {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 33 * 4 && align_of::<Offsets>() == 4);
+const _: () = assert!(size_of::<Offsets>() == 38 * 4 && align_of::<Offsets>() == 4);

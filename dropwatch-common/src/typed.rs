@@ -51,6 +51,13 @@ fields! {
     SKB_VLAN_PRESENT = 15: skb_vlan_present;
     DEV_TYPE = 16: dev_type;
     NET_COOKIE = 17: net_cookie;
+    SKB_LEN = 18: skb_len;
+    SKB_MARK = 19: skb_mark;
+    SKB_IIF = 20: skb_iif;
+    SKB_PKT_TYPE = 21: skb_pkt_type;
+    SKB_DATA = 22: skb_data;
+    SOCK_FAMILY = 23: sock_family;
+    DEV_ADDR = 24: dev_addr;
 }
 
 /// Whether this kernel tells enough for a namespace to be proved by such loads.

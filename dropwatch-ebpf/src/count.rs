@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use dropwatch_common::{
-    Counter, CpuKey, DropKey, Lost, NO_COOKIE, NO_NETNS, NO_REASON, Netns, Turn,
+    Counter, CpuKey, DropKey, Lost, NO_COOKIE, NO_NETNS, NO_REASON, Netns, Turn, Undecided,
     count::{self, Front, Hit, Slot, Steps, Word, Words, tag},
 };
 
@@ -315,6 +315,14 @@ fn cpu() -> u32 {
 #[inline(always)]
 pub fn lost(cause: Lost) {
     if let Some(count) = LOST.get_ptr_mut(cause as u32) {
+        add(count, 1);
+    }
+}
+
+/// Counts a drop that the filter of that number could not decide ([`Undecided`]).
+#[inline(always)]
+pub fn undecided(number: u32) {
+    if let Some(count) = LOST.get_ptr_mut(Undecided::slot_of(number)) {
         add(count, 1);
     }
 }

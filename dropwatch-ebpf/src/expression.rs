@@ -16,7 +16,8 @@ use dropwatch_common::{
 };
 
 use crate::{
-    fields::{Fields, UNSET, offset, opaque},
+    direction::{OTHERHOST, PKT_TYPE},
+    fields::{Fields, UNSET, field, offset, opaque},
     netns::Place,
     skb::{ETH_HLEN, ETHER, LOOPBACK},
 };
@@ -100,6 +101,9 @@ unsafe fn lay_out<F: Fields>(ctx: &RawTracePointContext, view: *mut View) -> Opt
         }
         let halves = bytes.cast::<u16>();
         if has_link {
+            if !tagged && may_have_been_tagged::<F>(skb, *bytes.cast::<u32>(), *halves.add(2)) {
+                return None;
+            }
             if tagged {
                 let words = bytes.cast::<u32>();
                 for word in 0..ADDRESSES / 4 {
@@ -138,6 +142,28 @@ fn is_ethernet<F: Fields>(ctx: &RawTracePointContext) -> bool {
     }
     let kind = F::dev_type(place.device);
     kind == ETHER || kind == LOOPBACK
+}
+
+/// Whether a packet that is for a station of these six bytes may have had the tag of a VLAN that no
+/// interface has: the kernel then forgets the tag, and calls the packet another station's
+/// (`__netif_receive_skb_core`, net/core/dev.c, Linux 5.8 to 7.2). So is what really is for another
+/// station; but what is for the device itself, or for all or many, is not, unless it was tagged.
+#[inline(always)]
+fn may_have_been_tagged<F: Fields>(skb: u64, first: u32, last: u16) -> bool {
+    /// The lowest bit of an address's first byte: it is one of many stations (IEEE 802).
+    const GROUP: u32 = 1;
+    if F::skb_pkt_type(skb) & PKT_TYPE != OTHERHOST {
+        return false;
+    }
+    if first & GROUP != 0 {
+        return true;
+    }
+    // The device is proved, or there would be no link-layer header.
+    let own = F::dev_addr(F::skb_dev(skb));
+    match (field::<u32>(own, 0), field::<u16>(own, 4)) {
+        (Some(begin), Some(end)) => begin == first && end == last,
+        _ => false,
+    }
 }
 
 /// Whether the kernel took a VLAN tag off the packet and keeps it beside that; and then its ethertype in

@@ -150,4 +150,13 @@ fields! {
     vlan_tag: "16" u16, SKB_VLAN, skb_vlan + 2;
     skb_vlan_present: "8" u8, SKB_VLAN_PRESENT, skb_vlan_present;
     dev_type: "16" u16, DEV_TYPE, dev_type;
+    dev_addr: "64" u64, DEV_ADDR, dev_addr;
+    /// Bytes of the packet from `skb->data` on.
+    skb_len: "32" u32, SKB_LEN, skb_len;
+    skb_mark: "32" u32, SKB_MARK, skb_mark;
+    skb_iif: "32" u32, SKB_IIF, skb_iif;
+    /// With others' bits above the lowest three.
+    skb_pkt_type: "8" u8, SKB_PKT_TYPE, skb_pkt_type;
+    skb_data: "64" u64, SKB_DATA, skb_data;
+    sock_family: "16" u16, SOCK_FAMILY, sock_family;
 }

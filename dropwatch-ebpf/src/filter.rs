@@ -13,12 +13,16 @@ use core::cmp::{max, min};
 
 use aya_ebpf::programs::RawTracePointContext;
 use dropwatch_common::{
-    NO_NETNS, Netns,
+    NO_NETNS, Netns, Undecided,
     expression::verdict,
-    filter::{ANY, Filter, LATER as NOT_YET, MOST, Masked, NetnsValue, Ports, Protocol, Rule, kind, part},
+    filter::{
+        ANY, Filter, LATER as NOT_YET, MOST, Masked, NetnsValue, Ports, Protocol, Rule,
+        direction as way, kind, part,
+    },
 };
 
 use crate::{
+    direction,
     fields::{Fields, opaque},
     filtering,
     netns::Place,
@@ -35,32 +39,77 @@ static FILTER: Filter = Filter::NONE;
 #[unsafe(link_section = ".bss.later")]
 static mut LATER: [NetnsValue; MOST] = [NetnsValue::any(NOT_YET); MOST];
 
-/// What rules say of a packet. Plain numbers in an order: the least of several is what they say
-/// together.
-pub type Verdict = u32;
-pub const NO: Verdict = verdict::NO;
-pub const UNDECIDED: Verdict = verdict::UNDECIDED;
-pub const YES: Verdict = verdict::YES;
+/// What the rules of one option say of a packet. Plain numbers in an order: the least of several is
+/// what they say together.
+type Verdict = u32;
+const NO: Verdict = verdict::NO;
+const UNDECIDED: Verdict = verdict::UNDECIDED;
+const YES: Verdict = verdict::YES;
+
+/// What several options say together: the least of what each says, by [`said`].
+///
+/// The numbers between the two of [`REFUSED`] and [`SELECTED`] are one above those of the options
+/// that cannot be decided ([`Undecided`]).
+pub type Together = u32;
+pub const REFUSED: Together = 0;
+pub const SELECTED: Together = 1 + Undecided::ALL.len() as u32;
+
+/// What an option says, beside others.
+#[inline(always)]
+pub fn said(verdict: Verdict, by: Undecided) -> Together {
+    opaque(match verdict {
+        NO => REFUSED,
+        YES => SELECTED,
+        _ => 1 + by as u32,
+    })
+}
 
 /// What the filters in use say of where a packet is.
 #[inline(always)]
-pub fn by_place<F: Fields>(ctx: RawTracePointContext) -> Verdict {
+pub fn by_place<F: Fields>(ctx: RawTracePointContext) -> Together {
     let place = Place::of::<F>(&ctx);
-    let mut verdict = YES;
+    let mut together = SELECTED;
     if filtering() & part::NETNS != 0 {
-        verdict = namespaces(place.netns::<F>(&ctx));
+        together = said(namespaces(place.netns::<F>(&ctx)), Undecided::Netns);
     }
     if filtering() & part::IFACE != 0 {
-        verdict = min(verdict, interfaces::<F>(&place));
+        together = min(together, said(interfaces::<F>(&place), Undecided::Iface));
     }
-    verdict
+    together
+}
+
+/// What they say of the kernel's own notes of it: its length, its mark, where it came from.
+#[inline(never)]
+pub fn by_notes<F: Fields>(ctx: RawTracePointContext) -> Together {
+    let skb = ctx.arg(0);
+    let mut verdict = opaque(YES);
+    // Every packet has a length and a mark.
+    if filtering() & part::LENGTH != 0 {
+        verdict = lengths(F::skb_len(skb));
+    }
+    if filtering() & part::MARK != 0 {
+        verdict = min(verdict, marks(F::skb_mark(skb)));
+    }
+    if filtering() & part::DIRECTION != 0 && verdict != NO {
+        verdict = min(verdict, directions(direction::of::<F>(&ctx)));
+    }
+    said(verdict, Undecided::Direction)
 }
 
 /// What they say of its headers.
 #[inline(never)]
-pub fn by_headers<F: Fields>(ctx: RawTracePointContext) -> Verdict {
-    let packet = Packet::read::<F>(ctx.arg(0));
-    min(protocols(&packet), min(hosts(&packet), ports(&packet)))
+pub fn by_headers<F: Fields>(ctx: RawTracePointContext) -> Together {
+    let skb = ctx.arg(0);
+    let packet = Packet::read::<F>(skb);
+    let mut together = min(
+        said(protocols(&packet), Undecided::Proto),
+        min(said(hosts(&packet), Undecided::Host), said(ports(&packet), Undecided::Port)),
+    );
+    if filtering() & part::TCP_FLAGS != 0 && together != REFUSED {
+        let flags = flags(packet.tcp_flags::<F>(skb));
+        together = min(together, said(flags, Undecided::TcpFlags));
+    }
+    together
 }
 
 /// What one option says: no value that it excludes may match, and one that it includes must, if
@@ -143,6 +192,35 @@ fn hosts(packet: &Packet) -> Verdict {
 #[inline(always)]
 fn ports(packet: &Packet) -> Verdict {
     judge(&raw const FILTER.port, |_, wanted| port(packet, wanted))
+}
+
+#[inline(always)]
+fn lengths(length: u32) -> Verdict {
+    judge(&raw const FILTER.length, |_, wanted| {
+        yes_if(wanted.first <= length && length <= wanted.last)
+    })
+}
+
+#[inline(always)]
+fn marks(mark: u32) -> Verdict {
+    judge(&raw const FILTER.mark, |_, wanted| yes_if(mark & wanted.mask == wanted.value))
+}
+
+#[inline(always)]
+fn directions(direction: u32) -> Verdict {
+    judge(&raw const FILTER.direction, |_, wanted| match direction {
+        way::UNKNOWN => UNDECIDED,
+        direction => yes_if(direction == wanted),
+    })
+}
+
+#[inline(always)]
+fn flags(flags: u32) -> Verdict {
+    judge(&raw const FILTER.tcp_flags, |_, wanted| match flags {
+        NO_PORTS => NO,
+        UNKNOWN => UNDECIDED,
+        flags => yes_if(flags & wanted.mask == wanted.value),
+    })
 }
 
 #[inline(always)]

@@ -4,11 +4,12 @@ use aya_ebpf::programs::RawTracePointContext;
 use dropwatch_common::{
     DropKey, Lost, NO_COOKIE, NO_NETNS, Netns,
     count::{self, Front, Hit, Words, tag},
-    filter::{ANY, Group, part},
+    filter::{ANY, Group, direction as way, part},
 };
 
 use crate::{
     count::{Counters, front_of, lost},
+    direction,
     fields::{Fields, opaque},
     grouping,
     maps::GROUP_FRONTS,
@@ -65,7 +66,7 @@ fn words(location: u64, reason: u32, netns: u32, cookie: u64) -> Words {
 /// A drop's group, and the cookie of its namespace; `None` where not everything asked for is proved.
 #[inline(always)]
 fn of<F: Fields>(ctx: &RawTracePointContext) -> Option<(Group, u64)> {
-    let mut group = Group { known: 1, netns: 0, ifindex: 0, network: 0, transport: 0 };
+    let mut group = Group { known: 1, ..Group::NONE };
     let mut cookie = NO_COOKIE;
     if grouping() & (part::NETNS | part::IFACE) != 0 {
         let place = Place::of::<F>(ctx);
@@ -82,6 +83,12 @@ fn of<F: Fields>(ctx: &RawTracePointContext) -> Option<(Group, u64)> {
             if group.ifindex == 0 {
                 return None;
             }
+        }
+    }
+    if grouping() & part::DIRECTION != 0 {
+        group.direction = direction::of::<F>(ctx) as u16;
+        if group.direction == way::UNKNOWN as u16 {
+            return None;
         }
     }
     if grouping() & part::HEADERS != 0 {

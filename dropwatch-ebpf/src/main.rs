@@ -15,6 +15,7 @@
 )]
 
 mod count;
+mod direction;
 mod expression;
 mod fields;
 mod filter;
@@ -28,7 +29,7 @@ mod skb;
 use core::cmp::min;
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use dropwatch_common::{Lost, Settings, filter::part, mode};
+use dropwatch_common::{Settings, Undecided, filter::part, mode};
 
 use crate::fields::{Fields, Probed, Typed};
 
@@ -87,28 +88,35 @@ fn grouping() -> u32 {
 fn by_packet<F: Fields>(ctx: RawTracePointContext) {
     let ctx = &ctx;
     let of_place = part::NETNS | part::IFACE;
-    if filtering() & (of_place | part::EXPRESSION) != 0 || grouping() & of_place != 0 {
+    let of_device = of_place | part::DIRECTION;
+    if filtering() & (of_device | part::EXPRESSION) != 0 || grouping() & of_device != 0 {
         netns::learn();
     }
-    let mut verdict = filter::YES;
-    if filtering() & (part::NETNS | part::IFACE) != 0 {
+    let mut verdict = filter::SELECTED;
+    if filtering() & of_place != 0 {
         verdict = filter::by_place::<F>(count::same(ctx));
     }
-    if filtering() & part::HEADERS != 0 && verdict != filter::NO {
+    if filtering() & (part::LENGTH | part::MARK | part::DIRECTION) != 0
+        && verdict != filter::REFUSED
+    {
+        verdict = min(verdict, filter::by_notes::<F>(count::same(ctx)));
+    }
+    if filtering() & (part::HEADERS | part::TCP_FLAGS) != 0 && verdict != filter::REFUSED {
         verdict = min(verdict, filter::by_headers::<F>(count::same(ctx)));
     }
-    if filtering() & part::EXPRESSION != 0 && verdict != filter::NO {
-        verdict = min(verdict, expression::judge::<F>(count::same(ctx)));
+    if filtering() & part::EXPRESSION != 0 && verdict != filter::REFUSED {
+        let said = expression::judge::<F>(count::same(ctx));
+        verdict = min(verdict, filter::said(said, Undecided::Expression));
     }
     match verdict {
-        filter::NO => {}
-        filter::YES => {
+        filter::REFUSED => {}
+        filter::SELECTED => {
             count::drop_at(ctx, mode(), count::front(), count::netns(ctx, mode()));
             if grouping() != 0 {
                 group::count::<F>(count::same(ctx));
             }
         }
-        _ => count::lost(Lost::Undecided),
+        number => count::undecided(number - 1),
     }
 }
 

@@ -18,8 +18,11 @@ pub const IPV6: u32 = 0x86dd;
 
 /// A number that could not be read: more than fits any of the fields.
 pub const UNKNOWN: u32 = 1 << 16;
-/// A packet that has no ports.
+/// A packet that has no ports, or no flags of TCP.
 pub const NO_PORTS: u32 = UNKNOWN + 1;
+/// The protocol's number above IP, and where its flags are in its header (RFC 9293).
+const TCP: u32 = 6;
+const TCP_FLAGS: u32 = 13;
 
 /// What the headers tell.
 pub struct Packet {
@@ -32,6 +35,8 @@ pub struct Packet {
     /// there is none to tell.
     pub source: u32,
     pub destination: u32,
+    /// Where the header with the ports begins, from the head; means something only where there are any.
+    ports_at: u32,
     /// Source and destination, IPv4 mapped into IPv6, in network byte order. Zero where the packet
     /// is not IP.
     pub hosts: [[u32; 4]; 2],
@@ -79,10 +84,31 @@ impl Packet {
             transport: unknown,
             source: unknown,
             destination: unknown,
+            ports_at: zero,
             hosts: [[zero; 4]; 2],
         };
         packet.fill::<F>(skb);
         packet
+    }
+
+    /// The eight flags of its TCP header; [`NO_PORTS`] where it has none, [`UNKNOWN`] where it cannot
+    /// be read, or is in another fragment.
+    #[inline(always)]
+    pub fn tcp_flags<F: Fields>(&self, skb: u64) -> u32 {
+        if self.network == UNKNOWN || self.transport == UNKNOWN {
+            return opaque(UNKNOWN);
+        }
+        if self.transport != TCP {
+            return opaque(NO_PORTS);
+        }
+        let (head, at) = (F::skb_head(skb), self.ports_at + TCP_FLAGS);
+        if self.source == UNKNOWN || !(Linear { head, tail: F::skb_tail(skb) }).has(at, 1) {
+            return opaque(UNKNOWN);
+        }
+        match field::<u8>(head, at as i32) {
+            Some(flags) => u32::from(flags),
+            None => opaque(UNKNOWN),
+        }
     }
 
     #[inline(always)]
@@ -122,6 +148,7 @@ impl Packet {
         self.network = opaque(IPV4);
         self.transport = u32::from(header.protocol);
         self.hosts = [mapped(header.hosts[0]), mapped(header.hosts[1])];
+        self.ports_at = at + u32::from(words) * 4;
         if !begins_with_ports(header.protocol) {
             self.no_ports();
         } else if u16::from_be(header.fragment) & 0x1fff != 0 {
@@ -130,7 +157,7 @@ impl Packet {
             if linear.has(at, size_of::<WithPorts<Ipv4>>()) {
                 self.ports(ports);
             }
-        } else if let Some(ports) = linear.ports(at + u32::from(words) * 4) {
+        } else if let Some(ports) = linear.ports(self.ports_at) {
             self.ports(ports);
         }
     }
@@ -147,6 +174,7 @@ impl Packet {
             return;
         }
         self.transport = u32::from(header.next);
+        self.ports_at = at + size_of::<Ipv6>() as u32;
         if !begins_with_ports(header.next) {
             self.no_ports();
         } else if linear.has(at, size_of::<WithPorts<Ipv6>>()) {

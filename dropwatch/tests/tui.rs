@@ -21,7 +21,7 @@ use dropwatch::{
     report::{
         facts::{Callers, Details, Fact, Interface, Netns},
         finding::{Action, Evidence, Explains, Finding, Severity},
-        model::{Address, Host, Location, Lost, Other, Report},
+        model::{Address, Host, Location, Lost, Other, Report, UndecidedBy},
         namespaces::{NamespaceDrops, SampledFlow},
         place::Place,
     },
@@ -133,6 +133,7 @@ fn report(seq: u64, rows: Vec<Location>) -> Report {
         other: Other::default(),
         lost: Lost::default(),
         filter_undecided: None,
+        filter_undecided_by: UndecidedBy::default(),
         groups: None,
         findings: if full { vec![finding] } else { Vec::new() },
         more_findings: Vec::new(),

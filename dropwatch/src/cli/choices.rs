@@ -51,6 +51,7 @@ impl ValueEnum for By {
             Self::Netns => "Network namespace",
             Self::Iface => "Interface, in its namespace",
             Self::Protocol => "tcp, udp, arp, …",
+            Self::Direction => "Came in by a device, or sent by this host",
             Self::Cpu => "CPU: is one of them hot?",
         };
         Some(PossibleValue::new(self.word()).help(help))

@@ -1,11 +1,11 @@
 //! The options that leave drops out.
 
 use clap::{Args, ValueHint};
-use dropwatch_common::filter::{Masked, Ports, Protocol};
+use dropwatch_common::filter::{Bits, Lengths, Masked, Ports, Protocol};
 
 use crate::{
     exit::Failure,
-    filter::{self, Packets, TypedExpression},
+    filter::{self, Packets, TypedExpression, bits},
     report::{
         keys::{Choice, Function, Glob, KeyError, Keys},
         protocol,
@@ -42,6 +42,18 @@ pub struct Filters {
     /// Only packets from or to this port, or range (8000-8099)
     #[arg(long, value_name = "PORT", value_parser = filtered(|text| Choice::parse(text, filter::ports)))]
     pub port: Vec<Filtered<Ports>>,
+    /// Only TCP with these flags set: syn,ack; of those behind a slash no other: syn/syn,ack
+    #[arg(long, value_name = "FLAGS", value_parser = filtered(|text| Choice::parse(text, bits::tcp_flags)))]
+    pub tcp_flags: Vec<Filtered<Bits>>,
+    /// Only packets of so many bytes, or a range (64-128, 1401-), where they are dropped
+    #[arg(long, value_name = "BYTES", value_parser = filtered(|text| Choice::parse(text, filter::lengths)))]
+    pub length: Vec<Filtered<Lengths>>,
+    /// Only packets with this mark, or some bits of it (0x10/0xf0)
+    #[arg(long, value_name = "MARK", value_parser = filtered(|text| Choice::parse(text, bits::mark)))]
+    pub mark: Vec<Filtered<Bits>>,
+    /// Only packets that came in by a device (in), or that this host sent (out)
+    #[arg(long, value_name = "in|out", value_parser = filtered(|text| Choice::parse(text, filter::direction)))]
+    pub direction: Vec<Filtered<u32>>,
     /// Only packets that match this one expression, as tcpdump takes it (pcap-filter(7))
     #[arg(long, value_name = "EXPR", value_hint = ValueHint::Other)]
     pub filter: Option<String>,
@@ -98,6 +110,10 @@ impl Filters {
             protocol: choices(&self.proto),
             host: choices(&self.host),
             port: choices(&self.port),
+            tcp_flags: choices(&self.tcp_flags),
+            length: choices(&self.length),
+            mark: choices(&self.mark),
+            direction: choices(&self.direction),
             expression,
         }
     }
@@ -120,6 +136,10 @@ impl Filters {
             of("--proto", &self.proto),
             of("--host", &self.host),
             of("--port", &self.port),
+            of("--tcp-flags", &self.tcp_flags),
+            of("--length", &self.length),
+            of("--mark", &self.mark),
+            of("--direction", &self.direction),
             expression.map(|it| format!("--filter {}", shown(&it.text))).into_iter().collect(),
         ]
         .concat()
@@ -163,6 +183,10 @@ mod tests {
             proto: Vec::new(),
             host: Vec::new(),
             port: Vec::new(),
+            tcp_flags: Vec::new(),
+            length: Vec::new(),
+            mark: Vec::new(),
+            direction: Vec::new(),
             filter: filter.map(str::to_owned),
             later: false,
         };

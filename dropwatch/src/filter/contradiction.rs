@@ -3,13 +3,13 @@
 //! Decided as the kernel side decides: an address or a port is the source's or the destination's,
 //! packets other than IP have neither, and only some protocols have ports.
 
-use dropwatch_common::filter::{ANY, Masked, NAME, Ports, Protocol};
+use dropwatch_common::filter::{ANY, Bits, Lengths, Masked, NAME, Ports, Protocol, direction};
 use thiserror::Error;
 
 use super::{Packets, port_bearing};
 use crate::report::{
     keys::{Choice, Keys},
-    protocol::{IPV4, IPV6},
+    protocol::{IPV4, IPV6, number::TCP},
 };
 
 /// Extension headers of IPv6 (IANA, IPv6 Extension Header Types).
@@ -72,6 +72,10 @@ pub fn check(
     let protocol = next(packets.protocol.len());
     let host = next(packets.host.len());
     let port = next(packets.port.len());
+    let tcp_flags = next(packets.tcp_flags.len());
+    let length = next(packets.length.len());
+    let mark = next(packets.mark.len());
+    let direction = next(packets.direction.len());
 
     let mut notices = Vec::new();
     notices.extend(within(&keys.reasons, reasons, |a, b| a.covers(b))?);
@@ -84,32 +88,52 @@ pub fn check(
     }
     notices.extend(within(&namespaces, typed_netns, PartialEq::eq)?);
     notices.extend(within(&packets.iface, interfaces, PartialEq::eq)?);
+    notices.extend(alone(&packets.length, length, are_lengths)?);
+    notices.extend(within(&packets.mark, mark, covers)?);
+    for (bits, typed) in packets.mark.iter().zip(mark) {
+        everything(bits.exclude && bits.value.mask == 0, typed)?;
+    }
+    notices.extend(alone(&packets.direction, direction, is_a_direction)?);
 
-    let (protocols, hosts, ports) = (&packets.protocol, &packets.host, &packets.port);
-    for (choices, with) in [
-        ((&protocols[..], &[][..], &[][..]), [protocol, &[], &[]]),
-        ((&[], hosts, &[]), [&[], host, &[]]),
-        ((&[], &[], ports), [&[], &[], port]),
-        ((protocols, hosts, &[]), [protocol, host, &[]]),
-        ((protocols, &[], ports), [protocol, &[], port]),
-        ((protocols, hosts, ports), [protocol, host, port]),
-    ] {
-        if !is_possible(choices.0, choices.1, choices.2) {
-            return Err(NothingPasses::Together(with.concat()));
+    let headers = Headers::of(packets);
+    let typed = [protocol, host, port, tcp_flags];
+    // Few options before many: these are the ones to blame.
+    let mut some: Vec<u32> = (1..1 << typed.len()).collect();
+    some.sort_by_key(|options| options.count_ones());
+    for options in some {
+        if !headers.only(options).is_possible() {
+            let blamed = typed.iter().zip(0..).filter(|(_, option)| options & 1 << option != 0);
+            return Err(NothingPasses::Together(
+                blamed.flat_map(|(own, _)| own.to_vec()).collect(),
+            ));
         }
     }
     let others = |own: &[String]| {
-        let headers = [protocol, host, port].concat();
-        headers.into_iter().filter(|typed| !own.contains(typed)).collect::<Vec<_>>()
+        let headers = typed.concat().into_iter();
+        headers.filter(|typed| !own.contains(typed)).collect::<Vec<_>>()
     };
+    let Headers { protocols, hosts, ports, flags } = headers;
     let vain = [
         (
             protocol,
             excluding(protocols, protocol),
-            in_vain(protocols, |own| is_possible(own, hosts, ports)),
+            in_vain(protocols, |own| Headers { protocols: own, ..headers }.is_possible()),
         ),
-        (host, excluding(hosts, host), in_vain(hosts, |own| is_possible(protocols, own, ports))),
-        (port, excluding(ports, port), in_vain(ports, |own| is_possible(protocols, hosts, own))),
+        (
+            host,
+            excluding(hosts, host),
+            in_vain(hosts, |own| Headers { hosts: own, ..headers }.is_possible()),
+        ),
+        (
+            port,
+            excluding(ports, port),
+            in_vain(ports, |own| Headers { ports: own, ..headers }.is_possible()),
+        ),
+        (
+            tcp_flags,
+            excluding(flags, tcp_flags),
+            in_vain(flags, |own| Headers { flags: own, ..headers }.is_possible()),
+        ),
     ];
     for (own, excluding, indices) in vain {
         let beside = [others(own), excluding].concat();
@@ -167,11 +191,83 @@ fn lost(typed: &str, beside: &[String]) -> String {
     format!("{typed} counts nothing beside {}", beside.join(" "))
 }
 
-/// Whether there is any packet that all three let through.
+/// As [`within`], of values of which `is_possible` tells whether some let anything through.
+fn alone<T: Clone>(
+    choices: &[Choice<T>],
+    typed: &[String],
+    is_possible: impl Fn(&[Choice<T>]) -> bool,
+) -> Result<Vec<String>, NothingPasses> {
+    if !is_possible(choices) {
+        return Err(NothingPasses::Together(typed.to_vec()));
+    }
+    let (vain, excluding) = (in_vain(choices, is_possible), excluding(choices, typed));
+    Ok(vain.iter().filter_map(|index| Some(lost(typed.get(*index)?, &excluding))).collect())
+}
+
+/// Whether a packet of some length is let through.
+fn are_lengths(choices: &[Choice<Lengths>]) -> bool {
+    let range = |it: &Lengths| Range { first: it.first.into(), last: it.last.into() };
+    let ranges: Vec<_> = choices.iter().map(|choice| map(choice, range)).collect();
+    leaves_any(&ranges, Range { first: 0, last: u32::MAX.into() })
+}
+
+/// Whether a packet of either direction is let through.
+fn is_a_direction(choices: &[Choice<u32>]) -> bool {
+    [direction::IN, direction::OUT].iter().any(|one| is_selected(choices, |it| it == one))
+}
+
+/// Whether what has the bits of the second has those of the first.
+fn covers(all: &Bits, some: &Bits) -> bool {
+    some.mask & all.mask == all.mask && some.value & all.mask == all.value
+}
+
+/// Whether one value of an option lets something through, and none excludes it.
+fn is_selected<T>(choices: &[Choice<T>], is: impl Fn(&T) -> bool) -> bool {
+    (is_passed_without(choices) || choices.iter().any(|it| !it.exclude && is(&it.value)))
+        && !choices.iter().any(|it| it.exclude && is(&it.value))
+}
+
+/// The options about headers, which depend on each other.
+#[derive(Clone, Copy)]
+struct Headers<'a> {
+    protocols: &'a [Choice<Protocol>],
+    hosts: &'a [Choice<Masked>],
+    ports: &'a [Choice<Ports>],
+    flags: &'a [Choice<Bits>],
+}
+
+impl<'a> Headers<'a> {
+    fn of(packets: &'a Packets) -> Self {
+        let Packets { protocol, host, port, tcp_flags, .. } = packets;
+        Self { protocols: protocol, hosts: host, ports: port, flags: tcp_flags }
+    }
+
+    /// Some of them alone, as bits in the order of the fields.
+    fn only(self, options: u32) -> Self {
+        fn kept<T>(values: &[T], kept: bool) -> &[T] {
+            if kept { values } else { &[] }
+        }
+        let has = |option: u32| options & 1 << option != 0;
+        Self {
+            protocols: kept(self.protocols, has(0)),
+            hosts: kept(self.hosts, has(1)),
+            ports: kept(self.ports, has(2)),
+            flags: kept(self.flags, has(3)),
+        }
+    }
+
+    /// Whether there is any packet that all of them let through.
+    fn is_possible(self) -> bool {
+        let Self { protocols, hosts, ports, flags } = self;
+        is_possible(protocols, hosts, ports, flags)
+    }
+}
+
 fn is_possible(
     protocols: &[Choice<Protocol>],
     hosts: &[Choice<Masked>],
     ports: &[Choice<Ports>],
+    flags: &[Choice<Bits>],
 ) -> bool {
     let v4: Vec<_> = hosts.iter().map(|choice| map(choice, addresses_of_ipv4)).collect();
     let hosts: Vec<_> = hosts.iter().map(|choice| map(choice, addresses)).collect();
@@ -188,6 +284,12 @@ fn is_possible(
         true => leaves_any(&ports, Range { first: 0, last: u16::MAX.into() }),
         false => is_passed_without(&ports),
     };
+    let set =
+        (0..=u32::from(u8::MAX)).any(|set| is_selected(flags, |it| set & it.mask == it.value));
+    let flagged = |transport| match transport == u16::from(TCP) {
+        true => set,
+        false => is_passed_without(flags),
+    };
     // Each ethertype that a filter names, IP, and 0xffff for all that none names.
     let asked = protocols.iter().map(|choice| choice.value.network).filter(|it| *it != 0);
     let networks = asked.chain([IPV4, IPV6, u16::MAX]);
@@ -200,6 +302,7 @@ fn is_possible(
             // Behind an extension header stands another: which, the kernel side does not look for.
             !(network == IPV6 && EXTENSIONS.contains(&transport))
                 && numbered(transport)
+                && flagged(transport)
                 && is_let(protocols, network, transport)
         })
     })
@@ -211,9 +314,7 @@ fn is_let(protocols: &[Choice<Protocol>], network: u16, transport: u16) -> bool 
         (selected.network == 0 || selected.network == network)
             && (selected.transport == ANY || selected.transport == transport)
     };
-    let mut selecting = protocols.iter().filter(|choice| !choice.exclude).peekable();
-    (selecting.peek().is_none() || selecting.any(|choice| is(&choice.value)))
-        && !protocols.iter().any(|choice| choice.exclude && is(&choice.value))
+    is_selected(protocols, is)
 }
 
 /// Whether a packet that has none of what the option looks at passes it.
@@ -335,6 +436,21 @@ mod tests {
             "--port 80 --proto ip --host fd00::/8",
             "--proto ip --proto icmpv6 --host fd00::1 --port 80",
             "--host !0.0.0.0/0 --proto icmp",
+            "--tcp-flags syn --tcp-flags !syn",
+            "--tcp-flags syn,ack --tcp-flags !ack",
+            "--tcp-flags none --tcp-flags !none/syn,rst",
+            "--tcp-flags syn --proto udp",
+            "--tcp-flags syn --proto arp",
+            "--tcp-flags syn --proto !tcp",
+            "--tcp-flags syn --host !0.0.0.0/0 --host !::/0",
+            "--proto tcp --tcp-flags !syn --tcp-flags !none/syn",
+            "--length 100 --length !64-1500",
+            "--length 64-128 --length !0-100 --length !101-",
+            "--length !0-",
+            "--mark 7 --mark !7",
+            "--mark 0x11/0xff --mark 0x31/0xff --mark !0x1/0xf",
+            "--direction in --direction !in",
+            "--direction !in --direction !out",
         ] {
             let error = checked(line).unwrap_err();
             let last = line.rsplit("--").next().unwrap();
@@ -374,6 +490,16 @@ mod tests {
             "--port 80 --proto !tcp --proto !udp",
             "--port 80 --proto !arp",
             "--port 80 --host 10.0.0.1 --netns a --iface lo --proto ip",
+            "--tcp-flags syn/syn,ack --port 80 --proto tcp --host fd00::1",
+            "--tcp-flags syn --tcp-flags !ack",
+            "--tcp-flags !syn --proto udp",
+            "--tcp-flags !syn --tcp-flags !none/syn",
+            "--length 64-128 --length !64-127",
+            "--length 1401- --length !1401-65535",
+            "--mark 1/1 --mark !3/3",
+            "--mark !1/1",
+            "--direction in --direction out",
+            "--direction !in",
         ] {
             assert_eq!(checked(line), Ok(vec![]), "{line}");
         }
@@ -388,6 +514,23 @@ mod tests {
                 "--host fd00::1 counts nothing beside --proto icmp",
             ),
             ("--netns a --netns bb --netns !a", "--netns a counts nothing beside --netns !a"),
+            (
+                "--length 5 --length 9 --length !0-5",
+                "--length 5 counts nothing beside --length !0-5",
+            ),
+            ("--mark 1 --mark 2 --mark !1/1", "--mark 1 counts nothing beside --mark !1/1"),
+            (
+                "--direction in --direction out --direction !in",
+                "--direction in counts nothing beside --direction !in",
+            ),
+            (
+                "--tcp-flags syn,ack --tcp-flags rst --tcp-flags !syn",
+                "--tcp-flags syn,ack counts nothing beside --tcp-flags !syn",
+            ),
+            (
+                "--proto udp --proto tcp --tcp-flags syn",
+                "--proto udp counts nothing beside --tcp-flags syn",
+            ),
             ("--port 80 --port 443 --port !1-99", "--port 80 counts nothing beside --port !1-99"),
             (
                 "--reason TCP_CSUM --reason UDP_CSUM --reason !TCP*",

@@ -3,13 +3,15 @@
 //! Values of one option are alternatives, those with `!` before them are excluded, and every
 //! option must let a packet through.
 
+pub mod bits;
 pub mod contradiction;
 pub mod expression;
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use dropwatch_common::filter::{
-    Filter, MOST, Masked, NAME, NetnsValue, Ports, Protocol, Rule, kind, part,
+    Bits, Filter, Lengths, MOST, Masked, NAME, NetnsValue, Ports, Protocol, Rule, direction, kind,
+    part,
 };
 use thiserror::Error;
 
@@ -31,6 +33,10 @@ pub enum ValueError {
     BitsBehindNetwork { network: IpAddr, length: u32 },
     #[error("not a port such as 443, nor a range such as 8000-8099")]
     Port,
+    #[error("not a length in bytes such as 1500, nor a range such as 64-128 or 1401-")]
+    Length,
+    #[error("not `in` (came in by a device) or `out` (sent by this host)")]
+    Direction,
 }
 
 /// An option has more values than the kernel side has room for.
@@ -49,6 +55,11 @@ pub struct Packets {
     pub protocol: Vec<Choice<Protocol>>,
     pub host: Vec<Choice<Masked>>,
     pub port: Vec<Choice<Ports>>,
+    pub tcp_flags: Vec<Choice<Bits>>,
+    pub length: Vec<Choice<Lengths>>,
+    pub mark: Vec<Choice<Bits>>,
+    /// Each one of [`direction`], but not unknown.
+    pub direction: Vec<Choice<u32>>,
     pub expression: Option<TypedExpression>,
 }
 
@@ -70,6 +81,10 @@ impl Packets {
                 self.protocol.is_empty() && self.host.is_empty() && self.port.is_empty(),
                 part::HEADERS,
             )
+            | needs(self.tcp_flags.is_empty(), part::TCP_FLAGS)
+            | needs(self.length.is_empty(), part::LENGTH)
+            | needs(self.mark.is_empty(), part::MARK)
+            | needs(self.direction.is_empty(), part::DIRECTION)
             | needs(self.expression.is_none(), part::EXPRESSION)
     }
 
@@ -96,6 +111,10 @@ impl Packets {
         fill(&mut filter.protocol, &self.protocol, "--proto")?;
         fill(&mut filter.host, &self.host, "--host")?;
         fill(&mut filter.port, &self.port, "--port")?;
+        fill(&mut filter.tcp_flags, &self.tcp_flags, "--tcp-flags")?;
+        fill(&mut filter.length, &self.length, "--length")?;
+        fill(&mut filter.mark, &self.mark, "--mark")?;
+        fill(&mut filter.direction, &self.direction, "--direction")?;
         Ok(filter)
     }
 }
@@ -202,6 +221,35 @@ pub fn ports(text: &str) -> Result<Ports, ValueError> {
     match (first.parse(), last.parse()) {
         (Ok(first), Ok(last)) if first <= last => Ok(Ports { first, last }),
         _ => Err(ValueError::Port),
+    }
+}
+
+/// Reads a length in bytes, or a range of them, which may have no end: `1500`, `64-128`, `1401-`.
+///
+/// # Errors
+/// It is neither.
+pub fn lengths(text: &str) -> Result<Lengths, ValueError> {
+    let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => text.parse::<u32>().map_err(|_| ValueError::Length),
+        false => Err(ValueError::Length),
+    };
+    let (first, last) = match text.split_once('-') {
+        Some((first, "")) => (number(first)?, u32::MAX),
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(text)?, number(text)?),
+    };
+    if first <= last { Ok(Lengths { first, last }) } else { Err(ValueError::Length) }
+}
+
+/// Reads `in` or `out`, as one of [`direction`].
+///
+/// # Errors
+/// It is neither.
+pub fn direction(text: &str) -> Result<u32, ValueError> {
+    match text {
+        "in" => Ok(direction::IN),
+        "out" => Ok(direction::OUT),
+        _ => Err(ValueError::Direction),
     }
 }
 
@@ -330,6 +378,26 @@ mod tests {
     }
 
     #[test]
+    fn lengths_and_ranges_of_them() {
+        for (text, first, last) in
+            [("1500", 1500, 1500), ("0-63", 0, 63), ("1401-", 1401, u32::MAX), ("0", 0, 0)]
+        {
+            assert_eq!(lengths(text), Ok(Lengths { first, last }), "{text}");
+        }
+        for text in ["", "-", "-5", "9-8", "+1", "1k", "4294967296", "1-2-3", " 1"] {
+            assert_eq!(lengths(text), Err(ValueError::Length), "{text}");
+        }
+    }
+
+    #[test]
+    fn there_are_two_directions() {
+        assert_eq!(["in", "out"].map(direction), [Ok(direction::IN), Ok(direction::OUT)]);
+        for text in ["", "IN", "both", "unknown"] {
+            assert_eq!(direction(text), Err(ValueError::Direction), "{text}");
+        }
+    }
+
+    #[test]
     fn a_filter_reads_no_more_than_it_needs() {
         let port = |exclude| Choice { exclude, value: Ports { first: 1, last: 2 } };
         let mut packets = Packets::default();
@@ -338,6 +406,14 @@ mod tests {
         assert_eq!(packets.parts(), part::HEADERS);
         packets.netns.push(Choice { exclude: false, value: "gw".into() });
         assert_eq!(packets.parts(), part::HEADERS | part::NETNS);
+        let bits = || vec![Choice { exclude: false, value: Bits { value: 1, mask: 1 } }];
+        let length = vec![Choice { exclude: false, value: Lengths { first: 1, last: 2 } }];
+        let direction = vec![Choice { exclude: true, value: direction::IN }];
+        let of = |packets: Packets| packets.parts();
+        assert_eq!(of(Packets { tcp_flags: bits(), ..Packets::default() }), part::TCP_FLAGS);
+        assert_eq!(of(Packets { mark: bits(), ..Packets::default() }), part::MARK);
+        assert_eq!(of(Packets { length, ..Packets::default() }), part::LENGTH);
+        assert_eq!(of(Packets { direction, ..Packets::default() }), part::DIRECTION);
 
         let filter = packets.compile([NetnsValue::any(7)]).unwrap();
         assert_eq!(filter.netns[0], NetnsRule { kind: kind::INCLUDE, value: NetnsValue::any(7) });

@@ -266,11 +266,11 @@ impl<'a> Btf<'a> {
         member.is_some_and(|member| member.kind == BtfKind::Int)
     }
 
-    /// Bits from the start of a structure to the bit field `name`, which is one bit wide. On a
+    /// Bits from the start of a structure to the bit field `name`, which is `width` bits wide. On a
     /// little-endian machine, bit 0 of a byte is its lowest.
-    pub fn bit_of(&self, ty: BtfType<'a>, name: &str) -> Option<u32> {
-        let BtfMember { bits, width, .. } = self.member(ty, name, MAX_CHAIN)?;
-        (width == 1).then_some(bits)
+    pub fn bits_of(&self, ty: BtfType<'a>, name: &str, width: u32) -> Option<u32> {
+        let member = self.member(ty, name, MAX_CHAIN)?;
+        (member.width == width).then_some(member.bits)
     }
 
     /// A member by its name; looks into anonymous members, `depth` deep.

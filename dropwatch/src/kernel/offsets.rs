@@ -30,9 +30,15 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         _ => NONE,
     };
     let (skb_vlan_present, skb_vlan_present_mask) = skb
-        .and_then(|skb| btf.bit_of(skb, "vlan_present"))
+        .and_then(|skb| btf.bits_of(skb, "vlan_present", 1))
         .and_then(|bit| Some((i32::try_from(bit / 8).ok()?, 1 << (bit % 8))))
         .unwrap_or((NONE, NONE));
+    // The first bits of a byte, on a host whose lowest are first (`PKT_TYPE_MAX`, include/linux/skbuff.h).
+    let skb_pkt_type = skb
+        .and_then(|skb| btf.bits_of(skb, "pkt_type", 3))
+        .filter(|bit| bit % 8 == 0)
+        .and_then(|bit| i32::try_from(bit / 8).ok())
+        .unwrap_or(NONE);
     Offsets {
         skb_dev: of(skb, "dev"),
         skb_sk: of(skb, "sk"),
@@ -40,7 +46,10 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         skb_len: of(skb, "len"),
         skb_data_len: of(skb, "data_len"),
         skb_head: of(skb, "head"),
+        skb_data: of(skb, "data"),
         skb_tail: of(skb, "tail"),
+        skb_mark: of(skb, "mark"),
+        skb_pkt_type,
         skb_protocol: of(skb, "protocol"),
         skb_mac_header: of(skb, "mac_header"),
         skb_network_header: of(skb, "network_header"),
@@ -52,6 +61,7 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         skb_vlan_present_mask,
         dev_ifindex: of(dev, "ifindex"),
         dev_name: of(dev, "name"),
+        dev_addr: of(dev, "dev_addr"),
         dev_type: of(dev, "type"),
         dev_net: of(dev, "nd_net.net"),
         net_inum: of(net, "ns.inum"),
@@ -64,6 +74,7 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         task_real_parent: of(task, "real_parent"),
         nsproxy_net: of(nsproxy, "net_ns"),
         sock_net: of(sock, "__sk_common.skc_net.net"),
+        sock_family: of(sock, "__sk_common.skc_family"),
         sock_state: of(sock, "__sk_common.skc_state"),
         sock_socket: of(sock, "sk_socket"),
         socket_sk: of(socket, "sk"),
@@ -120,12 +131,27 @@ pub fn missing(offsets: &Offsets, parts: u32) -> Option<&'static str> {
         (offsets.skb_data_len, "sk_buff.data_len"),
         (offsets.skb_mac_header, "sk_buff.mac_header"),
         (offsets.skb_vlan, "sk_buff.vlan_proto"),
+        (offsets.skb_pkt_type, "sk_buff.pkt_type"),
+        (offsets.dev_addr, "net_device.dev_addr"),
+    ];
+    let way = [
+        (offsets.skb_iif, "sk_buff.skb_iif"),
+        (offsets.skb_pkt_type, "sk_buff.pkt_type"),
+        (offsets.skb_mac_header, "sk_buff.mac_header"),
+        (offsets.skb_head, "sk_buff.head"),
+        (offsets.skb_data, "sk_buff.data"),
+        (offsets.skb_sk, "sk_buff.sk"),
+        (offsets.sock_family, "sock.__sk_common.skc_family"),
+        (offsets.sock_net, "sock.__sk_common.skc_net"),
     ];
     let needed = [
-        (part::NETNS | part::IFACE, namespace.as_slice()),
+        (part::NETNS | part::IFACE | part::DIRECTION, namespace.as_slice()),
         (part::IFACE, &interface),
-        (part::HEADERS | part::EXPRESSION, &headers),
+        (part::HEADERS | part::TCP_FLAGS | part::EXPRESSION, &headers),
         (part::EXPRESSION, &frame),
+        (part::LENGTH, &[(offsets.skb_len, "sk_buff.len")]),
+        (part::MARK, &[(offsets.skb_mark, "sk_buff.mark")]),
+        (part::DIRECTION, &way),
     ];
     let fields = needed.iter().filter(|(of, _)| parts & of != 0).flat_map(|(_, fields)| *fields);
     fields.filter(|(offset, _)| *offset == NONE).map(|(_, name)| *name).next()
@@ -144,5 +170,9 @@ mod tests {
         let known = Offsets { skb_network_header: 4, ..known };
         assert_eq!(missing(&known, part::HEADERS), None);
         assert_eq!(missing(&known, part::HEADERS | part::IFACE), Some("sk_buff.dev"));
+        assert_eq!(missing(&known, part::TCP_FLAGS), None);
+        assert_eq!(missing(&known, part::TCP_FLAGS | part::LENGTH), Some("sk_buff.len"));
+        assert_eq!(missing(&known, part::MARK), Some("sk_buff.mark"));
+        assert_eq!(missing(&known, part::DIRECTION), Some("sk_buff.dev"));
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, hash::Hash, io};
 
 use anyhow::{Context, Result};
-use dropwatch_common::{Counter, CpuKey, DropKey, Lost as Cause, Netns, Turn};
+use dropwatch_common::{Counter, CpuKey, DropKey, Lost as Cause, Netns, Turn, Undecided};
 
 use super::{
     Probe,
@@ -15,7 +15,7 @@ use super::{
     sums::{CounterSums, Sums},
     turns::{CounterId, Owner, Turns},
 };
-use crate::report::snapshot::{DropCounters, Folded, Lost};
+use crate::report::snapshot::{DropCounters, Folded, Lost, UndecidedBy};
 
 /// The section of the kernel side's front caches, which is the name of their map.
 pub(super) const FRONTS: &str = ".bss.fronts";
@@ -160,11 +160,12 @@ impl Probe {
         let drops = by(places, |it| it.place(&mut number));
         let groups = by(groups, |it| it.group(&mut number));
 
-        let slot = |cause: Cause| {
-            let counts = self.maps.lost.entry(cause as u32);
+        let counted = |slot: u32| {
+            let counts = self.maps.lost.entry(slot);
             let counts = counts.context("cannot read the counters of lost drops")?;
             Ok::<_, anyhow::Error>(counts.iter().sum::<u64>())
         };
+        let slot = |cause: Cause| counted(cause as u32);
         let lost = Lost {
             map_full: slot(Cause::MapFull)?,
             map_busy: slot(Cause::MapBusy)?,
@@ -174,7 +175,10 @@ impl Probe {
             pcap: 0, // not the kernel's to know
             unsampled: slot(Cause::Unsampled)?,
         };
-        let undecided = slot(Cause::Undecided)?;
+        let mut undecided = UndecidedBy::default();
+        for option in Undecided::ALL {
+            *undecided.of(option) = counted(option.slot())?;
+        }
         let ungrouped = slot(Cause::Group)?;
         Ok(DropCounters { drops, folded, lost, undecided, groups, ungrouped })
     }

@@ -13,7 +13,7 @@ use super::{
 pub type Sums = HashMap<Owner, u64>;
 
 /// The one group that every drop is in where only CPUs are distinguished.
-const EVERY: Group = Group { known: 1, netns: 0, ifindex: 0, network: 0, transport: 0 };
+const EVERY: Group = Group { known: 1, ..Group::NONE };
 
 /// Sums of one reading. Pure.
 #[derive(Debug)]

@@ -59,6 +59,7 @@ fn cells(by: &[By], row: &GroupRow) -> Vec<String> {
         // it has no column of its own.
         By::Iface => format!("{} ({})", interface(row), netns(row)),
         By::Protocol => row.protocol.as_deref().map_or_else(unknown, label),
+        By::Direction => row.direction.as_deref().map_or_else(unknown, label),
         By::Cpu => row.cpu.map_or_else(unknown, |cpu| format!("cpu {cpu}")),
     };
     by.iter().map(cell).collect()

@@ -30,7 +30,7 @@ use super::{
     words::{PerSecond, Percent, count, drops_in, location, losses, of_them_benign},
 };
 use crate::report::{
-    model::{Address, End, Line, Location, Lost, Report, Start},
+    model::{Address, End, Line, Location, Lost, Report, Start, UndecidedBy},
     number::share,
 };
 
@@ -125,7 +125,11 @@ impl Text {
         if report.baseline {
             head += ", before the command";
         }
-        head += &format!(", {}{}", lost(&report.lost), undecided(report.filter_undecided));
+        head += &format!(
+            ", {}{}",
+            lost(&report.lost),
+            undecided(report.filter_undecided, &report.filter_undecided_by)
+        );
         let mut lines = self.row(head, CLOCK);
         if report.intervals > 1 {
             let late = format!("covers {} intervals: it was held back", report.intervals);
@@ -169,7 +173,7 @@ impl Text {
             lines.extend(summary::lines(ran, self.medium(), |time| self.clock(time)));
         } else if end.reports > 1 {
             let drops = drops_in(end.drops, end.duration_s);
-            let undecided = undecided(end.filter_undecided);
+            let undecided = undecided(end.filter_undecided, &end.filter_undecided_by);
             let benign = of_them_benign(end.benign);
             lines.push(String::new());
             let total = format!("Total: {drops}{benign}, {}{undecided}", lost(&end.lost));
@@ -195,10 +199,17 @@ pub(super) fn lost(lost: &Lost) -> String {
 }
 
 /// What filters could not decide; nothing without filters.
-fn undecided(drops: Option<u64>) -> String {
+fn undecided(drops: Option<u64>, by: &UndecidedBy) -> String {
     match drops {
         None => String::new(),
         Some(0) => ", none undecided".to_owned(),
-        Some(drops) => format!(", {drops} undecided"),
+        Some(drops) => format!(", {drops} undecided{}", by_option(by)),
     }
+}
+
+/// `: --iface 3 · --port 12`
+fn by_option(by: &UndecidedBy) -> String {
+    let counted = by.by_option().into_iter().filter(|(_, count)| *count > 0);
+    let pieces: Vec<String> = counted.map(|(option, count)| format!("{option} {count}")).collect();
+    if pieces.is_empty() { String::new() } else { format!(": {}", pieces.join(" · ")) }
 }

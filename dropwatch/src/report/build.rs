@@ -128,7 +128,7 @@ impl Reporter {
         selected.retain(|key, _| self.selects(*key, names));
         let totals = totals(&self.seen.drops, &selected);
         let (unknown_location, undecided) = self.options.unlocated(&delta.lost);
-        let undecided = undecided.saturating_add(delta.undecided);
+        let undecided = undecided.saturating_add(delta.undecided.sum());
         let drops = selected
             .values()
             .flatten()
@@ -183,6 +183,7 @@ impl Reporter {
             other: Other { count: unknown_location, unknown_location, ..Other::default() },
             lost: delta.lost,
             filter_undecided: self.options.is_filtered().then_some(undecided),
+            filter_undecided_by: delta.undecided,
             groups: groups.map(Box::new),
             findings: Vec::new(),
             more_findings: Vec::new(),
@@ -242,6 +243,7 @@ impl Reporter {
             benign: self.benign_drops,
             lost: self.seen.lost,
             filter_undecided: self.options.is_filtered().then_some(self.undecided),
+            filter_undecided_by: self.seen.undecided,
             run: None,
         }
     }

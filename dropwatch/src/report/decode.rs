@@ -247,10 +247,11 @@ fn check_groups(groups: &Groups) -> Result<(), Contradiction> {
 /// Takes the row apart field by field, so that a new field does not compile before it is bounded
 /// here.
 fn check_group(row: &GroupRow) -> Result<(), Contradiction> {
-    let GroupRow { netns, interface, protocol, cpu: _, count: _, rate, share, total: _ } = row;
+    let GroupRow { netns, interface, protocol, direction, cpu: _, count: _, rate, share, total: _ } =
+        row;
     let netns = netns.as_ref().and_then(|netns| netns.name.as_deref());
     let interface = interface.as_ref().and_then(|interface| interface.name.as_deref());
-    let texts = [netns, interface, protocol.as_deref()];
+    let texts = [netns, interface, protocol.as_deref(), direction.as_deref()];
     texts.into_iter().flatten().try_for_each(check_text)?;
     check_number("rate", *rate, MAX_RATE)?;
     check_number("share", *share, 1.0)

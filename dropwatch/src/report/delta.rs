@@ -4,7 +4,7 @@ use std::{collections::HashMap, hash::Hash};
 
 use dropwatch_common::{DropKey, filter::Group};
 
-use super::snapshot::{DropCounters, Lost};
+use super::snapshot::{DropCounters, Lost, UndecidedBy};
 
 /// Difference of two cumulative [`DropCounters`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Delta {
     /// Drops that are new, by location and reason; no entry is zero.
     pub drops: HashMap<DropKey, u64>,
     pub lost: Lost,
-    pub undecided: u64,
+    pub undecided: UndecidedBy,
     /// Drops that are new, by group; no entry is zero.
     pub groups: HashMap<(Group, Option<u32>), u64>,
     pub ungrouped: u64,
@@ -32,7 +32,7 @@ impl Delta {
             later.saturating_sub(earlier)
         };
         let lost = earlier.lost.zip(&later.lost, &mut rise);
-        let undecided = rise(earlier.undecided, later.undecided);
+        let undecided = earlier.undecided.zip(&later.undecided, &mut rise);
         let ungrouped = rise(earlier.ungrouped, later.ungrouped);
         let drops = risen(&earlier.drops, &later.drops, &mut rise);
         let groups = risen(&earlier.groups, &later.groups, &mut rise);
@@ -46,7 +46,7 @@ impl Delta {
         add(&mut counters.drops, &self.drops);
         add(&mut counters.groups, &self.groups);
         counters.lost = counters.lost.zip(&self.lost, u64::saturating_add);
-        counters.undecided = counters.undecided.saturating_add(self.undecided);
+        counters.undecided = counters.undecided.zip(&self.undecided, u64::saturating_add);
         counters.ungrouped = counters.ungrouped.saturating_add(self.ungrouped);
     }
 }
@@ -102,14 +102,16 @@ mod tests {
     #[test]
     fn groups_are_subtracted_as_drops_are() {
         let group = |netns| (Group { known: 1, netns, ..Group::default() }, Some(1));
+        let by_port = |port| UndecidedBy { port, ..UndecidedBy::default() };
         let reading = |count, undecided| DropCounters {
             groups: HashMap::from([(group(7), 5), (group(8), count)]),
-            undecided,
+            undecided: by_port(undecided),
             ..DropCounters::default()
         };
         let mut seen = reading(1, 2);
         let delta = Delta::between(&seen, &reading(10, 6));
-        assert_eq!((delta.groups.clone(), delta.undecided), (HashMap::from([(group(8), 9)]), 4));
+        assert_eq!(delta.groups, HashMap::from([(group(8), 9)]));
+        assert_eq!(delta.undecided, by_port(4));
         delta.apply(&mut seen);
         assert_eq!(seen, reading(10, 6));
     }

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
-use dropwatch_common::filter::Group;
+use dropwatch_common::filter::{Group, direction};
 
 use super::{
     delta::Delta,
@@ -10,7 +10,7 @@ use super::{
     model::groups::{By, GroupRow, Groups},
     names::Names,
     number::{rate, share},
-    protocol,
+    protocol::{self, Term},
 };
 
 /// The groups of an interval. `seen` are the sums up to its end, `unlocated` the drops that the
@@ -54,6 +54,7 @@ pub(super) fn between(
                 By::Protocol => {
                     row.protocol = Some(protocol::of_group(group.network, group.transport));
                 }
+                By::Direction => row.direction = Some(way(group.direction)),
                 By::Cpu => row.cpu = cpu,
             }
         }
@@ -61,6 +62,16 @@ pub(super) fn between(
     };
     groups.rows = known.into_iter().map(row).collect();
     groups
+}
+
+/// A direction as the kernel side numbers it; it has no other where a group is known.
+fn way(number: u16) -> Term {
+    match u32::from(number) {
+        direction::IN => "in",
+        direction::OUT => "out",
+        _ => "unknown",
+    }
+    .into()
 }
 
 #[cfg(test)]
@@ -90,7 +101,7 @@ mod tests {
     }
 
     fn group(netns: u32, transport: u16) -> Group {
-        Group { known: 1, netns, ifindex: 3, network: 0, transport }
+        Group { known: 1, netns, ifindex: 3, transport, ..Group::NONE }
     }
 
     fn groups(by: &[By]) -> Groups {

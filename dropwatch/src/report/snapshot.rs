@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use dropwatch_common::{DropKey, filter::Group};
+use dropwatch_common::{DropKey, Undecided, filter::Group};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -16,11 +16,84 @@ pub struct DropCounters {
     pub folded: Folded,
     pub lost: Lost,
     /// Drops of which the packet filter could not be decided; not in `drops`.
-    pub undecided: u64,
+    pub undecided: UndecidedBy,
     /// Drops once more, by group and, where asked for, by CPU.
     pub groups: HashMap<(Group, Option<u32>), u64>,
     /// Drops for whose group there was no room.
     pub ungrouped: u64,
+}
+
+/// Drops that filters could not decide, by the option that could not; where several could not, by the
+/// first of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UndecidedBy {
+    #[serde(skip_serializing_if = "is_zero")]
+    pub netns: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub iface: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub proto: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub host: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub port: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tcp_flags: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub direction: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub expression: u64,
+}
+
+impl UndecidedBy {
+    /// The count of one option.
+    pub fn of(&mut self, option: Undecided) -> &mut u64 {
+        match option {
+            Undecided::Netns => &mut self.netns,
+            Undecided::Iface => &mut self.iface,
+            Undecided::Proto => &mut self.proto,
+            Undecided::Host => &mut self.host,
+            Undecided::Port => &mut self.port,
+            Undecided::TcpFlags => &mut self.tcp_flags,
+            Undecided::Direction => &mut self.direction,
+            Undecided::Expression => &mut self.expression,
+        }
+    }
+
+    /// What each option could not decide, by its name on the command line.
+    pub fn by_option(&self) -> [(&'static str, u64); Undecided::ALL.len()] {
+        let Self { netns, iface, proto, host, port, tcp_flags, direction, expression } = *self;
+        [
+            ("--netns", netns),
+            ("--iface", iface),
+            ("--proto", proto),
+            ("--host", host),
+            ("--port", port),
+            ("--tcp-flags", tcp_flags),
+            ("--direction", direction),
+            ("--filter", expression),
+        ]
+    }
+
+    /// Drops of all options.
+    pub fn sum(&self) -> u64 {
+        self.by_option().iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count))
+    }
+
+    /// Whether there are none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Combines two option by option.
+    pub fn zip(&self, other: &Self, mut with: impl FnMut(u64, u64) -> u64) -> Self {
+        let (mut one, mut other, mut both) = (*self, *other, Self::default());
+        for option in Undecided::ALL {
+            *both.of(option) = with(*one.of(option), *other.of(option));
+        }
+        both
+    }
 }
 
 /// What namespaces that have ended had, and is summed with others from now on.

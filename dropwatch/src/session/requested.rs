@@ -84,16 +84,20 @@ fn check(what: &str, parts: u32, offsets: &Result<Offsets, NoTypes>) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use std::{net::UdpSocket, process::Command};
+    use std::{
+        net::{TcpListener, TcpStream, UdpSocket},
+        process::Command,
+    };
 
+    use dropwatch_common::filter::{Lengths, Ports, direction};
     use testbed::unproved::unproved;
 
     use super::*;
     use crate::{
-        filter::{Packets, TypedExpression},
+        filter::{Packets, TypedExpression, bits},
         kernel::HostRoot,
         probe::Prepared,
-        report::keys::Keys,
+        report::keys::{Choice, Keys},
     };
 
     #[test]
@@ -109,7 +113,35 @@ mod tests {
         }
     }
 
-    /// With arguments that have types, and without: what one kernel never does, another may have to.
+    /// Drops that these filters let through while `send` makes some: with arguments that have types, and
+    /// without. `None` where this user may not load programs.
+    fn counted(packets: &Packets, send: impl Fn()) -> Option<[u64; 2]> {
+        let mut counted = [0; 2];
+        for (netns, counted) in [true, false].into_iter().zip(&mut counted) {
+            let mut names = HostNames::open(&HostRoot::default());
+            let attached = Attached {
+                packets: packets.clone(),
+                keys: Keys::default(),
+                filters: Vec::new(),
+                later: false,
+                by: Vec::new(),
+                samples: Samples::None,
+                every: None,
+                reasons: None,
+                verbose: false,
+            };
+            let requested = Requested { netns, ..requested(&attached, &[], &mut names).unwrap() };
+            let mut probe = match Prepared::new().unwrap().attach(&requested) {
+                Err(error) if error.is_permission() => return None,
+                probe => probe.unwrap(),
+            };
+            send();
+            *counted = probe.read(|netns| netns.inum).unwrap().drops.values().sum();
+        }
+        Some(counted)
+    }
+
+    /// What one kernel never does, another may have to.
     #[test]
     fn both_ways_to_read_a_packet_say_the_same() {
         const SENT: u64 = 10;
@@ -123,33 +155,45 @@ mod tests {
         if Command::new("tcpdump").arg("--version").output().is_err() {
             return unproved("tcpdump is not installed");
         }
-        for netns in [true, false] {
-            let mut names = HostNames::open(&HostRoot::default());
-            let expression = TypedExpression { text: matching.clone(), is_free: true };
-            let packets = Packets { expression: Some(expression), ..Packets::default() };
-            let attached = Attached {
-                packets,
-                keys: Keys::default(),
-                filters: Vec::new(),
-                later: false,
-                by: Vec::new(),
-                samples: Samples::None,
-                every: None,
-                reasons: None,
-                verbose: false,
-            };
-            let requested = Requested { netns, ..requested(&attached, &[], &mut names).unwrap() };
-            let mut probe = match Prepared::new().unwrap().attach(&requested) {
-                Err(error) if error.is_permission() => {
-                    return unproved("this user may not load programs");
-                }
-                probe => probe.unwrap(),
-            };
+        let expression = Some(TypedExpression { text: matching, is_free: true });
+        let packets = Packets { expression, ..Packets::default() };
+        let send = || {
             for _ in 0..SENT {
                 sender.send_to(b"", closed).unwrap();
             }
-            let counters = probe.read(|netns| netns.inum).unwrap();
-            assert_eq!(counters.drops.values().sum::<u64>(), SENT, "{netns}: {counters:?}");
+        };
+        match counted(&packets, send) {
+            Some(counted) => assert_eq!(counted, [SENT; 2]),
+            None => unproved("this user may not load programs"),
+        }
+    }
+
+    #[test]
+    fn both_ways_to_read_what_the_kernel_notes_say_the_same() {
+        const SENT: u64 = 10;
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        fn only<T>(value: T) -> Vec<Choice<T>> {
+            vec![Choice { exclude: false, value }]
+        }
+        let port = closed.port();
+        let packets = Packets {
+            port: only(Ports { first: port, last: port }),
+            tcp_flags: only(bits::tcp_flags("syn/syn,ack,rst").unwrap()),
+            // TCP's header without IP's: 20 bytes and options.
+            length: only(Lengths { first: 20, last: 60 }),
+            mark: only(bits::mark("0").unwrap()),
+            direction: only(direction::IN),
+            ..Packets::default()
+        };
+        let send = || {
+            for _ in 0..SENT {
+                assert!(TcpStream::connect(closed).is_err(), "nobody listens");
+            }
+        };
+        let sent = Packets { direction: only(direction::OUT), ..packets.clone() };
+        match (counted(&packets, send), counted(&sent, send)) {
+            (Some(received), Some(sent)) => assert_eq!((received, sent), ([SENT; 2], [0; 2])),
+            _ => unproved("this user may not load programs"),
         }
     }
 

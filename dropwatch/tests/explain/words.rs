@@ -133,6 +133,8 @@ fn sums_and_heads_of_the_text_are_explained() {
         "Total: 200 drops in 10.0s, 12 of them benign, none lost",
         "12 not located: 12 nested",
         "3 undecided",
+        "3 undecided: --iface 1 · --port 2",
+        "07:35:10  no drops in 5.0s, none lost, 3 undecided: --iface 1 · --port 2",
         " 168 more at 3 other locations 1.0%",
         "  12 benign drops at 3 locations not shown (--all shows them)",
         "  56  in 4 more namespaces",

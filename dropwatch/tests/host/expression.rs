@@ -9,7 +9,9 @@ use testbed::{
         closed::{Closed, Transport},
         filter::Fragments,
         ingress::Ingress,
+        link_layer::Tagged,
         network::{CLIENT, Network, SERVER},
+        other_station,
     },
     flood::Wire,
     machine::{fewer, longer},
@@ -119,6 +121,28 @@ fn a_tag_is_where_it_was() {
     let asked = Asked::all(cause.netns(), &expressions);
     let sent = cause.send(20).unwrap();
     Asked::expect(asked, &[(sent, 0), (sent, 0), (0, 0), (0, 0)]);
+}
+
+/// The kernel forgets the tag of a VLAN that no interface has, and calls the packet another station's.
+/// What really is another station's had none.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_tag_that_the_kernel_has_forgotten_leaves_all_undecided() {
+    let strange = Tagged::of_strange_vlan().unwrap();
+    let asked = Asked::all(
+        strange.netns(),
+        &["udp dst port 9", "vlan 7", "ip and not udp and src net 198.18.0.0/15"],
+    );
+    let sent = strange.send(20).unwrap();
+    Asked::expect(asked, &[(0, sent), (0, sent), (0, sent)]);
+
+    let wire = Wire::new().unwrap();
+    let asked = Asked::all(
+        wire.receiver(),
+        &["udp dst port 9", "vlan and udp", "ip and not udp and src net 198.18.0.0/15"],
+    );
+    let sent = other_station::flood(&wire, 1_000, None).unwrap();
+    Asked::expect(asked, &[(sent.accepted, 0), (0, 0), (0, 0)]);
 }
 
 #[test]

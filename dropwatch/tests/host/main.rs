@@ -40,6 +40,7 @@ mod noise;
 mod output;
 mod pcapng;
 mod privileges;
+mod properties;
 mod reach;
 mod recipes;
 mod rules;

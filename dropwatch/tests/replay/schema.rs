@@ -6,8 +6,8 @@ use dropwatch::{
     render::Format,
     report::{
         keys::{Choice, Keys},
-        model::Lost,
         model::groups::By,
+        model::{Lost, UndecidedBy},
         options::Options,
         view::View,
     },
@@ -57,18 +57,22 @@ fn every_kind_of_line_is_valid() {
 #[test]
 fn filters_and_groups_are_valid_and_come_back() {
     let keys = Keys { symbols: vec![Choice::function("*").unwrap()], ..Keys::default() };
-    let by = vec![By::Netns, By::Iface, By::Protocol, By::Cpu];
+    let by = By::ALL.to_vec();
     let options = Options { keys, by, packets_filtered: true, ..Options::default() };
     let lost = Lost { recursion: 3, ..Lost::default() };
     let mut taken = snapshot(5000, &[(0, 2, 10)], lost);
-    let group = Group { known: 1, netns: 7, ifindex: 2, network: 0, transport: 6 };
+    let group = Group { known: 1, direction: 2, netns: 7, ifindex: 2, network: 0, transport: 6 };
     taken.counters.groups = [((group, Some(1)), 9), ((Group::default(), Some(0)), 1)].into();
-    (taken.counters.undecided, taken.counters.ungrouped) = (4, 2);
+    taken.counters.undecided =
+        UndecidedBy { tcp_flags: 3, expression: 1, ..UndecidedBy::default() };
+    taken.counters.ungrouped = 2;
     let recording = show(&run(options, &[], &[(taken, 1)]), Format::Json);
     assert_valid(&recording);
     let report: Value = serde_json::from_str(recording.lines().nth(1).unwrap()).unwrap();
     assert_eq!((&report["filter_undecided"], &report["groups"]["drops"]), (&json!(7), &json!(12)));
+    assert_eq!(report["filter_undecided_by"], json!({"tcp_flags": 3, "expression": 1}));
     assert_eq!(report["groups"]["rows"][0]["protocol"], "tcp");
+    assert_eq!(report["groups"]["rows"][0]["direction"], "out");
     let (back, ended) = again(recording.as_bytes(), Format::Json, &View::default());
     ended.unwrap();
     assert_eq!(back, recording);

@@ -42,7 +42,14 @@ impl Frame {
         self.segment(sequence, acknowledged, PUSH | ACK, b"late")
     }
 
-    fn segment(&self, sequence: u32, acknowledged: u32, flags: u8, data: &[u8]) -> Vec<u8> {
+    /// A segment of TCP in place of the datagram.
+    pub(crate) fn segment(
+        &self,
+        sequence: u32,
+        acknowledged: u32,
+        flags: u8,
+        data: &[u8],
+    ) -> Vec<u8> {
         let ports = [self.from.port(), self.to.port()].map(u16::to_be_bytes).concat();
         let numbers = [sequence, acknowledged].map(u32::to_be_bytes).concat();
         // RFC 9293: 5 words of header, flags, a window.

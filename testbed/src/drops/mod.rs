@@ -7,6 +7,7 @@
 //! | module | causes |
 //! |---|---|
 //! | [`filter`] | a rule of iptables or nft, on the way in, through a router, through a bridge |
+//! | [`matched`] | rules of iptables that match a length, a mark, flags of TCP, with their counters |
 //! | [`closed`] | TCP and UDP ports where nobody listens, IPv4 and IPv6 |
 //! | [`link_layer`] | a VLAN that the receiver lacks; a source address that a bridge refuses |
 //! | [`ingress`] | a traffic control filter at the receiving link |
@@ -48,6 +49,7 @@ pub(crate) mod frame;
 pub mod ingress;
 pub mod link_layer;
 pub mod listen;
+pub mod matched;
 pub mod neighbour;
 pub mod network;
 pub mod other_station;

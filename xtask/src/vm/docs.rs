@@ -10,7 +10,7 @@ use crate::project::Project;
 const PAGE: &str = "docs/kernels.md";
 
 /// What the groups of tests prove, in the order of the page.
-const GROUPS: [(&str, &str); 39] = [
+const GROUPS: [(&str, &str); 40] = [
     ("counting", "floods, nested floods and closed ports, to the packet"),
     ("nat", "a full conntrack table, against conntrack's own counter"),
     (
@@ -31,6 +31,7 @@ const GROUPS: [(&str, &str); 39] = [
     ("unsaid", "drops whose reason says little lead to what is known of their function"),
     ("transmitted", "what a card has sent is harmless, and fails no run"),
     ("selecting", "filters and groups, exact in a flood"),
+    ("properties", "filters by length, mark, direction and TCP flags, against rules' own counters"),
     ("expression", "filter expressions, with and without link headers, on packets of all kinds"),
     ("asked", "names in filters: refused where they are nothing's, counted once they are there"),
     ("conntrack", "`dropwatch conntrack` against `conntrack -L` and `conntrack -S`"),

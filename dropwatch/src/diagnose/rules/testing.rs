@@ -13,7 +13,7 @@ use crate::report::{
     filter_rules::FilterReading,
     finding::Finding,
     flow::Flow,
-    model::{self, Location, Lost, Other, Report},
+    model::{self, Location, Lost, Other, Report, UndecidedBy},
     question::{Answer, Question, Unanswered},
 };
 
@@ -319,6 +319,7 @@ impl TestHost {
             other: Other::default(),
             lost: Lost::default(),
             filter_undecided: self.filtered.then_some(0),
+            filter_undecided_by: UndecidedBy::default(),
             groups: None,
             findings: Vec::new(),
             more_findings: Vec::new(),

@@ -10,6 +10,7 @@ use super::{
         decode::decode,
         keys::{Choice, Keys},
         model::{Line, groups::By},
+        snapshot::UndecidedBy,
     },
     *,
 };
@@ -163,7 +164,7 @@ fn rows_that_are_not_selected_are_in_no_number_and_what_cannot_be_told_is_undeci
     let keys = Keys { symbols: vec![Choice::function("tcp_*").unwrap()], ..Keys::default() };
     let lost = Lost { map_full: 3, recursion: 2, samples: 9, ..Lost::default() };
     let mut taken = snapshot(1000, &[((HOOK, 8), 40), ((TCP, 3), 10), ((HIDDEN, 2), 5)], lost);
-    taken.counters.undecided = 7;
+    taken.counters.undecided = UndecidedBy { host: 3, port: 4, ..UndecidedBy::default() };
     let mut reporter = Reporter { options: Options { keys, ..Options::default() }, ..reporter() };
     let report = reporter.report(&taken, 1, &[], &mut TestNames);
     assert_eq!((report.drops, report.locations.len()), (10, 1));
@@ -171,6 +172,8 @@ fn rows_that_are_not_selected_are_in_no_number_and_what_cannot_be_told_is_undeci
     assert_eq!((report.other, report.lost), (Other::default(), lost));
     let end = reporter.end(taken.wall);
     assert_eq!((end.drops, end.filter_undecided), (10, Some(12)));
+    let by = taken.counters.undecided;
+    assert_eq!((report.filter_undecided_by, end.filter_undecided_by), (by, by));
 }
 
 #[test]

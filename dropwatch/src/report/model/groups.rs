@@ -1,4 +1,4 @@
-//! The drops of an interval once more, by namespace, interface, protocol or CPU.
+//! The drops of an interval once more, by namespace, interface, protocol, direction or CPU.
 
 use dropwatch_common::filter::part;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ every! {
         Netns,
         Iface,
         Protocol,
+        Direction,
         Cpu,
     }
 }
@@ -27,6 +28,7 @@ impl By {
             Self::Netns => part::NETNS,
             Self::Iface => part::IFACE,
             Self::Protocol => part::HEADERS,
+            Self::Direction => part::DIRECTION,
             Self::Cpu => 0,
         }
     }
@@ -35,7 +37,7 @@ impl By {
     pub fn names_places(self) -> bool {
         match self {
             Self::Netns | Self::Iface => true,
-            Self::Protocol | Self::Cpu => false,
+            Self::Protocol | Self::Direction | Self::Cpu => false,
         }
     }
 
@@ -45,6 +47,7 @@ impl By {
             Self::Netns => "netns",
             Self::Iface => "iface",
             Self::Protocol => "protocol",
+            Self::Direction => "direction",
             Self::Cpu => "cpu",
         }
     }
@@ -77,6 +80,9 @@ pub struct GroupRow {
     pub interface: Option<Interface>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Term>,
+    /// `in` for what came in by a device, `out` for what this host made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Term>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u32>,
     pub count: u64,

@@ -14,7 +14,7 @@ use self::{groups::Groups, summary::Summary};
 pub use super::{
     address::Address,
     place::{Place, Reason, Symbol},
-    snapshot::Lost,
+    snapshot::{Lost, UndecidedBy},
 };
 use super::{
     facts::{CallPath, Details, Frame, Interface, Netns, Owner, Task},
@@ -136,6 +136,9 @@ pub struct Report {
     /// no other number but those of `lost`. Absent without filters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter_undecided: Option<u64>,
+    /// Those of them that a filter in the kernel could not decide, by its option.
+    #[serde(default, skip_serializing_if = "UndecidedBy::is_none")]
+    pub filter_undecided_by: UndecidedBy,
     /// The drops once more, by what was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<Box<Groups>>,
@@ -301,6 +304,9 @@ pub struct End {
     /// Sum of the reports' `filter_undecided`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter_undecided: Option<u64>,
+    /// Sum of the reports' `filter_undecided_by`.
+    #[serde(default, skip_serializing_if = "UndecidedBy::is_none")]
+    pub filter_undecided_by: UndecidedBy,
     /// The command of `dropwatch run`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<Box<RanCommand>>,

@@ -55,7 +55,7 @@ impl GroupSums {
 
 /// The labels of a group, with what `row` holds for each.
 fn labels(by: &[By], row: &GroupRow) -> Vec<(&'static str, Option<String>)> {
-    let GroupRow { netns, interface, protocol, cpu, .. } = row;
+    let GroupRow { netns, interface, protocol, direction, cpu, .. } = row;
     let netns = || ("netns", netns.as_ref().map(netns_label));
     let interface = || ("interface", interface.as_ref().map(interface_label));
     let labels = by.iter().flat_map(|by| match by {
@@ -63,6 +63,7 @@ fn labels(by: &[By], row: &GroupRow) -> Vec<(&'static str, Option<String>)> {
         // Names of interfaces repeat.
         By::Iface => vec![netns(), interface()],
         By::Protocol => vec![("protocol", protocol.as_deref().map(str::to_owned))],
+        By::Direction => vec![("direction", direction.as_deref().map(str::to_owned))],
         By::Cpu => vec![("cpu", cpu.map(|cpu| cpu.to_string()))],
     });
     labels.collect()
