@@ -45,7 +45,6 @@ use crate::{
         build::Reporter,
         conntrack::ConntrackStats,
         facts::Netns,
-        finding::Finding,
         model::{End, Line, Report, Start},
         options::Options,
         sample::{Clock, Sample},
@@ -418,7 +417,10 @@ impl Session {
             evidence.read_filters(&filtered, self.pace.interval());
         }
         let Some(evidence) = &self.evidence else { return };
-        report.findings = findings(report, evidence);
+        // Rules may ask this host about the packets that were sampled.
+        let mut answer = evidence.answerer(self.pace.interval());
+        report.findings =
+            diagnose::findings(report, evidence.before(), evidence.now(), &mut answer);
         // The counters of a namespace whose drops are left out would be held against those of
         // others.
         report.findings.retain(|it| {
@@ -478,12 +480,6 @@ impl Session {
     pub fn end(&self) -> End {
         self.reporter.end(Timestamp::now())
     }
-}
-
-/// What is wrong, decided by rules that may ask this host about the packets that were sampled.
-fn findings(report: &Report, evidence: &Collector) -> Vec<Finding> {
-    let mut answer = evidence.answerer();
-    diagnose::findings(report, evidence.before(), evidence.now(), &mut answer)
 }
 
 fn attach(prepared: Prepared, requested: &Requested) -> Result<Probe, Failure> {
