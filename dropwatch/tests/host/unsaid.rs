@@ -17,6 +17,7 @@ use testbed::{
     link::{stats, veth},
     machine::longer,
     netns::Netns,
+    tracepoint::Tracepoint,
     unproved::unproved,
 };
 
@@ -191,10 +192,8 @@ struct Stalled {
 }
 
 impl Stalled {
-    const PORT: &str = "7700";
-
     /// Fills the receive buffer, until the window is closed and has been probed some times.
-    fn new(run: impl FnOnce() -> Run) -> (Self, Run) {
+    fn new(run: impl FnOnce(&Netns) -> Run) -> (Self, Run) {
         let [sender, receiver] = ["stall-from", "stall-to"].map(|label| Netns::new(label).unwrap());
         veth(&sender, "eth0", &receiver, "eth0").unwrap();
         for (netns, address) in [(&sender, "198.18.7.1/24"), (&receiver, "198.18.7.2/24")] {
@@ -202,9 +201,9 @@ impl Stalled {
             netns.ip("link set eth0 up").unwrap();
             netns.ip(&format!("addr add {address} dev eth0")).unwrap();
         }
-        let address: SocketAddr = format!("198.18.7.2:{}", Self::PORT).parse().unwrap();
+        let address: SocketAddr = "198.18.7.2:7700".parse().unwrap();
         let listener = receiver.enter(|| Ok(TcpListener::bind(address)?)).unwrap();
-        let run = run();
+        let run = run(&receiver);
         let mut client = sender.enter(|| Ok(TcpStream::connect(address)?)).unwrap();
         let (server, _) = listener.accept().unwrap();
         client.set_nonblocking(true).unwrap();
@@ -214,6 +213,8 @@ impl Stalled {
                 thread::sleep(Duration::from_millis(20));
             }
         }
+        // No other probe comes between the last report and what the socket says.
+        sender.ip("link set eth0 down").unwrap();
         (Self { receiver, _sender: sender, _ends: (client, server) }, run)
     }
 
@@ -235,12 +236,16 @@ fn window_probes_are_no_loss_of_a_queue() {
     if !has_reasons() {
         return unproved("TCP's drops are no events on this kernel");
     }
-    // By port, not by namespace: before Linux 6.11 the tracepoint has no socket, and TCP has taken device and
-    // route off a segment before it refuses it (`tcp_data_queue`, net/ipv4/tcp_input.c).
-    let (stalled, run) = Stalled::new(|| Run::start(&["-i", "200ms", "--port", Stalled::PORT]));
+    let (stalled, run) = Stalled::new(|netns| Run::within(&[netns], &["-i", "200ms"]));
     let recording = run.stop();
     let dropped = stalled.dropped();
     assert!(dropped > 0, "the window was probed");
+    // TCP has taken device and route off a segment before it refuses it (`tcp_data_queue`,
+    // net/ipv4/tcp_input.c): then the socket alone tells its namespace, which older tracepoints lack.
+    if !Tracepoint::read().unwrap().has_receiver() {
+        assert_eq!(recording.end.drops + recording.end.filter_undecided.unwrap(), dropped);
+        return unproved("the tracepoint has no socket (Linux 6.11): TCP's namespace is undecided");
+    }
     let titles = [
         "a probe, or a segment that came twice",
         "data that had already arrived",
