@@ -20,9 +20,12 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::command::{die_with_parent, quote};
+use crate::{
+    command::{die_with_parent, quote},
+    machine::longer,
+};
 
-/// Far more than attaching or a last report takes, on a machine that is busy with a flood.
+/// Far more than attaching or a last report takes, on a fast machine that is busy with a flood.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running dropwatch that has attached.
@@ -72,7 +75,7 @@ impl Watch {
         })?;
         let mut watch =
             Self { child, line, gate, incoming, lines: Vec::new(), stderr: Some(stderr) };
-        if watch.next_line(PATIENCE)?.is_none() {
+        if watch.next_line(longer(PATIENCE))?.is_none() {
             let ended = watch.finish()?;
             bail!("dropwatch did not attach ({}): {}", ended.status, ended.stderr.trim());
         }
@@ -126,7 +129,7 @@ impl Watch {
     /// # Errors
     /// When the end does not come; the process is then killed.
     pub fn finish(self) -> Result<Ended> {
-        self.finish_within(PATIENCE)
+        self.finish_within(longer(PATIENCE))
     }
 
     /// Waits for the end, at most for `patience`.

@@ -31,7 +31,7 @@ use self::tables::{TableReading, take};
 pub use super::netns::passing::Unread;
 use super::{
     HostRoot, Namespaces, ReachableNetns, addresses,
-    answers::{Busy, HostToAsk, Inquiry, NetnsToAsk, sockets::connected},
+    answers::{self, Busy, HostToAsk, Inquiry, NetnsToAsk, sockets::connected},
     births::Births,
     conntrack, counters,
     inside::cookie,
@@ -269,10 +269,12 @@ impl Collector {
     }
 
     /// Returns what answers the questions of rules about the namespaces that were read last. Make
-    /// one for each report: its bound of time holds for all of its calls together.
-    pub fn answerer(&self) -> impl FnMut(&[Ask], &mut Answers) + '_ {
+    /// one for each report: its bound of time, as a report may wait that is made every `interval`, holds
+    /// for all of its calls together.
+    pub fn answerer(&self, interval: Duration) -> impl FnMut(&[Ask], &mut Answers) + '_ {
         let all = OnceCell::new();
-        let mut inquiry = Inquiry::new(self.answering.clone(), move |number| {
+        let patience = answers::patience(interval, self.is_last);
+        let mut inquiry = Inquiry::new(self.answering.clone(), patience, move |number| {
             let NetnsToRead { netns, cookie } = to_read(&self.known, &self.now, number)?;
             let namespaces: &Arc<[(u32, PathBuf)]> = all.get_or_init(|| self.files());
             let (root, namespaces) = (self.root.clone(), namespaces.clone());

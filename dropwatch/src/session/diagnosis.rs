@@ -4,7 +4,7 @@ use super::{Session, awaited::Interval};
 use crate::{
     diagnose,
     kernel::evidence::{Collector, Unread},
-    report::{facts::Netns, finding::Finding, late::LateDrops, model::Report},
+    report::{facts::Netns, late::LateDrops, model::Report},
 };
 
 /// Most namespaces of a run that are remembered as having ended unread.
@@ -41,7 +41,10 @@ impl Session {
             evidence.read_filters(&filtered, self.pace.interval(), &mut late);
         }
         let Some(evidence) = &self.evidence else { return };
-        report.findings = findings(report, evidence);
+        // Rules may ask this host about the packets that were sampled.
+        let mut answer = evidence.answerer(self.pace.interval());
+        report.findings =
+            diagnose::findings(report, evidence.before(), evidence.now(), &mut answer);
         // The counters of a namespace whose drops are left out would be held against those of
         // others.
         report.findings.retain(|it| {
@@ -62,10 +65,4 @@ impl Session {
         let room = MAX_UNREAD.saturating_sub(self.unread.len());
         self.unread.extend(known.chain(passed).take(room));
     }
-}
-
-/// What is wrong, decided by rules that may ask this host about the packets that were sampled.
-fn findings(report: &Report, evidence: &Collector) -> Vec<Finding> {
-    let mut answer = evidence.answerer();
-    diagnose::findings(report, evidence.before(), evidence.now(), &mut answer)
 }

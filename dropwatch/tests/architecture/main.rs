@@ -93,7 +93,7 @@ const TESTBED: Arrows = &[
          udp undo watch",
     ),
     ("udp", "counters netns"),
-    ("watch", "command"),
+    ("watch", "command machine"),
 ];
 
 const XTASK: Arrows = &[

@@ -4,7 +4,7 @@ use std::{
     net::{Ipv4Addr, UdpSocket},
     process::Command,
     thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use dropwatch::report::{
@@ -14,14 +14,14 @@ use dropwatch::report::{
 use testbed::{command::output, machine, netns::Netns, unproved::unproved};
 
 use crate::{
-    harness::{Run, wait_until},
+    harness::{Recording, Run, wait_until},
     reach::LONG,
 };
 
 const DATAGRAMS: u64 = 777;
 const PORT: u16 = 6002;
-/// What rules count is read once counting has begun, in the background.
-const FIRST_READING: Duration = Duration::from_secs(1);
+/// Far more than a thread takes to begin.
+const BEGINNING: Duration = Duration::from_secs(1);
 
 /// A namespace with these rules, one command a line.
 fn with_rules(commands: &str) -> Netns {
@@ -56,10 +56,23 @@ fn counter(netns: &Netns, command: &str) -> u64 {
     number.unwrap_or_else(|| panic!("{command}: {shown}")).parse().unwrap()
 }
 
+/// Waits until dropwatch has read what rules count, which it does once counting has begun, on a thread of
+/// that name.
+fn wait_for_first_reading(run: &Run) {
+    sleep(BEGINNING);
+    let threads = format!("/proc/{}/task", run.0.pid());
+    let reads = |thread: std::fs::DirEntry| {
+        std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name == "rules\n")
+    };
+    wait_until(machine::longer(Duration::from_secs(10)), "rules are read at the start", || {
+        !std::fs::read_dir(&threads).unwrap().flatten().any(reads)
+    });
+}
+
 /// What is found while `cause` has packets dropped in the namespace: the findings of all reports.
 fn found(netns: &Netns, cause: impl FnOnce()) -> Vec<Finding> {
     let run = Run::within(&[netns], &["-i", LONG]);
-    sleep(machine::longer(FIRST_READING));
+    wait_for_first_reading(&run);
     cause();
     let recording = run.stop();
     let findings = recording.reports.into_iter().flat_map(|report| report.findings);
@@ -266,12 +279,10 @@ fn twenty_thousand_rules_hold_no_report_back() {
     let interval = machine::longer(Duration::from_secs(8));
     let interval_text = format!("{}s", interval.as_secs());
     let run = Run::within(&[&netns], &["-i", &interval_text, "-c", "1"]);
-    sleep(machine::longer(FIRST_READING));
+    wait_for_first_reading(&run);
     dropped(&netns, datagrams, &command);
-    let began = Instant::now();
-    let recording = run.finish();
     let most = interval + machine::longer(Duration::from_secs(3));
-    assert!(began.elapsed() < most, "the report is late: {:?}", began.elapsed());
+    let recording = Recording::of(&run.0.finish_within(most).expect("the report is in time"));
     let [report] = &recording.reports[..] else { panic!("{recording:?}") };
     let place = format!("filter KUBE-SERVICES, rule {rules}");
     let named = report.findings.iter().find(|it| it.title.ends_with(&place));

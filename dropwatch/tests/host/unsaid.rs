@@ -17,6 +17,7 @@ use testbed::{
     link::{stats, veth},
     machine::longer,
     netns::Netns,
+    tracepoint::Tracepoint,
     unproved::unproved,
 };
 
@@ -212,6 +213,8 @@ impl Stalled {
                 thread::sleep(Duration::from_millis(20));
             }
         }
+        // No other probe comes between the last report and what the socket says.
+        sender.ip("link set eth0 down").unwrap();
         (Self { receiver, _sender: sender, _ends: (client, server) }, run)
     }
 
@@ -237,6 +240,12 @@ fn window_probes_are_no_loss_of_a_queue() {
     let recording = run.stop();
     let dropped = stalled.dropped();
     assert!(dropped > 0, "the window was probed");
+    // TCP has taken device and route off a segment before it refuses it (`tcp_data_queue`,
+    // net/ipv4/tcp_input.c): then the socket alone tells its namespace, which older tracepoints lack.
+    if !Tracepoint::read().unwrap().has_receiver() {
+        assert_eq!(recording.end.drops + recording.end.filter_undecided.unwrap(), dropped);
+        return unproved("the tracepoint has no socket (Linux 6.11): TCP's namespace is undecided");
+    }
     let titles = [
         "a probe, or a segment that came twice",
         "data that had already arrived",

@@ -61,18 +61,6 @@ impl SilentNeighbour {
     pub fn appear(&self) -> Result<()> {
         self.network.server().ip(&format!("address add {}/32 dev lo", Self::ADDRESS)).map(drop)
     }
-
-    /// Waits until the kernel has an answer or has given up.
-    fn wait_for_answer(&self) -> Result<()> {
-        let deadline = Instant::now() + longer(Duration::from_secs(10));
-        while self.netns().ip(&format!("neigh show {}", Self::ADDRESS))?.contains("INCOMPLETE") {
-            ensure!(Instant::now() < deadline, "{} is still looked for", Self::ADDRESS);
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        // The state changes first; then the queue is emptied, in the same timer (neigh_invalidate).
-        std::thread::sleep(longer(Duration::from_millis(50)));
-        Ok(())
-    }
 }
 
 impl Cause for SilentNeighbour {
@@ -82,9 +70,22 @@ impl Cause for SilentNeighbour {
 
     fn send(&self, packets: u64) -> Result<u64> {
         let sent = self.network.datagrams(&self.source, (Self::ADDRESS, PORT), packets)?;
-        self.wait_for_answer()?;
+        wait_for_answer(self.netns(), Self::ADDRESS)?;
         Ok(sent)
     }
+}
+
+/// Waits until the namespace's kernel has the link-layer address of `host`, or has given up asking and
+/// dropped what waited for it.
+pub(super) fn wait_for_answer(netns: &Netns, host: Ipv4Addr) -> Result<()> {
+    let deadline = Instant::now() + longer(Duration::from_secs(10));
+    while netns.ip(&format!("neigh show {host}"))?.contains("INCOMPLETE") {
+        ensure!(Instant::now() < deadline, "{host} is still looked for");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The state changes first; then the queue is emptied, in the same timer (neigh_invalidate).
+    std::thread::sleep(longer(Duration::from_millis(50)));
+    Ok(())
 }
 
 /// A client that looks for many hosts at once, with a small neighbour table.

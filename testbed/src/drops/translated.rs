@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use super::{
     Cause, PORT,
     frame::Frame,
+    neighbour::wait_for_answer,
     network::{CLIENT, LINK, Network, SERVER, SERVER_MAC, SERVER_SIDE},
 };
 use crate::{
@@ -133,8 +134,8 @@ impl Cause for Moved {
     fn send(&self, packets: u64) -> Result<u64> {
         let sent =
             self.network.datagrams(&self.network.source(CLIENT)?, (SERVICE, PORT), packets)?;
-        // The router asks three times, a second apart, before it gives up.
-        thread::sleep(longer(Duration::from_secs(4)));
+        // The router asks three times before it gives up and drops what waits.
+        wait_for_answer(self.network.between(), GONE)?;
         Ok(sent)
     }
 }

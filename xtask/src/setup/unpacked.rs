@@ -106,8 +106,8 @@ fn wrapper(project: &Project, name: &str) -> PathBuf {
 
 /// A program's path below the folder that a package was unpacked into.
 fn program(root: &Path, name: &str) -> Option<String> {
-    // Which of two iptables is `iptables` is decided when the package is installed.
-    let names = [name.to_owned(), format!("{name}-nft")];
+    // Which of two iptables is `iptables`, or `iptables-save`, is decided when the package is installed.
+    let names = [name.to_owned(), name.replacen("iptables", "iptables-nft", 1)];
     let folders = ["usr/sbin", "usr/bin", "sbin", "bin"];
     let paths =
         names.iter().flat_map(|name| folders.iter().map(move |folder| format!("{folder}/{name}")));
@@ -275,6 +275,10 @@ mod tests {
     fn the_two_kinds_of_iptables_serve_for_it() {
         let scratch = Scratch::new("kinds");
         scratch.put("usr/sbin/iptables-nft", "");
-        assert_eq!(program(&scratch.0, "iptables").as_deref(), Some("usr/sbin/iptables-nft"));
+        scratch.put("usr/sbin/iptables-nft-save", "");
+        for (name, path) in [("iptables", "iptables-nft"), ("iptables-save", "iptables-nft-save")] {
+            assert_eq!(program(&scratch.0, name), Some(format!("usr/sbin/{path}")));
+        }
+        assert_eq!(program(&scratch.0, "nft"), None);
     }
 }

@@ -24,13 +24,16 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 
 /// Modules that a guest gets, by folder or file below `kernel/`, with all that they need.
-const MODULES: [&str; 15] = [
+const MODULES: [&str; 18] = [
     "net/8021q/",
     "net/netfilter/",
     "net/ipv4/netfilter/",
+    "net/ipv4/tcp_diag.",
+    "net/ipv4/udp_diag.",
     "net/ipv6/netfilter/",
     "net/bridge/",
     "net/sched/",
+    "net/xfrm/xfrm_user.",
     "net/core/drop_monitor.",
     "net/openvswitch/",
     "drivers/net/veth.",
@@ -43,16 +46,21 @@ const MODULES: [&str; 15] = [
 ];
 
 /// Programs copied from this machine, with their libraries. busybox serves for the rest.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 20] = [
     "bash",
     "ip",
+    "ss",
     "tc",
     "bridge",
     "bpftool",
     "nft",
+    "iptables",
+    "iptables-save",
+    "iptables-nft",
     "iptables-legacy",
     "ip6tables-legacy",
     "iptables-legacy-save",
+    "iptables-legacy-restore",
     "ip6tables-legacy-save",
     "conntrack",
     "tcpdump",
@@ -228,6 +236,8 @@ pub(super) fn pack_tools(project: &Project, contents: &Contents<'_>, to: &Path) 
     let users = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n";
     cpio.file("etc/passwd", 0o644, users.as_bytes());
     cpio.file("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n");
+    // Without it `ip xfrm` knows protocols by their numbers alone.
+    cpio.file("etc/protocols", 0o644, b"icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\n");
     cpio.copy("bin/dropwatch", contents.dropwatch)?;
     if let Some(tests) = contents.tests {
         cpio.copy("project/host-tests", tests)?;
@@ -260,24 +270,38 @@ pub(super) fn pack_tools(project: &Project, contents: &Contents<'_>, to: &Path) 
 
 /// A program of this machine that guests get, too.
 struct Program {
+    name: &'static str,
     path: PathBuf,
     /// What stands for `/` where it is unpacked, not installed.
     root: Option<PathBuf>,
 }
 
 impl Program {
-    fn find(project: &Project, name: &str) -> Result<Self> {
+    fn find(project: &Project, name: &'static str) -> Result<Self> {
         let path = find_command(name).filter(|path| !path.starts_with(project.tools()));
         if let Some(path) = path {
-            return Ok(Self { path, root: None });
+            return Ok(Self { name, path, root: None });
         }
         let (path, root) = unpacked::find(project, name)
             .with_context(|| format!("no program `{name}`: cargo xtask setup"))?;
-        Ok(Self { path, root: Some(root) })
+        Ok(Self { name, path, root: Some(root) })
     }
 
+    /// With its own name as a link where it has another one: what works for many names goes by the
+    /// one that it is called by, and dropwatch tells the two kinds of iptables by where links lead.
     fn add(&self, cpio: &mut Cpio) -> Result<()> {
-        add_program(cpio, &self.path, self.root.as_deref())
+        let follow = |path: &Path| {
+            fs::canonicalize(path).with_context(|| format!("cannot follow {}", path.display()))
+        };
+        let real = follow(&self.path)?;
+        let root = self.root.as_deref().map(follow).transpose()?;
+        add_program(cpio, &real, root.as_deref())?;
+        let target = installed(&real, root.as_deref());
+        let link = installed(&self.path.with_file_name(self.name), self.root.as_deref());
+        if link != target {
+            cpio.link(&link, &target);
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,9 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t devtmpfs devtmpfs /dev
-mkdir -p /dev/pts /run/lock
+mkdir -p /dev/pts /dev/net /run/lock
+# Where there is udev, it makes what loads the module.
+mknod /dev/net/tun c 10 200
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp

@@ -107,7 +107,7 @@ pub(crate) struct Args {
     /// Write docs/kernels.md from what this run shows
     #[arg(long)]
     write_docs: bool,
-    /// Leave out the tests that take longest (findings)
+    /// Leave out the tests that take longest: answers, elsewhere, findings, rules, unsaid
     #[arg(long, conflicts_with = "test")]
     brief: bool,
     /// Command to run in the guest instead of the tests; its status is returned

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 
 use super::{
     Counts, Draft, Facts, Kept, Makes, Rule, Verdict, conntrack_full,
-    nat_ports::{self, Ports},
+    nat_ports::{self, Allowed},
     netfilter::{self, show_rules},
 };
 use crate::{
@@ -61,18 +61,13 @@ enum Cause {
 
 impl Cause {
     /// As the host says of the ports that a packet of these rows may have, else as samples show it.
-    fn of(rows: &Rows<'_>, ports: Option<&Ports>) -> Self {
+    fn of(rows: &Rows<'_>, allowed: &Allowed) -> Self {
         let protocols = rows.protocols();
-        match ports {
-            Some(ports) if ports.are_taken() => {
-                return Self::NoFreePort(to(rows));
-            }
-            Some(_) => return Self::Collision,
-            None => {}
-        }
-        match (&protocols[..], &rows.on_paths(netfilter::hook)[..]) {
-            ([only], ["POSTROUTING"]) if only == "tcp" => Self::NoFreePort(to(rows)),
-            ([only], _) if only == "udp" => Self::Collision,
+        match (allowed, &protocols[..], &rows.on_paths(netfilter::hook)[..]) {
+            (Allowed::Ports(ports), ..) if ports.are_taken() => Self::NoFreePort(to(rows)),
+            (Allowed::Ports(_), ..) => Self::Collision,
+            (_, [only], ["POSTROUTING"]) if only == "tcp" => Self::NoFreePort(to(rows)),
+            (Allowed::Nothing, [only], _) if only == "udp" => Self::Collision,
             _ => Self::Unknown,
         }
     }
@@ -119,12 +114,12 @@ fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Finding
     let Some((_, now)) = namespace.conntrack().filter(|_| lost > 0) else { return Ok(None) };
     let long = namespace.conntrack_delta(ConntrackCounter::ChainTooLong);
     let rows = conntrack_full::hook_rows(facts).within(namespace);
-    let ports = match long {
+    let allowed = match long {
         0 => nat_ports::ask(facts, namespace, &rows)?,
-        _ => None,
+        _ => Allowed::Nothing,
     };
     let cause = match long {
-        0 => Cause::of(&rows, ports.as_ref()),
+        0 => Cause::of(&rows, &allowed),
         _ => Cause::LongChain,
     };
     let (name, why, severity) = (namespace.name(), cause.text(), cause.severity());
@@ -154,7 +149,7 @@ fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Finding
     if let Some(limit) = now.limit {
         draft = draft.state("nf_conntrack_max", limit, "ctnetlink");
     }
-    if let Some(ports) = &ports {
+    if let Allowed::Ports(ports) = &allowed {
         draft = ports.shown(draft);
     }
     match cause {
@@ -167,7 +162,9 @@ fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Finding
             );
         }
         Cause::NoFreePort(_) => {
-            draft = ports.iter().fold(draft, |draft, ports| ports.widened(facts, draft));
+            if let Allowed::Ports(ports) = &allowed {
+                draft = ports.widened(facts, draft);
+            }
             draft = show_rules(draft, facts, namespace.netns(), &netfilter::families(&rows), RANGE);
         }
         Cause::Collision => {
@@ -232,8 +229,15 @@ mod tests {
 
     /// Packets of a protocol to one port, each lost after POSTROUTING.
     fn lost_of(protocol: &'static str, port: u16) -> Finding {
+        lost_from(None, protocol, port)
+    }
+
+    /// The same, from a port if it is sampled; the host does not answer.
+    fn lost_from(from: Option<u16>, protocol: &'static str, port: u16) -> Finding {
         let flow = Flow {
             protocol: Some(protocol.into()),
+            src: from.map(|_| [198, 18, 2, 1].into()),
+            src_port: from,
             dst: Some([203, 0, 113, 9].into()),
             dst_port: Some(port),
             ..Flow::default()
@@ -259,6 +263,15 @@ mod tests {
         assert_eq!(finding.severity, Severity::Critical);
         assert_eq!(finding.actions[0].command, "ip netns exec gw iptables-save -c");
         assert!(finding.actions[0].note.contains("--to-ports"), "{finding:?}");
+    }
+
+    /// Which of the two it was, the host alone could say.
+    #[test]
+    fn datagrams_are_lost_in_either_way_where_the_host_does_not_answer() {
+        let finding = lost_from(Some(40_002), "udp", 53);
+        assert!(finding.title.ends_with("another's, or NAT found no free port"), "{finding:?}");
+        assert_eq!((finding.severity, finding.actions), (Severity::Warning, Vec::new()));
+        assert_eq!(lost_from(Some(40_002), "tcp", 80).severity, Severity::Critical);
     }
 
     #[test]

@@ -89,6 +89,24 @@ const INPUT: &[&str] = &["xfrm_input", "xfrm_input_resume", "xfrm4_rcv_encap", "
 /// Where packets go that may not be sent.
 const OUTPUT: &[&str] =
     &["dst_discard_out", "dst_discard", "xfrm_output_resume", "xfrm_output", "xfrm_output2"];
+/// Who asks whether a policy lets in what came (`xfrm_policy_check` and its like), and frees it if not: the
+/// whole of what older kernels say of it, which have no reasons.
+const CHECKS: &[&str] = &[
+    "ip_forward",
+    "ip6_forward",
+    "ip_protocol_deliver_rcu",
+    "ip6_protocol_deliver_rcu",
+    "icmp_rcv",
+    "icmpv6_rcv",
+    "raw_rcv",
+    "rawv6_rcv",
+    "tcp_v4_rcv",
+    "tcp_v6_rcv",
+    "__udp4_lib_rcv",
+    "__udp6_lib_rcv",
+    "udp_queue_rcv_one_skb",
+    "udpv6_queue_rcv_one_skb",
+];
 /// What forwards has policies of its own.
 const FORWARD: [&str; 2] = ["ip_forward", "ip6_forward"];
 
@@ -131,7 +149,7 @@ fn refused(
     counted.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let all = counted.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count));
     let Some(&(main, _)) = counted.first().filter(|_| matters(all, facts)) else { return Ok(None) };
-    let rows = rows(facts, came_in);
+    let rows = rows(facts, came_in, main.by_policy);
     let here = rows.within(namespace);
     let policy = match (main.by_policy, namespace.netns(), packet(&here, came_in)) {
         (true, Some(netns), Some(packet)) => facts.policy(netns.number(), packet)?.ok().flatten(),
@@ -167,9 +185,12 @@ fn refused(
     Ok(Some(draft.run("ip -s xfrm state list nokeys", note).done()))
 }
 
-fn rows<'a>(facts: &Facts<'a>, came_in: bool) -> Rows<'a> {
+fn rows<'a>(facts: &Facts<'a>, came_in: bool, by_policy: bool) -> Rows<'a> {
     if came_in {
         let mut rows = facts.rows(&["XFRM_POLICY"], &[]);
+        if rows.is_empty() && by_policy {
+            rows = facts.rows(&["XFRM_POLICY"], CHECKS);
+        }
         rows.0.extend(facts.rows(&[NOT_SPECIFIED], INPUT).0);
         return rows;
     }
@@ -280,6 +301,21 @@ mod tests {
         let found = came_in("ip_forward").answer(asked(PolicyDirection::Forward), answer);
         let found = found.run(&RULE);
         assert!(found[0].actions[0].command.ends_with("index 8 dir fwd"), "{found:?}");
+    }
+
+    #[test]
+    fn a_kernel_without_reasons_says_it_by_the_function() {
+        let without_reason = |function, counter| {
+            let answer = Answer::Policy(Some(POLICY));
+            let host = TestHost::new().row(50, function, "").flow(flow()).counted(counter, 50);
+            let found = host.answer(asked(PolicyDirection::In), answer).run(&RULE);
+            (found[0].explains.map(|it| it.drops), found[0].title.ends_with("(index 8)"))
+        };
+        let counter = "Xfrm.InTmplMismatch";
+        assert_eq!(without_reason("udp_queue_rcv_one_skb", counter), (Some(50), true));
+        assert_eq!(without_reason("unix_stream_connect", counter), (None, false));
+        let by_state = without_reason("udp_queue_rcv_one_skb", "Xfrm.InStateProtoError");
+        assert_eq!(by_state, (None, false), "a state refuses before");
     }
 
     #[test]

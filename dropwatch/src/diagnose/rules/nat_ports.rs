@@ -26,27 +26,37 @@ pub(super) struct Ports {
     in_use: PortsInUse,
 }
 
-/// Asks about a sampled packet that was lost after its source was translated; `None` where none is sampled,
-/// or no rule of the namespace does that, or nobody answers.
+/// What the host says of the ports for connections like the sampled one.
+pub(super) enum Allowed {
+    Ports(Ports),
+    /// No packet is sampled whose source was translated, or no rule of the namespace does that.
+    Nothing,
+    /// It was asked, and does not say.
+    Unanswered,
+}
+
+/// Asks about a sampled packet that was lost after its source was translated.
 pub(super) fn ask(
     facts: &Facts<'_>,
     namespace: NetnsFacts<'_>,
     rows: &Rows<'_>,
-) -> Result<Option<Ports>, Ask> {
+) -> Result<Allowed, Ask> {
     let after = rows.on_paths(netfilter::hook);
     let flow = rows.flows(1).into_iter().next().filter(|_| after[..] == ["POSTROUTING"]);
     let (Some(packet), Some(netns)) = (flow.as_ref().and_then(Tuple::of), namespace.netns()) else {
-        return Ok(None);
+        return Ok(Allowed::Nothing);
     };
     let netns = netns.number();
-    let Ok(rules) = facts.targets(netns, Sought::SourceNat)? else { return Ok(None) };
+    let Ok(rules) = facts.targets(netns, Sought::SourceNat)? else {
+        return Ok(Allowed::Unanswered);
+    };
     let Some((rule, named, (first, last))) = allowed(rules, packet.from.port()) else {
-        return Ok(None);
+        return Ok(Allowed::Nothing);
     };
     let (server, address, protocol) = (packet.to, packet.from.ip(), packet.protocol);
     let ports = NatPorts { protocol, server, address, first, last };
-    let Ok(in_use) = facts.ports_in_use(netns, ports)? else { return Ok(None) };
-    Ok(Some(Ports { rule, named, first, last, server, in_use }))
+    let Ok(in_use) = facts.ports_in_use(netns, ports)? else { return Ok(Allowed::Unanswered) };
+    Ok(Allowed::Ports(Ports { rule, named, first, last, server, in_use }))
 }
 
 /// The narrowest range that a rule allows and that has the packet's port.

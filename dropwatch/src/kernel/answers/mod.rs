@@ -6,7 +6,7 @@
 //! of IPsec need `CAP_NET_ADMIN` there. The answer is of the namespace whose counters were read: the file has the same number,
 //! and where the kernel gives cookies, it has the same one.
 //!
-//! At most [`MOST`] questions are answered in a report, and it waits no longer than [`PATIENCE`] for
+//! At most [`MOST`] questions are answered in a report, and it waits no longer than [`patience`] for
 //! all of them: they are asked by a thread of its own, since the kernel may be busy with its
 //! configuration (the RTNL lock). A thread that is late ends by itself, and until then nothing else is
 //! asked.
@@ -28,6 +28,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::IpAddr,
+    ops::RangeInclusive,
     path::PathBuf,
     sync::{
         Arc,
@@ -50,8 +51,11 @@ use crate::report::question::{Answer, Answers, Ask, Question, Unanswered};
 
 /// Most questions answered in a report.
 const MOST: usize = 32;
-/// How long a report waits for all of its answers.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a report waits at least, and at most, for all of its answers.
+const PATIENCE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_millis(500);
+/// How long the last one does: a host that is busy with a flood answers late, and no other report comes
+/// that could say what this one leaves out.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A namespace to ask. Its cookie when its counters were read proves that it is still the one asked.
 pub(super) struct NetnsToAsk {
@@ -85,8 +89,9 @@ pub struct Inquiry<F> {
 }
 
 impl<F: Fn(u32) -> Option<NetnsToAsk>> Inquiry<F> {
-    pub(super) fn new(busy: Busy, find: F) -> Self {
-        Self { find, busy, left: MOST, patience: PATIENCE }
+    /// For a report that waits for all of its answers no longer than `patience`.
+    pub(super) fn new(busy: Busy, patience: Duration, find: F) -> Self {
+        Self { find, busy, left: MOST, patience }
     }
 
     /// Answers each of `asks`, or says why there is no answer.
@@ -137,6 +142,14 @@ impl<F: Fn(u32) -> Option<NetnsToAsk>> Inquiry<F> {
             answers.insert(ask, answer);
         }
         self.patience = self.patience.saturating_sub(begin.elapsed());
+    }
+}
+
+/// How long a report may wait that is made every `interval`, or that is the last one.
+pub(super) fn patience(interval: Duration, is_last: bool) -> Duration {
+    match is_last {
+        true => LAST_PATIENCE,
+        false => (interval / 4).clamp(*PATIENCE.start(), *PATIENCE.end()),
     }
 }
 

@@ -93,13 +93,18 @@ fn route(to: [u8; 4]) -> Question {
     Question::Route(Packet::to(to.into()))
 }
 
+/// Of a last report.
+fn inquiry<F: Fn(u32) -> Option<NetnsToAsk>>(busy: Busy, find: F) -> Inquiry<F> {
+    Inquiry::new(busy, LAST_PATIENCE, find)
+}
+
 fn ask(question: Question) -> Ask {
     Ask { netns: 7, question }
 }
 
 #[test]
 fn this_host_answers_every_kind_of_question() {
-    let mut inquiry = Inquiry::new(Busy::default(), |_| Some(own()));
+    let mut inquiry = inquiry(Busy::default(), |_| Some(own()));
     let mut answers = Answers::default();
     let hop = Question::Neighbour(NextHop { address: [127, 255, 0, 9].into(), device: 1 });
     let zero = Packet { iif: Some(1), ..Packet::to([203, 0, 113, 9].into()) };
@@ -120,7 +125,7 @@ fn this_host_answers_every_kind_of_question() {
 /// The loopback device is the first of every namespace, and has nothing that decides over packets.
 #[test]
 fn this_host_answers_about_devices() {
-    let mut inquiry = Inquiry::new(Busy::default(), |_| Some(own()));
+    let mut inquiry = inquiry(Busy::default(), |_| Some(own()));
     let mut answers = Answers::default();
     let frame = Frame { port: 1, to: [2, 0, 0, 0, 0, 9] };
     let hook = GroupHook { pid: Some(std::process::id()), egress: true };
@@ -170,13 +175,13 @@ fn this_host_answers_what_administrators_may_ask() {
     ];
     for (question, none) in questions {
         let mut answers = Answers::default();
-        Inquiry::new(Busy::default(), |_| Some(own())).answer(&[ask(question)], &mut answers);
+        inquiry(Busy::default(), |_| Some(own())).answer(&[ask(question)], &mut answers);
         let answer = answers.get(&ask(question)).expect("asked");
         assert!(answer == Ok(none) || answer == Err(Unanswered::NotPermitted), "{answer:?}");
     }
     let mut answers = Answers::default();
     let asked = ask(Question::PortsInUse(ports));
-    Inquiry::new(Busy::default(), |_| Some(own())).answer(&[asked], &mut answers);
+    inquiry(Busy::default(), |_| Some(own())).answer(&[asked], &mut answers);
     match answers.get(&asked) {
         Some(Ok(Answer::PortsInUse(PortsInUse { probed: 0 | 2, taken: 0 }))) => {}
         Some(Err(Unanswered::NotPermitted)) => {}
@@ -191,20 +196,20 @@ fn another_namespace_of_the_same_number_is_not_asked() {
     }
     let stranger = |_| Some(NetnsToAsk { cookie: cookie().map(|own| own ^ 1), ..own() });
     let (mut answers, asks) = (Answers::default(), [ask(route([127, 0, 0, 1]))]);
-    Inquiry::new(Busy::default(), stranger).answer(&asks, &mut answers);
+    inquiry(Busy::default(), stranger).answer(&asks, &mut answers);
     assert_eq!(answers.get(&asks[0]), Some(Err(Unanswered::Gone)));
 }
 
 #[test]
 fn one_that_was_never_looked_into_is_not_asked() {
     let (mut answers, asks) = (Answers::default(), [ask(route([127, 0, 0, 1]))]);
-    Inquiry::new(Busy::default(), |_| None).answer(&asks, &mut answers);
+    inquiry(Busy::default(), |_| None).answer(&asks, &mut answers);
     assert_eq!(answers.get(&asks[0]), Some(Err(Unanswered::Gone)));
 }
 
 #[test]
 fn no_more_is_asked_in_a_report_than_is_allowed() {
-    let mut inquiry = Inquiry::new(Busy::default(), |_| Some(own()));
+    let mut inquiry = inquiry(Busy::default(), |_| Some(own()));
     let mut answers = Answers::default();
     // In two rounds, as rules ask.
     let asks: Vec<Ask> = (0..=20).map(|last| ask(route([127, 0, 0, last]))).collect();
@@ -223,10 +228,10 @@ fn no_more_is_asked_in_a_report_than_is_allowed() {
 fn while_a_thread_is_late_nothing_is_asked() {
     let busy = Busy(Arc::new(AtomicBool::new(true)));
     let (mut answers, asks) = (Answers::default(), [ask(route([127, 0, 0, 1]))]);
-    Inquiry::new(busy.clone(), |_| Some(own())).answer(&asks, &mut answers);
+    inquiry(busy.clone(), |_| Some(own())).answer(&asks, &mut answers);
     assert_eq!(answers.get(&asks[0]), Some(Err(Unanswered::TooLate)));
     busy.0.store(false, Ordering::Release);
-    Inquiry::new(busy, |_| Some(own())).answer(&asks, &mut answers);
+    inquiry(busy, |_| Some(own())).answer(&asks, &mut answers);
     assert!(answers.get(&asks[0]).is_some_and(|answer| answer.is_ok()));
 }
 
@@ -245,4 +250,11 @@ fn a_namespace_that_cannot_be_entered_says_why_for_each_question() {
     assert_eq!(unanswered(&refused), Unanswered::NotPermitted);
     let gone = io::Error::from_raw_os_error(libc::ENOENT);
     assert_eq!(unanswered(&gone), Unanswered::Gone);
+}
+
+#[test]
+fn a_report_waits_a_part_of_its_interval_and_the_last_one_longer() {
+    let of = |milliseconds| patience(Duration::from_millis(milliseconds), false).as_millis();
+    assert_eq!([10, 1_000, 5_000, 3_600_000].map(of), [100, 250, 500, 500]);
+    assert_eq!(patience(Duration::from_millis(10), true), LAST_PATIENCE);
 }
