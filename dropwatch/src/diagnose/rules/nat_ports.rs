@@ -100,14 +100,16 @@ impl Ports {
         };
         let Some(program) = program else { return draft };
         let command = match family {
+            // A port of its own may be a port that the rule matches, too: what stands before it tells.
             None => format!(
-                "sh -c \"{program}-save -c -t nat | sed -e '/-j MASQUERADE/s/ {now}/ {all}/' -e \
-                 '/-j SNAT/s/:{now}/:{all}/' | {program}-restore -c -T nat\""
+                "sh -c \"{program}-save -c -t nat | sed -E -e '/-j MASQUERADE/s/--to-ports \
+                 {now}( |$)/--to-ports {all}\\1/' -e '/-j SNAT/s/(--to-source [^ \
+                 ]*):{now}( |$)/\\1:{all}\\2/' | {program}-restore -c -T nat\""
             ),
             // Names that a shell would take apart are not put into a script.
             Some((family, table, chain)) if is_plain(table) && is_plain(chain) => format!(
                 "sh -c \"{{ echo flush chain {family} {table} {chain}; nft -s list chain {family} \
-                 {table} {chain} | sed 's/:{now}/:{all}/'; }} | nft -f -\""
+                 {table} {chain} | sed -E 's/( to [^ ]*):{now}( |$)/\\1:{all}\\2/'; }} | nft -f -\""
             ),
             Some(_) => return draft,
         };
