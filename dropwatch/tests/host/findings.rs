@@ -64,6 +64,8 @@ scenarios! {
     accept_queue: "accept-queue",
     syn_queue: "syn-queue",
     tcp_memory: "tcp-memory",
+    tcp_unread: "tcp-unread",
+    tcp_read: "tcp-read",
     tcp_backlog: "tcp-backlog",
     cpu_backlog: "cpu-backlog",
     closed_udp_port: "closed-udp-port",

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::{Draft, Facts, netfilter, packet_queue};
 use crate::{
     diagnose::facts::{NetnsFacts, Rows},
+    report::filter_rules::is_word,
     report::question::{Ask, Does, NatPorts, PortsInUse, RulePlace, RuleTarget, Sought, Tuple},
 };
 
@@ -107,7 +108,7 @@ impl Ports {
                  ]*):{now}( |$)/\\1:{all}\\2/' | {program}-restore -c -T nat\""
             ),
             // Names that a shell would take apart are not put into a script.
-            Some((family, table, chain)) if is_plain(table) && is_plain(chain) => format!(
+            Some((family, table, chain)) if is_word(table) && is_word(chain) => format!(
                 "sh -c \"{{ echo flush chain {family} {table} {chain}; nft -s list chain {family} \
                  {table} {chain} | sed -E 's/( to [^ ]*):{now}( |$)/\\1:{all}\\2/'; }} | nft -f -\""
             ),
@@ -118,9 +119,4 @@ impl Ports {
             "lets the rule give all ports from 1024 on; choose fewer where others have some of them",
         )
     }
-}
-
-/// Whether a name is one word to every program.
-fn is_plain(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }

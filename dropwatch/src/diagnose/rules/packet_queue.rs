@@ -6,7 +6,7 @@
 //! net/netfilter/nfnetlink_queue.c); both in `/proc/net/netfilter/nfnetlink_queue`, as long as the program
 //! listens. What it was to get is a copy, whose loss is none.
 
-use super::{Draft, Facts, Makes, Rule, Verdict, matters, quote};
+use super::{Draft, Facts, Makes, Rule, Verdict, matters, netfilter::NFT_RULES, quote};
 use crate::{
     diagnose::{
         facts::{NetnsFacts, Rows},
@@ -14,6 +14,7 @@ use crate::{
     },
     report::{
         evidence::TableFamily,
+        filter_rules::is_word,
         finding::{Finding, Severity},
         question::{Ask, Does, RulePlace, RuleTarget, Sought},
     },
@@ -185,6 +186,9 @@ pub(super) fn show(facts: &Facts<'_>, rule: &RulePlace) -> Option<String> {
         RulePlace::Nft { family, table, chain, by_iptables: false }
             if facts.rule_programs().native =>
         {
+            if !(is_word(table) && is_word(chain)) {
+                return Some(NFT_RULES.to_owned());
+            }
             Some(format!("nft -a list chain {family} {} {}", quote(table), quote(chain)))
         }
         RulePlace::Nft { family, table, chain, .. } => {

@@ -106,7 +106,7 @@ fn nft(text: &str) -> (Tallied, bool) {
         let mut parser =
             NftRuleset::new(tally, |family, name| (family, name) == (Family::Ip, "filter"));
         text.lines().for_each(|line| parser.line(line.as_bytes()));
-        is_whole = parser.end();
+        is_whole = parser.end().0;
     });
     (tallied, is_whole)
 }
