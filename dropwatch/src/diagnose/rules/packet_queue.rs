@@ -282,7 +282,11 @@ mod tests {
             assert!(found[0].title.contains("queue 5-8 "), "{found:?}");
             found[0].actions[0].command.clone()
         };
-        assert_eq!(of(false), "ip netns exec gw nft -a list chain ip t 'my chain'");
+        assert_eq!(
+            of(false),
+            "ip netns exec gw nft -a list ruleset",
+            "nft would take it for two words"
+        );
         assert_eq!(of(true), "ip netns exec gw iptables -t t -nvxL 'my chain'");
     }
 
