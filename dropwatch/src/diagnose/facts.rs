@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, sync::LazyLock};
 
 use dropwatch_common::NO_NETNS;
 
-pub use self::rows::Rows;
+pub use self::rows::{Rows, SeenValues};
 use super::{
     knowledge::{NOT_SPECIFIED, function_name},
     rules::{Proof, Rule},

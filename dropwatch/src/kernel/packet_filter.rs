@@ -5,10 +5,12 @@
 //! and `iptables-save` shows the one kind or the other. Nothing is loaded by looking: a family whose
 //! module is not there has no table.
 
+mod arptables;
 mod chains;
 #[cfg(test)]
 mod fuzz;
 mod iptables;
+mod map;
 mod nft;
 mod reading;
 pub(super) mod readings;

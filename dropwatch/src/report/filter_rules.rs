@@ -112,19 +112,27 @@ impl fmt::Debug for Hooks {
     }
 }
 
+/// Whether nft takes a name for one word: it parses what its arguments are together, whatever a shell has
+/// quoted (`string` in src/scanner.l, nftables 1.0).
+pub fn is_word(name: &str) -> bool {
+    let within = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-');
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.chars().all(within)
+}
+
 /// What keeps a rule, and shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Keeper {
     /// iptables or ip6tables, in tables of their own or in those of nftables.
     Iptables,
-    Ebtables,
+    /// arptables, in tables of its own.
+    Arptables,
     Nft,
 }
 
 /// What drops: a rule, or what a chain does with packets that no rule decided on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
-    /// Of iptables and ebtables, the position in its chain, from 1; of nft, the handle, 0 where nft
+    /// Of iptables and arptables, the position in its chain, from 1; of nft, the handle, 0 where nft
     /// shows none.
     Rule(u64),
     Policy,
@@ -148,6 +156,10 @@ pub struct Dropper {
     pub hooks: Hooks,
     /// The verdict is that of a map's element, or may be.
     pub by_map: bool,
+    /// Of a map, the keys that drop, as far as there is room for them. Empty where they are not known.
+    pub elements: Vec<String>,
+    /// The named counter of nftables that is its own, if it has one.
+    pub counter: Option<String>,
     /// Packets that it dropped in the time of the reading; `None` where it does not count them.
     pub counted: Option<u64>,
     /// What tells it from the others of its namespace, from one reading to the next.

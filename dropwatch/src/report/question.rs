@@ -35,6 +35,8 @@ pub enum Question {
     Neighbour(NextHop),
     /// Which sockets have this port? It takes the longest to answer.
     Sockets(SocketPort),
+    /// Which connections of TCP have the most that no program has read? It takes as long.
+    Unread,
     /// In what state is the device with this index?
     Device(u32),
     /// By which port would a bridge send a frame on?

@@ -96,3 +96,62 @@ fn the_sum_of_a_rules_findings_is_explained_as_the_rule() {
         assert_eq!(rules_of(&page), ["closed_port"], "{line}");
     }
 }
+
+/// A namespace without a name is called by a process, whose parentheses are no reason's.
+#[test]
+fn headlines_about_a_process_are_no_rows() {
+    for (headline, rule) in [
+        (
+            "warning   web (pid 812) does not forward IPv4: 40 packets for other hosts refused",
+            "forwarding_disabled",
+        ),
+        ("web (pid 812) has no route for 12 packets that it should forward", "no_route"),
+        (
+            "new notice web (pid 812) cannot forward 7 packets: larger than the next link's MTU",
+            "mtu",
+        ),
+        ("web (pid 812) gets damaged packets: 9 with a wrong checksum (IP)", "checksum"),
+        ("my (APP) (pid 3) gets damaged packets: 9 with a wrong checksum (IP)", "checksum"),
+        ("Web Content (pid 812) does not forward IPv6: 40 packets", "forwarding_disabled"),
+        ("eth0 in web (pid 812) lost 5 packets: the card had no room for them", "nic_no_room"),
+    ] {
+        let page = explained(headline).unwrap_or_else(|failure| panic!("{headline}: {failure}"));
+        assert_eq!(rules_of(&page), [rule], "{headline}");
+        assert!(page.not_known.is_empty(), "{headline}: {:?}", page.not_known);
+    }
+    let page = explained("web (pid 812)").expect("a process");
+    assert!(page.words.iter().any(|word| word.names.iter().any(|name| name == "pid")), "{page:?}");
+}
+
+/// A headline is found by its first words, as a narrow screen or a hasty hand cuts it.
+#[test]
+fn the_first_words_of_a_headline_are_enough() {
+    for (begin, rules) in [
+        ("web (pid 812) does not", &["forwarding_disabled"][..]),
+        ("web (pid 812) cannot forw", &["mtu"]),
+        ("critical  conntrack table", &["conntrack_table_full"]),
+        ("an iptables rule", &["netfilter_rule"]),
+        ("NAT in web (pid 812) found no", &["conntrack_insert_failed"]),
+        ("UDP receive", &["udp_receive_buffer"]),
+        ("nobody listens", &["closed_port", "queue_without_listener"]),
+        ("nobody listens at queue", &["queue_without_listener"]),
+    ] {
+        let page = explained(begin).unwrap_or_else(|failure| panic!("{begin}: {failure}"));
+        let brief = page.related_rules.iter().map(|rule| rule.rule.as_str());
+        let all: BTreeSet<&str> = rules_of(&page).into_iter().chain(brief).collect();
+        assert_eq!(all, rules.iter().copied().collect(), "{begin}");
+    }
+}
+
+/// Each pattern of a headline, with something in the place of each blank, and each begin of it that has some
+/// words of it.
+#[test]
+fn every_headline_is_explained_down_to_its_first_words() {
+    for rule in &known().rules {
+        for pattern in rule.headlines() {
+            let headline = pattern.replace('*', "web (pid 812)").replace('#', "812");
+            let page = explained(&headline).unwrap_or_else(|it| panic!("{headline}: {it}"));
+            assert!(rules_of(&page).contains(&&*rule.rule), "{headline}: {page:?}");
+        }
+    }
+}

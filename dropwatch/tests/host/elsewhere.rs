@@ -8,7 +8,7 @@ use testbed::{
         network::{CLIENT, SERVER},
         queued::Queued,
         secured::Secured,
-        translated::{FewPorts, Moved, OutOfWindow},
+        translated::{FewPorts, Keeps, Moved, OutOfWindow},
     },
     netns::Netns,
     unproved::unproved,
@@ -40,7 +40,7 @@ fn counted(finding: &Finding, name: &str) -> Option<u64> {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn ports_that_are_all_taken_are_told_from_a_collision() {
-    let cause = FewPorts::new().unwrap();
+    let cause = FewPorts::new(Keeps::IptablesLegacy).unwrap();
     let findings = found_of(&cause, &[], 40);
     let failed = cause.failed().unwrap();
     assert_eq!(failed, 40 - FewPorts::PORTS, "all but those that found one");

@@ -1,12 +1,12 @@
 //! Packet filters: one rule that drops datagrams to [`PORT`].
 
-use std::path::Path;
+use std::{net::Ipv4Addr, path::Path};
 
 use anyhow::{Context, Result, ensure};
 
 use super::{
     Cause, PORT,
-    network::{CLIENT, Network, SERVER},
+    network::{CLIENT, CLIENT_MAC, LINK, Network, SERVER},
 };
 use crate::{command::output, netns::Netns};
 
@@ -68,6 +68,81 @@ impl Filtered {
         );
         output(network.server().command("nft").arg(rules))?;
         Ok(Self(network))
+    }
+
+    /// A rule of nft that counts drops what a bridge forwards, in the family of bridges.
+    pub fn bridge_by_nft() -> Result<Self> {
+        let network = Network::bridged()?;
+        let rules = format!(
+            "add table bridge t; add chain bridge t c {{ type filter hook forward priority 0; }}; \
+             add rule bridge t c udp dport {PORT} counter drop"
+        );
+        output(network.between().command("nft").arg(rules))?;
+        Ok(Self(network))
+    }
+
+    /// A rule of nft that counts drops what comes in by the server's link, before any protocol has it.
+    pub fn ingress_by_nft() -> Result<Self> {
+        let network = Network::direct()?;
+        let rules = format!(
+            "add table netdev t; add chain netdev t c {{ type filter hook ingress device {LINK} priority \
+             0; }}; add rule netdev t c udp dport {PORT} counter drop"
+        );
+        output(network.server().command("nft").arg(rules))?;
+        Ok(Self(network))
+    }
+}
+
+/// Questions for the server's link-layer address (ARP), which a filter of the server drops.
+#[derive(Debug)]
+pub struct Questions(Network);
+
+impl Questions {
+    /// Who asks, which is no station of the network.
+    pub const FROM: Ipv4Addr = Ipv4Addr::new(198, 18, 9, 9);
+
+    /// A rule of nft that counts drops them.
+    ///
+    /// # Errors
+    /// As [`Network::direct`], and without nft.
+    pub fn by_nft() -> Result<Self> {
+        let network = Network::direct()?;
+        let rules = format!(
+            "add table arp t; add chain arp t c {{ type filter hook input priority 0; }}; \
+             add rule arp t c arp saddr ip {} counter drop",
+            Self::FROM
+        );
+        output(network.server().command("nft").arg(rules))?;
+        Ok(Self(network))
+    }
+
+    /// The second rule of arptables does.
+    ///
+    /// # Errors
+    /// As [`Network::direct`], and without arptables-legacy.
+    pub fn by_arptables() -> Result<Self> {
+        let network = Network::direct()?;
+        for from in [Ipv4Addr::new(198, 18, 9, 8), Self::FROM] {
+            let rule = format!("-A INPUT -s {from} -j DROP");
+            output(network.server().command("arptables-legacy").args(rule.split(' ')))?;
+        }
+        Ok(Self(network))
+    }
+}
+
+impl Cause for Questions {
+    fn netns(&self) -> &Netns {
+        self.0.server()
+    }
+
+    fn send(&self, packets: u64) -> Result<u64> {
+        // RFC 826: Ethernet, IPv4, lengths of their addresses, a question.
+        let head = [0, 1, 8, 0, 6, 4, 0, 1];
+        let question = [&[0xff; 6][..], &CLIENT_MAC, &[8, 6], &head, &CLIENT_MAC];
+        let addresses = [&Self::FROM.octets()[..], &[0; 6], &SERVER.octets()];
+        let mut frame = [question.concat(), addresses.concat()].concat();
+        frame.resize(60, 0);
+        self.0.frames(frame, packets)
     }
 }
 

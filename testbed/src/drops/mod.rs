@@ -33,6 +33,7 @@
 //! | [`pair`] | a link without carrier; a receiving end that takes less than the sending one |
 //! | [`bridge_port`] | a bridge's port that is off, isolated, or may not send back |
 //! | [`redirect`] | a filter that hands packets over to a device that is down |
+//! | [`stalled`] | a connection of TCP whose reader stands still |
 //! | [`tap`] | a tap whose process does not read |
 //! | [`control_group`] | a program of a control group |
 //! | [`unread`] | a socket that is closed with a full queue, which is harmless |
@@ -64,6 +65,7 @@ pub mod routing;
 pub mod secured;
 pub mod socket_filter;
 pub mod socket_memory;
+pub mod stalled;
 pub mod tap;
 pub mod tracking;
 pub mod translated;

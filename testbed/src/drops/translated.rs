@@ -29,6 +29,38 @@ fn iptables(netns: &Netns, rule: &str) -> Result<()> {
     output(netns.command("iptables-legacy").arg("-w").args(rule.split(' '))).map(drop)
 }
 
+/// What writes and keeps the rule of a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    IptablesLegacy,
+    /// The program of iptables that works on nftables.
+    IptablesNft,
+    Nft,
+}
+
+impl Keeps {
+    /// Gives connections to the server's [`PORT`] these ports.
+    fn translate(self, netns: &Netns, ports: &str) -> Result<()> {
+        let program = match self {
+            Self::IptablesLegacy => "iptables-legacy",
+            Self::IptablesNft => "iptables-nft",
+            Self::Nft => {
+                let rules = format!(
+                    "add table ip masq; add chain ip masq out {{ type nat hook postrouting priority \
+                     100; }}; add rule ip masq out oifname {SERVER_SIDE} udp dport {PORT} counter \
+                     masquerade to :{ports}"
+                );
+                return output(netns.command("nft").arg(rules)).map(drop);
+            }
+        };
+        let rule = format!(
+            "-t nat -A POSTROUTING -o {SERVER_SIDE} -p udp --dport {PORT} -j MASQUERADE --to-ports \
+             {ports}"
+        );
+        output(netns.command(program).arg("-w").args(rule.split(' '))).map(drop)
+    }
+}
+
 /// A router whose rule gives connections one of few ports.
 #[derive(Debug)]
 pub struct FewPorts {
@@ -41,25 +73,26 @@ impl FewPorts {
     pub const PORTS: u64 = 5;
 
     /// # Errors
-    /// As [`Network::routed`], and without iptables-legacy; so for both.
-    pub fn new() -> Result<Self> {
-        Self::of(&format!("40000-{}", 40_000 + Self::PORTS - 1))
+    /// As [`Network::routed`], and without the program; so for all three.
+    pub fn new(keeps: Keeps) -> Result<Self> {
+        Self::of(keeps, &format!("40000-{}", 40_000 + Self::PORTS - 1))
+    }
+
+    /// The rule has one port, which it matches, too.
+    pub fn one(keeps: Keeps) -> Result<Self> {
+        Self::of(keeps, &PORT.to_string())
     }
 
     /// The rule has ports for all.
-    pub fn enough() -> Result<Self> {
-        Self::of("40000-49999")
+    pub fn enough(keeps: Keeps) -> Result<Self> {
+        Self::of(keeps, "40000-49999")
     }
 
-    fn of(ports: &str) -> Result<Self> {
+    fn of(keeps: Keeps, ports: &str) -> Result<Self> {
         let network = Network::routed()?;
         let reader =
             network.server().enter(|| UdpSocket::bind((SERVER, PORT)).context("cannot bind"))?;
-        let rule = format!(
-            "-t nat -A POSTROUTING -o {SERVER_SIDE} -p udp --dport {PORT} -j MASQUERADE --to-ports \
-             {ports}"
-        );
-        iptables(network.between(), &rule)?;
+        keeps.translate(network.between(), ports)?;
         Ok(Self { network, _reader: reader })
     }
 

@@ -40,6 +40,17 @@ impl Facts<'_> {
         })
     }
 
+    /// The connections of TCP with the most unread in the namespace `netns`, at the end of the report.
+    ///
+    /// # Errors
+    /// See [`Answered`].
+    pub fn unread_connections(&self, netns: u32) -> Answered<Vec<Socket>> {
+        self.answer(netns, Question::Unread, |answer| match answer {
+            Answer::Sockets(sockets) => Some(sockets),
+            _ => None,
+        })
+    }
+
     /// Which connection that `netns` tracks has answers like `reply`, at the end of the report.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ impl KnowledgeTable {
             }
             return all;
         }
+        let has_row = |line: &str| has_row(line) && !self.is_headline(line);
         let rows = || lines().filter(|line| has_row(line));
         if rows().next().is_none() {
             return all;

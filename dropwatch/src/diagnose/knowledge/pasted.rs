@@ -80,7 +80,9 @@ pub(super) fn row(text: &str) -> Option<PastedRow<'_>> {
     let function = words.next()?;
     let module = words.next_if(|word| word.starts_with('['));
     let has_module = module.is_some();
-    let reason = words.next().filter(|word| word.starts_with('(')).map(reason);
+    // Behind the name of a namespace without one stands a process: `web (pid 812)`.
+    let is_reason = |word: &&str| word.starts_with('(') && *word != "(pid";
+    let reason = words.next().filter(is_reason).map(reason);
     let has_offset = function.contains("+0x");
     let is_alone = words.peek().is_none() && reason.is_none();
     let looks_like_one = is_said || has_module || has_offset || reason.is_some();
@@ -341,6 +343,60 @@ pub(super) fn matches(pattern: &str, text: &str) -> bool {
         }
     }
     true
+}
+
+/// Letters of a pattern in a row that say that a text is the begin of such a headline.
+const FEWEST: usize = 6;
+
+/// How many letters in a row say that `text` is where one that `pattern` says begins (see [`matches`]): it
+/// ends before the pattern does. `None` where it does not, or too few of them are the pattern's own.
+pub(super) fn begins(pattern: &str, text: &str) -> Option<usize> {
+    let (pattern, text) = (pattern.to_lowercase(), text.to_lowercase());
+    if !text.contains(' ') {
+        return None;
+    }
+    let (mut rest, mut said) = (text.as_str(), 0);
+    for (index, part) in pattern.split('*').enumerate() {
+        let mut places = rest.char_indices().map(|(at, _)| &rest[at..]);
+        let found = match index {
+            0 => after(rest, part),
+            _ => places.clone().find_map(|from| after(from, part)),
+        };
+        if let Some(after) = found {
+            said = said.max(part.trim().len());
+            rest = after;
+            continue;
+        }
+        let ends = |from: &str| ends_within(part, from).then_some(from.trim().len());
+        let cut = if index == 0 { ends(rest) } else { places.find_map(ends) };
+        // Else it ends in what the star before this part stands for.
+        let said = match cut {
+            Some(cut) => said.max(cut),
+            None if index == 0 => 0,
+            None => said,
+        };
+        return (said >= FEWEST).then_some(said);
+    }
+    None
+}
+
+/// Whether `text` ends within `part`, the pieces of which are parted by numbers.
+fn ends_within(part: &str, text: &str) -> bool {
+    let mut rest = text;
+    for (index, piece) in part.split('#').enumerate() {
+        if index > 0 {
+            let number = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+            if number.is_empty() || number.len() == rest.len() {
+                return number.is_empty() && !rest.is_empty();
+            }
+            rest = number;
+        }
+        match rest.strip_prefix(piece) {
+            Some(after) => rest = after,
+            None => return !rest.is_empty() && piece.starts_with(rest),
+        }
+    }
+    false
 }
 
 /// What follows `part`, with its numbers, at the beginning of `text`.

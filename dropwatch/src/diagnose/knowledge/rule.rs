@@ -65,6 +65,16 @@ impl RuleEntry {
         fits.map(|pattern| pattern.len()).max()
     }
 
+    /// What its headlines look like; `*` stands for anything, `#` for a number.
+    pub fn headlines(&self) -> impl Iterator<Item = &str> {
+        self.headlines.iter().map(String::as_str)
+    }
+
+    /// How much says that a headline of this rule's begins so: letters.
+    pub(super) fn begins(&self, text: &str) -> Option<usize> {
+        self.headlines.iter().filter_map(|pattern| pasted::begins(pattern, text)).max()
+    }
+
     /// The commands that it names, which may have [`BLANKS`](super::BLANKS).
     pub fn commands(&self) -> impl Iterator<Item = &str> {
         commands(&self.check, &self.knobs)

@@ -15,6 +15,8 @@ use super::{
 /// Bytes of a text that is no JSON and no series: a whole report of many rows with their details is
 /// shorter. Every word of it is looked for, which takes time.
 const MOST: usize = 16 * 1024;
+/// Bytes of what may be the begin of a headline.
+const LONGEST_BEGIN: usize = 256;
 /// Prefix of reasons in the kernel's sources.
 const ENUMERATOR: &str = "SKB_DROP_REASON_";
 
@@ -97,13 +99,17 @@ impl KnowledgeTable {
         if let Some(answer) = self.find_name(text) {
             return Ok(Some(answer));
         }
-        if let Some(answer) = self.find_rows(text)? {
-            return Ok(Some(answer));
+        match (self.find_rows(text), self.find_headline(text)) {
+            // What stands in parentheses in a headline is a name of somebody's choice.
+            (Err(_), Some(answer)) => return Ok(Some(answer)),
+            (Ok(None), answer) if answer.is_some() => return Ok(answer),
+            (Ok(None), _) => {}
+            (rows, _) => return rows,
         }
         Ok(self
-            .find_headline(text)
-            .or_else(|| self.find_label(text))
-            .or_else(|| subject::about(self, text).map(|all| Explanation::about(text, all))))
+            .find_label(text)
+            .or_else(|| subject::about(self, text).map(|all| Explanation::about(text, all)))
+            .or_else(|| self.find_begin(text)))
     }
 
     /// The rows in a text: mostly one, whatever stands beside it.
@@ -297,6 +303,30 @@ impl KnowledgeTable {
         let fits = |rule: &'_ RuleEntry| rule.headline(headline);
         let rule = self.rules.iter().filter(|rule| fits(rule).is_some()).max_by_key(|r| fits(r))?;
         Some(self.about_rule(rule))
+    }
+
+    /// Whether a line is a headline, whatever of it looks like a row.
+    pub(super) fn is_headline(&self, line: &str) -> bool {
+        self.find_headline(line).is_some() && !matches!(self.find_rows(line), Ok(Some(_)))
+    }
+
+    /// The rules whose headlines begin so; of several, those that say more of it.
+    fn find_begin(&self, text: &str) -> Option<Explanation<'_>> {
+        let begin = pasted::headline(text);
+        if begin.len() > LONGEST_BEGIN {
+            return None;
+        }
+        let most = self.rules.iter().filter_map(|rule| rule.begins(begin)).max()?;
+        let rules = self.rules.iter().filter(|rule| rule.begins(begin) == Some(most));
+        let rules: Vec<&RuleEntry> = rules.collect();
+        match rules[..] {
+            [] => None,
+            [rule] => Some(self.about_rule(rule)),
+            _ => {
+                let all = rules.into_iter().map(subject::Subject::Rule).collect();
+                Some(Explanation::about(text, all))
+            }
+        }
     }
 
     /// What a series of a metric or a line of JSON is about.

@@ -62,7 +62,9 @@ fn is_word(expected: &str, word: &str) -> bool {
     let number = || bare.trim_start_matches(['(', '<']).starts_with(|c: char| c.is_ascii_digit());
     match expected {
         "#" => number(),
-        "#n" => bare.bytes().all(|byte| byte.is_ascii_digit()),
+        // The end of a parenthesis stands for itself.
+        "#n)" => bare.strip_suffix(')').is_some_and(|number| is_word("#n", number)),
+        "#n" => !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_digit()),
         "#%" => number() && bare.ends_with('%'),
         "#/s" => number() && bare.ends_with("/s"),
         expected => bare.eq_ignore_ascii_case(expected) || word.eq_ignore_ascii_case(expected),

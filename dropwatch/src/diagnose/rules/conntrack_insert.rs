@@ -341,9 +341,9 @@ mod tests {
         );
         assert_eq!(
             finding.actions[0].command,
-            "ip netns exec gw sh -c \"iptables-legacy-save -c -t nat | sed -e '/-j MASQUERADE/s/ \
-             40000-40004/ 1024-65535/' -e '/-j SNAT/s/:40000-40004/:1024-65535/' | \
-             iptables-legacy-restore -c -T nat\""
+            "ip netns exec gw sh -c \"iptables-legacy-save -c -t nat | sed -E -e '/-j MASQUERADE/s/--to-ports \
+             40000-40004( |$)/--to-ports 1024-65535\\1/' -e '/-j SNAT/s/(--to-source [^ \
+             ]*):40000-40004( |$)/\\1:1024-65535\\2/' | iptables-legacy-restore -c -T nat\""
         );
         let any = translated("tcp", None, 250);
         assert_eq!(any.severity, Severity::Critical);

@@ -54,6 +54,7 @@ pub(super) mod testing;
 mod udp_memory;
 mod udp_receive_buffer;
 mod unhandled;
+mod unread;
 
 use std::{cmp::Reverse, collections::BTreeSet, mem, slice};
 
@@ -222,6 +223,7 @@ const RULES: &[&Rule] = &[
     &syn_queue::RULE,
     &tcp_receive_memory::RULE,
     &tcp_backlog::RULE,
+    &unread::RULE,
     &cpu_backlog::RULE,
     &closed_port::RULE,
     &socket_filter::RULE,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::{Draft, Facts, netfilter, packet_queue};
 use crate::{
     diagnose::facts::{NetnsFacts, Rows},
+    report::filter_rules::is_word,
     report::question::{Ask, Does, NatPorts, PortsInUse, RulePlace, RuleTarget, Sought, Tuple},
 };
 
@@ -110,14 +111,16 @@ impl Ports {
         };
         let Some(program) = program else { return draft };
         let command = match family {
+            // A port of its own may be a port that the rule matches, too: what stands before it tells.
             None => format!(
-                "sh -c \"{program}-save -c -t nat | sed -e '/-j MASQUERADE/s/ {now}/ {all}/' -e \
-                 '/-j SNAT/s/:{now}/:{all}/' | {program}-restore -c -T nat\""
+                "sh -c \"{program}-save -c -t nat | sed -E -e '/-j MASQUERADE/s/--to-ports \
+                 {now}( |$)/--to-ports {all}\\1/' -e '/-j SNAT/s/(--to-source [^ \
+                 ]*):{now}( |$)/\\1:{all}\\2/' | {program}-restore -c -T nat\""
             ),
             // Names that a shell would take apart are not put into a script.
-            Some((family, table, chain)) if is_plain(table) && is_plain(chain) => format!(
+            Some((family, table, chain)) if is_word(table) && is_word(chain) => format!(
                 "sh -c \"{{ echo flush chain {family} {table} {chain}; nft -s list chain {family} \
-                 {table} {chain} | sed 's/:{now}/:{all}/'; }} | nft -f -\""
+                 {table} {chain} | sed -E 's/( to [^ ]*):{now}( |$)/\\1:{all}\\2/'; }} | nft -f -\""
             ),
             Some(_) => return draft,
         };
@@ -126,9 +129,4 @@ impl Ports {
             "lets the rule give all ports from 1024 on; choose fewer where others have some of them",
         )
     }
-}
-
-/// Whether a name is one word to every program.
-fn is_plain(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }

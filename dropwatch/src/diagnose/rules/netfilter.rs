@@ -75,7 +75,7 @@ type Place = (Hook, &'static [Family]);
 
 /// Where newer kernels free what a rule of nftables refuses.
 const NFT: &str = "nft_do_chain";
-const NFT_RULES: &str = "nft -a list ruleset";
+pub(super) const NFT_RULES: &str = "nft -a list ruleset";
 
 pub(super) const RULE: Rule = Rule {
     findings: &[Makes {

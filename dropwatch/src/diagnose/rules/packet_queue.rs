@@ -6,7 +6,9 @@
 //! net/netfilter/nfnetlink_queue.c); both in `/proc/net/netfilter/nfnetlink_queue`, as long as the program
 //! listens. What it was to get is a copy, whose loss is none.
 
-use super::{Counts, Draft, Facts, Kept, Makes, Rule, Verdict, matters, quote};
+use super::{
+    Counts, Draft, Facts, Kept, Makes, Rule, Verdict, matters, netfilter::NFT_RULES, quote,
+};
 use crate::{
     diagnose::{
         facts::{NetnsFacts, Rows},
@@ -14,6 +16,7 @@ use crate::{
     },
     report::{
         evidence::TableFamily,
+        filter_rules::is_word,
         finding::{Finding, Severity},
         question::{Ask, Does, RulePlace, RuleTarget, Sought},
     },
@@ -186,6 +189,9 @@ pub(super) fn show(facts: &Facts<'_>, rule: &RulePlace) -> Option<String> {
         RulePlace::Nft { family, table, chain, by_iptables: false }
             if facts.rule_programs().native =>
         {
+            if !(is_word(table) && is_word(chain)) {
+                return Some(NFT_RULES.to_owned());
+            }
             Some(format!("nft -a list chain {family} {} {}", quote(table), quote(chain)))
         }
         RulePlace::Nft { family, table, chain, .. } => {
@@ -279,7 +285,11 @@ mod tests {
             assert!(found[0].title.contains("queue 5-8 "), "{found:?}");
             found[0].actions[0].command.clone()
         };
-        assert_eq!(of(false), "ip netns exec gw nft -a list chain ip t 'my chain'");
+        assert_eq!(
+            of(false),
+            "ip netns exec gw nft -a list ruleset",
+            "nft would take it for two words"
+        );
         assert_eq!(of(true), "ip netns exec gw iptables -t t -nvxL 'my chain'");
     }
 

@@ -27,7 +27,7 @@ use crate::{
         protocol::transport,
         question::{
             Answer, Connection, Does, Packet, Prefix, Question, Refusal, Refused, Refuser,
-            RefusingType, Route, RulePlace, RuleTarget, Sought, Tuple,
+            RefusingType, Route, RulePlace, RuleTarget, Socket, Sought, Tuple,
         },
     },
 };
@@ -290,6 +290,7 @@ fn troubles(sampled: bool) -> Vec<TestHost> {
         let refused = Refused { why: Refusal::Blackhole, by: Some(by) };
         row(50, "ip_error", NOT_SPECIFIED).answer(question, Answer::Route(Route::Refused(refused)))
     }));
+    troubles.push(not_read(row(50, "tcp_validate_incoming", "TCP_OLD_SEQUENCE"), sampled));
     troubles.push(joined_elsewhere(row(50, "ip_rcv_finish_core", NOT_SPECIFIED), sampled));
     let off = row(50, "ip6_rcv_core", "IPV6DISABLED").device(2, DEVICE, 1500);
     troubles.push(off.setting(&format!("net/ipv6/conf/{DEVICE}/disable_ipv6"), "1"));
@@ -306,6 +307,24 @@ fn refusers() -> [Refuser; 2] {
     let to = Prefix { address: [203, 0, 113, 0].into(), length: 24 };
     let kind = RefusingType::Blackhole;
     [Refuser::Route { kind, to, table: 254, metric: 0 }, Refuser::Rule { kind, preference: 100 }]
+}
+
+/// Probes for a connection that nobody reads.
+fn not_read(host: TestHost, sampled: bool) -> TestHost {
+    let (peer, local): (SocketAddr, SocketAddr) =
+        (([198, 18, 1, 2], 9).into(), ([198, 18, 1, 1], 80).into());
+    let flow = Flow {
+        protocol: Some("tcp".into()),
+        src: Some(peer.ip()),
+        src_port: Some(peer.port()),
+        dst: Some(local.ip()),
+        dst_port: Some(local.port()),
+        ..Flow::default()
+    };
+    let socket = Socket { local, peer: Some(peer), queued: 65_000, owner: None };
+    let host = if sampled { host.flow(flow) } else { host };
+    host.counted("TcpExt.TCPToZeroWindowAdv", 1)
+        .answer(Question::Unread, Answer::Sockets(vec![socket]))
 }
 
 /// Packets to a group that is joined on another device than the one they came in by.

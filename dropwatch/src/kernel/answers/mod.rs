@@ -191,6 +191,7 @@ fn answer(
         Question::Neighbour(hop) => neighbour::ask(netlink, hop).map(Answer::Neighbour),
         // What netlink answers is of this host, too, whatever root the rest is read below.
         Question::Sockets(port) => Ok(Answer::Sockets(sockets::ask(&HostRoot::default(), port))),
+        Question::Unread => Ok(Answer::Sockets(sockets::unread(&HostRoot::default()))),
         Question::Device(index) => {
             device::ask(netlink, host, *index).map(|device| Answer::Device(Box::new(device)))
         }

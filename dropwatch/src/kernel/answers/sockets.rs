@@ -5,6 +5,7 @@
 //! module.
 
 use std::{
+    cmp::Reverse,
     io::{BufRead, BufReader, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
@@ -38,6 +39,23 @@ pub(super) fn ask(root: &HostRoot, port: &SocketPort) -> Vec<Socket> {
             add(&mut found, file, port);
         }
     }
+    owned(root, found)
+}
+
+/// The connections of TCP in the calling thread's namespace that have the most unread, the most first, at
+/// most [`MOST`].
+pub(super) fn unread(root: &HostRoot) -> Vec<Socket> {
+    let mut found = Vec::new();
+    for name in ["tcp", "tcp6"] {
+        if let Ok(file) = root.open(format!("proc/thread-self/net/{name}")) {
+            add_unread(&mut found, file);
+        }
+    }
+    owned(root, found)
+}
+
+/// Sockets, with the processes that hold them.
+fn owned(root: &HostRoot, found: Vec<(u64, Socket)>) -> Vec<Socket> {
     let mut owners = Owners::looking_at(root, DESCRIPTORS);
     owners.find(found.iter().map(|(inode, _)| *inode));
     let owned = found.into_iter().map(|(inode, socket)| {
@@ -81,6 +99,23 @@ fn add(found: &mut Vec<(u64, Socket)>, file: impl Read, port: &SocketPort) {
             found.push((inode, socket));
         }
     }
+}
+
+/// Adds the connections of one file that have something unread, and keeps those with the most.
+fn add_unread(found: &mut Vec<(u64, Socket)>, file: impl Read) {
+    for line in lines(file) {
+        let Some((state, inode, socket)) = parse(&line) else { continue };
+        // Of one that listens, connections wait.
+        if state == LISTEN || socket.peer.is_none() || socket.queued == 0 {
+            continue;
+        }
+        found.push((inode, socket));
+        if found.len() > MOST {
+            found.sort_by_key(|(_, socket)| Reverse(socket.queued));
+            found.truncate(MOST);
+        }
+    }
+    found.sort_by_key(|(_, socket)| Reverse(socket.queued));
 }
 
 /// State, inode number and socket of a line (`udp4_format_sock`, net/ipv4/udp.c; `get_tcp4_sock`,
@@ -181,6 +216,25 @@ mod tests {
         let open = line(&[127, 0, 0, 1], 80, &[127, 0, 0, 1], 9, "01");
         let text = [HEAD.to_owned(), listens(80), open, listens(80)].concat();
         assert_eq!(found(Transport::Tcp, 80, &text).len(), 1);
+    }
+
+    #[test]
+    fn connections_with_the_most_unread_come_first() {
+        let peer = [198, 18, 1, 2];
+        let open = |port| line(&[127, 0, 0, 1], port, &peer, 9, "01");
+        let most: String = (100..120).map(open).collect();
+        let text = [
+            HEAD.to_owned(),
+            line(&[127, 0, 0, 1], 80, &[0; 4], 0, "0A"),
+            open(81).replace(":00000900", ":00000000"),
+            most,
+            open(82).replace(":00000900", ":00010000"),
+        ];
+        let mut found = Vec::new();
+        add_unread(&mut found, text.concat().as_bytes());
+        assert_eq!(found.len(), MOST);
+        assert_eq!((found[0].1.local.port(), found[0].1.queued), (82, 0x10000));
+        assert!(found[1..].iter().all(|(_, socket)| (100..120).contains(&socket.local.port())));
     }
 
     #[test]

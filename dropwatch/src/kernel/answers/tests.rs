@@ -108,7 +108,8 @@ fn this_host_answers_every_kind_of_question() {
     let mut answers = Answers::default();
     let hop = Question::Neighbour(NextHop { address: [127, 255, 0, 9].into(), device: 1 });
     let zero = Packet { iif: Some(1), ..Packet::to([203, 0, 113, 9].into()) };
-    let asks = [ask(route([127, 0, 0, 1])), ask(hop), ask(Question::Route(zero))];
+    let unread = ask(Question::Unread);
+    let asks = [ask(route([127, 0, 0, 1])), ask(hop), ask(Question::Route(zero)), unread];
     inquiry.answer(&asks, &mut answers);
     let Some(Ok(Answer::Route(Route::Leads(leads)))) = answers.get(&asks[0]) else {
         panic!("{answers:?}")
@@ -120,6 +121,7 @@ fn this_host_answers_every_kind_of_question() {
     let refused = answers.get(&asks[2]);
     let blackhole = Route::Refused(Refusal::Blackhole.into());
     assert_eq!(refused, Some(Ok(Answer::Route(blackhole))));
+    assert!(matches!(answers.get(&unread), Some(Ok(Answer::Sockets(_)))), "{answers:?}");
 }
 
 /// The loopback device is the first of every namespace, and has nothing that decides over packets.

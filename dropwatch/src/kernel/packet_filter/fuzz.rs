@@ -5,6 +5,7 @@ use std::collections::hash_map::RandomState;
 use proptest::prelude::*;
 
 use super::{
+    arptables::ArptablesList,
     iptables::IptablesSave,
     nft::NftRuleset,
     tally::{Counts, Tallied, Tally},
@@ -43,7 +44,7 @@ const LISTED: &str = r#"table ip filter { # handle 1
 }
 table inet fw { # handle 6
 	counter foo2 { # handle 3
-		packets 0 bytes 0
+		packets 5 bytes 140
 	}
 
 	set bl { # handle 4
@@ -106,7 +107,7 @@ fn nft(text: &str) -> (Tallied, bool) {
         let mut parser =
             NftRuleset::new(tally, |family, name| (family, name) == (Family::Ip, "filter"));
         text.lines().for_each(|line| parser.line(line.as_bytes()));
-        is_whole = parser.end();
+        is_whole = parser.end().0;
     });
     (tallied, is_whole)
 }
@@ -135,6 +136,38 @@ fn rules_of_iptables_have_their_position_and_their_packets() {
     assert_eq!(kube.hooks, at(Hook::Forward));
     assert_eq!((raw.table.as_str(), raw.hooks), ("raw", at(Hook::Prerouting)));
     assert!(tallied.silent.is_empty() && !tallied.cut);
+}
+
+/// As arptables-legacy 0.0.5 prints it with `-vnxL`.
+const ARP: &str = "Chain INPUT (policy ACCEPT 3 packets, 84 bytes)
+-j ACCEPT -i eth0 -o * -d 10.0.0.1 --opcode 1 , pcnt=0 -- bcnt=0
+-j DROP -i * -o * -s 1.2.3.4 , pcnt=7 -- bcnt=196
+-j guests -i * -o * , pcnt=9 -- bcnt=0
+
+Chain OUTPUT (policy DROP 4 packets, 112 bytes)
+
+Chain guests (1 references)
+-j DROP -i * -o * , pcnt=2 -- bcnt=0
+";
+
+#[test]
+fn rules_of_arptables_have_their_position_and_their_packets() {
+    let tallied = tally(None, &RandomState::new(), |tally| {
+        let mut parser = ArptablesList::new(tally, "arptables-legacy", "filter");
+        ARP.lines().for_each(|line| parser.line(line.as_bytes()));
+        parser.end();
+    });
+    let found: Vec<_> =
+        tallied.counting.iter().map(|it| (&*it.chain, it.part, it.counted, it.hooks)).collect();
+    assert_eq!(
+        found,
+        [
+            ("INPUT", Part::Rule(2), Some(7), at(Hook::Input)),
+            ("OUTPUT", Part::Policy, Some(4), at(Hook::Output)),
+            ("guests", Part::Rule(1), Some(2), at(Hook::Input)),
+        ]
+    );
+    assert_eq!(tallied.counting[0].text, "-j DROP -i * -o * -s 1.2.3.4");
 }
 
 fn at(hook: Hook) -> Hooks {
@@ -184,12 +217,18 @@ fn rules_of_nftables_have_their_handle_and_what_they_count() {
     assert_eq!(
         shown(&tallied.counting),
         [
+            ("other", Part::Rule(6), Some(5)),
             ("in", Part::Rule(7), Some(3)),
             ("in", Part::Rule(17), Some(2)),
             ("in", Part::Rule(19), Some(1)),
         ]
     );
-    let first = &tallied.counting[0];
+    let [named, first, ..] = &tallied.counting[..] else { panic!() };
+    assert_eq!(
+        (named.counter.as_deref(), named.hooks),
+        (Some("foo2"), at(Hook::Input)),
+        "by the map"
+    );
     assert_eq!(first.text, "ip saddr @bl counter drop comment \"block accept list\"");
     assert_eq!(first.comment.as_deref(), Some("block accept list"));
     assert_eq!((first.family, first.hooks), (Family::Inet, at(Hook::Input)));
@@ -197,7 +236,6 @@ fn rules_of_nftables_have_their_handle_and_what_they_count() {
     assert_eq!(
         silent,
         [
-            ("other", Part::Rule(6), false),
             ("in", Part::Policy, false),
             ("in", Part::Rule(8), false),
             ("in", Part::Rule(10), true),
@@ -207,8 +245,13 @@ fn rules_of_nftables_have_their_handle_and_what_they_count() {
             ("ing", Part::Rule(3), false),
         ]
     );
-    assert_eq!(tallied.silent[0].hooks, at(Hook::Input), "by the map");
-    assert_eq!(tallied.silent[7].hooks, at(Hook::Ingress));
+    assert_eq!(tallied.silent[6].hooks, at(Hook::Ingress));
+    assert_eq!(tallied.silent[2].elements, ["6005"]);
+    // The counter may be somebody else's, too.
+    let shared = LISTED.replace("udp dport 6002 drop", "udp dport 9 counter name \"foo2\" accept");
+    let shared = nft(&shared).0;
+    assert!(shared.silent.iter().any(|it| (&*it.chain, it.part) == ("other", Part::Rule(6))));
+    assert!(shared.counting.iter().all(|it| it.counter.is_none()));
 }
 
 #[test]
@@ -255,6 +298,7 @@ proptest! {
     fn whatever_programs_print_is_no_reason_to_panic(
         saved in lines(SAVED),
         listed in lines(LISTED),
+        arp in lines(ARP),
         bytes in proptest::collection::vec(any::<u8>(), 0..300),
     ) {
         let hasher = RandomState::new();
@@ -268,6 +312,12 @@ proptest! {
         tally(None, &hasher, |tally| {
             let mut parser = IptablesSave::new(tally, "iptables", Family::Ip, true);
             bytes.split(|byte| *byte == b'\n').for_each(|line| parser.line(line));
+        });
+        tally(None, &hasher, |tally| {
+            let mut parser = ArptablesList::new(tally, "arptables-legacy", "filter");
+            arp.lines().for_each(|line| parser.line(line.as_bytes()));
+            bytes.split(|byte| *byte == b'\n').for_each(|line| parser.line(line));
+            parser.end();
         });
         tally(None, &hasher, |tally| {
             let mut parser = NftRuleset::new(tally, |_, _| false);

@@ -72,10 +72,7 @@ impl<'t, 'a> IptablesSave<'t, 'a> {
         self.chains.at(chain, hooks);
         if policy == "DROP" {
             let counted = words.next().and_then(packets).filter(|_| self.policies_count);
-            let part = Part::Policy;
-            let seen =
-                Seen { chain, part, text: "", comment: None, by_map: false, packets: counted };
-            self.tally.see(&self.table, &seen);
+            self.tally.see(&self.table, &Seen::new(chain, Part::Policy, "", counted));
         }
     }
 
@@ -100,14 +97,9 @@ impl<'t, 'a> IptablesSave<'t, 'a> {
         let Some(target) = target else { return };
         if matches!(target, "DROP" | "REJECT") {
             let comment = comment.map(|comment| comment.trim_matches('"').replace("\\\"", "\""));
-            let seen = Seen {
-                chain,
-                part: Part::Rule(self.position.1),
-                text,
-                comment: comment.as_deref(),
-                by_map: false,
-                packets: packets(counters),
-            };
+            let (part, packets) = (Part::Rule(self.position.1), packets(counters));
+            let comment = comment.as_deref();
+            let seen = Seen { comment, ..Seen::new(chain, part, text, packets) };
             self.tally.see(&self.table, &seen);
         } else if self.chains.has(target) {
             self.chains.jump(chain, target);

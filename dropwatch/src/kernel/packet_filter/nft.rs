@@ -12,8 +12,11 @@
 //! }
 //! ```
 
+use std::collections::HashMap;
+
 use super::{
     chains::Chains,
+    map::dropping,
     tally::{Seen, Table, Tally},
 };
 use crate::report::filter_rules::{Family, Hook, Hooks, Keeper, Part};
@@ -28,6 +31,8 @@ pub(super) struct NftRuleset<'t, 'a, F> {
     chain: Option<String>,
     /// Open braces of what is neither table nor chain.
     depth: u32,
+    named: NamedCounters,
+    maps: Vec<NamedMap>,
     /// The whole output was read.
     is_whole: bool,
 }
@@ -35,7 +40,8 @@ pub(super) struct NftRuleset<'t, 'a, F> {
 impl<'t, 'a, F: Fn(Family, &str) -> bool> NftRuleset<'t, 'a, F> {
     pub(super) fn new(tally: &'t mut Tally<'a>, skips: F) -> Self {
         let (table, chains, chain) = (None, Chains::default(), None);
-        Self { tally, skips, table, chains, chain, depth: 0, is_whole: true }
+        let (named, maps) = (NamedCounters::default(), Vec::new());
+        Self { tally, skips, table, chains, chain, depth: 0, named, maps, is_whole: true }
     }
 
     pub(super) fn line(&mut self, line: &[u8]) {
@@ -62,6 +68,7 @@ impl<'t, 'a, F: Fn(Family, &str) -> bool> NftRuleset<'t, 'a, F> {
                 self.depth += u32::from(opens);
             }
             (Some(_), None) if self.depth > 0 => {
+                self.named.line(line);
                 self.depth = match (closes, opens) {
                     (true, _) => self.depth - 1,
                     (false, opens) => self.depth.saturating_add(opens.into()),
@@ -74,12 +81,27 @@ impl<'t, 'a, F: Fn(Family, &str) -> bool> NftRuleset<'t, 'a, F> {
                     self.chains.number(chain);
                     self.chain = Some(chain.to_owned());
                 }
-                None => self.depth += u32::from(opens),
+                None => {
+                    self.named.open = line
+                        .strip_prefix("counter ")
+                        .and_then(|it| Some(it.split(' ').next()?.trim_matches('"').to_owned()));
+                    self.depth += u32::from(opens);
+                }
             },
         }
     }
 
     fn end_table(&mut self) {
+        let named = std::mem::take(&mut self.named);
+        if let Some(table) = &self.table {
+            for rule in &named.rules {
+                let packets = named.of_one(&rule.counter);
+                let counter = packets.map(|_| rule.counter.as_str());
+                let (chain, comment) = (rule.chain.as_str(), rule.comment.as_deref());
+                let seen = Seen::new(chain, Part::Rule(rule.handle), &rule.text, packets);
+                self.tally.see(table, &Seen { comment, counter, ..seen });
+            }
+        }
         self.chains.settle();
         self.tally.end_table(&self.chains);
         self.chains = Chains::default();
@@ -101,10 +123,7 @@ impl<'t, 'a, F: Fn(Family, &str) -> bool> NftRuleset<'t, 'a, F> {
             }
             self.chains.at(chain, hooks);
             if words.windows(2).any(|two| two[0].text == "policy" && two[1].text == "drop") {
-                let part = Part::Policy;
-                let (text, comment, packets) = ("", None, None);
-                let seen = Seen { chain, part, text, comment, by_map: false, packets };
-                self.tally.see(table, &seen);
+                self.tally.see(table, &Seen::new(chain, Part::Policy, "", None));
             }
             return;
         }
@@ -113,22 +132,121 @@ impl<'t, 'a, F: Fn(Family, &str) -> bool> NftRuleset<'t, 'a, F> {
         if rule.by_unknown_map {
             self.chains.jump_anywhere(chain);
         }
-        if rule.drops || rule.map_drops || rule.by_unknown_map {
-            let seen = Seen {
-                chain,
-                part: Part::Rule(handle.unwrap_or(0)),
-                text: &without_counter(line, &words),
-                comment: rule.comment,
-                by_map: !rule.drops,
-                packets: rule.packets.filter(|_| rule.drops && handle.is_some()),
+        self.named.refer(&words);
+        if let Some(map) = rule.map
+            && self.maps.len() < MOST_MAPS
+        {
+            let (table, map) = (table.name.clone(), map.to_owned());
+            let map = NamedMap {
+                family: self.table.as_ref().map_or(Family::Inet, |it| it.family),
+                table,
+                map,
             };
+            if !self.maps.contains(&map) {
+                self.maps.push(map);
+            }
+        }
+        // Whether the counter is this rule's alone is known at the end.
+        if let (true, Some(counter), Some(handle)) = (rule.drops, rule.named, handle)
+            && self.named.rules.len() < MOST_NAMED
+        {
+            self.named.rules.push(NamedRule {
+                chain: chain.clone(),
+                handle,
+                text: line.to_owned(),
+                comment: rule.comment.map(str::to_owned),
+                counter: counter.to_owned(),
+            });
+            return;
+        }
+        if rule.drops || rule.map_drops || rule.by_unknown_map {
+            let text = without_counter(line, &words);
+            let packets = rule.packets.filter(|_| rule.drops && handle.is_some());
+            let by_map = !rule.drops;
+            let elements = match by_map && !rule.by_unknown_map {
+                true => {
+                    line.split_once("vmap {").and_then(|(_, map)| dropping(map)).unwrap_or_default()
+                }
+                false => Vec::new(),
+            };
+            let seen = Seen::new(chain, Part::Rule(handle.unwrap_or(0)), &text, packets);
+            let seen = Seen { comment: rule.comment, by_map, elements, ..seen };
             self.tally.see(table, &seen);
         }
     }
 
-    /// Whether all was read that was begun.
-    pub(super) fn end(self) -> bool {
-        self.is_whole
+    /// Whether all was read that was begun, and the maps by name that rules decide by.
+    pub(super) fn end(self) -> (bool, Vec<NamedMap>) {
+        (self.is_whole, self.maps)
+    }
+}
+
+/// Most maps by name whose elements are looked up.
+const MOST_MAPS: usize = 8;
+/// Most rules of a table with a named counter, and most such counters.
+const MOST_NAMED: usize = 1024;
+
+/// A map that has a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NamedMap {
+    pub(super) family: Family,
+    pub(super) table: String,
+    pub(super) map: String,
+}
+
+/// The counters of a table that have a name, and who refers to them.
+#[derive(Default)]
+struct NamedCounters {
+    /// The one whose lines come next.
+    open: Option<String>,
+    packets: HashMap<String, u64>,
+    /// How many rules refer to each.
+    referred: HashMap<String, u32>,
+    /// A rule finds its counter by a map, so each may be another rule's, too.
+    by_map: bool,
+    rules: Vec<NamedRule>,
+}
+
+/// A rule that drops what it has counted by a named counter.
+struct NamedRule {
+    chain: String,
+    handle: u64,
+    text: String,
+    comment: Option<String>,
+    counter: String,
+}
+
+impl NamedCounters {
+    /// A line within an object: `packets 3 bytes 90`.
+    fn line(&mut self, line: &str) {
+        let packets =
+            line.strip_prefix("packets ").and_then(|it| it.split(' ').next()?.parse().ok());
+        if let Some(packets) = packets
+            && let Some(name) = self.open.take()
+            && self.packets.len() < MOST_NAMED
+        {
+            self.packets.insert(name, packets);
+        }
+    }
+
+    /// The words of a rule, which may name counters.
+    fn refer(&mut self, words: &[Word<'_>]) {
+        for words in words.windows(3) {
+            let [counter, name, which] = words else { continue };
+            if counter.quoted || (counter.text, name.text) != ("counter", "name") {
+                continue;
+            }
+            match self.packets.contains_key(which.text) {
+                true => *self.referred.entry(which.text.to_owned()).or_default() += 1,
+                false => self.by_map = true,
+            }
+        }
+    }
+
+    /// What a counter says that one rule alone refers to.
+    fn of_one(&self, name: &str) -> Option<u64> {
+        let is_own = !self.by_map && self.referred.get(name) == Some(&1);
+        self.packets.get(name).copied().filter(|_| is_own)
     }
 }
 
@@ -228,6 +346,10 @@ struct Rule<'a> {
     comment: Option<&'a str>,
     /// Packets that came to its verdict, if its counter stands right before it.
     packets: Option<u64>,
+    /// The name of that counter.
+    named: Option<&'a str>,
+    /// The map by name that decides.
+    map: Option<&'a str>,
 }
 
 impl<'a> Rule<'a> {
@@ -245,21 +367,30 @@ impl<'a> Rule<'a> {
                 "drop" | "reject" if !word.within => {
                     rule.drops = true;
                     if !after_counter {
-                        rule.packets = None;
+                        (rule.packets, rule.named) = (None, None);
                     }
                     // What comes behind says how it is refused, and the comment.
                     rest = rest.split_at(comment_at(rest)).1;
                 }
                 "drop" | "reject" => rule.map_drops = true,
                 "jump" | "goto" => rule.jumps.extend(next.first().map(|to| to.text)),
-                "vmap" if following(0).starts_with('@') => rule.by_unknown_map = true,
+                "vmap" if following(0).starts_with('@') => {
+                    rule.by_unknown_map = true;
+                    rule.map = following(0).strip_prefix('@');
+                }
                 "comment" if next.first().is_some_and(|word| word.quoted) => {
                     rule.comment = next.first().map(|word| word.text);
                 }
                 "counter" if following(0) == "packets" && following(2) == "bytes" => {
-                    rule.packets = following(1).parse().ok();
+                    (rule.packets, rule.named) = (following(1).parse().ok(), None);
                     after_counter = rule.packets.is_some();
                     rest = next.get(4..).unwrap_or_default();
+                    continue;
+                }
+                "counter" if following(0) == "name" => {
+                    (rule.packets, rule.named) = (None, next.get(1).map(|word| word.text));
+                    after_counter = true;
+                    rest = next.get(2..).unwrap_or_default();
                     continue;
                 }
                 // It lets all of them pass.

@@ -18,9 +18,11 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::{
     BRIDGE_MODULES,
+    arptables::ArptablesList,
     iptables::IptablesSave,
     is_of_nft,
-    nft::NftRuleset,
+    map::MapElements,
+    nft::{NamedMap, NftRuleset},
     table_names,
     tally::{Counts, Tallied, Tally, clean},
 };
@@ -34,7 +36,7 @@ use crate::{
     },
     report::{
         evidence::TableFamily,
-        filter_rules::{Family, Gap},
+        filter_rules::{Dropper, Family, Gap, is_word},
     },
 };
 
@@ -90,6 +92,18 @@ pub(super) fn read(
     let mut gaps = Vec::new();
     let mut gap = |family, why: String| gaps.push(Gap { family, why });
     for (family, names) in legacy {
+        if let (TableFamily::Arp, Some(program)) = (family, arptables()) {
+            for name in names.iter().take(MOST_TABLES) {
+                let mut parser = ArptablesList::new(&mut tally, "arptables-legacy", name);
+                let arguments = ["-t", name, "-vnxL"];
+                let ended = run(&program, &arguments, until, |line| parser.line(line));
+                match failure(&program, ended) {
+                    None => parser.end(),
+                    Some(why) => gap(Some(Family::Arp), why),
+                }
+            }
+            continue;
+        }
         let Some((family, save)) = save(family, false) else {
             gap(kept_by(family), missing(family).to_owned());
             continue;
@@ -121,6 +135,7 @@ pub(super) fn read(
         }
     }
     let skips = |family: Family, name: &str| shown.iter().any(|it| it.0 == family && it.1 == name);
+    let mut maps = Vec::new();
     if nft.iter().any(|(family, name)| family.is_none_or(|family| !skips(family, name))) {
         match find("nft") {
             None => gap(None, "nft is not installed: the package nftables brings it".to_owned()),
@@ -129,7 +144,8 @@ pub(super) fn read(
                 let ended = run(&path, &["-a", "-t", "list", "ruleset"], until, |line| {
                     parser.line(line);
                 });
-                let is_whole = parser.end();
+                let (is_whole, named) = parser.end();
+                maps = named;
                 let cut = || (!is_whole).then(|| "nft ended within a table".to_owned());
                 if let Some(why) = failure(&path, ended).or_else(cut) {
                     gap(None, why);
@@ -140,11 +156,41 @@ pub(super) fn read(
     if BRIDGE_MODULES.iter().any(|it| root.path(format!("sys/module/{it}")).exists()) {
         gap(Some(Family::Bridge), "legacy tables of bridges are not read".to_owned());
     }
-    let tallied = tally.end();
+    let mut tallied = tally.end();
+    maps.iter().for_each(|map| look_up(map, &mut tallied, until));
     if tallied.cut {
         gap(None, "there are more rules that drop than are counted here".to_owned());
     }
     Ok(Some(Reading { tallied, gaps }))
+}
+
+/// Adds the elements of a map to the rules that decide by it. One none of whose elements drops is no rule
+/// that does.
+fn look_up(map: &NamedMap, tallied: &mut Tallied, until: Instant) {
+    // Other names nft would take for more than one word, or for a command of its own.
+    let Some(path) = find("nft").filter(|_| is_word(&map.table) && is_word(&map.map)) else {
+        return;
+    };
+    let mut elements = MapElements::default();
+    let arguments = ["list", "map", map.family.name(), &map.table, &map.map];
+    let ended = run(&path, &arguments, until, |line| elements.line(line));
+    let (None, Some(keys)) = (failure(&path, ended), elements.end()) else { return };
+    let named = format!("vmap @{}", map.map);
+    let is_its = |it: &Dropper| {
+        let at = (it.family, it.table.as_str()) == (map.family, map.table.as_str());
+        let mut after = it.text.split(&named).skip(1);
+        it.by_map && at && after.any(|rest| rest.is_empty() || rest.starts_with(' '))
+    };
+    tallied.silent.retain(|it| !(is_its(it) && keys.is_empty()));
+    for dropper in tallied.silent.iter_mut().filter(|it| is_its(it)) {
+        dropper.elements.clone_from(&keys);
+    }
+}
+
+/// The program for tables of ARP of its own.
+fn arptables() -> Option<PathBuf> {
+    let of_legacy = |path: &PathBuf| fs::canonicalize(path).is_ok_and(|file| !is_of_nft(&file));
+    find("arptables-legacy").filter(of_legacy)
 }
 
 /// A program that shows the rules of a family.
@@ -192,7 +238,7 @@ fn missing(family: TableFamily) -> &'static str {
         TableFamily::Ipv6 => {
             "ip6tables-legacy-save is not installed: the package iptables brings it"
         }
-        TableFamily::Arp => "legacy tables of ARP are not read",
+        TableFamily::Arp => "arptables-legacy is not installed: the package arptables brings it",
         TableFamily::Bridge => "legacy tables of bridges are not read",
     }
 }

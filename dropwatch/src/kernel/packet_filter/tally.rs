@@ -34,7 +34,19 @@ pub(super) struct Seen<'a> {
     pub(super) text: &'a str,
     pub(super) comment: Option<&'a str>,
     pub(super) by_map: bool,
+    /// Of a map, the keys that drop.
+    pub(super) elements: Vec<String>,
+    /// The named counter that is its own.
+    pub(super) counter: Option<&'a str>,
     pub(super) packets: Option<u64>,
+}
+
+impl<'a> Seen<'a> {
+    /// One that is no map's, and counts by itself or not at all.
+    pub(super) fn new(chain: &'a str, part: Part, text: &'a str, packets: Option<u64>) -> Self {
+        let (elements, comment, counter) = (Vec::new(), None, None);
+        Self { chain, part, text, comment, by_map: false, elements, counter, packets }
+    }
 }
 
 /// The table that a parser is in.
@@ -224,6 +236,8 @@ fn whole(table: &Table, seen: &Seen<'_>, counted: Option<u64>, key: u64) -> Drop
         comment: seen.comment.map(clean),
         hooks: Hooks::default(),
         by_map: seen.by_map,
+        elements: seen.elements.clone(),
+        counter: seen.counter.map(clean),
         counted,
         key,
         ever: seen.packets.unwrap_or(0),
@@ -260,17 +274,7 @@ mod tests {
         let mut tally = Tally::new(before, hasher);
         for (counter, position) in counters.iter().zip(1..) {
             let text = format!("-p udp --dport {position} -j DROP");
-            tally.see(
-                &table,
-                &Seen {
-                    chain: "INPUT",
-                    part: Part::Rule(position),
-                    text: &text,
-                    comment: None,
-                    by_map: false,
-                    packets: Some(*counter),
-                },
-            );
+            tally.see(&table, &Seen::new("INPUT", Part::Rule(position), &text, Some(*counter)));
         }
         tally.end_table(&Chains::default());
         tally.end()

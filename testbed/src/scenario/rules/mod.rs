@@ -42,7 +42,7 @@ pub trait Trouble {
 }
 
 /// Scenarios whose cause shows in a drop reason alone, which older kernels lack.
-const REASONS: [(&str, &str); 12] = [
+const REASONS: [(&str, &str); 13] = [
     ("socket-filter", "SOCKET_FILTER"),
     ("slow-link", "QDISC_DROP"),
     ("tc-ingress", "TC_INGRESS"),
@@ -54,6 +54,7 @@ const REASONS: [(&str, &str); 12] = [
     ("no-carrier-arp", "NEIGH_FAILED"),
     ("redirect-down", "TC_INGRESS"),
     ("tap-full", "FULL_RING"),
+    ("tcp-unread", "TCP_INVALID_SEQUENCE"),
     ("group-egress", "BPF_CGROUP_EGRESS"),
 ];
 

@@ -15,6 +15,7 @@ use crate::{
         receive_buffer::LateReader,
         receive_memory::Shrunk,
         socket_memory::Hungry,
+        stalled::Stalled,
     },
     udp::Family,
 };
@@ -54,6 +55,20 @@ pub(super) const ALL: &[RuleScenario] = &[
         rule: Some("tcp_receive_memory"),
         mended: false,
         make: || Ok(Box::new(Shrinking(Shrunk::new()?))),
+    },
+    RuleScenario {
+        name: "tcp-unread",
+        about: "a program does not read its connection",
+        rule: Some("unread_connection"),
+        mended: true,
+        make: || Ok(Box::new(Standing(Stalled::new()?))),
+    },
+    RuleScenario {
+        name: "tcp-read",
+        about: "a program reads its connection while it is filled",
+        rule: None,
+        mended: false,
+        make: || Ok(Box::new(Standing(Stalled::read()?))),
     },
     RuleScenario {
         name: "tcp-backlog",
@@ -166,5 +181,18 @@ struct Healthy(Busy);
 impl Trouble for Healthy {
     fn happen(&mut self) -> Result<()> {
         self.0.work()
+    }
+}
+
+/// The command shows the connection; a person has its program read.
+struct Standing(Stalled);
+
+impl Trouble for Standing {
+    fn happen(&mut self) -> Result<()> {
+        self.0.send()
+    }
+
+    fn mend(&mut self) -> Result<()> {
+        self.0.start_reading()
     }
 }

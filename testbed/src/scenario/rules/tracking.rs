@@ -1,15 +1,18 @@
 //! Packets that are translated wrongly, left to a program, or to be protected.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use anyhow::Result;
 
 use super::{Caused, RuleScenario, Trouble};
-use crate::drops::{
-    Cause,
-    queued::Queued,
-    secured::Secured,
-    translated::{FewPorts, Moved, OutOfWindow},
+use crate::{
+    command::output,
+    drops::{
+        Cause,
+        queued::Queued,
+        secured::Secured,
+        translated::{FewPorts, Keeps, Moved, OutOfWindow},
+    },
 };
 
 pub(super) const ALL: &[RuleScenario] = &[
@@ -18,14 +21,49 @@ pub(super) const ALL: &[RuleScenario] = &[
         about: "NAT has fewer ports than there are connections",
         rule: Some("conntrack_insert_failed"),
         mended: true,
-        make: || Ok(Box::new(Caused(FewPorts::new()?, 40))),
+        make: || Ok(Box::new(Caused(FewPorts::new(Keeps::IptablesLegacy)?, 40))),
+    },
+    RuleScenario {
+        name: "nat-ports-iptables-nft",
+        about: "the same by a rule of iptables in nftables",
+        rule: Some("conntrack_insert_failed"),
+        mended: true,
+        make: || Ok(Box::new(Caused(FewPorts::new(Keeps::IptablesNft)?, 40))),
+    },
+    RuleScenario {
+        name: "nat-ports-nft",
+        about: "the same by a rule of nft",
+        rule: Some("conntrack_insert_failed"),
+        mended: true,
+        make: || Ok(Box::new(Caused(FewPorts::new(Keeps::Nft)?, 40))),
+    },
+    RuleScenario {
+        name: "nat-one-port",
+        about: "NAT has one port, which its rule matches, too",
+        rule: Some("conntrack_insert_failed"),
+        mended: true,
+        make: || Ok(Box::new(Caused(FewPorts::one(Keeps::IptablesLegacy)?, 40))),
+    },
+    RuleScenario {
+        name: "nat-one-port-nft",
+        about: "the same by a rule of nft",
+        rule: Some("conntrack_insert_failed"),
+        mended: true,
+        make: || Ok(Box::new(Caused(FewPorts::one(Keeps::Nft)?, 40))),
     },
     RuleScenario {
         name: "nat-ports-enough",
         about: "NAT has a port for each connection",
         rule: None,
         mended: false,
-        make: || Ok(Box::new(Caused(FewPorts::enough()?, 40))),
+        make: || Ok(Box::new(Caused(FewPorts::enough(Keeps::IptablesLegacy)?, 40))),
+    },
+    RuleScenario {
+        name: "nat-ports-enough-nft",
+        about: "the same by a rule of nft",
+        rule: None,
+        mended: false,
+        make: || Ok(Box::new(Caused(FewPorts::enough(Keeps::Nft)?, 40))),
     },
     RuleScenario {
         name: "conntrack-stale",
@@ -85,10 +123,17 @@ pub(super) const ALL: &[RuleScenario] = &[
     },
 ];
 
-/// What this kernel lacks for a scenario.
+/// What this host lacks for a scenario.
 pub(super) fn lacking(name: &str) -> Option<&'static str> {
     let counts = || Path::new("/proc/thread-self/net/xfrm_stat").exists();
-    (name.starts_with("ipsec-") && !counts()).then_some("this kernel does not count for IPsec")
+    let has_program = || output(Command::new("iptables-nft").arg("--version")).is_ok();
+    match name {
+        _ if name.starts_with("ipsec-") && !counts() => {
+            Some("this kernel does not count for IPsec")
+        }
+        "nat-ports-iptables-nft" if !has_program() => Some("iptables-nft is not installed"),
+        _ => None,
+    }
 }
 
 /// The first command shows the rule; a person has it let packets pass.

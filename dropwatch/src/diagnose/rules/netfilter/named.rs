@@ -4,16 +4,22 @@
 //! the exact number of drops in the same time. What does not count (rules of nftables without
 //! `counter`, policies of its chains) is named where nothing else is left that could have done it.
 
+mod elements;
+mod shown;
+
 use std::{collections::BTreeSet, fmt::Write as _};
 
+use self::shown::{
+    bridge_setting, command, describe, may_match, object, place, sets, shows, whose,
+};
 use super::{
-    super::{Draft, Facts, matters, quote},
+    super::{Draft, Facts, matters},
     Place, bridged, places,
 };
 use crate::{
     diagnose::facts::{NetnsFacts, Rows},
     report::{
-        filter_rules::{Dropper, Family, FilterReading, Keeper, Part, Since},
+        filter_rules::{Dropper, Family, FilterReading, Keeper, Since},
         finding::{Evidence, Finding, Severity, Value},
         model::Location,
     },
@@ -204,7 +210,8 @@ impl<'a> Case<'a> {
         .explains(drops, self.rows);
         let source = match dropper.keeper {
             Keeper::Nft => "nft list ruleset".to_owned(),
-            Keeper::Iptables | Keeper::Ebtables => format!("{}-save -c", dropper.program),
+            Keeper::Iptables => format!("{}-save -c", dropper.program),
+            Keeper::Arptables => format!("{} -vnL", dropper.program),
         };
         if !dropper.text.is_empty() {
             draft = draft.state("rule", dropper.text.as_str(), &source);
@@ -258,7 +265,22 @@ impl<'a> Case<'a> {
             let function = row.place.symbol.as_deref().unwrap_or("unknown");
             draft = draft.counted(&format!("NETFILTER_DROP at {function}"), row.count, "kfree_skb");
         }
+        let elements = self.elements(dropper);
+        if !elements.is_empty() {
+            let name = if elements.len() == 1 { "element" } else { "elements, one of them" };
+            let listed: Vec<&str> = elements.iter().copied().take(MOST_LISTED).collect();
+            let more = elements.len().saturating_sub(MOST_LISTED);
+            let more = if more > 0 { format!("; {more} more") } else { String::new() };
+            draft = draft.state(name, listed.join(", ") + &more, &source);
+        }
+        if let Some(counter) = &dropper.counter {
+            draft = draft.state("counter", counter.as_str(), &source);
+        }
         draft = draft.run(&command(dropper), shows(dropper, proof));
+        draft = match object(dropper) {
+            Some((command, note)) => draft.run(&command, note),
+            None => draft,
+        };
         if let (true, Some(setting)) = (bridged(self.rows), bridge_setting(dropper.family)) {
             draft = draft.state("hook", "of bridged packets (br_netfilter)", "sampled call paths");
             let why = "bridged packets pass without rules of IP: of all bridges in this namespace";
@@ -313,7 +335,18 @@ impl<'a> Case<'a> {
 
     fn silent(&self) -> Vec<&'a Dropper> {
         let silent = self.reading.silent.iter().filter(|it| self.is_here(it));
-        silent.filter(|it| may_match(&it.text, self.rows)).collect()
+        let may = |it: &&Dropper| {
+            may_match(&it.text, self.rows)
+                && (it.elements.is_empty() || !self.elements(it).is_empty())
+        };
+        silent.filter(may).collect()
+    }
+
+    /// The elements of a map that may have matched a sampled packet.
+    fn elements<'d>(&self, dropper: &'d Dropper) -> Vec<&'d str> {
+        let selectors = elements::selectors(&dropper.text);
+        let (seen, all) = (self.rows.seen(), dropper.elements.iter());
+        all.map(String::as_str).filter(|it| elements::may_be(&selectors, it, &seen)).collect()
     }
 
     /// Whether packets come to it where these were dropped.
@@ -343,7 +376,8 @@ impl<'a> Case<'a> {
         };
         let mut known = Vec::new();
         if !all.is_empty() {
-            let listed: Vec<String> = all.iter().take(MOST_LISTED).map(|it| describe(it)).collect();
+            let listed = all.iter().take(MOST_LISTED);
+            let listed: Vec<String> = listed.map(|it| describe(it, &self.elements(it))).collect();
             let more = all.len().saturating_sub(MOST_LISTED) + self.reading.more_silent;
             let more = if more > 0 { format!("; {more} more") } else { String::new() };
             known.push(evidence("candidates", listed.join("; ") + &more));
@@ -357,126 +391,6 @@ impl<'a> Case<'a> {
 fn scale(part: u64, drops: u64, whole: u64) -> u64 {
     let scaled = u128::from(part) * u128::from(drops) / u128::from(whole.max(1));
     u64::try_from(scaled).unwrap_or(drops).min(drops)
-}
-
-/// `an iptables rule`, `an nftables policy`.
-fn whose(dropper: &Dropper) -> String {
-    let program = match (dropper.keeper, dropper.family) {
-        (Keeper::Iptables, Family::Ip6) => "ip6tables",
-        (Keeper::Iptables, _) => "iptables",
-        (Keeper::Ebtables, _) => "ebtables",
-        (Keeper::Nft, _) => "nftables",
-    };
-    let what = match dropper.part {
-        Part::Policy => "policy",
-        Part::Rule(_) if dropper.by_map => "verdict map",
-        Part::Rule(_) => "rule",
-    };
-    format!("an {program} {what}")
-}
-
-/// `filter INPUT, rule 3`; `inet fw in, handle 8`.
-fn place(dropper: &Dropper) -> String {
-    let Dropper { table, chain, .. } = dropper;
-    let place = match dropper.keeper {
-        Keeper::Nft => format!("{} {table} {chain}", dropper.family.name()),
-        Keeper::Iptables | Keeper::Ebtables => format!("{table} {chain}"),
-    };
-    match (dropper.keeper, dropper.part) {
-        (_, Part::Policy) | (Keeper::Nft, Part::Rule(0)) => place,
-        (Keeper::Nft, Part::Rule(handle)) => format!("{place}, handle {handle}"),
-        (_, Part::Rule(position)) => format!("{place}, rule {position}"),
-    }
-}
-
-fn describe(dropper: &Dropper) -> String {
-    let mut text = place(dropper);
-    match dropper.part {
-        Part::Policy => text.push_str(" (policy)"),
-        Part::Rule(_) => _ = write!(text, " ({})", dropper.text),
-    }
-    if dropper.counted.is_some() {
-        let _ = write!(text, ", {} packets in all its life", dropper.ever);
-    }
-    text
-}
-
-/// The command that shows it, and nothing else.
-fn command(dropper: &Dropper) -> String {
-    let Dropper { program, family, table, chain, .. } = dropper;
-    let (table, chain) = (quote(table), quote(chain));
-    match (dropper.keeper, dropper.part) {
-        (Keeper::Iptables, Part::Rule(position)) => {
-            format!("{program} -t {table} -nvL {chain} {position}")
-        }
-        (Keeper::Iptables, Part::Policy) => {
-            format!("{program} -t {table} -nvL {chain} | head -n 1")
-        }
-        (Keeper::Ebtables, _) => format!("{program} -t {table} -L {chain} --Lc --Ln"),
-        (Keeper::Nft, part) => {
-            let list = format!("nft -a list chain {} {table} {chain}", family.name());
-            match part {
-                Part::Rule(0) => list,
-                Part::Rule(handle) => format!("{list} | grep '# handle {handle}$'"),
-                Part::Policy => format!("{list} | grep 'policy drop'"),
-            }
-        }
-    }
-}
-
-fn shows(dropper: &Dropper, proof: &Proof) -> &'static str {
-    match (dropper.part, proof) {
-        (Part::Policy, Proof::Elimination) => "shows it; packets that no rule decides on end there",
-        (Part::Policy, _) => "shows it with its counter; packets that no rule decides on end there",
-        (Part::Rule(_), Proof::Elimination) => "shows it; with `counter` it would count",
-        (Part::Rule(_), _) => "shows it with its counter",
-    }
-}
-
-/// The setting that has bridged packets asked for by rules of IP (net/bridge/br_netfilter_hooks.c).
-fn bridge_setting(family: Family) -> Option<&'static str> {
-    match family {
-        Family::Ip | Family::Inet => Some("net.bridge.bridge-nf-call-iptables"),
-        Family::Ip6 => Some("net.bridge.bridge-nf-call-ip6tables"),
-        Family::Arp | Family::Bridge | Family::Netdev => None,
-    }
-}
-
-/// The sets and maps that a rule looks addresses or ports up in.
-fn sets(text: &str) -> Vec<&str> {
-    let mut words = text.split(' ');
-    let mut sets = Vec::new();
-    while let Some(word) = words.next() {
-        match (word, word.strip_prefix('@')) {
-            ("--match-set", _) => sets.extend(words.next()),
-            (_, Some(set)) if !set.contains(',') => sets.push(set),
-            _ => {}
-        }
-    }
-    sets
-}
-
-/// Whether a rule of nftables may match any of the sampled packets, as far as a port, an address or a
-/// protocol tells.
-fn may_match(text: &str, rows: &Rows<'_>) -> bool {
-    let words: Vec<&str> = text.split(' ').collect();
-    let seen = rows.seen();
-    words.windows(3).all(|words| match words {
-        [protocol @ ("tcp" | "udp"), "dport", port] => {
-            let has = |name: &str| seen.protocols.is_empty() || seen.protocols.contains(name);
-            let is_port = |port: u16| seen.ports.is_empty() || seen.ports.contains(&port);
-            has(protocol) && port.parse().map_or(true, is_port)
-        }
-        ["ip" | "ip6", "saddr", address] => {
-            let is_from = |it| seen.sources.is_empty() || seen.sources.contains(&it);
-            address.parse().map_or(true, is_from)
-        }
-        ["ip" | "ip6", "daddr", address] => {
-            let is_to = |it| seen.destinations.is_empty() || seen.destinations.contains(&it);
-            address.parse().map_or(true, is_to)
-        }
-        _ => true,
-    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::report::{
-    filter_rules::{Gap, Hook, Hooks},
+    filter_rules::{Gap, Hook, Hooks, Part},
     flow::Flow,
 };
 
@@ -48,6 +48,8 @@ fn iptables(position: u64, counted: u64) -> Dropper {
         comment: None,
         hooks: at(Hook::Input),
         by_map: false,
+        elements: Vec::new(),
+        counter: None,
         counted: Some(counted),
         key: 0,
         ever: counted,
@@ -133,6 +135,72 @@ fn what_does_not_count_is_named_where_nothing_else_is_left() {
     assert_eq!(finding.title, "a packet filter rule or policy drops packets at INPUT in gw");
     let candidates = "inet fw in (policy); inet fw in, handle 8 (udp dport 6002 drop)";
     assert_eq!(shown(finding, "candidates"), candidates);
+}
+
+/// A rule of nftables that decides by a map, of whose elements these drop.
+fn mapped(text: &str, elements: &[&str]) -> Dropper {
+    let elements = elements.iter().map(|&element| element.to_owned()).collect();
+    Dropper { by_map: true, elements, ..nft(Part::Rule(11), text) }
+}
+
+fn to_port(port: u16) -> Flow {
+    Flow { protocol: Some("udp".into()), dst_port: Some(port), ..Flow::default() }
+}
+
+#[test]
+fn the_element_of_a_map_is_named() {
+    let map = mapped("udp dport vmap @vm", &["53", "6005"]);
+    let host = |port| host(50, "ip_local_deliver").flow(to_port(port));
+    let found = host(6005).filter(reading(50, &[], std::slice::from_ref(&map))).run(&RULE);
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(finding.title, "an nftables verdict map drops packets in gw: inet fw in, handle 11");
+    assert_eq!(shown(finding, "element"), "6005");
+    assert_eq!(shown(finding, "sets"), "vm");
+    assert_eq!(finding.actions[1].command, "ip netns exec gw nft list map inet fw vm");
+    // None of its elements can have done it.
+    assert_eq!(host(6006).filter(reading(50, &[], std::slice::from_ref(&map))).run(&RULE), []);
+    let two = [map, nft(Part::Rule(12), "udp dport 6000-6010 drop")];
+    let found = host(6005).filter(reading(50, &[], &two)).run(&RULE);
+    let candidates = "inet fw in, handle 11 (udp dport vmap @vm), element 6005; inet fw in, handle \
+                      12 (udp dport 6000-6010 drop)";
+    assert_eq!(shown(&found[0], "candidates"), candidates);
+}
+
+#[test]
+fn a_named_counter_is_shown_with_its_rule() {
+    let rule = Dropper {
+        counter: Some("refused".to_owned()),
+        counted: Some(777),
+        ..nft(Part::Rule(8), "udp dport 6002 counter name \"refused\" drop")
+    };
+    let found = run(777, reading(777, &[rule], &[]));
+    assert_eq!(shown(&found[0], "by its own counter"), "777");
+    assert_eq!(found[0].actions[1].command, "ip netns exec gw nft list counter inet fw refused");
+}
+
+#[test]
+fn rules_of_arp_are_shown_by_their_line() {
+    let rule = Dropper {
+        keeper: Keeper::Arptables,
+        program: "arptables-legacy".to_owned(),
+        family: Family::Arp,
+        text: "-j DROP -i * -o * -s 1.2.3.4".to_owned(),
+        ..iptables(3, 777)
+    };
+    let ip = iptables(1, 5);
+    let found = host(777, "arp_rcv").filter(reading(777, &[rule, ip], &[])).run(&RULE);
+    let [finding] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(finding.title, "an arptables rule drops packets in gw: filter INPUT, rule 3");
+    let command = "ip netns exec gw arptables-legacy -t filter -vnL INPUT | sed -n 4p";
+    assert_eq!(finding.actions[0].command, command);
+}
+
+/// Names are anyone's choice, and nft takes its arguments for one text.
+#[test]
+fn names_that_nft_would_take_apart_are_in_no_command() {
+    let rule = Dropper { table: "x; flush ruleset".to_owned(), ..nft(Part::Rule(8), "drop") };
+    let found = run(777, reading(777, &[], &[rule]));
+    assert_eq!(found[0].actions[0].command, "ip netns exec gw nft -a list ruleset");
 }
 
 #[test]
