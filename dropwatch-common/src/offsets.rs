@@ -23,6 +23,7 @@ pub struct Offsets {
     pub skb_mac_header: i32,
     pub skb_network_header: i32,
     pub skb_nfct: i32,
+    pub skb_mark: i32,
     /// From a `struct nf_conn` to the tuple of its first packet, and to that of the answers
     /// (`tuplehash[].tuple`).
     pub ct_original: i32,
@@ -80,6 +81,7 @@ impl Offsets {
         skb_mac_header: NONE,
         skb_network_header: NONE,
         skb_nfct: NONE,
+        skb_mark: NONE,
         ct_original: NONE,
         ct_reply: NONE,
         skb_vlan: NONE,
@@ -105,4 +107,4 @@ impl Offsets {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 33 * 4 && align_of::<Offsets>() == 4);
+const _: () = assert!(size_of::<Offsets>() == 34 * 4 && align_of::<Offsets>() == 4);

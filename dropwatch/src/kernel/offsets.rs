@@ -45,6 +45,7 @@ pub fn offsets(btf: &Btf<'_>) -> Offsets {
         skb_mac_header: of(skb, "mac_header"),
         skb_network_header: of(skb, "network_header"),
         skb_nfct: of(skb, "_nfct"),
+        skb_mark: of(skb, "mark"),
         ct_original: NONE,
         ct_reply: NONE,
         skb_vlan: of(skb, "vlan_proto"),

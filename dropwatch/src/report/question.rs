@@ -185,6 +185,12 @@ impl Packet {
     pub fn to(to: IpAddr) -> Self {
         Self { to, from: None, iif: None, mark: 0 }
     }
+
+    /// The command that asks for one of the host's own with this mark, if that is not 0.
+    pub fn command(to: IpAddr, mark: u32) -> String {
+        let mark = if mark == 0 { String::new() } else { format!(" mark {mark:#x}") };
+        format!("ip route get {to}{mark}")
+    }
 }
 
 /// A host on the link of a device.
@@ -321,7 +327,14 @@ impl From<Refusal> for Refused {
 pub enum Refuser {
     /// A route of such a type. One of the type `throw` sends the look-up on to the tables behind, of which
     /// none has a route.
-    Route { kind: RefusingType, to: Prefix, table: u32, metric: u32 },
+    Route {
+        kind: RefusingType,
+        to: Prefix,
+        table: u32,
+        metric: u32,
+        /// Preference of the routing rule by which the table was looked up.
+        rule: u32,
+    },
     /// A routing rule with such an action.
     Rule { kind: RefusingType, preference: u32 },
 }

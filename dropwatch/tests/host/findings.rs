@@ -87,6 +87,8 @@ scenarios! {
     unreachable: "unreachable",
     throw: "throw",
     routing_rule: "routing-rule",
+    blackhole_marked: "blackhole-marked",
+    blackhole_unmarked: "blackhole-unmarked",
     blackhole_beside: "blackhole-beside",
     blackhole6: "blackhole6",
     prohibit6: "prohibit6",

@@ -158,7 +158,8 @@ fn place(facts: &Facts<'_>, namespace: NetnsFacts<'_>, packet: Packet) -> Result
     if let Some(address) = addresses.and_then(|it| it.unusable.get(&packet.to)) {
         return Ok(Place::Unusable(*address));
     }
-    Ok(match facts.route(netns.number(), Packet::to(packet.to))? {
+    let own = Packet { mark: packet.mark, ..Packet::to(packet.to) };
+    Ok(match facts.route(netns.number(), own)? {
         Err(_) => Place::Unknown,
         Ok(Route::Leads(Leads { local: true, .. })) => Place::Here,
         Ok(Route::Leads(Leads { via: None, device, .. })) if device == packet.iif => {
@@ -276,7 +277,7 @@ impl Refused<'_> {
              neighbour entry that is stale or by a route. There, `ip neigh show {first}` tells, and `ip \
              neigh flush to {first}` ends it; whoever takes an address over announces it"
         );
-        Some(draft.run(&format!("ip route get {first}"), &note).done())
+        Some(draft.run(&Packet::command(*first, self.here.mark_to(*first)), &note).done())
     }
 
     fn unusable(&self, to: IpAddr, address: UnusableAddress, drops: u64) -> Finding {

@@ -66,7 +66,8 @@ fn silent(
     let name = netns.and_then(|netns| netns.name.as_deref());
     let device = rows.device();
     let is_down = !is_back && device.is_some_and(|device| has_no_carrier(facts, netns, device));
-    let to = rows.destination().map(|dst| dst.to_string());
+    let destination = rows.destination();
+    let to = destination.map(|dst| dst.to_string());
     let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let on = device.map(|device| format!(" on {device}")).unwrap_or_default();
     let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
@@ -94,9 +95,9 @@ fn silent(
     if let (true, Some(device)) = (is_down, device) {
         draft = without_carrier(draft, device, rows.destination());
     }
-    if let Some(to) = to {
+    if let Some(to) = destination {
         let hop = "the next hop: `via`, else the host itself";
-        draft = draft.run(&format!("ip route get {to}"), hop);
+        draft = draft.run(&Packet::command(to, rows.mark_to(to)), hop);
     }
     let on = device.map(|device| format!(" dev {}", quote(device))).unwrap_or_default();
     let finding = draft.run(
@@ -136,7 +137,7 @@ fn next_hop(
     netns: u32,
     packet: Packet,
 ) -> Result<Option<(NextHop, Neighbour)>, Ask> {
-    let to = Packet::to(packet.to);
+    let to = Packet { mark: packet.mark, ..Packet::to(packet.to) };
     let Ok(Route::Leads(Leads { local: false, device: Some(device), via, .. })) =
         facts.route(netns, to)?
     else {

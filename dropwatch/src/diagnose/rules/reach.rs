@@ -305,7 +305,10 @@ fn troubles(sampled: bool) -> Vec<TestHost> {
 fn refusers() -> [Refuser; 2] {
     let to = Prefix { address: [203, 0, 113, 0].into(), length: 24 };
     let kind = RefusingType::Blackhole;
-    [Refuser::Route { kind, to, table: 254, metric: 0 }, Refuser::Rule { kind, preference: 100 }]
+    [
+        Refuser::Route { kind, to, table: 254, metric: 0, rule: 32_766 },
+        Refuser::Rule { kind, preference: 100 },
+    ]
 }
 
 /// Packets to a group that is joined on another device than the one they came in by.
