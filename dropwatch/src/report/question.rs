@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    device::{Device, Filter, Frame, GroupHook, GroupProgram, Hook},
+    device::{Device, Filter, Frame, GroupHook, GroupProgram, Hook, PortVlans},
     evidence::TableFamily,
     facts::Owner,
     flow::Flow,
@@ -39,6 +39,10 @@ pub enum Question {
     Device(u32),
     /// By which port would a bridge send a frame on?
     Forwarding(Frame),
+    /// Which VLANs has the port of a bridge with this index?
+    PortVlans(u32),
+    /// Has a VXLAN device a remote for a frame? Its `port` is the device.
+    Remote(Frame),
     /// Which filters of traffic control are there?
     Filters(Hook),
     /// Which processes have the tap or tun device with this index open?
@@ -210,6 +214,9 @@ pub enum Answer {
     Device(Box<Device>),
     /// The port; `None` where the bridge knows none for that address, or it is the bridge's own.
     Forwarding(Option<Box<Device>>),
+    /// `None` where the bridge does not filter.
+    PortVlans(Option<PortVlans>),
+    Remote(bool),
     Filters(Vec<Filter>),
     /// The processes.
     Readers(Vec<Owner>),
@@ -436,6 +443,19 @@ pub enum Neighbour {
     Awaited,
     /// It did not answer.
     Failed,
+}
+
+impl Neighbour {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "not known",
+            Self::Answers => "answers",
+            Self::Answered => "answered once",
+            Self::Awaited => "is being asked",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// Why there is no answer.

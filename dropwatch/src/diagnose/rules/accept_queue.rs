@@ -13,6 +13,7 @@ use crate::{
     report::{
         evidence::Listener,
         finding::{Finding, Severity},
+        object::{Local, Object},
     },
 };
 
@@ -64,6 +65,9 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     .at(namespace)
     .counted(OVERFLOWS, overflows, "netstat")
     .counted("TcpExt.ListenDrops", namespace.delta("TcpExt.ListenDrops"), "netstat");
+    if let Some(Listener { port, .. }) = proved {
+        draft = draft.names(Object::socket("tcp", Local::Port(port), None));
+    }
     if let Some(Listener { port, waiting }) = fullest {
         let text = format!("port {port}: {waiting} connections wait");
         draft = draft.state("longest accept queue", text, "/proc/net/tcp");

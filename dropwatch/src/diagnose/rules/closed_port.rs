@@ -20,6 +20,7 @@ use crate::{
         facts::Field,
         finding::{Finding, Severity},
         model::Location,
+        object::{Local, Object},
         question::{Ask, Socket, SocketPort, Transport},
     },
 };
@@ -266,7 +267,13 @@ fn draft<'a>(
         Holders::None | Holders::Answers(_) | Holders::Asked { .. } => &[],
     };
     if let Holders::Asked { asked, socket, .. } = holders {
-        draft = draft.state("socket", format!("at {socket} to {asked}"), "/proc/net/udp");
+        draft = draft
+            .state("socket", format!("at {socket} to {asked}"), "/proc/net/udp")
+            .names(Object::socket("udp", Local::Whole(*socket), None));
+    }
+    if let [only] = sockets {
+        let (protocol, local) = (protocol.to_lowercase(), Local::Whole(only.local));
+        draft = draft.names(Object::socket(&protocol, local, only.owner.as_ref()));
     }
     for socket in sockets.iter().take(SHOWN) {
         let pid = socket.owner.as_ref().map(|it| format!(" (pid {})", it.pid)).unwrap_or_default();

@@ -18,6 +18,7 @@ use crate::{
     report::{
         evidence::UnusableAddress,
         finding::{Finding, Severity},
+        object::Object,
         question::{Ask, Leads, Packet, Route},
     },
 };
@@ -269,6 +270,9 @@ impl Refused<'_> {
             title,
         );
         draft = self.proved(draft, drops);
+        if let (Some(device), [only]) = (self.here.device(), addresses) {
+            draft = draft.names(Object::interface(device, Some(only.to_string())));
+        }
         if let Some(sender) = self.here.source() {
             draft = draft.state("sender", sender.to_string(), "samples");
         }
@@ -302,6 +306,7 @@ impl Refused<'_> {
         let subject = format!("{to}{on}");
         let draft = Draft::new(self.facts, "address_unusable", Severity::Warning, subject, title);
         self.proved(draft, drops)
+            .names_any(device.map(|device| Object::interface(device, Some(to.to_string()))))
             .state("address", format!("{to} {flag}"), "rtnetlink")
             .run(&format!("ip -6 address show{dev} {flag}"), note)
             .done()

@@ -15,6 +15,7 @@ use crate::{
     report::{
         facts::Netns,
         finding::{Finding, Severity},
+        object::Object,
         question::{Ask, Leads, Neighbour, NextHop, Packet, Route},
     },
 };
@@ -89,8 +90,9 @@ fn silent(
         }
     }
     if let Some((hop, state)) = hop {
-        let state = format!("{} ({})", hop.address, state_name(state));
-        draft = draft.state("next hop", state, "rtnetlink");
+        let object = Object::neighbour(hop, device, state);
+        let state = format!("{} ({})", hop.address, state.name());
+        draft = draft.state("next hop", state, "rtnetlink").names(object);
     }
     if let (true, Some(device)) = (is_down, device) {
         draft = without_carrier(draft, device, rows.destination());
@@ -145,16 +147,6 @@ fn next_hop(
     };
     let hop = NextHop { address: via.unwrap_or(packet.to), device };
     Ok(facts.neighbour(netns, hop)?.ok().map(|state| (hop, state)))
-}
-
-fn state_name(state: Neighbour) -> &'static str {
-    match state {
-        Neighbour::Unknown => "not known",
-        Neighbour::Answers => "answers",
-        Neighbour::Answered => "answered once",
-        Neighbour::Awaited => "is being asked",
-        Neighbour::Failed => "failed",
-    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::{
         facts::Netns,
         finding::{Finding, Severity},
         model::Location,
+        object::Object,
         question::{Ask, Packet, Refused, Refuser, RefusingType, Route},
     },
 };
@@ -166,7 +167,8 @@ fn refused(
     let title = format!("{drops} packets{to} refused in {name} by {what}{by_rule}");
     let mut draft = Draft::new(facts, "route_refuses", Severity::Warning, what, title)
         .somewhere(Some(netns))
-        .explains(drops, rows);
+        .explains(drops, rows)
+        .names(Object::refuser(&by, &refuser_table(by)));
     for row in &rows.0 {
         let function = row.place.symbol.as_deref().map_or("unknown", function_name);
         let reason = row.place.reason.as_deref().unwrap_or("drops");
@@ -211,6 +213,13 @@ fn refused(
 
 /// Tables that every host has, and rules that lead there: `default`, `main`, `local`.
 const OF_EVERY_HOST: [u32; 3] = [253, 254, 255];
+
+fn refuser_table(by: Refuser) -> String {
+    match by {
+        Refuser::Route { table, .. } => table_name(table),
+        Refuser::Rule { .. } => String::new(),
+    }
+}
 
 /// As `ip` calls the tables that every host has.
 fn table_name(table: u32) -> String {

@@ -14,6 +14,7 @@ use crate::{
     diagnose::facts::NetnsFacts,
     report::{
         finding::{Finding, Severity},
+        object::Object,
         question::{Ask, Leads, Packet, Refused, Refuser, Route},
     },
 };
@@ -91,6 +92,7 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
     )
     .at(namespace)
     .explains(drops, &rows)
+    .names_any(device.map(|device| Object::interface(device, None)))
     .counted(COUNTER, counted, "netstat")
     .setting(ALL);
     if let Some(own) = &own {

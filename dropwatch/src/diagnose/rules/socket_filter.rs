@@ -7,6 +7,7 @@
 use super::{Draft, Facts, Makes, Rule, Verdict, matters, objects};
 use crate::report::{
     finding::{Finding, Severity},
+    object::{Local, Object},
     question::Ask,
 };
 
@@ -52,8 +53,14 @@ fn refused(facts: &Facts<'_>) -> Result<Option<Finding>, Ask> {
     .somewhere(netns)
     .explains(drops, &rows)
     .counted("SOCKET_FILTER", drops, "kfree_skb");
-    if let Some(owner) = rows.owner() {
-        draft = draft.state("socket of", format!("{} ({})", owner.comm, owner.pid), "samples");
+    let protocols = rows.protocols();
+    if let (Some(owner), [protocol]) = (rows.owner(), &protocols[..]) {
+        let local = Local::port(rows.port());
+        draft = draft.names(Object::socket(&protocol, local, Some(owner))).state(
+            "socket of",
+            format!("{} ({})", owner.comm, owner.pid),
+            "samples",
+        );
     }
     // A socket's own filter looks the same, so these may have done it, and need not.
     let programs = match netns {
