@@ -8,6 +8,7 @@ mod apart;
 pub mod facts;
 pub mod knowledge;
 mod multicast;
+mod named;
 pub mod rules;
 mod transmitted;
 mod typed;

@@ -9,11 +9,11 @@
 
 use super::{Draft, Facts, Makes, Proof, Rule};
 use crate::{
-    diagnose::facts::NetnsFacts,
+    diagnose::{facts::NetnsFacts, named::Local},
     report::{
         evidence::Listener,
         finding::{Finding, Severity},
-        object::{Local, Object},
+        object::Object,
     },
 };
 

@@ -15,12 +15,15 @@ use std::{net::SocketAddr, ops::RangeInclusive};
 
 use super::{Draft, Facts, Makes, Proof, Rule, Verdict, matters};
 use crate::{
-    diagnose::facts::{NetnsFacts, Rows},
+    diagnose::{
+        facts::{NetnsFacts, Rows},
+        named::Local,
+    },
     report::{
         facts::Field,
         finding::{Finding, Severity},
         model::Location,
-        object::{Local, Object},
+        object::Object,
         question::{Ask, Socket, SocketPort, Transport},
     },
 };

@@ -5,10 +5,13 @@
 //! purpose, so it is worth no more than a notice.
 
 use super::{Draft, Facts, Makes, Rule, Verdict, matters, objects};
-use crate::report::{
-    finding::{Finding, Severity},
-    object::{Local, Object},
-    question::Ask,
+use crate::{
+    diagnose::named::Local,
+    report::{
+        finding::{Finding, Severity},
+        object::Object,
+        question::Ask,
+    },
 };
 
 /// Most programs that are named.
@@ -56,7 +59,7 @@ fn refused(facts: &Facts<'_>) -> Result<Option<Finding>, Ask> {
     let protocols = rows.protocols();
     if let (Some(owner), [protocol]) = (rows.owner(), &protocols[..]) {
         let local = Local::port(rows.port());
-        draft = draft.names(Object::socket(&protocol, local, Some(owner))).state(
+        draft = draft.names(Object::socket(protocol, local, Some(owner))).state(
             "socket of",
             format!("{} ({})", owner.comm, owner.pid),
             "samples",

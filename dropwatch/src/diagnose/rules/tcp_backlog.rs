@@ -8,10 +8,10 @@
 
 use super::{Draft, Facts, LEAST_DROPS, Makes, Proof, Rule, tcp_receive_memory::raise_tcp_rmem};
 use crate::{
-    diagnose::facts::NetnsFacts,
+    diagnose::{facts::NetnsFacts, named::Local},
     report::{
         finding::{Finding, Severity},
-        object::{Local, Object},
+        object::Object,
     },
 };
 

@@ -7,10 +7,10 @@
 
 use super::{Draft, Facts, Makes, Proof, Rule};
 use crate::{
-    diagnose::facts::NetnsFacts,
+    diagnose::{facts::NetnsFacts, named::Local},
     report::{
         finding::{Finding, Severity},
-        object::{Local, Object},
+        object::Object,
     },
 };
 

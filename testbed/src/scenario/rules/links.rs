@@ -12,6 +12,7 @@ use crate::{
         Cause, bridge_port::Ports, control_group::Service, overlay::Overlay, pair::Pair,
         redirect::Redirected, tap::Tap,
     },
+    netns::Netns,
 };
 
 pub(super) const ALL: &[RuleScenario] = &[
@@ -167,6 +168,19 @@ pub(super) const ALL: &[RuleScenario] = &[
         make: || Ok(Box::new(Caused(Service::new()?, 50))),
     },
 ];
+
+/// What this kernel lacks for a scenario.
+pub(super) fn lacking(name: &str) -> Option<&'static str> {
+    let (device, why) = match name {
+        _ if name.starts_with("bridge-vlan") => {
+            ("bridge vlan_filtering 1", "bridges of this kernel filter no VLANs")
+        }
+        _ if name.starts_with("vxlan-") => ("vxlan id 42 dstport 4789", "this kernel has no VXLAN"),
+        _ => return None,
+    };
+    let netns = Netns::new("lacking").ok()?;
+    netns.ip(&format!("link add probe type {device}")).is_err().then_some(why)
+}
 
 /// Runs each command as it is printed, and returns the first; `None` where one does not work.
 fn all_work(commands: &[String]) -> Option<String> {
