@@ -171,7 +171,7 @@ impl Object {
 
     fn of_program(self, program: Option<&Program>) -> Self {
         let Some(Program { id, name }) = program else { return self };
-        self.with("id", *id).with_any("program", name.as_ref())
+        self.with("program_id", *id).with_any("program", name.as_ref())
     }
 
     /// An XDP program of a device.
