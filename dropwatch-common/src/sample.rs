@@ -78,7 +78,9 @@ pub struct Record {
     /// Process of the task that ran on the CPU (`tgid`), as the initial PID namespace numbers it; 0 is
     /// the idle task.
     pub pid: u32,
-    pub spare_too: u32,
+    /// `skb->mark`, as rules of the packet filter and of routing see it; 0 where there is none, or it could
+    /// not be read.
+    pub mark: u32,
     /// The task's own name, zeros behind it; all zeros where it could not be read.
     pub comm: [u8; COMM],
     /// How connection tracking knows the packet's connection, by its first packet and by the answers;

@@ -137,7 +137,7 @@ pub fn take(ctx: &RawTracePointContext, key: &DropKey, cookie: u64, weight: u64)
         (*record).vlan = 0;
         (*record).spare = [0; 4];
         (*record).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        (*record).spare_too = 0;
+        (*record).mark = 0;
         (*record).tuples = [[0; TUPLE]; 2];
         // Where it fails, it fills in zeros.
         bpf_get_current_comm((&raw mut (*record).comm).cast(), COMM as u32);

@@ -49,6 +49,7 @@ pub unsafe fn describe(ctx: &RawTracePointContext, record: *mut Record) {
             (*record).vlan = tag;
         }
         (*record).length = field(skb, offset!(skb_len)).unwrap_or(0);
+        (*record).mark = field(skb, offset!(skb_mark)).unwrap_or(0);
         (*record).protocol = u16::from_be(field(skb, offset!(skb_protocol)).unwrap_or(0));
         if place.device_netns != 0 {
             flags |= flag::DEVICE;

@@ -101,6 +101,7 @@ fn report(seq: u64, rows: Vec<Location>) -> Report {
         netns: Some(Netns::new(Some("gw".to_owned()), 7)),
         subject: String::new(),
         title: "conntrack table full in gw: 1000 of 1000 entries, 900 packets refused".to_owned(),
+        object: None,
         explains: Some(Explains::of(drops / 2, drops)),
         evidence: vec![Evidence {
             name: "drop".to_owned(),

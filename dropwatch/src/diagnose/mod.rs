@@ -9,6 +9,7 @@ pub mod facts;
 pub mod knowledge;
 mod late;
 mod multicast;
+mod named;
 pub mod rules;
 mod transmitted;
 mod typed;

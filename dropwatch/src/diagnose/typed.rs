@@ -46,6 +46,7 @@ mod tests {
             severity: Severity::Notice,
             netns: Some(Netns::new(Some("g\u{fffd}w".to_owned()), 7)),
             title: String::new(),
+            object: None,
             explains: None,
             evidence: Vec::new(),
             actions: commands.iter().map(action).collect(),

@@ -166,6 +166,7 @@ mod tests {
             netns: None,
             subject: String::new(),
             title: title.to_owned(),
+            object: None,
             explains: Some(Explains { drops: 91, share: 0.914 }),
             evidence: vec![
                 evidence("Udp.RcvbufErrors", Value::Number(91), true),

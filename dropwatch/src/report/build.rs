@@ -214,6 +214,7 @@ impl Reporter {
             interface: device.map(|(inum, index)| details::interface(inum, index, names)),
             outgoing: sample.outgoing,
             conntrack: sample.conntrack,
+            mark: sample.mark,
             owner: sample.socket.and_then(|socket| details::owner(socket, names)),
             flow: Flow::of(sample),
             inner: Inner::of(sample),

@@ -293,8 +293,8 @@ fn check_report(report: &Report) -> Result<(), Contradiction> {
 }
 
 fn check_finding(finding: &Finding, drops: u64) -> Result<(), Contradiction> {
-    let Finding { rule, netns, subject, title, explains, evidence, actions, unreachable, .. } =
-        finding;
+    let Finding { rule, netns, subject, title, object, explains, evidence, actions, .. } = finding;
+    let unreachable = &finding.unreachable;
     let name = netns.as_ref().and_then(|netns| netns.name.as_ref());
     let values = evidence.iter().filter_map(|evidence| match &evidence.value {
         Value::Text(text) => Some(text),
@@ -305,10 +305,11 @@ fn check_finding(finding: &Finding, drops: u64) -> Result<(), Contradiction> {
     let why = unreachable.as_ref().map(|unreachable| &unreachable.why);
     let texts =
         [rule, subject, title].into_iter().chain(name).chain(values).chain(names).chain(done);
-    let texts = texts.chain(why);
+    let texts = texts.chain(why).chain(object.iter().flat_map(|object| object.texts()));
     texts.into_iter().try_for_each(|text| check_text(text))?;
     check_length("pieces of evidence", evidence.len())?;
     check_length("actions", actions.len())?;
+    check_length("facts about an object", object.as_ref().map_or(0, |it| it.fields.len()))?;
     let Some(explains) = explains else { return Ok(()) };
     if explains.drops > drops {
         return Err(Contradiction::ExplainsTooMany { explained: explains.drops, drops });

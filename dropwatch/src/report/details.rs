@@ -198,7 +198,7 @@ fn in_common(
         tracked.add(sample.conntrack, sample.weight);
         let path = short_path(sample, symbols, names);
         let flow = Flow::of(sample);
-        values.add(path.clone(), flow.as_ref(), sample.weight);
+        values.add(path.clone(), flow.as_ref(), sample.mark, sample.weight);
         values.add_link_layer(sample, sample.weight);
         callers.add(path, sample.weight);
         protocols.add(flow.as_ref().and_then(|flow| flow.protocol.clone()), sample.weight);
@@ -229,6 +229,7 @@ impl Values {
         &mut self,
         path: Option<Vec<Option<String>>>,
         flow: Option<&Flow>,
+        mark: u32,
         weight: u64,
     ) {
         if let Some(callers) = path {
@@ -243,6 +244,9 @@ impl Values {
             if let Some(address) = address {
                 add(sums, address, weight);
             }
+        }
+        if let Some(to) = flow.dst {
+            add(&mut self.routed, (to, mark), weight);
         }
         if let Some(port) = flow.dst_port {
             add(&mut self.destination_ports, port, weight);

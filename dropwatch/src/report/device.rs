@@ -3,6 +3,11 @@
 /// A link-layer address of Ethernet.
 pub type Mac = [u8; 6];
 
+/// A link-layer address as `ip` writes it.
+pub fn written(address: Mac) -> String {
+    address.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 /// A network device at the end of a report, as its namespace knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
@@ -50,6 +55,21 @@ pub struct BridgePort {
     pub hairpin: bool,
     /// It exchanges no frames with other isolated ports.
     pub isolated: bool,
+}
+
+/// The VLANs of a port, whose bridge filters by them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortVlans {
+    /// That of frames without a tag (`pvid`).
+    pub native: Option<u16>,
+    /// The first and the last of each range.
+    pub ranges: Vec<(u16, u16)>,
+}
+
+impl PortVlans {
+    pub fn has(&self, vlan: u16) -> bool {
+        self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&vlan))
+    }
 }
 
 /// Whether a port of a bridge takes part (`BR_STATE_*`, include/uapi/linux/if_bridge.h).
@@ -131,6 +151,12 @@ pub struct Hook {
 pub struct Filter {
     /// What tells it from all others there: `u32 pref 49152 handle 800::800`, `tcx`.
     pub name: String,
+    /// `u32`, `flower`, `bpf`, `tcx`.
+    pub kind: String,
+    /// Its place among the others.
+    pub preference: u32,
+    /// As `tc` writes it; tcx has none.
+    pub handle: Option<String>,
     /// A program decides by itself (direct action), and nobody counts its verdicts.
     pub decides: bool,
     /// That program; `None` for one of classic BPF, which has no number.

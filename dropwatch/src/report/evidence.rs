@@ -325,26 +325,38 @@ impl QueueId {
     /// The root of a device.
     pub const ROOT: u32 = u32::MAX;
 
+    /// As `tc` writes it: `10:`.
+    pub fn handle(self) -> String {
+        class(self.handle)
+    }
+
+    /// The class that it stands in: `1:10`; `None` for the root.
+    pub fn parent(self) -> Option<String> {
+        (self.parent != Self::ROOT).then(|| class(self.parent))
+    }
+
     /// Whether it stands in a class of the one with this `handle`.
     pub fn is_below(self, handle: u32) -> bool {
         self.parent != Self::ROOT && handle != 0 && self.parent >> 16 == handle >> 16
     }
 }
 
+/// A handle or a class: `10:`, `1:10`.
+fn class(of: u32) -> String {
+    match (of >> 16, of & 0xffff) {
+        (major, 0) => format!("{major:x}:"),
+        (0, minor) => format!(":{minor:x}"),
+        (major, minor) => format!("{major:x}:{minor:x}"),
+    }
+}
+
 /// `8001: root`, `10: in 1:10`.
 impl fmt::Display for QueueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let class = |f: &mut fmt::Formatter<'_>, of: u32| match (of >> 16, of & 0xffff) {
-            (major, 0) => write!(f, "{major:x}:"),
-            (0, minor) => write!(f, ":{minor:x}"),
-            (major, minor) => write!(f, "{major:x}:{minor:x}"),
-        };
-        class(f, self.handle)?;
-        if self.parent == Self::ROOT {
-            return f.write_str(" root");
+        match self.parent() {
+            None => write!(f, "{} root", self.handle()),
+            Some(parent) => write!(f, "{} in {parent}", self.handle()),
         }
-        f.write_str(" in ")?;
-        class(f, self.parent)
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Values {
     pub protocols: BTreeMap<Term, u64>,
     pub sources: BTreeMap<IpAddr, u64>,
     pub destinations: BTreeMap<IpAddr, u64>,
+    /// The same, each with the mark of the packets (`skb->mark`): what routing decides by.
+    pub routed: BTreeMap<(IpAddr, u32), u64>,
     pub destination_ports: BTreeMap<u16, u64>,
     pub paths: BTreeMap<Callers, u64>,
     /// Indexes of devices, in the namespace of the drop.

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{facts::Netns, number::share, place::Place};
+use super::{facts::Netns, number::share, object::Object, place::Place};
 
 /// A cause of drops, or of losses that no drop event shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Finding {
     pub subject: String,
     /// The cause in one line.
     pub title: String,
+    /// What the verdict names: a rule, a route, a device, a socket; absent where it names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<Box<Object>>,
     /// The drops of the report that it explains; null for losses that no drop event shows.
     pub explains: Option<Explains>,
     pub evidence: Vec<Evidence>,

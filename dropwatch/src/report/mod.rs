@@ -29,6 +29,7 @@ pub mod namespaces;
 pub mod nat;
 pub mod near;
 pub mod number;
+pub mod object;
 pub mod offsets;
 pub mod options;
 pub mod path;

@@ -77,8 +77,8 @@ pub fn step(value: f64, highest: f64, highest_step: u8) -> usize {
 }
 
 /// Whether a count is zero: for fields that JSON leaves out then.
-pub fn is_zero(count: &u64) -> bool {
-    *count == 0
+pub fn is_zero<T: Default + PartialEq>(count: &T) -> bool {
+    *count == T::default()
 }
 
 /// Rounds to `decimals` places. Integers beyond 2^53 are left as they are.

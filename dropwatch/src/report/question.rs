@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    device::{Device, Filter, Frame, GroupHook, GroupProgram, Hook},
+    device::{Device, Filter, Frame, GroupHook, GroupProgram, Hook, PortVlans},
     evidence::TableFamily,
     facts::Owner,
     flow::Flow,
@@ -41,6 +41,10 @@ pub enum Question {
     Device(u32),
     /// By which port would a bridge send a frame on?
     Forwarding(Frame),
+    /// Which VLANs has the port of a bridge with this index?
+    PortVlans(u32),
+    /// Has a VXLAN device a remote for a frame? Its `port` is the device.
+    Remote(Frame),
     /// Which filters of traffic control are there?
     Filters(Hook),
     /// Which processes have the tap or tun device with this index open?
@@ -187,6 +191,12 @@ impl Packet {
     pub fn to(to: IpAddr) -> Self {
         Self { to, from: None, iif: None, mark: 0 }
     }
+
+    /// The command that asks for one of the host's own with this mark, if that is not 0.
+    pub fn command(to: IpAddr, mark: u32) -> String {
+        let mark = if mark == 0 { String::new() } else { format!(" mark {mark:#x}") };
+        format!("ip route get {to}{mark}")
+    }
 }
 
 /// A host on the link of a device.
@@ -206,6 +216,9 @@ pub enum Answer {
     Device(Box<Device>),
     /// The port; `None` where the bridge knows none for that address, or it is the bridge's own.
     Forwarding(Option<Box<Device>>),
+    /// `None` where the bridge does not filter.
+    PortVlans(Option<PortVlans>),
+    Remote(bool),
     Filters(Vec<Filter>),
     /// The processes.
     Readers(Vec<Owner>),
@@ -323,7 +336,14 @@ impl From<Refusal> for Refused {
 pub enum Refuser {
     /// A route of such a type. One of the type `throw` sends the look-up on to the tables behind, of which
     /// none has a route.
-    Route { kind: RefusingType, to: Prefix, table: u32, metric: u32 },
+    Route {
+        kind: RefusingType,
+        to: Prefix,
+        table: u32,
+        metric: u32,
+        /// Preference of the routing rule by which the table was looked up.
+        rule: u32,
+    },
     /// A routing rule with such an action.
     Rule { kind: RefusingType, preference: u32 },
 }

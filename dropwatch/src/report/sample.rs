@@ -42,6 +42,8 @@ pub struct Sample {
     pub socket: Option<u64>,
     /// VLAN that the kernel took off the packet and keeps beside it (12 bits).
     pub vlan: Option<u16>,
+    /// Its mark, by which rules choose (`skb->mark`); 0 where it has none.
+    pub mark: u32,
     /// The task that ran on the CPU; `None` where it could not be read.
     pub task: Option<RunningTask>,
     /// Return addresses, innermost first, beginning at the drop location; empty if unreadable.
@@ -136,7 +138,7 @@ impl Sample {
             vlan,
             spare: _,
             pid,
-            spare_too: _,
+            mark,
             comm,
             tuples,
             stack,
@@ -166,6 +168,7 @@ impl Sample {
             conntrack: has(flag::CONNTRACK_KNOWN).then(|| has(flag::CONNTRACK)),
             vlan: has(flag::VLAN).then_some(vlan & 0x0fff),
             socket: (socket != 0).then_some(socket),
+            mark,
             task: RunningTask::decode(comm, pid),
             stack: from_location(stack, key.location).to_vec(),
             link_header: has(flag::LINK_HEADER),
@@ -215,7 +218,7 @@ mod tests {
             vlan: 0xf123,
             spare: [0; 4],
             pid: 812,
-            spare_too: 0,
+            mark: 0x17,
             comm: *b"nginx\0rubbish\0\0\0",
             tuples: [[1; TUPLE], [2; TUPLE]],
             stack: [0; STACK_DEPTH],
@@ -251,6 +254,7 @@ mod tests {
             tuples: Some([[1; TUPLE], [2; TUPLE]]),
             socket: Some(99),
             vlan: Some(0x123),
+            mark: 0x17,
             task: Some(RunningTask { comm: "nginx".to_owned(), pid: 812 }),
             // Frames of the tracing are gone.
             stack: stack[1..].to_vec(),

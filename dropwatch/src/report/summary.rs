@@ -243,6 +243,7 @@ mod tests {
             netns: None,
             subject: subject.to_owned(),
             title: format!("{drops} packets for {subject}"),
+            object: None,
             explains: Some(Explains::of(drops, 100)),
             evidence: Vec::new(),
             actions: Vec::new(),

@@ -255,6 +255,7 @@ mod tests {
             netns: None,
             subject: String::new(),
             title: format!("{rule} in gw"),
+            object: None,
             explains: None,
             evidence: Vec::new(),
             actions: Vec::new(),

@@ -1,6 +1,6 @@
 //! What rules ask about a sampled packet, on real routes: the answer confirms a finding, or refutes it.
 
-use std::process::Command;
+use std::{collections::BTreeSet, process::Command};
 
 use dropwatch::report::finding::Finding;
 use testbed::{
@@ -88,10 +88,41 @@ fn finding(cause: &impl Cause) -> Finding {
 
 /// What a shell makes of the first command of a finding, as printed.
 fn shown(finding: &Finding) -> String {
-    let command = &finding.actions.first().expect("a command").command;
+    command(&finding.actions.first().expect("a command").command)
+}
+
+/// What a shell makes of a command.
+fn command(command: &str) -> String {
     let output = Command::new("sh").args(["-c", command]).output().unwrap();
     assert!(output.status.success(), "{command}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// The same address without the mark is reached, which a question without the mark would be about.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_mark_that_leads_to_a_blackhole_is_part_of_the_question() {
+    let cause = Refusing::new(By::Mark(true)).unwrap();
+    let run = Run::within(&[cause.netns()], &["-i", LONG, "--samples"]);
+    assert_eq!(cause.send(PACKETS).unwrap(), PACKETS);
+    assert_eq!(cause.send_unmarked(PACKETS).unwrap(), PACKETS);
+    assert_eq!(cause.received().unwrap(), PACKETS, "those without a mark are sent on");
+    let recording = run.stop();
+    let marks: BTreeSet<u32> = recording.samples.iter().map(|sample| sample.mark).collect();
+    assert_eq!(marks, [Refusing::MARK].into());
+    let mut findings = recording.reports.into_iter().flat_map(|report| report.findings);
+    let (finding, name) = (findings.next().expect("a finding"), cause.netns().name());
+    assert_eq!(findings.next(), None);
+    assert_eq!(finding.explains.map(|it| it.drops), Some(PACKETS), "{finding:#?}");
+    let (mark, table, rule) = (Refusing::MARK, Refusing::TABLE, Refusing::PREFERENCE);
+    let says = format!(
+        "{PACKETS} packets to {BEYOND} with mark {mark:#x} refused in {name} by a route of type \
+         blackhole: 0.0.0.0/0 in table {table}, by routing rule {rule}"
+    );
+    assert_eq!(finding.title, says);
+    assert!(shown(&finding).starts_with("blackhole default"), "{finding:#?}");
+    let rule = command(&finding.actions[1].command);
+    assert!(rule.contains(&format!("fwmark {mark:#x} lookup {table}")), "{rule}");
 }
 
 #[test]
@@ -127,7 +158,7 @@ fn a_table_of_its_own_is_named_by_its_number() {
     router.ip(&format!("rule add from {CLIENT} lookup 1000 pref 50")).unwrap();
     router.ip("route add prohibit 203.0.113.8/31 table 1000").unwrap();
     let finding = finding(&cause);
-    let says = "by a route of type prohibit: 203.0.113.8/31 in table 1000";
+    let says = "by a route of type prohibit: 203.0.113.8/31 in table 1000, by routing rule 50";
     assert!(finding.title.ends_with(says), "{finding:#?}");
     assert!(shown(&finding).starts_with("prohibit 203.0.113.8/31"), "{finding:#?}");
 }

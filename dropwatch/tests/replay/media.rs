@@ -38,6 +38,7 @@ fn finding() -> Finding {
         title: "conntrack table full in Zürich 東: 1000 of 1000 entries, 10001 packets refused, \
                 7 packets dropped at nf_hook_slow+0x7d (NETFILTER_DROP) 1.0%"
             .to_owned(),
+        object: None,
         explains: Some(Explains::of(9, 10)),
         evidence: vec![
             evidence("entries", "1000"),

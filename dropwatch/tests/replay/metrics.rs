@@ -59,6 +59,7 @@ fn finding(rule: &str, netns: &str) -> Finding {
         netns: Some(Netns::new(Some(netns.to_owned()), 1)),
         subject: String::new(),
         title: String::new(),
+        object: None,
         explains: None,
         evidence: Vec::new(),
         actions: Vec::new(),

@@ -53,6 +53,7 @@ fn find(report: &mut Report, drops: u64, title: &str) {
         netns: None,
         subject: String::new(),
         title: title.into(),
+        object: None,
         explains: Some(Explains::of(drops, report.drops)),
         evidence: vec![Evidence {
             name: "drop".into(),

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::{
     Cause, PORT, SOURCE_PORT,
     frame::Frame,
-    network::{CLIENT, CLIENT_MAC, CLIENT_SIDE, Network, SERVER, SERVER_SIDE},
+    network::{CLIENT, CLIENT_MAC, CLIENT_SIDE, LINK, Network, SERVER, SERVER_MAC, SERVER_SIDE},
 };
 use crate::{command::output, machine::longer, netns::Netns};
 
@@ -33,6 +33,8 @@ enum Sends {
 }
 
 impl Ports {
+    /// A VLAN that only some ports have.
+    pub const VLAN: u16 = 30;
     /// Another station behind the client's port.
     const NEIGHBOUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x55];
 
@@ -95,6 +97,29 @@ impl Ports {
     pub fn disabled() -> Result<Self> {
         let this = Self::healthy()?;
         this.port(CLIENT_SIDE, "state 0")?;
+        Ok(this)
+    }
+
+    /// The bridge filters VLANs, and the client sends in one that the server's port has; `both` ports have
+    /// it, or the client's does not.
+    pub fn tagged(both: bool) -> Result<Self> {
+        let (from, to) = (SocketAddrV4::new(CLIENT, SOURCE_PORT), SocketAddrV4::new(SERVER, PORT));
+        let (source, destination) = (CLIENT_MAC, SERVER_MAC);
+        let frame = Frame { source, destination, vlan: Some(Self::VLAN), from, to };
+        let this = Self::new(Sends::Frames(frame.bytes()))?;
+        this.network.between().ip("link set br0 type bridge vlan_filtering 1")?;
+        // What gets there is taken in.
+        let server = this.network.server();
+        server.ip(&format!("link add link {LINK} name tagged type vlan id {}", Self::VLAN))?;
+        server.sysctl("net/ipv4/conf/all/rp_filter", "0")?;
+        server.sysctl("net/ipv4/conf/tagged/rp_filter", "0")?;
+        server.ip("link set tagged up")?;
+        let ports = if both { &[CLIENT_SIDE, SERVER_SIDE][..] } else { &[SERVER_SIDE] };
+        for port in ports {
+            let mut command = this.network.between().command("bridge");
+            command.args(["vlan", "add", "dev", port, "vid", &Self::VLAN.to_string()]);
+            output(&mut command)?;
+        }
         Ok(this)
     }
 

@@ -32,6 +32,7 @@
 //! | [`other_station`] | a flood for somebody else, with headers to read |
 //! | [`pair`] | a link without carrier; a receiving end that takes less than the sending one |
 //! | [`bridge_port`] | a bridge's port that is off, isolated, or may not send back |
+//! | [`overlay`] | a VXLAN device that knows no remote for a station |
 //! | [`redirect`] | a filter that hands packets over to a device that is down |
 //! | [`stalled`] | a connection of TCP whose reader stands still |
 //! | [`tap`] | a tap whose process does not read |
@@ -54,6 +55,7 @@ pub mod matched;
 pub mod neighbour;
 pub mod network;
 pub mod other_station;
+pub mod overlay;
 pub mod pair;
 pub mod queue;
 pub mod queued;

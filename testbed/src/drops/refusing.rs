@@ -14,7 +14,7 @@ use super::{
     network::{CLIENT, CLIENT6, LINK, Network, SERVER, SERVER_MAC, SERVER6},
     routing::BEYOND,
 };
-use crate::{machine::longer, netns::Netns};
+use crate::{command::output, machine::longer, netns::Netns};
 
 /// What refuses, as arguments of `ip`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,9 @@ pub enum By {
     Route(&'static str),
     /// A routing rule of this type, for what goes to [`BEYOND`].
     Rule(&'static str),
+    /// A route of the type `blackhole` in a table of its own, where a routing rule has packets with
+    /// [`Refusing::MARK`] looked up; whether those to [`BEYOND`] have it.
+    Mark(bool),
     /// A route to somewhere else: nothing is refused.
     Nothing,
 }
@@ -33,30 +36,51 @@ pub struct Refusing {
     network: Network,
     /// What reaches the server waits there.
     _reader: UdpSocket,
+    /// At the next port.
+    others: UdpSocket,
 }
 
 impl Refusing {
     /// Preference of the routing rule.
     pub const PREFERENCE: u32 = 100;
+    pub const MARK: u32 = 0x17;
+    /// The table for packets with that mark.
+    pub const TABLE: u32 = 1700;
 
     /// # Errors
-    /// As [`Network::routed`].
+    /// As [`Network::routed`]; where packets are marked, without nft.
     pub fn new(by: By) -> Result<Self> {
         let network = Network::routed()?;
         let (router, server) = (network.between(), network.server());
         server.ip(&format!("address add {BEYOND}/32 dev lo"))?;
-        let reader =
-            server.enter(|| UdpSocket::bind((BEYOND, PORT)).context("cannot bind to the port"))?;
+        let bind = |port| {
+            server.enter(|| UdpSocket::bind((BEYOND, port)).context("cannot bind to the port"))
+        };
+        let (reader, others) = (bind(PORT)?, bind(PORT + 1)?);
         router.ip(&format!("route add 203.0.113.0/24 via {SERVER}"))?;
         let refuses = match by {
             By::Route(kind) => format!("route add {kind} {BEYOND}/32"),
             By::Rule(kind) => {
                 format!("rule add to {BEYOND} {kind} pref {}", Self::PREFERENCE)
             }
+            By::Mark(marked) => {
+                if marked {
+                    let rules = format!(
+                        "add table ip marks; add chain ip marks early {{ type filter hook prerouting \
+                         priority -150; }}; add rule ip marks early ip daddr {BEYOND} udp dport {PORT} \
+                         meta mark set {:#x}",
+                        Self::MARK
+                    );
+                    output(router.command("nft").arg(rules))?;
+                }
+                router.ip(&format!("route add blackhole default table {}", Self::TABLE))?;
+                let (mark, table, pref) = (Self::MARK, Self::TABLE, Self::PREFERENCE);
+                format!("rule add fwmark {mark:#x} table {table} pref {pref}")
+            }
             By::Nothing => "route add blackhole 203.0.113.8/32".to_owned(),
         };
         router.ip(&refuses)?;
-        Ok(Self { network, _reader: reader })
+        Ok(Self { network, _reader: reader, others })
     }
 }
 
@@ -67,6 +91,29 @@ impl Cause for Refusing {
 
     fn send(&self, packets: u64) -> Result<u64> {
         self.network.datagrams(&self.network.source(CLIENT)?, (BEYOND, PORT), packets)
+    }
+}
+
+impl Refusing {
+    /// Sends datagrams to another port, which nobody marks.
+    ///
+    /// # Errors
+    /// When they cannot be sent.
+    pub fn send_unmarked(&self, packets: u64) -> Result<u64> {
+        self.network.datagrams(&self.network.source(CLIENT)?, (BEYOND, PORT + 1), packets)
+    }
+
+    /// Datagrams that the server has got at [`BEYOND`], and takes.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn received(&self) -> Result<u64> {
+        let mut received = 0;
+        self.others.set_nonblocking(true)?;
+        while self.others.recv(&mut [0; 64]).is_ok() {
+            received += 1;
+        }
+        Ok(received)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Answered, Facts};
 use crate::report::{
-    device::{Device, Filter, Frame, GroupHook, GroupProgram, Hook},
+    device::{Device, Filter, Frame, GroupHook, GroupProgram, Hook, PortVlans},
     facts::Owner,
     question::{Answer, Question},
 };
@@ -27,6 +27,28 @@ impl Facts<'_> {
     pub fn forwarding(&self, netns: u32, frame: Frame) -> Answered<Option<Box<Device>>> {
         self.answer(netns, Question::Forwarding(frame), |answer| match answer {
             Answer::Forwarding(port) => Some(port),
+            _ => None,
+        })
+    }
+
+    /// The VLANs of a bridge's port in the namespace `netns`; `None` where the bridge does not filter.
+    ///
+    /// # Errors
+    /// See [`Answered`].
+    pub fn port_vlans(&self, netns: u32, port: u32) -> Answered<Option<PortVlans>> {
+        self.answer(netns, Question::PortVlans(port), |answer| match answer {
+            Answer::PortVlans(vlans) => Some(vlans),
+            _ => None,
+        })
+    }
+
+    /// Whether a VXLAN device in the namespace `netns` knows a host to send a frame to.
+    ///
+    /// # Errors
+    /// See [`Answered`].
+    pub fn has_remote(&self, netns: u32, frame: Frame) -> Answered<bool> {
+        self.answer(netns, Question::Remote(frame), |answer| match answer {
+            Answer::Remote(known) => Some(known),
             _ => None,
         })
     }

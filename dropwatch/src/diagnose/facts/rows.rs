@@ -69,7 +69,8 @@ impl<'a> Rows<'a> {
             let flow = &details.flow.as_ref()?.flow;
             let device = details.interface.as_ref().map(|fact| fact.is.index);
             let iif = if came_in { device } else { None };
-            Some((row.count, Packet { to: flow.dst?, from: flow.src, iif, mark: 0 }))
+            let mark = Self(vec![*row]).mark_to(flow.dst?);
+            Some((row.count, Packet { to: flow.dst?, from: flow.src, iif, mark }))
         };
         let shown = self.0.iter().filter_map(shown);
         shown.max_by_key(|(count, _)| *count).map(|(_, packet)| packet)
@@ -77,20 +78,44 @@ impl<'a> Rows<'a> {
 
     /// Of each of the `most` addresses that most packets were going to, one of those packets, and the drops
     /// that samples give to the address. Their source is the one that most came from, unless samples
-    /// show another; the device as in [`Rows::packet`].
+    /// show another; the device as in [`Rows::packet`], the mark that most had.
     pub fn packets(&self, came_in: bool, most: usize) -> Vec<(Packet, f64)> {
+        let packet = self.packet_to(came_in);
+        let destinations = self.destinations().into_iter().take(most);
+        destinations.map(|(to, drops)| (packet(to, self.mark_to(to)), drops)).collect()
+    }
+
+    /// The same, of each address and mark: routing may decide by either.
+    pub fn routed_packets(&self, came_in: bool, most: usize) -> Vec<(Packet, f64)> {
+        let packet = self.packet_to(came_in);
+        let routed = self.routed().into_iter().take(most);
+        routed.map(|((to, mark), drops)| (packet(to, mark), drops)).collect()
+    }
+
+    /// Makes a packet to an address with a mark, like those of samples.
+    fn packet_to(&self, came_in: bool) -> impl Fn(IpAddr, u32) -> Packet {
         let shown = self.packet(came_in);
-        let source = || Some(self.sums(|values| &values.sources).into_iter().next()?.0);
+        let source = self.sums(|values| &values.sources).into_iter().next().map(|(from, _)| from);
         let iif = self.0.iter().max_by_key(|row| row.count).filter(|_| came_in).and_then(|row| {
             let interface = row.details.as_ref()?.interface.as_ref()?;
             Some(interface.is.index)
         });
-        let packet = |to| match shown.filter(|shown| shown.to == to && shown.from.is_some()) {
-            Some(shown) => shown,
-            None => Packet { from: source(), iif, ..Packet::to(to) },
-        };
-        let destinations = self.destinations().into_iter().take(most);
-        destinations.map(|(to, drops)| (packet(to), drops)).collect()
+        move |to, mark| match shown.filter(|it| it.to == to && it.from.is_some()) {
+            Some(shown) => Packet { mark, ..shown },
+            None => Packet { from: source, iif, to, mark },
+        }
+    }
+
+    /// The addresses that their packets were going to, each with the mark of the packets, and the drops that
+    /// samples give to both, the most first.
+    pub fn routed(&self) -> Vec<((IpAddr, u32), f64)> {
+        self.sums(|values| &values.routed)
+    }
+
+    /// The mark that most of their packets to `address` had; 0 for none.
+    pub fn mark_to(&self, address: IpAddr) -> u32 {
+        let routed = self.routed();
+        routed.iter().find(|((to, _), _)| *to == address).map_or(0, |((_, mark), _)| *mark)
     }
 
     /// The addresses that their packets were going to, with the drops that samples give to each, the most

@@ -9,10 +9,11 @@
 
 use super::{Draft, Facts, Makes, Proof, Rule};
 use crate::{
-    diagnose::facts::NetnsFacts,
+    diagnose::{facts::NetnsFacts, named::Local},
     report::{
         evidence::Listener,
         finding::{Finding, Severity},
+        object::Object,
     },
 };
 
@@ -64,6 +65,9 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     .at(namespace)
     .counted(OVERFLOWS, overflows, "netstat")
     .counted("TcpExt.ListenDrops", namespace.delta("TcpExt.ListenDrops"), "netstat");
+    if let Some(Listener { port, .. }) = proved {
+        draft = draft.names(Object::socket("tcp", Local::Port(port), None));
+    }
     if let Some(Listener { port, waiting }) = fullest {
         let text = format!("port {port}: {waiting} connections wait");
         draft = draft.state("longest accept queue", text, "/proc/net/tcp");

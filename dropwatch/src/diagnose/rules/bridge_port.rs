@@ -19,6 +19,7 @@ use crate::{
         device::{BridgePort, Device, Frame, PortState},
         facts::Netns,
         finding::{Finding, Severity},
+        object::Object,
         question::Ask,
     },
 };
@@ -92,6 +93,7 @@ fn refused(
     let mut draft = Draft::new(facts, "bridge_port", refused.severity, on.as_str(), refused.what)
         .somewhere(Some(netns))
         .explains(drops, rows)
+        .names(Object::bridge_port(&device, port, None))
         .counted(reason, drops, "kfree_skb")
         .state(&format!("state of {on} in {bridge}"), port.state.name(), "rtnetlink")
         .state(&format!("hairpin of {on}"), if port.hairpin { "on" } else { "off" }, "rtnetlink");

@@ -15,11 +15,15 @@ use std::{net::SocketAddr, ops::RangeInclusive};
 
 use super::{Counts, Draft, Facts, Kept, Makes, Proof, Rule, Verdict, matters};
 use crate::{
-    diagnose::facts::{NetnsFacts, Rows},
+    diagnose::{
+        facts::{NetnsFacts, Rows},
+        named::Local,
+    },
     report::{
         facts::Field,
         finding::{Finding, Severity},
         model::Location,
+        object::Object,
         question::{Ask, Socket, SocketPort, Transport},
     },
 };
@@ -267,7 +271,13 @@ fn draft<'a>(
         Holders::None | Holders::Answers(_) | Holders::Asked { .. } => &[],
     };
     if let Holders::Asked { asked, socket, .. } = holders {
-        draft = draft.state("socket", format!("at {socket} to {asked}"), "/proc/net/udp");
+        draft = draft
+            .state("socket", format!("at {socket} to {asked}"), "/proc/net/udp")
+            .names(Object::socket("udp", Local::Whole(*socket), None));
+    }
+    if let [only] = sockets {
+        let (protocol, local) = (protocol.to_lowercase(), Local::Whole(only.local));
+        draft = draft.names(Object::socket(&protocol, local, only.owner.as_ref()));
     }
     for socket in sockets.iter().take(SHOWN) {
         let pid = socket.owner.as_ref().map(|it| format!(" (pid {})", it.pid)).unwrap_or_default();

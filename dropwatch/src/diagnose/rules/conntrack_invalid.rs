@@ -16,6 +16,7 @@ use crate::{
         evidence::TableFamily,
         finding::{Finding, Severity},
         flow::Flow,
+        object::Object,
         protocol::number::TCP,
         question::{Ask, RulePlace, Sought, Tuple},
     },
@@ -77,6 +78,7 @@ fn untranslated(
         Draft::new(facts, "conntrack_invalid", Severity::Warning, server.to_string(), title)
             .at(*tracker)
             .explains(drops, rows)
+            .names(Object::connection(connection))
             .counted("invalid", invalid, "ctnetlink")
             .counted("NO_SOCKET", rows.count(), "kfree_skb")
             .state("connection", format!("{}", connection.original.to), "ctnetlink")

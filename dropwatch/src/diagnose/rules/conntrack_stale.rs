@@ -16,6 +16,7 @@ use crate::{
         finding::{Finding, Severity},
         flow::Flow,
         model::Location,
+        object::Object,
         protocol::transport,
         question::{Ask, Sought, Tuple, number_above_ip},
     },
@@ -92,6 +93,7 @@ fn stale(
     let draft = Draft::new(facts, "conntrack_stale", Severity::Warning, place.to_string(), title)
         .at(*tracker)
         .explains(drops, rows)
+        .names(Object::connection(connection))
         .counted("drops on the way", drops, "kfree_skb")
         .state("rules that send to it", 0_u64, "packet filter");
     let family = if asked.is_ipv6() { "-f ipv6 " } else { "" };

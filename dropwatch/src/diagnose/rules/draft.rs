@@ -10,6 +10,7 @@ use crate::{
     report::{
         facts::Netns,
         finding::{Action, Evidence, Explains, Finding, Severity, Unreachable, Value},
+        object::Object,
     },
 };
 
@@ -66,6 +67,7 @@ impl<'a> Draft<'a> {
             netns: None,
             subject: subject.into(),
             title: title.into(),
+            object: None,
             explains: None,
             evidence: Vec::new(),
             actions: Vec::new(),
@@ -89,6 +91,20 @@ impl<'a> Draft<'a> {
         self.prefix = self.facts.prefix(netns);
         self.namespace = netns.and_then(|netns| self.facts.namespace(netns.number()));
         self
+    }
+
+    /// Says what the verdict names, of a kind that the table in `carried.rs` lists for the rule.
+    pub(super) fn names(mut self, object: Object) -> Self {
+        self.finding.object = Some(Box::new(object));
+        self
+    }
+
+    /// The same, where there is one.
+    pub(super) fn names_any(self, object: Option<Object>) -> Self {
+        match object {
+            Some(object) => self.names(object),
+            None => self,
+        }
     }
 
     /// Sets how many of the drops of `rows` the finding explains.

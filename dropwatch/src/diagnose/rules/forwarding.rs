@@ -18,6 +18,7 @@ use crate::{
     report::{
         evidence::UnusableAddress,
         finding::{Finding, Severity},
+        object::Object,
         question::{Ask, Leads, Packet, Route},
     },
 };
@@ -165,7 +166,8 @@ fn place(facts: &Facts<'_>, namespace: NetnsFacts<'_>, packet: Packet) -> Result
     if let Some(address) = addresses.and_then(|it| it.unusable.get(&packet.to)) {
         return Ok(Place::Unusable(*address));
     }
-    Ok(match facts.route(netns.number(), Packet::to(packet.to))? {
+    let own = Packet { mark: packet.mark, ..Packet::to(packet.to) };
+    Ok(match facts.route(netns.number(), own)? {
         Err(_) => Place::Unknown,
         Ok(Route::Leads(Leads { local: true, .. })) => Place::Here,
         Ok(Route::Leads(Leads { via: None, device, .. })) if device == packet.iif => {
@@ -275,6 +277,9 @@ impl Refused<'_> {
             title,
         );
         draft = self.proved(draft, drops);
+        if let (Some(device), [only]) = (self.here.device(), addresses) {
+            draft = draft.names(Object::interface(device, Some(only.to_string())));
+        }
         if let Some(sender) = self.here.source() {
             draft = draft.state("sender", sender.to_string(), "samples");
         }
@@ -283,7 +288,7 @@ impl Refused<'_> {
              neighbour entry that is stale or by a route. There, `ip neigh show {first}` tells, and `ip \
              neigh flush to {first}` ends it; whoever takes an address over announces it"
         );
-        Some(draft.run(&format!("ip route get {first}"), &note).done())
+        Some(draft.run(&Packet::command(*first, self.here.mark_to(*first)), &note).done())
     }
 
     fn unusable(&self, to: IpAddr, address: UnusableAddress, drops: u64) -> Finding {
@@ -308,6 +313,7 @@ impl Refused<'_> {
         let subject = format!("{to}{on}");
         let draft = Draft::new(self.facts, "address_unusable", Severity::Warning, subject, title);
         self.proved(draft, drops)
+            .names_any(device.map(|device| Object::interface(device, Some(to.to_string()))))
             .state("address", format!("{to} {flag}"), "rtnetlink")
             .run(&format!("ip -6 address show{dev} {flag}"), note)
             .done()

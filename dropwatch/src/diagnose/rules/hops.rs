@@ -6,7 +6,10 @@
 //! destination go round in circles.
 
 use super::{Draft, Facts, Makes, Proof, Rule, by_rate, matters};
-use crate::{diagnose::facts::NetnsFacts, report::finding::Finding};
+use crate::{
+    diagnose::facts::NetnsFacts,
+    report::{finding::Finding, question::Packet},
+};
 
 /// Counter, where it is read, and the function.
 const FAMILIES: [(&str, &str, &str); 2] =
@@ -50,8 +53,9 @@ fn used_up(
     if !matters(drops, facts) {
         return None;
     }
-    let to = rows.within(namespace).destination().map(|dst| dst.to_string());
-    let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+    let here = rows.within(namespace);
+    let to = here.destination();
+    let what = to.map(|to| format!(" to {to}")).unwrap_or_default();
     let title = format!(
         "{drops} packets{what} had no hops left in {}: a routing loop, or traceroute",
         namespace.name()
@@ -63,7 +67,10 @@ fn used_up(
         .counted(&format!("IP_INHDR at {function}"), rows.count(), "kfree_skb");
     let finding = match to {
         Some(to) => draft
-            .run(&format!("ip route get {to}"), "the next router; it must not send them back here")
+            .run(
+                &Packet::command(to, here.mark_to(to)),
+                "the next router; it must not send them back here",
+            )
             .run(&format!("tracepath -n {to}"), "a router that comes again is part of a loop"),
         None => draft.run("ip route show table all", "a router must not send them back here"),
     };

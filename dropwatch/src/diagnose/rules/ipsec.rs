@@ -15,6 +15,7 @@ use crate::{
     },
     report::{
         finding::Finding,
+        object::Object,
         question::{Ask, Policy, PolicyDirection, Secured, number_above_ip},
     },
 };
@@ -171,7 +172,7 @@ fn refused(
     }
     let direction = packet(&here, came_in).map(|packet| packet.direction);
     draft = match (policy, direction) {
-        (Some(policy), Some(direction)) => draft.run(
+        (Some(policy), Some(direction)) => draft.names(Object::policy(&policy, direction)).run(
             &format!("ip xfrm policy get index {} dir {}", policy.index, direction.name()),
             "that policy; `tmpl` is the protection that it asks for",
         ),

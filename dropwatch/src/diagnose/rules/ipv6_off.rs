@@ -8,7 +8,10 @@
 use super::{Draft, Facts, Makes, Rule, matters, quote};
 use crate::{
     diagnose::facts::NetnsFacts,
-    report::finding::{Finding, Severity},
+    report::{
+        finding::{Finding, Severity},
+        object::Object,
+    },
 };
 
 const REASON: &str = "IPV6DISABLED";
@@ -52,6 +55,7 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     let mut draft = Draft::new(facts, "ipv6_off", Severity::Warning, device, title)
         .at(namespace)
         .explains(drops, &rows)
+        .names(Object::interface(device, None))
         .counted(REASON, drops, "kfree_skb");
     if let Some(to) = rows.destination() {
         draft = draft.state("to", to.to_string(), "samples");

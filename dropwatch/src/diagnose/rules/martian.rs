@@ -8,7 +8,7 @@
 use super::{Draft, Facts, Makes, Rule, by_rate, matters, quote};
 use crate::{
     diagnose::facts::Rows,
-    report::{facts::Netns, finding::Finding},
+    report::{facts::Netns, finding::Finding, object::Object},
 };
 
 struct MartianKind {
@@ -84,6 +84,7 @@ fn impossible(
     let mut draft = Draft::new(facts, "martian", by_rate(drops, facts), subject, title)
         .somewhere(netns)
         .explains(drops, rows)
+        .names_any(device.map(|device| Object::interface(device, None)))
         .counted(kind.reason, drops, "kfree_skb")
         .run(
             &format!("tcpdump -e -n -c 10 -i {}{filter}", device.map_or("any".into(), quote)),

@@ -10,6 +10,9 @@
 
 mod accept_queue;
 mod bridge_port;
+mod bridge_vlan;
+#[cfg(test)]
+mod carried;
 mod checksums;
 mod closed_port;
 mod conntrack_full;
@@ -51,6 +54,7 @@ mod tcp_backlog;
 mod tcp_receive_memory;
 #[cfg(test)]
 pub(super) mod testing;
+mod tunnel_remote;
 mod udp_memory;
 mod udp_receive_buffer;
 mod unhandled;
@@ -213,6 +217,8 @@ const RULES: &[&Rule] = &[
     &no_carrier::RULE,
     &narrow_end::RULE,
     &bridge_port::RULE,
+    &bridge_vlan::RULE,
+    &tunnel_remote::RULE,
     &tap_full::RULE,
     &forwarding::RULE,
     &qdisc::RULE,

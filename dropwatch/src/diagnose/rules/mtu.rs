@@ -8,7 +8,7 @@
 use super::{Draft, Facts, Makes, Proof, Rule, by_rate, matters, quote};
 use crate::{
     diagnose::facts::NetnsFacts,
-    report::{evidence::Link, finding::Finding},
+    report::{evidence::Link, finding::Finding, question::Packet},
 };
 
 struct MtuFamily {
@@ -64,8 +64,8 @@ fn too_big(facts: &Facts<'_>, namespace: NetnsFacts<'_>, family: &MtuFamily) -> 
         return None;
     }
     let here = rows.within(namespace);
-    let to = here.destination().map(|dst| dst.to_string());
-    let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+    let to = here.destination();
+    let what = to.map(|to| format!(" to {to}")).unwrap_or_default();
     let title = format!(
         "{} cannot forward {drops} packets{what}: larger than the next link's MTU",
         namespace.name()
@@ -84,7 +84,8 @@ fn too_big(facts: &Facts<'_>, namespace: NetnsFacts<'_>, family: &MtuFamily) -> 
         let command = format!("ip link set dev {} mtu {}", quote(&narrow.name), from.mtu);
         draft = draft.run(&command, "if every station on that link takes as much");
     } else if let Some(to) = to {
-        draft = draft.run(&format!("ip route get {to}"), "the next link, and the route's own MTU");
+        draft = draft
+            .run(&Packet::command(to, here.mark_to(to)), "the next link, and the route's own MTU");
     }
     let clamp = format!(
         "{} -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",

@@ -14,6 +14,7 @@ use crate::{
     },
     report::{
         finding::{Finding, Severity},
+        object::Object,
         question::Packet,
     },
 };
@@ -81,6 +82,7 @@ fn joined_elsewhere(
     let draft = Draft::new(facts, "multicast_elsewhere", Severity::Warning, subject, title)
         .at(namespace)
         .explains(drops, here)
+        .names(Object::interface(by, Some(group.to_string())))
         .counted("NOT_SPECIFIED at ip_rcv_finish_core", here.count(), "kfree_skb")
         .state("joined on", on, "igmp");
     let draft = draft

@@ -18,6 +18,7 @@ use crate::{
         device::{Device, Peer},
         facts::Netns,
         finding::{Finding, Severity},
+        object::Object,
         question::Ask,
     },
 };
@@ -61,6 +62,7 @@ fn pair(
     drops: u64,
 ) -> Result<Option<Finding>, Ask> {
     let Ok(device) = facts.device(netns.number(), index)? else { return Ok(None) };
+    let object = Object::device(&device, None);
     let Device { name: on, mtu, peer: Some(peer), .. } = *device else { return Ok(None) };
     let Peer { name: end, mtu: takes, up, netns: there, .. } = peer;
     if !up || takes >= mtu {
@@ -76,6 +78,7 @@ fn pair(
     let mut draft = Draft::new(facts, "narrow_end", Severity::Warning, on.as_str(), title)
         .somewhere(Some(netns))
         .explains(drops, rows)
+        .names(object)
         .counted(place(rows), drops, "kfree_skb");
     let counter = format!("rx_dropped of {end}{at}");
     // A namespace without drops of its own is looked into less often; the total is of now.
@@ -109,6 +112,7 @@ fn port(
     drops: u64,
 ) -> Result<Option<Finding>, Ask> {
     let Ok(device) = facts.device(netns.number(), index)? else { return Ok(None) };
+    let object = Object::device(&device, None);
     let Device { name: on, mtu, port: Some(port), up: true, .. } = *device else { return Ok(None) };
     // A frame came from somewhere that takes more.
     let others = facts.namespace(netns.number()).map(|here| here.now.links.values());
@@ -124,6 +128,7 @@ fn port(
     let draft = Draft::new(facts, "narrow_end", Severity::Warning, on.as_str(), title)
         .somewhere(Some(netns))
         .explains(drops, rows)
+        .names(object)
         .counted(place(rows), drops, "kfree_skb")
         .state(&format!("MTU of {on}"), u64::from(mtu), "rtnetlink")
         .state(&format!("MTU of {}", widest.name), u64::from(widest.mtu), "rtnetlink")

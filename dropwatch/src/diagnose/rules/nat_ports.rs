@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use super::{Draft, Facts, netfilter, packet_queue};
 use crate::{
     diagnose::facts::{NetnsFacts, Rows},
-    report::filter_rules::is_word,
-    report::question::{Ask, Does, NatPorts, PortsInUse, RulePlace, RuleTarget, Sought, Tuple},
+    report::{
+        filter_rules::is_word,
+        object::Object,
+        question::{Ask, Does, NatPorts, PortsInUse, RulePlace, RuleTarget, Sought, Tuple},
+    },
 };
 
 /// Part of the allowed ports in use from where on NAT finds none: of many it tries a hundred or so
@@ -81,11 +84,10 @@ impl Ports {
     /// Adds what the rules allow and what is in use.
     pub(super) fn shown<'a>(&self, draft: Draft<'a>) -> Draft<'a> {
         let Self { first, last, server, in_use: PortsInUse { probed, taken }, .. } = self;
-        draft.state("ports that NAT may give", format!("{first}-{last}"), "packet filter").state(
-            "in use",
-            format!("{taken} of {probed} looked at, to {server}"),
-            "ctnetlink",
-        )
+        draft
+            .names(Object::rule(&self.rule))
+            .state("ports that NAT may give", format!("{first}-{last}"), "packet filter")
+            .state("in use", format!("{taken} of {probed} looked at, to {server}"), "ctnetlink")
     }
 
     /// Adds the command that lets the rule give more ports, where it names some.

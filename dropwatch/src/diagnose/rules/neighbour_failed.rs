@@ -15,6 +15,7 @@ use crate::{
     report::{
         facts::Netns,
         finding::{Finding, Severity},
+        object::Object,
         question::{Ask, Leads, Neighbour, NextHop, Packet, Route},
     },
 };
@@ -66,7 +67,8 @@ fn silent(
     let name = netns.and_then(|netns| netns.name.as_deref());
     let device = rows.device();
     let is_down = !is_back && device.is_some_and(|device| has_no_carrier(facts, netns, device));
-    let to = rows.destination().map(|dst| dst.to_string());
+    let destination = rows.destination();
+    let to = destination.map(|dst| dst.to_string());
     let at = name.map(|name| format!(" in {name}")).unwrap_or_default();
     let on = device.map(|device| format!(" on {device}")).unwrap_or_default();
     let what = to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
@@ -88,15 +90,16 @@ fn silent(
         }
     }
     if let Some((hop, state)) = hop {
-        let state = format!("{} ({})", hop.address, state_name(state));
-        draft = draft.state("next hop", state, "rtnetlink");
+        let object = Object::neighbour(hop, device, state);
+        let state = format!("{} ({})", hop.address, state.name());
+        draft = draft.state("next hop", state, "rtnetlink").names(object);
     }
     if let (true, Some(device)) = (is_down, device) {
         draft = without_carrier(draft, device, rows.destination());
     }
-    if let Some(to) = to {
+    if let Some(to) = destination {
         let hop = "the next hop: `via`, else the host itself";
-        draft = draft.run(&format!("ip route get {to}"), hop);
+        draft = draft.run(&Packet::command(to, rows.mark_to(to)), hop);
     }
     let on = device.map(|device| format!(" dev {}", quote(device))).unwrap_or_default();
     let finding = draft.run(
@@ -136,7 +139,7 @@ fn next_hop(
     netns: u32,
     packet: Packet,
 ) -> Result<Option<(NextHop, Neighbour)>, Ask> {
-    let to = Packet::to(packet.to);
+    let to = Packet { mark: packet.mark, ..Packet::to(packet.to) };
     let Ok(Route::Leads(Leads { local: false, device: Some(device), via, .. })) =
         facts.route(netns, to)?
     else {
@@ -144,16 +147,6 @@ fn next_hop(
     };
     let hop = NextHop { address: via.unwrap_or(packet.to), device };
     Ok(facts.neighbour(netns, hop)?.ok().map(|state| (hop, state)))
-}
-
-fn state_name(state: Neighbour) -> &'static str {
-    match state {
-        Neighbour::Unknown => "not known",
-        Neighbour::Answers => "answers",
-        Neighbour::Answered => "answered once",
-        Neighbour::Awaited => "is being asked",
-        Neighbour::Failed => "failed",
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,10 @@
 use super::{Draft, Facts, Makes, Rule, draft::quote};
 use crate::{
     diagnose::facts::{LinkFacts, NetnsFacts},
-    report::finding::{Finding, Severity},
+    report::{
+        finding::{Finding, Severity},
+        object::Object,
+    },
 };
 
 /// Counters of packets that found no room.
@@ -53,7 +56,9 @@ fn no_room(facts: &Facts<'_>, namespace: NetnsFacts<'_>, link: LinkFacts<'_>) ->
         "{name} in {} lost {lost} packets: the card had no room for them",
         namespace.name()
     );
-    let mut draft = Draft::new(facts, "nic_no_room", Severity::Critical, name, title).at(namespace);
+    let mut draft = Draft::new(facts, "nic_no_room", Severity::Critical, name, title)
+        .at(namespace)
+        .names(Object::interface(name, None));
     for counter in NO_ROOM.into_iter().filter(|counter| link.delta(counter) > 0) {
         draft = draft.counted(counter, link.delta(counter), "rtnetlink");
     }
@@ -78,6 +83,7 @@ fn damaged(facts: &Facts<'_>, namespace: NetnsFacts<'_>, link: LinkFacts<'_>) ->
     let title = format!("{name} in {} received {lost} damaged frames", namespace.name());
     let finding = Draft::new(facts, "nic_damaged", Severity::Warning, name, title)
         .at(namespace)
+        .names(Object::interface(name, None))
         .counted(DAMAGED, lost, "rtnetlink")
         .run(
             &format!("ethtool -m {}", quote(name)),

@@ -18,6 +18,7 @@ use crate::{
         evidence::QDISC_DROPS,
         facts::Netns,
         finding::{Finding, Severity},
+        object::Object,
         question::Ask,
     },
 };
@@ -73,7 +74,8 @@ fn unheard(
     );
     let mut draft = Draft::new(facts, "no_carrier", Severity::Warning, on.as_str(), title)
         .somewhere(Some(netns))
-        .explains(drops, rows);
+        .explains(drops, rows)
+        .names(Object::device(&device, None));
     for reason in REASONS {
         let of_reason = |row: &&&_| is_for(row, reason);
         let counted = rows.0.iter().filter(of_reason).map(|row| row.count).sum();

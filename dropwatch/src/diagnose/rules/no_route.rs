@@ -192,7 +192,8 @@ enum Claim {
 /// counter, too. What a route or a rule refuses is [`super::refusing_route`]'s.
 fn claim(facts: &Facts<'_>, namespace: NetnsFacts<'_>, packet: Packet) -> Result<Claim, Ask> {
     let Some(netns) = namespace.netns() else { return Ok(Claim::Unnamed) };
-    match facts.route(netns.number(), Packet::to(packet.to))? {
+    let own = Packet { mark: packet.mark, ..Packet::to(packet.to) };
+    match facts.route(netns.number(), own)? {
         Err(_) => return Ok(Claim::Unnamed),
         Ok(Route::Refused(Refused { why: Refusal::NoRoute, by: None })) => {
             return Ok(Claim::Missing(packet.to));
@@ -271,7 +272,7 @@ mod tests {
     #[test]
     fn a_route_that_refuses_is_not_missing() {
         let to = Prefix { address: TO, length: 32 };
-        let by = |kind| Refuser::Route { kind, to, table: 254, metric: 0 };
+        let by = |kind| Refuser::Route { kind, to, table: 254, metric: 0, rule: 32_766 };
         for (why, by) in [
             (Refusal::NoRoute, Some(by(RefusingType::Throw))),
             (Refusal::Unreachable, Some(by(RefusingType::Unreachable))),

@@ -9,10 +9,11 @@ use crate::{
     diagnose::facts::{Rows, name},
     report::{
         cgroup::unit,
-        device::{Action, Device, Filter, GroupHook, GroupProgram, Hook, Program},
+        device::{Action, Device, Filter, GroupHook, GroupProgram, Hook, Program, XdpProgram},
         facts::Netns,
         finding::{Finding, Severity},
         model::Location,
+        object::Object,
         question::{Ask, Unanswered},
     },
 };
@@ -21,14 +22,14 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Objects {
     /// Each of them; with one alone, that is it.
-    pub(super) found: Vec<Object>,
+    pub(super) found: Vec<Suspect>,
     /// The one that did it, if that is a redirection which leads nowhere.
     pub(super) redirect: Option<Redirect>,
 }
 
 /// A program or a filter.
-#[derive(Default)]
-pub(super) struct Object {
+pub(super) struct Suspect {
+    pub(super) is: Object,
     pub(super) name: String,
     pub(super) source: &'static str,
     /// Its own counter since it was made.
@@ -39,6 +40,7 @@ pub(super) struct Object {
 
 /// A redirection to a device that takes nothing.
 pub(super) struct Redirect {
+    is: Object,
     filter: String,
     action: Action,
     /// `None` where it is gone.
@@ -57,17 +59,21 @@ pub(super) fn of(
     match (kind.reason, device) {
         ("TC_INGRESS" | "TC_EGRESS", Some(device)) => {
             let hook = Hook { device, egress: kind.reason == "TC_EGRESS" };
+            let on = rows.device().unwrap_or_default();
+            let suspects = |filters| suspects(on, hook.egress, filters);
             Ok(facts.filters(netns, hook)?.map_or_else(|_| Objects::default(), suspects))
         }
         ("XDP", Some(device)) => {
-            let found = facts.device(netns, device)?.map(|device| device.xdp).unwrap_or_default();
-            let object = |xdp: crate::report::device::XdpProgram| Object {
+            let device = facts.device(netns, device)?.map(|it| *it).unwrap_or_default();
+            let suspect = |xdp: XdpProgram| Suspect {
+                is: Object::xdp(&device.name, &xdp),
                 name: format!("{}, {} mode", called(&xdp.program), xdp.mode.name()),
                 source: "rtnetlink",
                 counted: None,
                 show: vec![shown(&xdp.program)],
             };
-            Ok(Objects { found: found.into_iter().map(object).collect(), redirect: None })
+            let found = device.xdp.clone().into_iter().map(suspect).collect();
+            Ok(Objects { found, redirect: None })
         }
         ("BPF_CGROUP_EGRESS", _) => {
             let found = groups(facts, netns, rows, true)?;
@@ -84,7 +90,7 @@ pub(super) fn groups(
     netns: u32,
     rows: &Rows<'_>,
     egress: bool,
-) -> Result<Vec<Object>, Ask> {
+) -> Result<Vec<Suspect>, Ask> {
     let owner = rows.owner();
     let hook = GroupHook { pid: owner.map(|owner| owner.pid), egress };
     let mut found = facts.group_programs(netns, hook)?;
@@ -101,7 +107,9 @@ pub(super) fn groups(
             all.into_iter().filter(was_in).collect()
         });
     }
-    let object = |GroupProgram { group, folder, program }: GroupProgram| {
+    let suspect = |found: GroupProgram| {
+        let is = Object::group_program(&found, egress);
+        let GroupProgram { group, folder, program } = found;
         let of = unit(&group).unwrap_or(group);
         let systemd = program.name.as_deref().is_some_and(|name| name.starts_with("sd_fw_"));
         let note = if systemd {
@@ -109,14 +117,15 @@ pub(super) fn groups(
         } else {
             "what is attached there"
         };
-        Object {
+        Suspect {
+            is,
             name: format!("{} of control group {of}", called(&program)),
             source: "bpf",
             counted: None,
             show: vec![(format!("bpftool cgroup show {}", quote(&folder)), note), shown(&program)],
         }
     };
-    Ok(found.unwrap_or_default().into_iter().map(object).collect())
+    Ok(found.unwrap_or_default().into_iter().map(suspect).collect())
 }
 
 /// `sd_fw_egress (program 12)`.
@@ -132,9 +141,10 @@ fn shown(program: &Program) -> (String, &'static str) {
 }
 
 /// The filters that can have dropped something.
-fn suspects(filters: Vec<Filter>) -> Objects {
+fn suspects(device: &str, egress: bool, filters: Vec<Filter>) -> Objects {
     let (mut found, mut redirects) = (Vec::new(), Vec::new());
     for filter in filters {
+        let is = |count| Object::tc_filter(device, egress, &filter, count);
         if filter.decides {
             let program = filter.program.as_ref();
             let name = match program {
@@ -142,19 +152,21 @@ fn suspects(filters: Vec<Filter>) -> Objects {
                 None => filter.name.clone(),
             };
             let show = program.map(shown).into_iter().collect();
-            found.push(Object { name, source: "rtnetlink", counted: None, show });
+            found.push(Suspect { is: is(None), name, source: "rtnetlink", counted: None, show });
         }
-        for action in filter.actions {
+        for action in filter.actions.clone() {
             let lost = action.target.as_ref().is_some_and(|target| {
                 let takes = target.device.as_ref().is_some_and(|it| it.up && it.carrier);
                 target.redirects && !takes
             });
             if lost && action.overlimits > 0 {
                 let to = action.target.as_ref().and_then(|target| target.device.clone());
-                redirects.push(Redirect { filter: filter.name.clone(), action, to });
+                let is = is(Some(action.overlimits));
+                redirects.push(Redirect { is, filter: filter.name.clone(), action, to });
             } else if action.dropped > 0 {
                 let counter = format!("dropped by {} {}", action.kind, action.index);
-                found.push(Object {
+                found.push(Suspect {
+                    is: is(Some(action.dropped)),
                     name: format!("{}, action {}", filter.name, action.kind),
                     source: "rtnetlink",
                     counted: Some((counter, action.dropped)),
@@ -168,7 +180,8 @@ fn suspects(filters: Vec<Filter>) -> Objects {
         (Some(redirect), true) => Objects { found, redirect: Some(redirect) },
         (Some(last), false) => {
             redirects.push(last);
-            found.extend(redirects.into_iter().map(|it| Object {
+            found.extend(redirects.into_iter().map(|it| Suspect {
+                is: it.is,
                 name: format!("{}, which redirects to {}", it.filter, target(it.to.as_ref())),
                 source: "rtnetlink",
                 counted: Some((counter(&it.action), it.action.overlimits)),
@@ -203,7 +216,7 @@ pub(super) fn redirected(
     row: &Location,
 ) -> Finding {
     let rows = Rows(vec![row]);
-    let Redirect { filter, action, to } = redirect;
+    let Redirect { is, filter, action, to } = redirect;
     // It counts all since it was made, and never less than in this interval.
     let drops = row.count.min(action.overlimits);
     let title = format!(
@@ -214,6 +227,7 @@ pub(super) fn redirected(
     let mut draft = Draft::new(facts, "redirect_down", Severity::Warning, device, title)
         .somewhere(Some(netns))
         .explains(drops, &rows)
+        .names(is.clone())
         .counted(kind.reason, row.count, "kfree_skb")
         .state("the filter", filter.as_str(), "rtnetlink")
         .state(&counter(action), action.overlimits, "rtnetlink");
@@ -240,7 +254,7 @@ mod tests {
         *,
     };
     use crate::report::{
-        device::{Target, XdpMode, XdpProgram},
+        device::{Target, XdpMode},
         facts::Owner,
         question::{Answer, Question},
     };

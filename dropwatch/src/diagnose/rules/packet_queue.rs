@@ -18,6 +18,7 @@ use crate::{
         evidence::TableFamily,
         filter_rules::is_word,
         finding::{Finding, Severity},
+        object::Object,
         question::{Ask, Does, RulePlace, RuleTarget, Sought},
     },
 };
@@ -113,6 +114,7 @@ fn too_slow(
     let subject = format!("queue {number}");
     let mut draft = Draft::new(facts, "packet_queue_full", Severity::Critical, subject, title)
         .at(namespace)
+        .names(Object::packet_queue(number, number, Some(full.listener)))
         .counted("queue_dropped", full.dropped, "nfnetlink_queue")
         .counted_too("user_dropped", full.user_dropped, "nfnetlink_queue")
         .state("waiting", full.waiting, "nfnetlink_queue")
@@ -149,6 +151,12 @@ fn unheard(
     let mut numbers: Vec<String> = targets.iter().filter_map(|it| numbers(it)).collect();
     numbers.dedup();
     let (name, said) = (namespace.name(), numbers.join(", "));
+    let object = match &targets[..] {
+        [RuleTarget { does: Does::Queue { first, last, .. }, .. }] => {
+            Some(Object::packet_queue(*first, *last, None))
+        }
+        _ => None,
+    };
     let title = format!(
         "nobody listens at queue {said} (NFQUEUE) in {name}: {drops} packets dropped that a rule \
          hands to it"
@@ -156,6 +164,7 @@ fn unheard(
     let mut draft = Draft::new(facts, "queue_without_listener", Severity::Critical, said, title)
         .at(namespace)
         .explains(drops, rows)
+        .names_any(object)
         .counted("drops at nf_queue", rows.count(), "kfree_skb")
         .state("queues with a listener", namespace.now.queues.len() as u64, "nfnetlink_queue");
     let note = "the rule: start the program that is to listen at its queue, or make the rule anew \

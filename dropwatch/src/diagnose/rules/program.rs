@@ -151,6 +151,9 @@ fn dropped(facts: &Facts<'_>, kind: &ProgramKind, row: &Location) -> Result<Find
             draft = draft.state(counter, *count, object.source);
         }
     }
+    if let [only] = &named.found[..] {
+        draft = draft.names(only.is.clone());
+    }
     let note = "the program, and what it has counted; whoever attached it knows why";
     draft = match (&kind.show, device.map(quote)) {
         (ShowCommand::Device(before, after), Some(device)) => {

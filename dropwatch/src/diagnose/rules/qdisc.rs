@@ -13,6 +13,7 @@ use crate::{
     report::{
         evidence::{QDISC_DROPS, Queue, QueueId},
         finding::{Finding, Severity},
+        object::Object,
     },
 };
 
@@ -87,7 +88,17 @@ fn full(
         .at(namespace)
         .explains(drops, dropped)
         .counted(&format!("drops of {kind}"), counted, "rtnetlink");
-    for (id, queue, dropped) in innermost(link).into_iter().take(MOST_NAMED) {
+    let queues = innermost(link);
+    let object = match queues.first() {
+        Some((id, queue, dropped)) => Object::qdisc(name, *id, queue, *dropped),
+        // Those that a kernel makes by itself.
+        None => {
+            let queue = Queue { kind: kind.to_owned(), ..Queue::default() };
+            Object::qdisc(name, QueueId { handle: 0, parent: QueueId::ROOT }, &queue, counted)
+        }
+    };
+    draft = draft.names(object);
+    for (id, queue, dropped) in queues.into_iter().take(MOST_NAMED) {
         draft = draft.counted(&format!("{} {id}", queue.kind), dropped, "rtnetlink");
     }
     let draft = draft.state("queue_length", u64::from(link.now.queue_length), "rtnetlink").run(

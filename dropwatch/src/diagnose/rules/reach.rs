@@ -19,7 +19,7 @@ use crate::{
         conntrack::{ConntrackCounter, ConntrackStats, ConntrackTable, StateRow},
         device::{
             Action, BridgePort, Device, Filter, Frame, GroupHook, GroupProgram, Hook, Peer,
-            PortState, Program, Target, XdpProgram,
+            PortState, PortVlans, Program, Target, XdpProgram,
         },
         evidence::{Addresses, Link, Listener, PacketQueue},
         finding::Finding,
@@ -134,7 +134,7 @@ impl Reach {
 }
 
 /// Trouble for every rule, with all that samples can show, or with the namespace alone.
-fn troubles(sampled: bool) -> Vec<TestHost> {
+pub(super) fn troubles(sampled: bool) -> Vec<TestHost> {
     let row = |count, function: &str, reason: &str| {
         let host = TestHost::new().row(count, function, reason);
         let flow = Flow {
@@ -306,7 +306,10 @@ fn troubles(sampled: bool) -> Vec<TestHost> {
 fn refusers() -> [Refuser; 2] {
     let to = Prefix { address: [203, 0, 113, 0].into(), length: 24 };
     let kind = RefusingType::Blackhole;
-    [Refuser::Route { kind, to, table: 254, metric: 0 }, Refuser::Rule { kind, preference: 100 }]
+    [
+        Refuser::Route { kind, to, table: 254, metric: 0, rule: 32_766 },
+        Refuser::Rule { kind, preference: 100 },
+    ]
 }
 
 /// Probes for a connection that nobody reads.
@@ -340,7 +343,7 @@ fn joined_elsewhere(host: TestHost, sampled: bool) -> TestHost {
 }
 
 /// What every rule finds on `host`.
-fn all(host: &TestHost) -> Vec<Finding> {
+pub(super) fn all(host: &TestHost) -> Vec<Finding> {
     RULES.iter().flat_map(|rule| host.clone().run(rule)).collect()
 }
 

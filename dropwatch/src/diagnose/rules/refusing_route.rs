@@ -20,6 +20,7 @@ use crate::{
         facts::Netns,
         finding::{Finding, Severity},
         model::Location,
+        object::Object,
         question::{Ask, Packet, Refused, Refuser, RefusingType, Route},
     },
 };
@@ -71,19 +72,22 @@ fn is_sent(row: &Location) -> bool {
     !came_in || row.place.reason.as_deref() == Some("IP_OUTNOROUTES")
 }
 
+/// Where packets were going to, and their mark.
+type Routed = (IpAddr, u32);
+
 /// A finding for each refuser, or what has to be asked first.
 fn decided(facts: &Facts<'_>, netns: &Netns, rows: &Rows<'_>, came_in: bool) -> Vec<Verdict> {
     if !matters(rows.count(), facts) {
         return Vec::new();
     }
-    let mut refusers: Vec<(Refuser, Vec<IpAddr>)> = Vec::new();
+    let mut refusers: Vec<(Refuser, Vec<Routed>)> = Vec::new();
     let mut asks = Vec::new();
-    for (packet, _) in rows.packets(came_in, MOST) {
+    for (packet, _) in rows.routed_packets(came_in, MOST) {
         match refuser(facts, netns, packet) {
             Ok(None) => {}
             Ok(Some(by)) => match refusers.iter_mut().find(|(known, _)| *known == by) {
-                Some((_, asked)) => asked.push(packet.to),
-                None => refusers.push((by, vec![packet.to])),
+                Some((_, asked)) => asked.push((packet.to, packet.mark)),
+                None => refusers.push((by, vec![(packet.to, packet.mark)])),
             },
             Err(ask) => asks.push(Verdict::Ask(ask)),
         }
@@ -92,13 +96,14 @@ fn decided(facts: &Facts<'_>, netns: &Netns, rows: &Rows<'_>, came_in: bool) -> 
         return asks;
     }
     let found = refusers.iter().filter_map(|(by, asked)| {
-        let is_theirs = |to: &IpAddr| match by {
+        let is_theirs = |routed: &Routed| match by {
             Refuser::Route { to: prefix, .. } => {
-                let other = refusers.iter().any(|(it, asked)| it != by && asked.contains(to));
-                prefix.contains(*to) && !other
+                let other = refusers.iter().any(|(it, asked)| it != by && asked.contains(routed));
+                let has_mark = asked.iter().any(|(_, mark)| *mark == routed.1);
+                prefix.contains(routed.0) && has_mark && !other
             }
             // It may look at anything.
-            Refuser::Rule { .. } => asked.contains(to),
+            Refuser::Rule { .. } => asked.contains(routed),
         };
         refused(facts, netns, rows, *by, is_theirs)
     });
@@ -120,18 +125,25 @@ fn refused(
     netns: &Netns,
     rows: &Rows<'_>,
     by: Refuser,
-    is_theirs: impl Fn(&IpAddr) -> bool,
+    is_theirs: impl Fn(&Routed) -> bool,
 ) -> Option<Finding> {
-    let theirs: Vec<_> = rows.destinations().into_iter().filter(|(to, _)| is_theirs(to)).collect();
+    let mut theirs = rows.routed();
+    theirs.retain(|(routed, _)| is_theirs(routed));
     let part: f64 = theirs.iter().map(|(_, drops)| drops).sum();
     let drops = if rows.is_nearly_all(part) { rows.count() } else { part as u64 };
     if !matters(drops, facts) {
         return None;
     }
-    let to = match &theirs[..] {
-        [(only, _)] => format!(" to {only}"),
-        _ => String::new(),
+    let ((first, mark), _) = *theirs.first()?;
+    let mut to = match theirs.iter().all(|((to, _), _)| *to == first) {
+        true => format!(" to {first}"),
+        false => String::new(),
     };
+    // One without a mark beside them would be refused as well.
+    let mark = Some(mark).filter(|mark| *mark != 0 && theirs.iter().all(|it| it.0.1 == *mark));
+    if let Some(mark) = mark {
+        to += &format!(" with mark {mark:#x}");
+    }
     let name = netns.name.clone().unwrap_or_else(|| netns.to_string());
     let what = match by {
         Refuser::Route { kind: RefusingType::Throw, to: prefix, table, .. } => format!(
@@ -145,28 +157,44 @@ fn refused(
             format!("routing rule {preference}: {}", kind.name())
         }
     };
-    let title = format!("{drops} packets{to} refused in {name} by {what}");
+    let by_rule = match by {
+        Refuser::Route { kind: RefusingType::Throw, .. } => String::new(),
+        Refuser::Route { table, rule, .. } if !OF_EVERY_HOST.contains(&table) => {
+            format!(", by routing rule {rule}")
+        }
+        _ => String::new(),
+    };
+    let title = format!("{drops} packets{to} refused in {name} by {what}{by_rule}");
     let mut draft = Draft::new(facts, "route_refuses", Severity::Warning, what, title)
         .somewhere(Some(netns))
-        .explains(drops, rows);
+        .explains(drops, rows)
+        .names(Object::refuser(&by, &refuser_table(by)));
     for row in &rows.0 {
         let function = row.place.symbol.as_deref().map_or("unknown", function_name);
         let reason = row.place.reason.as_deref().unwrap_or("drops");
         draft = draft.counted(&format!("{reason} at {function}"), row.count, "kfree_skb");
     }
-    let family = if theirs.first()?.0.is_ipv6() { "-6 " } else { "" };
+    if let Some(mark) = mark {
+        draft = draft.state("mark", format!("{mark:#x}"), "samples");
+    }
+    let family = if first.is_ipv6() { "-6 " } else { "" };
     Some(match by {
-        Refuser::Route { kind, to: prefix, table, metric } => {
-            let (kind, table) = (kind.name(), table_name(table));
+        Refuser::Route { kind, to: prefix, table, metric, rule } => {
+            let (kind, name) = (kind.name(), table_name(table));
             let metric = if metric > 0 { format!(" metric {metric}") } else { String::new() };
+            draft = draft.state("route", format!("{kind} {prefix}{metric}"), "rtnetlink").run(
+                &format!("ip {family}route show table {name} type {kind} exact {prefix}"),
+                "the route, and by `proto` who has put it there",
+            );
+            if !OF_EVERY_HOST.contains(&table) {
+                draft = draft.state("routing rule", u64::from(rule), "rtnetlink").run(
+                    &format!("ip {family}rule show pref {rule}"),
+                    "the rule that has these packets looked up in that table",
+                );
+            }
             draft
-                .state("route", format!("{kind} {prefix}{metric}"), "rtnetlink")
                 .run(
-                    &format!("ip {family}route show table {table} type {kind} exact {prefix}"),
-                    "the route, and by `proto` who has put it there",
-                )
-                .run(
-                    &format!("ip {family}route del {kind} {prefix} table {table}{metric}"),
+                    &format!("ip {family}route del {kind} {prefix} table {name}{metric}"),
                     "if the network is in use: without it, the next shorter prefix counts; a routing \
                      daemon may put it back",
                 )
@@ -181,6 +209,16 @@ fn refused(
             )
             .done(),
     })
+}
+
+/// Tables that every host has, and rules that lead there: `default`, `main`, `local`.
+const OF_EVERY_HOST: [u32; 3] = [253, 254, 255];
+
+fn refuser_table(by: Refuser) -> String {
+    match by {
+        Refuser::Route { table, .. } => table_name(table),
+        Refuser::Rule { .. } => String::new(),
+    }
 }
 
 /// As `ip` calls the tables that every host has.
@@ -218,7 +256,7 @@ mod tests {
     fn by(kind: RefusingType, length: u8) -> Answer {
         let address = [203, 0, 113, if length == 32 { 9 } else { 0 }].into();
         let to = Prefix { address, length };
-        let by = Some(Refuser::Route { kind, to, table: 254, metric: 0 });
+        let by = Some(Refuser::Route { kind, to, table: 254, metric: 0, rule: 32_766 });
         Answer::Route(Route::Refused(Refused { why: Refusal::Blackhole, by }))
     }
 
@@ -270,6 +308,30 @@ mod tests {
             .run(&RULE);
         let explained: Vec<_> = found.iter().filter_map(|f| Some(f.explains?.drops)).collect();
         assert_eq!(explained, [25, 25]);
+    }
+
+    #[test]
+    fn a_mark_leads_to_a_table_of_its_own() {
+        let asked =
+            |mark| Question::Route(Packet { to: to(9), from: Some(FROM), iif: Some(2), mark });
+        let all = Prefix { address: [0; 4].into(), length: 0 };
+        let kind = RefusingType::Blackhole;
+        let by = Some(Refuser::Route { kind, to: all, table: 100, metric: 0, rule: 50 });
+        let refused = Answer::Route(Route::Refused(Refused { why: Refusal::Blackhole, by }));
+        let leads = Answer::Route(Route::Leads(Leads::default()));
+        let host = |mark| {
+            let host = host(&[flow(9)]).mark(mark);
+            host.answer(asked(0x17), refused.clone()).answer(asked(0), leads.clone()).run(&RULE)
+        };
+        let found = host(0x17);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(
+            finding.title,
+            "50 packets to 203.0.113.9 with mark 0x17 refused in gw by a route of type blackhole: \
+             0.0.0.0/0 in table 100, by routing rule 50"
+        );
+        assert_eq!(commands(finding)[1], "ip netns exec gw ip rule show pref 50");
+        assert_eq!(host(0), [], "without a mark they are sent on");
     }
 
     #[test]

@@ -14,12 +14,16 @@ use crate::{
     diagnose::facts::NetnsFacts,
     report::{
         finding::{Finding, Severity},
+        object::Object,
         question::{Ask, Leads, Packet, Refused, Refuser, Route},
     },
 };
 
 const COUNTER: &str = "TcpExt.IPReversePathFilter";
 const ALL: &str = "net.ipv4.conf.all.rp_filter";
+/// Whether the way back is looked up with the mark of the packet, for all devices and for one
+/// (`IN_DEV_SRC_VMARK`, include/linux/inetdevice.h).
+const MARK: &str = "net.ipv4.conf.all.src_valid_mark";
 const FUNCTIONS: &[&str] = &["ip_rcv_finish_core", "ip_rcv_finish"];
 
 const LOOSE: &str = "2";
@@ -33,8 +37,8 @@ pub(super) const RULE: Rule = Rule {
     }],
     counters: &["TcpExt.IPReversePathFilter"],
     proofs: &[Proof::of(&[COUNTER], "IP_RPFILTER", &[])],
-    settings: &["net.ipv4.conf.all.rp_filter"],
-    device_settings: &["net/ipv4/conf/DEV/rp_filter"],
+    settings: &["net.ipv4.conf.all.rp_filter", MARK],
+    device_settings: &["net/ipv4/conf/DEV/rp_filter", "net/ipv4/conf/DEV/src_valid_mark"],
     counts: &[Counts::of(Kept::Netns(&[COUNTER]), &[], FUNCTIONS)],
     check_or_ask,
     ..Rule::NONE
@@ -54,11 +58,17 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
     let here = rows.within(namespace);
     let device = here.device();
     let own = device.map(|device| format!("net/ipv4/conf/{device}/rp_filter"));
-    let source = here.source().map(|source| source.to_string());
+    let source = here.source();
+    let by_mark = device.map(|device| format!("net/ipv4/conf/{device}/src_valid_mark"));
+    let by_mark = [Some(MARK), by_mark.as_deref()].into_iter().flatten();
+    let packet = here.packet(true).map(|packet| {
+        let is_looked_at = by_mark.clone().any(|name| namespace.setting(name) == Some("1"));
+        Packet { mark: if is_looked_at { packet.mark } else { 0 }, ..packet }
+    });
     let settings = [Some(ALL), own.as_deref()];
     let is_loose =
         settings.into_iter().flatten().any(|name| namespace.setting(name) == Some(LOOSE));
-    let back = match (namespace.netns(), here.packet(true)) {
+    let back = match (namespace.netns(), packet) {
         (Some(netns), Some(packet)) => way_back(facts, netns.number(), packet)?,
         _ => None,
     };
@@ -68,7 +78,7 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
         return Ok(None);
     }
     let by = device.map(|device| format!(" by {device}")).unwrap_or_default();
-    let from = source.as_ref().map(|source| format!(" from {source}")).unwrap_or_default();
+    let from = source.map(|source| format!(" from {source}")).unwrap_or_default();
     let title = format!(
         "reverse-path filter of {} refused {} packets{from} that came in{by}",
         namespace.name(),
@@ -83,6 +93,7 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
     )
     .at(namespace)
     .explains(drops, &rows)
+    .names_any(device.map(|device| Object::interface(device, None)))
     .counted(COUNTER, counted, "netstat")
     .setting(ALL);
     if let Some(own) = &own {
@@ -94,9 +105,10 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
     if let Some(own) = own.filter(|_| !is_loose) {
         draft = draft.set(&own, LOOSE, "loose, for this interface alone");
     }
+    let mark = packet.map_or(0, |packet| packet.mark);
     let missing = if is_loose { ": none does, so one is missing" } else { "" };
     let (command, note) = match source {
-        Some(source) => (format!("ip route get {source}"), "where the way back leads"),
+        Some(source) => (Packet::command(source, mark), "where the way back leads"),
         None => ("ip route show table all".to_owned(), "whether a way back to the senders leads"),
     };
     Ok(Some(draft.run(&command, &format!("{note}{missing}")).done()))
@@ -104,10 +116,10 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
 
 /// The way back of such a packet at the end of the report, and the index of the device that it came in
 /// by. The kernel looks it up as it would for an answer: to the source, from the address that the packet
-/// was for. Without an answer the finding stands, since the filter did count these packets.
+/// was for, and with its mark where that is looked at. Without an answer the finding stands, since the filter did count these packets.
 fn way_back(facts: &Facts<'_>, netns: u32, packet: Packet) -> Result<Option<(Route, u32)>, Ask> {
     let Packet { to, from: Some(source), iif: Some(device), .. } = packet else { return Ok(None) };
-    let back = Packet { from: Some(to), ..Packet::to(source) };
+    let back = Packet { from: Some(to), mark: packet.mark, ..Packet::to(source) };
     Ok(facts.route(netns, back)?.ok().map(|route| (route, device)))
 }
 
@@ -197,6 +209,28 @@ mod tests {
         let way = other[0].evidence.iter().find(way).map(|it| it.value.clone());
         assert_eq!(way, Some("out of eth1".into()), "by another device");
         assert_eq!(found(3, LOOSE), [], "any will do");
+    }
+
+    #[test]
+    fn the_way_back_is_asked_with_the_mark_where_that_is_looked_at() {
+        let (from, to) = ([198, 19, 0, 9].into(), [198, 18, 2, 2].into());
+        let flow = Flow { src: Some(from), dst: Some(to), ..Flow::default() };
+        let way = |mark, device| {
+            let back = Packet { from: Some(to), mark, ..Packet::to(from) };
+            let leads = Leads { device: Some(device), ..Leads::default() };
+            (Question::Route(back), Answer::Route(Route::Leads(leads)))
+        };
+        let marked = || {
+            let (host, (plain, out)) = (host(50, 50).flow(flow.clone()).mark(7), way(0, 2));
+            let (with_mark, elsewhere) = way(7, 3);
+            host.setting(ALL, "1").answer(plain, out).answer(with_mark, elsewhere)
+        };
+        assert_eq!(marked().run(&RULE), [], "without the mark it leads back");
+        for name in [MARK, "net/ipv4/conf/eth0.100/src_valid_mark"] {
+            let found = marked().setting(name, "1").run(&RULE);
+            let last = found[0].actions.last().map(|action| action.command.as_str());
+            assert_eq!(last, Some("ip netns exec gw ip route get 198.19.0.9 mark 0x7"));
+        }
     }
 
     #[test]

@@ -5,9 +5,13 @@
 //! purpose, so it is worth no more than a notice.
 
 use super::{Draft, Facts, Makes, Rule, Verdict, matters, objects};
-use crate::report::{
-    finding::{Finding, Severity},
-    question::Ask,
+use crate::{
+    diagnose::named::Local,
+    report::{
+        finding::{Finding, Severity},
+        object::Object,
+        question::Ask,
+    },
 };
 
 /// Most programs that are named.
@@ -52,8 +56,14 @@ fn refused(facts: &Facts<'_>) -> Result<Option<Finding>, Ask> {
     .somewhere(netns)
     .explains(drops, &rows)
     .counted("SOCKET_FILTER", drops, "kfree_skb");
-    if let Some(owner) = rows.owner() {
-        draft = draft.state("socket of", format!("{} ({})", owner.comm, owner.pid), "samples");
+    let protocols = rows.protocols();
+    if let (Some(owner), [protocol]) = (rows.owner(), &protocols[..]) {
+        let local = Local::port(rows.port());
+        draft = draft.names(Object::socket(protocol, local, Some(owner))).state(
+            "socket of",
+            format!("{} ({})", owner.comm, owner.pid),
+            "samples",
+        );
     }
     // A socket's own filter looks the same, so these may have done it, and need not.
     let programs = match netns {

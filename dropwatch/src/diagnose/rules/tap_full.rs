@@ -12,6 +12,7 @@ use crate::{
         cgroup::unit,
         facts::{Netns, Owner},
         finding::{Finding, Severity},
+        object::Object,
         question::Ask,
     },
 };
@@ -76,6 +77,7 @@ fn full(
     let mut draft = Draft::new(facts, "tap_full", Severity::Critical, on.as_str(), title)
         .somewhere(Some(netns))
         .explains(drops, rows)
+        .names(Object::device(&device, if let [only] = &readers[..] { Some(only) } else { None }))
         .counted(&format!("tx_dropped of {on}"), counted, "rtnetlink")
         .counted(REASON, rows.count(), "kfree_skb")
         .state(&format!("txqueuelen of {on}"), u64::from(device.queue_length), "rtnetlink");

@@ -8,8 +8,11 @@
 
 use super::{Draft, Facts, LEAST_DROPS, Makes, Proof, Rule, tcp_receive_memory::raise_tcp_rmem};
 use crate::{
-    diagnose::facts::NetnsFacts,
-    report::finding::{Finding, Severity},
+    diagnose::{facts::NetnsFacts, named::Local},
+    report::{
+        finding::{Finding, Severity},
+        object::Object,
+    },
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -50,6 +53,9 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
             .explains(lost.min(rows.count()), &rows)
             .counted("TcpExt.TCPBacklogDrop", lost, "netstat")
             .setting("net.ipv4.tcp_rmem");
+    if here.port().is_some() || here.owner().is_some() {
+        draft = draft.names(Object::socket("tcp", Local::port(here.port()), here.owner()));
+    }
     if let Some(owner) = here.owner() {
         draft = draft.state("process", format!("{} ({})", owner.comm, owner.pid), "samples");
     }

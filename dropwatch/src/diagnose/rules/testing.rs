@@ -141,7 +141,15 @@ impl TestHost {
             let each = details.weight / flows.len() as u64;
             let Values { paths, devices, stations, .. } = mem::take(&mut details.values);
             details.values = Values { paths, devices, stations, ..Values::default() };
-            flows.iter().for_each(|flow| details.values.add(None, Some(flow), each));
+            flows.iter().for_each(|flow| details.values.add(None, Some(flow), 0, each));
+        })
+    }
+
+    /// The mark of all packets of the last row, whose flows are set.
+    pub(in crate::diagnose) fn mark(self, mark: u32) -> Self {
+        self.details(|details| {
+            let routed = mem::take(&mut details.values.routed).into_iter();
+            details.values.routed = routed.map(|((to, _), drops)| ((to, mark), drops)).collect();
         })
     }
 

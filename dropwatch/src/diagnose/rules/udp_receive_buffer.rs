@@ -7,8 +7,11 @@
 
 use super::{Draft, Facts, Makes, Proof, Rule};
 use crate::{
-    diagnose::facts::NetnsFacts,
-    report::finding::{Finding, Severity},
+    diagnose::{facts::NetnsFacts, named::Local},
+    report::{
+        finding::{Finding, Severity},
+        object::Object,
+    },
 };
 
 /// Where both families free what a socket has no room for; compilers inline the inner ones.
@@ -66,6 +69,9 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     .explains(lost.min(rows.count()), &rows)
     .counted_too("Udp.RcvbufErrors", ipv4, "snmp")
     .counted_too("Udp6.RcvbufErrors", ipv6, "snmp6");
+    if here.port().is_some() || here.owner().is_some() {
+        draft = draft.names(Object::socket("udp", Local::port(here.port()), here.owner()));
+    }
     if let Some(owner) = here.owner() {
         draft = draft.state("reader", format!("{} ({})", owner.comm, owner.pid), "samples");
     }

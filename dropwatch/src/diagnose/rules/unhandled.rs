@@ -8,7 +8,7 @@
 use super::{Draft, Facts, Makes, Rule, by_rate, matters, quote};
 use crate::{
     diagnose::facts::Rows,
-    report::{facts::Netns, finding::Finding},
+    report::{facts::Netns, finding::Finding, object::Object},
 };
 
 const FUNCTION: &str = "__netif_receive_skb_core";
@@ -60,6 +60,7 @@ fn unhandled(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Optio
     )
     .somewhere(netns)
     .explains(drops, rows)
+    .names(Object::interface(device, None))
     .counted(&format!("{} of {device}", COUNTERS.join(" + ")), counted, "rtnetlink")
     .counted(&format!("UNHANDLED_PROTO at {FUNCTION}"), rows.count(), "kfree_skb")
     .run(

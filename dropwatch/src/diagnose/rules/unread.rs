@@ -11,13 +11,17 @@
 
 use super::{Draft, Facts, LEAST_DROPS, Makes, Rule, Verdict};
 use crate::{
-    diagnose::facts::{NetnsFacts, Rows},
+    diagnose::{
+        facts::{NetnsFacts, Rows},
+        named::Local,
+    },
     report::{
         cgroup::unit,
         facts::Owner,
         finding::{Finding, Severity},
         flow::Flow,
         model::Location,
+        object::Object,
         question::{Ask, Socket, Tuple},
     },
 };
@@ -143,6 +147,9 @@ fn finding(
     }
     let one = sockets.first().filter(|_| sockets.len() == 1);
     let filter = one.map(|it| format!(" sport = :{}", it.local.port())).unwrap_or_default();
+    if let Some(it) = one {
+        draft = draft.names(Object::socket("tcp", Local::Whole(it.local), it.owner.as_ref()));
+    }
     draft
         .run(
             &format!("ss -tmnp{filter}"),

@@ -68,7 +68,11 @@ pub(super) fn bridge_of(netlink: &mut Netlink, port: u32) -> Result<Option<u32>,
 }
 
 /// Asks for one device, in the namespace that the socket's calls `netns`, or in its own.
-fn get(netlink: &mut Netlink, index: u32, netns: Option<u32>) -> Result<Vec<u8>, Unanswered> {
+pub(super) fn get(
+    netlink: &mut Netlink,
+    index: u32,
+    netns: Option<u32>,
+) -> Result<Vec<u8>, Unanswered> {
     let mut message = vec![0; HEADER];
     LinkHeader { index, ..LinkHeader::default() }.emit(&mut message);
     if let Some(netns) = netns {

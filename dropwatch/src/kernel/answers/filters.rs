@@ -61,9 +61,10 @@ pub(super) fn ask(
         .into_iter()
         .map(|id| Filter {
             name: "tcx".to_owned(),
+            kind: "tcx".to_owned(),
             decides: true,
             program: Some(bpf::program(id)),
-            actions: Vec::new(),
+            ..Filter::default()
         })
         .collect();
     for (mut filter, targets) in parsed {
@@ -106,9 +107,10 @@ fn filter(message: &[u8]) -> Option<(Filter, Vec<Option<u32>>)> {
     if handle == 0 || kind.is_empty() || (kind == "u32" && handle & 0x000f_ffff == 0) {
         return None;
     }
-    let priority = header.info >> 16;
-    let name = format!("{kind} pref {priority} handle {}", self::handle(&kind, handle));
-    let mut filter = Filter { name, ..Filter::default() };
+    let (preference, handle) = (header.info >> 16, self::handle(&kind, handle));
+    let name = format!("{kind} pref {preference} handle {handle}");
+    let handle = Some(handle);
+    let mut filter = Filter { name, kind: kind.clone(), preference, handle, ..Filter::default() };
     let mut targets = Vec::new();
     for (attribute, value) in attributes(options) {
         if Some(attribute) == actions_of(&kind) {

@@ -20,9 +20,11 @@ mod neighbour;
 mod policy;
 mod readers;
 mod refuser;
+mod remote;
 mod route;
 pub(super) mod sockets;
 mod targets;
+mod vlans;
 
 use std::{
     collections::BTreeMap,
@@ -198,6 +200,8 @@ fn answer(
         Question::Forwarding(frame) => {
             forwarding::ask(netlink, host, frame).map(Answer::Forwarding)
         }
+        Question::PortVlans(port) => vlans::ask(netlink, *port).map(Answer::PortVlans),
+        Question::Remote(frame) => remote::ask(netlink, frame).map(Answer::Remote),
         Question::Filters(hook) => filters::ask(netlink, host, hook).map(Answer::Filters),
         Question::Readers(index) => readers::ask(host, *index).map(Answer::Readers),
         Question::GroupPrograms(hook) => groups::ask(host, hook).map(Answer::GroupPrograms),

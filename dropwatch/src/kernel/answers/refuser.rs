@@ -4,7 +4,7 @@
 //! The kernel's answer is the error alone. So rules and routes that refuse are listed, and gone
 //! through as the kernel does (`fib_rules_lookup`, net/core/fib_rules.c): the rules in their order, and in
 //! each table the longest prefix. Routes that lead on need not be known, since the look-up did not
-//! end at one. A rule of which it is not known whether it concerns the packet (a mark, a port, a user)
+//! end at one. A rule of which it is not known whether it concerns the packet (a port, a user)
 //! matters only if it could refuse; then nothing is said to be sure.
 
 use std::net::IpAddr;
@@ -36,9 +36,11 @@ const FROM: u16 = 2;
 const IIF: u16 = 3;
 const GOTO: u16 = 4;
 const PREFERENCE: u16 = 6;
+const MARK: u16 = 10;
 const FLOW: u16 = 11;
 const SUPPRESS_PREFIX: u16 = 14;
 const TABLE: u16 = 15;
+const MARK_MASK: u16 = 16;
 const OIF: u16 = 17;
 const PAD: u16 = 18;
 const PROTOCOL: u16 = 21;
@@ -63,6 +65,8 @@ struct RoutingRule {
     from: Option<Prefix>,
     /// Name of the device that packets come in by; those of the host itself, by `lo`.
     iif: Option<String>,
+    /// The mark of packets, and which of its bits count (`fwmark`).
+    mark: (u32, u32),
     /// It is about packets that a socket sends by a device, which is no device that samples know.
     has_oif: bool,
     /// It looks at what samples do not show, or leaves out some of the routes in its table.
@@ -180,7 +184,7 @@ impl RefusingRoute {
 fn rule(message: &[u8]) -> Option<RoutingRule> {
     let (header, rest) = message.split_first_chunk::<RULE_HEADER>()?;
     let [_, to_length, from_length, tos, table, _, _, action, flags @ ..] = *header;
-    let (mut table, mut goto) = (u32::from(table), None);
+    let (mut table, mut goto, mut mask) = (u32::from(table), None, None);
     let mut rule = RoutingRule {
         preference: 0,
         action: Action::Unknown,
@@ -188,6 +192,7 @@ fn rule(message: &[u8]) -> Option<RoutingRule> {
         to: None,
         from: None,
         iif: None,
+        mark: (0, 0),
         has_oif: false,
         unsure: tos != 0,
     };
@@ -203,11 +208,15 @@ fn rule(message: &[u8]) -> Option<RoutingRule> {
             TABLE => table = number(value)?,
             // All ones: it leaves out no route.
             SUPPRESS_PREFIX => rule.unsure |= number(value) != Some(u32::MAX),
+            MARK => rule.mark = (number(value)?, u32::MAX),
+            MARK_MASK => mask = number(value),
             FLOW | PAD | PROTOCOL => {}
-            // A mark, a port, a user, a VRF, or something newer.
+            // A port, a user, a VRF, or something newer.
             _ => rule.unsure = true,
         }
     }
+    // A mask stands for a mark of 0, too, which has no attribute.
+    rule.mark.1 = mask.unwrap_or(rule.mark.1);
     rule.action = match action {
         1 => Action::Table(table),
         2 => goto.map_or(Action::Unknown, Action::GoTo),
@@ -234,6 +243,7 @@ impl RoutingRule {
         let fits = self.to.is_none_or(|prefix| prefix.contains(packet.to))
             && self.from.is_none_or(from)
             && self.iif.as_deref().is_none_or(came_in_by)
+            && (packet.mark ^ self.mark.0) & self.mark.1 == 0
             && !self.has_oif;
         match (self.unsure, self.inverted) {
             (false, inverted) => Some(fits != inverted),
@@ -269,7 +279,7 @@ fn refuser(
             Action::Refuse(kind) => Refuser::Rule { kind, preference: rule.preference },
             Action::Table(table) => match best(routes, table) {
                 Some(RefusingRoute { kind, to, table, metric, .. }) => {
-                    Refuser::Route { kind, to, table, metric }
+                    Refuser::Route { kind, to, table, metric, rule: rule.preference }
                 }
                 None => continue,
             },
@@ -330,6 +340,7 @@ mod tests {
             to: None,
             from: None,
             iif: None,
+            mark: (0, 0),
             has_oif: false,
             unsure: false,
         }
@@ -389,7 +400,9 @@ mod tests {
             (it.inverted, it.from) = (true, Some(prefix([198, 18, 1, 3], 32)));
         };
         assert_eq!(rule(inverted), this);
-        assert_eq!(rule(|it| it.unsure = true), None, "it may be for another mark");
+        assert_eq!(rule(|it| it.unsure = true), None, "it may be for another port");
+        assert_eq!(rule(|it| it.mark = (7, u32::MAX)), None, "the packet has no mark");
+        assert_eq!(rule(|it| it.mark = (0, 0xff)), this);
     }
 
     #[test]
@@ -407,7 +420,7 @@ mod tests {
     #[test]
     fn each_refuser_has_its_error() {
         let to = prefix([0; 4], 0);
-        let route = |kind| error_of(&Refuser::Route { kind, to, table: MAIN, metric: 0 });
+        let route = |kind| error_of(&Refuser::Route { kind, to, table: MAIN, metric: 0, rule: 0 });
         let rule = |kind| error_of(&Refuser::Rule { kind, preference: 1 });
         assert_eq!(route(RefusingType::Unreachable), Refusal::Unreachable);
         assert_eq!(rule(RefusingType::Unreachable), Refusal::NoRoute);
@@ -447,7 +460,11 @@ mod tests {
         };
         assert_eq!(rule(&message.concat()), Some(expected.clone()));
         let marked = [message.concat(), attribute(10, &7_u32.to_ne_bytes())].concat();
-        assert_eq!(rule(&marked), Some(RoutingRule { unsure: true, ..expected }));
+        assert_eq!(rule(&marked), Some(RoutingRule { mark: (7, u32::MAX), ..expected.clone() }));
+        let masked = [marked, attribute(16, &0xff_u32.to_ne_bytes())].concat();
+        assert_eq!(rule(&masked), Some(RoutingRule { mark: (7, 0xff), ..expected.clone() }));
+        let of_a_user = [message.concat(), attribute(20, &[0; 8])].concat();
+        assert_eq!(rule(&of_a_user), Some(RoutingRule { unsure: true, ..expected }));
     }
 
     #[test]

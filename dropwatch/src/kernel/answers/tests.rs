@@ -137,6 +137,8 @@ fn this_host_answers_about_devices() {
         Question::Filters(Hook { device: 1, egress: false }),
         Question::Readers(1),
         Question::GroupPrograms(hook),
+        Question::PortVlans(1),
+        Question::Remote(frame),
     ]
     .map(ask);
     inquiry.answer(&asks, &mut answers);
@@ -146,6 +148,8 @@ fn this_host_answers_about_devices() {
     assert_eq!(answers.get(&asks[1]), Some(Err(Unanswered::Failed)), "it is no port");
     assert_eq!(answers.get(&asks[2]), Some(Ok(Answer::Filters(Vec::new()))));
     assert_eq!(answers.get(&asks[3]), Some(Ok(Answer::Readers(Vec::new()))));
+    assert_eq!(answers.get(&asks[5]), Some(Err(Unanswered::Failed)), "it is no port");
+    assert_eq!(answers.get(&asks[6]), Some(Err(Unanswered::Failed)), "it is no tunnel");
     // Without root, or without the hierarchy that has programs, there is no answer.
     match answers.get(&asks[4]) {
         Some(Ok(Answer::GroupPrograms(_)) | Err(Unanswered::NotPermitted | Unanswered::Failed)) => {

@@ -227,6 +227,9 @@ pub struct Sampled {
     pub outgoing: Option<bool>,
     /// Whether connection tracking has an entry for it.
     pub conntrack: Option<bool>,
+    /// Its mark, by which rules choose (`skb->mark`); absent where it has none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mark: u32,
     pub owner: Option<Owner>,
     /// The task that ran on the CPU; older recordings have none.
     #[serde(default)]

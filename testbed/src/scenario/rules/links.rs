@@ -3,15 +3,16 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::{Caused, RuleScenario, Trouble};
 use crate::{
     command::output,
     drops::{
-        Cause, bridge_port::Ports, control_group::Service, pair::Pair, redirect::Redirected,
-        tap::Tap,
+        Cause, bridge_port::Ports, control_group::Service, overlay::Overlay, pair::Pair,
+        redirect::Redirected, tap::Tap,
     },
+    netns::Netns,
 };
 
 pub(super) const ALL: &[RuleScenario] = &[
@@ -93,6 +94,38 @@ pub(super) const ALL: &[RuleScenario] = &[
         make: || Ok(Box::new(Told(Ports::disabled()?, 50))),
     },
     RuleScenario {
+        name: "bridge-vlan",
+        about: "a port of a bridge does not have the VLAN of what comes in",
+        rule: Some("bridge_vlan"),
+        mended: true,
+        make: || Ok(Box::new(Told(Ports::tagged(false)?, 50))),
+    },
+    RuleScenario {
+        name: "bridge-vlan-both",
+        about: "the same, and both ports have it",
+        rule: None,
+        mended: false,
+        make: || Ok(Box::new(Caused(Ports::tagged(true)?, 50))),
+    },
+    RuleScenario {
+        name: "vxlan-no-remote",
+        about: "a VXLAN device has no remote for a station",
+        rule: Some("tunnel_without_remote"),
+        mended: true,
+        make: || Ok(Box::new(Unknown { overlay: Overlay::new()?, is_known: false })),
+    },
+    RuleScenario {
+        name: "vxlan-remote",
+        about: "the same, and it has one",
+        rule: None,
+        mended: false,
+        make: || {
+            let overlay = Overlay::new()?;
+            overlay.mend()?;
+            Ok(Box::new(Unknown { overlay, is_known: true }))
+        },
+    },
+    RuleScenario {
         name: "redirect-down",
         about: "a tc filter redirects to a device that is down",
         rule: Some("redirect_down"),
@@ -136,6 +169,19 @@ pub(super) const ALL: &[RuleScenario] = &[
     },
 ];
 
+/// What this kernel lacks for a scenario.
+pub(super) fn lacking(name: &str) -> Option<&'static str> {
+    let (device, why) = match name {
+        _ if name.starts_with("bridge-vlan") => {
+            ("bridge vlan_filtering 1", "bridges of this kernel filter no VLANs")
+        }
+        _ if name.starts_with("vxlan-") => ("vxlan id 42 dstport 4789", "this kernel has no VXLAN"),
+        _ => return None,
+    };
+    let netns = Netns::new("lacking").ok()?;
+    netns.ip(&format!("link add probe type {device}")).is_err().then_some(why)
+}
+
 /// Runs each command as it is printed, and returns the first; `None` where one does not work.
 fn all_work(commands: &[String]) -> Option<String> {
     for command in commands {
@@ -157,6 +203,31 @@ impl<C: Cause> Trouble for Told<C> {
 
     fn choose(&self, commands: &[String]) -> Option<String> {
         all_work(commands)
+    }
+}
+
+/// The commands show what the device knows; a person adds what it does not.
+struct Unknown {
+    overlay: Overlay,
+    is_known: bool,
+}
+
+impl Trouble for Unknown {
+    fn happen(&mut self) -> Result<()> {
+        self.overlay.send(50)?;
+        let received = self.overlay.received()?;
+        let expected = if self.is_known { 50 } else { 0 };
+        ensure!(received == expected, "{received} datagrams reach the other end");
+        Ok(())
+    }
+
+    fn choose(&self, commands: &[String]) -> Option<String> {
+        all_work(commands)
+    }
+
+    fn mend(&mut self) -> Result<()> {
+        self.is_known = true;
+        self.overlay.mend()
     }
 }
 

@@ -115,7 +115,7 @@ impl RuleScenario {
     /// # Errors
     /// What dropwatch said and should not have, or did not say.
     pub fn run(&self, dropwatch: &Path, out: &mut dyn Write) -> Result<Outcome> {
-        if let Some(why) = tracking::lacking(self.name) {
+        if let Some(why) = tracking::lacking(self.name).or_else(|| links::lacking(self.name)) {
             writeln!(out, "    {why}: nothing can be proved")?;
             return Ok(Outcome::Unproved(why.to_owned()));
         }

@@ -51,6 +51,20 @@ pub(super) const ALL: &[RuleScenario] = &[
         make: || refusing(By::Rule("prohibit")),
     },
     RuleScenario {
+        name: "blackhole-marked",
+        about: "a routing rule leads marked packets to a table with a blackhole",
+        rule: Some("route_refuses"),
+        mended: true,
+        make: || refusing(By::Mark(true)),
+    },
+    RuleScenario {
+        name: "blackhole-unmarked",
+        about: "the same rule and table, and packets without the mark",
+        rule: None,
+        mended: false,
+        make: || Ok(Box::new(Caused(Refusing::new(By::Mark(false))?, PACKETS))),
+    },
+    RuleScenario {
         name: "blackhole-beside",
         about: "a blackhole route that no packet meets",
         rule: None,

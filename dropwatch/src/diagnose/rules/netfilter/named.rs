@@ -22,6 +22,7 @@ use crate::{
         filter_rules::{Dropper, Family, FilterReading, Keeper, Since},
         finding::{Evidence, Finding, Severity, Value},
         model::Location,
+        object::Object,
     },
 };
 
@@ -208,6 +209,9 @@ impl<'a> Case<'a> {
         )
         .at(self.namespace)
         .explains(drops, self.rows);
+        let own = matches!(proof, Proof::Counter).then_some(dropper.counted).flatten();
+        let own = own.filter(|_| reading.is_fresh && reading.drops == self.drops);
+        draft = draft.names(Object::dropper(dropper, place, own));
         let source = match dropper.keeper {
             Keeper::Nft => "nft list ruleset".to_owned(),
             Keeper::Iptables => format!("{}-save -c", dropper.program),

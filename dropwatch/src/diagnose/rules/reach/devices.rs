@@ -41,6 +41,7 @@ pub(super) fn of_devices(row: impl Fn(u64, &str, &str) -> TestHost) -> Vec<TestH
     let filter = Filter { name: "u32".into(), actions: vec![action], ..Filter::default() };
     let hook = Question::Filters(Hook { device: 2, egress: false });
     let tap = Device { kind: Some("tun".into()), ..device() };
+    let vxlan = Device { kind: Some("vxlan".into()), ..device() };
     let ring = Link { name: DEVICE.into(), ..Link::default() };
     let xdp = vec![XdpProgram { program, ..XdpProgram::default() }];
     vec![
@@ -67,6 +68,10 @@ pub(super) fn of_devices(row: impl Fn(u64, &str, &str) -> TestHost) -> Vec<TestH
             row(50, "br_handle_frame", "BRIDGE_INGRESS_STP_STATE"),
             Device { port: port(|port| port.state = PortState::Disabled), ..device() },
         ),
+        is(row(50, "__allowed_ingress", "NOT_SPECIFIED"), hairpin.clone())
+            .answer(Question::PortVlans(2), Answer::PortVlans(Some(PortVlans::default()))),
+        is(row(50, "vxlan_xmit", "NOT_SPECIFIED").stations(own, own), vxlan)
+            .answer(Question::Remote(Frame { port: 2, to: own }), Answer::Remote(false)),
         is(row(50, "tun_net_xmit", "FULL_RING").link(&ring, "tx_dropped", 50), tap),
         row(50, "f", "TC_INGRESS").answer(hook, Answer::Filters(vec![filter])),
         is(row(50, "f", "XDP"), Device { xdp, ..device() }),
