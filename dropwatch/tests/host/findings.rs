@@ -20,10 +20,10 @@ use crate::harness::{Recording, Run, binary};
 fn expect_as_told(name: &str) {
     let scenario = rules::list().find(|scenario| scenario.name == name).unwrap();
     let mut printed = Vec::new();
-    let result = scenario.run(&binary(), &mut printed);
+    let ran = scenario.run(&binary(), &mut printed);
     // Through the test's own output, which is shown where it fails.
     println!("{}", String::from_utf8_lossy(&printed));
-    if let Outcome::Unproved(why) = result.unwrap() {
+    if let Outcome::Unproved(why) = ran.outcome.unwrap() {
         unproved(&why);
     }
 }

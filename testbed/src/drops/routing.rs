@@ -49,6 +49,7 @@ impl ReversePath {
         server.ip("link set other0 up")?;
         server.ip("link set other1 up")?;
         server.ip(&format!("route add {}/32 dev other0", Self::SOURCE))?;
+        this.0.listen(SERVER)?;
         Ok(this)
     }
 }
@@ -121,9 +122,18 @@ impl NoRoute {
     /// As [`Network::routed`].
     pub fn new() -> Result<Self> {
         let network = Network::routed()?;
+        network.listen(Ipv4Addr::UNSPECIFIED)?;
         // Unused until the router knows that the server has it.
         network.server().ip(&format!("address add {BEYOND}/32 dev lo"))?;
         Ok(Self(network))
+    }
+
+    /// The router gets the route.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn add(&self) -> Result<()> {
+        self.0.between().ip(&format!("route add {BEYOND}/32 via {SERVER}")).map(drop)
     }
 }
 
@@ -153,6 +163,7 @@ impl Loop {
             router.sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "0")?;
         }
         server.sysctl("net/ipv4/ip_forward", "1")?;
+        network.listen(Ipv4Addr::UNSPECIFIED)?;
         Ok(Self(network))
     }
 
@@ -190,6 +201,7 @@ impl NarrowLink {
     pub fn new() -> Result<Self> {
         let network = Network::routed()?;
         network.between().ip(&format!("link set {SERVER_SIDE} mtu {}", Self::MTU))?;
+        network.listen(SERVER)?;
         Ok(Self(network))
     }
 }
@@ -220,7 +232,9 @@ impl OwnAddress {
     /// # Errors
     /// As [`Network::direct`].
     pub fn new() -> Result<Self> {
-        Ok(Self(Network::direct()?))
+        let network = Network::direct()?;
+        network.listen(SERVER)?;
+        Ok(Self(network))
     }
 }
 

@@ -57,7 +57,7 @@ pub fn run(name: &str, dropwatch: &Path, out: &mut dyn Write) -> Result<()> {
     for scenario in selected {
         writeln!(out, "{}: {}", scenario.name, scenario.about)?;
         out.flush()?;
-        match scenario.run(dropwatch, out) {
+        match scenario.run(dropwatch, out).outcome {
             Ok(Outcome::Proved) => passed += 1,
             Ok(Outcome::Unproved(_)) => skipped += 1,
             Err(error) => {

@@ -64,7 +64,10 @@ fn used_up(
     let finding = match to {
         Some(to) => draft
             .run(&format!("ip route get {to}"), "the next router; it must not send them back here")
-            .run(&format!("tracepath -n {to}"), "a router that comes again is part of a loop"),
+            .run(
+                &format!("tcpdump -n -v -c 20 dst host {to}"),
+                "a packet that comes again, with less `ttl` each time, is in a loop",
+            ),
         None => draft.run("ip route show table all", "a router must not send them back here"),
     };
     Some(finding.done())
