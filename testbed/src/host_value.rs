@@ -184,7 +184,7 @@ mod tests {
         let state = root.join("state");
         let read = || fs::read_to_string(root.join("net/max")).unwrap();
         let value = HostValue::keep_below(&root, &state, "net/max").unwrap();
-        assert_eq!(read(), "1000");
+        assert_eq!(read(), "1000\n", "nothing has changed yet");
         assert!(changed().contains(&root.join("net/max")));
         value.change("7").unwrap();
         assert_eq!(read(), "7");

@@ -101,6 +101,19 @@ impl NoRouter {
         network.server().sysctl("net/ipv4/ip_forward", "0")?;
         Ok(Self(network))
     }
+
+    /// The server gets a route, out of another link.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn add(&self) -> Result<()> {
+        let server = self.0.server();
+        server.ip("link add other0 type veth peer name other1")?;
+        server.ip("link set other0 up")?;
+        server.ip("link set other1 up")?;
+        server.ip(&format!("neigh add {BEYOND} lladdr 02:00:00:00:00:09 dev other0"))?;
+        server.ip(&format!("route add {BEYOND}/32 dev other0")).map(drop)
+    }
 }
 
 impl Cause for NoRouter {
@@ -138,6 +151,44 @@ impl NoRoute {
 }
 
 impl Cause for NoRoute {
+    fn netns(&self) -> &Netns {
+        self.0.between()
+    }
+
+    fn send(&self, packets: u64) -> Result<u64> {
+        self.0.datagrams(&self.0.source(CLIENT)?, (BEYOND, PORT), packets)
+    }
+}
+
+/// A router whose better route to [`BEYOND`] leads out of a device without carrier.
+#[derive(Debug)]
+pub struct BetterRoute(Network);
+
+impl BetterRoute {
+    /// The device: nobody has it open.
+    const DEVICE: &str = "usb0";
+    /// Who is to be behind it.
+    const NEXT: &str = "198.18.5.2";
+
+    /// # Errors
+    /// As [`Network::routed`], and without taps.
+    pub fn new() -> Result<Self> {
+        let network = Network::routed()?;
+        network.server().ip(&format!("address add {BEYOND}/32 dev lo"))?;
+        network.listen(Ipv4Addr::UNSPECIFIED)?;
+        let (router, device, next) = (network.between(), Self::DEVICE, Self::NEXT);
+        router.ip(&format!("tuntap add dev {device} mode tap"))?;
+        router.ip(&format!("address add 198.18.5.1/24 dev {device}"))?;
+        router.ip(&format!("link set {device} up"))?;
+        let mac = "02:00:00:00:00:20";
+        router.ip(&format!("neigh replace {next} lladdr {mac} dev {device} nud permanent"))?;
+        router.ip(&format!("route add {BEYOND}/32 via {next} dev {device} metric 100"))?;
+        router.ip(&format!("route add {BEYOND}/32 via {SERVER} metric 400"))?;
+        Ok(Self(network))
+    }
+}
+
+impl Cause for BetterRoute {
     fn netns(&self) -> &Netns {
         self.0.between()
     }

@@ -38,7 +38,7 @@ pub(super) const ALL: &[RuleScenario] = &[
         about: "a rule of iptables drops while the table is 95 % full",
         finds: &["netfilter_rule"],
         end: End::Person,
-        make: || ended(NearlyFull::new()?, 200, |it| it.open()),
+        make: || ended(NearlyFull::new()?, 40, |it| it.open()),
     },
     RuleScenario {
         name: "iptables-rule",

@@ -26,7 +26,7 @@ pub(super) const ALL: &[RuleScenario] = &[
         about: "packets go by way of a host that is no router",
         finds: &["forwarding_disabled"],
         end: End::Command,
-        make: || caused(NoRouter::new()?, 50),
+        make: || ended(NoRouter::new()?, 50, |it| it.add()),
     },
     RuleScenario {
         name: "reverse-path",

@@ -3,7 +3,8 @@
 
 use super::{End, RuleScenario, caused, ended};
 use crate::drops::{
-    bridge_port::Ports, control_group::Service, pair::Pair, redirect::Redirected, tap::Tap,
+    bridge_port::Ports, control_group::Service, pair::Pair, redirect::Redirected,
+    routing::BetterRoute, tap::Tap,
 };
 
 pub(super) const ALL: &[RuleScenario] = &[
@@ -20,6 +21,13 @@ pub(super) const ALL: &[RuleScenario] = &[
         finds: &["no_carrier"],
         end: End::Command,
         make: || caused(Pair::unheard()?, 50),
+    },
+    RuleScenario {
+        name: "no-carrier-route",
+        about: "the better route leads out of a link without carrier",
+        finds: &["no_carrier"],
+        end: End::Command,
+        make: || caused(BetterRoute::new()?, 50),
     },
     RuleScenario {
         name: "pair-healthy",
@@ -55,6 +63,13 @@ pub(super) const ALL: &[RuleScenario] = &[
         finds: &["bridge_port"],
         end: End::Command,
         make: || caused(Ports::back()?, 50),
+    },
+    RuleScenario {
+        name: "own-service",
+        about: "a station calls a service that is translated to itself",
+        finds: &["bridge_port"],
+        end: End::Command,
+        make: || caused(Ports::own_service()?, 50),
     },
     RuleScenario {
         name: "bridge-hairpin-on",

@@ -9,6 +9,7 @@ mod found;
 mod ip;
 mod links;
 mod objects;
+mod rulesets;
 mod sockets;
 mod tracking;
 
@@ -39,7 +40,7 @@ pub trait Trouble {
 }
 
 /// Scenarios whose cause shows in a drop reason alone, which older kernels lack.
-const REASONS: [(&str, &str); 12] = [
+const REASONS: [(&str, &str); 13] = [
     ("socket-filter", "SOCKET_FILTER"),
     ("slow-link", "QDISC_DROP"),
     ("tc-ingress", "TC_INGRESS"),
@@ -48,15 +49,22 @@ const REASONS: [(&str, &str); 12] = [
     ("martian", "IP_LOCAL_SOURCE"),
     ("ipv6-off", "IPV6DISABLED"),
     ("no-carrier", "QDISC_DROP"),
+    ("no-carrier-route", "QDISC_DROP"),
     ("no-carrier-arp", "NEIGH_FAILED"),
     ("redirect-down", "TC_INGRESS"),
     ("tap-full", "FULL_RING"),
     ("group-egress", "BPF_CGROUP_EGRESS"),
 ];
 
+/// Findings that nothing here can cause, each with the reason.
+pub const OPEN: [(&str, &str); 2] = [
+    ("nic_damaged", "needs a network card that receives damaged frames, and counts them"),
+    ("nic_no_room", "needs a network card whose own memory overflows"),
+];
+
 /// Every scenario, by topic.
 pub fn list() -> impl Iterator<Item = &'static RuleScenario> {
-    [filters::ALL, sockets::ALL, ip::ALL, objects::ALL, links::ALL, tracking::ALL]
+    [filters::ALL, rulesets::ALL, sockets::ALL, ip::ALL, objects::ALL, links::ALL, tracking::ALL]
         .into_iter()
         .flatten()
 }
@@ -150,7 +158,7 @@ impl RuleScenario {
     }
 
     fn prove(&self, dropwatch: &Path, out: &mut dyn Write, ran: &mut Ran) -> Result<Outcome> {
-        if let Some(why) = tracking::lacking(self.name) {
+        if let Some(why) = tracking::lacking(self.name).or_else(|| rulesets::lacking(self.name)) {
             return Ok(Outcome::Unproved(why.to_owned()));
         }
         let mut trouble = (self.make)().context("cannot make the trouble")?;

@@ -84,6 +84,20 @@ pub(super) const ALL: &[RuleScenario] = &[
         make: || ended(Closed::new(Transport::Tcp, Family::V4)?, 50, |it| it.open()),
     },
     RuleScenario {
+        name: "closed-udp6-port",
+        about: "datagrams of IPv6 are sent to a service that is not there",
+        finds: &["closed_port"],
+        end: End::Person,
+        make: || ended(Closed::new(Transport::Udp, Family::V6)?, 50, |it| it.open()),
+    },
+    RuleScenario {
+        name: "closed-tcp6-port",
+        about: "clients connect by IPv6 to a service that is not there",
+        finds: &["closed_port"],
+        end: End::Person,
+        make: || ended(Closed::new(Transport::Tcp, Family::V6)?, 50, |it| it.open()),
+    },
+    RuleScenario {
         name: "healthy-load",
         about: "heavy TCP and UDP traffic, and nothing is wrong",
         finds: &[],
