@@ -8,6 +8,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Seek, Write},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +21,18 @@ use crate::undo::Undo;
 
 /// Gone after a reboot, as the settings are.
 const STATE: &str = "/run/dropwatch-testbed";
+
+/// Settings that this process has changed and not put back yet.
+static CHANGED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn changed() -> MutexGuard<'static, Vec<PathBuf>> {
+    CHANGED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether this process has changed `key`, a path below `/proc/sys`, and will put it back.
+pub fn is_changed(key: &str) -> bool {
+    changed().contains(&Path::new("/proc/sys").join(key))
+}
 
 /// A file below `/proc/sys` that holds another value than before, until this is dropped.
 #[derive(Debug)]
@@ -34,23 +47,33 @@ impl HostValue {
     /// # Errors
     /// When another run has changed it right now, or it cannot be written.
     pub fn set(key: &str, value: &str) -> Result<Self> {
-        Self::set_below(Path::new("/proc/sys"), Path::new(STATE), key, value)
+        let this = Self::keep(key)?;
+        this.change(value)?;
+        Ok(this)
     }
 
-    fn set_below(root: &Path, state: &Path, key: &str, value: &str) -> Result<Self> {
+    /// Puts back the value that `key` has now, whoever changes it meanwhile.
+    ///
+    /// # Errors
+    /// As [`HostValue::set`].
+    pub fn keep(key: &str) -> Result<Self> {
+        Self::keep_below(Path::new("/proc/sys"), Path::new(STATE), key)
+    }
+
+    fn keep_below(root: &Path, state: &Path, key: &str) -> Result<Self> {
         let path = root.join(key);
         let saved = Saved::open(state, key)?;
         let original = saved.original(&path)?;
         let undo = {
             let path = path.clone();
             Undo::new(move || {
+                changed().retain(|it| *it != path);
                 write(&path, &original)?;
                 saved.forget()
             })?
         };
-        let this = Self { path, _undo: undo };
-        this.change(value)?;
-        Ok(this)
+        changed().push(path.clone());
+        Ok(Self { path, _undo: undo })
     }
 
     /// Sets another value; the original one is still what comes back.
@@ -160,14 +183,16 @@ mod tests {
         let root = folder("value");
         let state = root.join("state");
         let read = || fs::read_to_string(root.join("net/max")).unwrap();
-        let value = HostValue::set_below(&root, &state, "net/max", "5").unwrap();
-        assert_eq!(read(), "5");
+        let value = HostValue::keep_below(&root, &state, "net/max").unwrap();
+        assert_eq!(read(), "1000\n", "nothing has changed yet");
+        assert!(changed().contains(&root.join("net/max")));
         value.change("7").unwrap();
         assert_eq!(read(), "7");
-        let error = HostValue::set_below(&root, &state, "net/max", "6").unwrap_err();
+        let error = HostValue::keep_below(&root, &state, "net/max").unwrap_err();
         assert!(error.to_string().contains("another run"), "{error}");
         drop(value);
         assert_eq!(read(), "1000");
+        assert!(!changed().contains(&root.join("net/max")));
         fs::remove_dir_all(root).unwrap();
     }
 
@@ -178,7 +203,8 @@ mod tests {
         fs::create_dir_all(&state).unwrap();
         // As a run leaves it that is killed after it has set the value.
         fs::write(state.join("net.max"), "4000").unwrap();
-        let value = HostValue::set_below(&root, &state, "net/max", "5").unwrap();
+        let value = HostValue::keep_below(&root, &state, "net/max").unwrap();
+        value.change("5").unwrap();
         drop(value);
         assert_eq!(fs::read_to_string(root.join("net/max")).unwrap(), "4000");
         assert_eq!(fs::read_to_string(state.join("net.max")).unwrap(), "");

@@ -43,8 +43,8 @@ pub fn unproved(why: &str) {
     written.unwrap_or_else(|error| panic!("cannot say that this proves nothing: {error}"));
 }
 
-/// `unproved: NAME: WHY`, in one line.
-fn line(test: &str, why: &str) -> String {
+/// `unproved: NAME: WHY`, in one line, with its end.
+pub fn line(test: &str, why: &str) -> String {
     let why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     format!("{MARKER}{test}: {why}\n")
 }

@@ -1,12 +1,17 @@
 //! `cargo xtask scenario`: a known trouble in namespaces, and dropwatch telling its cause.
 
-use std::{io::stdout, process::ExitCode};
+use std::{fs, io::stdout, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
 use crate::{project::Project, root};
 
+/// What is found in which scenario.
+const PAGE: &str = "docs/scenarios.md";
+
 /// Show dropwatch at work: build a known trouble in network namespaces and watch its drops.
+///
+/// With `all`, each scenario is run (some minutes), and a matrix of scenarios and findings ends it.
 ///
 /// Needs root, and asks for sudo where it is not run as root. Whatever it changes is put back,
 /// Ctrl-C included.
@@ -18,6 +23,9 @@ pub(crate) struct Args {
     /// Show the scenarios there are
     #[arg(long)]
     list: bool,
+    /// With all: write docs/scenarios.md, if everything goes as it should
+    #[arg(long, conflicts_with = "list")]
+    write_docs: bool,
 }
 
 pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
@@ -30,5 +38,14 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    root::with_dropwatch(project, |binary| testbed::scenario::run(name, &binary, &mut stdout()))
+    ensure!(!args.write_docs || name == "all", "--write-docs goes with all: {PAGE} is about all");
+    root::with_dropwatch(project, |binary| {
+        let is_whole = testbed::scenario::run(name, &binary, &mut stdout())?;
+        if !args.write_docs {
+            return Ok(());
+        }
+        ensure!(is_whole, "{PAGE} stays as it is: this kernel lacks what some scenarios are about");
+        fs::write(project.root.join(PAGE), testbed::scenario::page())
+            .with_context(|| format!("cannot write {PAGE}"))
+    })
 }

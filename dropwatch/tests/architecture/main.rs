@@ -90,7 +90,7 @@ const TESTBED: Arrows = &[
     (
         "scenario",
         "command counters drops flood host_value link load machine netns pid1 tracepoint \
-         udp undo watch",
+         udp undo unproved watch",
     ),
     ("udp", "counters netns"),
     ("watch", "command machine"),

@@ -20,10 +20,10 @@ use crate::harness::{Recording, Run, binary};
 fn expect_as_told(name: &str) {
     let scenario = rules::list().find(|scenario| scenario.name == name).unwrap();
     let mut printed = Vec::new();
-    let result = scenario.run(&binary(), &mut printed);
+    let ran = scenario.run(&binary(), &mut printed);
     // Through the test's own output, which is shown where it fails.
     println!("{}", String::from_utf8_lossy(&printed));
-    if let Outcome::Unproved(why) = result.unwrap() {
+    if let Outcome::Unproved(why) = ran.outcome.unwrap() {
         unproved(&why);
     }
 }
@@ -59,6 +59,22 @@ scenarios! {
     slow_link: "slow-link",
     tc_ingress: "tc-ingress",
     xdp: "xdp",
+    iptables_policy: "iptables-policy",
+    iptables_reject: "iptables-reject",
+    iptables_raw: "iptables-raw",
+    iptables_chain: "iptables-chain",
+    ip6tables_rule: "ip6tables-rule",
+    iptables_bridge: "iptables-bridge",
+    nft_counter: "nft-counter",
+    nft_set: "nft-set",
+    nft_map: "nft-map",
+    nft_policy: "nft-policy",
+    nft_inet6: "nft-inet6",
+    nft_bridge: "nft-bridge",
+    nft_netdev: "nft-netdev",
+    two_tenants: "two-tenants",
+    conntrack_and_rule: "conntrack-and-rule",
+    ended_namespace: "ended-namespace",
     udp_buffer: "udp-buffer",
     udp_memory: "udp-memory",
     accept_queue: "accept-queue",
@@ -70,6 +86,8 @@ scenarios! {
     cpu_backlog: "cpu-backlog",
     closed_udp_port: "closed-udp-port",
     closed_tcp_port: "closed-tcp-port",
+    closed_udp6_port: "closed-udp6-port",
+    closed_tcp6_port: "closed-tcp6-port",
     healthy_load: "healthy-load",
     forwarding: "forwarding",
     reverse_path: "reverse-path",
@@ -104,11 +122,13 @@ scenarios! {
     multicast_joined: "multicast-joined",
     no_carrier: "no-carrier",
     no_carrier_arp: "no-carrier-arp",
+    no_carrier_route: "no-carrier-route",
     pair_healthy: "pair-healthy",
     narrow_end: "narrow-end",
     narrow_port: "narrow-port",
     bridge_healthy: "bridge-healthy",
     bridge_hairpin: "bridge-hairpin",
+    own_service: "own-service",
     bridge_hairpin_on: "bridge-hairpin-on",
     bridge_one_port: "bridge-one-port",
     bridge_isolated: "bridge-isolated",

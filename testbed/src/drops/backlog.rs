@@ -20,6 +20,7 @@ use crate::missing_page::MissingPage;
 pub struct Stuck {
     network: Network,
     listener: TcpListener,
+    is_stuck: bool,
 }
 
 impl Stuck {
@@ -39,7 +40,12 @@ impl Stuck {
         let listener = network
             .server()
             .enter(|| TcpListener::bind((SERVER, Self::PORT)).context("cannot listen"))?;
-        Ok(Self { network, listener })
+        Ok(Self { network, listener, is_stuck: true })
+    }
+
+    /// From now on the server does not stay inside its socket.
+    pub fn mend(&mut self) {
+        self.is_stuck = false;
     }
 
     /// Sends to a server that does not leave its socket before all is sent.
@@ -52,6 +58,10 @@ impl Stuck {
             .client()
             .enter(|| TcpStream::connect((SERVER, Self::PORT)).context("cannot connect"))?;
         let (mut server, _) = self.listener.accept()?;
+        if !self.is_stuck {
+            client.set_nodelay(true)?;
+            return segments(&client, Self::SEGMENTS);
+        }
         // Too small: the kernel makes it the smallest there is (SOCK_MIN_RCVBUF).
         setsockopt(&server, RcvBuf, &1).context("cannot make the buffer small")?;
         client.set_nodelay(true)?;

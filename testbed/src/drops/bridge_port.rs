@@ -1,27 +1,34 @@
 //! A bridge whose ports do not send on what comes in.
 
 use std::{
-    net::{SocketAddrV4, UdpSocket},
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     thread::sleep,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{
     Cause, PORT, SOURCE_PORT,
+    filter::bridges_filter,
     frame::Frame,
     network::{CLIENT, CLIENT_MAC, CLIENT_SIDE, LINK, Network, SERVER, SERVER_MAC, SERVER_SIDE},
 };
 use crate::{command::output, machine::longer, netns::Netns};
+
+/// The address of a service, which the bridge's host translates (RFC 5737), and its own.
+const SERVICE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
+const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 3, 1);
+const HOST_MAC: &str = "02:00:00:00:00:33";
 
 /// A client, a server, and a bridge between them.
 #[derive(Debug)]
 pub struct Ports {
     network: Network,
     source: UdpSocket,
-    _inbox: UdpSocket,
+    inbox: UdpSocket,
     sends: Sends,
+    to: Ipv4Addr,
 }
 
 #[derive(Debug)]
@@ -44,7 +51,40 @@ impl Ports {
         let inbox = network
             .server()
             .enter(|| UdpSocket::bind((SERVER, PORT)).context("cannot bind the server's socket"))?;
-        Ok(Self { network, source, _inbox: inbox, sends })
+        Ok(Self { network, source, inbox, sends, to: SERVER })
+    }
+
+    /// A service that the bridge's host translates to one of its stations, and that station calls it: the
+    /// datagram would leave by the port that it came in by.
+    ///
+    /// # Errors
+    /// Without iptables-legacy, too, and where bridges ask no rules of IP.
+    pub fn own_service() -> Result<Self> {
+        ensure!(bridges_filter(), "bridges do not filter IP here: no br_netfilter");
+        let mut this = Self::new(Sends::Datagrams(100))?;
+        let (client, host) = (this.network.client(), this.network.between());
+        host.ip(&format!("address add {HOST}/16 dev br0"))?;
+        client.ip(&format!("route add {SERVICE}/32 via {HOST}"))?;
+        // Both know each other, so that nothing waits for that.
+        let mac = CLIENT_MAC.map(|byte| format!("{byte:02x}")).join(":");
+        host.ip(&format!("link set br0 address {HOST_MAC}"))?;
+        host.ip(&format!("neigh replace {CLIENT} lladdr {mac} dev br0 nud permanent"))?;
+        client.ip(&format!("neigh replace {HOST} lladdr {HOST_MAC} dev {LINK} nud permanent"))?;
+        host.sysctl("net/ipv4/ip_forward", "1")?;
+        host.sysctl("net/bridge/bridge-nf-call-iptables", "1")?;
+        for rule in [
+            format!(
+                "PREROUTING -d {SERVICE} -p udp --dport {PORT} -j DNAT --to-destination {CLIENT}"
+            ),
+            format!("POSTROUTING -s {CLIENT} -d {CLIENT} -j MASQUERADE"),
+        ] {
+            let rule = format!("-w -t nat -A {rule}");
+            output(host.command("iptables-legacy").args(rule.split(' ')))?;
+        }
+        this.inbox =
+            client.enter(|| UdpSocket::bind((CLIENT, PORT)).context("cannot bind the service"))?;
+        this.to = SERVICE;
+        Ok(this)
     }
 
     /// A frame to the client, which comes in by the client's port.
@@ -142,7 +182,7 @@ impl Cause for Ports {
             Sends::Datagrams(bytes) => {
                 for _ in 0..packets {
                     self.source
-                        .send_to(&vec![0; *bytes], (SERVER, PORT))
+                        .send_to(&vec![0; *bytes], (self.to, PORT))
                         .context("cannot send a datagram")?;
                 }
                 sleep(longer(Duration::from_millis(200)));

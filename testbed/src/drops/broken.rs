@@ -8,28 +8,43 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Cause, link_layer::datagram, network::Network};
+use super::{
+    Cause,
+    link_layer::datagram,
+    network::{Network, SERVER},
+};
 use crate::{machine::longer, netns::Netns};
 
 /// A server that gets datagrams whose UDP checksum is wrong.
 #[derive(Debug)]
-pub struct Damaged(Network);
+pub struct Damaged {
+    network: Network,
+    is_whole: bool,
+}
 
 impl Damaged {
     /// # Errors
     /// As [`Network::direct`].
     pub fn new() -> Result<Self> {
-        Ok(Self(Network::direct()?))
+        let network = Network::direct()?;
+        network.listen(SERVER)?;
+        Ok(Self { network, is_whole: false })
+    }
+
+    /// From now on they arrive as they were sent.
+    pub fn mend(&mut self) {
+        self.is_whole = true;
     }
 }
 
 impl Cause for Damaged {
     fn netns(&self) -> &Netns {
-        self.0.server()
+        self.network.server()
     }
 
     fn send(&self, packets: u64) -> Result<u64> {
-        self.0.frames(datagram().damaged(), packets)
+        let frame = if self.is_whole { datagram().bytes() } else { datagram().damaged() };
+        self.network.frames(frame, packets)
     }
 }
 
@@ -41,6 +56,7 @@ pub struct FirstFragments {
     next: AtomicU16,
     /// How long to wait for the last of them to be given up.
     wait: Duration,
+    is_whole: bool,
 }
 
 impl FirstFragments {
@@ -67,7 +83,14 @@ impl FirstFragments {
     }
 
     fn new(wait: Duration) -> Result<Self> {
-        Ok(Self { network: Network::direct()?, next: AtomicU16::new(1), wait })
+        let network = Network::direct()?;
+        network.listen(SERVER)?;
+        Ok(Self { network, next: AtomicU16::new(1), wait, is_whole: false })
+    }
+
+    /// From now on each datagram arrives whole.
+    pub fn mend(&mut self) {
+        self.is_whole = true;
     }
 }
 
@@ -79,7 +102,9 @@ impl Cause for FirstFragments {
     fn send(&self, packets: u64) -> Result<u64> {
         for _ in 0..packets {
             let id = self.next.fetch_add(1, Ordering::Relaxed);
-            self.network.frames(datagram().first_fragment(id), 1)?;
+            let whole = self.is_whole;
+            let frame = if whole { datagram().bytes() } else { datagram().first_fragment(id) };
+            self.network.frames(frame, 1)?;
         }
         thread::sleep(longer(self.wait));
         Ok(packets)

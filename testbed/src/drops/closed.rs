@@ -2,11 +2,11 @@
 
 use std::{
     io::ErrorKind,
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::{
     Cause, PORT,
@@ -28,6 +28,7 @@ pub struct Closed {
     network: Network,
     transport: Transport,
     family: Family,
+    listener: Option<TcpListener>,
 }
 
 impl Closed {
@@ -38,7 +39,23 @@ impl Closed {
         if family == Family::V6 {
             network.enable_ipv6()?;
         }
-        Ok(Self { network, transport, family })
+        Ok(Self { network, transport, family, listener: None })
+    }
+
+    /// The service is started.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn open(&mut self) -> Result<()> {
+        let (_, server) = self.ends();
+        match self.transport {
+            Transport::Udp => self.network.listen(server),
+            Transport::Tcp => {
+                let listen = || TcpListener::bind((server, PORT)).context("cannot listen");
+                self.listener = Some(self.network.server().enter(listen)?);
+                Ok(())
+            }
+        }
     }
 
     /// Addresses of the client and of the server.
@@ -59,6 +76,7 @@ impl Closed {
                 match TcpStream::connect_timeout(&server, patience) {
                     Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
                     Err(error) => bail!("connection {knock} of {times} to {server}: {error}"),
+                    Ok(_) if self.listener.is_some() => {}
                     Ok(_) => bail!("somebody listens at {server}"),
                 }
             }

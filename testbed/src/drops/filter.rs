@@ -41,6 +41,7 @@ impl Filtered {
     }
 
     fn by_iptables(network: Network, chain: &str) -> Result<Self> {
+        network.listen(SERVER)?;
         let rule = format!("-w -A {chain} -p udp --dport {PORT} -j DROP");
         output(network.between().command("iptables-legacy").args(rule.split(' ')))?;
         Ok(Self(network))
@@ -62,6 +63,7 @@ impl Filtered {
     /// A rule of nft drops what comes in to the server.
     pub fn input_by_nft() -> Result<Self> {
         let network = Network::direct()?;
+        network.listen(SERVER)?;
         let rules = format!(
             "add table ip t; add chain ip t c {{ type filter hook input priority 0; }}; \
              add rule ip t c udp dport {PORT} drop"
@@ -90,6 +92,15 @@ impl Filtered {
         );
         output(network.server().command("nft").arg(rules))?;
         Ok(Self(network))
+    }
+
+    /// The rules are taken away.
+    ///
+    /// # Errors
+    /// When they cannot.
+    pub fn open(&self) -> Result<()> {
+        output(self.0.between().command("iptables-legacy").args(["-w", "-F"]))?;
+        output(self.0.between().command("nft").args(["flush", "ruleset"])).map(drop)
     }
 }
 

@@ -35,6 +35,7 @@ impl Ingress {
 
     fn of(protocol: &str, frame: Option<Vec<u8>>) -> Result<Self> {
         let network = Network::direct()?;
+        network.listen(SERVER)?;
         let tc = |arguments: &str| {
             let mut command = network.server().command("tc");
             command.args(arguments.split(' '));
@@ -45,6 +46,15 @@ impl Ingress {
             format!("filter add dev {LINK} ingress protocol {protocol} bpf direct-action bytecode");
         output(tc(&filter).arg(program()))?;
         Ok(Self { network, frame })
+    }
+
+    /// The filter is taken away.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn open(&self) -> Result<()> {
+        let all = ["qdisc", "del", "dev", LINK, "clsact"];
+        output(self.network.server().command("tc").args(all)).map(drop)
     }
 }
 

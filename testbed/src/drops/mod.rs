@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`filter`] | a rule of iptables or nft, on the way in, through a router, through a bridge |
 //! | [`matched`] | rules of iptables that match a length, a mark, flags of TCP, with their counters |
+//! | [`ruled`] | rules and policies of iptables and nft, of every family and at every hook |
 //! | [`closed`] | TCP and UDP ports where nobody listens, IPv4 and IPv6 |
 //! | [`link_layer`] | a VLAN that the receiver lacks; a source address that a bridge refuses |
 //! | [`ingress`] | a traffic control filter at the receiving link |
@@ -64,6 +65,7 @@ pub mod receive_memory;
 pub mod redirect;
 pub mod refusing;
 pub mod routing;
+pub mod ruled;
 pub mod secured;
 pub mod socket_filter;
 pub mod socket_memory;

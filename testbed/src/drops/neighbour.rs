@@ -38,6 +38,7 @@ impl SilentNeighbour {
     pub fn new() -> Result<Self> {
         let network = Network::direct()?;
         let source = network.source(CLIENT)?;
+        network.listen(Ipv4Addr::UNSPECIFIED)?;
         let this = Self { network, source };
         this.set("retrans_time_ms", Self::RETRANS.as_millis())?;
         Ok(this)

@@ -7,19 +7,23 @@
 use std::{
     io::ErrorKind,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use nix::sched::sched_getcpu;
 
-use super::SOURCE_PORT;
+use super::{PORT, SOURCE_PORT};
 use crate::{
     flood::{PacketSocket, pin},
     link,
     machine::longer,
     netns::Netns,
+    socket::set_int,
 };
 
 /// Addresses set aside for benchmarks (RFC 2544, RFC 5180), so that none can be somebody's.
@@ -53,6 +57,8 @@ pub struct Network {
     between: Option<Netns>,
     server: Netns,
     inbox: UdpSocket,
+    /// Sockets at [`PORT`], which take what reaches it; nobody reads them.
+    readers: Mutex<Vec<UdpSocket>>,
     /// Tokens sent so far: each is another number.
     tokens: AtomicU64,
 }
@@ -109,7 +115,8 @@ impl Network {
     /// nothing later on.
     fn open(client: Netns, between: Option<Netns>, server: Netns) -> Result<Self> {
         let inbox = server.enter(|| bind((SERVER, INBOX).into()))?;
-        let network = Self { client, between, server, inbox, tokens: AtomicU64::new(0) };
+        let readers = Mutex::default();
+        let network = Self { client, between, server, inbox, readers, tokens: AtomicU64::new(0) };
         network.client.enter(|| network.settle())?;
         Ok(network)
     }
@@ -137,6 +144,17 @@ impl Network {
         }
         let inbox = self.server.enter(|| bind((SERVER6, INBOX).into()))?;
         self.client.enter(|| self.pass_token(&inbox, SERVER6.into()))
+    }
+
+    /// From now on somebody listens at [`PORT`] of the server's `address`, so that what reaches it is not
+    /// refused.
+    pub(super) fn listen(&self, address: impl Into<IpAddr>) -> Result<()> {
+        let address = (address.into(), PORT).into();
+        let reader = self.server.enter(|| bind(address))?;
+        // As much as all datagrams of a test take (SO_RCVBUFFORCE, socket(7)).
+        set_int(&reader, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 4 << 20)?;
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+        Ok(())
     }
 
     /// A socket of the client's, at [`SOURCE_PORT`]. It is not connected: the ICMP errors that come

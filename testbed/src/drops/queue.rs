@@ -22,9 +22,19 @@ impl Shaped {
     /// As [`Network::direct`], and without `tc` or sch_tbf in the kernel.
     pub fn new() -> Result<Self> {
         let network = Network::direct()?;
+        network.listen(SERVER)?;
         let shaper = format!("qdisc add dev {LINK} root tbf rate 1mbit burst 2000 limit 3000");
         output(network.client().command("tc").args(shaper.split(' ')))?;
         Ok(Self(network))
+    }
+
+    /// The link is as fast as it can.
+    ///
+    /// # Errors
+    /// When it cannot be changed.
+    pub fn open(&self) -> Result<()> {
+        let shaper = format!("qdisc del dev {LINK} root");
+        output(self.0.client().command("tc").args(shaper.split(' '))).map(drop)
     }
 }
 

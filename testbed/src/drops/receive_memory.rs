@@ -18,6 +18,7 @@ pub struct Shrunk {
     listener: TcpListener,
     /// Both ends, held so that nothing is thrown away at a close.
     ends: Vec<(TcpStream, TcpStream)>,
+    shrinks: bool,
 }
 
 impl Shrunk {
@@ -32,7 +33,12 @@ impl Shrunk {
         let listener = network
             .server()
             .enter(|| TcpListener::bind((SERVER, Self::PORT)).context("cannot listen"))?;
-        Ok(Self { network, listener, ends: Vec::new() })
+        Ok(Self { network, listener, ends: Vec::new(), shrinks: true })
+    }
+
+    /// From now on buffers stay as they are.
+    pub fn mend(&mut self) {
+        self.shrinks = false;
     }
 
     /// Opens so many connections and sends what the window allows.
@@ -46,8 +52,10 @@ impl Shrunk {
                 .client()
                 .enter(|| TcpStream::connect((SERVER, Self::PORT)).context("cannot connect"))?;
             let (receiver, _) = self.listener.accept()?;
-            // Too small: the kernel makes it the smallest there is (SOCK_MIN_RCVBUF).
-            setsockopt(&receiver, RcvBuf, &1).context("cannot make the buffer small")?;
+            if self.shrinks {
+                // Too small: the kernel makes it the smallest there is (SOCK_MIN_RCVBUF).
+                setsockopt(&receiver, RcvBuf, &1).context("cannot make the buffer small")?;
+            }
             sender.set_nodelay(true)?;
             for _ in 0..Self::SEGMENTS {
                 sender.write_all(&[0; 1000])?;

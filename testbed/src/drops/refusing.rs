@@ -135,17 +135,17 @@ impl Router6 {
         network.enable_ipv6()?;
         network.client().ip(&format!("route add {BEYOND6}/128 via {SERVER6}"))?;
         let server = network.server();
+        server.ip("link add other0 type veth peer name other1")?;
+        server.sysctl("net/ipv6/conf/other0/addr_gen_mode", "1")?;
+        server.sysctl("net/ipv6/conf/other0/disable_ipv6", "0")?;
+        server.ip("link set other0 up")?;
+        server.ip("link set other1 up")?;
+        server.ip(&format!("neigh add {BEYOND6} lladdr 02:00:00:00:00:09 dev other0"))?;
+        // A wider route leads on, which is left when the narrower one is gone.
+        server.ip("route add 2001:db8::/48 dev other0")?;
         if let Some(kind) = kind {
             server.sysctl("net/ipv6/conf/all/forwarding", "1")?;
             server.ip(&format!("route add {kind} 2001:db8::/64"))?;
-        } else {
-            server.ip("link add other0 type veth peer name other1")?;
-            server.sysctl("net/ipv6/conf/other0/addr_gen_mode", "1")?;
-            server.sysctl("net/ipv6/conf/other0/disable_ipv6", "0")?;
-            server.ip("link set other0 up")?;
-            server.ip("link set other1 up")?;
-            server.ip(&format!("route add {BEYOND6}/128 dev other0"))?;
-            server.ip(&format!("neigh add {BEYOND6} lladdr 02:00:00:00:00:09 dev other0"))?;
         }
         Ok(Self(network))
     }
@@ -176,6 +176,7 @@ impl Moved {
         let network = Network::direct()?;
         network.server().sysctl("net/ipv4/ip_forward", "0")?;
         pin(&network, &Self::ADDRESS.to_string())?;
+        network.listen(Ipv4Addr::UNSPECIFIED)?;
         Ok(Self(network))
     }
 
@@ -239,7 +240,8 @@ impl Duplicate {
     pub fn settle(&self) -> Result<()> {
         let server = self.0.server();
         server.ip(&format!("address del {}/64 dev {LINK}", Self::ADDRESS))?;
-        server.ip(&format!("address add {}/64 dev {LINK} nodad", Self::ADDRESS)).map(drop)
+        server.ip(&format!("address add {}/64 dev {LINK} nodad", Self::ADDRESS))?;
+        self.0.listen(Self::ADDRESS)
     }
 }
 
@@ -266,6 +268,15 @@ impl Ipv6Off {
         pin(&network, &SERVER6.to_string())?;
         network.server().sysctl(&format!("net/ipv6/conf/{LINK}/disable_ipv6"), "1")?;
         Ok(Self(network))
+    }
+
+    /// The link has its address again, which it has lost with IPv6.
+    ///
+    /// # Errors
+    /// When it cannot be added.
+    pub fn add(&self) -> Result<()> {
+        self.0.server().ip(&format!("address add {SERVER6}/64 dev {LINK} nodad"))?;
+        self.0.listen(SERVER6)
     }
 }
 

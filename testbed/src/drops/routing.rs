@@ -49,6 +49,7 @@ impl ReversePath {
         server.ip("link set other0 up")?;
         server.ip("link set other1 up")?;
         server.ip(&format!("route add {}/32 dev other0", Self::SOURCE))?;
+        this.0.listen(SERVER)?;
         Ok(this)
     }
 }
@@ -100,6 +101,19 @@ impl NoRouter {
         network.server().sysctl("net/ipv4/ip_forward", "0")?;
         Ok(Self(network))
     }
+
+    /// The server gets a route, out of another link.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn add(&self) -> Result<()> {
+        let server = self.0.server();
+        server.ip("link add other0 type veth peer name other1")?;
+        server.ip("link set other0 up")?;
+        server.ip("link set other1 up")?;
+        server.ip(&format!("neigh add {BEYOND} lladdr 02:00:00:00:00:09 dev other0"))?;
+        server.ip(&format!("route add {BEYOND}/32 dev other0")).map(drop)
+    }
 }
 
 impl Cause for NoRouter {
@@ -121,13 +135,60 @@ impl NoRoute {
     /// As [`Network::routed`].
     pub fn new() -> Result<Self> {
         let network = Network::routed()?;
+        network.listen(Ipv4Addr::UNSPECIFIED)?;
         // Unused until the router knows that the server has it.
         network.server().ip(&format!("address add {BEYOND}/32 dev lo"))?;
         Ok(Self(network))
     }
+
+    /// The router gets the route.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn add(&self) -> Result<()> {
+        self.0.between().ip(&format!("route add {BEYOND}/32 via {SERVER}")).map(drop)
+    }
 }
 
 impl Cause for NoRoute {
+    fn netns(&self) -> &Netns {
+        self.0.between()
+    }
+
+    fn send(&self, packets: u64) -> Result<u64> {
+        self.0.datagrams(&self.0.source(CLIENT)?, (BEYOND, PORT), packets)
+    }
+}
+
+/// A router whose better route to [`BEYOND`] leads out of a device without carrier.
+#[derive(Debug)]
+pub struct BetterRoute(Network);
+
+impl BetterRoute {
+    /// The device: nobody has it open.
+    const DEVICE: &str = "usb0";
+    /// Who is to be behind it.
+    const NEXT: &str = "198.18.5.2";
+
+    /// # Errors
+    /// As [`Network::routed`], and without taps.
+    pub fn new() -> Result<Self> {
+        let network = Network::routed()?;
+        network.server().ip(&format!("address add {BEYOND}/32 dev lo"))?;
+        network.listen(Ipv4Addr::UNSPECIFIED)?;
+        let (router, device, next) = (network.between(), Self::DEVICE, Self::NEXT);
+        router.ip(&format!("tuntap add dev {device} mode tap"))?;
+        router.ip(&format!("address add 198.18.5.1/24 dev {device}"))?;
+        router.ip(&format!("link set {device} up"))?;
+        let mac = "02:00:00:00:00:20";
+        router.ip(&format!("neigh replace {next} lladdr {mac} dev {device} nud permanent"))?;
+        router.ip(&format!("route add {BEYOND}/32 via {next} dev {device} metric 100"))?;
+        router.ip(&format!("route add {BEYOND}/32 via {SERVER} metric 400"))?;
+        Ok(Self(network))
+    }
+}
+
+impl Cause for BetterRoute {
     fn netns(&self) -> &Netns {
         self.0.between()
     }
@@ -153,6 +214,7 @@ impl Loop {
             router.sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "0")?;
         }
         server.sysctl("net/ipv4/ip_forward", "1")?;
+        network.listen(Ipv4Addr::UNSPECIFIED)?;
         Ok(Self(network))
     }
 
@@ -190,6 +252,7 @@ impl NarrowLink {
     pub fn new() -> Result<Self> {
         let network = Network::routed()?;
         network.between().ip(&format!("link set {SERVER_SIDE} mtu {}", Self::MTU))?;
+        network.listen(SERVER)?;
         Ok(Self(network))
     }
 }
@@ -220,7 +283,9 @@ impl OwnAddress {
     /// # Errors
     /// As [`Network::direct`].
     pub fn new() -> Result<Self> {
-        Ok(Self(Network::direct()?))
+        let network = Network::direct()?;
+        network.listen(SERVER)?;
+        Ok(Self(network))
     }
 }
 

@@ -8,14 +8,13 @@ use super::{
     Cause,
     network::{CLIENT, Network, SERVER},
 };
-use crate::netns::Netns;
+use crate::{netns::Netns, socket::set_int};
 
 /// A server whose UDP socket has a filter that lets nothing through.
 #[derive(Debug)]
 pub struct Refusing {
     network: Network,
-    /// Held for its filter.
-    _socket: UdpSocket,
+    socket: UdpSocket,
 }
 
 impl Refusing {
@@ -31,7 +30,16 @@ impl Refusing {
             refuse_all(&socket)?;
             Ok(socket)
         })?;
-        Ok(Self { network, _socket: socket })
+        Ok(Self { network, socket })
+    }
+
+    /// The socket takes all.
+    ///
+    /// # Errors
+    /// When the filter cannot be taken off.
+    pub fn open(&self) -> Result<()> {
+        set_int(&self.socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0)
+            .context("cannot take off a filter")
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::{
     Cause, PORT,
     frame::Frame,
-    network::{CLIENT_MAC, LINK, Network, SERVER, SERVER_MAC},
+    network::{CLIENT, CLIENT_MAC, LINK, Network, SERVER, SERVER_MAC},
 };
 use crate::{
     command::output,
@@ -18,6 +18,7 @@ use crate::{
     flood::{PacketSocket, pin},
     host_value::HostValue,
     netns::Netns,
+    socket::set_int,
 };
 
 const LIMIT: &str = "net/netfilter/nf_conntrack_max";
@@ -68,16 +69,21 @@ impl Table {
         counters::conntrack(&self.netns, "drop")
     }
 
-    /// As many datagrams, each from a socket of its own to a port of its own.
+    /// As many datagrams, each from a port of its own, to a socket that takes them.
     fn datagrams(&self, packets: u64) -> Result<u64> {
         self.netns.enter(|| {
-            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind")?;
+            let reader = UdpSocket::bind((Ipv4Addr::LOCALHOST, PORT)).context("cannot bind")?;
+            set_int(&reader, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 4 << 20)?;
             for _ in 0..packets {
                 let port = self.next.fetch_add(1, Ordering::Relaxed) % 50_000 + 10_000;
-                let port = u16::try_from(port)?;
+                let from = (Ipv4Addr::LOCALHOST, u16::try_from(port)?);
+                let socket = UdpSocket::bind(from).context("cannot bind")?;
                 // The kernel tells the sender of a refused packet; it is lost either way.
-                let _refused = socket.send_to(b"new", (Ipv4Addr::LOCALHOST, port));
+                let _refused = socket.send_to(b"new", (Ipv4Addr::LOCALHOST, PORT));
             }
+            // Read, or they would count as thrown away with the socket.
+            reader.set_nonblocking(true)?;
+            while reader.recv(&mut [0; 8]).is_ok() {}
             Ok(packets)
         })
     }
@@ -106,6 +112,15 @@ impl NearlyFull {
         let rule = "-w -A OUTPUT -p udp -j DROP";
         output(table.netns.command("iptables-legacy").args(rule.split(' ')))?;
         Ok(Self(table))
+    }
+
+    /// The rule is taken away.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn open(&self) -> Result<()> {
+        let rule = "-w -D OUTPUT -p udp -j DROP";
+        output(self.0.netns.command("iptables-legacy").args(rule.split(' '))).map(drop)
     }
 }
 
@@ -140,6 +155,9 @@ impl Collisions {
         let network = Network::direct()?;
         let rule = "-w -A INPUT -m conntrack --ctstate INVALID -j ACCEPT";
         output(network.server().command("iptables-legacy").args(rule.split(' ')))?;
+        // What the server answers comes to somebody, so that nothing waits for a neighbour.
+        network.server().ip(&format!("route add 198.18.3.0/24 via {CLIENT}"))?;
+        network.client().ip("route add local 198.18.3.0/24 dev lo")?;
         Ok(Self { network, next: AtomicU64::new(0) })
     }
 

@@ -26,7 +26,7 @@ const SKB_MODE: u32 = 2;
 pub struct Xdp {
     network: Network,
     /// The program is attached as long as this is open.
-    _link: OwnedFd,
+    link: Option<OwnedFd>,
 }
 
 impl Xdp {
@@ -39,7 +39,13 @@ impl Xdp {
             let index = if_nametoindex(LINK)?;
             attach(&program, index, XDP_LINK, SKB_MODE).context("cannot attach an XDP program")
         })?;
-        Ok(Self { network, _link: link })
+        network.listen(SERVER)?;
+        Ok(Self { network, link: Some(link) })
+    }
+
+    /// The program is taken off.
+    pub fn open(&mut self) {
+        self.link = None;
     }
 }
 

@@ -4,14 +4,18 @@
 //! columns wide where the text is its own.
 
 mod gateway;
+mod matrix;
 pub mod nat;
+mod page;
 pub mod rules;
 
 use std::{io::Write, path::Path};
 
 use anyhow::{Result, bail, ensure};
 
-use self::rules::Outcome;
+pub use self::page::page;
+use self::{matrix::Matrix, rules::Outcome};
+use crate::unproved;
 
 /// One demonstration, told as a story.
 #[derive(Clone, Copy, Debug)]
@@ -39,37 +43,46 @@ pub fn list() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// Runs the scenario `name`, or `all`, with the dropwatch binary at `dropwatch` and tells it on
-/// `out`.
+/// `out`. Returns whether all of it was proved: a kernel may lack what a scenario is about.
 ///
 /// # Errors
 /// When there is no such scenario, the host is not fit for it (the message says why), a program it
-/// needs is missing, or dropwatch did not find what is wrong.
-pub fn run(name: &str, dropwatch: &Path, out: &mut dyn Write) -> Result<()> {
+/// needs is missing, or dropwatch did not find what is wrong, or found what is not.
+pub fn run(name: &str, dropwatch: &Path, out: &mut dyn Write) -> Result<bool> {
     if let Some(story) = ALL.iter().find(|story| story.name == name) {
-        return (story.tell)(dropwatch, out);
+        return (story.tell)(dropwatch, out).map(|()| true);
     }
     let selected: Vec<_> = rules::list().filter(|s| name == EVERY || s.name == name).collect();
     if selected.is_empty() {
         let names: Vec<_> = list().map(|(name, _)| name).collect();
         bail!("no scenario {name}; there are: {EVERY}, {}", names.join(", "));
     }
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for scenario in selected {
-        writeln!(out, "{}: {}", scenario.name, scenario.about)?;
+    let mut matrix = Matrix::default();
+    let all = selected.len();
+    for (number, scenario) in (1..).zip(selected) {
+        writeln!(out, "[{number}/{all}] {}: {}", scenario.name, scenario.about)?;
         out.flush()?;
-        match scenario.run(dropwatch, out) {
-            Ok(Outcome::Proved) => passed += 1,
-            Ok(Outcome::Unproved(_)) => skipped += 1,
-            Err(error) => {
-                failed += 1;
-                writeln!(out, "    FAILED: {error:#}")?;
-            }
+        let ran = scenario.run(dropwatch, out);
+        match &ran.outcome {
+            Ok(Outcome::Proved) => {}
+            Ok(Outcome::Unproved(why)) => write!(out, "{}", unproved::line(scenario.name, why))?,
+            Err(error) => writeln!(out, "    FAILED: {error:#}")?,
         }
+        matrix.add(scenario, ran);
     }
-    let proved_nothing = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
-    writeln!(out, "{passed} passed, {failed} failed{proved_nothing}")?;
+    if name == EVERY {
+        write!(out, "\n{matrix}")?;
+    }
+    let off = matrix.off_diagonal();
+    for cell in &off {
+        writeln!(out, "off the diagonal: {cell}")?;
+    }
+    let (failed, unproved) = (matrix.failed(), matrix.unproved());
+    let skipped = if unproved > 0 { format!(", {unproved} skipped") } else { String::new() };
+    let diagonal = if off.is_empty() { "; nothing is off the diagonal" } else { "" };
+    writeln!(out, "\n{} passed, {failed} failed{skipped}{diagonal}", matrix.proved())?;
     ensure!(failed == 0, "{failed} scenarios did not go as they should");
-    Ok(())
+    Ok(unproved == 0)
 }
 
 #[cfg(test)]

@@ -337,7 +337,7 @@ impl Refused<'_> {
             let option = if first.is_ipv6() { "-6 " } else { "" };
             draft = draft.state("no route to", first.to_string(), "rtnetlink").run(
                 &format!("ip {option}route show table all match {first}"),
-                "and a route is missing, too: none of these leads there",
+                "and a route is missing, too: none of these leads there, or it shows nothing",
             );
         }
         draft.done()

@@ -71,7 +71,10 @@ fn used_up(
                 &Packet::command(to, here.mark_to(to)),
                 "the next router; it must not send them back here",
             )
-            .run(&format!("tracepath -n {to}"), "a router that comes again is part of a loop"),
+            .run(
+                &format!("tcpdump -n -v -c 20 dst host {to}"),
+                "a packet that comes again, with less `ttl` each time, is in a loop",
+            ),
         None => draft.run("ip route show table all", "a router must not send them back here"),
     };
     Some(finding.done())

@@ -182,7 +182,7 @@ fn refused(
         _ => draft,
     };
     let note = "the states (security associations), without their keys, and what each has refused: \
-                an IKE program makes them, or `ip xfrm state add`";
+                an IKE program makes them, or `ip xfrm state add`; shows nothing as long as there are none";
     Ok(Some(draft.run("ip -s xfrm state list nokeys", note).done()))
 }
 

@@ -92,9 +92,10 @@ fn joined_elsewhere(
              that interface (IP_ADD_MEMBERSHIP)",
         )
         .run(
-            &format!("ip route get {group}"),
-            "the interface that a program gets which names none; a route to the group by the other one \
-             changes that for programs that join from then on",
+            &format!("ip route show table all match {group}"),
+            "the interface that a program gets which names none: that of the best of these; shows nothing \
+             where each has to name one. A route to the group by the other interface changes that for \
+             programs that join from then on",
         );
     Some(draft.done())
 }
@@ -137,8 +138,10 @@ mod tests {
         );
         assert_eq!(finding.explains.map(|it| it.drops), Some(50));
         let commands: Vec<_> = finding.actions.iter().map(|a| a.command.as_str()).collect();
-        let expected =
-            ["ip netns exec gw ip maddr show dev port0", "ip netns exec gw ip route get 239.9.9.9"];
+        let expected = [
+            "ip netns exec gw ip maddr show dev port0",
+            "ip netns exec gw ip route show table all match 239.9.9.9",
+        ];
         assert_eq!(commands, expected);
     }
 

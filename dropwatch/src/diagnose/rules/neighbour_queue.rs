@@ -4,7 +4,7 @@
 //! (`__neigh_event_send`, net/core/neighbour.c). The neighbour is slow or absent, or a burst met one
 //! that was not known yet.
 
-use super::{Counts, Draft, Facts, Kept, Makes, Rule, matters};
+use super::{Counts, Draft, Facts, Kept, Makes, Rule, draft::quote, matters};
 use crate::{
     diagnose::facts::Rows,
     report::{
@@ -85,7 +85,9 @@ fn full(
         let note = "helps against bursts, not against a neighbour that is absent";
         draft = draft.setting(&limit).set(&limit, more, note);
     }
-    Some(draft.run("ip neigh show nud incomplete", "who is being asked for").done())
+    let on = device.map(|device| format!(" dev {}", quote(device))).unwrap_or_default();
+    let note = "who is being asked for is INCOMPLETE, who did not answer FAILED";
+    Some(draft.run(&format!("ip neigh show{on}"), note).done())
 }
 
 #[cfg(test)]

@@ -256,7 +256,7 @@ pub(super) fn show_rules<'a>(
         draft = draft.run(command, note);
     }
     match programs.native {
-        true => draft.run(NFT_RULES, note),
+        true => draft.run(NFT_RULES, &format!("{note}; shows nothing where there are none")),
         false => draft,
     }
 }

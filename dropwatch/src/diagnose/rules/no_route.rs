@@ -147,8 +147,8 @@ fn missing(
     let (matching, note) = match packet {
         Some(Packet { to, .. }) => (
             format!(" match {to}"),
-            "the routes of all tables that fit the address: none that leads there; the missing one, if \
-             this host should reach that, is added with `ip route add`",
+            "the routes of all tables that fit the address: none that leads there, or it shows nothing; the \
+             missing one, if this host should reach that, is added with `ip route add`",
         ),
         None => (
             String::new(),

@@ -176,7 +176,14 @@ fn unheard(
             None => draft,
         };
     }
-    Ok(Some(draft.run(QUEUES, "the queues that have a listener: the first column").done()))
+    Ok(Some(
+        draft
+            .run(
+                QUEUES,
+                "the queues that have a listener: the first column; shows nothing where none has",
+            )
+            .done(),
+    ))
 }
 
 /// The numbers of a rule's queues: `5`, `5-8`.

@@ -1,6 +1,6 @@
 //! Packets that a filter, a program or connection tracking refuses.
 
-use super::{Caused, RuleScenario};
+use super::{End, RuleScenario, caused, ended};
 use crate::drops::{
     filter::Filtered,
     ingress::Ingress,
@@ -14,78 +14,84 @@ pub(super) const ALL: &[RuleScenario] = &[
     RuleScenario {
         name: "conntrack-full",
         about: "the conntrack table is full and refuses connections",
-        rule: Some("conntrack_table_full"),
-        mended: true,
-        make: || Ok(Box::new(Caused(Table::of(Table::LIMIT + 1)?, 200))),
+        finds: &["conntrack_table_full"],
+        end: End::Command,
+        make: || caused(Table::of(Table::LIMIT + 1)?, 200),
     },
     RuleScenario {
         name: "conntrack-quiet",
         about: "a conntrack table that is full and refuses nothing",
-        rule: None,
-        mended: false,
-        make: || Ok(Box::new(Caused(Table::of(Table::LIMIT)?, 0))),
+        finds: &[],
+        end: End::Healthy,
+        make: || caused(Table::of(Table::LIMIT)?, 0),
     },
     RuleScenario {
         name: "conntrack-collisions",
         about: "packets race for an entry; the table has room",
-        rule: Some("conntrack_insert_failed"),
-        mended: false,
-        make: || Ok(Box::new(Caused(Collisions::new()?, 5))),
+        // Nobody listens where the packets go that have an entry.
+        finds: &["closed_port", "conntrack_insert_failed"],
+        end: End::Never("packets that race are the test itself"),
+        make: || caused(Collisions::new()?, 5),
     },
     RuleScenario {
         name: "iptables-nearly-full",
         about: "a rule of iptables drops while the table is 95 % full",
-        rule: Some("netfilter_rule"),
-        mended: false,
-        make: || Ok(Box::new(Caused(NearlyFull::new()?, 200))),
+        finds: &["netfilter_rule"],
+        end: End::Person,
+        make: || ended(NearlyFull::new()?, 40, |it| it.open()),
     },
     RuleScenario {
         name: "iptables-rule",
         about: "a rule of iptables drops what comes in",
-        rule: Some("netfilter_rule"),
-        mended: false,
-        make: || Ok(Box::new(Caused(Filtered::input_by_iptables()?, 50))),
+        finds: &["netfilter_rule"],
+        end: End::Person,
+        make: || ended(Filtered::input_by_iptables()?, 50, |it| it.open()),
     },
     RuleScenario {
         name: "iptables-forward",
         about: "a rule of iptables drops what a router forwards",
-        rule: Some("netfilter_rule"),
-        mended: false,
-        make: || Ok(Box::new(Caused(Filtered::forward_by_iptables()?, 50))),
+        finds: &["netfilter_rule"],
+        end: End::Person,
+        make: || ended(Filtered::forward_by_iptables()?, 50, |it| it.open()),
     },
     RuleScenario {
         name: "nft-rule",
         about: "a rule of nftables drops what comes in",
-        rule: Some("netfilter_rule"),
-        mended: false,
-        make: || Ok(Box::new(Caused(Filtered::input_by_nft()?, 50))),
+        finds: &["netfilter_rule"],
+        end: End::Person,
+        make: || ended(Filtered::input_by_nft()?, 50, |it| it.open()),
     },
     RuleScenario {
         name: "socket-filter",
         about: "a program's own filter refuses what comes to its socket",
-        rule: Some("socket_filter"),
-        mended: false,
-        make: || Ok(Box::new(Caused(Refusing::new()?, 50))),
+        finds: &["socket_filter"],
+        end: End::Person,
+        make: || ended(Refusing::new()?, 50, |it| it.open()),
     },
     RuleScenario {
         name: "slow-link",
         about: "more is sent than a shaped link lets through",
-        rule: Some("qdisc_drop"),
-        mended: false,
-        make: || Ok(Box::new(Caused(Shaped::new()?, 500))),
+        finds: &["qdisc_drop"],
+        end: End::Person,
+        make: || ended(Shaped::new()?, 500, |it| it.open()),
     },
     RuleScenario {
         name: "tc-ingress",
         about: "a filter of traffic control drops what comes in",
-        rule: Some("program"),
-        mended: false,
-        make: || Ok(Box::new(Caused(Ingress::new()?, 50))),
+        finds: &["program"],
+        end: End::Person,
+        make: || ended(Ingress::new()?, 50, |it| it.open()),
     },
     RuleScenario {
         name: "xdp",
         about: "an XDP program drops what comes in",
-        rule: Some("program"),
-        mended: false,
-        make: || Ok(Box::new(Caused(Xdp::new()?, 50))),
+        finds: &["program"],
+        end: End::Person,
+        make: || {
+            ended(Xdp::new()?, 50, |it| {
+                it.open();
+                Ok(())
+            })
+        },
     },
 ];

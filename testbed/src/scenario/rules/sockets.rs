@@ -5,7 +5,7 @@ mod busy;
 use anyhow::Result;
 
 use self::busy::Busy;
-use super::{Caused, RuleScenario, Trouble};
+use super::{End, RuleScenario, Trouble, ended};
 use crate::{
     drops::{
         backlog::Stuck,
@@ -24,85 +24,99 @@ pub(super) const ALL: &[RuleScenario] = &[
     RuleScenario {
         name: "udp-buffer",
         about: "a program reads its UDP socket too late",
-        rule: Some("udp_receive_buffer"),
-        mended: true,
+        finds: &["udp_receive_buffer"],
+        end: End::Command,
         make: || Ok(Box::new(Late(LateReader::new()?))),
     },
     RuleScenario {
         name: "udp-memory",
         about: "the sockets of UDP hold all memory that they may have",
-        rule: Some("udp_memory"),
-        mended: true,
+        finds: &["udp_memory"],
+        end: End::Command,
         make: || Ok(Box::new(Hungering(Hungry::new()?))),
     },
     RuleScenario {
         name: "accept-queue",
         about: "a server accepts connections too slowly",
-        rule: Some("accept_queue_full"),
-        mended: true,
+        finds: &["accept_queue_full"],
+        end: End::Command,
         make: || Ok(Box::new(Crowd(Listening::with_short_accept_queue()?))),
     },
     RuleScenario {
         name: "syn-queue",
         about: "handshakes are left half done, without SYN cookies",
-        rule: Some("syn_queue_full"),
-        mended: true,
+        finds: &["syn_queue_full"],
+        end: End::Command,
         make: || Ok(Box::new(HalfDone(Listening::with_short_syn_queue()?))),
     },
     RuleScenario {
         name: "tcp-memory",
         about: "a program makes its receive buffer small too late",
-        rule: Some("tcp_receive_memory"),
-        mended: false,
+        finds: &["tcp_receive_memory"],
+        end: End::Person,
         make: || Ok(Box::new(Shrinking(Shrunk::new()?))),
     },
     RuleScenario {
         name: "tcp-unread",
         about: "a program does not read its connection",
-        rule: Some("unread_connection"),
-        mended: true,
+        finds: &["unread_connection"],
+        end: End::Person,
         make: || Ok(Box::new(Standing(Stalled::new()?))),
     },
     RuleScenario {
         name: "tcp-read",
         about: "a program reads its connection while it is filled",
-        rule: None,
-        mended: false,
+        finds: &[],
+        end: End::Healthy,
         make: || Ok(Box::new(Standing(Stalled::read()?))),
     },
     RuleScenario {
         name: "tcp-backlog",
         about: "a program works inside its socket for too long",
-        rule: Some("tcp_backlog"),
-        mended: false,
+        finds: &["tcp_backlog"],
+        end: End::Person,
         make: || Ok(Box::new(Backlogged(Stuck::new()?))),
     },
     RuleScenario {
         name: "cpu-backlog",
         about: "bursts are longer than the input queue of a CPU",
-        rule: Some("cpu_backlog"),
-        mended: true,
+        finds: &["cpu_backlog"],
+        end: End::Command,
         make: || Ok(Box::new(Bursts(ShortQueue::new()?))),
     },
     RuleScenario {
         name: "closed-udp-port",
         about: "datagrams are sent to a service that is not there",
-        rule: Some("closed_port"),
-        mended: false,
-        make: || Ok(Box::new(Caused(Closed::new(Transport::Udp, Family::V4)?, 50))),
+        finds: &["closed_port"],
+        end: End::Person,
+        make: || ended(Closed::new(Transport::Udp, Family::V4)?, 50, |it| it.open()),
     },
     RuleScenario {
         name: "closed-tcp-port",
         about: "clients connect to a service that is not there",
-        rule: Some("closed_port"),
-        mended: false,
-        make: || Ok(Box::new(Caused(Closed::new(Transport::Tcp, Family::V4)?, 50))),
+        finds: &["closed_port"],
+        end: End::Person,
+        make: || ended(Closed::new(Transport::Tcp, Family::V4)?, 50, |it| it.open()),
+    },
+    RuleScenario {
+        name: "closed-udp6-port",
+        about: "datagrams of IPv6 are sent to a service that is not there",
+        finds: &["closed_port"],
+        end: End::Person,
+        make: || ended(Closed::new(Transport::Udp, Family::V6)?, 50, |it| it.open()),
+    },
+    RuleScenario {
+        name: "closed-tcp6-port",
+        about: "clients connect by IPv6 to a service that is not there",
+        finds: &["closed_port"],
+        end: End::Person,
+        make: || ended(Closed::new(Transport::Tcp, Family::V6)?, 50, |it| it.open()),
     },
     RuleScenario {
         name: "healthy-load",
         about: "heavy TCP and UDP traffic, and nothing is wrong",
-        rule: None,
-        mended: false,
+        finds: &[],
+        end: End::Healthy,
         make: || Ok(Box::new(Healthy(Busy::new()?))),
     },
 ];
@@ -148,6 +162,11 @@ impl Trouble for Shrinking {
     fn happen(&mut self) -> Result<()> {
         self.0.send(10)
     }
+
+    fn mend(&mut self) -> Result<()> {
+        self.0.mend();
+        Ok(())
+    }
 }
 
 /// A server that does not read while others send.
@@ -164,6 +183,11 @@ struct Backlogged(Stuck);
 impl Trouble for Backlogged {
     fn happen(&mut self) -> Result<()> {
         self.0.send()
+    }
+
+    fn mend(&mut self) -> Result<()> {
+        self.0.mend();
+        Ok(())
     }
 }
 
