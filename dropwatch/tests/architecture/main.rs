@@ -57,9 +57,10 @@ const COMMON: Arrows = &[("typed", "offsets")];
 
 const EBPF: Arrows = &[
     ("count", "fields maps netns sample"),
-    ("expression", "fields netns skb"),
-    ("filter", "fields netns packet"),
-    ("group", "count fields maps netns packet"),
+    ("direction", "fields netns"),
+    ("expression", "direction fields netns skb"),
+    ("filter", "direction fields netns packet"),
+    ("group", "count direction fields maps netns packet"),
     ("main", "count expression fields filter group netns"),
     ("netns", "fields"),
     ("packet", "fields"),
