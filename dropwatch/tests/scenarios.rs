@@ -44,5 +44,9 @@ fn names_are_their_own_and_findings_in_order() {
 /// `cargo xtask scenario all --write-docs` writes it.
 #[test]
 fn the_page_has_every_scenario_and_every_finding() {
-    assert_eq!(include_str!("../../docs/scenarios.md"), page());
+    let is_current = include_str!("../../docs/scenarios.md") == page();
+    assert!(
+        is_current,
+        "a scenario or a finding has come or gone since docs/scenarios.md was written"
+    );
 }

@@ -55,13 +55,13 @@ impl Object {
     pub fn rule(place: &RulePlace) -> Self {
         match place {
             RulePlace::Legacy { family, table, chain, position } => {
-                let (kind, family) = match family {
-                    TableFamily::Ipv4 => (Kind::IptablesRule, "ip"),
-                    TableFamily::Ipv6 => (Kind::IptablesRule, "ip6"),
-                    TableFamily::Arp => (Kind::ArptablesRule, "arp"),
-                    TableFamily::Bridge => (Kind::EbtablesRule, "bridge"),
+                let family = match family {
+                    TableFamily::Ipv4 => "ip",
+                    TableFamily::Ipv6 => "ip6",
+                    TableFamily::Arp => "arp",
+                    TableFamily::Bridge => "bridge",
                 };
-                Self::new(kind, format!("{table} {chain}, rule {position}"))
+                Self::new(Kind::IptablesRule, format!("{table} {chain}, rule {position}"))
                     .with("family", family)
                     .with("table", table)
                     .with("chain", chain)

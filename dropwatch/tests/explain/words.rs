@@ -188,8 +188,11 @@ fn no_line_of_an_output_gets_something_unrelated() {
     for options in [&["--all", "--top", "0"][..], &["--diff", "FILE"], &["--classic"]] {
         lines.extend(replayed(options).lines().map(str::to_owned));
     }
-    for screen in ["large", "small", "detail", "help", "search_large"] {
-        let screen = read(&format!("tests/snapshots/tui__{screen}.snap"));
+    let screens =
+        ["large", "small", "detail", "help"].map(|it| format!("tests/snapshots/tui__{it}.snap"));
+    let search = "tests/tui/snapshots/tui__search__search_large.snap".to_owned();
+    for screen in screens.iter().chain([&search]) {
+        let screen = read(screen);
         lines.extend(screen.lines().skip(4).map(str::to_owned));
     }
     assert!(lines.len() > 100, "{}", lines.len());

@@ -37,6 +37,7 @@ const NO_DROPS: &[&str] = &[
     "TcpExt.RcvPruned",
     "TcpExt.TCPMemoryPressures",
     "TcpExt.TCPReqQFullDrop",
+    "TcpExt.TCPToZeroWindowAdv",
 ];
 
 #[test]

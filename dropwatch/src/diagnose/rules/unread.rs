@@ -9,7 +9,7 @@
 //! Probes of idle connections (keep-alive) look just so. What tells them apart is what waits unread in the
 //! connection of the sampled packet.
 
-use super::{Draft, Facts, LEAST_DROPS, Makes, Rule, Verdict};
+use super::{Counts, Draft, Facts, Kept, LEAST_DROPS, Makes, Rule, Verdict};
 use crate::{
     diagnose::{
         facts::{NetnsFacts, Rows},
@@ -54,6 +54,7 @@ pub(super) const RULE: Rule = Rule {
         rests_on: "rows with `TCP_OLD_SEQUENCE` and others, what waits unread in their connections",
     }],
     counters: &[CLOSED, THROWN_AWAY],
+    counts: &[Counts::of(Kept::Netns(&[THROWN_AWAY]), &["TCP_ZEROWINDOW"], &[])],
     check_or_ask,
     ..Rule::NONE
 };
