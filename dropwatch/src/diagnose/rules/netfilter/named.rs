@@ -10,7 +10,7 @@ mod shown;
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use self::shown::{
-    bridge_setting, command, describe, may_match, object, place, sets, shows, whose,
+    bridge_setting, command, describe, lack, may_match, object, place, sets, shows, whose,
 };
 use super::{
     super::{Draft, Facts, matters},
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Most rules of a namespace that have a finding each.
-const MOST: usize = 5;
+const MOST: usize = 8;
 /// Most candidates that are listed.
 const MOST_LISTED: usize = 4;
 
@@ -119,6 +119,10 @@ impl<'a> Case<'a> {
                 findings.push(self.finding(dropper, drops, sum, &Proof::Counter));
             }
         }
+        // Counters that somebody has set say nothing, and all of them may be.
+        if reading.changed && sum > reading.drops.saturating_add(self.slack()) {
+            return Some(self.unknown(Vec::new(), self.drops, Vec::new()));
+        }
         let missing = reading.drops.saturating_sub(sum);
         let rest = scale(missing, self.drops, all);
         if missing <= self.slack() || !matters(rest, self.facts) {
@@ -127,8 +131,20 @@ impl<'a> Case<'a> {
         Some(self.rest(findings, rest))
     }
 
+    /// So many drops are of a rule that is not known; `counting` are candidates besides those that do not
+    /// count.
+    fn unknown(&self, findings: Vec<Finding>, rest: u64, counting: Vec<&Dropper>) -> Named {
+        let unsure = self.may_be(&self.reading.unsure);
+        let all: Vec<&Dropper> = counting.into_iter().chain(unsure).chain(self.silent()).collect();
+        Named::Open(findings, rest, self.candidates(&all))
+    }
+
     /// Drops that no counter explains: of what does not count, if it is one.
     fn rest(&self, mut findings: Vec<Finding>, rest: u64) -> Named {
+        // What dropped them may be gone, or have come since.
+        if self.reading.changed {
+            return self.unknown(findings, rest, Vec::new());
+        }
         let silent: Vec<&Dropper> = self.silent();
         let is_all = self.reading.more_silent == 0 && self.gaps().is_empty();
         // What was dropped before the first reading is in no difference.
@@ -153,10 +169,7 @@ impl<'a> Case<'a> {
                 let found = self.finding(only, self.drops, self.reading.drops, &proof);
                 return Named::Settled(vec![found]);
             }
-            _ => {
-                let all: Vec<&Dropper> = earlier.into_iter().chain(silent).collect();
-                return Named::Open(findings, rest, self.candidates(&all));
-            }
+            _ => return self.unknown(findings, rest, earlier),
         }
         match &silent[..] {
             [] if is_all => Named::Settled(findings),
@@ -164,7 +177,7 @@ impl<'a> Case<'a> {
                 findings.push(self.finding(only, rest, rest, &Proof::Elimination));
                 Named::Settled(findings)
             }
-            _ => Named::Open(findings, rest, self.candidates(&silent)),
+            _ => self.unknown(findings, rest, Vec::new()),
         }
     }
 
@@ -187,10 +200,7 @@ impl<'a> Case<'a> {
             Some((dropper, proof)) => {
                 Named::Settled(vec![self.finding(dropper, self.drops, drops, &proof)])
             }
-            None => {
-                let all: Vec<&Dropper> = counting.into_iter().chain(silent).collect();
-                Named::Open(Vec::new(), self.drops, self.candidates(&all))
-            }
+            None => self.unknown(Vec::new(), self.drops, counting),
         }
     }
 
@@ -232,11 +242,11 @@ impl<'a> Case<'a> {
                 format!("{}; no other there has ever dropped a packet", dropper.ever),
                 &source,
             ),
-            Proof::Elimination => draft.state(
-                "by elimination",
-                "it has no counter, and nothing else there can have dropped them",
-                &source,
-            ),
+            Proof::Elimination => {
+                let lack = lack(dropper.uncounted);
+                let value = format!("{lack}, and nothing else there can have dropped them");
+                draft.state("by elimination", value, &source)
+            }
         };
         let at = self.at();
         let explains = match reading.drops {
@@ -247,6 +257,9 @@ impl<'a> Case<'a> {
                 "{} of {all} drops{at}; the counters were read a moment apart",
                 counted.min(all)
             )),
+            all if sum < all && reading.changed => {
+                Some(format!("{counted} of {all} drops{at}; rules were changed meanwhile"))
+            }
             all if sum < all => Some(format!(
                 "{counted} of {all} drops{at}, {} are not explained by rules that count",
                 all - sum
@@ -334,12 +347,17 @@ impl<'a> Case<'a> {
     }
 
     fn silent(&self) -> Vec<&'a Dropper> {
-        let silent = self.reading.silent.iter().filter(|it| self.is_here(it));
+        self.may_be(&self.reading.silent)
+    }
+
+    /// Those that may have matched a sampled packet.
+    fn may_be(&self, droppers: &'a [Dropper]) -> Vec<&'a Dropper> {
+        let here = droppers.iter().filter(|it| self.is_here(it));
         let may = |it: &&Dropper| {
             may_match(&it.text, self.rows)
                 && (it.elements.is_empty() || !self.elements(it).is_empty())
         };
-        silent.filter(may).collect()
+        here.filter(may).collect()
     }
 
     /// The elements of a map that may have matched a sampled packet.
@@ -375,6 +393,10 @@ impl<'a> Case<'a> {
             source: "the packet filter's rules".to_owned(),
         };
         let mut known = Vec::new();
+        if self.reading.changed {
+            let changed = "were changed during this report; they are counted from now on";
+            known.push(evidence("rules", changed.to_owned()));
+        }
         if !all.is_empty() {
             let listed = all.iter().take(MOST_LISTED);
             let listed: Vec<String> = listed.map(|it| describe(it, &self.elements(it))).collect();

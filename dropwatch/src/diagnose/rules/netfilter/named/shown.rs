@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     diagnose::facts::Rows,
-    report::filter_rules::{Dropper, Family, Keeper, Part, is_word},
+    report::filter_rules::{Dropper, Family, Keeper, Part, Uncounted, is_word},
 };
 
 /// `an iptables rule`, `an nftables policy`.
@@ -51,10 +51,23 @@ pub(super) fn describe(dropper: &Dropper, elements: &[&str]) -> String {
         let shown = elements.len().min(MOST_LISTED);
         let _ = write!(text, ", element {}", elements[..shown].join(" or "));
     }
-    if dropper.counted.is_some() {
-        let _ = write!(text, ", {} packets in all its life", dropper.ever);
+    match dropper.counted {
+        Some(_) => _ = write!(text, ", {} packets in all its life", dropper.ever),
+        None if dropper.ever > 0 => _ = write!(text, ", whose counter stands at {}", dropper.ever),
+        None => {}
     }
     text
+}
+
+/// Why it does not count what it drops.
+pub(super) fn lack(uncounted: Uncounted) -> &'static str {
+    match uncounted {
+        Uncounted::NoCounter => "it has no counter",
+        Uncounted::BeforeMatch => {
+            "its counter stands before its match, and counts more than it drops"
+        }
+        Uncounted::Shared => "its counter is others', too",
+    }
 }
 
 /// The command that shows it, and nothing else.
@@ -112,7 +125,11 @@ pub(super) fn shows(dropper: &Dropper, proof: &Proof) -> &'static str {
         (Part::Rule(_), Proof::Elimination) if dropper.by_map => {
             "shows it; an element of its map drops"
         }
-        (Part::Rule(_), Proof::Elimination) => "shows it; with `counter` it would count",
+        (Part::Rule(_), Proof::Elimination) => match dropper.uncounted {
+            Uncounted::NoCounter => "shows it; with `counter` it would count",
+            Uncounted::BeforeMatch => "shows it; with `counter` behind its match it would count",
+            Uncounted::Shared => "shows it; with a `counter` of its own it would count",
+        },
         (Part::Rule(_), _) => "shows it with its counter",
     }
 }

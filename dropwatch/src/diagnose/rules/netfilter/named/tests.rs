@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::report::{
-    filter_rules::{Gap, Hook, Hooks, Part},
+    filter_rules::{Gap, Hook, Hooks, Part, Uncounted},
     flow::Flow,
 };
 
@@ -26,6 +26,8 @@ fn reading(drops: u64, counting: &[Dropper], silent: &[Dropper]) -> FilterReadin
         more: 0,
         silent: silent.to_vec(),
         more_silent: 0,
+        changed: false,
+        unsure: Vec::new(),
         gaps: Vec::new(),
     }
 }
@@ -50,6 +52,7 @@ fn iptables(position: u64, counted: u64) -> Dropper {
         by_map: false,
         elements: Vec::new(),
         counter: None,
+        uncounted: Uncounted::NoCounter,
         counted: Some(counted),
         ever: counted,
     }
