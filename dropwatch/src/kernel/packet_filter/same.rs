@@ -3,7 +3,7 @@
 //!
 //! nft gives each rule a number that stays its own as long as its table. iptables gives none: a rule is
 //! known by its text and its place alone, and whoever edits what `iptables-save -c` prints and restores it
-//! hands a rule's counter on to another text. So a text is not enough: where rules came or went, only
+//! hands a rule's counter on to another text. So a text is not enough: where rules came and went, only
 //! those that stand before and behind all of that are known.
 
 use std::collections::{HashMap, HashSet};
@@ -27,6 +27,17 @@ pub(super) fn by_place(before: &[Kept], now: &[Kept]) -> Vec<Option<usize>> {
     if (ahead, ahead) == (before.len(), now.len()) {
         return (0..ahead).map(Some).collect();
     }
+    // Rules only came, or only went: each other one is what it was.
+    if let Some(places) = within(before, now) {
+        let mut found = vec![None; now.len()];
+        for (then, place) in places.into_iter().enumerate() {
+            found[place] = Some(then);
+        }
+        return found;
+    }
+    if let Some(places) = within(now, before) {
+        return places.into_iter().map(Some).collect();
+    }
     let behind = before.iter().rev().zip(now.iter().rev()).take_while(same).count();
     let (then, now_too) = (alone(before), alone(now));
     let place = |(at, kept): (usize, &Kept)| {
@@ -45,6 +56,15 @@ pub(super) fn by_place(before: &[Kept], now: &[Kept]) -> Vec<Option<usize>> {
         }
     };
     now.iter().enumerate().map(place).collect()
+}
+
+/// Where in `long` each rule of `short` stands, if all do, in this order, and no two have one text.
+fn within(short: &[Kept], long: &[Kept]) -> Option<Vec<usize>> {
+    if alone(short).len() < short.len() || alone(long).len() < long.len() {
+        return None;
+    }
+    let mut rest = long.iter().enumerate();
+    short.iter().map(|kept| Some(rest.find(|it| it.1.0 == kept.0)?.0)).collect()
 }
 
 /// The texts that one rule alone has.
@@ -77,6 +97,10 @@ mod tests {
         assert_eq!(places("abc", "abxc"), [Some(0), Some(1), None, Some(2)], "one came");
         assert_eq!(places("abc", "abcx"), [Some(0), Some(1), Some(2), None], "one came");
         assert_eq!(places("abc", "ac"), [Some(0), Some(2)], "one went");
+        assert_eq!(places("abc", "xaybcz"), [None, Some(0), None, Some(1), Some(2), None]);
+        assert_eq!(places("xaybcz", "abc"), [Some(1), Some(3), Some(4)], "some went");
+        assert_eq!(places("abcde", "axyde"), [Some(0), None, None, Some(3), Some(4)]);
+        assert_eq!(places("abcd", "axycd"), [Some(0), None, None, Some(2), Some(3)]);
         assert_eq!(places("", "a"), [None]);
         assert_eq!(places("a", ""), []);
     }

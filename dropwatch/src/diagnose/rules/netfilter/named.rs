@@ -51,10 +51,7 @@ pub(super) fn named(facts: &Facts<'_>, left: &[(&Location, u64)]) -> Option<Name
     }
     let places = places(&rows);
     let case = Case { facts, namespace, reading, rows: &rows, drops, is_late: false, places };
-    match reading.since {
-        Since::Read(_) | Since::Birth => case.by_difference(),
-        Since::Ever => Some(case.by_whole_counters()),
-    }
+    case.by_counters()
 }
 
 /// What rules that were read late say about the drops of the report before, where this one has none.
@@ -64,10 +61,7 @@ pub(super) fn late(facts: &Facts<'_>) -> Vec<Finding> {
         let reading = namespace.now.filter.as_ref().filter(|reading| reading.is_late)?;
         let (rows, places) = (&rows, None);
         let case = Case { facts, namespace, reading, rows, drops: 0, is_late: true, places };
-        match reading.since {
-            Since::Read(_) | Since::Birth => case.by_difference(),
-            Since::Ever => Some(case.by_whole_counters()),
-        }
+        case.by_counters()
     });
     let found = late.flat_map(|named| match named {
         Named::Settled(found) | Named::Open(found, _, _) => found,
@@ -99,15 +93,30 @@ enum Proof {
 }
 
 impl<'a> Case<'a> {
+    fn by_counters(&self) -> Option<Named> {
+        match self.reading.since {
+            Since::Read(_) => self.by_difference(),
+            // Rules may have come with a number, so all of them together have to be right.
+            Since::Birth if self.sum().abs_diff(self.reading.drops) <= self.slack() => {
+                self.by_difference()
+            }
+            Since::Birth | Since::Ever => Some(self.by_whole_counters()),
+        }
+    }
+
+    /// Packets that all counters counted that can have counted these.
+    fn sum(&self) -> u64 {
+        let counted = self.counting().into_iter().filter_map(|it| it.counted);
+        counted.fold(self.reading.more, u64::saturating_add)
+    }
+
     fn by_difference(&self) -> Option<Named> {
         let reading = self.reading;
         let counting = self.counting();
         if !reading.is_fresh && counting.is_empty() {
             return None;
         }
-        let sum = counting
-            .iter()
-            .fold(reading.more, |sum, it| sum.saturating_add(it.counted.unwrap_or(0)));
+        let sum = self.sum();
         let all = reading.drops.max(1);
         // Where rules count more than was dropped, each gets its share of what was.
         let explained = |counted: u64| scale(counted, self.drops, all.max(sum));

@@ -353,6 +353,20 @@ fn a_counter_that_nobody_read_before_is_called_that() {
     assert_eq!(parts(&found), [("a packet filter rule or policy at INPUT", 777)]);
 }
 
+/// Rules may be restored with counters into a namespace that is new.
+#[test]
+fn counters_of_a_new_namespace_have_to_come_to_its_drops() {
+    let born = |counting: &[Dropper], silent: &[Dropper]| FilterReading {
+        since: Since::Birth,
+        ..reading(777, counting, silent)
+    };
+    let found = run(777, born(&[iptables(3, 700), iptables(4, 77)], &[]));
+    assert_eq!(shown(&found[0], "by its own counter"), "700");
+    let unknown = [("a packet filter rule or policy at INPUT", 777)];
+    assert_eq!(parts(&run(777, born(&[iptables(3, 700), iptables(4, 700)], &[]))), unknown);
+    assert_eq!(parts(&run(777, born(&[iptables(3, 50)], &[nft(Part::Policy, "")]))), unknown);
+}
+
 #[test]
 fn what_was_dropped_before_the_first_reading_is_not_missed() {
     let first = |counting: &[Dropper], earlier: &[Dropper]| FilterReading {
