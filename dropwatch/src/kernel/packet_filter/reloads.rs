@@ -56,6 +56,7 @@ fn counters_that_were_set_say_nothing_of_their_table() {
     assert!(shown(&tallied.unsure).contains(&("INPUT", Part::Rule(2), None)), "{tallied:?}");
     let zero = reloaded(SAVED, &SAVED.replace("[4:84]", "[0:0]"));
     assert!(zero.changed && zero.counting.is_empty());
+    assert_eq!(shown(&zero.unsure), [("PREROUTING", Part::Rule(1), None)], "it may have counted");
 }
 
 #[test]

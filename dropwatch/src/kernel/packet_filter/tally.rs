@@ -158,10 +158,12 @@ impl<'a> Tally<'a> {
         let kept = (self.hasher.hash_one((seen.part == Part::Policy, number, text)), seen.packets);
         // Of tens of thousands, most have not counted, and stand where they stood.
         let before = self.before.and_then(|before| before.chains.get(&chain.key));
-        let is_idle = before.is_some_and(|it| it.rules.get(chain.rules.len()) == Some(&kept));
+        let before = before.and_then(|it| it.rules.get(chain.rules.len()));
+        let is_idle = before == Some(&kept);
+        let is_reset = before.is_some_and(|it| it.0 == kept.0 && it.1 > kept.1);
         let (room, most) = match seen.packets {
             None => (&mut self.uncounted, MOST_OPEN),
-            Some(0) => (&mut self.idle, 0),
+            Some(0) if !is_reset => (&mut self.idle, 0),
             Some(_) if is_idle => (&mut self.idle, MOST_WHOLE),
             Some(_) => (&mut self.counted, MOST_OPEN),
         };

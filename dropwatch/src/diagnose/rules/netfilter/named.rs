@@ -150,10 +150,6 @@ impl<'a> Case<'a> {
 
     /// Drops that no counter explains: of what does not count, if it is one.
     fn rest(&self, mut findings: Vec<Finding>, rest: u64) -> Named {
-        // What dropped them may be gone, or have come since.
-        if self.reading.changed {
-            return self.unknown(findings, rest, Vec::new());
-        }
         let silent: Vec<&Dropper> = self.silent();
         let is_all = self.reading.more_silent == 0 && self.gaps().is_empty();
         // What was dropped before the first reading is in no difference.
@@ -164,6 +160,8 @@ impl<'a> Case<'a> {
         let earlier: Vec<&Dropper> =
             earlier.filter(|it| self.reading.is_first && before(it) > 0).collect();
         match &earlier[..] {
+            // What dropped them may be gone, or have come since.
+            _ if self.reading.changed => return self.unknown(findings, rest, earlier),
             [] => {}
             [only]
                 if silent.is_empty()
