@@ -1,8 +1,10 @@
 //! Rules that are changed while dropwatch runs, with counters that stay: what each has dropped is told,
 //! or that it is not known.
 
+use std::process::Command;
+
 use dropwatch::report::finding::{Finding, Value};
-use testbed::{command::output, netns::Netns};
+use testbed::{command::output, netns::Netns, unproved::unproved};
 
 use super::{
     DATAGRAMS, NFT, PORT, assert_counted, assert_names, counter, dropped, evidence, found, only,
@@ -16,6 +18,10 @@ fn sh(netns: &Netns, command: &str) -> String {
 fn text<'a>(finding: &'a Finding, name: &str) -> &'a str {
     let Value::Text(text) = evidence(finding, name) else { panic!("{finding:?}") };
     text
+}
+
+fn restores() -> bool {
+    output(Command::new("iptables-legacy-restore").arg("--version")).is_ok()
 }
 
 /// The finding names no rule, and says why.
@@ -49,6 +55,9 @@ fn a_reloaded_ruleset_of_nftables_blames_no_counter_of_before() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn an_edited_rule_of_iptables_takes_no_drops_from_its_neighbour() {
+    if !restores() {
+        return unproved("iptables-legacy-restore is not installed");
+    }
     let netns = with_rules(
         "iptables-legacy -w -A INPUT -p udp --dport 6001 -j DROP
          iptables-legacy -w -A INPUT -p udp --dport 6002 -j DROP",
@@ -69,6 +78,9 @@ fn an_edited_rule_of_iptables_takes_no_drops_from_its_neighbour() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn rules_of_iptables_that_change_places_are_not_taken_for_each_other() {
+    if !restores() {
+        return unproved("iptables-legacy-restore is not installed");
+    }
     let restore = |rules: &str| {
         let rules = format!("*filter\\n:INPUT ACCEPT [0:0]\\n{rules}COMMIT\\n");
         format!("printf '{rules}' | iptables-legacy-restore -w -c")
