@@ -59,6 +59,19 @@ fn counters_that_were_set_say_nothing_of_their_table() {
     assert_eq!(shown(&zero.unsure), [("PREROUTING", Part::Rule(1), None)], "it may have counted");
 }
 
+/// The program puts a table in with counters of zero, and writes them back then.
+#[test]
+fn counters_that_are_written_back_are_no_drops_for_sure() {
+    let hasher = RandomState::new();
+    let before = iptables(SAVED, None, &hasher).now;
+    let zero = SAVED.replace("[7:196]", "[0:0]").replace("[6:300]", "[0:0]");
+    let between = iptables(&zero, Some(&before), &hasher);
+    assert!(between.changed);
+    let later = iptables(SAVED, Some(&between.now), &hasher);
+    assert!(later.changed, "so that more than was dropped is not believed");
+    assert!(!iptables(SAVED, Some(&later.now), &hasher).changed);
+}
+
 #[test]
 fn what_came_at_zero_counts_from_then_on() {
     let hasher = RandomState::new();

@@ -36,6 +36,9 @@ pub(super) struct Counts {
     chains: HashMap<u64, Chain>,
     /// Of all chains.
     rules: usize,
+    /// Some counters were lower than before: those that iptables writes back a moment after it has put in a
+    /// new table, as at each change, will stand where they stood.
+    fell: bool,
 }
 
 /// What drops in a chain, in its order.
@@ -225,6 +228,7 @@ impl<'a> Tally<'a> {
             !chain.is_numbered && rules.any(|((now, _), it)| it.is_some_and(|it| now.1 < it.1))
         });
         self.end.changed |= fell;
+        self.now.fell |= fell;
         for ((name, chain), matched) in open.into_iter().zip(matched) {
             let hooks = chains.hooks(&name);
             if let Some(before) = self.before {
@@ -296,6 +300,7 @@ impl<'a> Tally<'a> {
         let rest = rest.fold(0, |sum: u64, it| sum.saturating_add(it.counted.unwrap_or(0)));
         end.more = end.more.saturating_add(rest);
         if let Some(before) = self.before {
+            end.changed |= before.fell;
             // A chain that is gone took its rules with it.
             end.changed |= before.chains.keys().any(|chain| !end.now.chains.contains_key(chain));
         }
