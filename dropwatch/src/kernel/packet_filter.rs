@@ -10,10 +10,14 @@ mod chains;
 #[cfg(test)]
 mod fuzz;
 mod iptables;
+mod lines;
 mod map;
 mod nft;
 mod reading;
 pub(super) mod readings;
+#[cfg(test)]
+mod reloads;
+mod same;
 mod tally;
 
 use std::{

@@ -138,6 +138,16 @@ pub enum Part {
     Policy,
 }
 
+/// Why what drops does not count what it drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uncounted {
+    NoCounter,
+    /// Its counter stands before something that some packets do not match, and counts them, too.
+    BeforeMatch,
+    /// Its counter has a name, and others count with it.
+    Shared,
+}
+
 /// A rule or policy whose verdict is to drop or to reject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropper {
@@ -160,10 +170,13 @@ pub struct Dropper {
     pub elements: Vec<String>,
     /// The named counter of nftables that is its own, if it has one.
     pub counter: Option<String>,
-    /// Packets that it dropped in the time of the reading; `None` where it does not count them.
+    /// Why it does not count, if it does not.
+    pub uncounted: Uncounted,
+    /// Packets that it dropped in the time of the reading; `None` where it does not count them, or where
+    /// nobody knows at what its counter stood before.
     pub counted: Option<u64>,
-    /// What tells it from the others of its namespace, from one reading to the next.
-    pub key: u64,
+    /// Where the reading keeps its counter for the next one: by chain, and by place in that.
+    pub key: (u64, usize),
     /// Packets that it has dropped in all its life, as far as it counts them.
     pub ever: u64,
 }
@@ -209,6 +222,11 @@ pub struct FilterReading {
     pub silent: Vec<Dropper>,
     /// How many more there are.
     pub more_silent: usize,
+    /// What drops, or from where it is reached, was changed since the reading before.
+    pub changed: bool,
+    /// What came meanwhile, or whose counter was set, and may have counted something, as far as there is
+    /// room for it: it is counted from now on.
+    pub unsure: Vec<Dropper>,
     /// What of the rules could not be read, and why; empty where they are all there.
     pub gaps: Vec<Gap>,
 }

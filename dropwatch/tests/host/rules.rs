@@ -1,6 +1,7 @@
 //! Which rule of the packet filter drops: its own counter, read by the test, says the same.
 
 mod kinds;
+mod reloads;
 
 use std::{
     net::{Ipv4Addr, UdpSocket},

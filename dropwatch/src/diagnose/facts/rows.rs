@@ -205,17 +205,26 @@ impl<'a> Rows<'a> {
     /// What `of` makes of nearly all of their call paths, the commonest first; none where it makes
     /// nothing of some.
     pub fn on_paths<T: Ord + Clone>(&self, of: impl Fn(&Callers) -> Option<T>) -> Vec<T> {
+        self.leading(self.sums_on_paths(of))
+    }
+
+    /// As [`on_paths`](Self::on_paths), of the rarest, too.
+    pub fn on_all_paths<T: Ord + Clone>(&self, of: impl Fn(&Callers) -> Option<T>) -> Vec<T> {
+        self.sums_on_paths(of).into_iter().map(|(is, _)| is).collect()
+    }
+
+    fn sums_on_paths<T: Ord + Clone>(&self, of: impl Fn(&Callers) -> Option<T>) -> Vec<(T, f64)> {
         let mut sums: BTreeMap<T, f64> = BTreeMap::new();
         for (callers, drops) in self.sums(|values| &values.paths) {
             if let Some(is) = of(&callers) {
                 *sums.entry(is).or_default() += drops;
             }
         }
-        let sums = sorted(sums);
-        match self.is_nearly_all(sums.iter().map(|(_, drops)| drops).sum()) {
-            true => self.leading(sums),
-            false => Vec::new(),
+        let mut sums = sorted(sums);
+        if !self.is_nearly_all(sums.iter().map(|(_, drops)| drops).sum()) {
+            sums.clear();
         }
+        sums
     }
 
     /// What the sampled packets have, whatever part of the drops they stand for.

@@ -297,7 +297,8 @@ pub(super) fn hook(path: &Callers) -> Option<&'static str> {
 fn places(rows: &Rows<'_>) -> Option<BTreeSet<Place>> {
     let mut places = BTreeSet::new();
     for row in &rows.0 {
-        let found = Rows(vec![*row]).on_paths(|path| caller(path).and_then(place));
+        // Of many hooks, each has its own rules, and the rarest one's count exactly, too.
+        let found = Rows(vec![*row]).on_all_paths(|path| caller(path).and_then(place));
         if found.is_empty() {
             return None;
         }

@@ -25,7 +25,8 @@ impl<'t, 'a> ArptablesList<'t, 'a> {
     pub(super) fn new(tally: &'t mut Tally<'a>, program: &str, table: &str) -> Self {
         tally.begin_table();
         let (program, name) = (program.to_owned(), table.to_owned());
-        let table = Table { keeper: Keeper::Arptables, program, family: Family::Arp, name };
+        let (keeper, family) = (Keeper::Arptables, Family::Arp);
+        let table = Table { keeper, program, family, name, handle: None };
         Self { tally, table, chains: Chains::default(), chain: Default::default() }
     }
 

@@ -11,6 +11,7 @@
 
 use super::{
     chains::Chains,
+    lines::Joined,
     tally::{Seen, Table, Tally},
 };
 use crate::report::filter_rules::{Family, Hook, Hooks, Keeper, Part};
@@ -22,6 +23,7 @@ pub(super) struct IptablesSave<'t, 'a> {
     /// Policies of chains of nftables have no counter, so this prints zeros.
     policies_count: bool,
     chains: Chains,
+    lines: Joined,
     /// Rules of the chain that was met last: they stand together.
     position: (String, u64),
     /// Tables that were read to their end.
@@ -37,13 +39,16 @@ impl<'t, 'a> IptablesSave<'t, 'a> {
         policies_count: bool,
     ) -> Self {
         let (program, name) = (program.to_owned(), String::new());
-        let table = Table { keeper: Keeper::Iptables, program, family, name };
+        let handle = None;
+        let table = Table { keeper: Keeper::Iptables, program, family, name, handle };
         let (chains, position) = (Chains::default(), Default::default());
-        Self { tally, table, policies_count, chains, position, whole: Vec::new() }
+        let lines = Joined::escaped();
+        Self { tally, table, policies_count, chains, lines, position, whole: Vec::new() }
     }
 
     pub(super) fn line(&mut self, line: &[u8]) {
-        let line = String::from_utf8_lossy(line);
+        let Some(line) = self.lines.line(line) else { return };
+        let line = String::from_utf8_lossy(&line);
         let line = line.trim_end();
         if let Some(name) = line.strip_prefix('*') {
             self.tally.begin_table();
@@ -106,9 +111,9 @@ impl<'t, 'a> IptablesSave<'t, 'a> {
         }
     }
 
-    /// The tables that were read to their end.
+    /// The tables that were read to their end; none where it is not sure what is a rule.
     pub(super) fn end(self) -> Vec<String> {
-        self.whole
+        if self.lines.is_whole() { self.whole } else { Vec::new() }
     }
 }
 
@@ -127,20 +132,21 @@ impl<'a> Iterator for Words<'a> {
     fn next(&mut self) -> Option<&'a str> {
         let text = self.0.trim_start_matches(' ');
         let (mut quoted, mut escaped) = (false, false);
-        let end = text.find(|letter| match letter {
+        let end = text.char_indices().find(|(at, letter)| match letter {
             _ if std::mem::take(&mut escaped) => false,
             '\\' => {
                 escaped = quoted;
                 false
             }
+            // Within a word, it is part of a name.
             '"' => {
-                quoted = !quoted;
+                quoted = !quoted && *at == 0;
                 false
             }
             ' ' => !quoted,
             _ => false,
         });
-        let (word, rest) = text.split_at(end.unwrap_or(text.len()));
+        let (word, rest) = text.split_at(end.map_or(text.len(), |(at, _)| at));
         self.0 = rest;
         (!word.is_empty()).then_some(word)
     }

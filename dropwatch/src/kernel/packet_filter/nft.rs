@@ -16,10 +16,11 @@ use std::collections::HashMap;
 
 use super::{
     chains::Chains,
+    lines::Joined,
     map::dropping,
     tally::{Seen, Table, Tally},
 };
-use crate::report::filter_rules::{Family, Hook, Hooks, Keeper, Part};
+use crate::report::filter_rules::{Family, Hook, Hooks, Keeper, Part, Uncounted};
 
 /// Reads the output line by line.
 pub(super) struct NftRuleset<'t, 'a, F> {
@@ -31,6 +32,7 @@ pub(super) struct NftRuleset<'t, 'a, F> {
     chain: Option<String>,
     /// Open braces of what is neither table nor chain.
     depth: u32,
+    lines: Joined,
     named: NamedCounters,
     maps: Vec<NamedMap>,
     /// The whole output was read.
@@ -41,11 +43,13 @@ impl<'t, 'a, F: Fn(Family, &str) -> bool> NftRuleset<'t, 'a, F> {
     pub(super) fn new(tally: &'t mut Tally<'a>, skips: F) -> Self {
         let (table, chains, chain) = (None, Chains::default(), None);
         let (named, maps) = (NamedCounters::default(), Vec::new());
-        Self { tally, skips, table, chains, chain, depth: 0, named, maps, is_whole: true }
+        let (depth, lines) = (0, Joined::default());
+        Self { tally, skips, table, chains, chain, depth, lines, named, maps, is_whole: true }
     }
 
     pub(super) fn line(&mut self, line: &[u8]) {
-        let line = String::from_utf8_lossy(line);
+        let Some(line) = self.lines.line(line) else { return };
+        let line = String::from_utf8_lossy(&line);
         let (line, handle) = split_handle(line.trim());
         if line.is_empty() || line.starts_with('#') {
             return;
@@ -57,7 +61,7 @@ impl<'t, 'a, F: Fn(Family, &str) -> bool> NftRuleset<'t, 'a, F> {
                 if let Some(table) = line.strip_prefix("table ") {
                     self.tally.begin_table();
                     self.is_whole = false;
-                    self.table = table_of(table);
+                    self.table = table_of(table, handle);
                 }
             }
             // A rule goes on in lines of its own: `tcp dport 80 jump {` … `}`.
@@ -99,7 +103,8 @@ impl<'t, 'a, F: Fn(Family, &str) -> bool> NftRuleset<'t, 'a, F> {
                 let counter = packets.map(|_| rule.counter.as_str());
                 let (chain, comment) = (rule.chain.as_str(), rule.comment.as_deref());
                 let seen = Seen::new(chain, Part::Rule(rule.handle), &rule.text, packets);
-                self.tally.see(table, &Seen { comment, counter, ..seen });
+                let uncounted = Uncounted::Shared;
+                self.tally.see(table, &Seen { comment, counter, uncounted, ..seen });
             }
         }
         self.chains.settle();
@@ -170,14 +175,19 @@ impl<'t, 'a, F: Fn(Family, &str) -> bool> NftRuleset<'t, 'a, F> {
                 false => Vec::new(),
             };
             let seen = Seen::new(chain, Part::Rule(handle.unwrap_or(0)), &text, packets);
-            let seen = Seen { comment: rule.comment, by_map, elements, ..seen };
+            let has_counter = rule.packets.is_some() || rule.named.is_some();
+            let uncounted = match rule.counts_before || (by_map && has_counter) {
+                true => Uncounted::BeforeMatch,
+                false => Uncounted::NoCounter,
+            };
+            let seen = Seen { comment: rule.comment, by_map, elements, uncounted, ..seen };
             self.tally.see(table, &seen);
         }
     }
 
     /// Whether all was read that was begun, and the maps by name that rules decide by.
     pub(super) fn end(self) -> (bool, Vec<NamedMap>) {
-        (self.is_whole, self.maps)
+        (self.is_whole && self.lines.is_whole(), self.maps)
     }
 }
 
@@ -251,13 +261,13 @@ impl NamedCounters {
 }
 
 /// `inet fw {`; `None` for a family that is not known.
-fn table_of(line: &str) -> Option<Table> {
+fn table_of(line: &str, handle: Option<u64>) -> Option<Table> {
     let mut words = line.split(' ');
     let (family, name) = (words.next()?, words.next()?);
     // A table of a family that is not known has to be left, too.
     let family = Family::of(family).unwrap_or(Family::Netdev);
     let (program, name) = ("nft".to_owned(), name.to_owned());
-    Some(Table { keeper: Keeper::Nft, program, family, name })
+    Some(Table { keeper: Keeper::Nft, program, family, name, handle })
 }
 
 /// `tcp dport 80 drop # handle 7`: what stands before the handle, and that.
@@ -348,6 +358,8 @@ struct Rule<'a> {
     packets: Option<u64>,
     /// The name of that counter.
     named: Option<&'a str>,
+    /// Its counter stands before something that may let some pass.
+    counts_before: bool,
     /// The map by name that decides.
     map: Option<&'a str>,
 }
@@ -367,6 +379,7 @@ impl<'a> Rule<'a> {
                 "drop" | "reject" if !word.within => {
                     rule.drops = true;
                     if !after_counter {
+                        rule.counts_before = rule.packets.is_some() || rule.named.is_some();
                         (rule.packets, rule.named) = (None, None);
                     }
                     // What comes behind says how it is refused, and the comment.
@@ -381,6 +394,8 @@ impl<'a> Rule<'a> {
                 "comment" if next.first().is_some_and(|word| word.quoted) => {
                     rule.comment = next.first().map(|word| word.text);
                 }
+                // Those within braces are elements'.
+                "counter" if word.within => {}
                 "counter" if following(0) == "packets" && following(2) == "bytes" => {
                     (rule.packets, rule.named) = (following(1).parse().ok(), None);
                     after_counter = rule.packets.is_some();

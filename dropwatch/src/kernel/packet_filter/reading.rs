@@ -109,12 +109,18 @@ pub(super) fn read(
             continue;
         };
         let mut parser = IptablesSave::new(&mut tally, &save.program, family, true);
+        let mut is_shown = true;
         for name in names.iter().take(MOST_TABLES) {
             let each = |line: &[u8]| parser.line(line);
             let ended = run(&save.path, &["-c", "-t", name], until, each);
             if let Some(why) = failure(&save.path, ended) {
                 gap(Some(family), why);
+                is_shown = false;
             }
+        }
+        let whole = parser.end();
+        if is_shown && names.iter().take(MOST_TABLES).any(|name| !whole.contains(name)) {
+            gap(Some(family), format!("not all of what {}-save shows is understood", save.program));
         }
     }
     // What programs of iptables have put there, they show as they were told it.
@@ -146,7 +152,8 @@ pub(super) fn read(
                 });
                 let (is_whole, named) = parser.end();
                 maps = named;
-                let cut = || (!is_whole).then(|| "nft ended within a table".to_owned());
+                let cut =
+                    || (!is_whole).then(|| "nft ended within a table or a comment".to_owned());
                 if let Some(why) = failure(&path, ended).or_else(cut) {
                     gap(None, why);
                 }

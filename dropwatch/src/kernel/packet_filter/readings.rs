@@ -333,6 +333,8 @@ impl FilterReadings {
             more: tallied.more,
             silent: tallied.silent,
             more_silent: tallied.more_silent,
+            changed: tallied.changed,
+            unsure: tallied.unsure,
             gaps,
         };
         let now = tallied.now;

@@ -2,16 +2,22 @@
 //!
 //! There may be tens of thousands, so of each only a number is kept from one reading to the next, by
 //! what the rule is; whole are those alone that counted, and of those that do not count a few.
+//!
+//! A counter tells what a rule dropped since the reading before only if that reading met the same rule
+//! ([`same`](super::same)). Whoever reloads rules may keep their counters: one that is new may stand at any number.
 
 use std::{
     cmp::Reverse,
-    collections::{HashMap, hash_map::RandomState},
+    collections::{BTreeMap, HashMap, hash_map::RandomState},
     hash::BuildHasher as _,
 };
 
-use super::chains::Chains;
+use super::{
+    chains::Chains,
+    same::{Kept, by_number, by_place},
+};
 use crate::report::{
-    filter_rules::{Dropper, Family, Hooks, Keeper, Part},
+    filter_rules::{Dropper, Family, Hooks, Keeper, Part, Uncounted},
     shell::is_hidden,
 };
 
@@ -19,13 +25,35 @@ use crate::report::{
 const MOST_COUNTERS: usize = 1 << 16;
 /// Most that counted, and most that do not count, that are kept whole.
 const MOST_WHOLE: usize = 32;
-/// Those of a table that do not count, before it is known which of them can be reached.
+/// Those of a table that are kept whole before it is known which of them count, and can be reached.
 const MOST_OPEN: usize = 1024;
 /// Letters of a rule or a comment that are kept.
 const MOST_LETTERS: usize = 400;
 
-/// Packets by rule.
-pub(super) type Counts = HashMap<u64, u64>;
+/// What drops in a namespace, and its counters.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    chains: HashMap<u64, Chain>,
+    /// Of all chains.
+    rules: usize,
+    /// Some counters were lower than before: those that iptables writes back a moment after it has put in a
+    /// new table, as at each change, will stand where they stood.
+    fell: bool,
+}
+
+/// What drops in a chain, in its order.
+#[derive(Debug, Default)]
+struct Chain {
+    hooks: Hooks,
+    rules: Vec<Kept>,
+}
+
+impl Counts {
+    /// How many rules and policies there are.
+    pub(super) fn len(&self) -> usize {
+        self.rules
+    }
+}
 
 /// A rule or policy that drops, as a parser meets it.
 pub(super) struct Seen<'a> {
@@ -39,13 +67,16 @@ pub(super) struct Seen<'a> {
     /// The named counter that is its own.
     pub(super) counter: Option<&'a str>,
     pub(super) packets: Option<u64>,
+    /// Why there are none, where there are not.
+    pub(super) uncounted: Uncounted,
 }
 
 impl<'a> Seen<'a> {
     /// One that is no map's, and counts by itself or not at all.
     pub(super) fn new(chain: &'a str, part: Part, text: &'a str, packets: Option<u64>) -> Self {
         let (elements, comment, counter) = (Vec::new(), None, None);
-        Self { chain, part, text, comment, by_map: false, elements, counter, packets }
+        let uncounted = Uncounted::NoCounter;
+        Self { chain, part, text, comment, by_map: false, elements, counter, packets, uncounted }
     }
 }
 
@@ -56,6 +87,9 @@ pub(super) struct Table {
     pub(super) program: String,
     pub(super) family: Family,
     pub(super) name: String,
+    /// Its number, where nft shows one: a table that is made anew gets another, and numbers its rules
+    /// from the begin.
+    pub(super) handle: Option<u64>,
 }
 
 /// What was met so far.
@@ -63,22 +97,25 @@ pub(super) struct Tally<'a> {
     before: Option<&'a Counts>,
     hasher: &'a RandomState,
     now: Counts,
-    /// How many rules of a chain had the same text so far.
-    same: HashMap<u64, u32>,
-    open: Vec<Dropper>,
-    counting: Vec<Dropper>,
-    more: u64,
-    silent: Vec<Dropper>,
-    more_silent: usize,
-    earlier: Vec<Dropper>,
-    /// Those among them that are open or kept.
+    /// Of the table that a parser is in, by name.
+    open: BTreeMap<String, OpenChain>,
+    /// Rules of it that are kept whole: those that may count, those that count nothing, and those that
+    /// do not count.
+    counted: usize,
     idle: usize,
-    /// Rules for whose counters there was no room.
-    cut: bool,
+    uncounted: usize,
+    end: Tallied,
+}
+
+/// A chain of a table that is not at its end.
+struct OpenChain {
+    key: u64,
+    is_numbered: bool,
+    rules: Vec<(Kept, Option<Box<Dropper>>)>,
 }
 
 /// What drops, at the end.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Tallied {
     pub(super) now: Counts,
     pub(super) counting: Vec<Dropper>,
@@ -87,104 +124,188 @@ pub(super) struct Tallied {
     pub(super) more_silent: usize,
     /// What has counted nothing since the reading before.
     pub(super) earlier: Vec<Dropper>,
+    /// What drops is not what it was at the reading before.
+    pub(super) changed: bool,
+    /// What has a counter of which nobody knows where it stood then, as far as there is room.
+    pub(super) unsure: Vec<Dropper>,
     pub(super) cut: bool,
 }
 
 impl<'a> Tally<'a> {
     /// `hasher` has to be that of the reading before.
     pub(super) fn new(before: Option<&'a Counts>, hasher: &'a RandomState) -> Self {
-        Self {
-            before,
-            hasher,
-            now: Counts::new(),
-            same: HashMap::new(),
-            open: Vec::new(),
-            counting: Vec::new(),
-            more: 0,
-            silent: Vec::new(),
-            more_silent: 0,
-            earlier: Vec::new(),
-            idle: 0,
-            cut: false,
-        }
+        let (now, open, end) = (Counts::default(), BTreeMap::new(), Tallied::default());
+        Self { before, hasher, now, open, counted: 0, idle: 0, uncounted: 0, end }
     }
 
     /// A rule or policy that drops.
     pub(super) fn see(&mut self, table: &Table, seen: &Seen<'_>) {
-        let Some(packets) = seen.packets else {
-            match self.open.iter().filter(|it| it.counted.is_none()).count() < MOST_OPEN {
-                true => self.open.push(whole(table, seen, None, 0)),
-                false => self.more_silent += 1,
-            }
-            return;
-        };
-        // A handle stays a rule's; a position does not, so there the text tells.
-        let handle = match (table.keeper, seen.part) {
-            (Keeper::Nft, Part::Rule(handle)) => Some(handle),
-            _ => None,
-        };
-        let text = handle.map_or(seen.text, |_| "");
-        let is_policy = seen.part == Part::Policy;
-        let of = (&table.program, table.family, &table.name, seen.chain, is_policy, handle, text);
-        let base = self.hasher.hash_one(of);
-        let ordinal = self.same.entry(base).or_default();
-        let key = self.hasher.hash_one((base, *ordinal));
-        *ordinal += 1;
-        if self.now.len() >= MOST_COUNTERS {
-            self.cut = true;
+        if self.now.rules >= MOST_COUNTERS {
+            self.end.cut = true;
             return;
         }
-        self.now.insert(key, packets);
-        let before = self.before.and_then(|before| before.get(&key)).copied().unwrap_or(0);
-        // Where it fell, it was set to zero meanwhile.
-        let counted = packets.checked_sub(before).unwrap_or(packets);
-        if counted > 0 {
-            self.open.push(whole(table, seen, Some(counted), key));
+        self.now.rules += 1;
+        let is_numbered = table.keeper == Keeper::Nft;
+        let of = (&table.program, table.family, &table.name, table.handle, seen.chain);
+        let chain = self.open.entry(seen.chain.to_owned()).or_insert_with(|| OpenChain {
+            key: self.hasher.hash_one(of),
+            is_numbered,
+            rules: Vec::new(),
+        });
+        let number = match (is_numbered, seen.part) {
+            (true, Part::Rule(number)) if number > 0 => Some(number),
+            _ => None,
+        };
+        // Without the table's number, that of a rule is no proof.
+        let text = if number.is_some() && table.handle.is_some() { "" } else { seen.text };
+        let kept = (self.hasher.hash_one((seen.part == Part::Policy, number, text)), seen.packets);
+        // Of tens of thousands, most have not counted, and stand where they stood.
+        let before = self.before.and_then(|before| before.chains.get(&chain.key));
+        let before = before.and_then(|it| it.rules.get(chain.rules.len()));
+        let is_idle = before == Some(&kept);
+        let is_reset = before.is_some_and(|it| it.0 == kept.0 && it.1 > kept.1);
+        let (room, most) = match seen.packets {
+            None => (&mut self.uncounted, MOST_OPEN),
+            Some(0) if !is_reset => (&mut self.idle, 0),
+            Some(_) if is_idle => (&mut self.idle, MOST_WHOLE),
+            Some(_) => (&mut self.counted, MOST_OPEN),
+        };
+        let is_whole = *room < most;
+        *room += usize::from(is_whole);
+        chain.rules.push((kept, is_whole.then(|| Box::new(whole(table, seen)))));
+        if self.before.is_none() {
             self.shorten();
-        } else if packets > 0 && self.idle < MOST_WHOLE {
-            self.idle += 1;
-            self.open.push(whole(table, seen, Some(0), key));
         }
     }
 
-    /// Keeps those that counted most.
+    /// Of rules all of whose life counts, keeps those whole that counted most.
     fn shorten(&mut self) {
-        let counts = |it: &Dropper| it.counted.is_some_and(|counted| counted > 0);
-        let counting = self.open.iter().filter(|it| counts(it)).count();
-        if counting <= 4 * MOST_WHOLE {
+        if self.counted < MOST_OPEN {
             return;
         }
-        self.open.sort_by_key(|it| Reverse(it.counted));
-        for cut in self.open.extract_if(MOST_WHOLE.., |it| counts(it)) {
-            self.more = self.more.saturating_add(cut.counted.unwrap_or(0));
+        let rules = || self.open.values().flat_map(|chain| &chain.rules);
+        let whole = rules().filter(|it| it.1.is_some()).filter_map(|it| it.0.1);
+        let mut packets: Vec<u64> = whole.collect();
+        packets.sort_unstable_by_key(|it| Reverse(*it));
+        let least = packets.get(MOST_WHOLE).copied().unwrap_or(0);
+        self.counted = 0;
+        for (kept, whole) in self.open.values_mut().flat_map(|chain| &mut chain.rules) {
+            let Some(packets) = kept.1 else { continue };
+            if packets < least || self.counted >= MOST_WHOLE {
+                *whole = None;
+            }
+            self.counted += usize::from(whole.is_some());
         }
     }
 
     /// A table begins. What is left of one that did not end is of no use.
     pub(super) fn begin_table(&mut self) {
         self.open.clear();
+        (self.counted, self.idle, self.uncounted) = (0, self.end.earlier.len(), 0);
     }
 
     /// The table ends, and `chains` are all that it has: now it is known what can be reached.
     pub(super) fn end_table(&mut self, chains: &Chains) {
-        for mut dropper in self.open.drain(..) {
-            dropper.hooks = chains.hooks(&dropper.chain);
-            match dropper.counted {
-                Some(0) => self.earlier.push(dropper),
-                Some(_) => self.counting.push(dropper),
-                None if dropper.hooks.is_empty() => {}
-                None if self.silent.len() < MOST_WHOLE => self.silent.push(dropper),
-                None => self.more_silent += 1,
+        let open = std::mem::take(&mut self.open);
+        // One that was met already, as no table is, has no rule that is known.
+        let old = |chain: &OpenChain| match self.now.chains.contains_key(&chain.key) {
+            true => None,
+            false => self.before?.chains.get(&chain.key),
+        };
+        let matched: Vec<Vec<Option<Kept>>> = open
+            .values()
+            .map(|chain| {
+                let now: Vec<Kept> = chain.rules.iter().map(|it| it.0).collect();
+                let before = old(chain).map_or(&[][..], |it| &it.rules);
+                let places = if chain.is_numbered { by_number } else { by_place };
+                let places = places(before, &now);
+                places.into_iter().map(|it| before.get(it?).copied()).collect()
+            })
+            .collect();
+        // Counters that somebody has set. Of rules without a number, all of the table may have been.
+        let fell = open.values().zip(&matched).any(|(chain, before)| {
+            let mut rules = chain.rules.iter().zip(before);
+            !chain.is_numbered && rules.any(|((now, _), it)| it.is_some_and(|it| now.1 < it.1))
+        });
+        self.end.changed |= fell;
+        self.now.fell |= fell;
+        for ((name, chain), matched) in open.into_iter().zip(matched) {
+            let hooks = chains.hooks(&name);
+            if let Some(before) = self.before {
+                let before = before.chains.get(&chain.key);
+                let all = before.map_or(0, |it| it.rules.len());
+                let is_reached_as_before = before.is_none_or(|it| it.hooks == hooks);
+                self.end.changed |=
+                    matched.iter().flatten().count() != all || !is_reached_as_before;
             }
+            let mut rules = Vec::with_capacity(chain.rules.len());
+            for ((kept, mut whole), before) in chain.rules.into_iter().zip(matched) {
+                if let Some(whole) = &mut whole {
+                    whole.hooks = hooks;
+                    whole.key = (chain.key, rules.len());
+                }
+                let before = before.filter(|_| !fell);
+                self.settle(kept.1, before, whole, hooks);
+                rules.push(kept);
+            }
+            self.now.chains.entry(chain.key).or_insert(Chain { hooks, rules });
         }
     }
 
-    pub(super) fn end(mut self) -> Tallied {
-        self.counting.sort_by_key(|it| Reverse(it.counted));
-        let rest = self.counting.drain(MOST_WHOLE.min(self.counting.len())..);
-        let more = rest.fold(self.more, |sum, it| sum.saturating_add(it.counted.unwrap_or(0)));
-        let Self { now, counting, silent, more_silent, earlier, cut, .. } = self;
-        Tallied { now, counting, more, silent, more_silent, earlier, cut }
+    /// What became of a rule that has counted `packets`, and was met as `before`.
+    fn settle(
+        &mut self,
+        packets: Option<u64>,
+        before: Option<Kept>,
+        whole: Option<Box<Dropper>>,
+        hooks: Hooks,
+    ) {
+        let end = &mut self.end;
+        let is_first = self.before.is_none();
+        let Some(packets) = packets else {
+            end.changed |= !is_first && before.is_none();
+            match whole {
+                _ if hooks.is_empty() => {}
+                Some(whole) if end.silent.len() < MOST_WHOLE => end.silent.push(*whole),
+                _ => end.more_silent += 1,
+            }
+            return;
+        };
+        let base = match before {
+            _ if is_first => Some(0),
+            Some((_, before)) => before.filter(|before| *before <= packets),
+            None => None,
+        };
+        let Some(base) = base else {
+            // One that has dropped nothing ever has not done it, whoever put it there.
+            end.changed |= packets > 0 || before.is_some();
+            end.unsure.extend(whole.filter(|_| end.unsure.len() < MOST_WHOLE).map(|it| *it));
+            return;
+        };
+        let counted = packets - base;
+        match whole {
+            Some(whole) if counted > 0 => {
+                end.counting.push(Dropper { counted: Some(counted), ..*whole });
+            }
+            Some(whole) if end.earlier.len() < MOST_WHOLE => {
+                end.earlier.push(Dropper { counted: Some(0), ..*whole });
+            }
+            _ => end.more = end.more.saturating_add(counted),
+        }
+    }
+
+    pub(super) fn end(self) -> Tallied {
+        let mut end = Tallied { now: self.now, ..self.end };
+        end.counting.sort_by_key(|it| Reverse(it.counted));
+        let rest = end.counting.drain(MOST_WHOLE.min(end.counting.len())..);
+        let rest = rest.fold(0, |sum: u64, it| sum.saturating_add(it.counted.unwrap_or(0)));
+        end.more = end.more.saturating_add(rest);
+        if let Some(before) = self.before {
+            end.changed |= before.fell;
+            // A chain that is gone took its rules with it.
+            end.changed |= before.chains.keys().any(|chain| !end.now.chains.contains_key(chain));
+        }
+        end
     }
 }
 
@@ -192,7 +313,11 @@ impl<'a> Tally<'a> {
 fn leave(now: &mut Counts, dropper: &mut Dropper, count: u64) -> u64 {
     let counted = dropper.counted.unwrap_or(0);
     let count = count.min(counted);
-    let Some(packets) = now.get_mut(&dropper.key) else { return 0 };
+    let (chain, place) = dropper.key;
+    let chain = now.chains.get_mut(&chain);
+    let Some((_, Some(packets))) = chain.and_then(|chain| chain.rules.get_mut(place)) else {
+        return 0;
+    };
     *packets = packets.saturating_sub(count);
     dropper.counted = Some(counted - count);
     count
@@ -224,7 +349,8 @@ impl Tallied {
     }
 }
 
-fn whole(table: &Table, seen: &Seen<'_>, counted: Option<u64>, key: u64) -> Dropper {
+/// What is counted is known at the table's end.
+fn whole(table: &Table, seen: &Seen<'_>) -> Dropper {
     Dropper {
         keeper: table.keeper,
         program: table.program.clone(),
@@ -238,8 +364,9 @@ fn whole(table: &Table, seen: &Seen<'_>, counted: Option<u64>, key: u64) -> Drop
         by_map: seen.by_map,
         elements: seen.elements.clone(),
         counter: seen.counter.map(clean),
-        counted,
-        key,
+        uncounted: seen.uncounted,
+        counted: None,
+        key: (0, 0),
         ever: seen.packets.unwrap_or(0),
     }
 }
@@ -270,6 +397,7 @@ mod tests {
             program: "iptables".to_owned(),
             family: Family::Ip,
             name: "filter".to_owned(),
+            handle: None,
         };
         let mut tally = Tally::new(before, hasher);
         for (counter, position) in counters.iter().zip(1..) {

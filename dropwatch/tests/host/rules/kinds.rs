@@ -171,6 +171,31 @@ fn a_rule_of_arp_is_named_with_its_family() {
     }
 }
 
+/// Of the packets that are dropped at one place, few are of this family.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_rule_of_arp_is_named_beside_one_of_ip() {
+    let Ok(cause) = Questions::by_nft() else {
+        return unproved("nft has no family of ARP here");
+    };
+    let netns = cause.netns();
+    let rules = "add table ip u; add chain ip u in { type filter hook input priority 0; }; \
+                 add rule ip u in udp dport 6002 counter drop";
+    output(netns.command("nft").arg(rules)).unwrap();
+    let findings = found(netns, || {
+        cause.send(30).unwrap();
+        dropped(netns, DATAGRAMS, "nft list chain ip u in | grep -o 'packets.*'");
+    });
+    assert_eq!(counter(netns, "nft list chain arp t c | grep -o 'packets.*'"), 30);
+    for (place, drops) in [("arp t c, handle ", 30), ("ip u in, handle ", DATAGRAMS)] {
+        let finding = findings.iter().find(|it| it.title.contains(place)).expect(place);
+        assert_eq!(finding.explains.unwrap().drops, drops, "{finding:?}");
+        assert_eq!(*evidence(finding, "by its own counter"), drops.into(), "{finding:?}");
+        let Value::Text(explains) = evidence(finding, "explains") else { panic!("{finding:?}") };
+        assert!(explains.ends_with("rules explain all"), "{explains}");
+    }
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_rule_of_arptables_is_named() {

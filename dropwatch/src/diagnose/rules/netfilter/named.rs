@@ -10,7 +10,7 @@ mod shown;
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use self::shown::{
-    bridge_setting, command, describe, may_match, object, place, sets, shows, whose,
+    bridge_setting, command, describe, lack, may_match, object, place, sets, shows, whose,
 };
 use super::{
     super::{Draft, Facts, matters},
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Most rules of a namespace that have a finding each.
-const MOST: usize = 5;
+const MOST: usize = 8;
 /// Most candidates that are listed.
 const MOST_LISTED: usize = 4;
 
@@ -52,10 +52,7 @@ pub(super) fn named(facts: &Facts<'_>, left: &[(&Location, u64)]) -> Option<Name
     }
     let places = places(&rows);
     let case = Case { facts, namespace, reading, rows: &rows, drops, is_late: false, places };
-    match reading.since {
-        Since::Read(_) | Since::Birth => case.by_difference(),
-        Since::Ever => Some(case.by_whole_counters()),
-    }
+    case.by_counters()
 }
 
 /// What rules that were read late say about the drops of the report before, where this one has none.
@@ -65,10 +62,7 @@ pub(super) fn late(facts: &Facts<'_>) -> Vec<Finding> {
         let reading = namespace.now.filter.as_ref().filter(|reading| reading.is_late)?;
         let (rows, places) = (&rows, None);
         let case = Case { facts, namespace, reading, rows, drops: 0, is_late: true, places };
-        match reading.since {
-            Since::Read(_) | Since::Birth => case.by_difference(),
-            Since::Ever => Some(case.by_whole_counters()),
-        }
+        case.by_counters()
     });
     let found = late.flat_map(|named| match named {
         Named::Settled(found) | Named::Open(found, _, _) => found,
@@ -100,15 +94,30 @@ enum Proof {
 }
 
 impl<'a> Case<'a> {
+    fn by_counters(&self) -> Option<Named> {
+        match self.reading.since {
+            Since::Read(_) => self.by_difference(),
+            // Rules may have come with a number, so all of them together have to be right.
+            Since::Birth if self.sum().abs_diff(self.reading.drops) <= self.slack() => {
+                self.by_difference()
+            }
+            Since::Birth | Since::Ever => Some(self.by_whole_counters()),
+        }
+    }
+
+    /// Packets that all counters counted that can have counted these.
+    fn sum(&self) -> u64 {
+        let counted = self.counting().into_iter().filter_map(|it| it.counted);
+        counted.fold(self.reading.more, u64::saturating_add)
+    }
+
     fn by_difference(&self) -> Option<Named> {
         let reading = self.reading;
         let counting = self.counting();
         if !reading.is_fresh && counting.is_empty() {
             return None;
         }
-        let sum = counting
-            .iter()
-            .fold(reading.more, |sum, it| sum.saturating_add(it.counted.unwrap_or(0)));
+        let sum = self.sum();
         let all = reading.drops.max(1);
         // Where rules count more than was dropped, each gets its share of what was.
         let explained = |counted: u64| scale(counted, self.drops, all.max(sum));
@@ -120,12 +129,24 @@ impl<'a> Case<'a> {
                 findings.push(self.finding(dropper, drops, sum, &Proof::Counter));
             }
         }
+        // Counters that somebody has set say nothing, and all of them may be.
+        if reading.changed && sum > reading.drops.saturating_add(self.slack()) {
+            return Some(self.unknown(Vec::new(), self.drops, Vec::new()));
+        }
         let missing = reading.drops.saturating_sub(sum);
         let rest = scale(missing, self.drops, all);
         if missing <= self.slack() || !matters(rest, self.facts) {
             return Some(Named::Settled(findings));
         }
         Some(self.rest(findings, rest))
+    }
+
+    /// So many drops are of a rule that is not known; `counting` are candidates besides those that do not
+    /// count.
+    fn unknown(&self, findings: Vec<Finding>, rest: u64, counting: Vec<&Dropper>) -> Named {
+        let unsure = self.may_be(&self.reading.unsure);
+        let all: Vec<&Dropper> = counting.into_iter().chain(unsure).chain(self.silent()).collect();
+        Named::Open(findings, rest, self.candidates(&all))
     }
 
     /// Drops that no counter explains: of what does not count, if it is one.
@@ -140,6 +161,8 @@ impl<'a> Case<'a> {
         let earlier: Vec<&Dropper> =
             earlier.filter(|it| self.reading.is_first && before(it) > 0).collect();
         match &earlier[..] {
+            // What dropped them may be gone, or have come since.
+            _ if self.reading.changed => return self.unknown(findings, rest, earlier),
             [] => {}
             [only]
                 if silent.is_empty()
@@ -154,10 +177,7 @@ impl<'a> Case<'a> {
                 let found = self.finding(only, self.drops, self.reading.drops, &proof);
                 return Named::Settled(vec![found]);
             }
-            _ => {
-                let all: Vec<&Dropper> = earlier.into_iter().chain(silent).collect();
-                return Named::Open(findings, rest, self.candidates(&all));
-            }
+            _ => return self.unknown(findings, rest, earlier),
         }
         match &silent[..] {
             [] if is_all => Named::Settled(findings),
@@ -165,7 +185,7 @@ impl<'a> Case<'a> {
                 findings.push(self.finding(only, rest, rest, &Proof::Elimination));
                 Named::Settled(findings)
             }
-            _ => Named::Open(findings, rest, self.candidates(&silent)),
+            _ => self.unknown(findings, rest, Vec::new()),
         }
     }
 
@@ -188,10 +208,7 @@ impl<'a> Case<'a> {
             Some((dropper, proof)) => {
                 Named::Settled(vec![self.finding(dropper, self.drops, drops, &proof)])
             }
-            None => {
-                let all: Vec<&Dropper> = counting.into_iter().chain(silent).collect();
-                Named::Open(Vec::new(), self.drops, self.candidates(&all))
-            }
+            None => self.unknown(Vec::new(), self.drops, counting),
         }
     }
 
@@ -236,11 +253,11 @@ impl<'a> Case<'a> {
                 format!("{}; no other there has ever dropped a packet", dropper.ever),
                 &source,
             ),
-            Proof::Elimination => draft.state(
-                "by elimination",
-                "it has no counter, and nothing else there can have dropped them",
-                &source,
-            ),
+            Proof::Elimination => {
+                let lack = lack(dropper.uncounted);
+                let value = format!("{lack}, and nothing else there can have dropped them");
+                draft.state("by elimination", value, &source)
+            }
         };
         let at = self.at();
         let explains = match reading.drops {
@@ -251,6 +268,9 @@ impl<'a> Case<'a> {
                 "{} of {all} drops{at}; the counters were read a moment apart",
                 counted.min(all)
             )),
+            all if sum < all && reading.changed => {
+                Some(format!("{counted} of {all} drops{at}; rules were changed meanwhile"))
+            }
             all if sum < all => Some(format!(
                 "{counted} of {all} drops{at}, {} are not explained by rules that count",
                 all - sum
@@ -338,12 +358,17 @@ impl<'a> Case<'a> {
     }
 
     fn silent(&self) -> Vec<&'a Dropper> {
-        let silent = self.reading.silent.iter().filter(|it| self.is_here(it));
+        self.may_be(&self.reading.silent)
+    }
+
+    /// Those that may have matched a sampled packet.
+    fn may_be(&self, droppers: &'a [Dropper]) -> Vec<&'a Dropper> {
+        let here = droppers.iter().filter(|it| self.is_here(it));
         let may = |it: &&Dropper| {
             may_match(&it.text, self.rows)
                 && (it.elements.is_empty() || !self.elements(it).is_empty())
         };
-        silent.filter(may).collect()
+        here.filter(may).collect()
     }
 
     /// The elements of a map that may have matched a sampled packet.
@@ -379,6 +404,10 @@ impl<'a> Case<'a> {
             source: "the packet filter's rules".to_owned(),
         };
         let mut known = Vec::new();
+        if self.reading.changed {
+            let changed = "were changed during this report; they are counted from now on";
+            known.push(evidence("rules", changed.to_owned()));
+        }
         if !all.is_empty() {
             let listed = all.iter().take(MOST_LISTED);
             let listed: Vec<String> = listed.map(|it| describe(it, &self.elements(it))).collect();

@@ -45,7 +45,7 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
 }
 
 /// Whether an address is among those that were seen, if it is one and any was.
-fn is_among(text: &str, seen: &BTreeSet<IpAddr>) -> bool {
+pub(super) fn is_among(text: &str, seen: &BTreeSet<IpAddr>) -> bool {
     seen.is_empty() || text.parse().map_or(true, |address| seen.contains(&address))
 }
 

@@ -1,14 +1,15 @@
 //! A rule or policy in words, the commands that show it, and what its text says that it matches.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
 
 use super::{
     super::{super::quote, NFT_RULES},
     MOST_LISTED, Proof,
+    elements::is_among,
 };
 use crate::{
     diagnose::facts::Rows,
-    report::filter_rules::{Dropper, Family, Keeper, Part, is_word},
+    report::filter_rules::{Dropper, Family, Keeper, Part, Uncounted, is_word},
 };
 
 /// `an iptables rule`, `an nftables policy`.
@@ -51,10 +52,23 @@ pub(super) fn describe(dropper: &Dropper, elements: &[&str]) -> String {
         let shown = elements.len().min(MOST_LISTED);
         let _ = write!(text, ", element {}", elements[..shown].join(" or "));
     }
-    if dropper.counted.is_some() {
-        let _ = write!(text, ", {} packets in all its life", dropper.ever);
+    match dropper.counted {
+        Some(_) => _ = write!(text, ", {} packets in all its life", dropper.ever),
+        None if dropper.ever > 0 => _ = write!(text, ", whose counter stands at {}", dropper.ever),
+        None => {}
     }
     text
+}
+
+/// Why it does not count what it drops.
+pub(super) fn lack(uncounted: Uncounted) -> &'static str {
+    match uncounted {
+        Uncounted::NoCounter => "it has no counter",
+        Uncounted::BeforeMatch => {
+            "its counter stands before its match, and counts more than it drops"
+        }
+        Uncounted::Shared => "its counter is others', too",
+    }
 }
 
 /// The command that shows it, and nothing else.
@@ -112,7 +126,11 @@ pub(super) fn shows(dropper: &Dropper, proof: &Proof) -> &'static str {
         (Part::Rule(_), Proof::Elimination) if dropper.by_map => {
             "shows it; an element of its map drops"
         }
-        (Part::Rule(_), Proof::Elimination) => "shows it; with `counter` it would count",
+        (Part::Rule(_), Proof::Elimination) => match dropper.uncounted {
+            Uncounted::NoCounter => "shows it; with `counter` it would count",
+            Uncounted::BeforeMatch => "shows it; with `counter` behind its match it would count",
+            Uncounted::Shared => "shows it; with a `counter` of its own it would count",
+        },
         (Part::Rule(_), _) => "shows it with its counter",
     }
 }
@@ -140,25 +158,38 @@ pub(super) fn sets(text: &str) -> Vec<&str> {
     sets
 }
 
-/// Whether a rule of nftables may match any of the sampled packets, as far as a port, an address or a
-/// protocol tells.
+/// Whether a rule may match any of the sampled packets, as far as a port, an address or a protocol tells.
+/// What is quoted, as comments are, matches nothing.
 pub(super) fn may_match(text: &str, rows: &Rows<'_>) -> bool {
-    let words: Vec<&str> = text.split(' ').collect();
+    let text = text.replace("\\\"", "");
+    let outside = text.split('"').step_by(2).flat_map(|text| text.split(' '));
+    let words: Vec<&str> = outside.filter(|word| !word.is_empty()).collect();
     let seen = rows.seen();
-    words.windows(3).all(|words| match words {
-        [protocol @ ("tcp" | "udp"), "dport", port] => {
-            let has = |name: &str| seen.protocols.is_empty() || seen.protocols.contains(name);
-            let is_port = |port: u16| seen.ports.is_empty() || seen.ports.contains(&port);
-            has(protocol) && port.parse().map_or(true, is_port)
-        }
-        ["ip" | "ip6", "saddr", address] => {
-            let is_from = |it| seen.sources.is_empty() || seen.sources.contains(&it);
-            address.parse().map_or(true, is_from)
-        }
-        ["ip" | "ip6", "daddr", address] => {
-            let is_to = |it| seen.destinations.is_empty() || seen.destinations.contains(&it);
-            address.parse().map_or(true, is_to)
-        }
+    let has = |name: &str| seen.protocols.is_empty() || seen.protocols.contains(name);
+    let is_port = |port: &str| {
+        seen.ports.is_empty() || port.parse().map_or(true, |port: u16| seen.ports.contains(&port))
+    };
+    let is_host = |address: &str, all: &BTreeSet<IpAddr>| {
+        let end = ["/32", "/128"].iter().find_map(|end| address.strip_suffix(end));
+        is_among(end.unwrap_or(address), all)
+    };
+    // Of a rule of iptables, a word before says that it matches all others.
+    let inner = words.windows(3).all(|words| match words {
+        [protocol @ ("tcp" | "udp"), "dport", port] => has(protocol) && is_port(port),
+        ["ip" | "ip6", "saddr", address] => is_among(address, &seen.sources),
+        ["ip" | "ip6", "daddr", address] => is_among(address, &seen.destinations),
+        ["!", ..] => true,
+        [_, "-p", protocol @ ("tcp" | "udp")] => has(protocol),
+        [_, "--dport", port] => is_port(port),
+        [_, "-s", address] => is_host(address, &seen.sources),
+        [_, "-d", address] => is_host(address, &seen.destinations),
         _ => true,
-    })
+    });
+    let first = match &words[..] {
+        ["-p", protocol @ ("tcp" | "udp"), ..] => has(protocol),
+        ["-s", address, ..] => is_host(address, &seen.sources),
+        ["-d", address, ..] => is_host(address, &seen.destinations),
+        _ => true,
+    };
+    inner && first
 }

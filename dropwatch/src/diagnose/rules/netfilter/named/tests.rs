@@ -5,7 +5,8 @@ use super::{
     *,
 };
 use crate::report::{
-    filter_rules::{Gap, Hook, Hooks, Part},
+    facts::Callers,
+    filter_rules::{Gap, Hook, Hooks, Part, Uncounted},
     flow::Flow,
 };
 
@@ -26,6 +27,8 @@ fn reading(drops: u64, counting: &[Dropper], silent: &[Dropper]) -> FilterReadin
         more: 0,
         silent: silent.to_vec(),
         more_silent: 0,
+        changed: false,
+        unsure: Vec::new(),
         gaps: Vec::new(),
     }
 }
@@ -50,8 +53,9 @@ fn iptables(position: u64, counted: u64) -> Dropper {
         by_map: false,
         elements: Vec::new(),
         counter: None,
+        uncounted: Uncounted::NoCounter,
         counted: Some(counted),
-        key: 0,
+        key: (0, 0),
         ever: counted,
     }
 }
@@ -226,6 +230,99 @@ fn samples_leave_out_rules_that_cannot_match() {
 }
 
 #[test]
+fn samples_leave_out_rules_of_iptables_that_cannot_match() {
+    let rule = |position, text: &str| Dropper {
+        text: text.to_owned(),
+        counted: None,
+        ever: 40,
+        ..iptables(position, 0)
+    };
+    let rules = [
+        rule(1, "-s 198.18.1.2/32 -p udp -m udp --dport 6002 -j DROP"),
+        rule(2, "-p udp -m udp --dport 53 -j DROP"),
+        rule(3, "-p tcp -m tcp ! --dport 53 -j DROP"),
+        rule(4, "! -p tcp -m comment --comment \"not \\\" -p tcp\" -m udp ! --dport 6002 -j DROP"),
+        rule(5, "-s 198.18.1.3/32 -j DROP"),
+    ];
+    let flow = Flow { src: Some([198, 18, 1, 2].into()), ..to_port(6002) };
+    let reading = FilterReading { changed: true, unsure: rules.to_vec(), ..reading(50, &[], &[]) };
+    let found = host(50, "ip_local_deliver").flow(flow).filter(reading).run(&RULE);
+    let candidates = shown(&found[0], "candidates");
+    let named: Vec<_> = candidates.split("; ").map(|it| &it[..20]).collect();
+    assert_eq!(named, ["filter INPUT, rule 1", "filter INPUT, rule 4"], "{candidates}");
+}
+
+#[test]
+fn rules_that_changed_are_candidates_and_nothing_is_left_by_elimination() {
+    let changed = |counting: &[Dropper], unsure: &[Dropper], silent: &[Dropper]| FilterReading {
+        changed: true,
+        unsure: unsure.to_vec(),
+        ..reading(777, counting, silent)
+    };
+    let came = Dropper { counted: None, ever: 900, ..iptables(4, 0) };
+    let policy = nft(Part::Policy, "");
+    let found = run(777, changed(&[iptables(3, 700)], &[came], std::slice::from_ref(&policy)));
+    let unknown = "a packet filter rule or policy at INPUT";
+    assert_eq!(parts(&found), [("an iptables rule filter INPUT, rule 3", 700), (unknown, 77)]);
+    assert_eq!(
+        shown(&found[0], "explains"),
+        "700 of 777 drops at INPUT in gw; rules were changed meanwhile"
+    );
+    assert_eq!(
+        shown(&found[1], "rules"),
+        "were changed during this report; they are counted from now on"
+    );
+    let candidates = shown(&found[1], "candidates");
+    assert!(candidates.contains("rule 4") && candidates.contains("whose counter stands at 900"));
+    // One that is gone may have dropped them.
+    assert_eq!(parts(&run(777, changed(&[], &[], &[policy]))), [(unknown, 777)]);
+    assert_eq!(parts(&run(777, changed(&[], &[], &[]))), [(unknown, 777)]);
+    // What explains all is not doubted, and more than all is no counter's.
+    let all = run(777, changed(&[iptables(3, 777)], &[], &[]));
+    assert_eq!(parts(&all), [("an iptables rule filter INPUT, rule 3", 777)]);
+    assert_eq!(parts(&run(777, changed(&[iptables(3, 778)], &[], &[]))), [(unknown, 777)]);
+}
+
+#[test]
+fn what_does_not_count_is_said_to_lack_what_it_lacks() {
+    let lacks = |uncounted| {
+        let rule = Dropper { uncounted, ..nft(Part::Rule(8), "counter udp dport 6002 drop") };
+        let found = run(777, reading(777, &[], &[rule]));
+        (shown(&found[0], "by elimination"), found[0].actions[0].note.clone())
+    };
+    let (why, note) = lacks(Uncounted::BeforeMatch);
+    assert!(why.starts_with("its counter stands before its match"), "{why}");
+    assert!(format!("{note:?}").contains("behind its match"), "{note:?}");
+    assert!(lacks(Uncounted::Shared).0.starts_with("its counter is others', too"));
+    assert!(lacks(Uncounted::NoCounter).0.starts_with("it has no counter"));
+}
+
+/// Of a hundred, some are of another family.
+#[test]
+fn rules_of_the_rarest_hook_count_too() {
+    let path = |caller: &str| Callers { callers: vec![Some(caller.to_owned())] };
+    let arp = Dropper {
+        family: Family::Arp,
+        counted: Some(3),
+        ..nft(Part::Rule(2), "arp operation request counter drop")
+    };
+    let rules = [iptables(3, 97), Dropper { table: "ar".to_owned(), ..arp }];
+    let mut host = TestHost::new().row(100, "nft_do_chain", "NETFILTER_DROP");
+    host = host.paths(&[path("ip_local_deliver")]);
+    host = host.details(|details| {
+        details.values.paths =
+            [(path("ip_local_deliver"), 97), (path("arp_rcv"), 3)].into_iter().collect();
+    });
+    let found = host.filter(reading(100, &rules, &[])).run(&RULE);
+    let names = [
+        ("an iptables rule filter INPUT, rule 3", 97),
+        ("an nftables rule arp ar in, handle 2", 3),
+    ];
+    assert_eq!(parts(&found), names);
+    assert_eq!(shown(&found[1], "explains"), "3 of 100 drops at INPUT in gw, rules explain all");
+}
+
+#[test]
 fn where_no_rule_can_have_done_it_none_is_blamed() {
     assert_eq!(run(777, reading(777, &[], &[])), []);
     let elsewhere = Dropper { hooks: at(Hook::Output), ..iptables(1, 777) };
@@ -255,6 +352,20 @@ fn a_counter_that_nobody_read_before_is_called_that() {
     assert!(shown(&found[0], "candidates").contains("rule 4"));
     let found = run(777, ever(777, &[iptables(3, 700)]));
     assert_eq!(parts(&found), [("a packet filter rule or policy at INPUT", 777)]);
+}
+
+/// Rules may be restored with counters into a namespace that is new.
+#[test]
+fn counters_of_a_new_namespace_have_to_come_to_its_drops() {
+    let born = |counting: &[Dropper], silent: &[Dropper]| FilterReading {
+        since: Since::Birth,
+        ..reading(777, counting, silent)
+    };
+    let found = run(777, born(&[iptables(3, 700), iptables(4, 77)], &[]));
+    assert_eq!(shown(&found[0], "by its own counter"), "700");
+    let unknown = [("a packet filter rule or policy at INPUT", 777)];
+    assert_eq!(parts(&run(777, born(&[iptables(3, 700), iptables(4, 700)], &[]))), unknown);
+    assert_eq!(parts(&run(777, born(&[iptables(3, 50)], &[nft(Part::Policy, "")]))), unknown);
 }
 
 #[test]
