@@ -13,8 +13,8 @@ use super::{
     device::{Device, Filter, Frame, GroupHook, GroupProgram, Hook, PortVlans},
     evidence::TableFamily,
     facts::Owner,
-    flow::Flow,
-    protocol,
+    flow::{AboveIp, Flow, number_above_ip},
+    protocol::number::{ICMP, TCP, UDP},
 };
 
 /// A question about one network namespace.
@@ -82,12 +82,6 @@ impl Tuple {
     pub fn turned(self) -> Self {
         Self { from: self.to, to: self.from, ..self }
     }
-}
-
-/// The number of a flow's protocol above IP.
-pub fn number_above_ip(flow: &Flow) -> Option<u8> {
-    let protocol = protocol::parse(flow.protocol.as_deref()?).ok()?;
-    u8::try_from(protocol.transport).ok()
 }
 
 /// The source ports that NAT may give to connections with one server.
@@ -182,18 +176,47 @@ pub struct Packet {
     pub iif: Option<u32>,
     /// `skb->mark`; 0 where there is none, or samples do not show it.
     pub mark: u32,
+    pub above: AboveIp,
+    /// It surely is the host's own. Else one without `iif` may have come in by any device.
+    pub own: bool,
 }
 
 impl Packet {
-    /// A packet of the host's own to `to`: what `ip route get ADDRESS` asks for.
+    /// A packet to `to`, of which nothing else is known.
     pub fn to(to: IpAddr) -> Self {
-        Self { to, from: None, iif: None, mark: 0 }
+        Self { to, from: None, iif: None, mark: 0, above: AboveIp::default(), own: false }
+    }
+
+    /// The same packet, as if the host sent it: from wherever, by whatever it came in. So a router is asked
+    /// where an address is, whatever else it checks of packets that come in.
+    #[must_use]
+    pub fn sent_from_here(self) -> Self {
+        Self { from: None, iif: None, ..self }
     }
 
     /// The command that asks for one of the host's own with this mark, if that is not 0.
     pub fn command(to: IpAddr, mark: u32) -> String {
         let mark = if mark == 0 { String::new() } else { format!(" mark {mark:#x}") };
         format!("ip route get {to}{mark}")
+    }
+
+    /// The command that asks for such a packet of the host's own; what is above IP is left out where no
+    /// routing rule looks at it.
+    pub fn command_for(&self, above: bool) -> String {
+        let mut command = Self::command(self.to, self.mark);
+        let AboveIp { protocol, from_port, to_port } = self.above;
+        if let (true, Some(protocol)) = (above, protocol) {
+            command += &match protocol {
+                ICMP => " ipproto icmp".to_owned(),
+                TCP => " ipproto tcp".to_owned(),
+                UDP => " ipproto udp".to_owned(),
+                other => format!(" ipproto {other}"),
+            };
+            for (what, port) in [("sport", from_port), ("dport", to_port)] {
+                command += &port.map(|port| format!(" {what} {port}")).unwrap_or_default();
+            }
+        }
+        command
     }
 }
 
@@ -413,6 +436,8 @@ pub struct Leads {
     pub via: Option<IpAddr>,
     /// Number of the routing table.
     pub table: Option<u32>,
+    /// A routing rule looks at what is above IP.
+    pub above: bool,
 }
 
 /// Why a packet would be refused: the error that the kernel's look-up ends with.
@@ -471,6 +496,8 @@ pub enum Unanswered {
     NotPermitted,
     #[error("the kernel does not answer this")]
     Failed,
+    #[error("a routing rule looks at what samples do not show")]
+    Undecided,
 }
 
 /// Every question of a report, with what came of it.

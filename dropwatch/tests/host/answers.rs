@@ -6,7 +6,7 @@ use dropwatch::report::finding::Finding;
 use testbed::{
     counters,
     drops::{
-        Cause,
+        Cause, PORT,
         bound::{Bound, JoinedElsewhere, Multihomed},
         network::{CLIENT, LINK, SERVER},
         refusing::{By, Moved, Refusing},
@@ -161,6 +161,42 @@ fn a_table_of_its_own_is_named_by_its_number() {
     let says = "by a route of type prohibit: 203.0.113.8/31 in table 1000, by routing rule 50";
     assert!(finding.title.ends_with(says), "{finding:#?}");
     assert!(shown(&finding).starts_with("prohibit 203.0.113.8/31"), "{finding:#?}");
+}
+
+/// A routing rule may look at ports: of two routes that refuse, only one is met by these packets.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_port_that_leads_to_a_table_is_part_of_the_question() {
+    for selector in [format!("ipproto udp dport {PORT}"), format!("to {BEYOND} ipproto udp")] {
+        let cause = Refusing::new(By::Route("unreachable")).unwrap();
+        let router = cause.netns();
+        router.ip("route add prohibit default table 1000").unwrap();
+        router.ip(&format!("rule add {selector} lookup 1000 pref 50")).unwrap();
+        router.ip(&format!("rule add ipproto tcp dport {PORT} lookup 1001 pref 40")).unwrap();
+        router.ip(&format!("rule add iif lo to {BEYOND} lookup 1001 pref 45")).unwrap();
+        router.ip("route add blackhole default table 1001").unwrap();
+        let finding = finding(&cause);
+        let says = "by a route of type prohibit: 0.0.0.0/0 in table 1000, by routing rule 50";
+        assert!(finding.title.ends_with(says), "{selector}: {finding:#?}");
+        let rule = command(&finding.actions[1].command);
+        assert!(rule.contains("lookup 1000"), "{rule}");
+    }
+}
+
+/// What samples do not show may decide: then no route is blamed.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_rule_by_the_type_of_service_makes_it_unsure_which_route_refuses() {
+    let cause = Refusing::new(By::Route("unreachable")).unwrap();
+    let router = cause.netns();
+    router.ip("rule add tos 0x10 lookup 1000 pref 50").unwrap();
+    router.ip("route add prohibit default table 1000").unwrap();
+    let run = Run::within(&[router], &["-i", LONG]);
+    assert_eq!(cause.send(PACKETS).unwrap(), PACKETS);
+    let recording = run.stop();
+    assert!(recording.end.drops >= PACKETS, "{recording:?}");
+    let mut findings = recording.reports.iter().flat_map(|report| &report.findings);
+    assert_eq!(findings.next(), None);
 }
 
 /// No switch brings back what has moved away.

@@ -159,8 +159,7 @@ fn place(facts: &Facts<'_>, namespace: NetnsFacts<'_>, packet: Packet) -> Result
     if let Some(address) = addresses.and_then(|it| it.unusable.get(&packet.to)) {
         return Ok(Place::Unusable(*address));
     }
-    let own = Packet { mark: packet.mark, ..Packet::to(packet.to) };
-    Ok(match facts.route(netns.number(), own)? {
+    Ok(match facts.route(netns.number(), packet.sent_from_here())? {
         Err(_) => Place::Unknown,
         Ok(Route::Leads(Leads { local: true, .. })) => Place::Here,
         Ok(Route::Leads(Leads { via: None, device, .. })) if device == packet.iif => {
@@ -366,7 +365,7 @@ mod tests {
 
     fn leads(device: u32, via: Option<[u8; 4]>, local: bool) -> Answer {
         let via = via.map(Into::into);
-        Answer::Route(Route::Leads(Leads { local, device: Some(device), via, table: None }))
+        Answer::Route(Route::Leads(Leads { local, device: Some(device), via, ..Leads::default() }))
     }
 
     /// The findings' names where the host answers so.

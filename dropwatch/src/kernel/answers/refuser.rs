@@ -4,8 +4,8 @@
 //! The kernel's answer is the error alone. So rules and routes that refuse are listed, and gone
 //! through as the kernel does (`fib_rules_lookup`, net/core/fib_rules.c): the rules in their order, and in
 //! each table the longest prefix. Routes that lead on need not be known, since the look-up did not
-//! end at one. A rule of which it is not known whether it concerns the packet (a port, a user)
-//! matters only if it could refuse; then nothing is said to be sure.
+//! end at one. Where it is not known whether a rule concerns the packet (a user, the port of a
+//! fragment), the kernel's answer may be about another packet, and there is none.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use netlink_packet_route::route::{RouteHeader, RouteMessageBuffer, RouteType};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::net::if_::if_nametoindex;
 
-use super::octets;
+use super::{octets, route};
 use crate::{
     kernel::netlink::{Netlink, NetlinkError, address, attributes, number},
     report::question::{Packet, Prefix, Refusal, Refuser, RefusingType},
@@ -43,7 +43,15 @@ const TABLE: u16 = 15;
 const MARK_MASK: u16 = 16;
 const OIF: u16 = 17;
 const PAD: u16 = 18;
+const L3MDEV: u16 = 19;
+const UIDS: u16 = 20;
+/// Who has made the rule.
 const PROTOCOL: u16 = 21;
+const ABOVE: u16 = 22;
+const FROM_PORTS: u16 = 23;
+const TO_PORTS: u16 = 24;
+const FROM_PORT_MASK: u16 = 28;
+const TO_PORT_MASK: u16 = 29;
 
 /// What a rule does (`FR_ACT_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +65,7 @@ enum Action {
 
 /// A routing rule, as far as it can be told from a packet whether it is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct RoutingRule {
+pub(super) struct RoutingRule {
     preference: u32,
     action: Action,
     inverted: bool,
@@ -67,10 +75,21 @@ struct RoutingRule {
     iif: Option<String>,
     /// The mark of packets, and which of its bits count (`fwmark`).
     mark: (u32, u32),
+    /// Number above IP.
+    protocol: Option<u8>,
+    /// The first and the last one.
+    from_ports: Option<(u16, u16)>,
+    to_ports: Option<(u16, u16)>,
+    /// The users whose packets it is about, the first and the last one.
+    users: Option<(u32, u32)>,
     /// It is about packets that a socket sends by a device, which is no device that samples know.
     has_oif: bool,
-    /// It looks at what samples do not show, or leaves out some of the routes in its table.
-    unsure: bool,
+    /// It is about packets of the devices of VRFs, and has the table of each.
+    of_vrfs: bool,
+    /// It looks at what samples do not show.
+    looks_further: bool,
+    /// It leaves out some of the routes in its table.
+    suppresses: bool,
 }
 
 /// A route of a type that refuses.
@@ -85,7 +104,7 @@ struct RefusingRoute {
 
 /// Finds what refuses `packet`, in the calling thread's namespace; `None` where nothing there does, and
 /// where it is not sure.
-pub(super) fn find(packet: &Packet, why: Refusal) -> Option<Refuser> {
+pub(super) fn find(rules: &[RoutingRule], packet: &Packet, why: Refusal) -> Option<Refuser> {
     let kinds: &[(RefusingType, RouteType)] = match why {
         Refusal::NoRoute => &[(RefusingType::Throw, RouteType::Throw)],
         Refusal::Blackhole => &[
@@ -106,9 +125,48 @@ pub(super) fn find(packet: &Packet, why: Refusal) -> Option<Refuser> {
     for (kind, route_type) in kinds {
         add_routes(&mut routes, packet, *kind, *route_type).ok()?;
     }
-    let rules = rules(packet).ok()?;
-    let came_in_by = |name: &str| if_nametoindex(name).ok() == Some(packet.iif.unwrap_or(LOOPBACK));
-    refuser(&rules, &routes, packet, came_in_by).filter(|by| error_of(by) == why)
+    refuser(rules, &routes, packet, came_in_by(packet)).filter(|by| error_of(by) == why)
+}
+
+/// Whether what is known of `packet` is enough for `rules` to decide: an answer is about another packet where
+/// one that comes before the `table` of the answer looks at more. Without a table, all count.
+pub(super) fn decide(rules: &[RoutingRule], packet: &Packet, table: Option<u32>) -> bool {
+    decide_by(rules, packet, table, came_in_by(packet))
+}
+
+fn decide_by(
+    rules: &[RoutingRule],
+    packet: &Packet,
+    table: Option<u32>,
+    came_in_by: impl Fn(&str) -> bool,
+) -> bool {
+    for rule in rules {
+        match rule.concerns(packet, &came_in_by) {
+            // The kernel knows whose the device is that it came in by.
+            None if !rule.of_vrfs || rule.looks_further || packet.iif.is_none() => return false,
+            Some(true) if table.is_some_and(|table| rule.action == Action::Table(table)) => {
+                return true;
+            }
+            // Of several that do so, the first one ends the look-up.
+            Some(true) if matches!(rule.action, Action::Refuse(_)) => return true,
+            _ => {}
+        }
+    }
+    true
+}
+
+/// Whether any rule looks at what is above IP.
+pub(super) fn look_above(rules: &[RoutingRule]) -> bool {
+    let looks = |rule: &RoutingRule| {
+        rule.protocol.is_some() || rule.from_ports.is_some() || rule.to_ports.is_some()
+    };
+    rules.iter().any(looks)
+}
+
+/// Tells whether `packet` came in by a device of some name.
+fn came_in_by(packet: &Packet) -> impl Fn(&str) -> bool {
+    let index = packet.iif.unwrap_or(LOOPBACK);
+    move |name| if_nametoindex(name).ok() == Some(index)
 }
 
 /// Index of the loopback device, the first of every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h):
@@ -137,7 +195,7 @@ fn add_routes(
 }
 
 /// The rules of the packet's family, in their order.
-fn rules(packet: &Packet) -> Result<Vec<RoutingRule>, NetlinkError> {
+pub(super) fn rules(packet: &Packet) -> Result<Vec<RoutingRule>, NetlinkError> {
     let (family, _) = octets(packet.to);
     let mut question = [0; RULE_HEADER];
     question[0] = u8::from(family);
@@ -193,8 +251,14 @@ fn rule(message: &[u8]) -> Option<RoutingRule> {
         from: None,
         iif: None,
         mark: (0, 0),
+        protocol: None,
+        from_ports: None,
+        to_ports: None,
+        users: None,
         has_oif: false,
-        unsure: tos != 0,
+        of_vrfs: false,
+        looks_further: tos != 0,
+        suppresses: false,
     };
     let prefix = |value: &[u8], length| Some(Prefix { address: address(value)?, length });
     for (kind, value) in attributes(rest) {
@@ -207,12 +271,19 @@ fn rule(message: &[u8]) -> Option<RoutingRule> {
             PREFERENCE => rule.preference = number(value)?,
             TABLE => table = number(value)?,
             // All ones: it leaves out no route.
-            SUPPRESS_PREFIX => rule.unsure |= number(value) != Some(u32::MAX),
+            SUPPRESS_PREFIX => rule.suppresses |= number(value) != Some(u32::MAX),
             MARK => rule.mark = (number(value)?, u32::MAX),
             MARK_MASK => mask = number(value),
+            L3MDEV => rule.of_vrfs = value.first().is_some_and(|value| *value != 0),
+            UIDS => rule.users = Some((number(value)?, number(value.get(4..)?)?)),
+            ABOVE => rule.protocol = value.first().copied(),
+            FROM_PORTS => rule.from_ports = Some(range(value)?),
+            TO_PORTS => rule.to_ports = Some(range(value)?),
+            // All ones: it looks at the whole of the port.
+            FROM_PORT_MASK | TO_PORT_MASK if value.iter().all(|byte| *byte == u8::MAX) => {}
             FLOW | PAD | PROTOCOL => {}
-            // A port, a user, a VRF, or something newer.
-            _ => rule.unsure = true,
+            // Something newer.
+            _ => rule.looks_further = true,
         }
     }
     // A mask stands for a mark of 0, too, which has no attribute.
@@ -229,6 +300,12 @@ fn rule(message: &[u8]) -> Option<RoutingRule> {
     Some(rule)
 }
 
+/// `struct fib_rule_port_range`.
+fn range(value: &[u8]) -> Option<(u16, u16)> {
+    let [a, b, c, d] = *value.first_chunk()?;
+    Some((u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])))
+}
+
 /// A device's name, up to its final zero.
 fn name(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
@@ -238,18 +315,37 @@ fn name(value: &[u8]) -> String {
 impl RoutingRule {
     /// Whether it concerns `packet`; `None` where that is not known.
     fn concerns(&self, packet: &Packet, came_in_by: &impl Fn(&str) -> bool) -> Option<bool> {
-        let from =
-            |prefix: Prefix| packet.from.map_or(prefix.length == 0, |it| prefix.contains(it));
-        let fits = self.to.is_none_or(|prefix| prefix.contains(packet.to))
-            && self.from.is_none_or(from)
-            && self.iif.as_deref().is_none_or(came_in_by)
-            && (packet.mark ^ self.mark.0) & self.mark.1 == 0
-            && !self.has_oif;
-        match (self.unsure, self.inverted) {
-            (false, inverted) => Some(fits != inverted),
-            // What is not looked at can only make it fit less.
-            (true, inverted) => (!fits).then_some(inverted),
-        }
+        let (came_in, above) = (packet.iif.is_some(), route::above(packet));
+        let is_one = |range: Option<(u16, u16)>, port: Option<u16>| {
+            range.map_or(Some(true), |(first, last)| Some((first..=last).contains(&port?)))
+        };
+        let fits = [
+            Some(self.to.is_none_or(|prefix| prefix.contains(packet.to))),
+            Some((packet.mark ^ self.mark.0) & self.mark.1 == 0),
+            match self.from.filter(|prefix| prefix.length > 0) {
+                None => Some(true),
+                Some(prefix) => packet.from.map(|from| prefix.contains(from)),
+            },
+            match &self.iif {
+                None => Some(true),
+                Some(name) => (came_in || packet.own).then(|| came_in_by(name)),
+            },
+            // What comes in has no device to go out by yet.
+            if self.has_oif { came_in.then_some(false) } else { Some(true) },
+            // What comes in counts as root's (`ip_route_input_slow`, net/ipv4/route.c).
+            self.users.map_or(Some(true), |(first, _)| came_in.then_some(first == 0)),
+            self.protocol.map_or(Some(true), |protocol| Some(above.protocol? == protocol)),
+            is_one(self.from_ports, above.from_port),
+            is_one(self.to_ports, above.to_port),
+            if self.of_vrfs || self.looks_further { None } else { Some(true) },
+        ];
+        let fits = match fits {
+            // What is not known can only make it fit less.
+            fits if fits.contains(&Some(false)) => Some(false),
+            fits if fits.contains(&None) => None,
+            _ => Some(true),
+        };
+        fits.map(|fits| fits != self.inverted)
     }
 }
 
@@ -266,7 +362,7 @@ fn refuser(
         if rule.preference < next || concerns == Some(false) {
             continue;
         }
-        let is_sure = concerns.is_some() && !rule.unsure;
+        let is_sure = concerns.is_some() && !rule.suppresses;
         let refuser = match rule.action {
             Action::Nothing => continue,
             // A VRF's rule names no table.
@@ -319,7 +415,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernel::netlink::fixture::attribute;
+    use crate::{kernel::netlink::fixture::attribute, report::flow::AboveIp};
 
     const MAIN: u32 = 254;
 
@@ -341,8 +437,14 @@ mod tests {
             from: None,
             iif: None,
             mark: (0, 0),
+            protocol: None,
+            from_ports: None,
+            to_ports: None,
+            users: None,
             has_oif: false,
-            unsure: false,
+            of_vrfs: false,
+            looks_further: false,
+            suppresses: false,
         }
     }
 
@@ -400,14 +502,15 @@ mod tests {
             (it.inverted, it.from) = (true, Some(prefix([198, 18, 1, 3], 32)));
         };
         assert_eq!(rule(inverted), this);
-        assert_eq!(rule(|it| it.unsure = true), None, "it may be for another port");
+        assert_eq!(rule(|it| it.looks_further = true), None, "it may be about others");
         assert_eq!(rule(|it| it.mark = (7, u32::MAX)), None, "the packet has no mark");
         assert_eq!(rule(|it| it.mark = (0, 0xff)), this);
     }
 
     #[test]
     fn what_is_not_sure_matters_only_where_it_could_refuse() {
-        let rules = [RoutingRule { unsure: true, ..looks_up(100, 7) }, looks_up(32_766, MAIN)];
+        let rules =
+            [RoutingRule { looks_further: true, ..looks_up(100, 7) }, looks_up(32_766, MAIN)];
         let main = refuses(RefusingType::Blackhole, 24, MAIN);
         assert_eq!(found(&rules, &[main]), Some((MAIN, 24)));
         assert_eq!(found(&rules, &[main, refuses(RefusingType::Blackhole, 8, 7)]), None);
@@ -415,6 +518,69 @@ mod tests {
         assert_eq!(found(&[jump.clone(), looks_up(32_766, MAIN)], &[main]), None);
         let after = [jump, looks_up(32_766, 7), looks_up(40_000, MAIN)];
         assert_eq!(found(&after, &[main]), Some((MAIN, 24)));
+    }
+
+    /// `ip rule add ipproto udp dport 4000 lookup 7`.
+    fn of_udp_4000() -> RoutingRule {
+        RoutingRule { protocol: Some(17), to_ports: Some((4000, 4000)), ..looks_up(100, 7) }
+    }
+
+    fn of(protocol: u8, from_port: Option<u16>, to_port: Option<u16>) -> Packet {
+        Packet { above: AboveIp { protocol: Some(protocol), from_port, to_port }, ..packet() }
+    }
+
+    #[test]
+    fn a_rule_by_port_is_about_packets_for_that_port() {
+        let rules = [of_udp_4000(), looks_up(32_766, MAIN)];
+        let kind = RefusingType::Prohibit;
+        let routes = [refuses(kind, 0, 7), refuses(kind, 24, MAIN)];
+        let table = |packet: &Packet| match refuser(&rules, &routes, packet, |_| false)? {
+            Refuser::Route { table, .. } => Some(table),
+            Refuser::Rule { .. } => None,
+        };
+        assert_eq!(table(&of(17, Some(9), Some(4000))), Some(7));
+        assert_eq!(table(&of(17, None, Some(4001))), Some(MAIN));
+        assert_eq!(table(&of(6, None, Some(4000))), Some(MAIN));
+        assert_eq!(table(&packet()), None, "of which nothing is known");
+        assert_eq!(table(&of(47, None, None)), None, "the kernel cannot be asked about GRE");
+        assert!(look_above(&rules) && !look_above(&rules[1..]));
+    }
+
+    #[test]
+    fn an_answer_counts_where_all_that_decides_is_known() {
+        let main = looks_up(32_766, MAIN);
+        let decides = |first: &RoutingRule, packet: &Packet, table| {
+            decide_by(&[first.clone(), main.clone()], packet, table, |name| name == "port0")
+        };
+        let port = of_udp_4000();
+        assert!(decides(&port, &of(17, None, Some(4000)), Some(7)));
+        assert!(!decides(&port, &packet(), Some(MAIN)));
+        assert!(!decides(&port, &of(17, None, None), None), "a fragment shows no port");
+        assert!(decides(&port, &of(6, None, None), None), "not of UDP, whatever its port");
+        let from_port = RoutingRule { from_ports: Some((1, 1023)), ..looks_up(100, 7) };
+        assert!(!decides(&from_port, &of(17, None, Some(4000)), None), "each has another");
+
+        // Of the host's own, and of one that came in by nobody knows what.
+        let own = Packet { own: true, ..packet().sent_from_here() };
+        let some = packet().sent_from_here();
+        let rule = |change: fn(&mut RoutingRule)| {
+            let mut rule = looks_up(100, 7);
+            change(&mut rule);
+            [packet(), own, some].map(|packet| decides(&rule, &packet, Some(MAIN)))
+        };
+        let by = |name: &'static str| Some(name.to_owned());
+        assert_eq!(rule(|_| {}), [true; 3]);
+        assert_eq!(rule(|it| it.iif = Some("port1".to_owned())), [true, true, false]);
+        assert_eq!(rule(|it| it.from = Some(prefix([198, 18, 1, 0], 24))), [true, false, false]);
+        assert_eq!(rule(|it| it.users = Some((1000, 2000))), [true, false, false]);
+        assert_eq!(rule(|it| it.has_oif = true), [true, false, false]);
+        assert_eq!(rule(|it| it.of_vrfs = true), [true, false, false]);
+        assert_eq!(rule(|it| it.looks_further = true), [false; 3], "a type of service, say");
+
+        let late = RoutingRule { iif: by("port1"), ..looks_up(40_000, 7) };
+        let rules = [main.clone(), late];
+        assert!(decide_by(&rules, &some, Some(MAIN), |_| false), "it has been decided by then");
+        assert!(!decide_by(&rules, &some, None, |_| false), "it goes on to the next table");
     }
 
     #[test]
@@ -463,8 +629,23 @@ mod tests {
         assert_eq!(rule(&marked), Some(RoutingRule { mark: (7, u32::MAX), ..expected.clone() }));
         let masked = [marked, attribute(16, &0xff_u32.to_ne_bytes())].concat();
         assert_eq!(rule(&masked), Some(RoutingRule { mark: (7, 0xff), ..expected.clone() }));
-        let of_a_user = [message.concat(), attribute(20, &[0; 8])].concat();
-        assert_eq!(rule(&of_a_user), Some(RoutingRule { unsure: true, ..expected }));
+        let user = 1000_u32.to_ne_bytes();
+        let more = [
+            message.concat(),
+            attribute(20, &[user, user].concat()),
+            attribute(22, &[17]),
+            attribute(24, &[4000_u16, 4001].map(u16::to_ne_bytes).concat()),
+            attribute(29, &[0xff, 0xff]),
+        ];
+        let expected = RoutingRule {
+            users: Some((1000, 1000)),
+            protocol: Some(17),
+            to_ports: Some((4000, 4001)),
+            ..expected
+        };
+        assert_eq!(rule(&more.concat()), Some(expected.clone()));
+        let newer = [more.concat(), attribute(29, &[0x0f, 0xff])].concat();
+        assert_eq!(rule(&newer), Some(RoutingRule { looks_further: true, ..expected }));
     }
 
     #[test]
