@@ -5,18 +5,20 @@
 //! module.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, ErrorKind::NotFound, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use super::super::{HostRoot, owner::Owners};
 use crate::report::{
     facts::Owner,
-    question::{Socket, SocketPort, Transport},
+    question::{Socket, SocketPort, Transport, Unanswered},
 };
 
 /// Most bytes read of one file: some thirty thousand sockets.
 const MAX_FILE: u64 = 4 << 20;
+/// Bytes that a line has at most, with room to spare (`udp4_seq_show`, `udp6_seq_show`).
+const LINE: u64 = 1024;
 /// Most sockets in an answer.
 const MOST: usize = 16;
 /// Most connected sockets of a namespace that are remembered.
@@ -27,16 +29,24 @@ const DESCRIPTORS: usize = 32 << 10;
 const LISTEN: &str = "0A";
 
 /// The sockets with such a port in the calling thread's namespace, at most [`MOST`].
-pub(super) fn ask(root: &HostRoot, port: &SocketPort) -> Vec<Socket> {
+///
+/// # Errors
+/// None was found, and not all could be looked at.
+pub(super) fn ask(root: &HostRoot, port: &SocketPort) -> Result<Vec<Socket>, Unanswered> {
     let files = match port.transport {
         Transport::Udp => ["udp", "udp6"],
         Transport::Tcp => ["tcp", "tcp6"],
     };
-    let mut found = Vec::new();
+    let (mut found, mut whole) = (Vec::new(), true);
     for name in files {
-        if let Ok(file) = root.open(format!("proc/thread-self/net/{name}")) {
-            add(&mut found, file, port);
+        match root.open(format!("proc/thread-self/net/{name}")) {
+            Ok(file) => whole &= add(&mut found, file, port),
+            // A kernel without IPv6.
+            Err(error) => whole &= error.kind() == NotFound && name.ends_with('6'),
         }
+    }
+    if found.is_empty() && !whole {
+        return Err(Unanswered::Failed);
     }
     let mut owners = Owners::looking_at(root, DESCRIPTORS);
     owners.find(found.iter().map(|(inode, _)| *inode));
@@ -48,7 +58,7 @@ pub(super) fn ask(root: &HostRoot, port: &SocketPort) -> Vec<Socket> {
         });
         Socket { owner, ..socket }
     });
-    owned.collect()
+    Ok(owned.collect())
 }
 
 /// The ends of UDP sockets that take packets of one other alone, in the calling thread's namespace, at most
@@ -70,17 +80,21 @@ fn lines(file: impl Read) -> impl Iterator<Item = String> {
     BufReader::new(file.take(MAX_FILE)).lines().map_while(Result::ok).skip(1)
 }
 
-/// Adds the sockets of one file with their inode numbers.
-fn add(found: &mut Vec<(u64, Socket)>, file: impl Read, port: &SocketPort) {
+/// Adds the sockets of one file with their inode numbers; false where it has more than is looked at.
+fn add(found: &mut Vec<(u64, Socket)>, file: impl Read, port: &SocketPort) -> bool {
+    let mut read = 0;
     for line in lines(file) {
+        read += line.len() as u64 + 1;
         let Some((state, inode, socket)) = parse(&line) else { continue };
         if port.transport == Transport::Tcp && state != LISTEN {
-            return;
+            return true;
         }
         if socket.local.port() == port.port && found.len() < MOST {
             found.push((inode, socket));
         }
     }
+    // The first line, which has their names, is as long as any.
+    read < MAX_FILE - LINE
 }
 
 /// State, inode number and socket of a line (`udp4_format_sock`, net/ipv4/udp.c; `get_tcp4_sock`,
@@ -168,6 +182,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_too_long_is_not_known_whole() {
+        let port = SocketPort { transport: Transport::Udp, port: 53 };
+        let other = line(&[127, 0, 0, 1], 54, &[0; 4], 0, "07");
+        let whole = |lines: usize| {
+            let text = [HEAD.to_owned(), other.repeat(lines)].concat();
+            add(&mut Vec::new(), text.as_bytes(), &port)
+        };
+        assert!(whole(9));
+        assert!(!whole(usize::try_from(MAX_FILE).unwrap() / other.len() + 1));
+        let nowhere = HostRoot::new("/nowhere");
+        assert_eq!(ask(&nowhere, &port), Err(Unanswered::Failed));
+    }
+
+    #[test]
     fn ipv6_addresses_may_be_those_of_ipv4() {
         let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 198, 18, 1, 2];
         let text = [HEAD.to_owned(), line(&mapped, 53, &[0; 16], 0, "07")].concat();
@@ -187,7 +215,8 @@ mod tests {
     fn this_host_knows_whose_a_socket_is() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        let found = ask(&HostRoot::default(), &SocketPort { transport: Transport::Udp, port });
+        let port = SocketPort { transport: Transport::Udp, port };
+        let found = ask(&HostRoot::default(), &port).unwrap();
         let own = |it: &&Socket| it.owner.as_ref().is_some_and(|it| it.pid == std::process::id());
         assert!(found.iter().any(|it| own(&it) && it.local == socket.local_addr().unwrap()));
     }
