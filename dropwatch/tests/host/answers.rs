@@ -9,6 +9,7 @@ use testbed::{
         Cause, PORT,
         bound::{Bound, JoinedElsewhere, Multihomed},
         network::{CLIENT, LINK, SERVER},
+        queue::Shaped,
         refusing::{By, Moved, Refusing},
         routing::{BEYOND, NoRoute, NoRouter},
     },
@@ -260,6 +261,30 @@ fn answers_from_another_address_are_told_from_closed_ports() {
     assert!(findings.clone().filter(says).any(|it| it.title.ends_with(&asked)), "{recording:#?}");
     // Without a socket that is seen to wait, it is a closed port, and nothing more.
     assert!(findings.clone().all(|it| it.rule == "closed_port"), "{recording:#?}");
+}
+
+/// Who counts the drops of a class is the root; who has the limit is the queue of the class.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_queue_of_a_class_holds_what_its_command_says() {
+    const BURST: u64 = 200;
+    for queue in [Some("pfifo limit 5"), Some("bfifo limit 500"), None] {
+        let cause = Shaped::in_class(queue).unwrap();
+        let run = Run::within(&[cause.netns()], &["-i", LONG]);
+        cause.send(BURST).unwrap();
+        let dropped = cause.dropped().unwrap();
+        assert!(dropped > BURST / 2, "{dropped}");
+        let recording = run.stop();
+        let findings = recording.reports.iter().flat_map(|report| &report.findings);
+        let found: Vec<_> = findings.filter(|it| it.rule == "qdisc_drop").collect();
+        let [finding] = found[..] else { panic!("{found:#?}") };
+        assert!(!shown(finding).is_empty());
+        command(&finding.actions.last().unwrap().command);
+        cause.send(BURST).unwrap();
+        // The burst had some luck at first: what the class may send at once is not counted on again.
+        let again = cause.dropped().unwrap().saturating_sub(dropped);
+        assert!(again < dropped / 4, "{again} after {dropped}: {finding:#?}");
+    }
 }
 
 #[test]
