@@ -30,15 +30,17 @@ struct ForwardingFamily {
     /// That of a device, which decides for IPv4.
     device_switch: Option<&'static str>,
     counter: &'static str,
+    reason: &'static str,
     functions: &'static [&'static str],
 }
 
-const FAMILIES: [ForwardingFamily; 2] = [
+const FAMILIES: [ForwardingFamily; 3] = [
     ForwardingFamily {
         name: "IPv4",
         switch: "net.ipv4.ip_forward",
         device_switch: Some("net/ipv4/conf/DEV/forwarding"),
         counter: "Ip.InAddrErrors",
+        reason: REASON,
         functions: &["ip_error"],
     },
     ForwardingFamily {
@@ -46,7 +48,17 @@ const FAMILIES: [ForwardingFamily; 2] = [
         switch: "net.ipv6.conf.all.forwarding",
         device_switch: None,
         counter: "Ip6.InAddrErrors",
+        reason: REASON,
         functions: &["ip6_pkt_drop", "ip6_forward"],
+    },
+    // IPv6 looks for a route first, and refuses what has none before it asks whether to forward.
+    ForwardingFamily {
+        name: "IPv6",
+        switch: "net.ipv6.conf.all.forwarding",
+        device_switch: None,
+        counter: "Ip6.InNoRoutes",
+        reason: "IP_INNOROUTES",
+        functions: &["ip6_pkt_drop", "ip6_pkt_discard"],
     },
 ];
 const REASON: &str = "IP_INADDRERRORS";
@@ -59,7 +71,7 @@ pub(super) const RULE: Rule = Rule {
             name: "forwarding_disabled",
             severity: "warning",
             says: "packets for others, and no router",
-            rests_on: "`InAddrErrors`, `ip_forward`",
+            rests_on: "`InAddrErrors`, of IPv6 `InNoRoutes`, too; `ip_forward`",
         },
         Makes {
             name: "address_elsewhere",
@@ -74,7 +86,7 @@ pub(super) const RULE: Rule = Rule {
             rests_on: "`Ip6.InAddrErrors`; the address's flags",
         },
     ],
-    counters: &["Ip.InAddrErrors", "Ip6.InAddrErrors"],
+    counters: &["Ip.InAddrErrors", "Ip6.InAddrErrors", "Ip6.InNoRoutes"],
     settings: &["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"],
     device_settings: &["net/ipv4/conf/DEV/forwarding"],
     check_or_ask,
@@ -93,7 +105,7 @@ fn decided(
     namespace: NetnsFacts<'_>,
     family: &ForwardingFamily,
 ) -> Vec<Verdict> {
-    let named = facts.rows(&[REASON], family.functions);
+    let named = facts.rows(&[family.reason], family.functions);
     let rows =
         if named.is_empty() { facts.rows(&[NOT_SPECIFIED], family.functions) } else { named };
     let here = rows.within(namespace);
@@ -318,8 +330,12 @@ impl Refused<'_> {
             namespace.name(),
             family.name
         );
+        let subject = match family.reason {
+            REASON => family.name.to_owned(),
+            _ => format!("{} without a route", family.name),
+        };
         let draft =
-            Draft::new(self.facts, "forwarding_disabled", Severity::Warning, family.name, title);
+            Draft::new(self.facts, "forwarding_disabled", Severity::Warning, subject, title);
         let mut draft = self.proved(draft, drops).setting(switch).set(
             switch,
             1,
@@ -417,6 +433,39 @@ mod tests {
         let answer = leads(2, None, false);
         let host = no_router(to).answer(Question::Route(Packet::to(to)), answer);
         assert_eq!(host.run(&RULE), []);
+    }
+
+    #[test]
+    fn ipv6_without_a_route_is_not_forwarded_either() {
+        let to: IpAddr = "2001:db8::9".parse().unwrap();
+        let host = |function, reason, switch: &str| {
+            let flow = Flow { dst: Some(to), ..Flow::default() };
+            TestHost::new()
+                .row(10, function, reason)
+                .flow(flow)
+                .counted("Ip6.InNoRoutes", 10)
+                .setting("net.ipv6.conf.all.forwarding", switch)
+                .answer(
+                    Question::Route(Packet::to(to)),
+                    Answer::Route(Route::Refused(Refusal::NoRoute.into())),
+                )
+                .run(&RULE)
+        };
+        for (function, reason) in
+            [("ip6_pkt_discard", "IP_INNOROUTES"), ("ip6_pkt_drop", NOT_SPECIFIED)]
+        {
+            let found = host(function, reason, "0");
+            let [finding] = &found[..] else { panic!("{found:?}") };
+            assert_eq!(
+                finding.title,
+                "gw does not forward IPv6: 10 packets for other hosts refused"
+            );
+            let commands: Vec<_> = finding.actions.iter().map(|it| it.command.as_str()).collect();
+            let switch = "ip netns exec gw sysctl -w net.ipv6.conf.all.forwarding=1";
+            let route = "ip netns exec gw ip -6 route show table all match 2001:db8::9";
+            assert_eq!(commands, [switch, route]);
+            assert_eq!(host(function, reason, "1"), [], "there the route is what is missing");
+        }
     }
 
     #[test]

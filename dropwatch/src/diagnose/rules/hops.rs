@@ -66,12 +66,13 @@ fn used_up(
         .counted(counter, counted, source)
         .counted(&format!("IP_INHDR at {function}"), rows.count(), "kfree_skb");
     let finding = match to {
-        Some(to) => draft
-            .run(
-                &Packet::command(to, here.mark_to(to)),
-                "the next router; it must not send them back here",
-            )
-            .run(&format!("tracepath -n {to}"), "a router that comes again is part of a loop"),
+        Some(to) => draft.run(
+            &Packet::command(to, here.mark_to(to)),
+            &format!(
+                "the next router; it must not send them back here. Where there is such a program, \
+                     `tracepath -n {to}` shows a router that comes again"
+            ),
+        ),
         None => draft.run("ip route show table all", "a router must not send them back here"),
     };
     Some(finding.done())
