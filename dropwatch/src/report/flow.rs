@@ -47,7 +47,7 @@ pub struct AboveIp {
 }
 
 impl AboveIp {
-    pub(super) fn of(flow: &Flow) -> Self {
+    pub fn of(flow: &Flow) -> Self {
         let (from_port, to_port) = (flow.src_port, flow.dst_port);
         Self { protocol: number_above_ip(flow), from_port, to_port }
     }

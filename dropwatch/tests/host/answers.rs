@@ -10,6 +10,7 @@ use testbed::{
         bound::{Bound, JoinedElsewhere, Multihomed},
         network::{CLIENT, LINK, SERVER},
         queue::Shaped,
+        receive_buffer::FullSocket,
         refusing::{By, Moved, Refusing},
         routing::{BEYOND, NoRoute, NoRouter},
     },
@@ -261,6 +262,22 @@ fn answers_from_another_address_are_told_from_closed_ports() {
     assert!(findings.clone().filter(says).any(|it| it.title.ends_with(&asked)), "{recording:#?}");
     // Without a socket that is seen to wait, it is a closed port, and nothing more.
     assert!(findings.clone().all(|it| it.rule == "closed_port"), "{recording:#?}");
+}
+
+/// No setting of the host changes what a program has set.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_buffer_that_a_program_sets_is_told_from_the_hosts() {
+    let cause = FullSocket::new().unwrap();
+    let finding = finding(&cause);
+    assert_eq!(finding.rule, "udp_receive_buffer");
+    let buffer = finding.evidence.iter().find(|it| it.name == "receive buffer");
+    let shown = shown(&finding);
+    let Some(buffer) = buffer else {
+        return testbed::unproved::unproved("the kernel would load a module to show buffers");
+    };
+    assert!(shown.contains(&format!(",rb{},", buffer.value)), "{shown} {finding:#?}");
+    assert_eq!(finding.actions.len(), 1, "{finding:#?}");
 }
 
 /// Who counts the drops of a class is the root; who has the limit is the queue of the class.

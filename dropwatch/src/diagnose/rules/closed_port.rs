@@ -412,7 +412,7 @@ mod tests {
     fn socket(local: &str, peer: Option<&str>) -> Socket {
         let owner = Some(Owner { comm: "dnsmasq".into(), pid: 812, cgroup: None });
         let (local, peer) = (local.parse().unwrap(), peer.map(|it| it.parse().unwrap()));
-        Socket { local, peer, queued: 0, owner }
+        Socket { local, peer, queued: 0, buffer: None, owner }
     }
 
     fn asked(port: u16) -> Question {

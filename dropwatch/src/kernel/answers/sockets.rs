@@ -1,20 +1,33 @@
 //! The sockets of a port, from `/proc/net/udp` and `/proc/net/tcp`, and whose they are.
 //!
 //! Of TCP those that listen, which come before all others there (`tcp_seq_start`, net/ipv4/tcp_ipv4.c).
-//! The files do not show which interface a socket is bound to. `ss` asks by netlink, which may load a
-//! module.
+//! The files show neither which interface a socket is bound to, nor its buffer. `ss` asks by netlink, which may
+//! load a module; where that is there, it is asked for buffers.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, ErrorKind::NotFound, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use super::super::{HostRoot, owner::Owners};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+
+use super::super::{
+    HostRoot,
+    netlink::{Netlink, NetlinkError, attributes, number},
+    owner::Owners,
+    root::OSRELEASE,
+};
 use crate::report::{
     facts::Owner,
+    protocol::number::UDP,
     question::{Socket, SocketPort, Transport, Unanswered},
 };
 
+/// Type of a question (include/uapi/linux/sock_diag.h).
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// An attribute of the answer (include/uapi/linux/inet_diag.h).
+const INET_DIAG_SKMEMINFO: u16 = 7;
 /// Most bytes read of one file: some thirty thousand sockets.
 const MAX_FILE: u64 = 4 << 20;
 /// Bytes that a line has at most, with room to spare (`udp4_seq_show`, `udp6_seq_show`).
@@ -48,15 +61,20 @@ pub(super) fn ask(root: &HostRoot, port: &SocketPort) -> Result<Vec<Socket>, Una
     if found.is_empty() && !whole {
         return Err(Unanswered::Failed);
     }
+    let buffers = match port.transport {
+        Transport::Udp if !found.is_empty() => buffers(root, port.port).unwrap_or_default(),
+        _ => BTreeMap::new(),
+    };
     let mut owners = Owners::looking_at(root, DESCRIPTORS);
     owners.find(found.iter().map(|(inode, _)| *inode));
     let owned = found.into_iter().map(|(inode, socket)| {
+        let buffer = buffers.get(&inode).copied();
         let owner = owners.owner(inode).map(|process| Owner {
             comm: process.comm,
             pid: process.pid,
             cgroup: process.cgroup,
         });
-        Socket { owner, ..socket }
+        Socket { owner, buffer, ..socket }
     });
     Ok(owned.collect())
 }
@@ -97,6 +115,56 @@ fn add(found: &mut Vec<(u64, Socket)>, file: impl Read, port: &SocketPort) -> bo
     read < MAX_FILE - LINE
 }
 
+/// The receive buffers of the UDP sockets with a port, by inode number (`udp_dump`, net/ipv4/udp_diag.c). Asked
+/// only where the module is there: it is not to be loaded for this.
+fn buffers(root: &HostRoot, port: u16) -> Result<BTreeMap<u64, u32>, NetlinkError> {
+    let mut found = BTreeMap::new();
+    if !has_udp_diag(root) {
+        return Ok(found);
+    }
+    let mut netlink = Netlink::open(NETLINK_SOCK_DIAG)?;
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        netlink.ask_all(SOCK_DIAG_BY_FAMILY, &question(family, port), |message| {
+            if found.len() < MOST {
+                found.extend(buffer(message));
+            }
+        })?;
+    }
+    Ok(found)
+}
+
+/// Whether the kernel can be asked without loading a module: it is loaded, it is part of the kernel, or there are
+/// no modules at all.
+fn has_udp_diag(root: &HostRoot) -> bool {
+    let is_part = || {
+        let release = root.read_word(OSRELEASE).unwrap_or_default();
+        let list = root.open(format!("lib/modules/{release}/modules.builtin"));
+        list.is_ok_and(|list| lines(list).any(|line| line.ends_with("/udp_diag.ko")))
+    };
+    root.path("sys/module/udp_diag").exists() || !root.path("proc/modules").exists() || is_part()
+}
+
+/// `struct inet_diag_req_v2` (include/uapi/linux/inet_diag.h): UDP sockets in any state with a port.
+fn question(family: i32, port: u16) -> [u8; 56] {
+    let mut question = [0; 56];
+    let extensions = 1 << (INET_DIAG_SKMEMINFO - 1);
+    question[0] = u8::try_from(family).unwrap_or(0);
+    question[1] = UDP;
+    question[2] = extensions;
+    question[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
+    question[8..10].copy_from_slice(&port.to_be_bytes());
+    question
+}
+
+/// Inode number and receive buffer of one `struct inet_diag_msg`, whose memory is told as
+/// `SK_MEMINFO_RMEM_ALLOC`, `SK_MEMINFO_RCVBUF` and more (include/uapi/linux/sock_diag.h).
+fn buffer(message: &[u8]) -> Option<(u64, u32)> {
+    let (head, rest) = message.split_first_chunk::<72>()?;
+    let inode = number(head.get(68..)?)?;
+    let memory = attributes(rest).find(|(kind, _)| *kind == INET_DIAG_SKMEMINFO)?.1;
+    Some((inode.into(), number(memory.get(4..)?)?))
+}
+
 /// State, inode number and socket of a line (`udp4_format_sock`, net/ipv4/udp.c; `get_tcp4_sock`,
 /// net/ipv4/tcp_ipv4.c; the same of IPv6).
 fn parse(line: &str) -> Option<(&str, u64, Socket)> {
@@ -110,6 +178,7 @@ fn parse(line: &str) -> Option<(&str, u64, Socket)> {
         local: endpoint(local)?,
         peer: (peer.port() != 0).then_some(peer),
         queued: u64::from_str_radix(queued, 16).ok()?,
+        buffer: None,
         owner: None,
     };
     Some((state, inode, socket))
@@ -134,6 +203,7 @@ fn endpoint(text: &str) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
     use proptest::prelude::*;
 
     use super::*;
@@ -221,10 +291,33 @@ mod tests {
         assert!(found.iter().any(|it| own(&it) && it.local == socket.local_addr().unwrap()));
     }
 
+    #[test]
+    fn a_buffer_is_what_the_socket_says_itself() {
+        let memory = [768_u32, 8192, 0, 212_992, 0, 0, 0, 0, 0].map(u32::to_ne_bytes);
+        let mut message = vec![0; 72];
+        message[68..72].copy_from_slice(&4711_u32.to_ne_bytes());
+        message.extend([40, 0, 7, 0]);
+        message.extend(memory.concat());
+        assert_eq!(buffer(&message), Some((4711, 8192)));
+        assert_eq!(buffer(&message[..72]), None);
+        // Which the module answers on a real host, where it is loaded.
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        setsockopt(&socket, RcvBuf, &6000).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let found: Vec<u32> = buffers(&HostRoot::default(), port).unwrap().into_values().collect();
+        let is_there = has_udp_diag(&HostRoot::default());
+        assert!(found == if is_there { vec![12_000] } else { Vec::new() }, "{found:?}");
+    }
+
     proptest! {
         #[test]
         fn no_line_panics(text in ".{0,200}") {
             let _ = parse(&text);
+        }
+
+        #[test]
+        fn no_message_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = buffer(&bytes);
         }
     }
 }
