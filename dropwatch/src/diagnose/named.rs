@@ -251,6 +251,19 @@ impl Object {
     }
 }
 
+impl Neighbour {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "not known",
+            Self::Answers => "answers",
+            Self::Answered => "answered once",
+            Self::Awaited => "is being asked",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What is known of a socket's own end.
 #[derive(Clone, Copy, Debug)]
 pub enum Local {

@@ -418,19 +418,6 @@ pub enum Neighbour {
     Failed,
 }
 
-impl Neighbour {
-    /// For people.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "not known",
-            Self::Answers => "answers",
-            Self::Answered => "answered once",
-            Self::Awaited => "is being asked",
-            Self::Failed => "failed",
-        }
-    }
-}
-
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
