@@ -154,6 +154,15 @@ pub enum Transport {
     Udp,
 }
 
+/// Where packets wait to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiveBuffer {
+    /// `SO_RCVBUF`, as the kernel holds it.
+    pub bytes: u32,
+    /// Packets that the socket has lost since it was made.
+    pub lost: u32,
+}
+
 /// A socket, as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
@@ -162,8 +171,8 @@ pub struct Socket {
     pub peer: Option<SocketAddr>,
     /// Bytes that wait to be read; of one that listens, connections.
     pub queued: u64,
-    /// Bytes that may wait to be read (`SO_RCVBUF`, as the kernel holds it); `None` where it was not asked.
-    pub buffer: Option<u32>,
+    /// `None` where it was not asked.
+    pub buffer: Option<ReceiveBuffer>,
     /// `None` where no process was found that has it.
     pub owner: Option<Owner>,
 }

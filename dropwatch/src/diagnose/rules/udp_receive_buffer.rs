@@ -48,15 +48,23 @@ fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
     facts.namespaces().filter_map(|namespace| Verdict::of(full(facts, namespace))).collect()
 }
 
-/// The buffers of the sockets that have the port at the end of the report, the smallest first; none where
-/// that is not known of each.
-fn buffers(facts: &Facts<'_>, namespace: NetnsFacts<'_>, port: u16) -> Result<Vec<u64>, Ask> {
+/// The buffers of the sockets with this port that have lost most of what was `lost`, the smallest first; none
+/// where that is not known, as of one that is closed by now.
+fn buffers(
+    facts: &Facts<'_>,
+    namespace: NetnsFacts<'_>,
+    port: u16,
+    lost: u64,
+) -> Result<Vec<u64>, Ask> {
     let Some(netns) = namespace.netns() else { return Ok(Vec::new()) };
     let port = SocketPort { transport: Transport::Udp, port };
     let sockets = facts.sockets(netns.number(), port)?.unwrap_or_default();
-    let buffers: Option<Vec<u64>> =
-        sockets.iter().map(|socket| socket.buffer.map(u64::from)).collect();
-    let mut buffers = buffers.unwrap_or_default();
+    let losers = sockets.iter().filter_map(|socket| socket.buffer).filter(|it| it.lost > 0);
+    let theirs: u64 = losers.clone().map(|it| u64::from(it.lost)).sum();
+    if theirs < lost.div_ceil(2) {
+        return Ok(Vec::new());
+    }
+    let mut buffers: Vec<u64> = losers.map(|it| it.bytes.into()).collect();
     buffers.sort_unstable();
     Ok(buffers)
 }
@@ -93,7 +101,7 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Finding>,
         draft = draft.state("reader", format!("{} ({})", owner.comm, owner.pid), "samples");
     }
     let buffers = match here.port() {
-        Some(port) => buffers(facts, namespace, port)?,
+        Some(port) => buffers(facts, namespace, port, lost)?,
         None => Vec::new(),
     };
     if let Some(smallest) = buffers.first() {
@@ -137,7 +145,7 @@ mod tests {
     use crate::report::{
         facts::Owner,
         flow::Flow,
-        question::{Answer, Question, Socket},
+        question::{Answer, Question, ReceiveBuffer, Socket},
     };
 
     fn host(drops: u64, function: &str, reason: &str) -> TestHost {
@@ -177,12 +185,12 @@ mod tests {
 
     #[test]
     fn what_a_program_sets_itself_no_setting_changes() {
-        let advised = |buffers: &[u32]| {
-            let socket = |buffer: &u32| Socket {
+        let advised_of = |buffers: &[u32], lost| {
+            let socket = |bytes: &u32| Socket {
                 local: ([0; 4], 53).into(),
                 peer: None,
                 queued: 0,
-                buffer: Some(*buffer),
+                buffer: Some(ReceiveBuffer { bytes: *bytes, lost }),
                 owner: None,
             };
             let answer = Answer::Sockets(buffers.iter().map(socket).collect());
@@ -193,10 +201,12 @@ mod tests {
             let commands = found[0].actions.iter().map(|it| it.command.clone());
             commands.map(|it| it.replace("ip netns exec gw ", "")).collect::<Vec<_>>()
         };
+        let advised = |buffers: &[u32]| advised_of(buffers, 50);
         let (look, default) = ("ss -uamn sport = :53", "sysctl -w net.core.rmem_default=425984");
         assert_eq!(advised(&[8192]), [look]);
         assert_eq!(advised(&[8192, 212_992]), [look], "which of them is not known");
         assert_eq!(advised(&[212_992]), [default]);
+        assert_eq!(advised_of(&[8192], 0).len(), 3, "the one that lost them has ended");
         assert_eq!(advised(&[8_388_608]), [look, "sysctl -w net.core.rmem_max=8388608"]);
     }
 

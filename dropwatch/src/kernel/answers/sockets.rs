@@ -21,7 +21,7 @@ use super::super::{
 use crate::report::{
     facts::Owner,
     protocol::number::UDP,
-    question::{Socket, SocketPort, Transport, Unanswered},
+    question::{ReceiveBuffer, Socket, SocketPort, Transport, Unanswered},
 };
 
 /// Type of a question (include/uapi/linux/sock_diag.h).
@@ -117,7 +117,7 @@ fn add(found: &mut Vec<(u64, Socket)>, file: impl Read, port: &SocketPort) -> bo
 
 /// The receive buffers of the UDP sockets with a port, by inode number (`udp_dump`, net/ipv4/udp_diag.c). Asked
 /// only where the module is there: it is not to be loaded for this.
-fn buffers(root: &HostRoot, port: u16) -> Result<BTreeMap<u64, u32>, NetlinkError> {
+fn buffers(root: &HostRoot, port: u16) -> Result<BTreeMap<u64, ReceiveBuffer>, NetlinkError> {
     let mut found = BTreeMap::new();
     if !has_udp_diag(root) {
         return Ok(found);
@@ -158,11 +158,14 @@ fn question(family: i32, port: u16) -> [u8; 56] {
 
 /// Inode number and receive buffer of one `struct inet_diag_msg`, whose memory is told as
 /// `SK_MEMINFO_RMEM_ALLOC`, `SK_MEMINFO_RCVBUF` and more (include/uapi/linux/sock_diag.h).
-fn buffer(message: &[u8]) -> Option<(u64, u32)> {
+fn buffer(message: &[u8]) -> Option<(u64, ReceiveBuffer)> {
     let (head, rest) = message.split_first_chunk::<72>()?;
     let inode = number(head.get(68..)?)?;
     let memory = attributes(rest).find(|(kind, _)| *kind == INET_DIAG_SKMEMINFO)?.1;
-    Some((inode.into(), number(memory.get(4..)?)?))
+    // The last one is `SK_MEMINFO_DROPS` (Linux 4.6).
+    let buffer =
+        ReceiveBuffer { bytes: number(memory.get(4..)?)?, lost: number(memory.get(32..)?)? };
+    Some((inode.into(), buffer))
 }
 
 /// State, inode number and socket of a line (`udp4_format_sock`, net/ipv4/udp.c; `get_tcp4_sock`,
@@ -293,18 +296,19 @@ mod tests {
 
     #[test]
     fn a_buffer_is_what_the_socket_says_itself() {
-        let memory = [768_u32, 8192, 0, 212_992, 0, 0, 0, 0, 0].map(u32::to_ne_bytes);
+        let memory = [768_u32, 8192, 0, 212_992, 0, 0, 0, 0, 7].map(u32::to_ne_bytes);
         let mut message = vec![0; 72];
         message[68..72].copy_from_slice(&4711_u32.to_ne_bytes());
         message.extend([40, 0, 7, 0]);
         message.extend(memory.concat());
-        assert_eq!(buffer(&message), Some((4711, 8192)));
+        assert_eq!(buffer(&message), Some((4711, ReceiveBuffer { bytes: 8192, lost: 7 })));
         assert_eq!(buffer(&message[..72]), None);
         // Which the module answers on a real host, where it is loaded.
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         setsockopt(&socket, RcvBuf, &6000).unwrap();
         let port = socket.local_addr().unwrap().port();
-        let found: Vec<u32> = buffers(&HostRoot::default(), port).unwrap().into_values().collect();
+        let found = buffers(&HostRoot::default(), port).unwrap().into_values();
+        let found: Vec<u32> = found.map(|it| it.bytes).collect();
         let is_there = has_udp_diag(&HostRoot::default());
         assert!(found == if is_there { vec![12_000] } else { Vec::new() }, "{found:?}");
     }
