@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use libc::{
     IFLA_ALT_IFNAME, IFLA_IFNAME, IFLA_MTU, IFLA_PROP_LIST, IFLA_STATS64, IFLA_TXQLEN, RTM_GETLINK,
-    RTM_GETQDISC, TCA_KIND, TCA_STATS2,
+    RTM_GETQDISC, TCA_KIND, TCA_OPTIONS, TCA_STATS2,
 };
 use netlink_packet_route::{
     link::{LinkFlags, LinkHeader, LinkMessageBuffer, Stats64},
@@ -15,7 +15,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
     clean,
-    netlink::{Netlink, NetlinkError, attributes, number},
+    netlink::{Netlink, NetlinkError, add_attribute, attributes, number},
 };
 use crate::report::evidence::{Link, QDISC_DROPS, Queue, QueueId};
 
@@ -24,6 +24,10 @@ const LINK_HEADER: usize = size_of::<LinkMessageBuffer>();
 const QDISC_HEADER: usize = size_of::<TcMessageBuffer>();
 /// `struct gnet_stats_queue` in `TCA_STATS2` (include/uapi/linux/gen_stats.h).
 const TCA_STATS_QUEUE: u16 = 3;
+/// A flag of a question (include/uapi/linux/rtnetlink.h).
+const TCA_DUMP_INVISIBLE: u16 = 10;
+/// Disciplines whose options are a `struct tc_fifo_qopt`, a limit (net/sched/sch_fifo.c).
+const PLAIN: [&str; 3] = ["pfifo", "bfifo", "pfifo_head_drop"];
 /// Parent of a device's root queueing discipline (`TC_H_ROOT`, include/uapi/linux/pkt_sched.h).
 const TC_ROOT: TcHandle = TcHandle { major: u16::MAX, minor: u16::MAX };
 /// Most queueing disciplines of a device that are kept: one for each queue of a large card, twice.
@@ -45,7 +49,10 @@ pub(super) fn read() -> Result<BTreeMap<u32, Link>, NetlinkError> {
             links.insert(index, link);
         }
     })?;
-    netlink.ask_all(RTM_GETQDISC, &[0; QDISC_HEADER], |message| add_qdisc(&mut links, message))?;
+    // Those that a kernel makes for classes without one are shown to who asks for them (Linux 4.12).
+    let mut question = vec![0; QDISC_HEADER];
+    add_attribute(&mut question, TCA_DUMP_INVISIBLE, &[]);
+    netlink.ask_all(RTM_GETQDISC, &question, |message| add_qdisc(&mut links, message))?;
     Ok(links)
 }
 
@@ -141,10 +148,11 @@ fn add_stats(link: &mut Link, stats: &[u8]) {
 fn add_qdisc(links: &mut BTreeMap<u32, Link>, message: &[u8]) {
     let Ok(header) = TcHeader::parse(message) else { return };
     let Some(link) = links.get_mut(&header.index.cast_unsigned()) else { return };
-    let (mut name, mut drops) = (None, None);
+    let (mut name, mut drops, mut options) = (None, None, None);
     for (kind, value) in attributes(message.get(QDISC_HEADER..).unwrap_or_default()) {
         match kind {
             TCA_KIND => name = Some(text(value)),
+            TCA_OPTIONS => options = number(value),
             TCA_STATS2 => {
                 let queue = attributes(value).find(|(kind, _)| *kind == TCA_STATS_QUEUE);
                 let queue = queue.and_then(|(_, queue)| TcStatsQueue::parse(queue).ok());
@@ -158,7 +166,8 @@ fn add_qdisc(links: &mut BTreeMap<u32, Link>, message: &[u8]) {
     {
         let id = QueueId { handle: header.handle.into(), parent: header.parent.into() };
         let kind = name.clone().unwrap_or_default();
-        link.queues.insert(id, Queue { kind, drops });
+        let limit = options.filter(|_| PLAIN.contains(&kind.as_str()));
+        link.queues.insert(id, Queue { kind, drops, limit });
     }
     if header.parent == TC_ROOT {
         link.qdisc = name;
@@ -238,6 +247,12 @@ mod tests {
         assert_eq!((id.to_string().as_str(), below.drops), ("0: in 1:10", 42));
         add_qdisc(&mut links, &message(u32::MAX));
         assert_eq!(links[&7].qdisc.as_deref(), Some("fq_codel"));
+        let head = [0, 7, 0x0014_0000, 0x0001_0014, 0].map(u32::to_ne_bytes).concat();
+        let options = attribute(2, &5_u32.to_ne_bytes());
+        let plain = [head, attribute(1, b"pfifo\0"), options, attribute(7, &queue)].concat();
+        add_qdisc(&mut links, &plain);
+        let limits: Vec<_> = links[&7].queues.values().map(|queue| queue.limit).collect();
+        assert_eq!(limits, [None, None, Some(5)]);
         assert_eq!(links[&7].counters.get("qdisc_drops"), Some(42));
     }
 

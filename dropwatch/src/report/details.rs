@@ -16,9 +16,9 @@ use super::{
     address::Address,
     facts::{
         CallPath, Callers, Cpu, Details, Direction, Fact, FlowTracked, Frame, Interface, Netns,
-        Owner, ProtocolName, Values,
+        Owner, ProtocolName, Routed, Values,
     },
-    flow::Flow,
+    flow::{AboveIp, Flow},
     names::Names,
     namespaces::SampledFlow,
     number::share,
@@ -246,7 +246,7 @@ impl Values {
             }
         }
         if let Some(to) = flow.dst {
-            add(&mut self.routed, (to, mark), weight);
+            add(&mut self.routed, Routed { to, mark, above: AboveIp::of(flow) }, weight);
         }
         if let Some(port) = flow.dst_port {
             add(&mut self.destination_ports, port, weight);

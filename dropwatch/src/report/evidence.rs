@@ -366,6 +366,8 @@ pub struct Queue {
     pub kind: String,
     /// Packets that it dropped since it was made.
     pub drops: u64,
+    /// How much a plain queue holds: packets, of `bfifo` bytes.
+    pub limit: Option<u32>,
 }
 
 #[cfg(test)]

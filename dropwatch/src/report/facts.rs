@@ -6,7 +6,13 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{address::Address, device::Mac, flow::Flow, precision::Precision, protocol::Term};
+use super::{
+    address::Address,
+    device::Mac,
+    flow::{AboveIp, Flow},
+    precision::Precision,
+    protocol::Term,
+};
 
 /// What most of the sampled drops at a location have in common.
 ///
@@ -44,8 +50,8 @@ pub struct Values {
     pub protocols: BTreeMap<Term, u64>,
     pub sources: BTreeMap<IpAddr, u64>,
     pub destinations: BTreeMap<IpAddr, u64>,
-    /// The same, each with the mark of the packets (`skb->mark`): what routing decides by.
-    pub routed: BTreeMap<(IpAddr, u32), u64>,
+    /// The same, each with what else routing decides by.
+    pub routed: BTreeMap<Routed, u64>,
     pub destination_ports: BTreeMap<u16, u64>,
     pub paths: BTreeMap<Callers, u64>,
     /// Indexes of devices, in the namespace of the drop.
@@ -54,6 +60,15 @@ pub struct Values {
     pub stations: BTreeMap<(Mac, Mac), u64>,
     /// Whole flows, for questions about one packet.
     pub flows: BTreeMap<Flow, u64>,
+}
+
+/// What of a packet routing decides by, beside where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Routed {
+    pub to: IpAddr,
+    /// `skb->mark`; 0 for none.
+    pub mark: u32,
+    pub above: AboveIp,
 }
 
 impl Details {

@@ -37,6 +37,34 @@ pub struct Flow {
     pub fragment: bool,
 }
 
+/// What a packet shows above IP, as far as routing rules look at it (`ip rule … ipproto … dport`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AboveIp {
+    /// Its number.
+    pub protocol: Option<u8>,
+    pub from_port: Option<u16>,
+    pub to_port: Option<u16>,
+}
+
+impl AboveIp {
+    pub fn of(flow: &Flow) -> Self {
+        let (from_port, to_port) = (flow.src_port, flow.dst_port);
+        Self { protocol: number_above_ip(flow), from_port, to_port }
+    }
+
+    /// That of an answer.
+    #[must_use]
+    pub fn turned(self) -> Self {
+        Self { from_port: self.to_port, to_port: self.from_port, ..self }
+    }
+}
+
+/// The number of a flow's protocol above IP.
+pub fn number_above_ip(flow: &Flow) -> Option<u8> {
+    let protocol = protocol::parse(flow.protocol.as_deref()?).ok()?;
+    u8::try_from(protocol.transport).ok()
+}
+
 impl Flow {
     /// The flow of a sampled packet; `None` where not even its ethertype is known.
     ///

@@ -32,6 +32,7 @@ pub mod number;
 pub mod object;
 pub mod offsets;
 pub mod options;
+pub mod packet;
 pub mod path;
 pub mod pattern;
 pub mod place;

@@ -9,12 +9,12 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+pub use super::packet::Packet;
 use super::{
     device::{Device, Filter, Frame, GroupHook, GroupProgram, Hook, PortVlans},
     evidence::TableFamily,
     facts::Owner,
-    flow::Flow,
-    protocol,
+    flow::{Flow, number_above_ip},
 };
 
 /// A question about one network namespace.
@@ -84,12 +84,6 @@ impl Tuple {
     pub fn turned(self) -> Self {
         Self { from: self.to, to: self.from, ..self }
     }
-}
-
-/// The number of a flow's protocol above IP.
-pub fn number_above_ip(flow: &Flow) -> Option<u8> {
-    let protocol = protocol::parse(flow.protocol.as_deref()?).ok()?;
-    u8::try_from(protocol.transport).ok()
 }
 
 /// The source ports that NAT may give to connections with one server.
@@ -162,6 +156,15 @@ pub enum Transport {
     Udp,
 }
 
+/// Where packets wait to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiveBuffer {
+    /// `SO_RCVBUF`, as the kernel holds it.
+    pub bytes: u32,
+    /// Packets that the socket has lost since it was made.
+    pub lost: u32,
+}
+
 /// A socket, as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
@@ -170,33 +173,10 @@ pub struct Socket {
     pub peer: Option<SocketAddr>,
     /// Bytes that wait to be read; of one that listens, connections.
     pub queued: u64,
+    /// `None` where it was not asked.
+    pub buffer: Option<ReceiveBuffer>,
     /// `None` where no process was found that has it.
     pub owner: Option<Owner>,
-}
-
-/// What decides about a packet's route, as far as samples show it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Packet {
-    pub to: IpAddr,
-    pub from: Option<IpAddr>,
-    /// Index of the device that it came in by; `None` for what the host sends itself. The kernel checks
-    /// such a packet as one that came in, its source, too: without `from` it refuses.
-    pub iif: Option<u32>,
-    /// `skb->mark`; 0 where there is none, or samples do not show it.
-    pub mark: u32,
-}
-
-impl Packet {
-    /// A packet of the host's own to `to`: what `ip route get ADDRESS` asks for.
-    pub fn to(to: IpAddr) -> Self {
-        Self { to, from: None, iif: None, mark: 0 }
-    }
-
-    /// The command that asks for one of the host's own with this mark, if that is not 0.
-    pub fn command(to: IpAddr, mark: u32) -> String {
-        let mark = if mark == 0 { String::new() } else { format!(" mark {mark:#x}") };
-        format!("ip route get {to}{mark}")
-    }
 }
 
 /// A host on the link of a device.
@@ -415,6 +395,8 @@ pub struct Leads {
     pub via: Option<IpAddr>,
     /// Number of the routing table.
     pub table: Option<u32>,
+    /// A routing rule looks at what is above IP.
+    pub above: bool,
 }
 
 /// Why a packet would be refused: the error that the kernel's look-up ends with.
@@ -460,6 +442,8 @@ pub enum Unanswered {
     NotPermitted,
     #[error("the kernel does not answer this")]
     Failed,
+    #[error("a routing rule looks at what samples do not show")]
+    Undecided,
 }
 
 /// Every question of a report, with what came of it.

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeSet, process::Command};
 
-use dropwatch::report::finding::Finding;
+use dropwatch::report::finding::{Finding, Value};
 use testbed::{
     counters,
     drops::{
-        Cause,
+        Cause, PORT,
         bound::{Bound, JoinedElsewhere, Multihomed},
         network::{CLIENT, LINK, SERVER},
+        queue::Shaped,
+        receive_buffer::FullSocket,
         refusing::{By, Moved, Refusing},
         routing::{BEYOND, NoRoute, NoRouter},
     },
@@ -163,6 +165,42 @@ fn a_table_of_its_own_is_named_by_its_number() {
     assert!(shown(&finding).starts_with("prohibit 203.0.113.8/31"), "{finding:#?}");
 }
 
+/// A routing rule may look at ports: of two routes that refuse, only one is met by these packets.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_port_that_leads_to_a_table_is_part_of_the_question() {
+    for selector in [format!("ipproto udp dport {PORT}"), format!("to {BEYOND} ipproto udp")] {
+        let cause = Refusing::new(By::Route("unreachable")).unwrap();
+        let router = cause.netns();
+        router.ip("route add prohibit default table 1000").unwrap();
+        router.ip(&format!("rule add {selector} lookup 1000 pref 50")).unwrap();
+        router.ip(&format!("rule add ipproto tcp dport {PORT} lookup 1001 pref 40")).unwrap();
+        router.ip(&format!("rule add iif lo to {BEYOND} lookup 1001 pref 45")).unwrap();
+        router.ip("route add blackhole default table 1001").unwrap();
+        let finding = finding(&cause);
+        let says = "by a route of type prohibit: 0.0.0.0/0 in table 1000, by routing rule 50";
+        assert!(finding.title.ends_with(says), "{selector}: {finding:#?}");
+        let rule = command(&finding.actions[1].command);
+        assert!(rule.contains("lookup 1000"), "{rule}");
+    }
+}
+
+/// What samples do not show may decide: then no route is blamed.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_rule_by_the_type_of_service_makes_it_unsure_which_route_refuses() {
+    let cause = Refusing::new(By::Route("unreachable")).unwrap();
+    let router = cause.netns();
+    router.ip("rule add tos 0x10 lookup 1000 pref 50").unwrap();
+    router.ip("route add prohibit default table 1000").unwrap();
+    let run = Run::within(&[router], &["-i", LONG]);
+    assert_eq!(cause.send(PACKETS).unwrap(), PACKETS);
+    let recording = run.stop();
+    assert!(recording.end.drops >= PACKETS, "{recording:?}");
+    let mut findings = recording.reports.iter().flat_map(|report| &report.findings);
+    assert_eq!(findings.next(), None);
+}
+
 /// No switch brings back what has moved away.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -224,6 +262,47 @@ fn answers_from_another_address_are_told_from_closed_ports() {
     assert!(findings.clone().filter(says).any(|it| it.title.ends_with(&asked)), "{recording:#?}");
     // Without a socket that is seen to wait, it is a closed port, and nothing more.
     assert!(findings.clone().all(|it| it.rule == "closed_port"), "{recording:#?}");
+}
+
+/// No setting of the host changes what a program has set.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_buffer_that_a_program_sets_is_told_from_the_hosts() {
+    let cause = FullSocket::new().unwrap();
+    let finding = finding(&cause);
+    assert_eq!(finding.rule, "udp_receive_buffer");
+    let buffer = finding.evidence.iter().find(|it| it.name == "receive buffer");
+    let shown = shown(&finding);
+    let Some(buffer) = buffer else {
+        return testbed::unproved::unproved("the kernel would load a module to show buffers");
+    };
+    let Value::Number(buffer) = buffer.value else { panic!("{finding:#?}") };
+    assert!(shown.contains(&format!(",rb{buffer},")), "{shown} {finding:#?}");
+    assert_eq!(finding.actions.len(), 1, "{finding:#?}");
+}
+
+/// Who counts the drops of a class is the root; who has the limit is the queue of the class.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_queue_of_a_class_holds_what_its_command_says() {
+    const BURST: u64 = 200;
+    for queue in [Some("pfifo limit 5"), Some("bfifo limit 500"), None] {
+        let cause = Shaped::in_class(queue).unwrap();
+        let run = Run::within(&[cause.netns()], &["-i", LONG]);
+        cause.send(BURST).unwrap();
+        let dropped = cause.dropped().unwrap();
+        assert!(dropped > BURST / 2, "{dropped}");
+        let recording = run.stop();
+        let findings = recording.reports.iter().flat_map(|report| &report.findings);
+        let found: Vec<_> = findings.filter(|it| it.rule == "qdisc_drop").collect();
+        let [finding] = found[..] else { panic!("{found:#?}") };
+        assert!(!shown(finding).is_empty());
+        command(&finding.actions.last().unwrap().command);
+        cause.send(BURST).unwrap();
+        // The burst had some luck at first: what the class may send at once is not counted on again.
+        let again = cause.dropped().unwrap().saturating_sub(dropped);
+        assert!(again < dropped / 4, "{again} after {dropped}: {finding:#?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{thread::sleep, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{
     Cause, PORT,
@@ -35,6 +35,39 @@ impl Shaped {
     pub fn open(&self) -> Result<()> {
         let shaper = format!("qdisc del dev {LINK} root");
         output(self.0.client().command("tc").args(shaper.split(' '))).map(drop)
+    }
+
+    /// The same rate is that of a class, which has this queue; without one the queue of 5 packets that the
+    /// kernel makes for it.
+    ///
+    /// # Errors
+    /// As [`Network::direct`], and without `tc` or sch_htb in the kernel.
+    pub fn in_class(queue: Option<&str>) -> Result<Self> {
+        let network = Network::direct()?;
+        let client = network.client();
+        let tc =
+            |arguments: &str| output(client.command("tc").args(arguments.split(' '))).map(drop);
+        // A class takes the length of its queue from the device as it is then.
+        client.ip(&format!("link set dev {LINK} txqueuelen 5"))?;
+        tc(&format!("qdisc add dev {LINK} root handle 1: htb default 20"))?;
+        tc(&format!("class add dev {LINK} parent 1: classid 1:20 htb rate 1mbit"))?;
+        client.ip(&format!("link set dev {LINK} txqueuelen 1000"))?;
+        if let Some(queue) = queue {
+            tc(&format!("qdisc add dev {LINK} parent 1:20 handle 20: {queue}"))?;
+        }
+        Ok(Self(network))
+    }
+
+    /// Packets that the class, or all of it, has dropped so far.
+    ///
+    /// # Errors
+    /// Without `tc`, and where it does not say.
+    pub fn dropped(&self) -> Result<u64> {
+        let show = ["-s", "qdisc", "show", "dev", LINK, "root"];
+        let shown = output(self.0.client().command("tc").args(show))?;
+        let after = shown.split_once("(dropped ").context("no drops are shown")?.1;
+        let number = after.split([',', ' ']).next().unwrap_or_default();
+        number.parse().with_context(|| format!("no number: {shown}"))
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 use super::NetnsFacts;
 use crate::report::{
     device::Mac,
-    facts::{Callers, Details, Netns, Owner, Values},
-    flow::Flow,
+    facts::{Callers, Details, Netns, Owner, Routed, Values},
+    flow::{AboveIp, Flow},
     model::Location,
     precision::Precision,
     protocol::Term,
@@ -69,8 +69,8 @@ impl<'a> Rows<'a> {
             let flow = &details.flow.as_ref()?.flow;
             let device = details.interface.as_ref().map(|fact| fact.is.index);
             let iif = if came_in { device } else { None };
-            let mark = Self(vec![*row]).mark_to(flow.dst?);
-            Some((row.count, Packet { to: flow.dst?, from: flow.src, iif, mark }))
+            let routed = Self(vec![*row]).routed_to(flow.dst?);
+            Some((row.count, Packet { from: flow.src, iif, ..of(routed) }))
         };
         let shown = self.0.iter().filter_map(shown);
         shown.max_by_key(|(count, _)| *count).map(|(_, packet)| packet)
@@ -78,44 +78,65 @@ impl<'a> Rows<'a> {
 
     /// Of each of the `most` addresses that most packets were going to, one of those packets, and the drops
     /// that samples give to the address. Their source is the one that most came from, unless samples
-    /// show another; the device as in [`Rows::packet`], the mark that most had.
+    /// show another; the device as in [`Rows::packet`], all else as most had it.
     pub fn packets(&self, came_in: bool, most: usize) -> Vec<(Packet, f64)> {
-        let packet = self.packet_to(came_in);
+        let packet = self.packet_like(came_in);
         let destinations = self.destinations().into_iter().take(most);
-        destinations.map(|(to, drops)| (packet(to, self.mark_to(to)), drops)).collect()
+        destinations.map(|(to, drops)| (packet(self.routed_to(to)), drops)).collect()
     }
 
-    /// The same, of each address and mark: routing may decide by either.
+    /// The same, of each of what routing may decide by.
     pub fn routed_packets(&self, came_in: bool, most: usize) -> Vec<(Packet, f64)> {
-        let packet = self.packet_to(came_in);
+        let packet = self.packet_like(came_in);
         let routed = self.routed().into_iter().take(most);
-        routed.map(|((to, mark), drops)| (packet(to, mark), drops)).collect()
+        routed.map(|(routed, drops)| (packet(routed), drops)).collect()
     }
 
-    /// Makes a packet to an address with a mark, like those of samples.
-    fn packet_to(&self, came_in: bool) -> impl Fn(IpAddr, u32) -> Packet {
+    /// Makes a packet that is routed so, like those of samples.
+    fn packet_like(&self, came_in: bool) -> impl Fn(Routed) -> Packet {
         let shown = self.packet(came_in);
-        let source = self.sums(|values| &values.sources).into_iter().next().map(|(from, _)| from);
+        let sources = self.sums(|values| &values.sources);
+        let source = move |to: IpAddr| {
+            let sources = sources.iter().map(|(from, _)| *from);
+            sources.into_iter().find(|from| from.is_ipv4() == to.is_ipv4())
+        };
         let iif = self.0.iter().max_by_key(|row| row.count).filter(|_| came_in).and_then(|row| {
             let interface = row.details.as_ref()?.interface.as_ref()?;
             Some(interface.is.index)
         });
-        move |to, mark| match shown.filter(|it| it.to == to && it.from.is_some()) {
-            Some(shown) => Packet { mark, ..shown },
-            None => Packet { from: source, iif, to, mark },
+        move |routed| match shown.filter(|it| it.to == routed.to && it.from.is_some()) {
+            Some(Packet { from, iif, .. }) => Packet { from, iif, ..of(routed) },
+            None => Packet { from: source(routed.to), iif, ..of(routed) },
         }
     }
 
-    /// The addresses that their packets were going to, each with the mark of the packets, and the drops that
-    /// samples give to both, the most first.
-    pub fn routed(&self) -> Vec<((IpAddr, u32), f64)> {
-        self.sums(|values| &values.routed)
+    /// What routing decides about their packets by, and the drops that samples give to each, the most first.
+    /// Clients take a port of their own for each connection: where that is not one, it is none.
+    pub fn routed(&self) -> Vec<(Routed, f64)> {
+        let mut sums: BTreeMap<Routed, (f64, Option<u16>)> = BTreeMap::new();
+        for (routed, drops) in self.sums(|values| &values.routed) {
+            let from_port = routed.above.from_port;
+            let above = AboveIp { from_port: None, ..routed.above };
+            let (sum, port) = sums.entry(Routed { above, ..routed }).or_insert((0.0, from_port));
+            *sum += drops;
+            *port = port.filter(|port| Some(*port) == from_port);
+        }
+        let with_port = |(routed, (drops, from_port)): (Routed, _)| {
+            (Routed { above: AboveIp { from_port, ..routed.above }, ..routed }, drops)
+        };
+        sorted(sums.into_iter().map(with_port).collect())
+    }
+
+    /// How most of their packets to `address` are routed.
+    fn routed_to(&self, address: IpAddr) -> Routed {
+        let routed = self.routed().into_iter().map(|(routed, _)| routed);
+        let none = Routed { to: address, mark: 0, above: AboveIp::default() };
+        routed.into_iter().find(|routed| routed.to == address).unwrap_or(none)
     }
 
     /// The mark that most of their packets to `address` had; 0 for none.
     pub fn mark_to(&self, address: IpAddr) -> u32 {
-        let routed = self.routed();
-        routed.iter().find(|((to, _), _)| *to == address).map_or(0, |((_, mark), _)| *mark)
+        self.routed_to(address).mark
     }
 
     /// The addresses that their packets were going to, with the drops that samples give to each, the most
@@ -365,6 +386,11 @@ impl<'a> Rows<'a> {
         found.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
         found
     }
+}
+
+/// A packet that is routed so, from wherever.
+fn of(Routed { to, mark, above }: Routed) -> Packet {
+    Packet { mark, above, ..Packet::to(to) }
 }
 
 /// The most first.

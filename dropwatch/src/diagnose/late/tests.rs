@@ -168,7 +168,7 @@ fn devices_queues_and_connection_tracking_are_set_back_too() {
         let link = Link {
             name: "eth0".to_owned(),
             counters: [(QDISC_DROPS, qdisc)].into_iter().collect(),
-            queues: [(root, Queue { kind: "fq".to_owned(), drops: qdisc })].into(),
+            queues: [(root, Queue { kind: "fq".to_owned(), drops: qdisc, limit: None })].into(),
             ..Link::default()
         };
         let mut counters = ConntrackCounters::default();

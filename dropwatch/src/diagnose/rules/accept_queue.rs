@@ -77,10 +77,16 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
         draft = draft.explains(overflows.min(seen.count()), &seen);
     }
     draft = draft.setting(SOMAXCONN);
-    let finding = match proved {
-        Some(_) => look(draft.double(SOMAXCONN, LEAST, "")),
+    let finding = match (proved, fullest, somaxconn) {
+        (Some(_), ..) => look(draft.double(SOMAXCONN, LEAST, "")),
+        // So few that the limit is the program's own, unless it has accepted the others meanwhile.
+        (None, Some(Listener { port, waiting }), Some(most)) if waiting.saturating_mul(2) < most => draft.run(
+            &format!("ss -tln sport = :{port}"),
+            "Send-Q: how many may wait. Below somaxconn it is what the program asks listen() for: have it ask \
+             for more, or call accept() sooner",
+        ),
         // The limit may as well be the program's own, which asked listen() for less.
-        None => look(draft).double(SOMAXCONN, LEAST, "where Send-Q is as much as it is now"),
+        (None, ..) => look(draft).double(SOMAXCONN, LEAST, "where Send-Q is as much as it is now"),
     };
     Some(finding.done())
 }
@@ -146,6 +152,17 @@ mod tests {
         assert!(
             found[0].evidence.iter().any(|e| e.value == "port 80: 128 connections wait".into()),
             "it may be the program's own limit"
+        );
+    }
+
+    #[test]
+    fn a_short_backlog_is_the_programs_own() {
+        let found = overflowing().listener(Listener { port: 80, waiting: 6 }).run(&RULE);
+        let commands: Vec<_> = found[0].actions.iter().map(|it| it.command.as_str()).collect();
+        assert_eq!(
+            commands,
+            ["ip netns exec gw ss -tln sport = :80"],
+            "somaxconn is not what ends it"
         );
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{kinds, reach};
+use super::{kinds, reach, testing::TestHost};
 use crate::report::object::Kind::{self, *};
 
 /// What a kind of finding carries.
@@ -119,6 +119,57 @@ fn what_a_finding_carries_is_listed_and_carried() {
     let unseen: BTreeSet<&str> =
         named.map(|(rule, _)| *rule).filter(|rule| !carrying.contains(*rule)).collect();
     assert_eq!(unseen, BTreeSet::from(ELSEWHERE), "add the object, or its trouble");
+}
+
+/// What a title may say only where the host has answered, and what ends so in one that rests on less.
+const CLAIMS: [&str; 12] = [
+    "nobody listens at TCP",
+    "nobody listens at UDP",
+    "nobody listens at queue",
+    "has no route",
+    "had no route",
+    "route of type",
+    "routing rule",
+    "and does now",
+    "which does not have it",
+    "still sends",
+    "has no carrier",
+    "is switched off",
+];
+/// Objects of which a host alone can tell.
+const ANSWERED: [Kind; 9] = [
+    Route,
+    RoutingRule,
+    Neighbour,
+    ConntrackEntry,
+    BridgePort,
+    Tunnel,
+    TcFilter,
+    XdpProgram,
+    CgroupProgram,
+];
+
+/// Too much may be asked in a report, or the host be too slow: then what was dropped is all that is known.
+#[test]
+fn what_no_host_has_answered_is_not_claimed() {
+    let said = |host: &TestHost| -> (BTreeSet<&str>, BTreeSet<&str>) {
+        let found = reach::all(host);
+        let says = |claim: &&str| found.iter().any(|finding| finding.title.contains(claim));
+        let names = |kind: &&str| {
+            found.iter().filter_map(|it| it.object.as_ref()).any(|it| it.kind == *kind)
+        };
+        let claims = CLAIMS.iter().copied().filter(says).collect();
+        (claims, ANSWERED.iter().map(|kind| kind.name()).filter(names).collect())
+    };
+    let (mut claims, mut names) = (BTreeSet::new(), BTreeSet::new());
+    for host in reach::troubles(true) {
+        let (says, kinds) = said(&host);
+        claims.extend(says);
+        names.extend(kinds);
+        let silent = host.silent();
+        assert_eq!(said(&silent), Default::default(), "{:#?}", reach::all(&silent));
+    }
+    assert!(claims.len() >= 5 && names.len() >= 5, "each can be said: {claims:?} {names:?}");
 }
 
 #[test]

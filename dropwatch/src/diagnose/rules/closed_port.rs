@@ -109,15 +109,17 @@ fn holders(
     transport: Transport,
     rows: &Rows<'_>,
 ) -> Result<Holders, Ask> {
-    let Some(netns) = namespace.netns() else { return Ok(Holders::None) };
+    let Some(netns) = namespace.netns() else { return Ok(Holders::Unknown) };
     if let Some(port) = rows.port() {
-        let sockets = facts.sockets(netns.number(), SocketPort { transport, port })?;
-        return Ok(Holders::of(port, sockets.unwrap_or_default(), rows));
+        return Ok(match facts.sockets(netns.number(), SocketPort { transport, port })? {
+            Ok(sockets) => Holders::of(port, sockets, rows),
+            Err(_) => Holders::Unknown,
+        });
     }
     // Answers to many clients, or to one that takes another port each time.
     let answers = rows.source().zip(rows.source_port()).filter(|_| transport == Transport::Udp);
     let Some((source, from_port)) = answers.filter(|(_, port)| !CLIENTS.contains(port)) else {
-        return Ok(Holders::None);
+        return Ok(Holders::Unknown);
     };
     let (from, refused) = (SocketAddr::new(source, from_port), rows.ports());
     let is_other = |(local, peer): &(SocketAddr, SocketAddr)| {
@@ -131,8 +133,10 @@ fn holders(
 
 /// Which sockets have to do with packets that none of them took.
 enum Holders {
-    /// None that is known.
-    None,
+    /// It was not asked, or the host did not answer: that these packets were refused is all that is sure.
+    Unknown,
+    /// None: the host has said so.
+    Nobody,
     /// Each takes something else alone, and nothing of these packets.
     Others(u16, Vec<Socket>),
     /// One that could have taken them: it began later, or it is bound to an interface.
@@ -157,7 +161,7 @@ impl Holders {
         };
         match sockets.iter().find(|socket| is_open(socket)) {
             Some(open) => Self::Open(port, open.clone()),
-            None if sockets.is_empty() => Self::None,
+            None if sockets.is_empty() => Self::Nobody,
             None => Self::Others(port, sockets),
         }
     }
@@ -187,7 +191,7 @@ impl Holders {
     /// Adds what shows the sockets: `all` or, of one port, `one`.
     fn show<'a>(&self, draft: Draft<'a>, all: &str, one: &str) -> Draft<'a> {
         match self {
-            Self::None => draft.run(all, WHAT_LISTENS),
+            Self::Nobody | Self::Unknown => draft.run(all, WHAT_LISTENS),
             Self::Answers(from) => draft.run(
                 &format!("{one} dport = :{}", from.port()),
                 "who still waits for an answer from that port: these came too late, or from another \
@@ -234,6 +238,9 @@ fn draft<'a>(
             "{protocol} port {port} in {name} refused {refused} packets, although {} has it",
             who(socket)
         ),
+        (Some(port), Holders::Unknown) => {
+            format!("{protocol} port {port} in {name} refused {refused} packets")
+        }
         (Some(port), _) => {
             let but = holders.but().map(|but| format!(", but {but}")).unwrap_or_default();
             format!(
@@ -268,7 +275,7 @@ fn draft<'a>(
     let sockets: &[Socket] = match holders {
         Holders::Others(_, sockets) => sockets,
         Holders::Open(_, socket) => std::slice::from_ref(socket),
-        Holders::None | Holders::Answers(_) | Holders::Asked { .. } => &[],
+        Holders::Unknown | Holders::Nobody | Holders::Answers(_) | Holders::Asked { .. } => &[],
     };
     if let Holders::Asked { asked, socket, .. } = holders {
         draft = draft
@@ -306,12 +313,32 @@ mod tests {
         Flow { src, dst_port: port, kind: kind.map(Into::into), ..Flow::default() }
     }
 
+    /// Nobody has a socket with the port.
     fn udp(drops: u64, port: Option<u16>) -> TestHost {
+        let host = unanswered(drops, port);
+        let nobody = Answer::Sockets(Vec::new());
+        port.into_iter().fold(host, |host, port| host.answer(asked(port), nobody.clone()))
+    }
+
+    fn unanswered(drops: u64, port: Option<u16>) -> TestHost {
         TestHost::new().row(drops, "__udp4_lib_rcv", "NO_SOCKET").flow(flow(None, port))
     }
 
     fn tcp(drops: u64, kind: &'static str) -> TestHost {
-        TestHost::new().row(drops, "tcp_v4_rcv", "NO_SOCKET").flow(flow(Some(kind), Some(80)))
+        let question = Question::Sockets(SocketPort { transport: Transport::Tcp, port: 80 });
+        let host = TestHost::new().row(drops, "tcp_v4_rcv", "NO_SOCKET");
+        host.flow(flow(Some(kind), Some(80))).answer(question, Answer::Sockets(Vec::new()))
+    }
+
+    #[test]
+    fn without_an_answer_nobody_is_said_to_listen() {
+        let found = unanswered(50, Some(53)).counted("Udp.NoPorts", 50).run(&RULE);
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(finding.title, "UDP port 53 in gw refused 50 packets");
+        assert_eq!((finding.severity, &finding.object), (Severity::Warning, &None));
+        let tcp = TestHost::new().row(50, "tcp_v4_rcv", "NO_SOCKET");
+        let tcp = tcp.flow(flow(Some("SYN"), Some(80))).counted("Tcp.OutRsts", 50);
+        assert_eq!(tcp.run(&RULE)[0].title, "TCP port 80 in gw refused 50 packets");
     }
 
     #[test]
@@ -386,7 +413,7 @@ mod tests {
     fn socket(local: &str, peer: Option<&str>) -> Socket {
         let owner = Some(Owner { comm: "dnsmasq".into(), pid: 812, cgroup: None });
         let (local, peer) = (local.parse().unwrap(), peer.map(|it| it.parse().unwrap()));
-        Socket { local, peer, queued: 0, owner }
+        Socket { local, peer, queued: 0, buffer: None, owner }
     }
 
     fn asked(port: u16) -> Question {
@@ -396,7 +423,7 @@ mod tests {
     /// What is found of packets for 198.18.2.2, whose port these sockets have.
     fn found(sockets: &[Socket]) -> Finding {
         let to = Some("198.18.2.2".parse().unwrap());
-        let host = udp(50, Some(53)).flow(Flow { dst: to, ..flow(None, Some(53)) });
+        let host = unanswered(50, Some(53)).flow(Flow { dst: to, ..flow(None, Some(53)) });
         let host = host.counted("Udp.NoPorts", 50);
         let found = host.answer(asked(53), Answer::Sockets(sockets.to_vec())).run(&RULE);
         found.into_iter().next().unwrap()

@@ -14,11 +14,11 @@ use crate::{
     diagnose::facts::Rows,
     report::{
         finding::{Finding, Severity},
-        flow::Flow,
+        flow::{Flow, number_above_ip},
         model::Location,
         object::Object,
         protocol::transport,
-        question::{Ask, Sought, Tuple, number_above_ip},
+        question::{Ask, Sought, Tuple},
     },
 };
 

@@ -30,18 +30,20 @@ struct ForwardingFamily {
     /// That of a device, which decides for IPv4.
     device_switch: Option<&'static str>,
     counter: &'static str,
+    reason: &'static str,
     functions: &'static [&'static str],
 }
 
 const IPV4: &[&str] = &["ip_error"];
 const IPV6: &[&str] = &["ip6_pkt_drop", "ip6_forward"];
 
-const FAMILIES: [ForwardingFamily; 2] = [
+const FAMILIES: [ForwardingFamily; 3] = [
     ForwardingFamily {
         name: "IPv4",
         switch: "net.ipv4.ip_forward",
         device_switch: Some("net/ipv4/conf/DEV/forwarding"),
         counter: "Ip.InAddrErrors",
+        reason: REASON,
         functions: IPV4,
     },
     ForwardingFamily {
@@ -49,7 +51,17 @@ const FAMILIES: [ForwardingFamily; 2] = [
         switch: "net.ipv6.conf.all.forwarding",
         device_switch: None,
         counter: "Ip6.InAddrErrors",
+        reason: REASON,
         functions: IPV6,
+    },
+    // IPv6 looks for a route first, and refuses what has none before it asks whether to forward.
+    ForwardingFamily {
+        name: "IPv6",
+        switch: "net.ipv6.conf.all.forwarding",
+        device_switch: None,
+        counter: "Ip6.InNoRoutes",
+        reason: "IP_INNOROUTES",
+        functions: &["ip6_pkt_drop", "ip6_pkt_discard"],
     },
 ];
 const REASON: &str = "IP_INADDRERRORS";
@@ -62,7 +74,7 @@ pub(super) const RULE: Rule = Rule {
             name: "forwarding_disabled",
             severity: "warning",
             says: "packets for others, and no router",
-            rests_on: "`InAddrErrors`, `ip_forward`",
+            rests_on: "`InAddrErrors`, of IPv6 `InNoRoutes`, too; `ip_forward`",
         },
         Makes {
             name: "address_elsewhere",
@@ -77,7 +89,7 @@ pub(super) const RULE: Rule = Rule {
             rests_on: "`Ip6.InAddrErrors`; the address's flags",
         },
     ],
-    counters: &["Ip.InAddrErrors", "Ip6.InAddrErrors"],
+    counters: &["Ip.InAddrErrors", "Ip6.InAddrErrors", "Ip6.InNoRoutes"],
     settings: &["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"],
     device_settings: &["net/ipv4/conf/DEV/forwarding"],
     counts: &[
@@ -100,7 +112,7 @@ fn decided(
     namespace: NetnsFacts<'_>,
     family: &ForwardingFamily,
 ) -> Vec<Verdict> {
-    let named = facts.rows(&[REASON], family.functions);
+    let named = facts.rows(&[family.reason], family.functions);
     let rows =
         if named.is_empty() { facts.rows(&[NOT_SPECIFIED], family.functions) } else { named };
     let here = rows.within(namespace);
@@ -166,8 +178,7 @@ fn place(facts: &Facts<'_>, namespace: NetnsFacts<'_>, packet: Packet) -> Result
     if let Some(address) = addresses.and_then(|it| it.unusable.get(&packet.to)) {
         return Ok(Place::Unusable(*address));
     }
-    let own = Packet { mark: packet.mark, ..Packet::to(packet.to) };
-    Ok(match facts.route(netns.number(), own)? {
+    Ok(match facts.route(netns.number(), packet.sent_from_here())? {
         Err(_) => Place::Unknown,
         Ok(Route::Leads(Leads { local: true, .. })) => Place::Here,
         Ok(Route::Leads(Leads { via: None, device, .. })) if device == packet.iif => {
@@ -326,8 +337,12 @@ impl Refused<'_> {
             namespace.name(),
             family.name
         );
+        let subject = match family.reason {
+            REASON => family.name.to_owned(),
+            _ => format!("{} without a route", family.name),
+        };
         let draft =
-            Draft::new(self.facts, "forwarding_disabled", Severity::Warning, family.name, title);
+            Draft::new(self.facts, "forwarding_disabled", Severity::Warning, subject, title);
         let mut draft = self.proved(draft, drops).setting(switch).set(
             switch,
             1,
@@ -345,153 +360,4 @@ impl Refused<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::testing::*, *};
-    use crate::report::{
-        evidence::Addresses,
-        flow::Flow,
-        question::{Answer, Question, Refusal},
-    };
-
-    const TO: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 2, 100));
-
-    fn counted(drops: u64, counted: u64) -> TestHost {
-        TestHost::new()
-            .row(drops, "ip_error", "IP_INADDRERRORS")
-            .counted("Ip.InAddrErrors", counted)
-            .interface("eth0")
-    }
-
-    fn host(drops: u64, count: u64, switch: &str) -> Vec<Finding> {
-        counted(drops, count).setting("net.ipv4.ip_forward", switch).run(&RULE)
-    }
-
-    fn no_router(to: IpAddr) -> TestHost {
-        let flow = Flow { dst: Some(to), ..Flow::default() };
-        counted(10, 10).flow(flow).setting("net.ipv4.ip_forward", "0")
-    }
-
-    fn leads(device: u32, via: Option<[u8; 4]>, local: bool) -> Answer {
-        let via = via.map(Into::into);
-        Answer::Route(Route::Leads(Leads { local, device: Some(device), via, table: None }))
-    }
-
-    /// The findings' names where the host answers so.
-    fn rules(answer: Answer) -> Vec<String> {
-        let found = no_router(TO).answer(Question::Route(Packet::to(TO)), answer).run(&RULE);
-        found.into_iter().map(|finding| finding.rule).collect()
-    }
-
-    #[test]
-    fn a_host_that_is_no_router_is_named_with_its_switch() {
-        let found = host(10, 10, "0");
-        let [finding] = &found[..] else { panic!("{found:?}") };
-        assert_eq!(finding.title, "gw does not forward IPv4: 10 packets for other hosts refused");
-        assert_eq!(finding.explains.map(|e| e.drops), Some(10));
-        assert_eq!(finding.actions[0].command, "ip netns exec gw sysctl -w net.ipv4.ip_forward=1");
-    }
-
-    #[test]
-    fn the_switch_of_the_device_decides() {
-        let device = "net/ipv4/conf/eth0/forwarding";
-        let with = |all: &str, own: &str| {
-            let host = counted(10, 10).setting("net.ipv4.ip_forward", all).setting(device, own);
-            let command = |finding: &Finding| finding.actions[0].command.clone();
-            host.run(&RULE).first().map(command).unwrap_or_default()
-        };
-        assert_eq!(with("1", "0"), format!("ip netns exec gw sysctl -w {device}=1"));
-        assert_eq!(with("0", "0"), "ip netns exec gw sysctl -w net.ipv4.ip_forward=1");
-        assert_eq!(with("0", "1"), "", "it does forward");
-        assert_eq!(with("1", "1"), "");
-    }
-
-    #[test]
-    fn an_address_of_the_same_link_is_another_hosts() {
-        let answer = leads(2, None, false);
-        let found = no_router(TO).answer(Question::Route(Packet::to(TO)), answer).run(&RULE);
-        let [finding] = &found[..] else { panic!("{found:?}") };
-        assert_eq!(
-            finding.title,
-            "10 packets for 198.18.2.100 came to gw, which does not have it: it is on the link of eth0 \
-             that they came in by"
-        );
-        let commands: Vec<_> = finding.actions.iter().map(|a| a.command.as_str()).collect();
-        assert_eq!(commands, ["ip netns exec gw ip route get 198.18.2.100"], "no switch helps");
-    }
-
-    #[test]
-    fn what_goes_to_all_of_a_smaller_network_is_nobodys_mistake_here() {
-        let to = [198, 18, 2, 255].into();
-        let answer = leads(2, None, false);
-        let host = no_router(to).answer(Question::Route(Packet::to(to)), answer);
-        assert_eq!(host.run(&RULE), []);
-    }
-
-    #[test]
-    fn what_lies_behind_the_host_is_for_a_router() {
-        assert_eq!(rules(leads(3, None, false)), ["forwarding_disabled"], "another link");
-        let router = Some([198, 18, 2, 1]);
-        assert_eq!(rules(leads(2, router, false)), ["forwarding_disabled"], "behind a router");
-        let refused = Answer::Route(Route::Refused(Refusal::NoRoute.into()));
-        assert_eq!(rules(refused.clone()), ["forwarding_disabled"]);
-        assert_eq!(rules(leads(1, None, true)), [""; 0], "it is this host's own by now");
-        let found = no_router(TO).answer(Question::Route(Packet::to(TO)), refused).run(&RULE);
-        let missing = "ip netns exec gw ip route show table all match 198.18.2.100";
-        assert_eq!(found[0].actions[1].command, missing);
-    }
-
-    #[test]
-    fn each_of_two_kinds_has_its_part() {
-        let other: IpAddr = [203, 0, 113, 9].into();
-        let flows = [TO, other].map(|to| Flow { dst: Some(to), ..Flow::default() });
-        let found = counted(10, 10)
-            .flows(&flows)
-            .setting("net.ipv4.ip_forward", "0")
-            .answer(Question::Route(Packet::to(TO)), leads(2, None, false))
-            .answer(Question::Route(Packet::to(other)), leads(3, None, false))
-            .run(&RULE);
-        let explained: Vec<_> =
-            found.iter().map(|f| (f.rule.as_str(), f.explains.unwrap().drops)).collect();
-        assert_eq!(explained, [("address_elsewhere", 5), ("forwarding_disabled", 5)]);
-    }
-
-    #[test]
-    fn an_ipv6_address_that_somebody_else_has_is_named() {
-        let to: IpAddr = "2001:2::5".parse().unwrap();
-        let host = |failed| {
-            let flow = Flow { dst: Some(to), ..Flow::default() };
-            let mut host = TestHost::new()
-                .row(10, "ip6_forward", NOT_SPECIFIED)
-                .interface("eth0")
-                .flow(flow)
-                .device(2, "eth0", 1500)
-                .counted("Ip6.InAddrErrors", 10)
-                .setting("net.ipv6.conf.all.forwarding", "0");
-            let unusable = [(to, UnusableAddress { device: 2, failed })].into();
-            let addresses = Addresses { own: [to].into(), unusable, ..Addresses::default() };
-            host.now.namespaces.get_mut(&GW).unwrap().addresses = Some(addresses);
-            host.run(&RULE)
-        };
-        let failed = host(true);
-        assert_eq!(
-            failed[0].title,
-            "10 packets for 2001:2::5 refused in gw: the address failed duplicate address detection on \
-             eth0"
-        );
-        let command = "ip netns exec gw ip -6 address show dev eth0 dadfailed";
-        assert_eq!(failed[0].actions[0].command, command);
-        assert_eq!(failed.len(), 1);
-        assert!(host(false)[0].title.ends_with("the address is still tentative on eth0"));
-    }
-
-    #[test]
-    fn a_router_has_another_reason_to_refuse() {
-        assert_eq!(host(10, 10, "1"), []);
-    }
-
-    #[test]
-    fn another_namespaces_drops_are_not_this_ones() {
-        assert_eq!(host(10, 0, "0"), []);
-        assert_eq!(host(2, 10, "0"), [], "a few are nothing");
-    }
-}
+mod tests;

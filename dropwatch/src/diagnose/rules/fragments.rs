@@ -156,7 +156,7 @@ fn incomplete(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
             .setting(family.patience);
     }
     let finding = draft.counted("FRAG_REASM_TIMEOUT", rows.count(), "kfree_skb").run(
-        "tcpdump -n -c 20 'ip[6:2] & 0x3fff != 0 or ip6[6] = 44'",
+        "timeout 30 tcpdump -n -c 20 'ip[6:2] & 0x3fff != 0 or ip6[6] = 44'",
         "who sends in fragments: best to make that sender send less at once, or widen the path",
     );
     Some(finding.done())

@@ -72,7 +72,7 @@ fn used_up(
                 "the next router; it must not send them back here",
             )
             .run(
-                &format!("tcpdump -n -v -c 20 dst host {to}"),
+                &format!("timeout 30 tcpdump -n -v -c 20 dst host {to}"),
                 "a packet that comes again, with less `ttl` each time, is in a loop",
             ),
         None => draft.run("ip route show table all", "a router must not send them back here"),

@@ -15,8 +15,9 @@ use crate::{
     },
     report::{
         finding::Finding,
+        flow::number_above_ip,
         object::Object,
-        question::{Ask, Policy, PolicyDirection, Secured, number_above_ip},
+        question::{Ask, Policy, PolicyDirection, Secured},
     },
 };
 

@@ -87,7 +87,10 @@ fn impossible(
         .names_any(device.map(|device| Object::interface(device, None)))
         .counted(kind.reason, drops, "kfree_skb")
         .run(
-            &format!("tcpdump -e -n -c 10 -i {}{filter}", device.map_or("any".into(), quote)),
+            &format!(
+                "timeout 30 tcpdump -e -n -c 10 -i {}{filter}",
+                device.map_or("any".into(), quote)
+            ),
             "the link-layer address of who sends them: a loop if it is this host's own",
         );
     if let (Some((switch, why)), Some(device)) = (kind.switch, device) {
@@ -120,7 +123,7 @@ mod tests {
         assert_eq!(
             commands,
             [
-                "ip netns exec gw tcpdump -e -n -c 10 -i eth0 src host 198.18.2.2",
+                "ip netns exec gw timeout 30 tcpdump -e -n -c 10 -i eth0 src host 198.18.2.2",
                 "ip netns exec gw sysctl -w net/ipv4/conf/eth0/accept_local=1"
             ]
         );

@@ -60,10 +60,12 @@ fn silent(
         return Ok(None);
     }
     let hop = match (netns, rows.packet(false).filter(|it| Some(it.to) == rows.destination())) {
-        (Some(netns), Some(packet)) => next_hop(facts, netns.number(), packet)?,
+        (Some(netns), Some(packet)) => {
+            next_hop(facts, netns.number(), packet, rows.device_index())?
+        }
         _ => None,
     };
-    let is_back = matches!(hop, Some((_, Neighbour::Answers)));
+    let is_back = matches!(hop, Some((_, Neighbour::Answers, _)));
     let name = netns.and_then(|netns| netns.name.as_deref());
     let device = rows.device();
     let is_down = !is_back && device.is_some_and(|device| has_no_carrier(facts, netns, device));
@@ -89,7 +91,9 @@ fn silent(
             draft = draft.counted(name, failed, "all namespaces");
         }
     }
-    if let Some((hop, state)) = hop {
+    let mut shows = None;
+    if let Some((hop, state, command)) = hop {
+        shows = Some(command);
         let object = Object::neighbour(hop, device, state);
         let state = format!("{} ({})", hop.address, state.name());
         draft = draft.state("next hop", state, "rtnetlink").names(object);
@@ -97,9 +101,8 @@ fn silent(
     if let (true, Some(device)) = (is_down, device) {
         draft = without_carrier(draft, device, rows.destination());
     }
-    if let Some(to) = destination {
-        let hop = "the next hop: `via`, else the host itself";
-        draft = draft.run(&Packet::command(to, rows.mark_to(to)), hop);
+    if let Some(command) = shows {
+        draft = draft.run(&command, "the next hop: `via`, else the host itself");
     }
     let on = device.map(|device| format!(" dev {}", quote(device))).unwrap_or_default();
     let finding = draft.run(
@@ -133,27 +136,32 @@ fn without_carrier<'a>(draft: Draft<'a>, device: &str, to: Option<IpAddr>) -> Dr
     }
 }
 
-/// The next hop of a packet, and what is known of it by now.
+/// The next hop of a packet that was sent by the device `of`, what is known of it by now, and what shows the
+/// same.
 fn next_hop(
     facts: &Facts<'_>,
     netns: u32,
     packet: Packet,
-) -> Result<Option<(NextHop, Neighbour)>, Ask> {
-    let to = Packet { mark: packet.mark, ..Packet::to(packet.to) };
-    let Ok(Route::Leads(Leads { local: false, device: Some(device), via, .. })) =
-        facts.route(netns, to)?
+    of: Option<u32>,
+) -> Result<Option<(NextHop, Neighbour, String)>, Ask> {
+    let route = facts.route(netns, packet.sent_from_here())?;
+    let Ok(Route::Leads(Leads { local: false, device: Some(device), via, above, .. })) = route
     else {
         return Ok(None);
     };
+    // Where they were sent to before the route was changed, nobody tells.
+    if of.is_some_and(|of| of != device) {
+        return Ok(None);
+    }
     let hop = NextHop { address: via.unwrap_or(packet.to), device };
-    Ok(facts.neighbour(netns, hop)?.ok().map(|state| (hop, state)))
+    Ok(facts.neighbour(netns, hop)?.ok().map(|state| (hop, state, packet.command_for(above))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
     use crate::report::{
-        flow::Flow,
+        flow::{AboveIp, Flow},
         question::{Answer, Question},
     };
 
@@ -179,6 +187,44 @@ mod tests {
         assert_eq!(title(Neighbour::Answers).as_deref(), Some(back));
     }
 
+    /// What answers is another host than the packets were for, by routing rules.
+    #[test]
+    fn another_next_hop_is_not_called_theirs() {
+        let to = [203, 0, 113, 9].into();
+        let above = AboveIp { protocol: Some(17), from_port: None, to_port: Some(4000) };
+        let asked = Packet { mark: 7, above, ..Packet::to(to) };
+        let udp = Some("udp".into());
+        let flow = Flow { protocol: udp, dst: Some(to), dst_port: Some(4000), ..Flow::default() };
+        let router = [198, 18, 2, 2].into();
+        let found = |packet: Packet, device| {
+            let via = Some(router);
+            let leads = Leads { device: Some(device), via, above: true, ..Leads::default() };
+            let hop = NextHop { address: router, device };
+            TestHost::new()
+                .row(50, "arp_error_report", "NEIGH_FAILED")
+                .interface("eth0")
+                .flow(flow.clone())
+                .mark(7)
+                .answer(Question::Route(packet), Answer::Route(Route::Leads(leads)))
+                .answer(Question::Neighbour(hop), Answer::Neighbour(Neighbour::Answers))
+                .run(&RULE)
+                .remove(0)
+        };
+        let theirs = found(asked, 2);
+        assert!(theirs.title.starts_with("a neighbour did not answer, and does now"));
+        assert_eq!(
+            theirs.actions[0].command,
+            "ip netns exec gw ip route get 203.0.113.9 mark 0x7 ipproto udp dport 4000"
+        );
+        for (packet, device) in [(asked, 3), (Packet { mark: 0, ..asked }, 2), (Packet::to(to), 2)]
+        {
+            let finding = found(packet, device);
+            assert!(finding.title.starts_with("a neighbour does not answer"), "{finding:?}");
+            assert_eq!(finding.object, None);
+            assert!(finding.actions.iter().all(|it| !it.command.contains("route get")));
+        }
+    }
+
     #[test]
     fn the_silent_side_is_named() {
         let flow = Flow { dst: Some([198, 18, 9, 9].into()), ..Flow::default() };
@@ -195,7 +241,7 @@ mod tests {
         );
         let counted: Vec<_> = finding.evidence.iter().map(|e| e.name.as_str()).collect();
         assert_eq!(counted, ["NEIGH_FAILED", "arp_cache.res_failed"]);
-        assert_eq!(finding.actions[1].command, "ip netns exec gw ip neigh show dev eth0");
+        assert_eq!(finding.actions[0].command, "ip netns exec gw ip neigh show dev eth0");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     diagnose::facts::NetnsFacts,
     report::{
         finding::{Finding, Severity},
-        question::{Ask, Packet, Refusal, Refused, Route},
+        question::{Ask, Packet, Refusal, Refused, Route, Unanswered},
     },
 };
 
@@ -117,15 +117,20 @@ fn missing(
     if !matters(drops, facts) {
         return Ok(None);
     }
+    // No route helps what is not forwarded, which is a finding of its own.
+    if way.came_in && !way.option.is_empty() && namespace.setting(FORWARDING6) == Some("0") {
+        return Ok(None);
+    }
     let here = rows.within(namespace);
-    let packet = here.packet(way.came_in);
+    let packet = here.packet(way.came_in).map(|it| Packet { own: !way.came_in, ..it });
     let claim = packet.map_or(Ok(Claim::Unnamed), |packet| claim(facts, namespace, packet))?;
     let of_all = |to: &IpAddr| Some(*to) == here.destination();
     let (subject, has) = match claim {
         Claim::Missing(to) if of_all(&to) => {
             (format!("{} {to}", way.verb), format!("has no route to {to}"))
         }
-        Claim::Unnamed | Claim::Missing(_) => (way.verb.to_owned(), "has no route".to_owned()),
+        Claim::Missing(_) => (way.verb.to_owned(), "has no route".to_owned()),
+        Claim::Unnamed => (way.verb.to_owned(), "found no route".to_owned()),
         Claim::Back(to) if of_all(&to) => {
             (format!("{} {to}", way.verb), format!("had no route to {to}, and has one again,"))
         }
@@ -192,8 +197,13 @@ enum Claim {
 /// counter, too. What a route or a rule refuses is [`super::refusing_route`]'s.
 fn claim(facts: &Facts<'_>, namespace: NetnsFacts<'_>, packet: Packet) -> Result<Claim, Ask> {
     let Some(netns) = namespace.netns() else { return Ok(Claim::Unnamed) };
-    let own = Packet { mark: packet.mark, ..Packet::to(packet.to) };
-    match facts.route(netns.number(), own)? {
+    match facts.route(netns.number(), packet.sent_from_here())? {
+        // Such a rule may look at where packets come from.
+        Err(Unanswered::Undecided) => {
+            let answer = facts.route(netns.number(), packet)?;
+            let missing = Ok(Route::Refused(Refused { why: Refusal::NoRoute, by: None }));
+            return Ok(if answer == missing { Claim::Missing(packet.to) } else { Claim::Refuted });
+        }
         Err(_) => return Ok(Claim::Unnamed),
         Ok(Route::Refused(Refused { why: Refusal::NoRoute, by: None })) => {
             return Ok(Claim::Missing(packet.to));
@@ -217,14 +227,21 @@ mod tests {
 
     use super::{super::testing::*, *};
     use crate::report::{
-        flow::Flow,
+        flow::{AboveIp, Flow},
         question::{Answer, Leads, Prefix, Question, Refuser, RefusingType},
     };
 
     const TO: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
     const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 1, 2));
     /// As [`TestHost::interface`] numbers it.
-    const WHOLE: Packet = Packet { to: TO, from: Some(FROM), iif: Some(2), mark: 0 };
+    const WHOLE: Packet = Packet {
+        to: TO,
+        from: Some(FROM),
+        iif: Some(2),
+        mark: 0,
+        above: AboveIp { protocol: None, from_port: None, to_port: None },
+        own: false,
+    };
 
     const NONE: Answer = Answer::Route(Route::Refused(Refused { why: Refusal::NoRoute, by: None }));
     const LEADS: Answer = Answer::Route(Route::Leads(Leads {
@@ -232,6 +249,7 @@ mod tests {
         device: Some(3),
         via: None,
         table: Some(254),
+        above: false,
     }));
 
     /// Packets to one address were dropped.
@@ -259,7 +277,19 @@ mod tests {
     #[test]
     fn a_host_that_does_not_answer_names_no_destination() {
         let found = sampled().run(&RULE);
-        assert_eq!(found[0].title, "gw has no route for 50 packets that it should forward");
+        assert_eq!(found[0].title, "gw found no route for 50 packets that it should forward");
+    }
+
+    /// What the host cannot say of any packet to that address, it may say of this one.
+    #[test]
+    fn a_rule_by_the_source_has_the_whole_packet_asked_about() {
+        let host = sampled().unanswered(Question::Route(Packet::to(TO)), Unanswered::Undecided);
+        let found = host.clone().answer(Question::Route(WHOLE), NONE).run(&RULE);
+        assert_eq!(
+            found[0].title,
+            "gw has no route to 203.0.113.9 for 50 packets that it should forward"
+        );
+        assert_eq!(host.run(&RULE), [], "nothing is known of it");
     }
 
     #[test]
@@ -299,7 +329,7 @@ mod tests {
     #[test]
     fn many_destinations_are_nobodys_name() {
         let found = router(50, 50).run(&RULE);
-        assert_eq!(found[0].title, "gw has no route for 50 packets that it should forward");
+        assert_eq!(found[0].title, "gw found no route for 50 packets that it should forward");
         assert_eq!(found[0].actions[0].command, "ip netns exec gw ip route show table all");
     }
 
@@ -325,10 +355,10 @@ mod tests {
                 .setting(FORWARDING6, forwarding)
                 .setting("net/ipv6/conf/eth0/accept_ra", "1")
                 .run(&RULE);
-            found[0].evidence.iter().map(|it| it.name.clone()).collect()
+            found.iter().flat_map(|it| &it.evidence).map(|it| it.name.clone()).collect()
         };
         assert!(names("1").contains(&"accept_ra is 1 on".to_owned()));
-        assert!(!names("0").contains(&"accept_ra is 1 on".to_owned()), "it learns them");
+        assert_eq!(names("0"), [""; 0], "it is no router, which `forwarding_disabled` says");
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::{
     },
 };
 
+/// Packets that a queue is never advised to hold more than, unless it holds half as many.
+const MOST_HELD: u64 = 10_000;
+
 /// Most disciplines that are named of one device.
 const MOST_NAMED: usize = 3;
 
@@ -98,26 +101,70 @@ fn full(
         }
     };
     draft = draft.names(object);
+    let remedy = remedy(link, queues.first());
+    // `tc` shows what a kernel has made for a class to who asks for it.
+    let invisible = queues.first().is_some_and(|(id, ..)| is_default(*id));
+    let all = if invisible { " invisible" } else { "" };
     for (id, queue, dropped) in queues.into_iter().take(MOST_NAMED) {
         draft = draft.counted(&format!("{} {id}", queue.kind), dropped, "rtnetlink");
     }
     let draft = draft.state("queue_length", u64::from(link.now.queue_length), "rtnetlink").run(
-        &format!("tc -s qdisc show dev {device}"),
+        &format!("tc -s qdisc show dev {device}{all}"),
         "rate, limit and drops of each of its classes",
     );
-    // Only these take their limit from the device.
-    let by_device = matches!(kind, "pfifo_fast" | "pfifo" | "bfifo" | "mq" | "htb");
-    let longer = link.now.queue_length.saturating_mul(2);
     Some(
-        match by_device && longer > 0 {
-            true => draft.run(
-                &format!("ip link set dev {device} txqueuelen {longer}"),
-                "a longer queue takes longer bursts; every packet may wait longer",
-            ),
-            false => draft,
+        match remedy {
+            Some((command, note)) => draft.run(&command, &note),
+            None => draft,
         }
         .done(),
     )
+}
+
+/// Whether the kernel has made a discipline by itself, for a class without one.
+fn is_default(id: QueueId) -> bool {
+    id.handle == 0 && id.parent >> 16 != 0 && id.parent != QueueId::ROOT
+}
+
+/// The command that has the discipline hold more, with what that costs; `None` where its limit is not to be
+/// changed alone, or it is to be short.
+fn remedy(
+    link: LinkFacts<'_>,
+    dropped: Option<&(QueueId, Queue, u64)>,
+) -> Option<(String, String)> {
+    let device = quote(&link.now.name);
+    let root = link.now.qdisc.as_deref()?;
+    let cost = "a longer queue takes longer bursts; every packet may wait longer";
+    let by_device = || {
+        let longer = link.now.queue_length.saturating_mul(2);
+        let command = format!("ip link set dev {device} txqueuelen {longer}");
+        (longer > 0).then(|| (command, cost.to_owned()))
+    };
+    let Some((id, Queue { kind, limit, .. }, drops)) = dropped else {
+        return (root == "pfifo_fast").then(by_device).flatten();
+    };
+    if kind == "pfifo_fast" {
+        // Those of the device's own queues alone follow it (`dev_qdisc_change_tx_queue_len`,
+        // net/sched/sch_generic.c).
+        return matches!(root, "pfifo_fast" | "mq" | "mqprio").then(by_device).flatten();
+    }
+    let limit = u64::from((*limit)?);
+    let each = if kind == "bfifo" { u64::from(link.now.mtu.max(1)) } else { 1 };
+    // Such a burst as there was, within reason.
+    let burst = limit.saturating_add(drops.saturating_mul(each)).min(MOST_HELD * each);
+    let more = burst.max(limit.saturating_mul(2));
+    let at = id.parent().map_or_else(|| "root".to_owned(), |class| format!("parent {class}"));
+    let (verb, handle, note) = match id.handle {
+        // What has no handle cannot be changed.
+        0 => (
+            "replace",
+            String::new(),
+            "in the place of the queue that the kernel made for the class: what waits there is lost once",
+        ),
+        _ => ("change", format!(" handle {}", id.handle()), "its own limit, which no device sets"),
+    };
+    let command = format!("tc qdisc {verb} dev {device} {at}{handle} {kind} limit {more}");
+    Some((command, format!("{note}; {cost}")))
 }
 
 /// The disciplines that dropped, the most first, without those that count what one below them dropped.
@@ -176,7 +223,7 @@ mod tests {
     /// A shaper counts what the queue in its class drops, too.
     #[test]
     fn the_discipline_that_dropped_is_named_with_its_handle() {
-        let queue = |kind: &str| Queue { kind: kind.into(), drops: 20 };
+        let queue = |kind: &str| Queue { kind: kind.into(), drops: 20, ..Queue::default() };
         let root = QueueId { handle: 0x0001_0000, parent: QueueId::ROOT };
         let leaf = QueueId { handle: 0x0010_0000, parent: 0x0001_0010 };
         let host = TestHost::new().row(20, "__dev_xmit_skb", "QDISC_DROP");
@@ -187,6 +234,63 @@ mod tests {
         let found = host.run(&RULE);
         let names: Vec<_> = found[0].evidence.iter().map(|it| it.name.as_str()).collect();
         assert_eq!(names, ["drops of htb", "pfifo 10: in 1:10", "queue_length"]);
+    }
+
+    /// The last command where a discipline of this kind and limit dropped 20 packets.
+    fn advised(root: &str, id: QueueId, kind: &str, limit: Option<u32>) -> String {
+        let host = TestHost::new().row(20, "__dev_xmit_skb", "QDISC_DROP");
+        let mut host = host.link(&Link { mtu: 1500, ..link(root) }, "qdisc_drops", 20);
+        let links = &mut host.now.namespaces.get_mut(&GW).expect("gw").links;
+        let queue = Queue { kind: kind.into(), drops: 20, limit };
+        links.get_mut(&2).expect("eth0").queues = [(id, queue)].into();
+        let found = host.run(&RULE);
+        let command = &found[0].actions.last().expect("a command").command;
+        command.trim_start_matches("ip netns exec gw ").to_owned()
+    }
+
+    #[test]
+    fn each_queue_has_a_limit_of_its_own() {
+        let leaf = QueueId { handle: 0x0020_0000, parent: 0x0001_0020 };
+        assert_eq!(
+            advised("htb", leaf, "pfifo", Some(5)),
+            "tc qdisc change dev eth0 parent 1:20 handle 20: pfifo limit 25"
+        );
+        assert_eq!(
+            advised("htb", leaf, "pfifo", Some(1000)),
+            "tc qdisc change dev eth0 parent 1:20 handle 20: pfifo limit 2000"
+        );
+        assert_eq!(
+            advised("htb", leaf, "bfifo", Some(3000)),
+            "tc qdisc change dev eth0 parent 1:20 handle 20: bfifo limit 33000"
+        );
+        let root = QueueId { handle: 0x0001_0000, parent: QueueId::ROOT };
+        assert_eq!(
+            advised("pfifo", root, "pfifo", Some(5)),
+            "tc qdisc change dev eth0 root handle 1: pfifo limit 25"
+        );
+    }
+
+    #[test]
+    fn the_queue_that_a_class_begins_with_is_replaced() {
+        let made = QueueId { handle: 0, parent: 0x0001_0020 };
+        assert_eq!(
+            advised("htb", made, "pfifo", Some(5)),
+            "tc qdisc replace dev eth0 parent 1:20 pfifo limit 25"
+        );
+    }
+
+    #[test]
+    fn a_device_decides_about_its_own_queues_alone() {
+        let longer = "ip link set dev eth0 txqueuelen 2000";
+        let own = QueueId { handle: 0, parent: QueueId::ROOT };
+        let of_mq = QueueId { handle: 0, parent: 1 };
+        let leaf = QueueId { handle: 0x0020_0000, parent: 0x0001_0020 };
+        assert_eq!(advised("pfifo_fast", own, "pfifo_fast", None), longer);
+        assert_eq!(advised("mq", of_mq, "pfifo_fast", None), longer);
+        let show = "tc -s qdisc show dev eth0";
+        assert_eq!(advised("htb", leaf, "pfifo_fast", None), show);
+        assert_eq!(advised("tbf", QueueId { handle: 0x8001_0000, ..own }, "tbf", None), show);
+        assert_eq!(advised("mq", of_mq, "fq_codel", None), show);
     }
 
     #[test]

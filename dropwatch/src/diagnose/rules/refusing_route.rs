@@ -17,7 +17,7 @@ use crate::{
         knowledge::{NOT_SPECIFIED, function_name},
     },
     report::{
-        facts::Netns,
+        facts::{Netns, Routed},
         finding::{Finding, Severity},
         model::Location,
         object::Object,
@@ -40,7 +40,7 @@ const OUT: [&str; 7] = [
 ];
 const REASONS: [&str; 3] = [NOT_SPECIFIED, "IP_INNOROUTES", "IP_OUTNOROUTES"];
 /// Most addresses of a namespace and a direction that the host is asked about.
-const MOST: usize = 4;
+const MOST: usize = 12;
 
 pub(super) const RULE: Rule = Rule {
     findings: &[Makes {
@@ -72,22 +72,30 @@ fn is_sent(row: &Location) -> bool {
     !came_in || row.place.reason.as_deref() == Some("IP_OUTNOROUTES")
 }
 
-/// Where packets were going to, and their mark.
-type Routed = (IpAddr, u32);
-
 /// A finding for each refuser, or what has to be asked first.
 fn decided(facts: &Facts<'_>, netns: &Netns, rows: &Rows<'_>, came_in: bool) -> Vec<Verdict> {
     if !matters(rows.count(), facts) {
         return Vec::new();
     }
+    // Compilers make one function of the two that discard what is forwarded and what is sent.
+    let is_discarded = |row: &&&Location| {
+        row.place.symbol.as_deref().is_some_and(|it| function_name(it).starts_with("dst_discard"))
+    };
+    let is_own = !came_in && rows.0.iter().find(is_discarded).is_none();
+    // The rules of both families count from the same numbers.
+    let is_same = |(known, asked): &(Refuser, Vec<Routed>), by, to: IpAddr| {
+        *known == by && asked.iter().all(|it| it.to.is_ipv6() == to.is_ipv6())
+    };
     let mut refusers: Vec<(Refuser, Vec<Routed>)> = Vec::new();
     let mut asks = Vec::new();
     for (packet, _) in rows.routed_packets(came_in, MOST) {
-        match refuser(facts, netns, packet) {
+        let Packet { to, mark, above, .. } = packet;
+        let routed = Routed { to, mark, above };
+        match refuser(facts, netns, Packet { own: is_own, ..packet }) {
             Ok(None) => {}
-            Ok(Some(by)) => match refusers.iter_mut().find(|(known, _)| *known == by) {
-                Some((_, asked)) => asked.push((packet.to, packet.mark)),
-                None => refusers.push((by, vec![(packet.to, packet.mark)])),
+            Ok(Some(by)) => match refusers.iter_mut().find(|it| is_same(it, by, to)) {
+                Some((_, asked)) => asked.push(routed),
+                None => refusers.push((by, vec![routed])),
             },
             Err(ask) => asks.push(Verdict::Ask(ask)),
         }
@@ -97,10 +105,16 @@ fn decided(facts: &Facts<'_>, netns: &Netns, rows: &Rows<'_>, came_in: bool) -> 
     }
     let found = refusers.iter().filter_map(|(by, asked)| {
         let is_theirs = |routed: &Routed| match by {
-            Refuser::Route { to: prefix, .. } => {
+            Refuser::Route { to: prefix, table, .. } => {
                 let other = refusers.iter().any(|(it, asked)| it != by && asked.contains(routed));
-                let has_mark = asked.iter().any(|(_, mark)| *mark == routed.1);
-                prefix.contains(routed.0) && has_mark && !other
+                // A routing rule leads there, and may look at any of it.
+                let by_rule = !OF_EVERY_HOST.contains(table);
+                let is_like = |it: &Routed| {
+                    let (own, theirs) = (it.above, routed.above);
+                    let ports = own.protocol == theirs.protocol && own.to_port == theirs.to_port;
+                    it.mark == routed.mark && (ports || !by_rule)
+                };
+                prefix.contains(routed.to) && asked.iter().any(is_like) && !other
             }
             // It may look at anything.
             Refuser::Rule { .. } => asked.contains(routed),
@@ -134,13 +148,14 @@ fn refused(
     if !matters(drops, facts) {
         return None;
     }
-    let ((first, mark), _) = *theirs.first()?;
-    let mut to = match theirs.iter().all(|((to, _), _)| *to == first) {
+    let Routed { to: first, mark, .. } = theirs.first()?.0;
+    let mut to = match theirs.iter().all(|(it, _)| it.to == first) {
         true => format!(" to {first}"),
         false => String::new(),
     };
     // One without a mark beside them would be refused as well.
-    let mark = Some(mark).filter(|mark| *mark != 0 && theirs.iter().all(|it| it.0.1 == *mark));
+    let mark =
+        Some(mark).filter(|mark| *mark != 0 && theirs.iter().all(|(it, _)| it.mark == *mark));
     if let Some(mark) = mark {
         to += &format!(" with mark {mark:#x}");
     }
@@ -235,7 +250,7 @@ fn table_name(table: u32) -> String {
 mod tests {
     use super::{super::testing::*, *};
     use crate::report::{
-        flow::Flow,
+        flow::{AboveIp, Flow},
         question::{Answer, Leads, Prefix, Question, Refusal},
     };
 
@@ -250,7 +265,7 @@ mod tests {
     }
 
     fn asked(last: u8) -> Question {
-        Question::Route(Packet { to: to(last), from: Some(FROM), iif: Some(2), mark: 0 })
+        Question::Route(Packet { from: Some(FROM), iif: Some(2), ..Packet::to(to(last)) })
     }
 
     fn by(kind: RefusingType, length: u8) -> Answer {
@@ -312,8 +327,9 @@ mod tests {
 
     #[test]
     fn a_mark_leads_to_a_table_of_its_own() {
-        let asked =
-            |mark| Question::Route(Packet { to: to(9), from: Some(FROM), iif: Some(2), mark });
+        let asked = |mark| {
+            Question::Route(Packet { from: Some(FROM), iif: Some(2), mark, ..Packet::to(to(9)) })
+        };
         let all = Prefix { address: [0; 4].into(), length: 0 };
         let kind = RefusingType::Blackhole;
         let by = Some(Refuser::Route { kind, to: all, table: 100, metric: 0, rule: 50 });
@@ -334,6 +350,45 @@ mod tests {
         assert_eq!(host(0), [], "without a mark they are sent on");
     }
 
+    /// Packets for two ports of one address, of which a routing rule has one looked up elsewhere.
+    #[test]
+    fn a_port_leads_to_a_table_of_its_own() {
+        let all = Prefix { address: [0; 4].into(), length: 0 };
+        let refused = |to, table, rule| {
+            let by = Refuser::Route { kind: RefusingType::Prohibit, to, table, metric: 0, rule };
+            Answer::Route(Route::Refused(Refused { why: Refusal::Prohibited, by: Some(by) }))
+        };
+        let above = |port| AboveIp { protocol: Some(17), from_port: None, to_port: Some(port) };
+        let asked = |port| {
+            let (from, iif, above) = (Some(FROM), Some(2), above(port));
+            Question::Route(Packet { from, iif, above, ..Packet::to(to(9)) })
+        };
+        let sent = |from_port, port| Flow {
+            protocol: Some("udp".into()),
+            src_port: Some(from_port),
+            dst_port: Some(port),
+            ..flow(9)
+        };
+        // Clients have a port of their own each.
+        let flows =
+            [sent(40_001, 4000), sent(40_002, 4000), sent(40_003, 5000), sent(40_004, 5000)];
+        let main = refused(Prefix { address: to(0), length: 24 }, 254, 32_766);
+        let found = host(&flows)
+            .answer(asked(4000), refused(all, 77, 50))
+            .answer(asked(5000), main)
+            .run(&RULE);
+        let titles: Vec<_> = found.iter().map(|it| it.title.as_str()).collect();
+        assert_eq!(
+            titles,
+            [
+                "24 packets to 203.0.113.9 refused in gw by a route of type prohibit: 0.0.0.0/0 in \
+                 table 77, by routing rule 50",
+                "24 packets to 203.0.113.9 refused in gw by a route of type prohibit: 203.0.113.0/24 in \
+                 table main",
+            ]
+        );
+    }
+
     #[test]
     fn a_rule_is_named_by_its_preference() {
         let rule = Refuser::Rule { kind: RefusingType::Prohibit, preference: 100 };
@@ -350,6 +405,23 @@ mod tests {
     }
 
     #[test]
+    fn rules_of_two_families_may_have_one_number() {
+        let to6: IpAddr = "2001:db8::9".parse().unwrap();
+        let from6: IpAddr = "2001:2::2".parse().unwrap();
+        let six = Flow { src: Some(from6), dst: Some(to6), ..Flow::default() };
+        let rule = Refuser::Rule { kind: RefusingType::Prohibit, preference: 100 };
+        let refused = Refused { why: Refusal::Prohibited, by: Some(rule) };
+        let answer = Answer::Route(Route::Refused(refused));
+        let asked6 = Packet { from: Some(from6), iif: Some(2), ..Packet::to(to6) };
+        let found = host(&[flow(9), six])
+            .answer(asked(9), answer.clone())
+            .answer(Question::Route(asked6), answer)
+            .run(&RULE);
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert!(commands(&found[1])[0].contains("ip -6 rule show pref 100"), "{found:#?}");
+    }
+
+    #[test]
     fn a_throw_route_is_named_where_nothing_is_behind_it() {
         let found = TestHost::new()
             .row(50, "ip_error", "IP_INNOROUTES")
@@ -362,7 +434,7 @@ mod tests {
 
     #[test]
     fn the_two_directions_are_asked_about_apart() {
-        let own = Question::Route(Packet { from: Some(FROM), ..Packet::to(to(9)) });
+        let own = Question::Route(Packet { from: Some(FROM), own: true, ..Packet::to(to(9)) });
         for (function, reason) in
             [("__ip_queue_xmit", "IP_OUTNOROUTES"), ("ip6_pkt_drop", "IP_OUTNOROUTES")]
         {

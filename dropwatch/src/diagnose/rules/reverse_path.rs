@@ -119,7 +119,8 @@ fn refused(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Findin
 /// was for, and with its mark where that is looked at. Without an answer the finding stands, since the filter did count these packets.
 fn way_back(facts: &Facts<'_>, netns: u32, packet: Packet) -> Result<Option<(Route, u32)>, Ask> {
     let Packet { to, from: Some(source), iif: Some(device), .. } = packet else { return Ok(None) };
-    let back = Packet { from: Some(to), mark: packet.mark, ..Packet::to(source) };
+    let above = packet.above.turned();
+    let back = Packet { to: source, from: Some(to), iif: None, above, own: true, ..packet };
     Ok(facts.route(netns, back)?.ok().map(|route| (route, device)))
 }
 
@@ -191,7 +192,7 @@ mod tests {
     fn found(device: u32, mode: &str) -> Vec<Finding> {
         let (from, to) = ([198, 19, 0, 9].into(), [198, 18, 2, 2].into());
         let flow = Flow { src: Some(from), dst: Some(to), ..Flow::default() };
-        let back = Packet { from: Some(to), ..Packet::to(from) };
+        let back = Packet { from: Some(to), own: true, ..Packet::to(from) };
         let leads = Leads { device: Some(device), ..Leads::default() };
         host(50, 50)
             .flow(flow)
@@ -216,7 +217,7 @@ mod tests {
         let (from, to) = ([198, 19, 0, 9].into(), [198, 18, 2, 2].into());
         let flow = Flow { src: Some(from), dst: Some(to), ..Flow::default() };
         let way = |mark, device| {
-            let back = Packet { from: Some(to), mark, ..Packet::to(from) };
+            let back = Packet { from: Some(to), mark, own: true, ..Packet::to(from) };
             let leads = Leads { device: Some(device), ..Leads::default() };
             (Question::Route(back), Answer::Route(Route::Leads(leads)))
         };

@@ -9,7 +9,7 @@ use crate::report::{
     conntrack::{ConntrackStats, ConntrackTable},
     device::Mac,
     evidence::{HostEvidence, Link, Listener, NetnsEvidence, PacketQueue},
-    facts::{Callers, Details, Fact, Interface, Netns, Owner, Pattern, Values},
+    facts::{Callers, Details, Fact, Interface, Netns, Owner, Pattern, Routed, Values},
     filter_rules::FilterReading,
     finding::Finding,
     flow::Flow,
@@ -26,7 +26,7 @@ pub(in crate::diagnose) struct TestHost {
     rows: Vec<Location>,
     pub(in crate::diagnose) before: HostEvidence,
     pub(in crate::diagnose) now: HostEvidence,
-    answers: Vec<(Question, Answer)>,
+    answers: Vec<(Question, Result<Answer, Unanswered>)>,
     filtered: bool,
 }
 
@@ -149,7 +149,8 @@ impl TestHost {
     pub(in crate::diagnose) fn mark(self, mark: u32) -> Self {
         self.details(|details| {
             let routed = mem::take(&mut details.values.routed).into_iter();
-            details.values.routed = routed.map(|((to, _), drops)| ((to, mark), drops)).collect();
+            details.values.routed =
+                routed.map(|(it, drops)| (Routed { mark, ..it }, drops)).collect();
         })
     }
 
@@ -278,8 +279,19 @@ impl TestHost {
 
     /// What `gw` answers; nothing to any other question.
     pub(super) fn answer(mut self, question: Question, answer: Answer) -> Self {
-        self.answers.push((question, answer));
+        self.answers.push((question, Ok(answer)));
         self
+    }
+
+    /// Why `gw` does not answer.
+    pub(super) fn unanswered(mut self, question: Question, why: Unanswered) -> Self {
+        self.answers.push((question, Err(why)));
+        self
+    }
+
+    /// No question is answered.
+    pub(super) fn silent(self) -> Self {
+        Self { answers: Vec::new(), ..self }
     }
 
     /// The namespace `gw`.
@@ -297,7 +309,7 @@ impl TestHost {
             for ask in asks {
                 let answer = answers.iter().find(|(question, _)| *question == ask.question);
                 let answer = answer.filter(|_| ask.netns == GW).map(|(_, answer)| answer.clone());
-                known.insert(*ask, answer.ok_or(Unanswered::Gone));
+                known.insert(*ask, answer.unwrap_or(Err(Unanswered::Gone)));
             }
         });
         findings.iter().for_each(explained);

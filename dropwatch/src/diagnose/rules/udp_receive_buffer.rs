@@ -5,14 +5,18 @@
 //! net/ipv4/udp.c; for IPv6 in net/ipv6/udp.c). The reader is too slow, or pauses for longer than
 //! the buffer lasts. Nobody sends it again.
 
-use super::{Draft, Facts, Makes, Proof, Rule};
+use super::{Draft, Facts, Makes, Proof, Rule, Verdict};
 use crate::{
     diagnose::{facts::NetnsFacts, named::Local},
     report::{
         finding::{Finding, Severity},
         object::Object,
+        question::{Ask, SocketPort, Transport},
     },
 };
+
+const DEFAULT: &str = "net.core.rmem_default";
+const MOST: &str = "net.core.rmem_max";
 
 /// Where both families free what a socket has no room for; compilers inline the inner ones.
 pub(super) const FUNCTIONS: &[&str] = &[
@@ -36,19 +40,40 @@ pub(super) const RULE: Rule = Rule {
     counters: &["Udp.RcvbufErrors", "Udp6.RcvbufErrors"],
     proofs: &[Proof::of(&["Udp.RcvbufErrors", "Udp6.RcvbufErrors"], "SOCKET_RCVBUFF", FUNCTIONS)],
     host_settings: &["net.core.rmem_max", "net.core.rmem_default"],
-    check,
+    check_or_ask,
     ..Rule::NONE
 };
 
-fn check(facts: &Facts<'_>) -> Vec<Finding> {
-    facts.namespaces().filter_map(|namespace| full(facts, namespace)).collect()
+fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
+    facts.namespaces().filter_map(|namespace| Verdict::of(full(facts, namespace))).collect()
 }
 
-fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
+/// The buffers of the sockets with this port that have lost most of what was `lost`, the smallest first; none
+/// where that is not known, as of one that is closed by now.
+fn buffers(
+    facts: &Facts<'_>,
+    namespace: NetnsFacts<'_>,
+    port: u16,
+    lost: u64,
+) -> Result<Vec<u64>, Ask> {
+    let Some(netns) = namespace.netns() else { return Ok(Vec::new()) };
+    let port = SocketPort { transport: Transport::Udp, port };
+    let sockets = facts.sockets(netns.number(), port)?.unwrap_or_default();
+    let losers = sockets.iter().filter_map(|socket| socket.buffer).filter(|it| it.lost > 0);
+    let theirs: u64 = losers.clone().map(|it| u64::from(it.lost)).sum();
+    if theirs < lost.div_ceil(2) {
+        return Ok(Vec::new());
+    }
+    let mut buffers: Vec<u64> = losers.map(|it| it.bytes.into()).collect();
+    buffers.sort_unstable();
+    Ok(buffers)
+}
+
+fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Finding>, Ask> {
     let (ipv4, ipv6) = (namespace.delta("Udp.RcvbufErrors"), namespace.delta("Udp6.RcvbufErrors"));
     let lost = ipv4 + ipv6;
     if lost == 0 {
-        return None;
+        return Ok(None);
     }
     let rows = facts.rows_or_unspecified(&["SOCKET_RCVBUFF"], FUNCTIONS);
     let here = rows.within(namespace);
@@ -75,27 +100,53 @@ fn full(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Option<Finding> {
     if let Some(owner) = here.owner() {
         draft = draft.state("reader", format!("{} ({})", owner.comm, owner.pid), "samples");
     }
-    let finding = draft
-        .setting("net.core.rmem_default")
-        .setting("net.core.rmem_max")
-        .double(
-            "net.core.rmem_default",
-            LEAST,
-            "for sockets opened from now on: start the program again",
-        )
-        .double(
-            "net.core.rmem_max",
-            LEAST,
-            "for a program that sets SO_RCVBUF: have it ask for more, too, or read faster",
-        );
-    Some(finding.done())
+    let buffers = match here.port() {
+        Some(port) => buffers(facts, namespace, port, lost)?,
+        None => Vec::new(),
+    };
+    if let Some(smallest) = buffers.first() {
+        draft = draft.state("receive buffer", *smallest, "sock_diag");
+    }
+    draft = draft.setting(DEFAULT).setting(MOST);
+    let number = |name| facts.setting(name).and_then(|value| value.parse::<u64>().ok());
+    let by_default = |buffer: &u64| number(DEFAULT) == Some(*buffer);
+    // What a program asks for is doubled, and no more than the most is doubled (`__sock_set_rcvbuf`,
+    // net/core/sock.c).
+    let at_most = |buffer: &u64| number(MOST).map(|most| most.saturating_mul(2)) == Some(*buffer);
+    let of_port = here.port().map(|port| format!(" sport = :{port}")).unwrap_or_default();
+    let look = format!("ss -uamn{of_port}");
+    const OWN: &str = "the program sets the size of its buffer itself (SO_RCVBUF, `rb` is twice that): have \
+                       it ask for more, or read faster";
+    draft = match &buffers[..] {
+        [] => draft
+            .run(&look, "`rb`: the buffer of each socket; d: what it has lost")
+            .double(DEFAULT, LEAST, "where `rb` is as much: for sockets opened from now on")
+            .double(MOST, LEAST, "where `rb` is twice as much, and the program asks for more"),
+        all if all.iter().all(by_default) => {
+            draft.double(DEFAULT, LEAST, "for sockets opened from now on: start the program again")
+        }
+        all if all.iter().all(at_most) => {
+            let why = "the program has set its buffer to the most: have it ask for more, too, or read faster";
+            draft.run(&look, "`rb`: the buffer of each socket").double(MOST, LEAST, why)
+        }
+        all if !all.iter().any(by_default) && !all.iter().any(at_most) => draft.run(&look, OWN),
+        _ => draft.run(
+            &look,
+            "several sockets have the port: `rb` is the buffer of each, d what it has lost",
+        ),
+    };
+    Ok(Some(draft.done()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::testing::*, *};
     use crate::report::facts::Netns;
-    use crate::report::{facts::Owner, flow::Flow};
+    use crate::report::{
+        facts::Owner,
+        flow::Flow,
+        question::{Answer, Question, ReceiveBuffer, Socket},
+    };
 
     fn host(drops: u64, function: &str, reason: &str) -> TestHost {
         TestHost::new()
@@ -123,9 +174,40 @@ mod tests {
         let commands: Vec<_> = finding.actions.iter().map(|a| a.command.as_str()).collect();
         assert_eq!(
             commands,
-            ["sysctl -w net.core.rmem_default=425984", "sysctl -w net.core.rmem_max=8388608"],
+            [
+                "ip netns exec gw ss -uamn sport = :53",
+                "sysctl -w net.core.rmem_default=425984",
+                "sysctl -w net.core.rmem_max=8388608"
+            ],
             "one value for the host, whatever the namespace"
         );
+    }
+
+    #[test]
+    fn what_a_program_sets_itself_no_setting_changes() {
+        let advised_of = |buffers: &[u32], lost| {
+            let socket = |bytes: &u32| Socket {
+                local: ([0; 4], 53).into(),
+                peer: None,
+                queued: 0,
+                buffer: Some(ReceiveBuffer { bytes: *bytes, lost }),
+                owner: None,
+            };
+            let answer = Answer::Sockets(buffers.iter().map(socket).collect());
+            let asked = SocketPort { transport: Transport::Udp, port: 53 };
+            let host = host(50, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF");
+            let host = host.answer(Question::Sockets(asked), answer);
+            let found = host.counted("Udp.RcvbufErrors", 50).run(&RULE);
+            let commands = found[0].actions.iter().map(|it| it.command.clone());
+            commands.map(|it| it.replace("ip netns exec gw ", "")).collect::<Vec<_>>()
+        };
+        let advised = |buffers: &[u32]| advised_of(buffers, 50);
+        let (look, default) = ("ss -uamn sport = :53", "sysctl -w net.core.rmem_default=425984");
+        assert_eq!(advised(&[8192]), [look]);
+        assert_eq!(advised(&[8192, 212_992]), [look], "which of them is not known");
+        assert_eq!(advised(&[212_992]), [default]);
+        assert_eq!(advised_of(&[8192], 0).len(), 3, "the one that lost them has ended");
+        assert_eq!(advised(&[8_388_608]), [look, "sysctl -w net.core.rmem_max=8388608"]);
     }
 
     #[test]
@@ -155,7 +237,7 @@ mod tests {
         let found = TestHost::new().counted("Udp.RcvbufErrors", 1).run(&RULE);
         assert_eq!(found[0].title, "UDP receive buffer full in gw: 1 datagrams lost");
         assert_eq!(found[0].explains.map(|e| e.drops), Some(0), "filters left the drop out");
-        assert_eq!(found[0].actions, [], "the live values are not known");
+        assert_eq!(found[0].actions.len(), 1, "of settings the live values are not known");
     }
 
     #[test]

@@ -64,7 +64,10 @@ fn unhandled(facts: &Facts<'_>, netns: Option<&Netns>, rows: &Rows<'_>) -> Optio
     .counted(&format!("{} of {device}", COUNTERS.join(" + ")), counted, "rtnetlink")
     .counted(&format!("UNHANDLED_PROTO at {FUNCTION}"), rows.count(), "kfree_skb")
     .run(
-        &format!("tcpdump -e -n -c 10 -i {} not ip and not ip6 and not arp", quote(device)),
+        &format!(
+            "timeout 30 tcpdump -e -n -c 10 -i {} not ip and not ip6 and not arp",
+            quote(device)
+        ),
         "who sends them; while it runs they are received, and no drops",
     );
     Some(finding.done())
@@ -108,7 +111,11 @@ mod tests {
             "500 frames of protocol 0x88b5 came in by in0 in gw, where nothing handles them"
         );
         assert_eq!(finding.severity, Severity::Warning);
-        assert!(finding.actions[0].command.starts_with("ip netns exec gw tcpdump -e -n -c 10"));
+        assert!(
+            finding.actions[0]
+                .command
+                .starts_with("ip netns exec gw timeout 30 tcpdump -e -n -c 10")
+        );
     }
 
     #[test]

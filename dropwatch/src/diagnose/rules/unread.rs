@@ -183,6 +183,7 @@ mod tests {
             local: "198.18.1.1:5000".parse().unwrap(),
             peer: Some(([198, 18, 1, 2], port).into()),
             queued,
+            buffer: None,
             owner: Some(owner),
         }
     }

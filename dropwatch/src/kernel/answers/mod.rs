@@ -192,7 +192,7 @@ fn answer(
         Question::Route(packet) => route::ask(netlink, packet).map(Answer::Route),
         Question::Neighbour(hop) => neighbour::ask(netlink, hop).map(Answer::Neighbour),
         // What netlink answers is of this host, too, whatever root the rest is read below.
-        Question::Sockets(port) => Ok(Answer::Sockets(sockets::ask(&HostRoot::default(), port))),
+        Question::Sockets(port) => sockets::ask(&HostRoot::default(), port).map(Answer::Sockets),
         Question::Unread => Ok(Answer::Sockets(sockets::unread(&HostRoot::default()))),
         Question::Device(index) => {
             device::ask(netlink, host, *index).map(|device| Answer::Device(Box::new(device)))

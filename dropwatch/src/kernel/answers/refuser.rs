@@ -4,8 +4,8 @@
 //! The kernel's answer is the error alone. So rules and routes that refuse are listed, and gone
 //! through as the kernel does (`fib_rules_lookup`, net/core/fib_rules.c): the rules in their order, and in
 //! each table the longest prefix. Routes that lead on need not be known, since the look-up did not
-//! end at one. A rule of which it is not known whether it concerns the packet (a port, a user)
-//! matters only if it could refuse; then nothing is said to be sure.
+//! end at one. Where it is not known whether a rule concerns the packet (a user, the port of a
+//! fragment), the kernel's answer may be about another packet, and there is none.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use netlink_packet_route::route::{RouteHeader, RouteMessageBuffer, RouteType};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::net::if_::if_nametoindex;
 
-use super::octets;
+use super::{octets, route};
 use crate::{
     kernel::netlink::{Netlink, NetlinkError, address, attributes, number},
     report::question::{Packet, Prefix, Refusal, Refuser, RefusingType},
@@ -43,7 +43,15 @@ const TABLE: u16 = 15;
 const MARK_MASK: u16 = 16;
 const OIF: u16 = 17;
 const PAD: u16 = 18;
+const L3MDEV: u16 = 19;
+const UIDS: u16 = 20;
+/// Who has made the rule.
 const PROTOCOL: u16 = 21;
+const ABOVE: u16 = 22;
+const FROM_PORTS: u16 = 23;
+const TO_PORTS: u16 = 24;
+const FROM_PORT_MASK: u16 = 28;
+const TO_PORT_MASK: u16 = 29;
 
 /// What a rule does (`FR_ACT_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +65,7 @@ enum Action {
 
 /// A routing rule, as far as it can be told from a packet whether it is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct RoutingRule {
+pub(super) struct RoutingRule {
     preference: u32,
     action: Action,
     inverted: bool,
@@ -67,10 +75,21 @@ struct RoutingRule {
     iif: Option<String>,
     /// The mark of packets, and which of its bits count (`fwmark`).
     mark: (u32, u32),
+    /// Number above IP.
+    protocol: Option<u8>,
+    /// The first and the last one.
+    from_ports: Option<(u16, u16)>,
+    to_ports: Option<(u16, u16)>,
+    /// The users whose packets it is about, the first and the last one.
+    users: Option<(u32, u32)>,
     /// It is about packets that a socket sends by a device, which is no device that samples know.
     has_oif: bool,
-    /// It looks at what samples do not show, or leaves out some of the routes in its table.
-    unsure: bool,
+    /// It is about packets of the devices of VRFs, and has the table of each.
+    of_vrfs: bool,
+    /// It looks at what samples do not show.
+    looks_further: bool,
+    /// It leaves out some of the routes in its table.
+    suppresses: bool,
 }
 
 /// A route of a type that refuses.
@@ -85,7 +104,7 @@ struct RefusingRoute {
 
 /// Finds what refuses `packet`, in the calling thread's namespace; `None` where nothing there does, and
 /// where it is not sure.
-pub(super) fn find(packet: &Packet, why: Refusal) -> Option<Refuser> {
+pub(super) fn find(rules: &[RoutingRule], packet: &Packet, why: Refusal) -> Option<Refuser> {
     let kinds: &[(RefusingType, RouteType)] = match why {
         Refusal::NoRoute => &[(RefusingType::Throw, RouteType::Throw)],
         Refusal::Blackhole => &[
@@ -106,9 +125,48 @@ pub(super) fn find(packet: &Packet, why: Refusal) -> Option<Refuser> {
     for (kind, route_type) in kinds {
         add_routes(&mut routes, packet, *kind, *route_type).ok()?;
     }
-    let rules = rules(packet).ok()?;
-    let came_in_by = |name: &str| if_nametoindex(name).ok() == Some(packet.iif.unwrap_or(LOOPBACK));
-    refuser(&rules, &routes, packet, came_in_by).filter(|by| error_of(by) == why)
+    refuser(rules, &routes, packet, came_in_by(packet)).filter(|by| error_of(by) == why)
+}
+
+/// Whether what is known of `packet` is enough for `rules` to decide: an answer is about another packet where
+/// one that comes before the `table` of the answer looks at more. Without a table, all count.
+pub(super) fn decide(rules: &[RoutingRule], packet: &Packet, table: Option<u32>) -> bool {
+    decide_by(rules, packet, table, came_in_by(packet))
+}
+
+fn decide_by(
+    rules: &[RoutingRule],
+    packet: &Packet,
+    table: Option<u32>,
+    came_in_by: impl Fn(&str) -> bool,
+) -> bool {
+    for rule in rules {
+        match rule.concerns(packet, &came_in_by) {
+            // The kernel knows whose the device is that it came in by.
+            None if !rule.of_vrfs || rule.looks_further || packet.iif.is_none() => return false,
+            Some(true) if table.is_some_and(|table| rule.action == Action::Table(table)) => {
+                return true;
+            }
+            // Of several that do so, the first one ends the look-up.
+            Some(true) if matches!(rule.action, Action::Refuse(_)) => return true,
+            _ => {}
+        }
+    }
+    true
+}
+
+/// Whether any rule looks at what is above IP.
+pub(super) fn look_above(rules: &[RoutingRule]) -> bool {
+    let looks = |rule: &RoutingRule| {
+        rule.protocol.is_some() || rule.from_ports.is_some() || rule.to_ports.is_some()
+    };
+    rules.iter().any(looks)
+}
+
+/// Tells whether `packet` came in by a device of some name.
+fn came_in_by(packet: &Packet) -> impl Fn(&str) -> bool {
+    let index = packet.iif.unwrap_or(LOOPBACK);
+    move |name| if_nametoindex(name).ok() == Some(index)
 }
 
 /// Index of the loopback device, the first of every namespace (`LOOPBACK_IFINDEX`, include/net/flow.h):
@@ -137,7 +195,7 @@ fn add_routes(
 }
 
 /// The rules of the packet's family, in their order.
-fn rules(packet: &Packet) -> Result<Vec<RoutingRule>, NetlinkError> {
+pub(super) fn rules(packet: &Packet) -> Result<Vec<RoutingRule>, NetlinkError> {
     let (family, _) = octets(packet.to);
     let mut question = [0; RULE_HEADER];
     question[0] = u8::from(family);
@@ -193,8 +251,14 @@ fn rule(message: &[u8]) -> Option<RoutingRule> {
         from: None,
         iif: None,
         mark: (0, 0),
+        protocol: None,
+        from_ports: None,
+        to_ports: None,
+        users: None,
         has_oif: false,
-        unsure: tos != 0,
+        of_vrfs: false,
+        looks_further: tos != 0,
+        suppresses: false,
     };
     let prefix = |value: &[u8], length| Some(Prefix { address: address(value)?, length });
     for (kind, value) in attributes(rest) {
@@ -207,12 +271,19 @@ fn rule(message: &[u8]) -> Option<RoutingRule> {
             PREFERENCE => rule.preference = number(value)?,
             TABLE => table = number(value)?,
             // All ones: it leaves out no route.
-            SUPPRESS_PREFIX => rule.unsure |= number(value) != Some(u32::MAX),
+            SUPPRESS_PREFIX => rule.suppresses |= number(value) != Some(u32::MAX),
             MARK => rule.mark = (number(value)?, u32::MAX),
             MARK_MASK => mask = number(value),
+            L3MDEV => rule.of_vrfs = value.first().is_some_and(|value| *value != 0),
+            UIDS => rule.users = Some((number(value)?, number(value.get(4..)?)?)),
+            ABOVE => rule.protocol = value.first().copied(),
+            FROM_PORTS => rule.from_ports = Some(range(value)?),
+            TO_PORTS => rule.to_ports = Some(range(value)?),
+            // All ones: it looks at the whole of the port.
+            FROM_PORT_MASK | TO_PORT_MASK if value.iter().all(|byte| *byte == u8::MAX) => {}
             FLOW | PAD | PROTOCOL => {}
-            // A port, a user, a VRF, or something newer.
-            _ => rule.unsure = true,
+            // Something newer.
+            _ => rule.looks_further = true,
         }
     }
     // A mask stands for a mark of 0, too, which has no attribute.
@@ -229,6 +300,12 @@ fn rule(message: &[u8]) -> Option<RoutingRule> {
     Some(rule)
 }
 
+/// `struct fib_rule_port_range`.
+fn range(value: &[u8]) -> Option<(u16, u16)> {
+    let [a, b, c, d] = *value.first_chunk()?;
+    Some((u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])))
+}
+
 /// A device's name, up to its final zero.
 fn name(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
@@ -238,18 +315,37 @@ fn name(value: &[u8]) -> String {
 impl RoutingRule {
     /// Whether it concerns `packet`; `None` where that is not known.
     fn concerns(&self, packet: &Packet, came_in_by: &impl Fn(&str) -> bool) -> Option<bool> {
-        let from =
-            |prefix: Prefix| packet.from.map_or(prefix.length == 0, |it| prefix.contains(it));
-        let fits = self.to.is_none_or(|prefix| prefix.contains(packet.to))
-            && self.from.is_none_or(from)
-            && self.iif.as_deref().is_none_or(came_in_by)
-            && (packet.mark ^ self.mark.0) & self.mark.1 == 0
-            && !self.has_oif;
-        match (self.unsure, self.inverted) {
-            (false, inverted) => Some(fits != inverted),
-            // What is not looked at can only make it fit less.
-            (true, inverted) => (!fits).then_some(inverted),
-        }
+        let (came_in, above) = (packet.iif.is_some(), route::above(packet));
+        let is_one = |range: Option<(u16, u16)>, port: Option<u16>| {
+            range.map_or(Some(true), |(first, last)| Some((first..=last).contains(&port?)))
+        };
+        let fits = [
+            Some(self.to.is_none_or(|prefix| prefix.contains(packet.to))),
+            Some((packet.mark ^ self.mark.0) & self.mark.1 == 0),
+            match self.from.filter(|prefix| prefix.length > 0) {
+                None => Some(true),
+                Some(prefix) => packet.from.map(|from| prefix.contains(from)),
+            },
+            match &self.iif {
+                None => Some(true),
+                Some(name) => (came_in || packet.own).then(|| came_in_by(name)),
+            },
+            // What comes in has no device to go out by yet.
+            if self.has_oif { came_in.then_some(false) } else { Some(true) },
+            // What comes in counts as root's (`ip_route_input_slow`, net/ipv4/route.c).
+            self.users.map_or(Some(true), |(first, _)| came_in.then_some(first == 0)),
+            self.protocol.map_or(Some(true), |protocol| Some(above.protocol? == protocol)),
+            is_one(self.from_ports, above.from_port),
+            is_one(self.to_ports, above.to_port),
+            if self.of_vrfs || self.looks_further { None } else { Some(true) },
+        ];
+        let fits = match fits {
+            // What is not known can only make it fit less.
+            fits if fits.contains(&Some(false)) => Some(false),
+            fits if fits.contains(&None) => None,
+            _ => Some(true),
+        };
+        fits.map(|fits| fits != self.inverted)
     }
 }
 
@@ -266,7 +362,7 @@ fn refuser(
         if rule.preference < next || concerns == Some(false) {
             continue;
         }
-        let is_sure = concerns.is_some() && !rule.unsure;
+        let is_sure = concerns.is_some() && !rule.suppresses;
         let refuser = match rule.action {
             Action::Nothing => continue,
             // A VRF's rule names no table.
@@ -315,170 +411,4 @@ fn error_of(refuser: &Refuser) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::kernel::netlink::fixture::attribute;
-
-    const MAIN: u32 = 254;
-
-    fn packet() -> Packet {
-        let from = Some([198, 18, 1, 2].into());
-        Packet { from, iif: Some(3), ..Packet::to([203, 0, 113, 9].into()) }
-    }
-
-    fn prefix(address: [u8; 4], length: u8) -> Prefix {
-        Prefix { address: address.into(), length }
-    }
-
-    fn looks_up(preference: u32, table: u32) -> RoutingRule {
-        RoutingRule {
-            preference,
-            action: Action::Table(table),
-            inverted: false,
-            to: None,
-            from: None,
-            iif: None,
-            mark: (0, 0),
-            has_oif: false,
-            unsure: false,
-        }
-    }
-
-    fn refuses(kind: RefusingType, length: u8, table: u32) -> RefusingRoute {
-        let to = prefix([203, 0, 113, 0], length);
-        RefusingRoute { kind, to, from: None, table, metric: 0 }
-    }
-
-    fn found(rules: &[RoutingRule], routes: &[RefusingRoute]) -> Option<(u32, u8)> {
-        match refuser(rules, routes, &packet(), |name| name == "port0")? {
-            Refuser::Route { to, table, .. } => Some((table, to.length)),
-            Refuser::Rule { preference, .. } => Some((preference, 0)),
-        }
-    }
-
-    #[test]
-    fn the_longest_prefix_of_the_first_table_counts() {
-        use RefusingType::{Blackhole, Throw};
-        let rules = [looks_up(0, 255), looks_up(100, 7), looks_up(32_766, MAIN)];
-        let routes = [refuses(Blackhole, 8, MAIN), refuses(Blackhole, 24, MAIN)];
-        assert_eq!(found(&rules, &routes), Some((MAIN, 24)));
-        let earlier = [&routes[..], &[refuses(Blackhole, 4, 7)]].concat();
-        assert_eq!(found(&rules, &earlier), Some((7, 4)));
-        let thrown = [&earlier[..], &[refuses(Throw, 16, 7)]].concat();
-        assert_eq!(found(&rules, &thrown), Some((MAIN, 24)), "it goes on with the next table");
-        assert_eq!(found(&rules, &[refuses(Throw, 16, 7)]), Some((7, 16)), "and there is none");
-        assert_eq!(found(&rules, &[refuses(Blackhole, 16, 8)]), None, "no rule leads there");
-        assert_eq!(found(&rules, &[]), None);
-    }
-
-    #[test]
-    fn of_equal_prefixes_the_preferred_one_counts() {
-        let of = |metric| RefusingRoute { metric, ..refuses(RefusingType::Prohibit, 24, MAIN) };
-        assert_eq!(best(&[of(9), of(2), of(5)], MAIN), Some(of(2)));
-    }
-
-    #[test]
-    fn a_rule_is_about_some_packets() {
-        let rule = |change: fn(&mut RoutingRule)| {
-            let mut rule = looks_up(100, 7);
-            rule.action = Action::Refuse(RefusingType::Prohibit);
-            change(&mut rule);
-            found(&[rule, looks_up(32_766, MAIN)], &[])
-        };
-        let this = Some((100, 0));
-        assert_eq!(rule(|_| {}), this);
-        assert_eq!(rule(|it| it.to = Some(prefix([203, 0, 113, 0], 24))), this);
-        assert_eq!(rule(|it| it.to = Some(prefix([203, 0, 112, 0], 24))), None);
-        assert_eq!(rule(|it| it.from = Some(prefix([198, 18, 1, 2], 32))), this);
-        assert_eq!(rule(|it| it.from = Some(prefix([198, 18, 1, 3], 32))), None);
-        assert_eq!(rule(|it| it.iif = Some("port0".into())), this);
-        assert_eq!(rule(|it| it.iif = Some("port1".into())), None);
-        assert_eq!(rule(|it| it.has_oif = true), None);
-        let inverted = |it: &mut RoutingRule| {
-            (it.inverted, it.from) = (true, Some(prefix([198, 18, 1, 3], 32)));
-        };
-        assert_eq!(rule(inverted), this);
-        assert_eq!(rule(|it| it.unsure = true), None, "it may be for another port");
-        assert_eq!(rule(|it| it.mark = (7, u32::MAX)), None, "the packet has no mark");
-        assert_eq!(rule(|it| it.mark = (0, 0xff)), this);
-    }
-
-    #[test]
-    fn what_is_not_sure_matters_only_where_it_could_refuse() {
-        let rules = [RoutingRule { unsure: true, ..looks_up(100, 7) }, looks_up(32_766, MAIN)];
-        let main = refuses(RefusingType::Blackhole, 24, MAIN);
-        assert_eq!(found(&rules, &[main]), Some((MAIN, 24)));
-        assert_eq!(found(&rules, &[main, refuses(RefusingType::Blackhole, 8, 7)]), None);
-        let jump = RoutingRule { action: Action::GoTo(40_000), ..looks_up(100, 0) };
-        assert_eq!(found(&[jump.clone(), looks_up(32_766, MAIN)], &[main]), None);
-        let after = [jump, looks_up(32_766, 7), looks_up(40_000, MAIN)];
-        assert_eq!(found(&after, &[main]), Some((MAIN, 24)));
-    }
-
-    #[test]
-    fn each_refuser_has_its_error() {
-        let to = prefix([0; 4], 0);
-        let route = |kind| error_of(&Refuser::Route { kind, to, table: MAIN, metric: 0, rule: 0 });
-        let rule = |kind| error_of(&Refuser::Rule { kind, preference: 1 });
-        assert_eq!(route(RefusingType::Unreachable), Refusal::Unreachable);
-        assert_eq!(rule(RefusingType::Unreachable), Refusal::NoRoute);
-        assert_eq!(route(RefusingType::Throw), Refusal::NoRoute);
-        assert_eq!(route(RefusingType::Blackhole), rule(RefusingType::Blackhole));
-        assert_eq!(route(RefusingType::Prohibit), rule(RefusingType::Prohibit));
-    }
-
-    #[test]
-    fn messages_are_read_attribute_by_attribute() {
-        let header = vec![2, 24, 0, 0, 254, 0, 0, 8, 0, 0, 0, 0];
-        let message = [
-            header,
-            attribute(RTA_DST, &[203, 0, 113, 0]),
-            attribute(RTA_TABLE, &1000_u32.to_ne_bytes()),
-            attribute(RTA_PRIORITY, &5_u32.to_ne_bytes()),
-        ];
-        let read = |kind| route(&message.concat(), RefusingType::Prohibit, kind);
-        let expected = refuses(RefusingType::Prohibit, 24, 1000);
-        let expected = RefusingRoute { metric: 5, ..expected };
-        assert_eq!(read(RouteType::Prohibit), Some(expected));
-        assert_eq!(read(RouteType::BlackHole), None);
-
-        let message = [
-            [&[2, 0, 32, 0, 254, 0, 0, 7][..], &INVERT.to_ne_bytes()].concat(),
-            attribute(FROM, &[198, 18, 1, 2]),
-            attribute(IIF, b"port0\0"),
-            attribute(PREFERENCE, &77_u32.to_ne_bytes()),
-            attribute(SUPPRESS_PREFIX, &u32::MAX.to_ne_bytes()),
-        ];
-        let expected = RoutingRule {
-            action: Action::Refuse(RefusingType::Unreachable),
-            inverted: true,
-            from: Some(prefix([198, 18, 1, 2], 32)),
-            iif: Some("port0".into()),
-            ..looks_up(77, 0)
-        };
-        assert_eq!(rule(&message.concat()), Some(expected.clone()));
-        let marked = [message.concat(), attribute(10, &7_u32.to_ne_bytes())].concat();
-        assert_eq!(rule(&marked), Some(RoutingRule { mark: (7, u32::MAX), ..expected.clone() }));
-        let masked = [marked, attribute(16, &0xff_u32.to_ne_bytes())].concat();
-        assert_eq!(rule(&masked), Some(RoutingRule { mark: (7, 0xff), ..expected.clone() }));
-        let of_a_user = [message.concat(), attribute(20, &[0; 8])].concat();
-        assert_eq!(rule(&of_a_user), Some(RoutingRule { unsure: true, ..expected }));
-    }
-
-    #[test]
-    fn this_host_has_rules_and_they_lead_to_tables() {
-        let rules = rules(&packet()).unwrap();
-        assert!(rules.iter().any(|rule| rule.action == Action::Table(MAIN)), "{rules:?}");
-        assert!(rules.is_sorted_by_key(|rule| rule.preference));
-    }
-
-    proptest! {
-        #[test]
-        fn no_message_panics(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
-            let _ = rule(&bytes);
-            let _ = route(&bytes, RefusingType::Blackhole, RouteType::BlackHole);
-        }
-    }
-}
+mod tests;

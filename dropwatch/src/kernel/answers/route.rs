@@ -5,6 +5,8 @@
 //! error of the look-up; from IPv6 it may also be a route whose type refuses. The reply that IPv4 has
 //! made ready by then it frees as if it were dropped (`kfree_skb`): no packet, and known as harmless.
 
+use std::net::IpAddr;
+
 use libc::{RTA_DST, RTA_GATEWAY, RTA_IIF, RTA_MARK, RTA_OIF, RTA_SRC, RTA_TABLE, RTM_GETROUTE};
 use netlink_packet_core::Emitable as _;
 use netlink_packet_route::{
@@ -15,7 +17,11 @@ use netlink_packet_route::{
 use super::{ask_kernel, octets, refuser};
 use crate::{
     kernel::netlink::{Netlink, add_attribute, address, attributes, number},
-    report::question::{Leads, Packet, Refusal, Refused, Route, Unanswered},
+    report::{
+        flow::AboveIp,
+        protocol::number::{ICMP, ICMPV6, TCP, UDP},
+        question::{Leads, Packet, Refusal, Refused, Route, Unanswered},
+    },
 };
 
 /// Before the attributes, `struct rtmsg`.
@@ -23,11 +29,37 @@ const HEADER: usize = size_of::<RouteMessageBuffer>();
 /// A gateway of the other family: 16 bits of family, then the address (Linux 4.1,
 /// include/uapi/linux/rtnetlink.h). The libc crate has it for some C libraries alone.
 const RTA_VIA: u16 = 18;
+/// What is above IP (Linux 4.17); ports are in the network's order of bytes.
+const RTA_IP_PROTO: u16 = 27;
+const RTA_SPORT: u16 = 28;
+const RTA_DPORT: u16 = 29;
 
 pub(super) fn ask(netlink: &mut Netlink, packet: &Packet) -> Result<Route, Unanswered> {
     let route = look_up(netlink, packet)?;
-    let Route::Refused(Refused { why, .. }) = route else { return Ok(route) };
-    Ok(Route::Refused(Refused { why, by: refuser::find(packet, why) }))
+    let rules = refuser::rules(packet).map_err(|_| Unanswered::Failed)?;
+    match route {
+        Route::Leads(leads) if refuser::decide(&rules, packet, leads.table) => {
+            let above = refuser::look_above(&rules);
+            Ok(Route::Leads(Leads { above, ..leads }))
+        }
+        Route::Refused(Refused { why, .. }) if refuser::decide(&rules, packet, None) => {
+            Ok(Route::Refused(Refused { why, by: refuser::find(&rules, packet, why) }))
+        }
+        _ => Err(Unanswered::Undecided),
+    }
+}
+
+/// What is above IP, as far as the kernel takes it in a question (`rtm_getroute_parse_ip_proto`,
+/// net/ipv4/fib_frontend.c). Asked without, it looks up a packet of UDP.
+pub(super) fn above(packet: &Packet) -> AboveIp {
+    let is_taken = |protocol| match packet.to {
+        IpAddr::V4(_) => [TCP, UDP, ICMP].contains(&protocol),
+        IpAddr::V6(_) => [TCP, UDP, ICMPV6].contains(&protocol),
+    };
+    match packet.above {
+        AboveIp { protocol: Some(protocol), .. } if is_taken(protocol) => packet.above,
+        _ => AboveIp::default(),
+    }
 }
 
 fn look_up(netlink: &mut Netlink, packet: &Packet) -> Result<Route, Unanswered> {
@@ -45,7 +77,7 @@ fn refused(why: Refusal) -> Route {
 
 /// The message's content; `None` for addresses of two families.
 fn question(packet: &Packet) -> Option<Vec<u8>> {
-    let Packet { to, from, iif, mark } = packet;
+    let Packet { to, from, iif, mark, .. } = packet;
     let (family, to) = octets(*to);
     let bits = |address: &[u8]| u8::try_from(address.len() * 8).unwrap_or(0);
     let from = match from.map(octets) {
@@ -71,6 +103,16 @@ fn question(packet: &Packet) -> Option<Vec<u8>> {
     }
     if *mark != 0 {
         add_attribute(&mut message, RTA_MARK, &mark.to_ne_bytes());
+    }
+    let AboveIp { protocol, from_port, to_port } = above(packet);
+    if let Some(protocol) = protocol {
+        add_attribute(&mut message, RTA_IP_PROTO, &[protocol]);
+    }
+    for (kind, port) in [(RTA_SPORT, from_port), (RTA_DPORT, to_port)] {
+        // The kernel takes no port for one that is 0.
+        if let Some(port) = port.filter(|port| *port != 0) {
+            add_attribute(&mut message, kind, &port.to_be_bytes());
+        }
     }
     Some(message)
 }
@@ -116,8 +158,6 @@ fn refusal(error: i32) -> Option<Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -130,8 +170,9 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn a_question_has_all_that_decides() {
+        let to = ip("203.0.113.9");
         let packet =
-            Packet { to: ip("203.0.113.9"), from: Some(ip("198.18.1.2")), iif: Some(3), mark: 7 };
+            Packet { from: Some(ip("198.18.1.2")), iif: Some(3), mark: 7, ..Packet::to(to) };
         let expected = [
             &[2, 32, 32, 0, 0, 0, 0, 0, 0, 0x10, 0, 0][..],
             &[8, 0, 1, 0, 203, 0, 113, 9],
@@ -140,6 +181,16 @@ mod tests {
             &[8, 0, 16, 0, 7, 0, 0, 0],
         ];
         assert_eq!(question(&packet), Some(expected.concat()));
+        // `ip route get … ipproto udp sport 40000 dport 4000`.
+        let above = |protocol| {
+            let (from_port, to_port) = (Some(40_000), Some(4000));
+            Packet { above: AboveIp { protocol, from_port, to_port }, ..packet }
+        };
+        let of_udp = [&[5, 0, 27, 0, 17, 0, 0, 0][..], &[6, 0, 28, 0, 0x9c, 0x40, 0, 0]];
+        let of_udp = [&expected.concat(), &of_udp.concat()[..], &[6, 0, 29, 0, 0x0f, 0xa0, 0, 0]];
+        assert_eq!(question(&above(Some(UDP))), Some(of_udp.concat()));
+        assert_eq!(question(&above(Some(47))), Some(expected.concat()), "the kernel refuses GRE");
+        assert_eq!(question(&above(None)), Some(expected.concat()));
         let plain = [&[10, 128, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 20, 0, 1, 0][..], &[0; 15], &[1]];
         assert_eq!(question(&Packet::to(ip("::1"))), Some(plain.concat()));
     }

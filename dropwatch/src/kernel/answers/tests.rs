@@ -17,11 +17,23 @@ use crate::{
 const VIA6: [u16; 8] = [0xfd00, 1, 0, 0, 0, 0, 0, 2];
 
 const fn leads(device: u32, via: Option<IpAddr>, table: u32) -> Route {
-    Route::Leads(Leads { local: false, device: Some(device), via, table: Some(table) })
+    Route::Leads(Leads {
+        local: false,
+        device: Some(device),
+        via,
+        table: Some(table),
+        above: false,
+    })
 }
 
 const fn local(device: u32, table: u32) -> Route {
-    Route::Leads(Leads { local: true, device: Some(device), via: None, table: Some(table) })
+    Route::Leads(Leads {
+        local: true,
+        device: Some(device),
+        via: None,
+        table: Some(table),
+        above: false,
+    })
 }
 
 const ROUTER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 1, 2));
