@@ -39,8 +39,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const OUT: &str = "out0";
 const IN: &str = "in0";
-/// The CPUs that the receiving link hands its frames to.
-const STEERING: &str = "/sys/class/net/in0/queues/rx-0/rps_cpus";
 
 /// Two namespaces joined by a veth pair, the wire of a flood.
 #[derive(Debug)]
@@ -70,18 +68,12 @@ impl Wire {
 
     /// Has the receiving link hand its frames to `cpu` (receive packet steering).
     pub fn steer_to(&self, cpu: usize) -> Result<()> {
-        self.shell(&format!("echo {:x} > {STEERING}", 1_u64 << cpu)).map(drop)
-    }
-
-    /// To which CPUs, as bits, the receiving link hands its frames; 0 where it keeps them.
-    pub fn steered(&self) -> Result<u64> {
-        let mask = self.shell(&format!("cat {STEERING}"))?.replace([',', '\n'], "");
-        u64::from_str_radix(mask.trim(), 16).with_context(|| format!("no set of CPUs: {mask}"))
-    }
-
-    /// `ip netns exec` shows the namespace's own links under /sys.
-    fn shell(&self, line: &str) -> Result<String> {
-        crate::command::output(self.receiver.command("sh").args(["-c", line]))
+        let file = format!("/sys/class/net/{IN}/queues/rx-0/rps_cpus");
+        let mask = format!("{:x}", 1_u64 << cpu);
+        // `ip netns exec` shows the namespace's own links under /sys.
+        let mut command = self.receiver.command("sh");
+        command.args(["-c", &format!("echo {mask} > {file}")]);
+        crate::command::output(&mut command).map(drop)
     }
 
     /// Sends `frames` frames from one thread on `cpu` (any CPU when `None`), as fast as it can.

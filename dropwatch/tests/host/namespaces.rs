@@ -5,7 +5,6 @@ use std::{
     io::Write as _,
     process::Stdio,
     thread,
-    time::Duration,
 };
 
 use aya::{maps::Map, util::nr_cpus};
@@ -18,15 +17,14 @@ use testbed::{
         filter::Filtered,
     },
     flood::Wire,
-    machine::{fewer, longer},
+    machine::fewer,
     netns::Netns,
     udp::Family,
-    unproved::unproved,
 };
 
 use crate::{
     counting::{CounterMap, fill_front_cache, insert},
-    harness::{ETHERTYPE, Held, RECEIVE_PATH, Recording, Run, dropwatch, is_at, wait_until},
+    harness::{ETHERTYPE, Held, RECEIVE_PATH, Recording, Run, dropwatch, is_at},
 };
 
 /// Drops of a run by the name of their namespace, at any of the places; at all of them, where there are
@@ -61,50 +59,6 @@ fn floods_at_one_time_are_each_its_own_links() {
     for (wire, frames) in &wires {
         assert_eq!(of(&sums, wire.receiver()), *frames, "{sums:?}");
         assert_eq!(wire.received().unwrap().rx_dropped, *frames);
-    }
-}
-
-/// Packets that the kernel handed from the CPU that received them to another one, as each CPU counts them
-/// (`received_rps`, the tenth column of softnet_stat).
-fn steered() -> Vec<u64> {
-    let text = std::fs::read_to_string("/proc/net/softnet_stat").unwrap();
-    let column = |line: &str| line.split_whitespace().nth(9).map(|it| u64::from_str_radix(it, 16));
-    text.lines().map(|line| column(line).unwrap().unwrap()).collect()
-}
-
-/// The same where frames are dropped on another CPU than they came in on: each flood goes where the other
-/// one comes from.
-#[test]
-#[ignore = "needs root: cargo xtask test"]
-fn floods_that_are_steered_to_other_cpus_are_each_its_own_links() {
-    if nr_cpus().unwrap() < 2 {
-        return unproved("this machine has one CPU, which has no other to hand packets to");
-    }
-    let wires = [(Wire::new().unwrap(), fewer(300_000)), (Wire::new().unwrap(), fewer(200_000))];
-    for ((wire, _), cpu) in wires.iter().zip([1, 0]) {
-        wire.steer_to(cpu).unwrap();
-        assert_eq!(wire.steered().unwrap(), 1 << cpu, "packets are steered to CPU {cpu}");
-    }
-    let run = Run::start(&["-i", "200ms"]);
-    let before = steered();
-    thread::scope(|scope| {
-        for ((wire, frames), cpu) in wires.iter().zip([0, 1]) {
-            scope.spawn(move || {
-                let sent = wire.flood(*frames, Some(cpu)).unwrap();
-                assert_eq!((sent.accepted, sent.refused), (*frames, 0));
-            });
-        }
-    });
-    let counted = |(wire, frames): &(Wire, u64)| wire.received().unwrap().rx_dropped >= *frames;
-    let all = || wires.iter().all(counted);
-    wait_until(longer(Duration::from_secs(10)), "all are dropped", all);
-    let sums = by_name(&run.stop(), RECEIVE_PATH);
-    for (cpu, (before, now)) in before.iter().zip(steered()).enumerate().take(2) {
-        assert!(now > *before, "CPU {cpu} got none from the other: {before}, {now}");
-    }
-    for (wire, frames) in &wires {
-        assert_eq!(wire.received().unwrap().rx_dropped, *frames);
-        assert_eq!(of(&sums, wire.receiver()), *frames, "{sums:?}");
     }
 }
 
