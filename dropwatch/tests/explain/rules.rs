@@ -131,7 +131,7 @@ fn the_first_words_of_a_headline_are_enough() {
         ("web (pid 812) cannot forw", &["mtu"]),
         ("critical  conntrack table", &["conntrack_table_full"]),
         ("an iptables rule", &["netfilter_rule"]),
-        ("NAT in web (pid 812) found no", &["conntrack_insert_failed"]),
+        ("NAT in web (pid 812) found no free", &["conntrack_insert_failed"]),
         ("UDP receive", &["udp_receive_buffer"]),
         ("nobody listens", &["closed_port", "queue_without_listener"]),
         ("nobody listens at queue", &["queue_without_listener"]),

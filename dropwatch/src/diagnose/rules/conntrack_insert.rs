@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use super::{
     Counts, Draft, Facts, Kept, Makes, Rule, Verdict, conntrack_full,
     nat_ports::{self, Allowed},
-    netfilter::{self, show_rules},
+    netfilter::{self, NFT_RULES, show_rules},
 };
 use crate::{
     diagnose::facts::{NetnsFacts, Rows},
@@ -165,7 +165,14 @@ fn failed(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Option<Finding
             if let Allowed::Ports(ports) = &allowed {
                 draft = ports.widened(facts, draft);
             }
-            draft = show_rules(draft, facts, namespace.netns(), &netfilter::families(&rows), RANGE);
+            draft = match &allowed {
+                // What iptables saves has no rule that nft made.
+                Allowed::Ports(ports) if ports.are_of_nft() => draft.run(NFT_RULES, RANGE),
+                _ => {
+                    let families = netfilter::families(&rows);
+                    show_rules(draft, facts, namespace.netns(), &families, RANGE)
+                }
+            };
         }
         Cause::Collision => {
             let note = "insert_failed and clash_resolve by CPU; a sender that waits for the first answer \

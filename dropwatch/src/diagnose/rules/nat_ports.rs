@@ -81,6 +81,11 @@ impl Ports {
         probed > 0 && f64::from(taken) >= f64::from(probed) * TAKEN
     }
 
+    /// Whether a rule gives them that iptables does not show.
+    pub(super) fn are_of_nft(&self) -> bool {
+        matches!(self.rule, RulePlace::Nft { by_iptables: false, .. })
+    }
+
     /// Adds what the rules allow and what is in use.
     pub(super) fn shown<'a>(&self, draft: Draft<'a>) -> Draft<'a> {
         let Self { first, last, server, in_use: PortsInUse { probed, taken }, .. } = self;

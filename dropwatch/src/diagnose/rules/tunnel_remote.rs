@@ -77,8 +77,9 @@ fn unknown(
     let finding = draft
         .run(
             &format!("bridge fdb show dev {}", quote(on)),
-            "which host (`dst`) has which station; 00:00:00:00:00:00 stands for all others. Whoever fills \
-             it (flannel, Calico, EVPN) has left this one out, or `bridge fdb append` adds it",
+            "which host (`dst`) has which station; 00:00:00:00:00:00 stands for all others; it \
+             shows nothing where the table is empty. Whoever fills it (flannel, Calico, EVPN) has left \
+             this one out, or `bridge fdb append` adds it",
         )
         .run(
             &format!("ip -details link show dev {}", quote(on)),

@@ -24,8 +24,9 @@ const INSIDE: &str = "ip netns exec ";
 /// Words that make a command one that changes something.
 const CHANGES: [&str; 12] =
     ["-A", "-D", "-F", "-I", "-K", "-P", "add", "change", "del", "delete", "replace", "set"];
-/// What a program's name ends with that changes all rules at once.
+/// What a program's name ends with that changes all rules at once, and how nft is told to.
 const RESTORES: &str = "-restore";
+const LOADS: &str = "nft -f ";
 /// In a note, of a command that may have nothing to show.
 const NOTHING: &str = "shows nothing";
 const SETS: &str = "sysctl -w ";
@@ -34,7 +35,8 @@ const SETS: &str = "sysctl -w ";
 pub(super) fn changes(command: &str) -> bool {
     let (_, command) = split(command);
     let mut words = command.split_whitespace();
-    command.starts_with(SETS) || words.any(|it| CHANGES.contains(&it) || it.ends_with(RESTORES))
+    let is_whole = command.starts_with(SETS) || command.contains(LOADS);
+    is_whole || words.any(|it| CHANGES.contains(&it) || it.ends_with(RESTORES))
 }
 
 /// Runs a command that shows something.
@@ -50,7 +52,9 @@ pub(super) fn show(printed: &Printed) -> Result<()> {
 
 /// Whether a command shows packets as they come, until it has as many as it says.
 pub(super) fn follows(command: &str) -> bool {
-    split(command).1.starts_with("tcpdump ")
+    let command = split(command).1;
+    let bounded = command.strip_prefix("timeout ").and_then(|rest| rest.split_once(' '));
+    bounded.map_or(command, |(_, command)| command).starts_with("tcpdump ")
 }
 
 /// Runs a command that shows packets, while they come.
