@@ -35,6 +35,7 @@ const NO_DROPS: &[&str] = &[
     "TcpExt.ListenDrops",
     "TcpExt.OfoPruned",
     "TcpExt.RcvPruned",
+    "TcpExt.TCPFromZeroWindowAdv",
     "TcpExt.TCPMemoryPressures",
     "TcpExt.TCPReqQFullDrop",
     "TcpExt.TCPToZeroWindowAdv",

@@ -7,7 +7,8 @@
 //! net/ipv4/tcp_input.c). Nothing is lost by that: the sender keeps its data. The cause is the reader.
 //!
 //! Probes of idle connections (keep-alive) look just so. What tells them apart is what waits unread in the
-//! connection of the sampled packet.
+//! connection of the sampled packet, and that no window of the namespace went up again meanwhile: a server
+//! under heavy load closes its windows for a moment, too.
 
 use super::{Counts, Draft, Facts, Kept, LEAST_DROPS, Makes, Rule, Verdict};
 use crate::{
@@ -26,8 +27,11 @@ use crate::{
     },
 };
 
-/// What probes of a closed window are freed for. Before 6.6, those from before what is expected are called
-/// out of sequence.
+/// What probes of a closed window are freed for, without data and from before what is expected. Before 6.6,
+/// those are called out of sequence. They begin when the window has been closed for some hundred milliseconds
+/// (`tcp_probe_timer`, net/ipv4/tcp_timer.c), which data that meets a closed window says nothing of.
+const PROBES: &[&str] = &["TCP_OLD_SEQUENCE", "TCP_INVALID_SEQUENCE"];
+/// These, and what data is freed for that a closed window does not take.
 const REASONS: &[&str] = &[
     "TCP_OLD_SEQUENCE",
     "TCP_INVALID_SEQUENCE",
@@ -37,6 +41,8 @@ const REASONS: &[&str] = &[
 ];
 /// How often a window went to zero (`tcp_select_window`, net/ipv4/tcp_output.c).
 const CLOSED: &str = "TcpExt.TCPToZeroWindowAdv";
+/// How often one went up again: a program has read (the same function).
+const REOPENED: &str = "TcpExt.TCPFromZeroWindowAdv";
 const THROWN_AWAY: &str = "TcpExt.TCPZeroWindowDrop";
 /// Fewest unread bytes of a window that is closed: half of the least that a receive buffer has
 /// (`SOCK_MIN_RCVBUF`, include/net/sock.h).
@@ -53,7 +59,7 @@ pub(super) const RULE: Rule = Rule {
         says: "a program does not read its TCP connection, whose sender asks for room",
         rests_on: "rows with `TCP_OLD_SEQUENCE` and others, what waits unread in their connections",
     }],
-    counters: &[CLOSED, THROWN_AWAY],
+    counters: &[CLOSED, REOPENED, THROWN_AWAY],
     counts: &[Counts::of(Kept::Netns(&[THROWN_AWAY]), &["TCP_ZEROWINDOW"], &[])],
     check_or_ask,
     ..Rule::NONE
@@ -73,12 +79,16 @@ fn check_or_ask(facts: &Facts<'_>) -> Vec<Verdict> {
 fn unread(facts: &Facts<'_>, namespace: NetnsFacts<'_>) -> Result<Vec<Finding>, Ask> {
     let rows = facts.rows(REASONS, &[]).within(namespace);
     let closed = namespace.now.counters.get(CLOSED).unwrap_or(0);
-    let Some(netns) = namespace.netns().filter(|_| !rows.is_empty() && closed > 0) else {
+    let probes = facts.rows(PROBES, &[]).within(namespace);
+    // A window that is open again belongs to a program that reads, only later than others send; which one
+    // that was, no counter tells.
+    let stands = closed > 0 && namespace.delta(REOPENED) == 0;
+    let Some(netns) = namespace.netns().filter(|_| !probes.is_empty() && stands) else {
         return Ok(Vec::new());
     };
     let Ok(sockets) = facts.unread_connections(netns.number())? else { return Ok(Vec::new()) };
     let is_asked = |socket: &&Socket| {
-        socket.queued >= LEAST_UNREAD && rows.count_of(|flow| is_of(flow, socket)) > 0
+        socket.queued >= LEAST_UNREAD && probes.count_of(|flow| is_of(flow, socket)) > 0
     };
     let mut readers: Vec<(Option<&Owner>, Vec<&Socket>)> = Vec::new();
     for socket in sockets.iter().filter(is_asked) {
@@ -237,5 +247,17 @@ mod tests {
             .flow(flow(9))
             .answer(Question::Unread, Answer::Sockets(vec![socket(9, 65_000)]));
         assert_eq!(never.run(&RULE), [], "no window was ever closed");
+    }
+
+    #[test]
+    fn a_server_that_is_only_late_is_not_blamed() {
+        let late = || host(3, &[flow(9)], vec![socket(9, 65_000)]);
+        assert_eq!(late().counted(REOPENED, 1).run(&RULE), [], "it has read meanwhile");
+        let met = TestHost::new()
+            .row(54, "tcp_data_queue", "TCP_ZEROWINDOW")
+            .flow(flow(9))
+            .counted(CLOSED, 1)
+            .answer(Question::Unread, Answer::Sockets(vec![socket(9, 350_000)]));
+        assert_eq!(met.run(&RULE), [], "data met a closed window, which nobody has probed");
     }
 }

@@ -72,8 +72,8 @@ pub(super) const ALL: &[RuleScenario] = &[
         name: "slow-link",
         about: "more is sent than a shaped link lets through",
         finds: &["qdisc_drop"],
-        end: End::Person,
-        make: || ended(Shaped::new()?, 500, |it| it.open()),
+        end: End::Command,
+        make: || caused(Shaped::new()?, 500),
     },
     RuleScenario {
         name: "tc-ingress",
