@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// Show the scenarios there are
     #[arg(long)]
     list: bool,
-    /// With all: write docs/scenarios.md, if everything goes as it should
+    /// With all: write docs/scenarios.md, if nothing is off the diagonal
     #[arg(long, conflicts_with = "list")]
     write_docs: bool,
 }
@@ -40,11 +40,10 @@ pub(crate) fn run(project: &Project, args: &Args) -> Result<ExitCode> {
     };
     ensure!(!args.write_docs || name == "all", "--write-docs goes with all: {PAGE} is about all");
     root::with_dropwatch(project, |binary| {
-        let is_whole = testbed::scenario::run(name, &binary, &mut stdout())?;
+        testbed::scenario::run(name, &binary, &mut stdout())?;
         if !args.write_docs {
             return Ok(());
         }
-        ensure!(is_whole, "{PAGE} stays as it is: this kernel lacks what some scenarios are about");
         fs::write(project.root.join(PAGE), testbed::scenario::page())
             .with_context(|| format!("cannot write {PAGE}"))
     })

@@ -13,7 +13,8 @@ use super::{
 const HEAD: &str = "\
 # What is found in which scenario
 
-Written by `cargo xtask scenario all --write-docs`, from a run in which everything went as it should.
+Written by `cargo xtask scenario all --write-docs`, from a run in which nothing was off
+the diagonal. What that host's kernel lacked is proved on the kernels of docs/kernels.md.
 
 Each scenario causes one trouble for real, in network namespaces of its own, or looks like one and is
 healthy. In each, exactly these findings are made and no other. Every command that they print is run in
