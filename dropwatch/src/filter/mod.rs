@@ -58,7 +58,7 @@ pub struct Packets {
     pub tcp_flags: Vec<Choice<Bits>>,
     pub length: Vec<Choice<Lengths>>,
     pub mark: Vec<Choice<Bits>>,
-    /// Each one of [`direction`], but not unknown.
+    /// Each one of [`mod@direction`], but not unknown.
     pub direction: Vec<Choice<u32>>,
     pub expression: Option<TypedExpression>,
 }
@@ -241,7 +241,7 @@ pub fn lengths(text: &str) -> Result<Lengths, ValueError> {
     if first <= last { Ok(Lengths { first, last }) } else { Err(ValueError::Length) }
 }
 
-/// Reads `in` or `out`, as one of [`direction`].
+/// Reads `in` or `out`, as one of [`mod@direction`].
 ///
 /// # Errors
 /// It is neither.
