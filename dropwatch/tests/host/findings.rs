@@ -144,7 +144,7 @@ scenarios! {
     group_egress: "group-egress",
     group_free: "group-free",
     nat_ports: "nat-ports",
-    nat_ports_iptables_nft: "nat-ports-iptables-nft",
+    nat_ports_xtables: "nat-ports-xtables",
     nat_ports_nft: "nat-ports-nft",
     nat_one_port: "nat-one-port",
     nat_one_port_nft: "nat-one-port-nft",

@@ -11,7 +11,7 @@ use std::{
 use super::rules::{self, End, OPEN, Outcome, Ran, RuleScenario};
 
 /// Findings in one block of columns, and in one line of their list.
-const BLOCK: usize = 5;
+const BLOCK: usize = 10;
 const LISTED: usize = 3;
 
 /// What came of one scenario.

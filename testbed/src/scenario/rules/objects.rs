@@ -52,7 +52,7 @@ pub(super) const ALL: &[RuleScenario] = &[
     },
     RuleScenario {
         name: "blackhole-marked",
-        about: "a routing rule leads marked packets to a table with a blackhole",
+        about: "a rule leads marked packets to a table with a blackhole",
         finds: &["route_refuses"],
         end: End::Command,
         make: || refusing(By::Mark(true)),

@@ -21,7 +21,7 @@ pub(super) const ALL: &[RuleScenario] = &[
         make: || caused(FewPorts::new(Keeps::IptablesLegacy)?, 40),
     },
     RuleScenario {
-        name: "nat-ports-iptables-nft",
+        name: "nat-ports-xtables",
         about: "the same by a rule of iptables in nftables",
         finds: &["conntrack_insert_failed"],
         end: End::Command,
@@ -128,7 +128,7 @@ pub(super) fn lacking(name: &str) -> Option<&'static str> {
         _ if name.starts_with("ipsec-") && !counts() => {
             Some("this kernel does not count for IPsec")
         }
-        "nat-ports-iptables-nft" if !has_program() => Some("iptables-nft is not installed"),
+        "nat-ports-xtables" if !has_program() => Some("iptables-nft is not installed"),
         _ => None,
     }
 }
