@@ -148,7 +148,8 @@ fn directions_below_ip() {
     let shaped = Shaped::new().unwrap();
     let options = ["--direction out", "--direction in", "--proto udp"];
     let runs = each(shaped.netns(), &options);
-    shaped.send(fewer(2_000)).unwrap();
+    // More than the queue holds, on any machine.
+    shaped.send(500).unwrap();
     let counted = counted(runs);
     assert!(counted[0] > 0, "the queue was full");
     assert_eq!(counted, [counted[0], 0, counted[0]]);
