@@ -125,7 +125,7 @@ fn path(name: &str) -> String {
 /// As a shell runs it, but not for ever.
 fn bounded(command: &str) -> Command {
     let mut bounded = Command::new("timeout");
-    bounded.args(["--kill-after=1", SECONDS, "sh", "-c", command]);
+    bounded.args(["-k", "1", SECONDS, "sh", "-c", command]);
     bounded
 }
 
