@@ -14,7 +14,7 @@ const HEAD: &str = "\
 # What is found in which scenario
 
 Written by `cargo xtask scenario all --write-docs`, from a run in which nothing was off
-the diagonal. What that host's kernel lacked is proved on the kernels of docs/kernels.md.
+the diagonal. What that host's kernel lacked proved nothing there.
 
 Each scenario causes one trouble for real, in network namespaces of its own, or looks like one and is
 healthy. In each, exactly these findings are made and no other. Every command that they print is run in
