@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::{
     Cause, PORT, SOURCE_PORT,
-    filter::bridges_filter,
+    filter::need_filtering_bridges,
     frame::Frame,
     network::{CLIENT, CLIENT_MAC, CLIENT_SIDE, LINK, Network, SERVER, SERVER_MAC, SERVER_SIDE},
 };
@@ -60,7 +60,7 @@ impl Ports {
     /// # Errors
     /// Without iptables-legacy, too, and where bridges ask no rules of IP.
     pub fn own_service() -> Result<Self> {
-        ensure!(bridges_filter(), "bridges do not filter IP here: no br_netfilter");
+        need_filtering_bridges()?;
         let mut this = Self::new(Sends::Datagrams(100))?;
         let (client, host) = (this.network.client(), this.network.between());
         host.ip(&format!("address add {HOST}/16 dev br0"))?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{
     Cause, PORT,
-    network::{CLIENT, CLIENT_MAC, LINK, Network, SERVER},
+    network::{CLIENT, CLIENT_MAC, Network, SERVER},
 };
 use crate::{command::output, netns::Netns};
 
@@ -34,7 +34,7 @@ impl Filtered {
     /// # Errors
     /// Without br_netfilter, too: see [`bridges_filter`].
     pub fn bridge_by_iptables() -> Result<Self> {
-        ensure!(bridges_filter(), "bridges do not filter IP here: no br_netfilter");
+        need_filtering_bridges()?;
         let network = Network::bridged()?;
         network.between().sysctl("net/bridge/bridge-nf-call-iptables", "1")?;
         Self::by_iptables(network, "FORWARD")
@@ -67,28 +67,6 @@ impl Filtered {
         let rules = format!(
             "add table ip t; add chain ip t c {{ type filter hook input priority 0; }}; \
              add rule ip t c udp dport {PORT} drop"
-        );
-        output(network.server().command("nft").arg(rules))?;
-        Ok(Self(network))
-    }
-
-    /// A rule of nft that counts drops what a bridge forwards, in the family of bridges.
-    pub fn bridge_by_nft() -> Result<Self> {
-        let network = Network::bridged()?;
-        let rules = format!(
-            "add table bridge t; add chain bridge t c {{ type filter hook forward priority 0; }}; \
-             add rule bridge t c udp dport {PORT} counter drop"
-        );
-        output(network.between().command("nft").arg(rules))?;
-        Ok(Self(network))
-    }
-
-    /// A rule of nft that counts drops what comes in by the server's link, before any protocol has it.
-    pub fn ingress_by_nft() -> Result<Self> {
-        let network = Network::direct()?;
-        let rules = format!(
-            "add table netdev t; add chain netdev t c {{ type filter hook ingress device {LINK} priority \
-             0; }}; add rule netdev t c udp dport {PORT} counter drop"
         );
         output(network.server().command("nft").arg(rules))?;
         Ok(Self(network))
@@ -199,6 +177,13 @@ impl Cause for Fragments {
 /// To load it would change what happens on the host's own bridges.
 pub fn bridges_filter() -> bool {
     Path::new("/proc/sys/net/bridge").exists()
+}
+
+/// # Errors
+/// Where [`bridges_filter`] says no.
+pub(super) fn need_filtering_bridges() -> Result<()> {
+    ensure!(bridges_filter(), "bridges do not filter IP here: no br_netfilter");
+    Ok(())
 }
 
 impl Cause for Filtered {

@@ -28,15 +28,6 @@ impl Shaped {
         Ok(Self(network))
     }
 
-    /// The link is as fast as it can.
-    ///
-    /// # Errors
-    /// When it cannot be changed.
-    pub fn open(&self) -> Result<()> {
-        let shaper = format!("qdisc del dev {LINK} root");
-        output(self.0.client().command("tc").args(shaper.split(' '))).map(drop)
-    }
-
     /// The same rate is that of a class, which has this queue; without one the queue of 5 packets that the
     /// kernel makes for it.
     ///

@@ -2,14 +2,17 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::{
     Cause, PORT,
-    filter::bridges_filter,
-    network::{CLIENT, CLIENT6, Network, SERVER, SERVER6},
+    filter::need_filtering_bridges,
+    network::{CLIENT, CLIENT6, LINK, Network, SERVER, SERVER6},
 };
 use crate::{command::output, netns::Netns, udp::Family};
+
+/// Takes all rules of nft away.
+pub const NO_RULES: &str = "nft flush ruleset";
 
 /// A network, and rules in the namespace that its packets go through.
 #[derive(Debug)]
@@ -48,13 +51,31 @@ impl Ruled {
             network.enable_ipv6()?;
         }
         if place == Place::BridgeOfIp {
-            ensure!(bridges_filter(), "bridges do not filter IP here: no br_netfilter");
+            need_filtering_bridges()?;
             network.between().sysctl("net/bridge/bridge-nf-call-iptables", "1")?;
         }
         let this = Self { network, family, undo };
         this.network.listen(this.ends().1)?;
         this.run(rules)?;
         Ok(this)
+    }
+
+    /// A rule of nft that counts drops what a bridge forwards, in the family of bridges.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn bridge_by_nft() -> Result<Self> {
+        let hook = "type filter hook forward priority 0;";
+        Self::new(Place::Bridge, &counted_by_nft("bridge", hook), NO_RULES)
+    }
+
+    /// A rule of nft that counts drops what comes in by the server's link, before any protocol has it.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn ingress_by_nft() -> Result<Self> {
+        let hook = format!("type filter hook ingress device {LINK} priority 0;");
+        Self::new(Place::Server(Family::V4), &counted_by_nft("netdev", &hook), NO_RULES)
     }
 
     /// The rules are taken away.
@@ -75,6 +96,15 @@ impl Ruled {
             Family::V6 => (CLIENT6.into(), SERVER6.into()),
         }
     }
+}
+
+/// In a table of this family and a chain at this hook, one rule that counts what it drops.
+fn counted_by_nft(family: &str, hook: &str) -> String {
+    format!(
+        "nft add table {family} t
+        nft 'add chain {family} t c {{ {hook} }}'
+        nft add rule {family} t c udp dport {PORT} counter drop"
+    )
 }
 
 impl Cause for Ruled {

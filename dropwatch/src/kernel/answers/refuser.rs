@@ -54,17 +54,18 @@ const FROM_PORT_MASK: u16 = 28;
 const TO_PORT_MASK: u16 = 29;
 
 /// What a rule does (`FR_ACT_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Action {
     Table(u32),
     GoTo(u32),
     Nothing,
     Refuse(RefusingType),
+    #[default]
     Unknown,
 }
 
 /// A routing rule, as far as it can be told from a packet whether it is concerned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RoutingRule {
     preference: u32,
     action: Action,
@@ -244,21 +245,9 @@ fn rule(message: &[u8]) -> Option<RoutingRule> {
     let [_, to_length, from_length, tos, table, _, _, action, flags @ ..] = *header;
     let (mut table, mut goto, mut mask) = (u32::from(table), None, None);
     let mut rule = RoutingRule {
-        preference: 0,
-        action: Action::Unknown,
         inverted: u32::from_ne_bytes(flags) & INVERT != 0,
-        to: None,
-        from: None,
-        iif: None,
-        mark: (0, 0),
-        protocol: None,
-        from_ports: None,
-        to_ports: None,
-        users: None,
-        has_oif: false,
-        of_vrfs: false,
         looks_further: tos != 0,
-        suppresses: false,
+        ..RoutingRule::default()
     };
     let prefix = |value: &[u8], length| Some(Prefix { address: address(value)?, length });
     for (kind, value) in attributes(rest) {

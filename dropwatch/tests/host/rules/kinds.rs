@@ -5,10 +5,7 @@ use std::process::Command;
 use dropwatch::report::finding::{Finding, Value};
 use testbed::{
     command::output,
-    drops::{
-        Cause,
-        filter::{Filtered, Questions},
-    },
+    drops::{Cause, filter::Questions, ruled::Ruled},
     netns::Netns,
     unproved::unproved,
 };
@@ -147,7 +144,7 @@ fn of_family(cause: &impl Cause, chain: &str) {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_rule_of_bridges_is_named_with_its_family() {
-    match Filtered::bridge_by_nft() {
+    match Ruled::bridge_by_nft() {
         Ok(cause) => of_family(&cause, "bridge t c"),
         Err(error) => unproved(&format!("nft has no family of bridges here: {error}")),
     }
@@ -156,7 +153,7 @@ fn a_rule_of_bridges_is_named_with_its_family() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_rule_of_a_device_is_named_with_its_family() {
-    match Filtered::ingress_by_nft() {
+    match Ruled::ingress_by_nft() {
         Ok(cause) => of_family(&cause, "netdev t c"),
         Err(error) => unproved(&format!("nft has no family of devices here: {error}")),
     }

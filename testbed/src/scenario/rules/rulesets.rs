@@ -10,7 +10,8 @@ use crate::{
         Cause,
         filter::{Filtered, bridges_filter},
         ruled::{
-            Place::{self, Bridge, BridgeOfIp, Router, Server},
+            NO_RULES,
+            Place::{self, BridgeOfIp, Router, Server},
             Ruled,
         },
         translated::{FewPorts, Keeps},
@@ -22,7 +23,6 @@ use crate::{
 /// Packets of each trouble.
 const PACKETS: u64 = 50;
 const FLUSH: &str = "iptables-legacy -w -F";
-const NO_RULES: &str = "nft flush ruleset";
 
 pub(super) const ALL: &[RuleScenario] = &[
     RuleScenario {
@@ -161,24 +161,14 @@ pub(super) const ALL: &[RuleScenario] = &[
         about: "a rule of nftables drops what a bridge forwards",
         finds: &["netfilter_rule"],
         end: End::Person,
-        make: || {
-            let rules = "nft add table bridge t
-                nft 'add chain bridge t c { type filter hook forward priority 0; }'
-                nft add rule bridge t c udp dport 9 counter drop";
-            ruled(Bridge, rules, NO_RULES)
-        },
+        make: || ended(Ruled::bridge_by_nft()?, PACKETS, |it| it.open()),
     },
     RuleScenario {
         name: "nft-netdev",
         about: "a rule of nftables drops at a device, before IP",
         finds: &["netfilter_rule"],
         end: End::Person,
-        make: || {
-            let rules = "nft add table netdev t
-                nft 'add chain netdev t c { type filter hook ingress device eth0 priority 0; }'
-                nft add rule netdev t c udp dport 9 counter drop";
-            ruled(Server(V4), rules, NO_RULES)
-        },
+        make: || ended(Ruled::ingress_by_nft()?, PACKETS, |it| it.open()),
     },
     RuleScenario {
         name: "two-tenants",

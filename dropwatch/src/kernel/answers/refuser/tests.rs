@@ -15,23 +15,7 @@ fn prefix(address: [u8; 4], length: u8) -> Prefix {
 }
 
 fn looks_up(preference: u32, table: u32) -> RoutingRule {
-    RoutingRule {
-        preference,
-        action: Action::Table(table),
-        inverted: false,
-        to: None,
-        from: None,
-        iif: None,
-        mark: (0, 0),
-        protocol: None,
-        from_ports: None,
-        to_ports: None,
-        users: None,
-        has_oif: false,
-        of_vrfs: false,
-        looks_further: false,
-        suppresses: false,
-    }
+    RoutingRule { preference, action: Action::Table(table), ..RoutingRule::default() }
 }
 
 fn refuses(kind: RefusingType, length: u8, table: u32) -> RefusingRoute {
